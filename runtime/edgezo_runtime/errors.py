@@ -1,0 +1,76 @@
+"""Every error edgezo raises on purpose, with the exit code the command line returns for it.
+
+    EdgezoError              1    any failure that has no class of its own
+    ├── UsageError           2    a wrong option, argument or setting (also a ValueError)
+    ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
+    ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
+    ├── DataError            5    a data file, template or label is wrong (also a ValueError)
+    ├── BundleError          1    a bundle is missing, truncated, of another version or altered
+    ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
+    ├── MissingExtraError    1    an optional dependency is not installed
+    ├── DivergedError        1    a loss is not finite
+    └── InterruptedRunError  130  stopped by a signal; the state is saved
+
+A message says what is wrong, the two values, where, and the next command; lower case, no full
+stop at the end.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgezoError(Exception):
+    """Base of every error edgezo raises on purpose.
+
+    Attributes:
+        exit_code: what the command line exits with when this error ends it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(EdgezoError, ValueError):
+    """A wrong option, argument or setting."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DoesNotFitError(EdgezoError):
+    """The model cannot run within the budget; nothing has been started."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class BudgetStopError(EdgezoError):
+    """The memory or time granted is used up; the state is saved and the run can go on later."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class DataError(EdgezoError, ValueError):
+    """A data file, a template or a label is wrong."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class BundleError(EdgezoError):
+    """A bundle is missing, truncated, of another version, or its digests do not match."""
+
+
+class RunFileError(EdgezoError):
+    """A journal or a snapshot is missing, damaged, of another version or of another run."""
+
+
+class MissingExtraError(EdgezoError):
+    """An optional dependency is not installed; the message carries the pip command."""
+
+
+class DivergedError(EdgezoError):
+    """A loss is not finite; the message names the probe."""
+
+
+class InterruptedRunError(EdgezoError):
+    """The run was stopped by a signal; the state is saved."""
+
+    exit_code: ClassVar[int] = 130
