@@ -1,0 +1,234 @@
+"""A bundle on disk: opened with its manifest checked, its files found, its digests verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgezo_runtime.digest import sha256_file
+from edgezo_runtime.errors import BundleError
+from edgezo_runtime.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    TRAINABLE_FILE,
+    VERSION,
+    WEIGHTS_FILE,
+    FileInfo,
+    GraphInfo,
+    Graphs,
+    Manifest,
+    ModelInfo,
+    SchemeInfo,
+    TensorInfo,
+    TokenizerInfo,
+    TrainableInfo,
+    check_path,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST_FILE",
+    "TRAINABLE_FILE",
+    "VERSION",
+    "WEIGHTS_FILE",
+    "Bundle",
+    "FileInfo",
+    "GraphInfo",
+    "Graphs",
+    "Manifest",
+    "ModelInfo",
+    "SchemeInfo",
+    "TensorInfo",
+    "TokenizerInfo",
+    "TrainableInfo",
+    "describe_files",
+]
+
+_MANIFEST_LIMIT_BYTES = 64 << 20  # a 126-block model needs under 1 MB
+
+Progress = Callable[[int, int], None]
+"""Told the bytes done and the bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle.
+
+    Attributes:
+        root: the directory, resolved.
+        manifest: what is in it.
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = False) -> Bundle:
+        """Open a bundle: the manifest is read and checked, then the size of every file.
+
+        Args:
+            path: the bundle's directory.
+            verify: also check the digest of every file.
+        Raises:
+            BundleError: the bundle or a file is missing, truncated, altered, of another version,
+                or a path leaves the directory.
+        Memory:
+            The manifest; weights are not read.
+        """
+        root = Path(path)
+        manifest = Manifest.from_json(_read_manifest(root))
+        bundle = cls(root.resolve(), manifest)
+        for name, info in manifest.files.items():
+            _check_size(bundle.path(name), name, info)
+        if verify:
+            bundle.verify()
+        return bundle
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files the manifest lists."""
+        return sum(info.bytes for info in self.manifest.files.values())
+
+    def path(self, name: str) -> Path:
+        """The file of a path the manifest lists.
+
+        Args:
+            name: a key of `manifest.files`.
+        Raises:
+            BundleError: not listed, missing, or a link that leaves the bundle.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"bundle {self.root}: {name!r:.80} is not in the manifest")
+        return _resolve(self.root, name)
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Check size and SHA-256 of every file.
+
+        Args:
+            progress: called with the bytes read so far and the bytes in all.
+        Raises:
+            BundleError: naming the first file that differs.
+        Memory:
+            1 MiB.
+        """
+        total = self.size_bytes
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        for name, info in self.manifest.files.items():
+            path = self.path(name)
+            _check_size(path, name, info)
+            try:
+                found = sha256_file(path, advance)
+            except OSError as error:
+                raise BundleError(f"bundle file {path}: {error.strerror}") from error
+            if found != info.sha256:
+                raise BundleError(
+                    f"bundle file {path}: sha256 {info.sha256[:12]} in the manifest, "
+                    f"{found[:12]} on disk; run 'edgezo export --force'"
+                )
+
+    def trainables(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The initial trainable tensors, in manifest order, without the leading axis P.
+
+        Returns:
+            Name to float32 array of the manifest's shape; the arrays are the caller's own.
+        Raises:
+            BundleError: the file is damaged, or a name, dtype or shape differs from the manifest.
+        """
+        import numpy as np
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = self.path(TRAINABLE_FILE)
+        try:
+            stored = load_file(path)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise BundleError(
+                f"{path}: {error} while reading trainables; run 'edgezo export --force'"
+            ) from error
+        infos = self.manifest.trainables
+        odd = stored.keys() ^ {info.name for info in infos}
+        if odd:
+            side = "file only" if min(odd) in stored else "manifest only"
+            raise BundleError(f"{path}: trainable {min(odd)!r} is in the {side}")
+        for info in infos:
+            array = stored[info.name]
+            if array.dtype != np.float32 or array.shape != info.shape:
+                raise BundleError(
+                    f"trainable {info.name!r}: float32 {info.shape} in the manifest, "
+                    f"{array.dtype} {array.shape} in {path}; run 'edgezo export --force'"
+                )
+        return {info.name: stored[info.name] for info in infos}
+
+
+def describe_files(root: Path, names: Iterable[str]) -> dict[str, FileInfo]:
+    """Size and digest of files, for `Manifest.files`.
+
+    Args:
+        root: the bundle's directory.
+        names: paths in it, with forward slashes.
+    Raises:
+        BundleError: a path is missing or leaves the directory.
+    """
+    result = {}
+    for name in names:
+        check_path(name)
+        path = _resolve(root.resolve(), name)
+        result[name] = FileInfo(path.stat().st_size, sha256_file(path))
+    return result
+
+
+def _read_manifest(root: Path) -> str:
+    path = root / MANIFEST_FILE
+    if not root.is_dir():
+        found = "is not a directory" if root.exists() else "does not exist"
+        raise BundleError(f"bundle {root} {found}; run 'edgezo export MODEL -o {root}'")
+    try:
+        size = path.stat().st_size
+        if size > _MANIFEST_LIMIT_BYTES:
+            raise BundleError(f"{path}: {size} bytes is no manifest; run 'edgezo export --force'")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"bundle {root} has no {MANIFEST_FILE}; run 'edgezo export MODEL -o {root}'"
+        ) from error
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: not UTF-8; run 'edgezo export --force'") from error
+
+
+def _resolve(root: Path, name: str) -> Path:
+    path = root / name
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links before Python 3.13
+        raise BundleError(
+            f"bundle file {path} is missing or cannot be read; run 'edgezo export --force'"
+        ) from error
+    if not resolved.is_relative_to(root):
+        raise BundleError(f"bundle file {path} is a link to {resolved}, outside the bundle")
+    if not resolved.is_file():
+        raise BundleError(f"bundle file {path} is not a regular file")
+    return resolved
+
+
+def _check_size(path: Path, name: str, info: FileInfo) -> None:
+    size = path.stat().st_size
+    if size != info.bytes:
+        raise BundleError(
+            f"bundle file {name!r}: {info.bytes} bytes in the manifest, {size} on disk "
+            f"({path}); run 'edgezo export --force'"
+        )

@@ -1,0 +1,325 @@
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 1).
+
+Importing this module loads no array library.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import PurePosixPath
+from typing import Literal
+
+from edgezo_runtime.errors import BundleError
+from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
+
+FORMAT = "edgezo-bundle"
+VERSION = 1
+MANIFEST_FILE = "manifest.json"
+WEIGHTS_FILE = "weights.safetensors"
+TRAINABLE_FILE = "trainable.safetensors"
+
+DTYPES = frozenset(
+    {"bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32"}
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a graph; a str in `shape` names a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """One ONNX file; `trainables` lists the inputs that are trainable tensors."""
+
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    trainables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """The graphs in the order they run; both scorers take the last block's hidden states."""
+
+    prologue: GraphInfo
+    blocks: tuple[GraphInfo, ...]
+    score_labels: GraphInfo
+    score_tokens: GraphInfo
+
+    def named(self) -> list[tuple[str, GraphInfo]]:
+        """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens")."""
+        blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
+        tail = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
+        return [("prologue", self.prologue), *blocks, *tail]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model the bundle was made from; `architecture` is its Hugging Face model_type."""
+
+    id: str
+    architecture: str
+    class_name: str
+    task: Literal["causal-lm", "masked-lm"]
+    hidden_size: int
+    vocab_size: int
+    max_seq: int
+    num_blocks: int
+    tied_embeddings: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableInfo:
+    """One trainable tensor: lora_A is (rank, in), lora_B is (out, rank), without the leading P."""
+
+    name: str
+    block: int
+    module: str
+    role: Literal["lora_A", "lora_B"]
+    shape: tuple[int, ...]
+    trains: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeInfo:
+    """How trainables enter a linear layer: y += (alpha / rank) * B A x."""
+
+    kind: Literal["lora"]
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    train: Literal["b", "ab"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerInfo:
+    """The tokenizer's files and special token ids; `add_bos`: does encoding prepend bos_id."""
+
+    file: str
+    chat_template: str | None
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    unk_id: int | None
+    mask_id: int | None
+    add_bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """Size in bytes and SHA-256 (lower-case hex) of one file."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is in a bundle. Field order is the order in manifest.json, after format and version.
+
+    Attributes:
+        created_by: the program that wrote it, e.g. "edgezo 0.1.0".
+        context: names of the tensors made once by the prologue and fed to the blocks.
+        base_config: the model's Hugging Face config.json, for adapters.
+        files: every file of the bundle but the manifest, keyed by its path with forward slashes.
+    """
+
+    created_by: str
+    model: ModelInfo
+    quant: Literal["int8", "fp32"]
+    graphs: Graphs
+    trainables: tuple[TrainableInfo, ...]
+    scheme: SchemeInfo
+    context: tuple[str, ...]
+    tokenizer: TokenizerInfo
+    base_config: dict[str, object]
+    files: dict[str, FileInfo]
+
+    def to_json(self) -> str:
+        """The text of manifest.json.
+
+        Raises:
+            BundleError: the manifest contradicts itself, or base_config cannot be written as JSON.
+        """
+        check(self)
+        content = {"format": FORMAT, "version": VERSION, **encode(self)}
+        try:
+            return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise BundleError(f"manifest: base_config cannot be written: {error}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read the text of manifest.json.
+
+        The format and version are checked before anything else.
+
+        Raises:
+            BundleError: not JSON, not a bundle, another version, or the content is wrong;
+                the message names the key.
+        """
+        try:
+            content = parse_object(text)
+            _check_version(content)
+            del content["format"], content["version"]
+            manifest = decode(cls, content)
+        except JsonShapeError as error:
+            raise BundleError(f"manifest: {error}; {_EXPORT_AGAIN}") from error
+        check(manifest)
+        return manifest
+
+
+_EXPORT_AGAIN = "run 'edgezo export --force'"
+
+
+def _check_version(content: dict[str, object]) -> None:
+    if content.get("format") != FORMAT:
+        found = json.dumps(content.get("format"))[:60]
+        raise JsonShapeError(f'format: expected "{FORMAT}", found {found}')
+    version = content.get("version")
+    if type(version) is int and version == VERSION:
+        return
+    writer = str(content.get("created_by", "an unknown program"))[:60]
+    if type(version) is int and version > VERSION:
+        remedy = f"install the edgezo that wrote it ({writer}) or newer, or {_EXPORT_AGAIN}"
+    else:
+        remedy = _EXPORT_AGAIN
+    raise BundleError(
+        f"manifest: version {json.dumps(version)[:20]} (written by {writer}), this edgezo "
+        f"{_own_version()} reads version {VERSION}; {remedy} with edgezo {_own_version()}"
+    )
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("edgezo")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def check_path(name: str) -> None:
+    """Refuse a path that is not a plain relative one: it could leave the bundle.
+
+    Raises:
+        BundleError: empty, absolute, with "..", ".", a backslash, a colon or a control character.
+    """
+    parts = name.split("/")
+    plain = (
+        name
+        and not PurePosixPath(name).is_absolute()
+        and all(part not in ("", ".", "..") for part in parts)
+        and not any(char in "\\:" or ord(char) < 32 for char in name)
+    )
+    if not plain:
+        raise BundleError(f"manifest: unsafe path {name!r:.80}; {_EXPORT_AGAIN}")
+
+
+def check(manifest: Manifest) -> None:
+    """Check that the parts of a manifest agree with each other.
+
+    Raises:
+        BundleError: naming the first part that is wrong.
+    """
+    _check_files(manifest)
+    _check_model(manifest)
+    for where, graph in manifest.graphs.named():
+        _check_graph(where, graph)
+    _check_context(manifest)
+    _check_trainables(manifest)
+    _check_tokenizer(manifest)
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise BundleError(f"manifest: {message}; {_EXPORT_AGAIN}")
+
+
+def _check_files(manifest: Manifest) -> None:
+    for path, info in manifest.files.items():
+        check_path(path)
+        _require(path != MANIFEST_FILE, "files: the manifest cannot list itself")
+        _require(info.bytes >= 0, f"files.{path}: {info.bytes} bytes")
+        _require(_SHA256.fullmatch(info.sha256), f"files.{path}: {info.sha256!r:.80} is no sha256")
+    tokenizer = manifest.tokenizer
+    needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
+    needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
+    needed += [graph.file for _, graph in manifest.graphs.named()]
+    for path in needed:
+        check_path(path)
+        _require(path in manifest.files, f"files: {path!r} is missing")
+
+
+def _check_model(manifest: Manifest) -> None:
+    model = manifest.model
+    for name in ("hidden_size", "vocab_size", "max_seq", "num_blocks"):
+        value = getattr(model, name)
+        _require(value > 0, f"model.{name}: {value} is not above zero")
+    listed = len(manifest.graphs.blocks)
+    _require(model.num_blocks == listed, f"model.num_blocks: {model.num_blocks}, graphs {listed}")
+
+
+def _check_graph(where: str, graph: GraphInfo) -> None:
+    for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        _unique((tensor.name for tensor in tensors), f"graphs.{where}.{side}")
+        for tensor in tensors:
+            place = f"graphs.{where}.{side}.{tensor.name}"
+            _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
+            plain = all(dim if isinstance(dim, str) else dim > 0 for dim in tensor.shape)
+            _require(plain, f"{place}: shape {tensor.shape}")
+    _unique(graph.trainables, f"graphs.{where}.trainables")
+    lost = set(graph.trainables) - {tensor.name for tensor in graph.inputs}
+    _require(not lost, f"graphs.{where}: trainable {min(lost, default='')!r} is not an input")
+
+
+def _check_context(manifest: Manifest) -> None:
+    _unique(manifest.context, "context")
+    made = {tensor.name for tensor in manifest.graphs.prologue.outputs}
+    lost = set(manifest.context) - made
+    _require(not lost, f"context: the prologue does not make {min(lost, default='')!r}")
+
+
+def _check_trainables(manifest: Manifest) -> None:
+    scheme = manifest.scheme
+    _require(scheme.rank > 0, f"scheme.rank: {scheme.rank} is not above zero")
+    _unique((info.name for info in manifest.trainables), "trainables")
+    by_block: dict[int, set[str]] = {index: set() for index in range(manifest.model.num_blocks)}
+    for info in manifest.trainables:
+        place = f"trainables.{info.name}"
+        _require(info.block in by_block, f"{place}: block {info.block} does not exist")
+        by_block[info.block].add(info.name)
+        rank_axis = 0 if info.role == "lora_A" else 1
+        fits = len(info.shape) == 2 and min(info.shape) > 0
+        _require(fits, f"{place}: shape {info.shape} is not a matrix")
+        rank = info.shape[rank_axis]
+        _require(rank == scheme.rank, f"{place}: rank {rank}, scheme has {scheme.rank}")
+    for where, graph in manifest.graphs.named():
+        index = int(where[7:-1]) if where.startswith("blocks[") else None
+        expected = by_block[index] if index is not None else set()
+        odd = expected.symmetric_difference(graph.trainables)
+        _require(not odd, f"graphs.{where}: trainables differ in {min(odd, default='')!r}")
+
+
+def _check_tokenizer(manifest: Manifest) -> None:
+    info = manifest.tokenizer
+    for token in (info.pad_id, *info.eos_ids, info.bos_id, info.unk_id, info.mask_id):
+        inside = token is None or 0 <= token < manifest.model.vocab_size
+        _require(inside, f"tokenizer: id {token} with a vocabulary of {manifest.model.vocab_size}")
+    _require(info.bos_id is not None or not info.add_bos, "tokenizer: add_bos without bos_id")
+
+
+def _unique(names: Iterable[str], where: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        _require(name, f"{where}: empty name")
+        _require(name not in seen, f"{where}: {name!r} twice")
+        seen.add(name)

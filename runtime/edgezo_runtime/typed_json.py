@@ -1,0 +1,169 @@
+"""Strict JSON to dataclasses and back: no unknown keys, no coercion, the place in every error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class JsonShapeError(ValueError):
+    """JSON text that does not describe the object asked for; the message starts with the place."""
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """Parse JSON text whose top level is an object.
+
+    Args:
+        text: JSON; NaN, Infinity and repeated keys are refused.
+    Returns:
+        The object as a dict.
+    Raises:
+        JsonShapeError: not JSON, nested too deeply, or not an object.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise JsonShapeError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        raise JsonShapeError(f"not JSON: {error.msg} at {where}") from error
+    if not isinstance(value, dict):
+        raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
+    return value
+
+
+def decode(kind: type[T], value: object, where: str = "") -> T:
+    """Build a value of `kind` from parsed JSON, strictly.
+
+    Understood kinds: str, int, float, bool, object, Literal, X | Y, tuple[X, ...],
+    dict[str, X] and dataclasses of these. A dataclass field with a default may be absent.
+
+    Args:
+        kind: the type to build.
+        value: what `json.loads` gave.
+        where: path of the value, for the messages.
+    Returns:
+        A value of `kind`; JSON arrays become tuples.
+    Raises:
+        JsonShapeError: a wrong type, a missing or an unknown key.
+    """
+    return typing.cast(T, _decode(kind, value, where))
+
+
+def encode(value: object) -> Any:
+    """Turn dataclasses into plain dicts and tuples into lists, ready for `json.dumps`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [encode(item) for item in value]
+    return value
+
+
+def _decode(kind: Any, value: object, where: str) -> object:
+    origin = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _mismatch(where, "an array", value)
+        item = typing.get_args(kind)[0]
+        return tuple(_decode(item, entry, f"{where}[{i}]") for i, entry in enumerate(value))
+    if origin is dict:
+        item = typing.get_args(kind)[1]
+        return {key: _decode(item, entry, _join(where, key)) for key, entry in _pairs(value, where)}
+    if origin is typing.Literal:
+        choices = typing.get_args(kind)
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise _mismatch(where, " or ".join(json.dumps(choice) for choice in choices), value)
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _decode_union(typing.get_args(kind), value, where)
+    return _decode_scalar(kind, value, where)
+
+
+def _decode_dataclass(kind: Any, value: object, where: str) -> object:
+    pairs = dict(_pairs(value, where))
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(pairs.keys() - fields.keys())
+    if unknown:
+        raise JsonShapeError(f"{_join(where, unknown[0])}: unknown key")
+    arguments = {}
+    for name, field in fields.items():
+        if name in pairs:
+            arguments[name] = _decode(hints[name], pairs[name], _join(where, name))
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise JsonShapeError(f"{_join(where, name)}: missing")
+    return kind(**arguments)
+
+
+def _decode_union(members: tuple[Any, ...], value: object, where: str) -> object:
+    if value is None and type(None) in members:
+        return None
+    failures = []
+    for member in members:
+        if member is type(None):
+            continue
+        try:
+            return _decode(member, value, where)
+        except JsonShapeError as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    names = " or ".join(getattr(member, "__name__", str(member)) for member in members)
+    raise _mismatch(where, names, value)
+
+
+def _decode_scalar(kind: Any, value: object, where: str) -> object:
+    if kind in (object, Any):
+        return value
+    if kind is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
+    if kind in (str, int, bool) and type(value) is kind:
+        return value
+    raise _mismatch(where, getattr(kind, "__name__", str(kind)), value)
+
+
+def _pairs(value: object, where: str) -> list[tuple[str, object]]:
+    if not isinstance(value, dict):
+        raise _mismatch(where, "an object", value)
+    return list(value.items())
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise JsonShapeError(f"{key}: repeated key")
+            seen.add(key)
+    return result
+
+
+def _no_constant(text: str) -> float:
+    raise JsonShapeError(f"not JSON: {text}")
+
+
+def _mismatch(where: str, expected: str, value: object) -> JsonShapeError:
+    return JsonShapeError(f"{where or 'top level'}: expected {expected}, found {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, (str, int, float)):
+        return f"{type(value).__name__} {value!r:.60}"
+    return {"NoneType": "null", "list": "an array", "dict": "an object"}.get(
+        type(value).__name__, type(value).__name__
+    )
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
