@@ -1,0 +1,67 @@
+"""Learning-rate schedules: what the base rate is multiplied by, given the fraction of the run done.
+
+Pass (step + 1/2) / steps, the middle of the step: then neither the first step of a warm-up nor the
+last step of a decay is wasted on a rate of zero. The rate a step used is in the journal, as a
+replay must not depend on this machine's cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgezo_runtime.errors import UsageError
+
+LrSchedule = Callable[[float, float], float]
+
+
+def constant(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then stay at 1.
+
+    Args:
+        fraction: of the run done, 0 to 1.
+        warmup: fraction of the run that warms up, at least 0 and below 1.
+
+    Returns:
+        A factor, 0 to 1.
+
+    Raises:
+        UsageError: fraction or warmup is out of range.
+    """
+    rise, _ = _phases(fraction, warmup)
+    return rise
+
+
+def linear(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then fall linearly to 0.
+
+    Args, returns and errors as for `constant`.
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * (1 - done)
+
+
+def cosine(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then fall to 0 along half a cosine.
+
+    Args, returns and errors as for `constant`.
+
+    References:
+        Loshchilov, Hutter 2017, arXiv:1608.03983, without restarts.
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * (1 + math.cos(math.pi * done)) / 2
+
+
+LR_SCHEDULES: dict[str, LrSchedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+
+
+def _phases(fraction: float, warmup: float) -> tuple[float, float]:
+    """Split the fraction into (how far up the warm-up is, how far the rest is done), 0 to 1."""
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"fraction of the run done must be 0 to 1, not {fraction}")
+    if not 0 <= warmup < 1:
+        raise UsageError(f"warm-up must be at least 0 and below 1 of the run, not {warmup}")
+    if fraction < warmup:
+        return fraction / warmup, 0.0
+    return 1.0, (fraction - warmup) / (1 - warmup)
