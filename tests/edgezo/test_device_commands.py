@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from importlib.resources import files
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pytest
@@ -56,7 +56,7 @@ def test_splits_are_large_enough_and_balanced(split: str, at_least: int) -> None
 @pytest.mark.parametrize("split", SPLITS)
 def test_order_does_not_give_the_class_away(split: str) -> None:
     labels = [row["label"] for row in ROWS[split]]
-    runs = sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    runs = sum(a != b for a, b in pairwise(labels))
     assert runs > 0.75 * len(labels)  # 7/8 of the neighbours differ in a shuffled file
 
 
