@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from edgezo_export.quantize import NonFiniteWeightError, quantize_rows, to_unsig
 from edgezo_export.sources import TensorReader
 from edgezo_runtime.digest import sha256_file
 from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.files import atomic_path
 
 PADDING_PREFIX = "__padding__."
 PAGE_BYTES = 4096
@@ -197,29 +197,22 @@ def write_weights(
     for step in steps:
         _check_shapes(step[0], source)
     total = sum(place.length for place in places.values())
-    temporary = path.with_name(path.name + ".partial")
+    end = max([len(start), *(place.offset + place.length for place in places.values())])
     try:
-        with temporary.open("wb") as file:
-            _write_at(file, start, 0)
-            end = max((place.offset + place.length for place in places.values()), default=0)
-            file.truncate(max(end, len(start)))
-            done = 0
-            for entry, scale in steps:
-                _write_entry(file, entry, scale, source, places)
-                done += places[entry.name].length + (places[scale.name].length if scale else 0)
-                if progress is not None:
-                    progress(done, total)
-            file.flush()
-            os.fsync(file.fileno())
-            size = os.fstat(file.fileno()).st_size
-        digest = sha256_file(temporary)
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file:
+                _write_at(file, start, 0)
+                file.truncate(end)
+                done = 0
+                for entry, scale in steps:
+                    _write_entry(file, entry, scale, source, places)
+                    done += places[entry.name].length + (places[scale.name].length if scale else 0)
+                    if progress is not None:
+                        progress(done, total)
+            digest = sha256_file(temporary)
     except OSError as error:
         raise EdgezoError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return WrittenWeights(places, size, digest)
+    return WrittenWeights(places, end, digest)
 
 
 def _check_entry(entry: PlannedTensor, taken: dict[str, dict[str, object]]) -> None:
@@ -397,13 +390,3 @@ def _write_at(file: BinaryIO, content: bytes | npt.NDArray[Any], offset: int) ->
         file.write(content)
     else:
         file.write(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
-
-
-def _sync_directory(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a directory
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

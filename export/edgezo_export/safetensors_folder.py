@@ -1,0 +1,163 @@
+"""Read .safetensors checkpoints tensor by tensor, without torch and without mapping the file.
+
+Values are read with plain file reads, so the resident memory is the piece asked for and never the
+file (a mapped shard stays resident until the kernel wants the memory back). bfloat16 has no numpy
+type: it is the upper half of a float32.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import EdgezoError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+_HEADER_LIMIT_BYTES = 100_000_000  # the format's own limit
+_READ_AS: dict[str, npt.DTypeLike] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int  # from the start of the file
+
+
+class SafetensorsFolder:
+    """The tensors of a folder with model.safetensors or with shards and their index."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the headers.
+
+        Raises:
+            EdgezoError: no checkpoint, a shard is missing, or a file is damaged or truncated.
+        """
+        self._stored: dict[str, _Stored] = {}
+        for file in _files(folder):
+            for name, stored in _read_header(file).items():
+                if self._stored.setdefault(name, stored) is not stored:
+                    raise EdgezoError(f"tensor {name!r} is in {self._stored[name].file} and {file}")
+
+    def names(self) -> list[str]:
+        """Names of all tensors, in file order."""
+        return list(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a stored tensor."""
+        return self._stored[name].shape
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """A whole tensor as float32.
+
+        Raises:
+            EdgezoError: its dtype is not a float, or the file ends early.
+        """
+        stored = self._stored[name]
+        return _read_values(name, stored, 0, math.prod(stored.shape)).reshape(stored.shape)
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows start..stop of the first axis as float32.
+
+        Raises:
+            EdgezoError: as `read`.
+        """
+        stored = self._stored[name]
+        width = math.prod(stored.shape[1:])
+        values = _read_values(name, stored, start * width, (stop - start) * width)
+        return values.reshape(stop - start, *stored.shape[1:])
+
+
+def _files(folder: Path) -> list[Path]:
+    index = folder / INDEX_FILE
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if index.is_file():
+        return _shards(folder, index)
+    if (folder / "adapter_model.safetensors").is_file():
+        raise EdgezoError(f"{folder} holds an adapter; export the base model it belongs to")
+    remedy = "save the model with 'save_pretrained', which writes safetensors"
+    raise EdgezoError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; {remedy}")
+
+
+def _shards(folder: Path, index: Path) -> list[Path]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = list(dict.fromkeys(weight_map.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EdgezoError(f"{index} is no index of shards: {error!r}") from error
+    files = []
+    for name in names:
+        if not isinstance(name, str) or name != Path(name).name:
+            raise EdgezoError(f"{index}: shard {name!r:.80} is not a plain file name")
+        if not (folder / name).is_file():
+            raise EdgezoError(f"{folder}: shard {name} is missing; download the model again")
+        files.append(folder / name)
+    return files
+
+
+def _read_header(file: Path) -> dict[str, _Stored]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if not 2 <= length <= min(_HEADER_LIMIT_BYTES, size - 8):
+            raise EdgezoError(f"{file}: damaged or truncated (header {length}, file {size} bytes)")
+        text = stream.read(length)
+    start = 8 + length
+    stored = {}
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        for name, entry in header.items():
+            first, last = (int(offset) for offset in entry["data_offsets"])
+            shape = tuple(int(dim) for dim in entry["shape"])
+            if not 0 <= first <= last or min(shape, default=0) < 0:
+                raise ValueError(f"{name}: offsets {first}..{last}, shape {shape}")
+            if start + last > size:
+                raise EdgezoError(
+                    f"{file}: truncated, {name} ends at {start + last}, the file at {size} bytes; "
+                    "download the model again"
+                )
+            stored[name] = _Stored(file, str(entry["dtype"]), shape, start + first)
+            _check_length(stored[name], last - first)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EdgezoError(f"{file}: damaged header: {error!r:.200}") from error
+    return stored
+
+
+def _check_length(stored: _Stored, length: int) -> None:
+    if stored.dtype in _READ_AS:
+        expected = math.prod(stored.shape) * np.dtype(_READ_AS[stored.dtype]).itemsize
+        if length != expected:
+            raise ValueError(f"{length} bytes for {stored.dtype} {stored.shape}")
+
+
+def _read_values(name: str, stored: _Stored, first: int, count: int) -> npt.NDArray[np.float32]:
+    if stored.dtype not in _READ_AS:
+        raise EdgezoError(
+            f"tensor {name!r} is {stored.dtype} in {stored.file}: only unquantized checkpoints "
+            f"({', '.join(_READ_AS)}) can be exported"
+        )
+    dtype = np.dtype(_READ_AS[stored.dtype])
+    if not 0 <= first <= first + count <= math.prod(stored.shape):
+        raise IndexError(f"values {first}..{first + count} of tensor {name!r} {stored.shape}")
+    offset = stored.offset + first * dtype.itemsize
+    values = np.fromfile(stored.file, dtype, count, offset=offset)
+    if len(values) != count:
+        raise EdgezoError(f"{stored.file}: ends inside tensor {name!r}; download the model again")
+    if stored.dtype == "BF16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)
