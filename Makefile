@@ -3,7 +3,7 @@
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
 #   VENV=/elsewhere                 where the environment lives
-#   PIP_FLAGS='--extra-index-url …' where pip looks, e.g. for torch without CUDA
+#   PIP_FLAGS='--extra-index-url ...' where pip looks, e.g. for torch without CUDA
 #   BUDGET=2GB                      memory `make tune` may use
 
 PYTHON ?= python3
