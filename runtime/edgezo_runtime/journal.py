@@ -1,0 +1,361 @@
+"""The journal of a run: an append-only file with one CRC-protected record a step.
+
+    file    = magic "\\x89EZJ\\r\\n\\x1a\\n" | version u32 | length u32 | JSON | crc32 of all before
+              then records
+    record  = 0xE2 | length u32 | crc32 u32 of (length, body) | body
+    body    = bytes since the last sync before this record (LEB128) | step record
+
+All integers are little-endian. A record says how much before it may not have reached the disk when
+it was written. So after a power cut, damage is told apart from a torn tail: what was synced must be
+whole, and an error says where it is not; what was not is cut, and reported.
+`docs/decisions/0003-journal.md` says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.files import atomic_write, sync_descriptor
+from edgezo_runtime.step_record import StepRecord, pack_count, unpack_count
+
+JOURNAL_VERSION = 1
+_MAGIC = b"\x89EZJ\r\n\x1a\n"
+_PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON
+_CRC = struct.Struct("<I")
+_MARKER = 0xE2
+_FRAME = struct.Struct("<BII")  # marker, length of the body, crc32
+_MAX_BODY = 2**26
+
+
+@dataclass(frozen=True)
+class JournalHeader:
+    """What a journal belongs to.
+
+    Attributes:
+        meta: JSON values the run gives: digests of the configuration and the bundle, the seed, ...
+        version: of the format.
+    """
+
+    meta: Mapping[str, Any]
+    version: int = JOURNAL_VERSION
+
+    def pack(self) -> bytes:
+        """Write the header as the first bytes of a journal.
+
+        Returns:
+            Bytes that depend on the values only, not on the order of the keys.
+
+        Raises:
+            UsageError: a value is not JSON.
+        """
+        try:
+            text = json.dumps(
+                dict(self.meta), sort_keys=True, separators=(",", ":"), allow_nan=False
+            )
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"journal header: not JSON: {error}") from error
+        data = _PREFIX.pack(_MAGIC, self.version, len(text)) + text.encode("ascii")
+        return data + _CRC.pack(zlib.crc32(data))
+
+
+@dataclass(frozen=True)
+class SyncPolicy:
+    """When appended records are forced to the disk: as soon as one of the limits is reached.
+
+    A power cut loses at most what was appended since the last sync; the run does those steps again.
+
+    Attributes:
+        every_steps: records between syncs; None is no limit.
+        every_s: seconds between syncs, looked at when a record is appended; None is no limit.
+
+    Raises:
+        UsageError: a limit is not above zero.
+    """
+
+    every_steps: int | None = 1
+    every_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for what, limit in (("every_steps", self.every_steps), ("every_s", self.every_s)):
+            if limit is not None and not limit > 0:
+                raise UsageError(f"sync policy: {what} must be above zero, not {limit}")
+
+    def due(self, records: int, elapsed_s: float) -> bool:
+        """Tell whether to sync, given what has been appended since the last time."""
+        return (self.every_steps is not None and records >= self.every_steps) or (
+            self.every_s is not None and elapsed_s >= self.every_s
+        )
+
+
+class JournalContents(NamedTuple):
+    """What `read_journal` found.
+
+    Attributes:
+        header: what the journal belongs to.
+        records: the whole records in order; read from the file one by one, once.
+        good_length: bytes of the header and the whole records.
+        torn_bytes: bytes behind them, of records that a crash cut short; 0 if it ended well.
+    """
+
+    header: JournalHeader
+    records: Iterator[StepRecord]
+    good_length: int
+    torn_bytes: int
+
+
+def read_journal(path: str | Path) -> JournalContents:
+    """Check a journal from end to end and give its records.
+
+    The file is not changed; `Journal.open` cuts the torn tail.
+
+    Args:
+        path: the journal.
+
+    Returns:
+        Header, records, and the lengths of the good part and of the torn tail.
+
+    Raises:
+        RunFileError: the file is missing, no journal, of another version, or damaged where it had
+            been synced. The records are checked before this returns.
+
+    Memory:
+        One record; of a damaged or torn file, all behind the damage.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = _read_header(file, path)
+            start = good = file.tell()
+            size = os.fstat(file.fileno()).st_size
+            while (body := _read_body(file, good, size)) is not None:
+                good += _FRAME.size + len(body)
+            if good < size:
+                _require_torn(file, good, path)
+    except OSError as error:
+        raise RunFileError(f"journal '{path}' cannot be read: {error.strerror}") from error
+    return JournalContents(header, _iterate(path, start, good), good, size - good)
+
+
+class Journal:
+    """A journal open for appending; one process at a time.
+
+    Attributes:
+        header: what the journal belongs to.
+        torn_bytes: what `open` cut from the end.
+    """
+
+    def __init__(
+        self, path: str | Path, header: JournalHeader, sync: SyncPolicy, length: int, torn: int
+    ) -> None:
+        """Open a file that has been checked, and cut it to `length`; use `create` or `open`."""
+        self.header = header
+        self.torn_bytes = torn
+        self._path = path
+        self._policy = sync
+        self._length = length
+        try:
+            self._file = FileIO(path, "ab")
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            self._file.truncate(length)
+            self.sync()
+        except BaseException as error:
+            self._file.close()
+            if isinstance(error, OSError):
+                raise self._failed(error) from error
+            raise
+
+    @classmethod
+    def create(
+        cls, path: str | Path, meta: Mapping[str, Any], sync: SyncPolicy | None = None
+    ) -> Journal:
+        """Start a new journal.
+
+        Args:
+            path: must not exist; its directory must.
+            meta: JSON values for the header.
+            sync: when to force records to the disk; after each step if None.
+
+        Returns:
+            The journal, its header on the disk.
+
+        Raises:
+            UsageError: the file exists, or `meta` is not JSON.
+            RunFileError: the disk did not take it.
+        """
+        header = JournalHeader(dict(meta))
+        if Path(path).exists():
+            raise UsageError(
+                f"journal '{path}' exists; resume that run or choose another directory"
+            )
+        data = header.pack()
+        try:
+            atomic_write(path, data)
+        except OSError as error:
+            raise RunFileError(f"journal '{path}' cannot be made: {error.strerror}") from error
+        return cls(path, header, sync or SyncPolicy(), len(data), 0)
+
+    @classmethod
+    def open(cls, path: str | Path, sync: SyncPolicy | None = None) -> Journal:
+        """Go on with a journal, cutting a torn tail.
+
+        Args:
+            path: the journal.
+            sync: when to force records to the disk; after each step if None.
+
+        Returns:
+            The journal; `torn_bytes` says how much was cut.
+
+        Raises:
+            RunFileError: as for `read_journal`, or the disk did not take the cut.
+        """
+        found = read_journal(path)
+        return cls(path, found.header, sync or SyncPolicy(), found.good_length, found.torn_bytes)
+
+    def append(self, record: StepRecord) -> None:
+        """Add a record, and sync if the policy says so.
+
+        Args:
+            record: the step that is about to be applied.
+
+        Raises:
+            RunFileError: the disk did not take it; the file is as before, if the disk allows.
+            UsageError: the record is longer than the format allows (64 MiB).
+        """
+        body = pack_count(self.unsynced_bytes) + record.pack()
+        if len(body) > _MAX_BODY:
+            raise UsageError(f"step {record.step}: a record of {len(body)} bytes is too long")
+        data = _FRAME.pack(_MARKER, len(body), _crc(body)) + body
+        try:
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except BaseException as error:  # an interrupt as well must not leave half a record
+            self._file.truncate(self._length)
+            if isinstance(error, OSError):
+                raise self._failed(error) from error
+            raise
+        self._length += len(data)
+        self._unsynced_records += 1
+        if self._policy.due(self._unsynced_records, time.monotonic() - self._synced_at):
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all appended records are on the disk.
+
+        Raises:
+            RunFileError: the disk did not take them.
+        """
+        try:
+            sync_descriptor(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+        self._synced_length = self._length
+        self._synced_at = time.monotonic()
+        self._unsynced_records = 0
+
+    def close(self) -> None:
+        """Sync and close the file; a second call does nothing.
+
+        Raises:
+            RunFileError: the disk did not take the last records.
+        """
+        if self._file.closed:
+            return
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """Bytes that a power cut now could lose."""
+        return self._length - self._synced_length
+
+    def __enter__(self) -> Journal:
+        """Return the journal itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the journal."""
+        self.close()
+
+    def _failed(self, error: OSError) -> RunFileError:
+        return RunFileError(f"journal '{self._path}' cannot be written: {error.strerror}")
+
+
+def _crc(body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(_CRC.pack(len(body))))
+
+
+def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
+    prefix = file.read(_PREFIX.size)
+    if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
+        raise RunFileError(f"'{path}' is not an edgezo journal")
+    _, version, length = _PREFIX.unpack(prefix)
+    if version != JOURNAL_VERSION:
+        raise RunFileError(
+            f"journal '{path}' has version {version}, this edgezo reads {JOURNAL_VERSION}; "
+            "use the edgezo that wrote it"
+        )
+    text, crc = file.read(min(length, _MAX_BODY)), file.read(_CRC.size)
+    if crc != _CRC.pack(zlib.crc32(prefix + text)):
+        raise RunFileError(f"journal '{path}' has a damaged header; it cannot be resumed")
+    meta = json.loads(text)
+    return JournalHeader(meta, version)
+
+
+def _read_body(file: BinaryIO, offset: int, size: int) -> bytes | None:
+    """Read the record at `offset`; None if there is none, or not a whole one."""
+    file.seek(offset)
+    frame = file.read(_FRAME.size)
+    if len(frame) < _FRAME.size:
+        return None
+    marker, length, crc = _FRAME.unpack(frame)
+    if marker != _MARKER or not 0 < length <= min(_MAX_BODY, size - offset - _FRAME.size):
+        return None
+    body = file.read(length)
+    return body if len(body) == length and _crc(body) == crc else None
+
+
+def _require_torn(file: BinaryIO, good: int, path: str | Path) -> None:
+    """Refuse a bad record if a later whole one says that it had been synced."""
+    file.seek(good)
+    rest = file.read()
+    at = rest.find(_MARKER, 1)
+    while at >= 0:
+        body = _read_body(file, good + at, good + len(rest))
+        if body is not None and good + at - unpack_count(body, 0)[0] > good:
+            raise RunFileError(
+                f"journal '{path}' is damaged at byte {good}: records up to byte {good + at} had "
+                "been saved and the next one is whole; restore the file from a copy, or cut it "
+                "there to lose the steps behind"
+            )
+        at = rest.find(_MARKER, at + 1)
+
+
+def _iterate(path: str | Path, start: int, end: int) -> Iterator[StepRecord]:
+    """Read the records between two offsets that `read_journal` has checked."""
+    with open(path, "rb") as file:
+        while start < end:
+            body = _read_body(file, start, end)
+            if body is None:
+                raise RunFileError(f"journal '{path}' changed while it was read, at byte {start}")
+            yield StepRecord.unpack(body[unpack_count(body, 0)[1] :])
+            start += _FRAME.size + len(body)

@@ -1,0 +1,169 @@
+"""Snapshots: the trainables, the state of their rules and the counters of a run, in one file.
+
+A `.safetensors` file with tensors "theta/<name>" and "slot/<name>/<key>". Its metadata hold a JSON
+object under "edgezo" (format, version, step, digest, counters) and, under "crc32", a checksum of
+that text and all tensors. Written atomically, so a run always has a whole snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.files import atomic_path
+from edgezo_runtime.rules.rule import Slot
+
+SNAPSHOT_VERSION = 1
+_FORMAT = "edgezo-snapshot"
+_Tensors = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run between two steps.
+
+    Attributes:
+        theta: the trainables, float32, by name.
+        slots: what the rule keeps for each of them, None if nothing.
+        step: steps done, which is the next step's number.
+        digest: of what the run depends on, such as configuration and bundle; see `load_snapshot`.
+        counters: other JSON values the run goes on from.
+    """
+
+    theta: Mapping[str, npt.NDArray[np.float32]]
+    slots: Mapping[str, Slot]
+    step: int
+    digest: str
+    counters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
+    """Write a snapshot atomically and durably.
+
+    Args:
+        path: the file to make or replace; its directory must exist.
+        snapshot: the state.
+
+    Raises:
+        UsageError: theta is not float32, a slot belongs to no tensor, or a counter is not JSON.
+        RunFileError: the disk did not take it; the old file, if any, is as it was.
+
+    Memory:
+        A copy of all tensors, in safetensors.
+    """
+    from safetensors.numpy import save_file
+
+    tensors = _flatten(snapshot)
+    meta = {
+        "format": _FORMAT,
+        "version": SNAPSHOT_VERSION,
+        "step": snapshot.step,
+        "digest": snapshot.digest,
+        "counters": dict(snapshot.counters),
+    }
+    try:
+        text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"snapshot counters: not JSON: {error}") from error
+    try:
+        with atomic_path(path) as temporary:
+            checksum = _checksum(text, tensors)
+            save_file(tensors, temporary, metadata={"edgezo": text, "crc32": checksum})
+    except OSError as error:
+        raise RunFileError(f"snapshot '{path}' cannot be written: {error}") from error
+
+
+def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
+    """Read a snapshot and check it.
+
+    Args:
+        path: the file.
+        digest: what the snapshot must carry; None takes any.
+
+    Returns:
+        The state, in arrays of its own that may be written to.
+
+    Raises:
+        RunFileError: the file is missing, no snapshot, of another version, damaged, or belongs to
+            another run.
+    """
+    meta, tensors = _read(Path(path))
+    if digest is not None and meta["digest"] != digest:
+        raise RunFileError(
+            f"snapshot '{path}' belongs to another run: its digest is {meta['digest']}, "
+            f"this configuration and bundle have {digest}"
+        )
+    theta: dict[str, npt.NDArray[np.float32]] = {}
+    slots: dict[str, Slot] = {}
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind == "theta":
+            theta[name] = value
+            slots.setdefault(name, None)
+        else:
+            name, _, part = name.rpartition("/")
+            slots[name] = {**(slots.get(name) or {}), part: value}
+    return Snapshot(theta, slots, meta["step"], meta["digest"], meta["counters"])
+
+
+def _flatten(snapshot: Snapshot) -> _Tensors:
+    for name, theta in snapshot.theta.items():
+        if theta.dtype != np.float32:
+            raise UsageError(f"snapshot: '{name}' must be float32, not {theta.dtype}")
+    if unknown := sorted(set(snapshot.slots) - set(snapshot.theta)):
+        raise UsageError(f"snapshot: slots without a tensor: {', '.join(unknown)}")
+    tensors: _Tensors = {f"theta/{name}": value for name, value in snapshot.theta.items()}
+    for name, slot in snapshot.slots.items():
+        tensors |= {f"slot/{name}/{key}": value for key, value in (slot or {}).items()}
+    return {key: np.asarray(tensors[key], order="C") for key in sorted(tensors)}
+
+
+def _checksum(text: str, tensors: _Tensors) -> str:
+    """Take a CRC-32 of the metadata and of the tensors' names, types, shapes and little-endian
+    bytes, in the order of the names; eight hexadecimal digits."""
+    crc = zlib.crc32(text.encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        little = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
+        crc = zlib.crc32(f"{key} {value.dtype.name} {value.shape}\n".encode(), crc)
+        crc = zlib.crc32(little.reshape(-1).view(np.uint8).data, crc)
+    return f"{crc:08x}"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], _Tensors]:
+    """Read metadata and tensors, and check them, the version before anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            stored = file.metadata() or {}
+            meta = _parse(stored.get("edgezo", ""), path)
+            tensors = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunFileError(f"snapshot '{path}' cannot be read: {error}") from error
+    if stored.get("crc32") != _checksum(stored["edgezo"], tensors):
+        raise RunFileError(f"snapshot '{path}' is damaged: its checksum does not match")
+    return meta, tensors
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(text)
+    except ValueError:
+        meta = None
+    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        raise RunFileError(f"'{path}' is not an edgezo snapshot")
+    if meta.get("version") != SNAPSHOT_VERSION:
+        raise RunFileError(
+            f"snapshot '{path}' has version {meta.get('version')}, this edgezo reads "
+            f"{SNAPSHOT_VERSION}; use the edgezo that wrote it"
+        )
+    return meta
