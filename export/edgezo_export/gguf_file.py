@@ -94,10 +94,9 @@ class GgufFile:
         Args:
             config: the model's config, as transformers reads it from this file.
         Raises:
-            EdgezoError: a tensor of the file has no place in the model.
+            EdgezoError: a tensor of the file has no place in the model, or another shape.
         """
-        names = _gguf_names(self.architecture, config)
-        by_gguf = {gguf_name: name for name, gguf_name in names.items()}
+        by_gguf = _names_by_gguf_name(self.architecture, config)
         lost = sorted(self._raw.keys() - by_gguf.keys())
         if lost:
             raise EdgezoError(
@@ -105,6 +104,12 @@ class GgufFile:
                 f"first {lost[0]!r}; export the Hugging Face model instead"
             )
         for gguf_name, (offset, kind, shape) in self._raw.items():
+            name, expected = by_gguf[gguf_name]
+            if shape != expected:
+                raise EdgezoError(
+                    f"{self._path}: {name!r} is {shape}, {type(config).__name__} has {expected}; "
+                    "export the Hugging Face model instead"
+                )
             heads = 0
             if self.architecture in _INTERLEAVED and ".attn_q." in gguf_name:
                 heads = config.num_attention_heads
@@ -112,7 +117,7 @@ class GgufFile:
                 heads = config.num_key_value_heads
             offset_norm = self.architecture in _OFFSET_NORMS and gguf_name.endswith("norm.weight")
             shift = -1.0 if offset_norm else 0.0
-            self._stored[by_gguf[gguf_name]] = _Stored(offset, kind, shape, heads, shift)
+            self._stored[name] = _Stored(offset, kind, shape, heads, shift)
 
     def names(self) -> list[str]:
         """Hugging Face names of all tensors, in file order."""
@@ -165,6 +170,8 @@ class GgufFile:
         block, block_bytes = GGML_QUANT_SIZES[stored.kind]
         row_bytes = width // block * block_bytes
         count = (last - first) * row_bytes
+        if count == 0:
+            return np.empty((last - first, width), np.float32)
         data = np.fromfile(
             self._path, np.uint8, count, offset=stored.offset + first * row_bytes
         ).reshape(-1)
@@ -188,8 +195,10 @@ def _deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
 
 
-def _gguf_names(architecture: str, config: PretrainedConfig) -> dict[str, str]:
-    """Parameter names of the model and what the gguf package calls them."""
+def _names_by_gguf_name(
+    architecture: str, config: PretrainedConfig
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name and shape of the model's parameters, by what the gguf package calls them."""
     import torch
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
@@ -199,10 +208,10 @@ def _gguf_names(architecture: str, config: PretrainedConfig) -> dict[str, str]:
     table = get_tensor_name_map(arch, config.num_hidden_layers)
     with torch.device("meta"):
         model = causal_class(config)(config)
-    names = {}
-    for name in model.state_dict():
+    found = {}
+    for name, tensor in model.state_dict().items():
         base, _, suffix = name.rpartition(".")
-        found = table.get_name(base)
-        if found is not None:
-            names[name] = f"{found}.{suffix}"
-    return names
+        gguf_base = table.get_name(base)
+        if gguf_base is not None:
+            found[f"{gguf_base}.{suffix}"] = (name, tuple(tensor.shape))
+    return found

