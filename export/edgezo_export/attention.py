@@ -1,0 +1,164 @@
+"""Attention and rotary embedding on ONNX Runtime's fused operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgezo_export.canonical import constant
+from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.trace import DOMAIN
+
+Lower = Callable[[ir.Value], ir.Value]
+"""Traced value -> the value that stands for it in the graph being built."""
+
+
+def heads_source(value: ir.Value) -> ir.Value | None:
+    """x (R, S, n * D) where `value` is Transpose(Reshape(x, [R, S, n, D]), [0, 2, 1, 3])."""
+    transpose = value.producer()
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    if tuple(transpose.attributes["perm"].value) != (0, 2, 1, 3):
+        return None
+    heads = transpose.inputs[0]
+    reshape = None if heads is None else heads.producer()
+    if reshape is None or reshape.op_type != "Reshape":
+        return None
+    source, shape = reshape.inputs[0], constant(reshape.inputs[1])
+    flat = source is not None and source.shape is not None and len(source.shape) == 3
+    keeps = shape is not None and len(shape) == 4 and shape[0] in (0, -1) and shape[1] in (0, -1)
+    return source if flat and keeps else None
+
+
+def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """(x, cos, sin) where `value` is their rotary embedding."""
+    producer = value.producer()
+    if producer is None or producer.domain != DOMAIN or producer.op_type != "Rotary":
+        return None
+    x, cos, sin = producer.inputs
+    if x is None or cos is None or sin is None:
+        return None
+    return x, cos, sin
+
+
+class AttentionLowering:
+    """Emits attention nodes into one graph.
+
+    `rotary_cache` gives the (S, D/2) table that stands for a traced cos or sin (1, S, D).
+    """
+
+    def __init__(self, draft: GraphDraft, lower: Lower, rotary_cache: Lower) -> None:
+        self._draft = draft
+        self._lower = lower
+        self._rotary_cache = rotary_cache
+        self._lengths: tuple[ir.Value, ir.Value] | None = None
+
+    def emit(self, node: ir.Node) -> ir.Value:
+        """Lower one edgezo::Attention; result (R, S, n, D)."""
+        q, k, v = node.inputs[:3]
+        if q is None or k is None or v is None:
+            raise UnsupportedModelError("attention without query, key and value")
+        heads, head_dim = _static(q, 1), _static(q, 3)
+        kv_heads, value_dim = _static(k, 1), _static(v, 3)
+        if value_dim != head_dim:
+            raise UnsupportedModelError(
+                f"attention with heads of {head_dim} in queries and {value_dim} in values"
+            )
+        if node.attributes["causal"].value:
+            flat = self._causal(node, q, k, v, heads, kv_heads)
+        else:
+            flat = self._bidirectional(node, q, k, v, heads, kv_heads)
+        return self._draft.op("Reshape", flat, self._draft.ints(0, 0, heads, head_dim))
+
+    def _causal(
+        self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, kv_heads: int
+    ) -> ir.Value:
+        draft = self._draft
+        tables: tuple[ir.Value, ...] = ()
+        rotary_q, rotary_k = rotary_inputs(q), rotary_inputs(k)
+        if rotary_q and rotary_k and rotary_q[1:] == rotary_k[1:]:
+            q, k = rotary_q[0], rotary_k[0]
+            tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
+        query, key, value = (self._flat(x) for x in (q, k, v))
+        last, total = self._sequence_lengths(query)
+        window = int(node.attributes["window"].value)
+        flat, _, _ = draft.ops(
+            "GroupQueryAttention",
+            3,
+            *(query, key, value, None, None, last, total, *tables),
+            domain=MICROSOFT,
+            num_heads=heads,
+            kv_num_heads=kv_heads,
+            scale=float(node.attributes["scale"].value),
+            do_rotary=int(bool(tables)),
+            local_window_size=window or -1,
+            softcap=float(node.attributes["softcap"].value),
+        )
+        return flat
+
+    def _bidirectional(
+        self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, kv_heads: int
+    ) -> ir.Value:
+        if kv_heads != heads or node.attributes["window"].value:
+            raise UnsupportedModelError("bidirectional attention with grouped heads or a window")
+        mask = node.inputs[3] if len(node.inputs) > 3 else None
+        return self._draft.op(
+            "MultiHeadAttention",
+            *(self._flat(x) for x in (q, k, v)),
+            None,
+            None if mask is None else self._lower(mask),
+            domain=MICROSOFT,
+            num_heads=heads,
+            scale=float(node.attributes["scale"].value),
+        )
+
+    def _flat(self, heads: ir.Value) -> ir.Value:
+        """(R, n, S, D) -> (R, S, n * D), without moving data where the trace allows it."""
+        source = heads_source(heads)
+        if source is not None:
+            return self._lower(source)
+        draft = self._draft
+        by_token = draft.op("Transpose", self._lower(heads), perm=[0, 2, 1, 3])
+        return draft.op(
+            "Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * _static(heads, 3))
+        )
+
+    def _sequence_lengths(self, query: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """(last position of every row (R,), tokens) as int32: all rows count as full; right padding
+        is never seen by a causal row."""
+        if self._lengths is None:
+            draft = self._draft
+            tokens = draft.op("Shape", query, start=1, end=2)
+            total = draft.op("Cast", tokens, to=int(ir.DataType.INT32))
+            last = draft.op("Sub", total, draft.constant(np.array([1], np.int32)))
+            rows = draft.op("Shape", query, start=0, end=1)
+            self._lengths = (draft.op("Expand", last, rows), draft.op("Squeeze", total))
+        return self._lengths
+
+
+def emit_rotary(draft: GraphDraft, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:
+    """x * cos + rotate_half(x) * sin for x (R, n, S, D) and tables (1, S, D)."""
+    left, right = draft.ops("Split", 2, x, axis=-1, num_outputs=2)
+    turned = draft.op("Concat", draft.op("Neg", right), left, axis=-1)
+    axis = draft.ints(1)
+    return draft.op(
+        "Add",
+        draft.op("Mul", x, draft.op("Unsqueeze", cos, axis)),
+        draft.op("Mul", turned, draft.op("Unsqueeze", sin, axis)),
+    )
+
+
+def emit_rotary_cache(draft: GraphDraft, table: ir.Value, head_dim: int) -> ir.Value:
+    """(1, S, D) -> (S, D/2): both halves of a rotary table are equal."""
+    half = draft.op("Slice", table, draft.ints(0), draft.ints(head_dim // 2), draft.ints(2))
+    return draft.op("Squeeze", half, draft.ints(0))
+
+
+def _static(value: ir.Value, axis: int) -> int:
+    dim = None if value.shape is None else value.shape[axis]
+    if not isinstance(dim, int):
+        raise UnsupportedModelError(f"attention: dimension {axis} of {value.name!r} is not fixed")
+    return dim

@@ -1,0 +1,187 @@
+"""A graph under construction: nodes, shared constants, and weights that stay on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edgezo_export.weights import PlannedTensor, WrittenTensor
+from edgezo_runtime.manifest import GraphInfo, TensorInfo
+
+MICROSOFT = "com.microsoft"
+IR_VERSION = 10
+OPSETS = {"": 21, MICROSOFT: 1}
+_DTYPES = {
+    "F32": ir.DataType.FLOAT,
+    "I8": ir.DataType.INT8,
+    "U8": ir.DataType.UINT8,
+}
+_NAMES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+}
+
+
+class GraphDraft:
+    """Collects one ONNX graph of the bundle."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.planned: dict[str, PlannedTensor] = {}
+        self.trainables: list[str] = []
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._weights: dict[tuple[str, int, int], tuple[ir.Value, str, int]] = {}
+        self._count = 0
+
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """Append a node with one output and return that output."""
+        return self.ops(op_type, 1, *inputs, domain=domain, **attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        num_outputs: int,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """Append a node with several outputs."""
+        self._count += 1
+        node = ir.node(
+            op_type,
+            inputs,
+            attributes or None,
+            domain=domain,
+            num_outputs=num_outputs,
+            name=f"{op_type}_{self._count}",
+        )
+        for index, value in enumerate(node.outputs):
+            value.name = f"{op_type}_{self._count}_{index}"
+        self._nodes.append(node)
+        return tuple(node.outputs)
+
+    def constant(self, value: npt.NDArray[Any]) -> ir.Value:
+        """A small constant kept in the graph; equal constants are one."""
+        array = np.asarray(value)  # np.ascontiguousarray would turn a scalar into a vector
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            tensor = ir.tensor(array, name=name)
+            self._constants[key] = ir.Value(
+                name=name,
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(array.shape),
+                const_value=tensor,
+            )
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def scalar(self, value: float) -> ir.Value:
+        """A constant float32 scalar."""
+        return self.constant(np.float32(value))
+
+    def weight(
+        self,
+        planned: PlannedTensor,
+        rows: tuple[int, int] | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> ir.Value:
+        """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`."""
+        self.planned.setdefault(planned.name, planned)
+        start, stop = rows or (0, planned.shape[0] if planned.shape else 1)
+        key = (planned.name, start, stop)
+        if key not in self._weights:
+            name = planned.name if rows is None else f"{planned.name}[{start}:{stop}]"
+            own = (stop - start, *planned.shape[1:]) if planned.shape else ()
+            value = ir.Value(
+                name=name,
+                type=ir.TensorType(_DTYPES[planned.dtype]),
+                shape=ir.Shape(shape if shape is not None else own),
+            )
+            self._weights[key] = (value, planned.name, start)
+        return self._weights[key][0]
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """Declare a graph input; a str is a dynamic dimension."""
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self._inputs.append(value)
+        return value
+
+    def output(
+        self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]
+    ) -> None:
+        """Declare `value` a graph output under `name`."""
+        if value.producer() is None or value in self._outputs:
+            value = self.op("Identity", value)
+        value.name = name
+        value.type = ir.TensorType(dtype)
+        value.shape = ir.Shape(shape)
+        self._outputs.append(value)
+
+    def info(self, file: str) -> GraphInfo:
+        """What the manifest says about this graph."""
+        return GraphInfo(
+            file=file,
+            inputs=tuple(_info(value) for value in self._inputs),
+            outputs=tuple(_info(value) for value in self._outputs),
+            trainables=tuple(self.trainables),
+        )
+
+    def model(self, weights: str, places: Mapping[str, WrittenTensor]) -> ir.Model:
+        """The finished graph, its weights pointing into the weights file.
+
+        Args:
+            weights: path of the weights file, relative to the bundle: the runtime names the bundle as
+                the folder of external data.
+            places: where every planned tensor lies in it.
+        """
+        values = list(self._constants.values())
+        for value, planned, start in self._weights.values():
+            place = places[planned]
+            rows = place.shape[0] if place.shape else 1
+            row_bytes = place.length // rows
+            size = int(np.prod(value.shape.numpy(), dtype=np.int64))  # type: ignore[union-attr]
+            whole = int(np.prod(place.shape, dtype=np.int64))
+            value.const_value = ir.ExternalTensor(
+                weights,
+                place.offset + start * row_bytes,
+                place.length // whole * size,
+                _DTYPES[place.dtype],
+                name=str(value.name),
+                shape=value.shape,  # type: ignore[arg-type]
+            )
+            values.append(value)
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=values,
+            opset_imports=OPSETS,
+            name=self.name,
+        )
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgezo")
+        passes.RemoveUnusedNodesPass()(model)
+        return model
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    dtype = value.dtype
+    if dtype is None or value.shape is None or dtype not in _NAMES:
+        raise TypeError(f"tensor {value.name!r}: dtype {dtype} is not part of the graph contract")
+    shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
+    return TensorInfo(str(value.name), _NAMES[dtype], shape)

@@ -1,0 +1,295 @@
+"""Export a model to a bundle: trace, cut, rewrite, and stream the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+import safetensors.numpy
+from optimum.exporters.tasks import TasksManager
+from optimum.utils import NormalizedConfigManager
+from transformers import PretrainedConfig, PreTrainedModel
+
+from edgezo_export.canonical import canonicalize
+from edgezo_export.draft import GraphDraft
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.linear import Quant
+from edgezo_export.lora import LoraConfig, initial_values
+from edgezo_export.lower import Checkpoint, Context, lower_block, lower_prologue
+from edgezo_export.partition import partition
+from edgezo_export.scorers import lower_label_scorer, lower_token_scorer
+from edgezo_export.sources import Source, open_source
+from edgezo_export.trace import Trace, trace_model
+from edgezo_export.weights import PlannedTensor, layout, write_weights
+from edgezo_runtime.bundle import describe_files
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.manifest import GraphInfo, Graphs, Manifest, ModelInfo, TrainableInfo
+
+Task = Literal["auto", "causal-lm", "masked-lm"]
+
+WEIGHTS = "weights.safetensors"
+TRAINABLE = "trainable.safetensors"
+MANIFEST = "manifest.json"
+
+_OPTIMUM_TASK = {"causal-lm": "text-generation", "masked-lm": "fill-mask"}
+_ENCODERS = "MaskedLM"
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, and how much of it is done: units done and units in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """What `edgezo export` makes of a model.
+
+    Attributes:
+        quant: int8 (coded, row-independent) or fp32 (reference).
+        lora: the trainable tensors.
+        task: auto takes masked-lm for classes named *MaskedLM, else causal-lm.
+        force: replace an existing bundle.
+    """
+
+    quant: Quant = "int8"
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    task: Task = "auto"
+    force: bool = False
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Graphs by their path in the bundle, in the order they run."""
+
+    drafts: dict[str, GraphDraft] = field(default_factory=dict)
+    trainables: list[TrainableInfo] = field(default_factory=list)
+
+    def planned(self) -> list[PlannedTensor]:
+        """Every weight once, in the order the graphs read them; a block's lie together."""
+        found: dict[str, PlannedTensor] = {}
+        for draft in self.drafts.values():
+            for name, tensor in draft.planned.items():
+                found.setdefault(name, tensor)
+        return list(found.values())
+
+
+def export_bundle(
+    model: str, output: Path, config: ExportConfig | None = None, progress: Progress | None = None
+) -> Manifest:
+    """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
+
+    The bundle appears under its name only when it is complete.
+
+    Args:
+        model: what to export.
+        output: folder to make.
+        config: see `ExportConfig`.
+        progress: told how far the export is.
+    Returns:
+        The manifest of the new bundle.
+    Raises:
+        UsageError: `output` exists and force is off, or no module matches the LoRA targets.
+        UnsupportedModelError: the architecture cannot be cut into blocks.
+        EdgezoError: the model cannot be found or read.
+    Memory:
+        The trace (about 440 MB with torch) plus a fixed buffer; independent of the model's size
+        for safetensors input.
+    """
+    config = config or ExportConfig()
+    check_output(output, config.force)
+    source = open_source(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        manifest = _write(source, folder, config, progress)
+        if output.exists():
+            shutil.rmtree(output)
+        folder.chmod(0o755)
+        folder.rename(output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return manifest
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Refuse to write over something that is there, and to remove what is not a bundle."""
+    if not output.exists():
+        return
+    if not force:
+        raise UsageError(f"{output}: exists; choose another -o or pass --force to replace it")
+    is_bundle = (output / MANIFEST).is_file()
+    if not is_bundle and (output.is_file() or any(output.iterdir())):
+        raise UsageError(f"{output}: exists and is not a bundle; --force replaces only bundles")
+
+
+def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedModel], str]:
+    """The class with a language-model head and the resolved task."""
+    architectures = config.architectures or []
+    if task == "auto":
+        task = "masked-lm" if any(_ENCODERS in name for name in architectures) else "causal-lm"
+    auto = TasksManager.get_model_class_for_task(_OPTIMUM_TASK[task])
+    mapping = auto._model_mapping
+    if type(config) not in mapping:
+        known = sorted({key.model_type for key in mapping if key.model_type})
+        raise UnsupportedModelError(
+            f"architecture {config.model_type!r} has no {task} class; supported: {', '.join(known)}"
+        )
+    found = mapping[type(config)]
+    return (found[0] if isinstance(found, tuple) else found), task
+
+
+def _write(
+    source: Source, folder: Path, config: ExportConfig, progress: Progress | None
+) -> Manifest:
+    tell: Progress = progress or (lambda stage, done, total: None)
+    tell("trace", 0, 1)
+    cls, task = model_class(source.config, config.task)
+    facts = _dimensions(source.config)
+    try:
+        trace = trace_model(
+            source.config, cls, causal=task == "causal-lm", max_seq=facts["max_seq"]
+        )
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # whatever a model's own code raises while it is traced
+        raise UnsupportedModelError(
+            f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
+    tell("trace", 1, 1)
+    parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
+    if not parts.trainables:
+        raise UsageError(
+            f"--targets {','.join(config.lora.targets)}: no linear layer of "
+            f"{source.config.model_type!r} has this name; it has {', '.join(_names(trace))}"
+        )
+    plan = parts.planned()
+    _, places = layout(plan)
+    (folder / "graphs").mkdir()
+    for index, (file, draft) in enumerate(parts.drafts.items()):
+        tell("graphs", index, len(parts.drafts))
+        ir.save(draft.model(WEIGHTS, places), folder / file)
+    write_weights(folder / WEIGHTS, plan, source, lambda done, total: tell("weights", done, total))
+    values = initial_values(config.lora, parts.trainables)
+    safetensors.numpy.save_file(values, folder / TRAINABLE)
+    tokenizer = source.save_tokenizer(folder)
+    infos = {file: draft.info(file) for file, draft in parts.drafts.items()}
+    model = ModelInfo(
+        id=source.model_id,
+        architecture=source.config.model_type,
+        class_name=cls.__name__,
+        task="masked-lm" if task == "masked-lm" else "causal-lm",
+        num_blocks=len(trace.layers),
+        tied_embeddings=bool(trace.tied),
+        **facts,
+    )
+    names = [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
+    manifest = Manifest(
+        created_by=_created_by(),
+        model=model,
+        quant=config.quant,
+        graphs=_graphs(infos),
+        trainables=tuple(parts.trainables),
+        scheme=config.lora.info(),
+        context=tuple(t.name for t in infos["graphs/prologue.onnx"].outputs if t.name != "hidden"),
+        tokenizer=tokenizer,
+        base_config=source.config_dict,
+        files=describe_files(folder, names),
+    )
+    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_size: int) -> _Parts:
+    """Cut a trace and rewrite every part."""
+    canonicalize(trace.model)
+    cut = partition(trace.model, trace.layers)
+    checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size)
+    context = Context()
+    parts = _Parts()
+    blocks: dict[str, GraphDraft] = {}
+    for index, segment in enumerate(cut.layers):
+        draft, trainables = lower_block(
+            segment, index, checkpoint, context, config.lora, config.quant, hidden_size
+        )
+        blocks[f"graphs/block_{index:03d}.onnx"] = draft
+        parts.trainables.extend(trainables)
+    parts.drafts["graphs/prologue.onnx"] = lower_prologue(
+        cut.prologue, trace.model.graph.inputs, checkpoint, context, config.quant, hidden_size
+    )
+    parts.drafts.update(blocks)
+    for name, lower in (
+        ("score_labels", lower_label_scorer),
+        ("score_tokens", lower_token_scorer),
+    ):
+        parts.drafts[f"graphs/{name}.onnx"] = lower(
+            cut.epilogue, checkpoint, config.quant, hidden_size
+        )
+    return parts
+
+
+def _dimensions(config: PretrainedConfig) -> dict[str, Any]:
+    """Sizes under the names of `ModelInfo`, whatever the architecture calls them."""
+    text = config.get_text_config()
+    manager = NormalizedConfigManager
+    kind = text.model_type.replace("_", "-")
+    known = manager.get_normalized_config_class(kind)(text) if kind in manager._conf else text
+    for name in ("hidden_size", "vocab_size"):
+        if not isinstance(getattr(known, name, None), int):
+            raise UnsupportedModelError(f"architecture {text.model_type!r}: config has no {name}")
+    limit = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    max_seq = int(limit or 2048)
+    if text.model_type in ("roberta", "xlm-roberta", "camembert"):
+        max_seq -= int(text.pad_token_id or 0) + 1  # positions start behind the padding index
+    return {
+        "hidden_size": int(known.hidden_size),
+        "vocab_size": int(known.vocab_size),
+        "max_seq": max_seq,
+    }
+
+
+def _names(trace: Trace) -> list[str]:
+    """Last components of the linear layers inside the blocks."""
+    found = {
+        str(node.inputs[1].name).removesuffix(".weight").rsplit(".", 1)[-1]
+        for node in trace.model.graph
+        if node.op_type == "Linear" and node.inputs[1] is not None
+        if any(f".{layer}." in f".{node.inputs[1].name}" for layer in trace.layers)
+    }
+    return sorted(found)
+
+
+def _graphs(infos: dict[str, GraphInfo]) -> Graphs:
+    named = dict(infos)
+    return Graphs(
+        prologue=named.pop("graphs/prologue.onnx"),
+        score_labels=named.pop("graphs/score_labels.onnx"),
+        score_tokens=named.pop("graphs/score_tokens.onnx"),
+        blocks=tuple(named[key] for key in sorted(named)),
+    )
+
+
+def _created_by() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"edgezo {version('edgezo')}"
+    except PackageNotFoundError:
+        return "edgezo (source tree)"
+
+
+def summary(manifest: Manifest) -> dict[str, object]:
+    """What `edgezo export --json` prints."""
+    return {
+        "model": dataclasses.asdict(manifest.model),
+        "quant": manifest.quant,
+        "trainables": sum(1 for info in manifest.trainables if info.trains),
+        "bytes": sum(info.bytes for info in manifest.files.values()),
+    }

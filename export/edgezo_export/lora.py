@@ -1,0 +1,119 @@
+"""The trainable kind `lora`: y += (alpha / rank) * x A^T B^T beside a frozen linear layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgezo_export.draft import GraphDraft
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.manifest import SchemeInfo, TrainableInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
+
+    Attributes:
+        rank: inner dimension r, at least 1.
+        alpha: numerator of the scale alpha / rank.
+        targets: last component of the module paths that get an adapter, e.g. ("v_proj",).
+        train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
+        seed: of the random A.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    train: Literal["b", "ab"] = "b"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UsageError(f"--rank {self.rank}: must be 1 or more")
+        if not np.isfinite(self.alpha) or self.alpha <= 0:
+            raise UsageError(f"--alpha {self.alpha}: must be a number above zero")
+        if not self.targets:
+            raise UsageError("--targets: at least one module name is needed, e.g. q_proj,v_proj")
+
+    def matches(self, module: str) -> bool:
+        """Does the linear layer at this module path get an adapter?"""
+        return module.rsplit(".", 1)[-1] in self.targets
+
+    def info(self) -> SchemeInfo:
+        """The manifest's record."""
+        return SchemeInfo("lora", self.rank, self.alpha, self.targets, self.train)
+
+    def trainables(
+        self, block: int, module: str, in_features: int, out_features: int
+    ) -> tuple[TrainableInfo, TrainableInfo]:
+        """Both factors of one layer."""
+        return (
+            TrainableInfo(
+                f"{module}.lora_A",
+                block,
+                module,
+                "lora_A",
+                (self.rank, in_features),
+                self.train == "ab",
+            ),
+            TrainableInfo(
+                f"{module}.lora_B", block, module, "lora_B", (out_features, self.rank), True
+            ),
+        )
+
+
+def add_lora(
+    draft: GraphDraft,
+    config: LoraConfig,
+    factors: tuple[TrainableInfo, TrainableInfo],
+    x: ir.Value,
+    y: ir.Value,
+    like: ir.Value,
+) -> ir.Value:
+    """y + scale * (x A^T) B^T, every run of rows with its own copy of A and B.
+
+    Args:
+        draft: graph to add to; the factors become its inputs with a leading axis P.
+        config: rank and scale.
+        factors: A (rank, in) and B (out, rank).
+        x: input of the layer (R, S, in) or (R*S, in).
+        y: frozen result, of the same leading dimensions.
+        like: int64 vector, the shape of y.
+    """
+    low = x
+    for info in factors:
+        axis = f"copies_{info.role}_{info.module}"
+        factor = draft.input(info.name, ir.DataType.FLOAT, (axis, *info.shape))
+        draft.trainables.append(info.name)
+        copies = draft.op("Shape", factor, start=0, end=1)
+        rows = draft.op("Concat", copies, draft.ints(-1, info.shape[1]), axis=0)
+        view = draft.op("Reshape", low, rows)  # (P, R/P * S, in or rank)
+        low = draft.op("MatMul", view, draft.op("Transpose", factor, perm=[0, 2, 1]))
+        if info.role == "lora_A":
+            low = draft.op("Mul", low, draft.scalar(config.alpha / config.rank))
+    return draft.op("Add", y, draft.op("Reshape", low, like))
+
+
+def initial_values(
+    config: LoraConfig, infos: Iterable[TrainableInfo]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """B = 0 and A uniform in +-1/sqrt(in) (Kaiming, as PEFT does), addressed by tensor name."""
+    values: dict[str, npt.NDArray[np.float32]] = {}
+    for info in infos:
+        if info.role == "lora_B":
+            values[info.name] = np.zeros(info.shape, np.float32)
+            continue
+        digest = hashlib.blake2b(
+            info.name.encode(), digest_size=16, key=config.seed.to_bytes(8, "little")
+        ).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        bound = 1 / np.sqrt(info.shape[1])
+        values[info.name] = generator.uniform(-bound, bound, info.shape).astype(np.float32)
+    return values

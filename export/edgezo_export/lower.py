@@ -1,0 +1,421 @@
+"""Turn the segments of a partition into the graphs of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+import torch
+
+from edgezo_export.attention import AttentionLowering, emit_rotary, emit_rotary_cache
+from edgezo_export.canonical import constant
+from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.linear import LinearLowering, LinearSpec, Quant
+from edgezo_export.lora import LoraConfig, add_lora
+from edgezo_export.partition import Segment
+from edgezo_export.trace import DOMAIN
+from edgezo_export.weights import PlannedTensor, plan_embedding
+from edgezo_runtime.manifest import TrainableInfo
+
+PREFIX = "model."
+"""What the tracing wrapper puts before every parameter name."""
+
+_CACHE = ".rotary_cache"
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """What is known of the parameters a trace refers to.
+
+    Attributes:
+        tied: parameter name -> the name it shares its values with.
+        buffers: values of non-parameter tensors.
+        vocab_size: rows of the embedding.
+    """
+
+    tied: Mapping[str, str]
+    buffers: Mapping[str, torch.Tensor]
+    vocab_size: int
+
+    def name(self, value: ir.Value) -> str:
+        """Checkpoint name of a traced initializer; tied parameters have one."""
+        name = str(value.name).removeprefix(PREFIX)
+        return self.tied.get(name, name)
+
+
+@dataclass(slots=True)
+class Context:
+    """Tensors the prologue makes for the blocks: name -> (traced value, derived form)."""
+
+    needed: dict[str, ir.Value] = field(default_factory=dict)
+
+    def tensor(self, value: ir.Value) -> str:
+        """Ask for a traced value."""
+        self.needed[str(value.name)] = value
+        return str(value.name)
+
+    def rotary_cache(self, value: ir.Value) -> str:
+        """Ask for the (S, D/2) half of a rotary table."""
+        name = f"{value.name}{_CACHE}"
+        self.needed[name] = value
+        return name
+
+
+class SegmentLowering:
+    """Lowers traced nodes into one graph; subclass-free: what differs is passed in.
+
+    Args:
+        draft: the graph.
+        checkpoint: names and buffers.
+        linears: emits frozen linear layers.
+        lora: adapters to inject, None outside blocks.
+        block: index recorded for trainables.
+        outside: gives the value of a tensor made by another segment.
+        rotary_cache: gives the (S, D/2) form of a rotary table.
+    """
+
+    def __init__(
+        self,
+        draft: GraphDraft,
+        checkpoint: Checkpoint,
+        linears: LinearLowering,
+        outside: Callable[[ir.Value], ir.Value],
+        lora: LoraConfig | None = None,
+        block: int = 0,
+        rotary_cache: Callable[[ir.Value], ir.Value] | None = None,
+        quant: Quant = "fp32",
+    ) -> None:
+        self.draft = draft
+        self.trainables: list[TrainableInfo] = []
+        self._checkpoint = checkpoint
+        self._linears = linears
+        self._outside = outside
+        self._lora = lora
+        self._block = block
+        self._quant = quant
+        self._values: dict[ir.Value, ir.Value] = {}
+        self._attention = AttentionLowering(draft, self.value, rotary_cache or self._own_cache)
+        self._order: dict[ir.Node, int] = {}
+
+    def bind(self, traced: ir.Value, value: ir.Value) -> None:
+        """Let `value` stand for a traced value."""
+        self._values[traced] = value
+
+    def value(self, traced: ir.Value) -> ir.Value:
+        """What stands for a traced value here."""
+        found = self._values.get(traced)
+        if found is None:
+            found = self._make(traced)
+            self._values[traced] = found
+        return found
+
+    def forget(self, nodes: Sequence[ir.Node]) -> None:
+        """Let nodes be lowered once more, on other inputs."""
+        for node in nodes:
+            for output in node.outputs:
+                self._values.pop(output, None)
+
+    def run(self, nodes: Sequence[ir.Node]) -> None:
+        """Lower nodes in topological order."""
+        self._order = {node: index for index, node in enumerate(nodes)}
+        for node in nodes:
+            if all(output in self._values for output in node.outputs):
+                continue
+            if node.domain == DOMAIN:
+                self._symbol(node)
+            elif node.op_type == "Gather" and self._is_embedding(node.inputs[0]):
+                self._embedding(node)
+            else:
+                self._copy(node)
+
+    # --- single values ---
+
+    def _make(self, traced: ir.Value) -> ir.Value:
+        array = constant(traced)
+        if array is not None:
+            return self.draft.constant(array)
+        if traced.producer() is not None or not traced.is_initializer():
+            return self._outside(traced)
+        name = self._checkpoint.name(traced)
+        buffer = self._checkpoint.buffers.get(name)
+        if buffer is not None:
+            return self.draft.constant(buffer.detach().cpu().numpy())
+        if traced.const_value is not None and name.startswith("lifted_tensor"):
+            return self.draft.constant(traced.const_value.numpy())
+        shape = tuple(int(dim) for dim in traced.shape or ())  # type: ignore[arg-type]
+        return self.draft.weight(PlannedTensor(name, "F32", shape, (name,), "plain", False))
+
+    def _own_cache(self, traced: ir.Value) -> ir.Value:
+        dim = None if traced.shape is None else traced.shape[-1]
+        if not isinstance(dim, int):
+            raise UnsupportedModelError("rotary table of unknown width")
+        return emit_rotary_cache(self.draft, self.value(traced), dim)
+
+    # --- nodes ---
+
+    def _copy(self, node: ir.Node) -> None:
+        inputs = [None if value is None else self.value(value) for value in node.inputs]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            raise UnsupportedModelError(f"node {node.op_type} with a subgraph")
+        outputs = self.draft.ops(
+            node.op_type, len(node.outputs), *inputs, domain=node.domain, **attributes
+        )
+        self._values.update(zip(node.outputs, outputs, strict=True))
+
+    def _symbol(self, node: ir.Node) -> None:
+        output = node.outputs[0]
+        if node.op_type == "Linear":
+            self._linear(node)
+        elif node.op_type == "Attention":
+            self.bind(output, self._attention.emit(node))
+        elif node.op_type == "Rotary":
+            # Attention takes the plain heads and turns them itself when it can.
+            if any(user.op_type != "Attention" for user, _ in output.uses()) or _bare(node):
+                x, cos, sin = (self.value(v) for v in node.inputs if v is not None)
+                self.bind(output, emit_rotary(self.draft, x, cos, sin))
+        elif node.op_type == "Silu":
+            x = self.value(_only(node.inputs[0]))
+            self.bind(output, self.draft.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0))
+        elif node.op_type == "RmsNorm":
+            self.bind(output, self._rms_norm(node))
+        else:
+            raise UnsupportedModelError(f"operator {node.domain}::{node.op_type}")
+
+    def _rms_norm(self, node: ir.Node) -> ir.Value:
+        x, gain = (self.value(_only(value)) for value in node.inputs[:2])
+        if node.attributes["plus_one"].value:
+            gain = self.draft.op("Add", gain, self.draft.scalar(1.0))
+        return self.draft.op(
+            "SimplifiedLayerNormalization",
+            x,
+            gain,
+            axis=-1,
+            epsilon=float(node.attributes["epsilon"].value),
+            stash_type=1,
+        )
+
+    def _linear(self, node: ir.Node) -> None:
+        x = _only(node.inputs[0])
+        siblings = [
+            user
+            for user, index in x.uses()
+            if index == 0 and user in self._order and _same_kind(user, node)
+        ]
+        siblings.sort(key=self._order.__getitem__)
+        self._emit_linears(siblings if node in siblings else [node], x)
+
+    def _emit_linears(self, nodes: Sequence[ir.Node], traced_x: ir.Value) -> None:
+        spec = self._spec(nodes, traced_x)
+        x = self.value(traced_x)
+        rank = len(traced_x.shape or ())
+        y, leading = self._linears.emit(spec, x, rank)
+        parts: Sequence[ir.Value] = (y,)
+        if len(nodes) > 1:
+            lengths = self.draft.ints(*spec.sizes)
+            parts = self.draft.ops("Split", len(nodes), y, lengths, axis=-1)
+        for node, module, size, part in zip(nodes, spec.modules, spec.sizes, parts, strict=True):
+            result = part
+            if self._lora is not None and self._lora.matches(module):
+                factors = self._lora.trainables(self._block, module, spec.in_features, size)
+                like = self.draft.op("Concat", leading, self.draft.ints(size), axis=0)
+                result = add_lora(self.draft, self._lora, factors, x, part, like)
+                self.trainables.extend(factors)
+            self.bind(node.outputs[0], result)
+
+    def _spec(self, nodes: Sequence[ir.Node], x: ir.Value) -> LinearSpec:
+        in_out = bool(_in_out(nodes[0]))
+        modules, sizes, biases = [], [], []
+        in_features = 0
+        for node in nodes:
+            weight = _only(node.inputs[1])
+            shape = [int(dim) for dim in weight.shape or ()]  # type: ignore[arg-type]
+            in_features, size = shape if in_out else reversed(shape)
+            modules.append(self._checkpoint.name(weight).removesuffix(".weight"))
+            sizes.append(size)
+            if len(node.inputs) > 2:
+                biases.append(self._checkpoint.name(_only(node.inputs[2])))
+        return LinearSpec(tuple(modules), tuple(sizes), in_features, in_out, tuple(biases))
+
+    def _is_embedding(self, table: ir.Value | None) -> bool:
+        if table is None or not table.is_initializer() or table.shape is None:
+            return False
+        return len(table.shape) == 2 and table.shape[0] == self._checkpoint.vocab_size
+
+    def _embedding(self, node: ir.Node) -> None:
+        table, ids = _only(node.inputs[0]), _only(node.inputs[1])
+        shape = tuple(int(dim) for dim in table.shape or ())  # type: ignore[arg-type]
+        rows = embedding_rows(
+            self.draft,
+            self._checkpoint.name(table),
+            (shape[0], shape[1]),
+            self._quant,
+            self.value(ids),
+        )
+        self.bind(node.outputs[0], rows)
+
+
+def embedding_tensors(
+    name: str, shape: tuple[int, int], quant: Quant
+) -> tuple[PlannedTensor, PlannedTensor | None]:
+    """The embedding as it lies in the bundle, and its scales."""
+    if quant == "fp32":
+        return PlannedTensor(name, "F32", shape, (name,), "plain", False), None
+    return plan_embedding(name, f"{name.removesuffix('.weight')}.scale", name, shape)
+
+
+def embedding_rows(
+    draft: GraphDraft, name: str, shape: tuple[int, int], quant: Quant, ids: ir.Value
+) -> ir.Value:
+    """Rows `ids` of the embedding as float32, ids.shape + (H,)."""
+    table, scale = embedding_tensors(name, shape, quant)
+    rows = draft.op("Gather", draft.weight(table), ids, axis=0)
+    if scale is None:
+        return rows
+    centred = draft.op(
+        "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(128.0)
+    )
+    return draft.op("Mul", centred, draft.op("Gather", draft.weight(scale), ids, axis=0))
+
+
+def lower_block(
+    segment: Segment,
+    index: int,
+    checkpoint: Checkpoint,
+    context: Context,
+    lora: LoraConfig,
+    quant: Quant,
+    hidden_size: int,
+) -> tuple[GraphDraft, list[TrainableInfo]]:
+    """One layer: hidden, context..., code, decode, trainables... -> hidden_out."""
+    draft = GraphDraft(f"block_{index:03d}")
+    hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    inputs: dict[str, ir.Value] = {}
+
+    def ask(name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        if name not in inputs:
+            inputs[name] = draft.input(name, dtype, shape)
+        return inputs[name]
+
+    def outside(value: ir.Value) -> ir.Value:
+        axis = batch_dimension(value)
+        if axis is not None:  # the block's own rows, not the prologue's
+            return draft.op("Squeeze", draft.op("Shape", hidden, start=axis, end=axis + 1))
+        if value.dtype is None:
+            raise UnsupportedModelError(f"context {value.name!r} of unknown dtype")
+        return ask(context.tensor(value), value.dtype, dynamic_shape(value))
+
+    def rotary_cache(value: ir.Value) -> ir.Value:
+        shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
+        return ask(context.rotary_cache(value), ir.DataType.FLOAT, shape)
+
+    linears = LinearLowering(draft, quant)
+    linears.declare_code()
+    lowering = SegmentLowering(
+        draft, checkpoint, linears, outside, lora, index, rotary_cache, quant
+    )
+    if segment.hidden_in is None:
+        raise UnsupportedModelError(f"block {index} has no hidden states to start from")
+    lowering.bind(segment.hidden_in, hidden)
+    lowering.run(segment.nodes)
+    result = lowering.value(segment.hidden_out)
+    draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    return draft, lowering.trainables
+
+
+def lower_prologue(
+    segment: Segment,
+    inputs: Sequence[ir.Value],
+    checkpoint: Checkpoint,
+    context: Context,
+    quant: Quant,
+    hidden_size: int,
+) -> GraphDraft:
+    """input_ids (and attention_mask for encoders) -> hidden and the context the blocks ask for."""
+    draft = GraphDraft("prologue")
+
+    def outside(value: ir.Value) -> ir.Value:
+        raise UnsupportedModelError(f"the prologue reads {value.name!r}, which nothing makes")
+
+    lowering = SegmentLowering(
+        draft, checkpoint, LinearLowering(draft, "fp32"), outside, quant=quant
+    )
+    for value in inputs:
+        name = str(value.name)
+        lowering.bind(value, draft.input(name, ir.DataType.INT64, ("rows", "tokens")))
+    lowering.run(segment.nodes)
+    hidden = lowering.value(segment.hidden_out)
+    draft.output(hidden, "hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    for name, value in context.needed.items():
+        made = lowering.value(value)
+        shape: Sequence[int | str] = dynamic_shape(value)
+        if name.endswith(_CACHE):
+            width = int(value.shape[-1])  # type: ignore[index, arg-type]
+            made, shape = emit_rotary_cache(draft, made, width), ("tokens", width // 2)
+        draft.output(made, name, value.dtype or ir.DataType.FLOAT, shape)
+    return draft
+
+
+def batch_dimension(value: ir.Value) -> int | None:
+    """0 or 1 where `value` is the number of rows or tokens of the input ids, else None."""
+    squeeze = value.producer()
+    if squeeze is None or squeeze.op_type != "Squeeze" or squeeze.inputs[0] is None:
+        return None
+    shape = squeeze.inputs[0].producer()
+    if shape is None or shape.op_type != "Shape" or shape.inputs[0] is None:
+        return None
+    if shape.inputs[0].producer() is not None:
+        return None
+    return int(shape.attributes["start"].value)
+
+
+def dynamic_shape(value: ir.Value) -> tuple[int | str, ...]:
+    """A traced shape with its two symbols renamed `rows` and `tokens`."""
+    dims: list[int | str] = []
+    for axis, dim in enumerate(value.shape or ()):
+        dims.append(dim if isinstance(dim, int) else ("rows" if axis == 0 else "tokens"))
+    return tuple(dims)
+
+
+def _only(value: ir.Value | None) -> ir.Value:
+    if value is None:
+        raise UnsupportedModelError("a node without one of its inputs")
+    return value
+
+
+def _in_out(node: ir.Node) -> int:
+    attribute = node.attributes.get("in_out")
+    return int(attribute.value) if attribute is not None else 0
+
+
+def _same_kind(a: ir.Node, b: ir.Node) -> bool:
+    return (
+        a.op_type == b.op_type == "Linear"
+        and a.domain == DOMAIN
+        and len(a.inputs) == len(b.inputs)
+        and _in_out(a) == _in_out(b)
+    )
+
+
+def _bare(rotary: ir.Node) -> bool:
+    """Does an attention read this without being able to turn the heads itself?"""
+    return any(
+        user.attributes["causal"].value == 0
+        or any(
+            value is None or (producer := value.producer()) is None or producer.op_type != "Rotary"
+            for value in user.inputs[:2]
+        )
+        for user, _ in rotary.outputs[0].uses()
+        if user.op_type == "Attention"
+    )
+
+
+def logits_tail(nodes: Sequence[ir.Node]) -> tuple[Sequence[ir.Node], ir.Node, Sequence[ir.Node]]:
+    """Split the epilogue at the head: nodes before it, the head, element-wise nodes after it."""
+    heads = [n for n in nodes if n.domain == DOMAIN and n.op_type == "Linear"]
+    if not heads:
+        raise UnsupportedModelError("the model has no language-model head")
+    position = list(nodes).index(heads[-1])
+    return nodes[:position], heads[-1], nodes[position + 1 :]

@@ -1,0 +1,171 @@
+"""The two ends of a model: scores of label words, and log-probabilities of target tokens.
+
+Both gather the scored positions first, so nothing of size S x V ever exists. The token scorer goes
+through the vocabulary in chunks with a running maximum and sum (online softmax).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgezo_export.draft import GraphDraft
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.linear import LinearLowering, Quant
+from edgezo_export.lower import (
+    Checkpoint,
+    SegmentLowering,
+    embedding_rows,
+    embedding_tensors,
+    logits_tail,
+)
+from edgezo_export.partition import Segment
+from edgezo_export.weights import PlannedTensor
+
+CHUNK = 4096
+"""Vocabulary entries scored at a time; with H = 576 a float32 chunk takes 9.4 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    name: str
+    shape: tuple[int, int]
+    bias: str | None
+
+
+def lower_label_scorer(
+    segment: Segment, checkpoint: Checkpoint, quant: Quant, hidden_size: int
+) -> GraphDraft:
+    """hidden (R, S, H), positions (T, 2), label_ids (C,) -> label_logits (T, C)."""
+    draft = GraphDraft("score_labels")
+    lowering, states, head, tail = _gathered(draft, segment, checkpoint, hidden_size)
+    label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
+    logits = _dot(draft, states, head, quant, label_ids, draft.ints(0))
+    result = _after(lowering, segment, tail, logits)
+    draft.output(result, "label_logits", ir.DataType.FLOAT, ("scored", "labels"))
+    return draft
+
+
+def lower_token_scorer(
+    segment: Segment, checkpoint: Checkpoint, quant: Quant, hidden_size: int
+) -> GraphDraft:
+    """hidden (R, S, H), positions (T, 2), targets (T,) -> log_probs (T,)."""
+    draft = GraphDraft("score_tokens")
+    lowering, states, head, tail = _gathered(draft, segment, checkpoint, hidden_size)
+    targets = draft.input("targets", ir.DataType.INT64, ("scored",))
+    last = draft.ints(1)
+    target = _after(lowering, segment, tail, _dot(draft, states, head, quant, targets, None))
+    maximum, total = None, None
+    for start in range(0, head.shape[0], CHUNK):
+        stop = min(start + CHUNK, head.shape[0])
+        logits = _after(lowering, segment, tail, _chunk(draft, states, head, quant, start, stop))
+        largest = draft.op("ReduceMax", logits, last, keepdims=1)
+        shifted = draft.op("Exp", draft.op("Sub", logits, largest))
+        mass = draft.op("ReduceSum", shifted, last, keepdims=1)
+        if maximum is None or total is None:
+            maximum, total = largest, mass
+            continue
+        higher = draft.op("Max", maximum, largest)
+        total = draft.op(
+            "Add",
+            draft.op("Mul", total, draft.op("Exp", draft.op("Sub", maximum, higher))),
+            draft.op("Mul", mass, draft.op("Exp", draft.op("Sub", largest, higher))),
+        )
+        maximum = higher
+    if maximum is None or total is None:
+        raise UnsupportedModelError("a vocabulary of no tokens")
+    normaliser = draft.op("Add", maximum, draft.op("Log", total))
+    log_probs = draft.op("Squeeze", draft.op("Sub", target, normaliser), last)
+    draft.output(log_probs, "log_probs", ir.DataType.FLOAT, ("scored",))
+    return draft
+
+
+def _gathered(
+    draft: GraphDraft, segment: Segment, checkpoint: Checkpoint, hidden_size: int
+) -> tuple[SegmentLowering, ir.Value, _Head, tuple[ir.Node, tuple[ir.Node, ...]]]:
+    """The states at the scored positions (T, H) after the model's final norm."""
+    hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    positions = draft.input("positions", ir.DataType.INT64, ("scored", 2))
+    before, head, after = logits_tail(segment.nodes)
+
+    def outside(value: ir.Value) -> ir.Value:
+        raise UnsupportedModelError(f"the head of the model reads {value.name!r}")
+
+    lowering = SegmentLowering(draft, checkpoint, LinearLowering(draft, "fp32"), outside)
+    if segment.hidden_in is None or head.inputs[0] is None or head.inputs[1] is None:
+        raise UnsupportedModelError("the head of the model has no input")
+    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(0))
+    lowering.bind(segment.hidden_in, picked)
+    lowering.run(before)
+    width = int(head.inputs[0].shape[-1])  # type: ignore[index, arg-type]
+    states = draft.op("Reshape", lowering.value(head.inputs[0]), draft.ints(-1, width))
+    shape = tuple(int(dim) for dim in head.inputs[1].shape or ())  # type: ignore[arg-type]
+    bias = checkpoint.name(head.inputs[2]) if len(head.inputs) > 2 and head.inputs[2] else None
+    known = _Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias)
+    return lowering, states, known, (head, tuple(after))
+
+
+def _dot(
+    draft: GraphDraft,
+    states: ir.Value,
+    head: _Head,
+    quant: Quant,
+    ids: ir.Value,
+    axis: ir.Value | None,
+) -> ir.Value:
+    """Logits of chosen tokens: of all `ids` for every state (axis given), or one id a state.
+
+    A sum over the last axis, not a matrix product: its rounding does not depend on how many states
+    share the pass.
+    """
+    rows = embedding_rows(draft, head.name, head.shape, quant, ids)
+    if axis is None:
+        product = draft.op("Mul", states, rows)
+        logits = draft.op("ReduceSum", product, draft.ints(1), keepdims=1)
+    else:
+        pairs = draft.op(
+            "Mul", draft.op("Unsqueeze", states, draft.ints(1)), draft.op("Unsqueeze", rows, axis)
+        )
+        logits = draft.op("ReduceSum", pairs, draft.ints(2), keepdims=0)
+    if head.bias is not None:
+        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
+        chosen = draft.op("Gather", draft.weight(bias), ids, axis=0)
+        if axis is None:
+            chosen = draft.op("Unsqueeze", chosen, draft.ints(1))
+        logits = draft.op("Add", logits, chosen)
+    return logits
+
+
+def _chunk(
+    draft: GraphDraft, states: ir.Value, head: _Head, quant: Quant, start: int, stop: int
+) -> ir.Value:
+    """Logits (T, stop - start) of a range of the vocabulary."""
+    table, scale = embedding_tensors(head.name, head.shape, quant)
+    rows = draft.weight(table, (start, stop))
+    if scale is not None:
+        vector = draft.weight(scale, (start, stop), shape=(stop - start,))
+        zero = draft.constant(np.full(stop - start, 128, np.uint8))
+        rows = draft.op("DequantizeLinear", rows, vector, zero, axis=0)
+    logits = draft.op("Gemm", states, rows, transB=1)
+    if head.bias is not None:
+        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
+        logits = draft.op("Add", logits, draft.weight(bias, (start, stop)))
+    return logits
+
+
+def _after(
+    lowering: SegmentLowering,
+    segment: Segment,
+    tail: tuple[ir.Node, tuple[ir.Node, ...]],
+    logits: ir.Value,
+) -> ir.Value:
+    """Apply what follows the head (a soft cap, a scale), element by element."""
+    head, nodes = tail
+    if not nodes:
+        return logits
+    lowering.forget(nodes)
+    lowering.bind(head.outputs[0], logits)
+    lowering.run(nodes)
+    return lowering.value(segment.hidden_out)
