@@ -1,0 +1,135 @@
+"""What this process holds in memory and what the machine has left, without psutil.
+
+Linux is read from /proc and the control groups. Elsewhere the standard library only knows the
+peak, so `rss_bytes` falls back to it: never below the truth.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from edgezo_runtime.errors import EdgezoError
+
+_ROOT = Path("/")
+
+
+def rss_bytes(*, root: Path = _ROOT) -> int:
+    """Resident memory of this process now, file pages included, in bytes.
+
+    Args:
+        root: where /proc hangs; tests give their own.
+
+    Raises:
+        EdgezoError: the system tells neither this nor the peak.
+    """
+    value = _kib_line(root / "proc/self/status", "VmRSS:")
+    return peak_rss_bytes(root=root) if value is None else value
+
+
+def peak_rss_bytes(*, root: Path = _ROOT) -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    VmHWM where there is one; else getrusage, which on Linux also counts the process that started
+    this one before it called exec.
+
+    Args:
+        root: where /proc hangs; tests give their own.
+
+    Raises:
+        EdgezoError: the system tells neither.
+    """
+    value = _kib_line(root / "proc/self/status", "VmHWM:")
+    if value is not None:
+        return value
+    try:
+        import resource
+    except ImportError as error:
+        raise EdgezoError(
+            f"cannot measure memory on {sys.platform}: neither /proc nor getrusage is there; "
+            "run edgezo on Linux or macOS, or in WSL"
+        ) from error
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_bytes(*, root: Path = _ROOT) -> int:
+    """Memory that can still be taken without swapping, in bytes.
+
+    The smaller of MemAvailable and what every control group above this process (version 2, or the
+    memory controller of version 1) has left; inactive file pages of a group count as free.
+    Where there is no /proc/meminfo: the whole physical memory.
+
+    Args:
+        root: where /proc and /sys hang; tests give their own.
+
+    Raises:
+        EdgezoError: the system tells nothing about its memory.
+    """
+    machine = _kib_line(root / "proc/meminfo", "MemAvailable:")
+    if machine is None:
+        machine = _physical_bytes()
+    return max(0, min([machine, *_group_rooms(root)]))
+
+
+def _physical_bytes() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError) as error:
+        raise EdgezoError(
+            f"cannot tell the available memory on {sys.platform}; give --budget in bytes, "
+            "such as 8GB"
+        ) from error
+
+
+def _group_rooms(root: Path) -> Iterator[int]:
+    """Bytes left in each limited control group this process is in."""
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, group = [*line.split(":", 2), "", ""][:3]
+        if not controllers:
+            mount = root / "sys/fs/cgroup"
+            names = ("memory.max", "memory.current", "inactive_file ")
+        elif "memory" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+        else:
+            continue
+        for folder in _with_parents(mount, group):
+            room = _room(folder, *names)
+            if room is not None:
+                yield room
+
+
+def _with_parents(mount: Path, group: str) -> Iterator[Path]:
+    """The folders of a group and of those above it; inside a container some are not visible."""
+    inner = PurePosixPath("/", group)
+    for level in (inner, *inner.parents):
+        yield mount.joinpath(*level.parts[1:])
+
+
+def _room(folder: Path, limit_name: str, usage_name: str, reclaimable: str) -> int | None:
+    limit, usage = _read(folder / limit_name), _read(folder / usage_name)
+    if limit is None or usage is None or not limit.strip().isdigit():  # "max" is no limit
+        return None
+    room = int(limit) - int(usage)
+    for line in (_read(folder / "memory.stat") or "").splitlines():
+        if line.startswith(reclaimable):
+            room += int(line.split()[1])
+    return room
+
+
+def _kib_line(path: Path, key: str) -> int | None:
+    """The value of a line such as "VmRSS:  123 kB", in bytes."""
+    for line in (_read(path) or "").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
