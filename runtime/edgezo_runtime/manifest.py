@@ -6,6 +6,7 @@ Importing this module loads no array library.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -195,8 +196,8 @@ def _check_version(content: dict[str, object]) -> None:
     else:
         remedy = _EXPORT_AGAIN
     raise BundleError(
-        f"manifest: version {json.dumps(version)[:20]} (written by {writer}), this edgezo "
-        f"{_own_version()} reads version {VERSION}; {remedy} with edgezo {_own_version()}"
+        f"manifest: version {json.dumps(version)[:20]} (written by {writer}), "
+        f"edgezo {_own_version()} reads version {VERSION}; {remedy} with edgezo {_own_version()}"
     )
 
 
@@ -204,7 +205,7 @@ def _own_version() -> str:
     try:
         return metadata.version("edgezo")
     except metadata.PackageNotFoundError:
-        return "(not installed)"
+        return "(this one)"
 
 
 def check_path(name: str) -> None:
@@ -218,7 +219,8 @@ def check_path(name: str) -> None:
         name
         and not PurePosixPath(name).is_absolute()
         and all(part not in ("", ".", "..") for part in parts)
-        and not any(char in "\\:" or ord(char) < 32 for char in name)
+        and name.isprintable()  # no control characters, no lone surrogates
+        and not any(char in name for char in "\\:")
     )
     if not plain:
         raise BundleError(f"manifest: unsafe path {name!r:.80}; {_EXPORT_AGAIN}")
@@ -291,6 +293,8 @@ def _check_context(manifest: Manifest) -> None:
 def _check_trainables(manifest: Manifest) -> None:
     scheme = manifest.scheme
     _require(scheme.rank > 0, f"scheme.rank: {scheme.rank} is not above zero")
+    good = math.isfinite(scheme.alpha) and scheme.alpha > 0
+    _require(good, f"scheme.alpha: {scheme.alpha} is not a finite number above zero")
     _unique((info.name for info in manifest.trainables), "trainables")
     by_block: dict[int, set[str]] = {index: set() for index in range(manifest.model.num_blocks)}
     for info in manifest.trainables:

@@ -31,8 +31,12 @@ def parse_object(text: str) -> dict[str, Any]:
     except RecursionError:
         raise JsonShapeError("nested too deeply") from None
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise JsonShapeError(f"not JSON: {error.msg} at {where}") from error
+        place = f"line {error.lineno} column {error.colno}"
+        raise JsonShapeError(f"not JSON: {error.msg} at {place}") from error
+    except JsonShapeError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise JsonShapeError(f"not JSON that can be read: {error}") from error
     if not isinstance(value, dict):
         raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
     return value
@@ -126,7 +130,10 @@ def _decode_scalar(kind: Any, value: object, where: str) -> object:
     if kind in (object, Any):
         return value
     if kind is float and type(value) in (int, float):
-        return float(typing.cast(float, value))
+        try:
+            return float(typing.cast(float, value))
+        except OverflowError:
+            raise _mismatch(where, "float", value) from None
     if kind in (str, int, bool) and type(value) is kind:
         return value
     raise _mismatch(where, getattr(kind, "__name__", str(kind)), value)
