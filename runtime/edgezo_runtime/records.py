@@ -227,10 +227,12 @@ def _json_problem(error: json.JSONDecodeError, text: str) -> str:
 
 
 def _json_advice(text: str) -> str:
-    if text.strip() in ("[", "{", "[{"):
+    start = text.strip()
+    if start in ("[", "[{", "{"):
+        query = "." if start == "{" else "'.[]'"
         return (
             "the file looks like JSON over several lines, expected one object a line: "
-            "jq -c '.[]?' FILE > FILE.jsonl"
+            f"jq -c {query} FILE > FILE.jsonl"
         )
     return 'expected one JSON object such as {"prompt": "...", "completion": "..."}'
 
