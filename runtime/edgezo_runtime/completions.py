@@ -12,7 +12,7 @@ import numpy as np
 from edgezo_runtime.chat import ChatTemplate, Message, check_messages
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.example_set import DataWarning, Example, TruncationReport
-from edgezo_runtime.label_words import fit_prompt
+from edgezo_runtime.fitting import fit_prompt
 from edgezo_runtime.records import Row, RowKind, recognise
 from edgezo_runtime.template import Template, check_text, kind_of, list_fields, text_field
 from edgezo_runtime.tokenizer import TextTokenizer
