@@ -46,7 +46,10 @@ def example_losses(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Arra
         raise UsageError("a loss of label words needs the class of every example")
     z = class_scores(batch, scores)
     chosen = np.broadcast_to(batch.labels[None, :, None], (z.shape[0], z.shape[1], 1))
-    return _log_sum_exp(z) - np.take_along_axis(z, chosen, axis=2)[:, :, 0]
+    with np.errstate(invalid="ignore"):  # inf - inf is nan, as it should be
+        z -= z.max(axis=2, keepdims=True)  # no overflow, and equal scores give exactly log C
+        log_sum: Float64Array = np.log(np.exp(z).sum(axis=2))
+        return log_sum - np.take_along_axis(z, chosen, axis=2)[:, :, 0]
 
 
 def class_scores(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Array:
@@ -99,15 +102,6 @@ def _row_means(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Array:
     counts = np.bincount(rows, minlength=batch.num_rows)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.add.reduceat(scores.astype(np.float64), starts, axis=1) / counts
-
-
-def _log_sum_exp(z: Float64Array) -> Float64Array:
-    """log sum exp over the last axis, without overflow."""
-    top = z.max(axis=-1)
-    with np.errstate(invalid="ignore"):  # inf - inf is nan, as it should be
-        shifted = z - top[..., None]
-    total: Float64Array = np.log(np.exp(shifted).sum(axis=-1)) + top
-    return total
 
 
 def _check_shape(scores: npt.NDArray[np.float32], tail: tuple[int, ...]) -> None:
