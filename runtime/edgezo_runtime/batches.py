@@ -69,6 +69,12 @@ class Batch:
         return self.example_ids[:: self.num_rows // self.num_examples]
 
     @property
+    def row_keys(self) -> Int64Array:
+        """A number for each sequence, (B,), that no other sequence of the same set has."""
+        each = self.num_rows // self.num_examples
+        return self.example_ids * each + np.arange(self.num_rows) % each
+
+    @property
     def padding(self) -> int:
         """Padding tokens in `input_ids`."""
         return int(self.input_ids.size - self.lengths.sum())

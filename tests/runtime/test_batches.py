@@ -74,6 +74,7 @@ def test_labels_layout() -> None:
     assert batch.label_ids.tolist() == [50, 51, 52]
     assert batch.example_ids.tolist() == batch.ids.tolist() == [2, 1]
     assert batch.row_example.tolist() == [0, 1]
+    assert batch.row_keys.tolist() == [2, 1]
     assert (batch.num_examples, batch.num_rows, batch.seq, batch.padding) == (2, 2, 4, 2)
 
 
@@ -95,6 +96,7 @@ def test_candidates_layout() -> None:
     assert batch.row_example.tolist() == [0, 0, 0, 1, 1, 1]
     assert batch.example_ids.tolist() == [1, 1, 1, 0, 0, 0]
     assert batch.ids.tolist() == [1, 0]
+    assert batch.row_keys.tolist() == [3, 4, 5, 0, 1, 2]
     assert batch.labels.tolist() == [1, 0]
     assert batch.label_ids is None
     assert (batch.num_examples, batch.num_rows) == (2, 6)
