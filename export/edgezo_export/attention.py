@@ -15,6 +15,9 @@ from edgezo_export.trace import DOMAIN
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
 
+_HEAD_MULTIPLE = 8
+_ROTARY_MULTIPLE = 16
+
 
 def heads_source(value: ir.Value) -> ir.Value | None:
     """x (R, S, n * D) where `value` is Transpose(Reshape(x, [R, S, n, D]), [0, 2, 1, 3])."""
@@ -44,6 +47,26 @@ def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None
     return x, cos, sin
 
 
+def turns_heads(node: ir.Node) -> bool:
+    """Can this attention apply the rotary embedding of its query and key by itself?
+
+    ONNX Runtime's operator turns heads of a multiple of 16 only, and not those padded with zeros.
+    """
+    if node.domain != DOMAIN or node.op_type != "Attention" or not node.attributes["causal"].value:
+        return False
+    q, k = (None if value is None else rotary_inputs(value) for value in node.inputs[:2])
+    if q is None or k is None or q[1:] != k[1:] or q[0].shape is None:
+        return False
+    head_dim, value = q[0].shape[3], node.inputs[2]
+    if not isinstance(head_dim, int) or value is None:
+        return False
+    return head_dim % _ROTARY_MULTIPLE == 0 and head_dim >= _static(value, 3)
+
+
+def _padded(head_dim: int) -> int:
+    return -(-head_dim // _HEAD_MULTIPLE) * _HEAD_MULTIPLE
+
+
 class AttentionLowering:
     """Emits attention nodes into one graph.
 
@@ -61,28 +84,24 @@ class AttentionLowering:
         q, k, v = node.inputs[:3]
         if q is None or k is None or v is None:
             raise UnsupportedModelError("attention without query, key and value")
-        heads, head_dim = _static(q, 1), _static(q, 3)
-        kv_heads, value_dim = _static(k, 1), _static(v, 3)
-        if value_dim != head_dim:
-            raise UnsupportedModelError(
-                f"attention with heads of {head_dim} in queries and {value_dim} in values"
-            )
-        if node.attributes["causal"].value:
-            flat = self._causal(node, q, k, v, heads, kv_heads)
-        else:
-            flat = self._bidirectional(node, q, k, v, heads, kv_heads)
-        return self._draft.op("Reshape", flat, self._draft.ints(0, 0, heads, head_dim))
+        draft = self._draft
+        value_dim = _static(v, 3)
+        width = _padded(max(_static(q, 3), value_dim))
+        lower = self._causal if node.attributes["causal"].value else self._bidirectional
+        flat = lower(node, q, k, v, width)
+        result = draft.op("Reshape", flat, draft.ints(0, 0, _static(q, 1), width))
+        if width == value_dim:
+            return result
+        return draft.op("Slice", result, draft.ints(0), draft.ints(value_dim), draft.ints(3))
 
-    def _causal(
-        self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, kv_heads: int
-    ) -> ir.Value:
+    def _causal(self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int) -> ir.Value:
         draft = self._draft
         tables: tuple[ir.Value, ...] = ()
         rotary_q, rotary_k = rotary_inputs(q), rotary_inputs(k)
-        if rotary_q and rotary_k and rotary_q[1:] == rotary_k[1:]:
+        if rotary_q and rotary_k and turns_heads(node):
             q, k = rotary_q[0], rotary_k[0]
             tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
-        query, key, value = (self._flat(x) for x in (q, k, v))
+        query, key, value = (self._flat(x, width) for x in (q, k, v))
         last, total = self._sequence_lengths(query)
         window = int(node.attributes["window"].value)
         flat, _, _ = draft.ops(
@@ -90,8 +109,8 @@ class AttentionLowering:
             3,
             *(query, key, value, None, None, last, total, *tables),
             domain=MICROSOFT,
-            num_heads=heads,
-            kv_num_heads=kv_heads,
+            num_heads=_static(q, 1),
+            kv_num_heads=_static(k, 1),
             scale=float(node.attributes["scale"].value),
             do_rotary=int(bool(tables)),
             local_window_size=window or -1,
@@ -100,14 +119,15 @@ class AttentionLowering:
         return flat
 
     def _bidirectional(
-        self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, kv_heads: int
+        self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int
     ) -> ir.Value:
-        if kv_heads != heads or node.attributes["window"].value:
+        heads = _static(q, 1)
+        if _static(k, 1) != heads or node.attributes["window"].value:
             raise UnsupportedModelError("bidirectional attention with grouped heads or a window")
         mask = node.inputs[3] if len(node.inputs) > 3 else None
         return self._draft.op(
             "MultiHeadAttention",
-            *(self._flat(x) for x in (q, k, v)),
+            *(self._flat(x, width) for x in (q, k, v)),
             None,
             None if mask is None else self._lower(mask),
             domain=MICROSOFT,
@@ -115,16 +135,20 @@ class AttentionLowering:
             scale=float(node.attributes["scale"].value),
         )
 
-    def _flat(self, heads: ir.Value) -> ir.Value:
-        """(R, n, S, D) -> (R, S, n * D), without moving data where the trace allows it."""
+    def _flat(self, heads: ir.Value, width: int) -> ir.Value:
+        """(R, n, S, D) -> (R, S, n * width), without moving data where the trace allows it.
+
+        Zeros behind the D values of a head change neither scores nor results.
+        """
+        missing = width - _static(heads, 3)
         source = heads_source(heads)
-        if source is not None:
+        if source is not None and not missing:
             return self._lower(source)
         draft = self._draft
         by_token = draft.op("Transpose", self._lower(heads), perm=[0, 2, 1, 3])
-        return draft.op(
-            "Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * _static(heads, 3))
-        )
+        if missing:
+            by_token = draft.op("Pad", by_token, draft.ints(*[0] * 7, missing))
+        return draft.op("Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * width))
 
     def _sequence_lengths(self, query: ir.Value) -> tuple[ir.Value, ir.Value]:
         """(last position of every row (R,), tokens) as int32: all rows count as full; right padding
@@ -139,9 +163,12 @@ class AttentionLowering:
         return self._lengths
 
 
-def emit_rotary(draft: GraphDraft, x: ir.Value, cos: ir.Value, sin: ir.Value) -> ir.Value:
+def emit_rotary(
+    draft: GraphDraft, x: ir.Value, cos: ir.Value, sin: ir.Value, head_dim: int
+) -> ir.Value:
     """x * cos + rotate_half(x) * sin for x (R, n, S, D) and tables (1, S, D)."""
-    left, right = draft.ops("Split", 2, x, axis=-1, num_outputs=2)
+    halves = draft.ints(head_dim // 2, head_dim // 2)
+    left, right = draft.ops("Split", 2, x, halves, axis=-1)
     turned = draft.op("Concat", draft.op("Neg", right), left, axis=-1)
     axis = draft.ints(1)
     return draft.op(

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 import torch
 
-from edgezo_export.attention import AttentionLowering, emit_rotary, emit_rotary_cache
+from edgezo_export.attention import (
+    AttentionLowering,
+    emit_rotary,
+    emit_rotary_cache,
+    turns_heads,
+)
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.errors import UnsupportedModelError
@@ -173,9 +178,8 @@ class SegmentLowering:
             self.bind(output, self._attention.emit(node))
         elif node.op_type == "Rotary":
             # Attention takes the plain heads and turns them itself when it can.
-            if any(user.op_type != "Attention" for user, _ in output.uses()) or _bare(node):
-                x, cos, sin = (self.value(v) for v in node.inputs if v is not None)
-                self.bind(output, emit_rotary(self.draft, x, cos, sin))
+            if not all(turns_heads(user) for user, _ in output.uses()):
+                self.bind(output, self._rotary(node))
         elif node.op_type == "Silu":
             x = self.value(_only(node.inputs[0]))
             self.bind(output, self.draft.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0))
@@ -196,6 +200,14 @@ class SegmentLowering:
             epsilon=float(node.attributes["epsilon"].value),
             stash_type=1,
         )
+
+    def _rotary(self, node: ir.Node) -> ir.Value:
+        traced, cos, sin = (_only(value) for value in node.inputs)
+        head_dim = None if traced.shape is None else traced.shape[-1]
+        if not isinstance(head_dim, int):
+            raise UnsupportedModelError(f"rotary embedding of {traced.name!r}: width is not fixed")
+        x, cos, sin = (self.value(value) for value in (traced, cos, sin))
+        return emit_rotary(self.draft, x, cos, sin, head_dim)
 
     def _linear(self, node: ir.Node) -> None:
         x = _only(node.inputs[0])
@@ -396,19 +408,6 @@ def _same_kind(a: ir.Node, b: ir.Node) -> bool:
         and a.domain == DOMAIN
         and len(a.inputs) == len(b.inputs)
         and _in_out(a) == _in_out(b)
-    )
-
-
-def _bare(rotary: ir.Node) -> bool:
-    """Does an attention read this without being able to turn the heads itself?"""
-    return any(
-        user.attributes["causal"].value == 0
-        or any(
-            value is None or (producer := value.producer()) is None or producer.op_type != "Rotary"
-            for value in user.inputs[:2]
-        )
-        for user, _ in rotary.outputs[0].uses()
-        if user.op_type == "Attention"
     )
 
 
