@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ class NameResolver:
 
     Tried in order: the name; with or without the base model's prefix ("model.", "transformer.",
     "roberta."), for checkpoints saved from the base model or from the whole; the names of old BERT
-    layer norms; the partner the class ties the parameter to, if the config ties embeddings.
+    layer norms; the names transformers renames when it loads this class ("embed_out" of GPT-NeoX);
+    the partner the class ties the parameter to, if the config ties embeddings.
     """
 
     def __init__(self, config: PretrainedConfig, stored: Collection[str]) -> None:
@@ -28,6 +29,7 @@ class NameResolver:
             for model_class in classes:
                 self._tied.update(model_class._tied_weights_keys or {})
             self._tied |= {source: name for name, source in self._tied.items()}
+        self._renamed = _renamed(classes, stored)
 
     def find(self, name: str) -> str | None:
         """The checkpoint's name of a parameter, or None."""
@@ -37,6 +39,8 @@ class NameResolver:
             for spelling in self._spellings(candidate):
                 if spelling in self._stored:
                     return spelling
+                if spelling in self._renamed:
+                    return self._renamed[spelling]
         return None
 
     def _spellings(self, name: str) -> list[str]:
@@ -47,6 +51,27 @@ class NameResolver:
             if name.endswith(current):
                 found += [spelling.removesuffix(current) + old for spelling in found]
         return found
+
+
+def _renamed(classes: list[type[PreTrainedModel]], stored: Collection[str]) -> dict[str, str]:
+    """Current name -> stored name, for the tensors transformers renames on loading."""
+    from transformers import conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    transforms_of = cast(
+        "Callable[[str], list[Any] | None]", conversion_mapping.get_checkpoint_conversion_mapping
+    )
+    found: dict[str, str] = {}
+    for model_class in classes:
+        kind = getattr(model_class.config_class, "model_type", "")
+        for transform in transforms_of(model_class.__name__) or transforms_of(kind) or ():
+            if type(transform) is not WeightRenaming:  # others compute new values
+                continue
+            for name in stored:
+                current, _ = transform.rename_source_key(name)
+                if current != name:
+                    found.setdefault(current, name)
+    return found
 
 
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
