@@ -14,14 +14,16 @@ import logging
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
@@ -67,20 +69,18 @@ def trace_model(
     """
     config = type(config).from_dict(config.to_dict())
     config.use_cache = False
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, _attention_symbol():
-        model = model_class._from_config(config, attn_implementation="eager").eval()
+    config._attn_implementation = "eager"
+    buffers = _buffers(config, model_class)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, _attention_symbol(), no_init_weights():
+        model = model_class(config)
+        model.train(False)
         model.set_attn_implementation(ATTENTION)
     with _attention_symbol(), _symbols(model, config), fake:
         program = _export(model, causal, max_seq)
-    onnx_program = torch.onnx.export(
-        program, dynamo=True, opset_version=_OPSET, optimize=False, verbose=False
-    )
-    if onnx_program is None:
-        raise RuntimeError("torch.onnx.export returned nothing")
     return Trace(
-        onnx_program.model,
+        _to_onnx(program),
         tuple(_layer_paths(model)),
-        _real_buffers(config, model_class, model),
+        buffers,
         _tied(model),
     )
 
@@ -121,12 +121,30 @@ def _export(model: PreTrainedModel, causal: bool, max_seq: int) -> torch.export.
         )
 
 
+def _to_onnx(program: torch.export.ExportedProgram) -> ir.Model:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells every user that torchvision is missing
+    try:
+        with warnings.catch_warnings():
+            # torch 2.13 calls its own deprecated pytree check
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+            onnx_program = torch.onnx.export(
+                program, dynamo=True, opset_version=_OPSET, optimize=False, verbose=False
+            )
+    finally:
+        logger.setLevel(level)
+    if onnx_program is None:
+        raise RuntimeError("torch.onnx.export returned nothing")
+    return onnx_program.model
+
+
 # --- symbolic operators ------------------------------------------------------------------------
 
 
 def _symbolic(
     name: str,
-    inputs: list[torch.Tensor | None],
+    inputs: Sequence[torch.Tensor | None],
     attrs: dict[str, Any],
     shape: Any,
     dtype: torch.dtype,
@@ -201,13 +219,22 @@ def _rms_norm(eps: float, plus_one: bool) -> Callable[[Any, torch.Tensor], torch
     return forward
 
 
-def _rotary(
-    q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *_: Any, **__: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        _symbolic("Rotary", [q, cos, sin], {}, q.shape, q.dtype),
-        _symbolic("Rotary", [k, cos, sin], {}, k.shape, k.dtype),
-    )
+def _rotary(original: Callable[..., Any]) -> Callable[..., Any]:
+    def apply_rotary_pos_emb(
+        q: torch.Tensor,
+        k: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        unsqueeze_dim: int = 1,
+    ) -> Any:
+        if cos.shape[-1] != q.shape[-1] or unsqueeze_dim != 1:  # a part of each head; other axes
+            return original(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
+        return (
+            _symbolic("Rotary", [q, cos, sin], {}, q.shape, q.dtype),
+            _symbolic("Rotary", [k, cos, sin], {}, k.shape, k.dtype),
+        )
+
+    return apply_rotary_pos_emb
 
 
 @contextlib.contextmanager
@@ -222,7 +249,7 @@ def _symbols(model: PreTrainedModel, config: PretrainedConfig) -> Iterator[None]
         source = sys.modules[type(model).__module__]
         original = getattr(source, "apply_rotary_pos_emb", None)
         if original is not None and _is_standard_rotary(original):
-            source.apply_rotary_pos_emb = _rotary  # type: ignore[attr-defined]
+            vars(source)["apply_rotary_pos_emb"] = _rotary(original)
             stack.callback(setattr, source, "apply_rotary_pos_emb", original)
         yield
 
@@ -290,35 +317,29 @@ def _layer_paths(model: PreTrainedModel) -> list[str]:
     return best
 
 
-def _real_buffers(
-    config: PretrainedConfig, model_class: type[PreTrainedModel], meta: PreTrainedModel
+class _NoStorage(TorchFunctionMode):
+    """Uninitialised tensors, as parameters are made, take no memory; computed ones stay real."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if function is torch.empty:
+            kwargs["device"] = "meta"
+        return function(*args, **kwargs)
+
+
+def _buffers(
+    config: PretrainedConfig, model_class: type[PreTrainedModel]
 ) -> dict[str, torch.Tensor]:
-    """Buffer values (rotary frequencies, position tables), which no checkpoint needs to hold.
-
-    A model of the same configuration with one layer and a tiny vocabulary has the same buffers.
-    """
-    if not any(True for _ in meta.buffers()):
-        return {}
-    values: dict[str, torch.Tensor] = {}
-    for path, module in meta.named_modules():
-        own = {n: b for n, b in module.named_buffers(recurse=False) if b is not None}
-        if not own:
-            continue
-        real = _rebuild(module, config)
-        for name, buffer in own.items():
-            value = dict(real.named_buffers(recurse=False)).get(name) if real else None
-            if value is not None and value.shape == buffer.shape:
-                values[f"{path}.{name}"] = value
-    return values
-
-
-def _rebuild(module: torch.nn.Module, config: PretrainedConfig) -> torch.nn.Module | None:
-    for args in ((config,), ()):
-        try:
-            return type(module)(*args)
-        except (TypeError, ValueError, AttributeError):
-            continue
-    return None
+    """Values of the buffers (rotary frequencies, position tables), which no checkpoint holds."""
+    with _NoStorage(), no_init_weights():
+        model = model_class(config)
+    return {name: value for name, value in model.named_buffers() if not value.is_meta}
 
 
 def _tied(model: PreTrainedModel) -> dict[str, str]:
