@@ -47,7 +47,7 @@ def _replace(graph: ir.Graph, old: ir.Node, new: list[ir.Node], outputs: list[ir
     for before, after in zip(old.outputs, outputs, strict=True):
         if after.shape is None:
             after.shape = before.shape
-        if after.dtype is None:
+        if after.dtype is None and before.dtype is not None:
             after.dtype = before.dtype
     for node in new:
         node.metadata_props.update(old.metadata_props)
@@ -113,7 +113,7 @@ def _sequence_at(graph: ir.Graph, node: ir.Node) -> None:
         created.metadata_props.update(node.metadata_props)
     graph.insert_before(node, [lengths, new])
     for (_, user), output in zip(uses, new.outputs, strict=True):
-        output.shape, output.dtype = user.outputs[0].shape, user.outputs[0].dtype
+        output.shape, output.type = user.outputs[0].shape, user.outputs[0].type
         user.outputs[0].replace_all_uses_with(output, replace_graph_outputs=True)
 
 

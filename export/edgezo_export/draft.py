@@ -72,7 +72,7 @@ class GraphDraft:
         self._nodes.append(node)
         return tuple(node.outputs)
 
-    def constant(self, value: npt.NDArray[Any]) -> ir.Value:
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
         """A small constant kept in the graph; equal constants are one."""
         array = np.asarray(value)  # np.ascontiguousarray would turn a scalar into a vector
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -146,8 +146,8 @@ class GraphDraft:
         """The finished graph, its weights pointing into the weights file.
 
         Args:
-            weights: path of the weights file, relative to the bundle: the runtime names the bundle as
-                the folder of external data.
+            weights: path of the weights file, relative to the bundle: the runtime names the bundle
+                as the folder of external data.
             places: where every planned tensor lies in it.
         """
         values = list(self._constants.values())
