@@ -1,0 +1,200 @@
+"""Tiny models with random weights, one a family, saved as a folder that can be exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+VOCAB = 97
+HIDDEN = 64
+MAX_SEQ = 64
+LONGEST = 21
+"""Tokens of the longest row in the tests; more than any sliding window here."""
+
+_SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": MAX_SEQ,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+_GROUPED = _SIZES | {"num_key_value_heads": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class TinyModel:
+    """How to make one family.
+
+    Attributes:
+        make: builds it with the library's own random weights.
+        layers: path of the repeated layers.
+        targets: linear layers that get an adapter.
+        encoder: attends in both directions and takes a padding mask.
+    """
+
+    make: Callable[[], PreTrainedModel]
+    layers: str
+    targets: tuple[str, ...]
+    encoder: bool = False
+
+    def build(self) -> PreTrainedModel:
+        """The model in eval mode; the same weights every time."""
+        torch.manual_seed(0)
+        model = self.make().eval()
+        randomize(model)
+        return model
+
+
+def randomize(model: torch.nn.Module) -> None:
+    """Matrices that keep the size of what passes; norms and biases away from 1 and 0, so that
+    mixing them up shows."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim > 1:
+                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+            else:
+                parameter.add_(0.3 * noise)
+
+
+def _llama(**changes: object) -> PreTrainedModel:
+    config = transformers.LlamaConfig(**_GROUPED | changes)
+    return transformers.LlamaForCausalLM(config)
+
+
+def _gemma3() -> PreTrainedModel:
+    config = transformers.Gemma3TextConfig(
+        **_GROUPED,
+        head_dim=16,
+        sliding_window=8,
+        layer_types=["sliding_attention", "full_attention"],
+        final_logit_softcapping=5.0,
+    )
+    return transformers.Gemma3ForCausalLM(config)
+
+
+_LAYERS = "model.layers"
+_ALL = ("q_proj", "v_proj", "o_proj", "down_proj")
+
+TINY: dict[str, TinyModel] = {
+    "llama": TinyModel(lambda: _llama(tie_word_embeddings=False), _LAYERS, _ALL),
+    "llama-tied": TinyModel(lambda: _llama(tie_word_embeddings=True), _LAYERS, _ALL),
+    "llama-bias": TinyModel(lambda: _llama(attention_bias=True, mlp_bias=True), _LAYERS, _ALL),
+    # Heads that ONNX Runtime's attention cannot turn itself.
+    "llama-narrow": TinyModel(lambda: _llama(head_dim=8), _LAYERS, _ALL),
+    "llama-odd": TinyModel(lambda: _llama(head_dim=20), _LAYERS, _ALL),
+    "mistral": TinyModel(
+        lambda: transformers.MistralForCausalLM(
+            transformers.MistralConfig(**_GROUPED, sliding_window=8)
+        ),
+        _LAYERS,
+        _ALL,
+    ),
+    "qwen2": TinyModel(
+        lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_GROUPED)), _LAYERS, _ALL
+    ),
+    "qwen3": TinyModel(
+        lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**_GROUPED, head_dim=16)),
+        _LAYERS,
+        _ALL,
+    ),
+    "gemma3_text": TinyModel(_gemma3, _LAYERS, _ALL),
+    "phi3": TinyModel(
+        lambda: transformers.Phi3ForCausalLM(
+            transformers.Phi3Config(**_GROUPED, sliding_window=None)
+        ),
+        _LAYERS,
+        ("qkv_proj", "o_proj", "gate_up_proj"),
+    ),
+    "gpt2": TinyModel(
+        lambda: transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=VOCAB,
+                n_embd=HIDDEN,
+                n_layer=2,
+                n_head=4,
+                n_positions=MAX_SEQ,
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        ),
+        "transformer.h",
+        ("c_attn", "c_proj", "c_fc"),
+    ),
+    "gpt_neox": TinyModel(
+        lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**_SIZES)),
+        "gpt_neox.layers",
+        ("query_key_value", "dense"),
+    ),
+    "olmo2": TinyModel(
+        lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**_GROUPED)), _LAYERS, _ALL
+    ),
+    "opt": TinyModel(
+        lambda: transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                **{k: v for k, v in _SIZES.items() if k != "intermediate_size"},
+                ffn_dim=96,
+                word_embed_proj_dim=HIDDEN,
+            )
+        ),
+        "model.decoder.layers",
+        ("q_proj", "v_proj", "fc1"),
+    ),
+    "roberta": TinyModel(
+        lambda: transformers.RobertaForMaskedLM(
+            transformers.RobertaConfig(**_SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
+        ),
+        "roberta.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+    ),
+    "bert": TinyModel(
+        lambda: transformers.BertForMaskedLM(transformers.BertConfig(**_SIZES)),
+        "bert.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+    ),
+    "modernbert": TinyModel(
+        lambda: transformers.ModernBertForMaskedLM(
+            transformers.ModernBertConfig(
+                **_SIZES,
+                local_attention=8,
+                global_attn_every_n_layers=2,
+                cls_token_id=1,
+                sep_token_id=2,
+            )
+        ),
+        "model.layers",
+        ("Wqkv", "Wo"),
+        encoder=True,
+    ),
+}
+
+
+def save(model: PreTrainedModel, folder: Path) -> Path:
+    """Write a model and a tokenizer of its vocabulary size."""
+    model.save_pretrained(folder)
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    words |= {f"w{index}": index for index in range(4, VOCAB)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
