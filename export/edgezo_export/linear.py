@@ -1,8 +1,8 @@
 """Linear layers: float32, or int8 weights with coded, row-independent int8 activations.
 
 The rows of a pass are G groups of the same examples. Before quantizing, `code` mixes the groups
-(centre and half difference of an antithetic pair); each coded row gets a scale of its own; after
-the integer product `decode` separates them again. A finite difference between groups then keeps
+(centre and half difference of an antithetic pair); a rotation spreads outliers; each coded row gets
+a scale of its own; after the integer product `decode` separates them again. A finite difference between groups then keeps
 its full relative precision, and a row's result does not depend on its neighbours.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.rotation import block_size, hadamard
 from edgezo_export.weights import PlannedTensor, plan_linear
 
 ZERO_POINT = 128
@@ -105,9 +106,11 @@ class LinearLowering:
         draft = self._draft
         code, decode = self._code
         out_features = sum(spec.sizes)
-        by_group = draft.op("Concat", self._groups(), draft.ints(-1), axis=0)
+        by_group = draft.op(
+            "Concat", draft.op("Shape", code, start=0, end=1), draft.ints(-1), axis=0
+        )
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
-        rows = draft.op("Reshape", mixed, draft.ints(-1, spec.in_features))
+        rows = draft.op("Reshape", self._rotated(mixed, spec), draft.ints(-1, spec.in_features))
         quantized, scale = self._quantize(rows)
         weight, weight_scale = plan_linear(
             f"{spec.name}.weight",
@@ -130,10 +133,12 @@ class LinearLowering:
         shape = draft.op("Concat", leading, draft.ints(out_features), axis=0)
         return draft.op("Reshape", decoded, shape)
 
-    def _groups(self) -> ir.Value:
-        if self._code is None:
-            raise RuntimeError("declare_code() comes first")
-        return self._draft.op("Shape", self._code[0], start=0, end=1)
+    def _rotated(self, mixed: ir.Value, spec: LinearSpec) -> ir.Value:
+        size = block_size(spec.in_features)
+        if size == 1:
+            return mixed
+        blocks = self._draft.op("Reshape", mixed, self._draft.ints(-1, size))
+        return self._draft.op("MatMul", blocks, self._draft.constant(hadamard(size)))
 
     def _quantize(self, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Symmetric uint8 around 128, one scale a row: values (T, in), scales (T, 1)."""

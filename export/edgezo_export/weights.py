@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.quantize import NonFiniteWeightError, quantize_rows, to_unsigned
+from edgezo_export.rotation import rotate_rows
 from edgezo_export.sources import TensorReader
 from edgezo_runtime.digest import sha256_file
 from edgezo_runtime.errors import EdgezoError
@@ -61,7 +62,8 @@ class PlannedTensor:
     kind             values                                             shape
     plain            one source as float32                              its own, or transposed
     concat           sources joined along the output axis, float32      (in, sum out) or (sum out,)
-    linear_int8      the same, int8, one scale an output                (in, sum out)
+    linear_int8      the same, rotated (see `edgezo_export.rotation`),
+                     int8, one scale an output                          (in, sum out)
     linear_scale     the scales of the linear_int8 of the same sources  (sum out,)
     embedding_uint8  one source, uint8 with zero point 128              (V, H)
     embedding_scale  the scales of the embedding_uint8 of that source   (V, 1)
@@ -283,7 +285,8 @@ def _write_entry(
     place = places[entry.name]
     if entry.kind == "linear_int8":
         scales: list[npt.NDArray[np.float32]] = []
-        _write_columns(file, place, _quantized(_channels(entry, source), entry, scales))
+        rotated = (rotate_rows(chunk) for chunk in _channels(entry, source))
+        _write_columns(file, place, _quantized(rotated, entry, scales))
         values = np.concatenate(scales)
     elif entry.kind == "embedding_uint8":
         scales = []

@@ -1,0 +1,124 @@
+"""What a run does. Flags, defaults, help and the saved configuration come from these fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgezo_runtime.errors import UsageError
+
+
+def option(default: Any, help: str, *, exact: bool = True) -> Any:
+    """A field with its help; `exact` fields are part of a run's identity."""
+    return field(default=default, metadata={"help": help, "exact": exact})
+
+
+@dataclass(frozen=True, slots=True)
+class TuneConfig:
+    """How to tune. The defaults are meant to work for a user who sets nothing."""
+
+    method: str = option("per_example", "estimator of the gradient")
+    rule: str = option("sgd", "what a tensor does with the gradient")
+    schedule: str = option("all", "blocks active in a step: all, cyclic:K, random:K, last:K")
+    blocks: str = option("all", "blocks that train at all: all, or ranges such as 8-19,25")
+    steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time")
+    max_time_s: float = option(600.0, "stop after so many seconds of tuning; 0 for no limit")
+    batch_size: int = option(16, "examples a step")
+    lr: float = option(0.1, "learning rate; a step length when gradients are normalized")
+    lr_schedule: str = option("linear", "learning rate over the run: constant, linear, cosine")
+    eps: float = option(0.03, "perturbation scale, in units of the trainables")
+    noise: Literal["rademacher", "gaussian"] = option(
+        "rademacher", "distribution of the perturbations"
+    )
+    normalize: bool = option(True, "divide projected gradients by their running rms")
+    clip: float = option(2.5, "clip normalized projected gradients at so many rms")
+    average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
+    seed: int = option(0, "of the noise and the data order")
+    prefix_cache: bool = option(True, "keep the output of the frozen first blocks on disk")
+    save_every: int = option(200, "steps between snapshots", exact=False)
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: naming the flag, the value and what is expected.
+        """
+        from edgezo_runtime.estimators import ESTIMATORS
+        from edgezo_runtime.lr_schedules import LR_SCHEDULES
+        from edgezo_runtime.rules import RULES
+        from edgezo_runtime.schedules import parse_schedule
+
+        for name, known in (
+            ("method", ESTIMATORS),
+            ("rule", RULES),
+            ("lr_schedule", LR_SCHEDULES),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise UsageError(f"{_flag(name)} {value}: expected one of {', '.join(known)}")
+        if self.noise not in ("rademacher", "gaussian"):
+            raise UsageError(f"--noise {self.noise}: expected rademacher or gaussian")
+        parse_schedule(self.schedule)
+        for name in ("lr", "eps", "clip"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value <= 0:
+                raise UsageError(f"{_flag(name)} {value}: must be a number above zero")
+        for name, low in (("batch_size", 1), ("save_every", 1), ("steps", 0), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be {low} or more")
+        if self.seed >= 2**64:
+            raise UsageError(f"--seed {self.seed}: must be below 2^64")
+        if not math.isfinite(self.max_time_s) or self.max_time_s < 0:
+            raise UsageError(f"--max-time {self.max_time_s}: must be 0 seconds or more")
+        if not self.steps and not self.max_time_s:
+            raise UsageError("--steps 0 and --max-time 0: a run needs an end; give one of them")
+        if not 0 <= self.average < 1:
+            raise UsageError(f"--average {self.average}: must be in [0, 1)")
+
+    def identity(self) -> dict[str, object]:
+        """What must not change when a run is continued."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.metadata.get("exact", True)
+        }
+
+    def select_blocks(self, blocks: Sequence[int]) -> list[int]:
+        """The blocks that train, of those that have trainables.
+
+        Raises:
+            UsageError: `blocks` is not understood or leaves nothing.
+        """
+        if not blocks:
+            raise UsageError("the bundle has no trainables; export it with other --targets")
+        if self.blocks == "all":
+            chosen = list(blocks)
+        else:
+            wanted = _parse_ranges(self.blocks)
+            chosen = [block for block in blocks if block in wanted]
+        if not chosen:
+            raise UsageError(
+                f"--blocks {self.blocks}: none of them has trainables; the bundle has them in "
+                f"{blocks[0]} to {blocks[-1]}"
+            )
+        count = self.schedule.partition(":")
+        if count[0] == "last" and count[2].isdigit():
+            chosen = chosen[-int(count[2]) :]
+        return chosen
+
+
+def _parse_ranges(text: str) -> set[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"--blocks {text}: expected all, or ranges such as 8-19,25")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

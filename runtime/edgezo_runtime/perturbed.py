@@ -1,0 +1,68 @@
+"""Perturbed copies of the trainables, made when their block runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.estimators import Probe
+from edgezo_runtime.noise import NoiseKind, noise
+
+Float32 = npt.NDArray[np.float32]
+
+
+class PerturbedParams(Mapping[str, Float32]):
+    """theta + scale * z for every probe of a pass; theta is only read.
+
+    Args:
+        theta: every trainable input of the bundle by name.
+        active: names that are perturbed.
+        probes: G of them, all shared or all private.
+        row_example: (B,) which example of the batch a sequence belongs to.
+        kind: distribution of z.
+    Memory:
+        One block's copies at a time: G arrays of a tensor's size for shared probes, G * B for
+        private ones.
+    """
+
+    def __init__(
+        self,
+        theta: Mapping[str, Float32],
+        active: Set[str],
+        probes: Sequence[Probe],
+        row_example: npt.NDArray[np.int64],
+        kind: NoiseKind,
+    ) -> None:
+        self._theta = theta
+        self._active = active
+        self._probes = probes
+        self._row_example = row_example
+        self._kind = kind
+
+    def __getitem__(self, name: str) -> Float32:
+        """(1, *shape) where nothing differs, else (G, *shape) or (G * B, *shape)."""
+        theta = self._theta[name]
+        if name not in self._active:
+            return theta[None]
+        private = self._probes[0].private
+        rows = self._row_example if private else np.zeros(1, np.int64)
+        copies = np.empty((len(self._probes), len(rows), *theta.shape), np.float32)
+        for row, example in enumerate(rows):
+            made: tuple[int, Float32] | None = None
+            for group, probe in enumerate(self._probes):
+                if made is None or made[0] != probe.seed:
+                    z = noise(probe.seed, name, theta.shape, kind=self._kind, row=int(example))
+                    made = (probe.seed, z)
+                np.multiply(made[1], np.float32(probe.scale), out=copies[group, row])
+        copies += theta
+        return copies.reshape(-1, *theta.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of all trainable inputs."""
+        return iter(self._theta)
+
+    def __len__(self) -> int:
+        """Number of trainable inputs."""
+        return len(self._theta)

@@ -1,0 +1,448 @@
+"""The tuning loop: schedule, estimator, engine, rule, journal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.batches import Batch, Batches
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.coding import code_matrices
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
+from edgezo_runtime.evaluate import Evaluation, evaluate
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
+from edgezo_runtime.losses import example_losses
+from edgezo_runtime.lr_schedules import LR_SCHEDULES
+from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.perturbed import PerturbedParams
+from edgezo_runtime.prefix_cache import PrefixCache
+from edgezo_runtime.rules import RULES
+from edgezo_runtime.rules.rule import Slot
+from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.schedules import parse_schedule
+from edgezo_runtime.shaping import Normalizer
+from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
+from edgezo_runtime.step_record import StepRecord
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did.
+
+    Attributes:
+        step: its number, from 0.
+        loss: mean loss over the probes of the step, nats.
+        projected_grad: root mean square of the projected gradients.
+        lr: learning rate used.
+        blocks: active blocks.
+        rows: rows of the model evaluated.
+        tokens: tokens in them, padding not counted.
+        elapsed_s: wall-clock seconds of the step.
+    """
+
+    step: int
+    loss: float
+    projected_grad: float
+    lr: float
+    blocks: tuple[int, ...]
+    rows: int
+    tokens: int
+    elapsed_s: float
+
+
+class Tuner:
+    """Tunes the trainables of a bundle on a set of examples.
+
+    with Tuner.open(bundle, examples, config, run) as tuner:
+        for report in tuner:
+            ...
+
+    Each step is in the journal before it is applied, so a run that was cut off anywhere continues
+    to the same bits: the last snapshot, then the journal's losses through the same code.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        examples: ExampleSet,
+        config: TuneConfig,
+        run: RunFolder,
+    ) -> None:
+        """Use `Tuner.open`; this does not touch the run folder."""
+        config.check()
+        manifest = engine.bundle.manifest
+        self.engine = engine
+        self.examples = examples
+        self.config = config
+        self.run = run
+        self.theta: dict[str, Float32] = engine.bundle.trainables()
+        self.step_number = 0
+        self.elapsed_s = 0.0
+        self._names = {
+            block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
+            for block in range(manifest.model.num_blocks)
+        }
+        blocks = [block for block, names in self._names.items() if names]
+        self._blocks = config.select_blocks(blocks)
+        self._schedule = parse_schedule(config.schedule)
+        self._estimator = ESTIMATORS[config.method](config.eps)
+        self._rule = RULES[config.rule]()
+        self._slots: dict[str, Slot] = {
+            name: self._rule.init(self.theta[name])
+            for block in self._blocks
+            for name in self._names[block]
+        }
+        self._average: dict[str, Float32] = {
+            name: np.zeros_like(self.theta[name]) for name in self._slots
+        }
+        self._average_weight = 0.0
+        self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
+        self._norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
+        self._batches = Batches(examples, config.batch_size, config.seed)
+        self._journal: Journal | None = None
+        self._cache: PrefixCache | None = None
+        self._stopped = False
+
+    # --- life ---
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle | str | Path,
+        examples: ExampleSet,
+        config: TuneConfig | None = None,
+        run: RunFolder | str | Path = "run",
+        *,
+        resume: bool = False,
+        threads: int | None = None,
+    ) -> Tuner:
+        """Start a run, or continue one.
+
+        Args:
+            bundle: the model.
+            examples: training data.
+            config: what to do; the defaults are meant to work.
+            run: folder of the run; made if it is not there.
+            resume: continue the run in the folder; it must have had the same bundle, data and
+                configuration.
+            threads: compute threads; None takes one a core.
+        Raises:
+            UsageError: the folder holds a run and `resume` is off.
+            RunFileError: the run's files are damaged or belong to other inputs.
+            BundleError: the bundle is damaged.
+        """
+        opened = Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle
+        folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
+        config = config or TuneConfig()
+        tuner = cls(Engine(opened, threads=threads), examples, config, folder)
+        folder.acquire()
+        try:
+            if folder.has_journal():
+                if not resume:
+                    raise UsageError(
+                        f"{folder.path}: holds a run; continue it with --resume or choose "
+                        f"another folder with -o"
+                    )
+                tuner._resume()
+            else:
+                tuner._begin()
+            tuner._open_cache()
+        except BaseException:
+            tuner.close()
+            raise
+        return tuner
+
+    def close(self) -> None:
+        """Make the journal durable and let the folder go; the tuner cannot step any more."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+            with contextlib.suppress(OSError):
+                self.run.cache.unlink()
+        self.run.release()
+
+    def __enter__(self) -> Tuner:
+        """Return the tuner; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    # --- stepping ---
+
+    def __iter__(self) -> Iterator[StepReport]:
+        """Step until the configured number of steps or time is reached, or `stop` is called."""
+        while not self.done:
+            yield self.step()
+
+    @property
+    def done(self) -> bool:
+        """Is there nothing left to do?"""
+        return self._stopped or self.fraction_done >= 1
+
+    @property
+    def fraction_done(self) -> float:
+        """Share of the run that is over, by steps or by time, whichever is further."""
+        by_steps = self.step_number / self.config.steps if self.config.steps else 0.0
+        limit = self.config.max_time_s
+        by_time = self.elapsed_s / limit if limit else 0.0
+        return max(by_steps, by_time)
+
+    def stop(self) -> None:
+        """End iteration after the step that is running."""
+        self._stopped = True
+
+    def step(self) -> StepReport:
+        """Evaluate, record, update.
+
+        Raises:
+            DivergedError: a loss is not finite; the trainables are as before the step.
+            EdgezoError: the tuner is closed.
+        """
+        if self._journal is None:
+            raise UsageError("the tuner is closed")
+        started = time.monotonic()
+        number = self.step_number
+        batch = self._batches.batch(number)
+        blocks = self._schedule(number, self.config.seed, self._blocks)
+        seed = derive_seed(self.config.seed, "step", number)
+        losses, terms, rows = self._estimate(batch, blocks, seed)
+        lr = float(np.float32(self._learning_rate()))
+        elapsed = self.elapsed_s + time.monotonic() - started
+        record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed))
+        self._journal.append(record)
+        self._apply(record, terms)
+        spent = time.monotonic() - started
+        self.elapsed_s += spent
+        if self.step_number % self.config.save_every == 0:
+            self.snapshot()
+        projected = [value * len(term.coeff) for term in terms for value in term.coeff]
+        return StepReport(
+            step=number,
+            loss=float(losses.mean()),
+            projected_grad=float(np.sqrt(np.mean(np.square(projected)))),
+            lr=lr,
+            blocks=blocks,
+            rows=rows,
+            tokens=rows // batch.num_rows * int(batch.lengths.sum()),
+            elapsed_s=spent,
+        )
+
+    def _estimate(
+        self, batch: Batch, blocks: tuple[int, ...], seed: int
+    ) -> tuple[npt.NDArray[np.float64], list[Term], int]:
+        steps = self._estimator(seed, batch.num_examples)
+        probes = next(steps)
+        rounds: list[npt.NDArray[np.float64]] = []
+        rows = 0
+        while True:
+            losses = record_losses(self._losses(batch, blocks, probes), probes)
+            rounds.append(losses)
+            rows += len(probes) * batch.num_rows
+            try:
+                probes = steps.send(losses)
+            except StopIteration as end:
+                return np.concatenate(rounds), end.value, rows
+
+    def _losses(
+        self, batch: Batch, blocks: tuple[int, ...], probes: list[Probe]
+    ) -> npt.NDArray[np.float64]:
+        active = {name for block in blocks for name in self._names[block]}
+        params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
+        scores = self.engine.score(
+            batch,
+            params,
+            code_matrices([probe.scale for probe in probes]),
+            first_active=min(blocks),
+            cache=self._cache,
+            cache_block=min(self._blocks) if self._cache is not None else 0,
+        )
+        return example_losses(batch, scores)
+
+    def _apply(self, record: StepRecord, terms: list[Term]) -> None:
+        """Update the trainables; a function of the record alone."""
+        if self._normalizer is not None:
+            terms, self._norm_state = self._normalizer.apply(terms, self._norm_state)
+        for block in record.blocks:
+            for name in self._names[block]:
+                theta = self.theta[name]
+                g = gradient(terms, name, theta.shape, kind=self.config.noise)
+                self._slots[name] = self._rule.apply(
+                    theta, g, self._slots[name], record.step, record.lr
+                )
+        self._fold_average()
+        self.step_number = record.step + 1
+
+    def _fold_average(self) -> None:
+        decay = np.float32(self.config.average)
+        if not decay:
+            return
+        for name, mean in self._average.items():
+            mean *= decay
+            mean += (1 - decay) * self.theta[name]
+        self._average_weight = float(decay) * self._average_weight + float(1 - decay)
+
+    def _learning_rate(self) -> float:
+        schedule = LR_SCHEDULES[self.config.lr_schedule]
+        fraction = self.fraction_done
+        if self.config.steps:
+            fraction += 0.5 / self.config.steps
+        return self.config.lr * schedule(min(fraction, 1.0))
+
+    # --- state ---
+
+    def adapter(self) -> dict[str, Float32]:
+        """Copies of the tuned trainables: their running average where one is kept."""
+        tuned = {name: value.copy() for name, value in self.theta.items()}
+        if self._average_weight:
+            for name, mean in self._average.items():
+                tuned[name] = mean / np.float32(self._average_weight)
+        return tuned
+
+    def evaluate(self, examples: ExampleSet, batch_size: int = 32) -> Evaluation:
+        """Loss (and accuracy) of the adapter on a set of examples."""
+        return evaluate(self.engine, self.adapter(), examples, batch_size)
+
+    def snapshot(self) -> None:
+        """Write trainables and rule state, so that a resume has less to replay."""
+        if self._journal is None:
+            raise UsageError("the tuner is closed")
+        self._journal.sync()
+        theta = dict(self.theta)
+        slots: dict[str, Slot] = dict(self._slots)
+        for name, mean in self._average.items():
+            slots[f"{name}{_AVERAGE}"] = {"mean": mean}
+        counters = {
+            "elapsed_s": self.elapsed_s,
+            "average_weight": self._average_weight,
+            "norm_state": list(self._norm_state),
+        }
+        snapshot = Snapshot(theta, slots, self.step_number, self._digest(), counters)
+        save_snapshot(self.run.snapshot, snapshot)
+
+    def _meta(self) -> dict[str, object]:
+        """What the journal's header says a run depends on."""
+        files = self.engine.bundle.manifest.files
+        return {
+            "config": self.config.identity(),
+            "bundle": {name: info.sha256 for name, info in sorted(files.items())},
+            "data": self.examples.sha256,
+            "rows": len(self.examples),
+        }
+
+    def _digest(self) -> str:
+        return json.dumps(self._meta(), sort_keys=True)
+
+    def _begin(self) -> None:
+        self._journal = Journal.create(
+            self.run.journal, self._meta(), SyncPolicy(every_steps=None, every_s=1.0)
+        )
+        self.snapshot()
+
+    def _resume(self) -> None:
+        contents = read_journal(self.run.journal)
+        differences = _differences(contents.header.meta, self._meta())
+        if differences:
+            raise RunFileError(
+                f"{self.run.path}: cannot be continued, it was started with other inputs: "
+                f"{'; '.join(differences)}; use the same ones or another folder with -o"
+            )
+        if self.run.snapshot.exists():
+            self._restore(load_snapshot(self.run.snapshot, self._digest()))
+        for record in contents.records:
+            if record.step >= self.step_number:
+                self._replay(record)
+        self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.theta.update({name: np.array(value) for name, value in snapshot.theta.items()})
+        for name in self._slots:
+            self._slots[name] = snapshot.slots[name]
+            kept = snapshot.slots[f"{name}{_AVERAGE}"]
+            if kept is not None:
+                self._average[name] = kept["mean"]
+        self.step_number = snapshot.step
+        self.elapsed_s = float(snapshot.counters["elapsed_s"])
+        self._average_weight = float(snapshot.counters["average_weight"])
+        total, weight = snapshot.counters["norm_state"]
+        self._norm_state = (float(total), float(weight))
+
+    def _replay(self, record: StepRecord) -> None:
+        """Apply a recorded step without evaluating anything."""
+        if record.step != self.step_number:
+            raise RunFileError(
+                f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
+            )
+        size = self._batches.batch_size
+        steps = self._estimator(record.seed, size)
+        probes = next(steps)
+        first = 0
+        losses = record.losses.astype(np.float64)
+        while True:
+            part = losses[first : first + len(probes)]
+            first += len(probes)
+            try:
+                probes = steps.send(part)
+            except StopIteration as end:
+                self._apply(record, end.value)
+                self.elapsed_s = _unpack_elapsed(record.extra)
+                return
+
+    def _open_cache(self) -> None:
+        entry = min(self._blocks)
+        if not self.config.prefix_cache or entry == 0:
+            return
+        lengths = np.repeat(self.examples.lengths(), self.examples.sequences_per_example)
+        self._cache = PrefixCache(
+            self.run.cache, lengths, self.engine.bundle.manifest.model.hidden_size
+        )
+
+
+_AVERAGE = "#average"
+
+
+def _pack_elapsed(seconds: float) -> bytes:
+    """Milliseconds as 4 bytes: where a time-based schedule goes on."""
+    return min(int(seconds * 1000), 2**32 - 1).to_bytes(4, "little")
+
+
+def _unpack_elapsed(extra: bytes) -> float:
+    return int.from_bytes(extra[:4], "little") / 1000
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Readable differences between two headers."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.extend(f"{key}.{text}" for text in _differences(before, after))
+        elif before != after:
+            found.append(f"{key} was {before!r:.60}, is {after!r:.60}")
+    return found
+
+
+__all__ = ["DivergedError", "StepReport", "Tuner"]
