@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -28,17 +29,39 @@ from edgezo_export.sources import Source, open_source
 from edgezo_export.trace import Trace, trace_model
 from edgezo_export.weights import PlannedTensor, layout, write_weights
 from edgezo_runtime.bundle import describe_files
-from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import GraphInfo, Graphs, Manifest, ModelInfo, TrainableInfo
+from edgezo_runtime.errors import EdgezoError, UsageError
+from edgezo_runtime.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    TRAINABLE_FILE,
+    WEIGHTS_FILE,
+    GraphInfo,
+    Graphs,
+    Manifest,
+    ModelInfo,
+    TrainableInfo,
+)
 
 Task = Literal["auto", "causal-lm", "masked-lm"]
 
-WEIGHTS = "weights.safetensors"
-TRAINABLE = "trainable.safetensors"
-MANIFEST = "manifest.json"
-
 _OPTIMUM_TASK = {"causal-lm": "text-generation", "masked-lm": "fill-mask"}
 _ENCODERS = "MaskedLM"
+
+KNOWN = (
+    "bert",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "olmo2",
+    "opt",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "roberta",
+)
+"""Architectures whose every graph is tested against torch; others that can be cut work too."""
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, and how much of it is done: units done and units in all."""
@@ -94,7 +117,7 @@ def export_bundle(
     Raises:
         UsageError: `output` exists and force is off, or no module matches the LoRA targets.
         UnsupportedModelError: the architecture cannot be cut into blocks.
-        EdgezoError: the model cannot be found or read.
+        EdgezoError: the model cannot be found or read, or the bundle cannot be written.
     Memory:
         The trace (about 440 MB with torch) plus a fixed buffer; independent of the model's size
         for safetensors input.
@@ -102,18 +125,30 @@ def export_bundle(
     config = config or ExportConfig()
     check_output(output, config.force)
     source = open_source(model)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        manifest = _write(source, folder, config, progress)
-        if output.exists():
-            shutil.rmtree(output)
-        folder.chmod(0o755)
-        folder.rename(output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+        try:
+            manifest = _write(source, folder, config, progress)
+            folder.chmod(0o755)
+            _put_in_place(folder, output)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise EdgezoError(
+            f"{error.filename or output}: {error.strerror or error}; no bundle was written"
+        ) from error
     return manifest
+
+
+def _put_in_place(folder: Path, output: Path) -> None:
+    """Rename a finished bundle; what was there goes only when the new one is in its place."""
+    old = folder.with_name(f"{folder.name}.old")
+    if output.exists():
+        output.rename(old)
+    folder.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -122,9 +157,18 @@ def check_output(output: Path, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"{output}: exists; choose another -o or pass --force to replace it")
-    is_bundle = (output / MANIFEST).is_file()
-    if not is_bundle and (output.is_file() or any(output.iterdir())):
+    empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
+    if not empty and not _is_bundle(output):
         raise UsageError(f"{output}: exists and is not a bundle; --force replaces only bundles")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Of any version, even a damaged one; other programs write a manifest.json too."""
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT and not folder.is_symlink()
 
 
 def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedModel], str]:
@@ -132,15 +176,25 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
     architectures = config.architectures or []
     if task == "auto":
         task = "masked-lm" if any(_ENCODERS in name for name in architectures) else "causal-lm"
-    auto = TasksManager.get_model_class_for_task(_OPTIMUM_TASK[task])
-    mapping = auto._model_mapping
+    mapping = _auto_class(_OPTIMUM_TASK[task])._model_mapping
     if type(config) not in mapping:
-        known = sorted({key.model_type for key in mapping if key.model_type})
         raise UnsupportedModelError(
-            f"architecture {config.model_type!r} has no {task} class; supported: {', '.join(known)}"
+            f"architecture {config.model_type!r} has no {task} class{_other_task(config, task)}; "
+            f"known to work: {', '.join(KNOWN)}"
         )
     found = mapping[type(config)]
     return (found[0] if isinstance(found, tuple) else found), task
+
+
+def _other_task(config: PretrainedConfig, task: str) -> str:
+    for name, optimum_name in _OPTIMUM_TASK.items():
+        if name != task and type(config) in _auto_class(optimum_name)._model_mapping:
+            return f", but it has one for --task {name}"
+    return ""
+
+
+def _auto_class(optimum_task: str) -> Any:
+    return TasksManager.get_model_class_for_task(optimum_task)
 
 
 def _write(
@@ -173,10 +227,12 @@ def _write(
     (folder / "graphs").mkdir()
     for index, (file, draft) in enumerate(parts.drafts.items()):
         tell("graphs", index, len(parts.drafts))
-        ir.save(draft.model(WEIGHTS, places), folder / file)
-    write_weights(folder / WEIGHTS, plan, source, lambda done, total: tell("weights", done, total))
+        ir.save(draft.model(WEIGHTS_FILE, places), folder / file)
+    write_weights(
+        folder / WEIGHTS_FILE, plan, source, lambda done, total: tell("weights", done, total)
+    )
     values = initial_values(config.lora, parts.trainables)
-    safetensors.numpy.save_file(values, folder / TRAINABLE)
+    safetensors.numpy.save_file(values, folder / TRAINABLE_FILE)
     tokenizer = source.save_tokenizer(folder)
     infos = {file: draft.info(file) for file, draft in parts.drafts.items()}
     model = ModelInfo(
@@ -203,7 +259,7 @@ def _write(
         base_config=source.config_dict,
         files=describe_files(folder, names),
     )
-    (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
 
 

@@ -1,0 +1,179 @@
+"""What `export_bundle` promises besides numbers: names, refusals, nothing half done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import transformers
+
+from edgezo_export import export
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.export import KNOWN, ExportConfig, check_output, export_bundle, model_class
+from edgezo_export.lora import LoraConfig, initial_values
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.errors import EdgezoError, UsageError
+from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
+
+
+def test_manifest_of_llama(exported):
+    case = exported("llama")
+    manifest = case.bundle("fp32").manifest
+    model = manifest.model
+    assert (model.architecture, model.class_name, model.task) == (
+        "llama",
+        "LlamaForCausalLM",
+        "causal-lm",
+    )
+    assert (model.hidden_size, model.vocab_size, model.max_seq) == (HIDDEN, VOCAB, MAX_SEQ)
+    assert (model.num_blocks, model.tied_embeddings) == (2, False)
+    assert manifest.base_config == json.loads((case.folder / "config.json").read_text())
+    shapes = {info.name: info.shape for info in manifest.trainables}
+    assert shapes["model.layers.1.self_attn.v_proj.lora_A"] == (3, HIDDEN)
+    assert shapes["model.layers.1.self_attn.v_proj.lora_B"] == (HIDDEN // 2, 3)
+    assert len(shapes) == 2 * 2 * len(case.kind.targets)
+    # targets are in the model: the names an adapter is saved under
+    modules = dict(case.model.named_modules())
+    assert all(info.module in modules for info in manifest.trainables)
+    assert {info.trains for info in manifest.trainables if info.role == "lora_A"} == {False}
+    assert all(info.trains for info in manifest.trainables if info.role == "lora_B")
+    for index, graph in enumerate(manifest.graphs.blocks):
+        own = [info.name for info in manifest.trainables if info.block == index]
+        assert list(graph.trainables) == own
+        assert [tensor.name for tensor in graph.inputs][:3] == ["hidden", "code", "decode"]
+
+
+@pytest.mark.parametrize("quant", ["fp32", "int8"])
+def test_the_bundle_verifies(exported, quant):
+    Bundle.open(exported("llama").bundle(quant).bundle.root, verify=True)
+
+
+def test_initial_values_start_where_the_model_is():
+    lora = LoraConfig(rank=2, train="ab")
+    infos = lora.trainables(0, "m.q_proj", 64, 8)
+    values = initial_values(lora, infos)
+    assert not values["m.q_proj.lora_B"].any()
+    a = values["m.q_proj.lora_A"]
+    assert np.abs(a).max() <= 1 / 8
+    assert a.std() == pytest.approx(1 / 8 / 3**0.5, rel=0.1)
+    assert all(info.trains for info in infos)
+    # by name and seed, whatever else there is
+    again = initial_values(lora, infos[:1])["m.q_proj.lora_A"]
+    assert np.array_equal(a, again)
+    other = initial_values(dataclasses.replace(lora, seed=1), infos)["m.q_proj.lora_A"]
+    assert not np.array_equal(a, other)
+
+
+@pytest.mark.slow
+def test_the_same_export_has_the_same_bytes(exported, tmp_path):
+    case = exported("llama")
+    manifest = case.bundle("int8").manifest
+    lora = LoraConfig(rank=3, alpha=6.0, targets=case.kind.targets)
+    again = export_bundle(str(case.folder), tmp_path / "again", ExportConfig(lora=lora))
+    assert again == manifest
+
+
+@pytest.mark.slow
+def test_a_bfloat16_checkpoint_is_computed_in_float32(exported, tmp_path):
+    model = TINY["llama"].build().bfloat16()
+    case = exported("llama")
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((case.folder / name).read_bytes())
+    lora = LoraConfig(rank=3, alpha=6.0, targets=case.kind.targets)
+    manifest = export_bundle(str(folder), tmp_path / "b", ExportConfig(quant="fp32", lora=lora))
+    assert manifest.graphs == case.bundle("fp32").manifest.graphs
+    for file in [graph.file for graph in manifest.graphs.blocks]:
+        assert manifest.files[file] == case.bundle("fp32").manifest.files[file]
+
+
+# --- refusals ---
+
+
+def test_known_architectures_are_those_tested():
+    assert sorted({spec.make().config.model_type for spec in TINY.values()}) == sorted(KNOWN)
+
+
+def test_an_architecture_without_a_head():
+    with pytest.raises(UnsupportedModelError, match=r"'t5' has no causal-lm .*: bert, .* llama,"):
+        model_class(transformers.T5Config(), "auto")
+
+
+def test_the_other_task_is_named():
+    with pytest.raises(UnsupportedModelError, match=r"it has one for --task masked-lm"):
+        model_class(transformers.DistilBertConfig(), "causal-lm")
+
+
+def test_targets_that_match_nothing_name_the_layers_there_are(exported, tmp_path):
+    lora = LoraConfig(targets=("query", "value"))
+    with pytest.raises(
+        UsageError,
+        match=r"query,value.*it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj$",
+    ):
+        export_bundle(str(exported("llama").folder), tmp_path / "b", ExportConfig(lora=lora))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_exists_needs_force(exported):
+    root = exported("llama").bundle("fp32").bundle.root
+    with pytest.raises(UsageError, match="pass --force"):
+        check_output(root, force=False)
+    check_output(root, force=True)
+
+
+def test_force_deletes_bundles_only(exported, tmp_path):
+    (tmp_path / "thesis.txt").write_text("do not lose")
+    for output in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(UsageError, match="--force replaces only bundles"):
+            export_bundle(str(exported("llama").folder), output, ExportConfig(force=True))
+    assert (tmp_path / "thesis.txt").read_text() == "do not lose"
+    (tmp_path / "manifest.json").write_text("{}")  # of something else
+    with pytest.raises(UsageError, match="--force replaces only bundles"):
+        check_output(tmp_path, force=True)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_crash_leaves_the_old_bundle_and_nothing_else(exported, tmp_path, monkeypatch, error):
+    case = exported("llama")
+    output = tmp_path / "bundle"
+    output.mkdir()
+    old = {"format": "edgezo-bundle", "old": True}
+    (output / "manifest.json").write_text(json.dumps(old))
+
+    def crash(_source, folder, *_):
+        (folder / "half").write_text("")
+        raise error
+
+    monkeypatch.setattr(export, "_write", crash)
+    expected = EdgezoError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        export_bundle(str(case.folder), output, ExportConfig(force=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert json.loads((output / "manifest.json").read_text()) == old
+
+
+def test_a_crash_while_weights_are_written_leaves_no_bundle(exported, tmp_path, monkeypatch):
+    def crash(*_):
+        raise EdgezoError("disk full")
+
+    monkeypatch.setattr(export, "write_weights", crash)
+    with pytest.raises(EdgezoError, match="disk full"):
+        export_bundle(str(exported("llama").folder), tmp_path / "deep" / "bundle")
+    assert not list((tmp_path / "deep").iterdir())
+
+
+def test_an_output_that_cannot_be_made(exported, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EdgezoError, match=r"file.*no bundle was written"):
+        export_bundle(str(exported("llama").folder), tmp_path / "file" / "bundle")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("nan")}, {"targets": ()}]
+)
+def test_impossible_adapters(changes):
+    with pytest.raises(UsageError):
+        LoraConfig(**changes)
