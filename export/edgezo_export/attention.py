@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -10,11 +11,13 @@ import onnx_ir as ir
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.masks import Visibility
 from edgezo_export.trace import DOMAIN
 
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
 
+_UNSEEN = -1e9
 _HEAD_MULTIPLE = 8
 _ROTARY_MULTIPLE = 16
 
@@ -47,12 +50,36 @@ def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None
     return x, cos, sin
 
 
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Which keys an attention sees, and the traced padding mask (R, S) int32, if any."""
+
+    seen: Visibility
+    padding: ir.Value | None
+
+
+def mask_of(node: ir.Node) -> Mask:
+    """The mask of an edgezo::Attention.
+
+    Raises:
+        UnsupportedModelError: the model makes or changes the mask itself.
+    """
+    traced = node.inputs[3] if len(node.inputs) > 3 else None
+    if traced is None:
+        return Mask(Visibility(bool(node.attributes["causal"].value), 0), None)
+    mask = traced.producer()
+    if mask is None or mask.domain != DOMAIN or mask.op_type != "Mask":
+        raise UnsupportedModelError("attention with a mask that the model makes itself")
+    causal, window = (mask.attributes[key].value for key in ("causal", "window"))
+    return Mask(Visibility(bool(causal), int(window)), mask.inputs[0])
+
+
 def turns_heads(node: ir.Node) -> bool:
     """Can this attention apply the rotary embedding of its query and key by itself?
 
     ONNX Runtime's operator turns heads of a multiple of 16 only, and not those padded with zeros.
     """
-    if node.domain != DOMAIN or node.op_type != "Attention" or not node.attributes["causal"].value:
+    if node.domain != DOMAIN or node.op_type != "Attention" or not mask_of(node).seen.causal:
         return False
     q, k = (None if value is None else rotary_inputs(value) for value in node.inputs[:2])
     if q is None or k is None or q[1:] != k[1:] or q[0].shape is None:
@@ -87,7 +114,7 @@ class AttentionLowering:
         draft = self._draft
         value_dim = _static(v, 3)
         width = _padded(max(_static(q, 3), value_dim))
-        lower = self._causal if node.attributes["causal"].value else self._bidirectional
+        lower = self._causal if mask_of(node).seen.causal else self._bidirectional
         flat = lower(node, q, k, v, width)
         result = draft.op("Reshape", flat, draft.ints(0, 0, _static(q, 1), width))
         if width == value_dim:
@@ -103,7 +130,7 @@ class AttentionLowering:
             tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
         query, key, value = (self._flat(x, width) for x in (q, k, v))
         last, total = self._sequence_lengths(query)
-        window = int(node.attributes["window"].value)
+        window = mask_of(node).seen.window
         flat, _, _ = draft.ops(
             "GroupQueryAttention",
             3,
@@ -122,18 +149,38 @@ class AttentionLowering:
         self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int
     ) -> ir.Value:
         heads = _static(q, 1)
-        if _static(k, 1) != heads or node.attributes["window"].value:
-            raise UnsupportedModelError("bidirectional attention with grouped heads or a window")
-        mask = node.inputs[3] if len(node.inputs) > 3 else None
+        if _static(k, 1) != heads or node.attributes["softcap"].value:
+            raise UnsupportedModelError("bidirectional attention with grouped heads or a soft cap")
+        mask = mask_of(node)
         return self._draft.op(
             "MultiHeadAttention",
             *(self._flat(x, width) for x in (q, k, v)),
             None,
-            None if mask is None else self._lower(mask),
+            None if mask.padding is None else self._lower(mask.padding),
+            self._window_bias(q, mask.seen.window) if mask.seen.window else None,
             domain=MICROSOFT,
             num_heads=heads,
             scale=float(node.attributes["scale"].value),
         )
+
+    def _window_bias(self, q: ir.Value, window: int) -> ir.Value:
+        """(1, 1, S, S): 0 where |q - k| < window, else a number that no score makes up for.
+
+        It is finite: a row that sees nothing must not become NaN.
+        """
+        draft = self._draft
+        tokens = draft.op("Shape", self._lower(q), start=2, end=3)
+        index = draft.op(
+            "Range",
+            *(draft.constant(np.int64(0)), draft.op("Squeeze", tokens)),
+            draft.constant(np.int64(1)),
+        )
+        distance = draft.op(
+            "Abs", draft.op("Sub", draft.op("Unsqueeze", index, draft.ints(1)), index)
+        )
+        near = draft.op("Less", distance, draft.constant(np.int64(window)))
+        bias = draft.op("Where", near, draft.scalar(0.0), draft.scalar(_UNSEEN))
+        return draft.op("Unsqueeze", bias, draft.ints(0, 1))
 
     def _flat(self, heads: ir.Value, width: int) -> ir.Value:
         """(R, n, S, D) -> (R, S, n * width), without moving data where the trace allows it.

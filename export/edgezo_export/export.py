@@ -54,6 +54,7 @@ KNOWN = (
     "gpt_neox",
     "llama",
     "mistral",
+    "modernbert",
     "olmo2",
     "opt",
     "phi3",

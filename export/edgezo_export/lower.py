@@ -180,6 +180,8 @@ class SegmentLowering:
             # Attention takes the plain heads and turns them itself when it can.
             if not all(turns_heads(user) for user, _ in output.uses()):
                 self.bind(output, self._rotary(node))
+        elif node.op_type == "Mask":
+            pass  # the attention that reads it knows
         elif node.op_type == "Silu":
             x = self.value(_only(node.inputs[0]))
             self.bind(output, self.draft.op("QuickGelu", x, domain=MICROSOFT, alpha=1.0))
@@ -330,6 +332,11 @@ def lower_block(
     )
     if segment.hidden_in is None:
         raise UnsupportedModelError(f"block {index} has no hidden states to start from")
+    if not any(node.domain == DOMAIN and node.op_type == "Attention" for node in segment.nodes):
+        raise UnsupportedModelError(
+            f"block {index}: its class computes attention itself, or something else in its place; "
+            "only attention that goes through transformers' attention interface can be exported"
+        )
     lowering.bind(segment.hidden_in, hidden)
     lowering.run(segment.nodes)
     result = lowering.value(segment.hidden_out)

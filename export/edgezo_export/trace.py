@@ -28,11 +28,15 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.masks import MaskFunction, read_mask
+
 DOMAIN = "edgezo"
 ATTENTION = "edgezo_trace"
 
 _OPSET = 21
 _EXAMPLE_ROWS, _EXAMPLE_TOKENS = 3, 7
+_IGNORED_ARGUMENTS = frozenset(("cache_position", "position_ids"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,12 @@ def trace_model(
     config.use_cache = False
     config._attn_implementation = "eager"
     buffers = _buffers(config, model_class)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, _attention_symbol(), no_init_weights():
+    fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with fake_mode as fake, _attention_symbols(causal, max_seq), no_init_weights():
         model = model_class(config)
         model.train(False)
         model.set_attn_implementation(ATTENTION)
-    with _attention_symbol(), _symbols(model, config), fake:
+    with _attention_symbols(causal, max_seq), _symbols(model, config), fake:
         program = _export(model, causal, max_seq)
     return Trace(
         _to_onnx(program),
@@ -92,7 +97,12 @@ class _Decoder(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
-        out = self.model(input_ids=input_ids, position_ids=positions, use_cache=False)
+        # Without a mask transformers searches the positions for packed texts. Of what is padded
+        # on the right no token before it sees anything.
+        full = torch.ones_like(input_ids)
+        out = self.model(
+            input_ids=input_ids, attention_mask=full, position_ids=positions, use_cache=False
+        )
         logits: torch.Tensor = out.logits
         return logits
 
@@ -161,36 +171,46 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
-    s_aux: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    if s_aux is not None:
-        raise NotImplementedError("attention sinks (s_aux)")
-    rows, heads, tokens, _ = query.shape
+    for name, argument in kwargs.items():
+        if isinstance(argument, torch.Tensor) and name not in _IGNORED_ARGUMENTS:
+            raise UnsupportedModelError(f"attention with {name}")
+    rows, _, tokens, _ = query.shape
     causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
     attrs = {
         "scale": float(scaling if scaling is not None else query.shape[-1] ** -0.5),
-        "causal": int(causal),
-        "window": int(sliding_window or 0),
+        "causal": int(causal),  # without a mask; what a mask says comes first
         "softcap": float(softcap or 0.0),
     }
-    shape = (rows, tokens, heads, value.shape[-1])
+    shape = (rows, tokens, query.shape[1], value.shape[-1])
     inputs = [query, key, value] + ([] if attention_mask is None else [attention_mask])
     return _symbolic("Attention", inputs, attrs, shape, query.dtype), None
 
 
-def _padding_mask(*, attention_mask: torch.Tensor | None = None, **_: Any) -> torch.Tensor | None:
-    return None if attention_mask is None else attention_mask.to(torch.int32)
+def _mask(causal: bool, max_seq: int) -> Callable[..., torch.Tensor]:
+    """A mask is one symbol that tells the attention what it computes."""
+
+    def mask_interface(
+        *, mask_function: MaskFunction, attention_mask: torch.Tensor, **_: Any
+    ) -> torch.Tensor:
+        seen = read_mask(mask_function, max_seq)
+        if seen.causal is not causal:
+            task = "causal" if causal else "masked"
+            raise UnsupportedModelError(f"a {task} language model with a mask {seen}")
+        attrs = {"causal": int(seen.causal), "window": seen.window}
+        padding = attention_mask.to(torch.int32)
+        return _symbolic("Mask", [padding], attrs, (1, 1, 1, 1), torch.int32)
+
+    return mask_interface
 
 
 @contextlib.contextmanager
-def _attention_symbol() -> Iterator[None]:
+def _attention_symbols(causal: bool, max_seq: int) -> Iterator[None]:
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _padding_mask)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, _mask(causal, max_seq))
     level = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
