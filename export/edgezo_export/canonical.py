@@ -66,6 +66,10 @@ def _identity(graph: ir.Graph, node: ir.Node) -> None:
 def _reshape(graph: ir.Graph, node: ir.Node) -> None:
     """Shape arithmetic -> [0, 0, n, -1]: the form that needs no other input."""
     source = node.inputs[0]
+    value, target = constant(source), constant(node.inputs[1])
+    if value is not None and target is not None and 0 not in target:
+        _fold(graph, node, value.reshape(target))
+        return
     before = None if source is None else source.shape
     after = node.outputs[0].shape
     if before is None or after is None:
@@ -125,9 +129,13 @@ def _cast(graph: ir.Graph, node: ir.Node) -> None:
         dtype = node.inputs[1].dtype
     if value is None or dtype is None:
         return
-    tensor = ir.tensor(value.astype(dtype.numpy()))
+    _fold(graph, node, value.astype(dtype.numpy()))
+
+
+def _fold(graph: ir.Graph, node: ir.Node, value: np.ndarray) -> None:
+    tensor = ir.tensor(value)
     new = ir.node("Constant", [], {"value": ir.AttrTensor("value", tensor)})
-    new.outputs[0].dtype, new.outputs[0].shape = dtype, ir.Shape(value.shape)
+    new.outputs[0].dtype, new.outputs[0].shape = tensor.dtype, ir.Shape(value.shape)
     _replace(graph, node, [new], list(new.outputs))
 
 

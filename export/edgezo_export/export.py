@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -49,18 +50,27 @@ _ENCODERS = "MaskedLM"
 
 KNOWN = (
     "bert",
+    "cohere",
+    "distilbert",
+    "electra",
+    "gemma2",
     "gemma3_text",
     "gpt2",
     "gpt_neox",
+    "granite",
     "llama",
     "mistral",
     "modernbert",
     "olmo2",
     "opt",
+    "phi",
     "phi3",
     "qwen2",
     "qwen3",
     "roberta",
+    "smollm3",
+    "starcoder2",
+    "xlm-roberta",
 )
 """Architectures whose every graph is tested against torch; others that can be cut work too."""
 
@@ -187,6 +197,14 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
     return (found[0] if isinstance(found, tuple) else found), task
 
 
+def _reason(error: BaseException) -> str:
+    """The first line of the first error in a chain, without terminal colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 def _other_task(config: PretrainedConfig, task: str) -> str:
     for name, optimum_name in _OPTIMUM_TASK.items():
         if name != task and type(config) in _auto_class(optimum_name)._model_mapping:
@@ -214,7 +232,7 @@ def _write(
     except Exception as error:  # whatever a model's own code raises while it is traced
         raise UnsupportedModelError(
             f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{_reason(error)}"
         ) from error
     tell("trace", 1, 1)
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])

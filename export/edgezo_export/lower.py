@@ -339,6 +339,11 @@ def lower_block(
         )
     lowering.bind(segment.hidden_in, hidden)
     lowering.run(segment.nodes)
+    names = [info.name for info in lowering.trainables]
+    if len(set(names)) < len(names):
+        raise UnsupportedModelError(
+            f"block {index} runs some of its layers more than once; shared layers cannot be tuned"
+        )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     return draft, lowering.trainables

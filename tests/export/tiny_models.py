@@ -179,6 +179,86 @@ TINY: dict[str, TinyModel] = {
         ("Wqkv", "Wo"),
         encoder=True,
     ),
+    "gemma2": TinyModel(
+        lambda: transformers.Gemma2ForCausalLM(
+            transformers.Gemma2Config(**_GROUPED, head_dim=16, sliding_window=8)
+        ),
+        _LAYERS,
+        _ALL,
+    ),
+    "phi": TinyModel(
+        lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**_GROUPED)),
+        _LAYERS,
+        ("q_proj", "v_proj", "fc1"),
+    ),
+    "cohere": TinyModel(
+        lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**_GROUPED)), _LAYERS, _ALL
+    ),
+    "granite": TinyModel(
+        lambda: transformers.GraniteForCausalLM(
+            transformers.GraniteConfig(**_GROUPED, logits_scaling=3.0, residual_multiplier=0.7)
+        ),
+        _LAYERS,
+        _ALL,
+    ),
+    "smollm3": TinyModel(
+        lambda: transformers.SmolLM3ForCausalLM(
+            transformers.SmolLM3Config(**_GROUPED, no_rope_layer_interval=2)
+        ),
+        _LAYERS,
+        _ALL,
+    ),
+    "starcoder2": TinyModel(
+        lambda: transformers.Starcoder2ForCausalLM(
+            transformers.Starcoder2Config(**_GROUPED, sliding_window=8)
+        ),
+        _LAYERS,
+        ("q_proj", "v_proj", "c_fc"),
+    ),
+    "opt-projected": TinyModel(
+        lambda: transformers.OPTForCausalLM(
+            transformers.OPTConfig(
+                **{k: v for k, v in _SIZES.items() if k != "intermediate_size"},
+                ffn_dim=96,
+                word_embed_proj_dim=32,
+                do_layer_norm_before=False,
+            )
+        ),
+        "model.decoder.layers",
+        ("q_proj", "v_proj", "fc1"),
+    ),
+    "xlm-roberta": TinyModel(
+        lambda: transformers.XLMRobertaForMaskedLM(
+            transformers.XLMRobertaConfig(**_SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
+        ),
+        "roberta.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+    ),
+    "distilbert": TinyModel(
+        lambda: transformers.DistilBertForMaskedLM(
+            transformers.DistilBertConfig(
+                vocab_size=VOCAB,
+                dim=HIDDEN,
+                n_layers=2,
+                n_heads=4,
+                hidden_dim=96,
+                max_position_embeddings=MAX_SEQ,
+                pad_token_id=0,
+            )
+        ),
+        "distilbert.transformer.layer",
+        ("q_lin", "v_lin", "lin1"),
+        encoder=True,
+    ),
+    "electra": TinyModel(
+        lambda: transformers.ElectraForMaskedLM(
+            transformers.ElectraConfig(**_SIZES | {"embedding_size": 32})
+        ),
+        "electra.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+    ),
 }
 
 
