@@ -13,6 +13,13 @@ import onnx_ir.passes.common as passes
 
 from edgezo_export.trace import DOMAIN
 
+_CONSTANTS = (
+    ("value_ints", np.int64),
+    ("value_int", np.int64),
+    ("value_floats", np.float32),
+    ("value_float", np.float32),
+)
+
 
 def canonicalize(model: ir.Model) -> None:
     """Simplify `model` in place; what it computes stays the same."""
@@ -35,11 +42,13 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     producer = value.producer()
     if producer is None or producer.op_type != "Constant":
         return None
-    for name in ("value", "value_ints", "value_int", "value_float", "value_floats"):
+    tensor = producer.attributes.get("value")
+    if tensor is not None:
+        return np.asarray(tensor.value.numpy())
+    for name, dtype in _CONSTANTS:
         attribute = producer.attributes.get(name)
         if attribute is not None:
-            content = attribute.value
-            return content.numpy() if name == "value" else np.asarray(content)
+            return np.asarray(attribute.value, dtype)
     return None
 
 

@@ -87,6 +87,10 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
             raise UnsupportedModelError(
                 f"layer {layers[position]!r} hands on {names}; exactly one tensor can be cut"
             )
+        if _crossing(nodes, [node for group in later[1:] for node in group]):
+            raise UnsupportedModelError(
+                f"{crossing[0].name!r} of layer {layers[position]!r} is read beyond the next layer"
+            )
         for node in nodes:
             for value in node.inputs:
                 if value in made_before and value is not hidden:
