@@ -155,6 +155,7 @@ def test_a_crash_leaves_the_old_bundle_and_nothing_else(exported, tmp_path, monk
     assert json.loads((output / "manifest.json").read_text()) == old
 
 
+@pytest.mark.slow
 def test_a_crash_while_weights_are_written_leaves_no_bundle(exported, tmp_path, monkeypatch):
     def crash(*_):
         raise EdgezoError("disk full")
