@@ -15,6 +15,9 @@ from edgezo_runtime.errors import EdgezoError
 
 _ROOT = Path("/")
 
+_NO_LIMIT = 1 << 60
+"""Version 1 of the control groups writes a number beyond this where there is no limit."""
+
 
 def rss_bytes(*, root: Path = _ROOT) -> int:
     """Resident memory of this process now, file pages included, in bytes.
@@ -74,6 +77,23 @@ def available_bytes(*, root: Path = _ROOT) -> int:
     return max(0, min([machine, *_group_rooms(root)]))
 
 
+def limit_bytes(*, root: Path = _ROOT) -> int | None:
+    """The lowest memory limit of the control groups above this process, in bytes.
+
+    Args:
+        root: where /proc and /sys hang; tests give their own.
+
+    Returns:
+        None where no group has a limit.
+    """
+    limits = [
+        int(text)
+        for folder, names in _groups(root)
+        if (text := (_read(folder / names[0]) or "").strip()).isdigit()
+    ]
+    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+
+
 def _physical_bytes() -> int:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -86,6 +106,15 @@ def _physical_bytes() -> int:
 
 def _group_rooms(root: Path) -> Iterator[int]:
     """Bytes left in each limited control group this process is in."""
+    for folder, names in _groups(root):
+        room = _room(folder, *names)
+        if room is not None:
+            yield room
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Folder of each control group above this process, and the names of its files: limit, usage
+    and, in memory.stat, what can be reclaimed."""
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if not controllers:
@@ -97,9 +126,7 @@ def _group_rooms(root: Path) -> Iterator[int]:
         else:
             continue
         for folder in _with_parents(mount, group):
-            room = _room(folder, *names)
-            if room is not None:
-                yield room
+            yield folder, names
 
 
 def _with_parents(mount: Path, group: str) -> Iterator[Path]:

@@ -1,0 +1,77 @@
+"""The command line: one file a verb, loaded when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from edgezo._version import __version__
+from edgezo_runtime.errors import EdgezoError, InterruptedRunError
+
+__all__ = ["LazyGroup", "main"]
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are looked up.
+
+    Args:
+        verbs: name of each command, and the module that has it as `command`.
+    """
+
+    def __init__(self, *args: Any, verbs: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order they are used."""
+        return list(self._verbs)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command."""
+        if name not in self._verbs:
+            return None
+        found: click.Command = import_module(self._verbs[name]).command
+        return found
+
+
+class _Main(LazyGroup):
+    """Turns edgezo's errors into a message on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except EdgezoError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(InterruptedRunError.exit_code)
+
+
+_EPILOG = (
+    "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 does not fit in the budget, 4 stopped at the "
+    "budget with the state saved, 5 bad data, 130 interrupted with the state saved."
+)
+
+
+@click.group(
+    cls=_Main,
+    verbs={
+        "export": "edgezo.cli.export",
+        "tune": "edgezo.cli.tune",
+        "eval": "edgezo.cli.eval",
+        "adapter": "edgezo.cli.adapter",
+        "doctor": "edgezo.cli.doctor",
+    },
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="edgezo", message="%(prog)s %(version)s")
+def main() -> None:
+    """Fine-tune language models on the device that runs them, with forward passes only.
+
+    Results are on stdout, progress is on stderr.
+    """

@@ -1,0 +1,92 @@
+"""`edgezo adapter`: what a run made, for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edgezo.cli.options import build, options_of, setting
+from edgezo.cli.output import json_option, print_result, table
+from edgezo_runtime.errors import RunFileError, UsageError
+
+if TYPE_CHECKING:
+    from edgezo_runtime.adapter import Adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterExportSettings:
+    """What `edgezo adapter export` is asked for."""
+
+    format: Literal["peft", "safetensors"] = setting(
+        "peft", "peft: a folder that PEFT loads; safetensors: one file with edgezo's names"
+    )
+    base_model: str = setting(
+        "", "id or path of the base model, in place of the bundle's", metavar="MODEL"
+    )
+    force: bool = setting(False, "replace what is there")
+
+
+@click.group(name="adapter", short_help="Hand out what a run made.")
+def command() -> None:
+    """Hand out what a run made."""
+
+
+@command.command(name="export", short_help="Write an adapter in a format of other tools.")
+@click.argument("source", metavar="RUN|ADAPTER", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
+@options_of(AdapterExportSettings)
+@json_option
+def export(source: Path, output: Path, as_json: bool, **values: Any) -> None:
+    """Write the adapter of a run folder or an adapter file to OUT."""
+    from edgezo_runtime.adapter import load_adapter
+
+    settings = build(AdapterExportSettings, values)
+    adapter = load_adapter(source)
+    if settings.base_model:
+        adapter = adapter.renamed(settings.base_model)
+    _WRITERS[settings.format](adapter, output, settings.force)
+    result = {
+        "format": settings.format,
+        "output": str(output),
+        "base_model": adapter.info.model,
+        "rank": adapter.info.rank,
+        "alpha": adapter.info.alpha,
+        "modules": len(adapter.modules),
+        "steps": adapter.info.steps,
+    }
+    lines = table(
+        [
+            ("adapter", f"{output} ({settings.format})"),
+            ("base model", adapter.info.model),
+            ("modules", f"{len(adapter.modules)}, rank {adapter.info.rank}"),
+        ]
+    )
+    print_result(result, lines, as_json)
+
+
+def _write_peft(adapter: Adapter, output: Path, force: bool) -> None:
+    from edgezo_runtime.peft_format import save_peft
+
+    save_peft(adapter, output, force)
+
+
+def _write_safetensors(adapter: Adapter, output: Path, force: bool) -> None:
+    if output.is_dir():
+        raise UsageError(f"{output}: a folder; the safetensors format is a file")
+    if output.exists() and not force:
+        raise UsageError(f"{output}: exists; choose another place or pass --force")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFileError(f"{output}: cannot be written: {error.strerror}") from error
+    adapter.save(output)
+
+
+_WRITERS: dict[str, Callable[[Adapter, Path, bool], None]] = {
+    "peft": _write_peft,
+    "safetensors": _write_safetensors,
+}

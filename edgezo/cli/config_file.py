@@ -1,0 +1,108 @@
+"""`--config FILE`: settings from JSON or TOML, below the flags and above the defaults."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgezo.cli.options import Function, field_names
+from edgezo_runtime.errors import UsageError
+
+IGNORED = ("created_by",)
+"""Keys of a run's own config.json that are no settings."""
+
+
+def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
+    """Read settings from a file.
+
+    Args:
+        path: .toml, else JSON.
+        classes: the dataclasses whose fields it may hold, under their names or their flags.
+    Returns:
+        Values by field name.
+    Raises:
+        UsageError: it cannot be read, or a key or the type of a value is wrong.
+    """
+    known = field_names(classes)
+    values: dict[str, Any] = {}
+    for key, value in _parse(path).items():
+        if key in IGNORED:
+            continue
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"{path}: unknown setting {key!r}{hint}")
+        name, hint_type = known[key]
+        if name in values:
+            raise UsageError(f"{path}: {key!r} is set twice under different names")
+        values[name] = _check(path, key, value, hint_type)
+    return values
+
+
+def config_option(*classes: type) -> Callable[[Function], Function]:
+    """The option --config, which sets the defaults of the others."""
+
+    def load(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None:
+            ctx.default_map = {**(ctx.default_map or {}), **read_config(path, classes)}
+        return path
+
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=load,
+        help="JSON or TOML file of settings; flags go before it.",
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path}: cannot be read: {error}") from error
+    try:
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, RecursionError) as error:
+        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        raise UsageError(f"--config {path}: not {kind}: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--config {path}: expected an object of settings at the top")
+    return content
+
+
+def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
+    """Refuse what the option's own parser would bend into shape (1.5 steps, "no" as true)."""
+    origin = typing.get_origin(hint)
+    if value is None and origin in (typing.Union, types.UnionType):
+        return None
+    if origin in (typing.Union, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if origin is tuple:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise _wrong(path, key, value, "a list of strings")
+    if hint is bool and not isinstance(value, bool):
+        raise _wrong(path, key, value, "true or false")
+    if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise _wrong(path, key, value, "a whole number")
+    if hint is float and (isinstance(value, bool) or not isinstance(value, int | float | str)):
+        raise _wrong(path, key, value, "a number")
+    if hint not in (bool, int, float) and not isinstance(value, str):
+        raise _wrong(path, key, value, "a string")
+    return value
+
+
+def _wrong(path: Path, key: str, value: Any, expected: str) -> UsageError:
+    return UsageError(
+        f"{path}: {key!r} is {json.dumps(value, default=str):.60}; expected {expected}"
+    )

@@ -1,0 +1,64 @@
+"""The bundle of the embedded default model: exported once, then found in the user's cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from edgezo._version import __version__
+from edgezo.cli.export import require_extra
+from edgezo.cli.output import note
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.errors import BundleError, EdgezoError, InterruptedRunError
+
+NAME = "SmolLM2-135M-Instruct"
+QUANT = "int8"
+
+
+def default_bundle() -> Path:
+    """The cached bundle of the default model; made if it is not there.
+
+    The export runs in a process of its own: torch would take the memory that the run was granted.
+
+    Raises:
+        MissingExtraError: it has to be made, and the extra `export` is not installed.
+        EdgezoError: the export failed; it has said why.
+    """
+    path = cache_folder() / "bundles" / f"{NAME}-{QUANT}-{__version__}"
+    if _is_usable(path):
+        return path
+    require_extra()
+    note(f"making the bundle of the default model {NAME}, once; it stays in {path}")
+    command = [sys.executable, "-m", "edgezo", "export", "-o", str(path), "--quant", QUANT]
+    child = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL)
+    try:
+        code = child.wait()
+    except BaseException:
+        child.terminate()
+        child.wait()
+        raise
+    if code == InterruptedRunError.exit_code or code < 0:
+        raise InterruptedRunError("interrupted while the default model was exported")
+    if code:
+        raise EdgezoError(f"exporting the default model failed (exit code {code})")
+    return path
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/edgezo, ~/.cache/edgezo where it is not set."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "edgezo"
+
+
+def _is_usable(path: Path) -> bool:
+    """Is there a bundle that this version can read? What is left of another one is replaced."""
+    if not path.exists():
+        return False
+    try:
+        Bundle.open(path)
+    except BundleError as error:
+        note(f"the cached bundle cannot be used ({error})")
+        return False
+    return True

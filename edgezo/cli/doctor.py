@@ -1,0 +1,102 @@
+"""`edgezo doctor`: what is installed and what the machine has."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import click
+
+from edgezo._version import __version__
+from edgezo.cli.output import json_option, print_result, table
+from edgezo_runtime.errors import EdgezoError
+
+MODULE = "onnxruntime"
+
+_PACKAGES = ("numpy", "safetensors", "tokenizers", "torch", "transformers", "optimum", "peft")
+
+
+@click.command(name="doctor", short_help="Say what is installed and what the machine has.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """Say what is installed and what the machine has; exit code 1 where something is wrong."""
+    flavours = find_flavours()
+    report = _report(flavours)
+    problems = [*find_problems(flavours), *_import_problem(flavours)]
+    report["problems"] = problems
+    rows = [
+        ("edgezo", __version__),
+        ("python", str(report["python"])),
+        ("machine", str(report["machine"])),
+        ("cores", str(report["cores"])),
+        ("memory", f"{_size(report['available_bytes'])} available"),
+        ("memory limit", _size(report["limit_bytes"]) if report["limit_bytes"] else "none"),
+        (MODULE, ", ".join(f"{name} {v}" for name, v in flavours.items()) or "not installed"),
+    ]
+    rows += [(name, version or "-") for name, version in report["packages"].items()]
+    lines = table(rows) + [f"problem: {text}" for text in problems]
+    print_result(report, lines, as_json)
+    if problems:
+        ctx.exit(EdgezoError.exit_code)
+
+
+def find_flavours() -> dict[str, str]:
+    """Installed distributions that own the module onnxruntime, with their versions."""
+    names = metadata.packages_distributions().get(MODULE, [])
+    return {name: metadata.version(name) for name in sorted(set(names))}
+
+
+def find_problems(flavours: dict[str, str]) -> list[str]:
+    """What is wrong with the installed flavours of onnxruntime, and the remedy."""
+    if not flavours:
+        return [f"{MODULE} is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"]
+    if len(flavours) > 1:
+        names = " ".join(flavours)
+        return [
+            f"{' and '.join(flavours)} are both installed and overwrite each other; run pip "
+            f"uninstall {names}, then pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
+        ]
+    return []
+
+
+def _import_problem(flavours: dict[str, str]) -> list[str]:
+    from edgezo_runtime.sessions import import_onnxruntime
+
+    if len(flavours) != 1:
+        return []
+    try:
+        import_onnxruntime()
+    except EdgezoError as error:
+        return [str(error)]
+    return []
+
+
+def _report(flavours: dict[str, str]) -> dict[str, Any]:
+    from edgezo_runtime.memory import available_bytes, limit_bytes
+    from edgezo_runtime.sessions import available_cores
+
+    return {
+        "edgezo": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        "available_bytes": available_bytes(),
+        "limit_bytes": limit_bytes(),
+        MODULE: flavours,
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _size(size_bytes: int) -> str:
+    from edgezo_runtime.sizes import format_size
+
+    return format_size(size_bytes)

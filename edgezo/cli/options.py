@@ -1,0 +1,191 @@
+"""Command line options made from the fields of frozen dataclasses: each setting is written once.
+
+A field's name, type, default and help become the flag. The same fields are what a `--config` file
+may hold and what a run's config.json keeps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_KNOWN_NAMES = {
+    "method": ("edgezo_runtime.estimators", "ESTIMATORS"),
+    "rule": ("edgezo_runtime.rules", "RULES"),
+    "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
+}
+"""Fields whose values are the keys of a dict of the runtime."""
+
+_AUTO = frozenset({"lr", "eps"})
+"""Numbers for which the word "auto" stands for the default."""
+
+_UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def setting(default: Any, help: str, *, flags: tuple[str, ...] = (), metavar: str = "") -> Any:
+    """A dataclass field that becomes an option.
+
+    Args:
+        default: its default; `dataclasses.MISSING` makes the option required.
+        help: one line.
+        flags: in place of the flag made from the field's name.
+        metavar: what stands for the value in the help.
+    """
+    metadata = {"help": help, "flags": flags, "metavar": metavar}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def options_of(*classes: type) -> Callable[[Function], Function]:
+    """Add an option for every field of some dataclasses.
+
+    The command gets the values as keyword arguments under the fields' names; `build` collects them.
+    """
+
+    def decorate(function: Function) -> Function:
+        for cls in reversed(classes):
+            hints = typing.get_type_hints(cls)
+            for field in reversed(dataclasses.fields(cls)):
+                function = _option(field, hints[field.name])(function)
+        return function
+
+    return decorate
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make a dataclass from a command's keyword arguments; others are left alone."""
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    return cls(**{field.name: values[field.name] for field in fields})
+
+
+def flag_name(field: str) -> str:
+    """Flag of a field: `max_time_s` is --max-time, because the value carries its unit."""
+    return "--" + field.removesuffix("_s").replace("_", "-")
+
+
+def field_names(classes: Iterable[type]) -> dict[str, tuple[str, Any]]:
+    """Every spelling of a setting in a file, with the field's name and type."""
+    found: dict[str, tuple[str, Any]] = {}
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(typing.cast(Any, cls)):
+            flags = field.metadata.get("flags") or (flag_name(field.name),)
+            entry = (field.name, hints[field.name])
+            found[field.name] = entry
+            for flag in flags:
+                if flag.startswith("--"):
+                    found[flag[2:]] = found[flag[2:].replace("-", "_")] = entry
+    return found
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Function], Function]:
+    flags = list(field.metadata.get("flags") or (flag_name(field.name),))
+    settings: dict[str, Any] = {"help": field.metadata["help"]}
+    if hint is bool:
+        flags = [f"{flag}/--no-{flag[2:]}" if flag.startswith("--") else flag for flag in flags]
+    else:
+        settings["type"] = _param_type(field, hint)
+    if typing.get_origin(hint) is tuple:
+        settings["multiple"] = True
+    if field.default is dataclasses.MISSING:
+        settings["required"] = True
+    else:
+        settings["default"] = field.default
+        settings["show_default"] = field.default not in (None, "", ())
+    if field.metadata.get("metavar"):
+        settings["metavar"] = field.metadata["metavar"]
+    return click.option(*flags, field.name, **settings)
+
+
+def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
+    if field.name in _KNOWN_NAMES:
+        return KeysOf(*_KNOWN_NAMES[field.name])
+    if field.name.endswith("_s") and hint is float:
+        return Duration()
+    if field.name in _AUTO:
+        return NumberOrAuto(typing.cast(float, field.default))
+    origin = typing.get_origin(hint)
+    if origin is typing.Literal:
+        return click.Choice(typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    if origin is tuple:
+        hint = typing.get_args(hint)[0]
+    if hint is Path:
+        return click.Path(path_type=Path)
+    return hint
+
+
+class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
+    """One of the keys of a dict that is imported when the option is used or explained."""
+
+    name = "name"
+
+    def __init__(self, module: str, attribute: str) -> None:
+        self._module = module
+        self._attribute = attribute
+
+    def keys(self) -> list[str]:
+        """The names there are."""
+        return list(getattr(import_module(self._module), self._attribute))
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, as `click.Choice` shows them."""
+        return f"[{'|'.join(self.keys())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Accept a known name."""
+        keys = self.keys()
+        if value not in keys:
+            self.fail(f"{value!r} is not one of {', '.join(keys)}", param, ctx)
+        return str(value)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
+    """Seconds, written 90, 90s, 10m or 1h."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds of a duration."""
+        text = str(value).strip().lower()
+        unit = text[-1:] if text[-1:] in ("s", "m", "h") else ""
+        try:
+            return float(text.removesuffix(unit)) * _UNIT_SECONDS[unit]
+        except ValueError:
+            self.fail(f"{value!r} is no duration; write 90, 90s, 10m or 1h", param, ctx)
+
+
+class NumberOrAuto(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
+    """A number, or "auto" for the default."""
+
+    name = "number"
+
+    def __init__(self, default: float) -> None:
+        self._default = default
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """What to write."""
+        return "auto|X"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number."""
+        if value == "auto":
+            return self._default
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)

@@ -1,0 +1,54 @@
+"""What a command says: its result on stdout, notes and warnings on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
+
+
+def print_result(result: Mapping[str, Any], lines: list[str], as_json: bool) -> None:
+    """Print a result.
+
+    Args:
+        result: for machines.
+        lines: the same for people.
+        as_json: which of the two.
+    """
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def note(text: str) -> None:
+    """Tell something on stderr."""
+    click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Warn on stderr."""
+    click.echo(f"warning: {text}", err=True)
+
+
+def table(rows: list[tuple[str, str]]) -> list[str]:
+    """Lines of two aligned columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 with one decimal: "87.5 %"."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds as people write them: "8s", "4m10s", "1h05m"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    minutes, rest = divmod(total, 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

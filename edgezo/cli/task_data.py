@@ -1,0 +1,93 @@
+"""Which files a run reads: a file, a folder of splits, or the set that comes with edgezo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from edgezo_runtime.errors import DataError
+from edgezo_runtime.records import find_split, resolve
+
+PACKAGED = "device_commands"
+"""Name of the data set in the package."""
+
+TASK_FILE = "task.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """Files and how their rows are read.
+
+    Attributes:
+        train: rows to tune on.
+        valid: rows to evaluate on before and after, or None.
+        test: rows to evaluate on at the end, or None.
+        template: prompt with fields in braces, or None.
+        labels: label words in class order.
+    """
+
+    train: Path
+    valid: Path | None
+    test: Path | None
+    template: str | None
+    labels: tuple[str, ...]
+
+
+def find_task(
+    data: str,
+    valid: str | None = None,
+    test: str | None = None,
+    template: str | None = None,
+    labels: tuple[str, ...] = (),
+) -> TaskData:
+    """Find the files of a task.
+
+    Args:
+        data: a .jsonl file, a folder, or the name of the packaged set.
+        valid: file or folder; None takes the folder's own split, if there is one.
+        test: file or folder; None takes that of the packaged set only.
+        template: None takes that of the folder's task.json, labels included.
+        labels: label words.
+    Raises:
+        DataError: a file is missing, or task.json is wrong.
+    """
+    source = folder_of(data)
+    if template is None and not labels and source.is_dir():
+        template, labels = read_task(source)
+    own_valid = find_split(source, "valid") if source.is_dir() else None
+    own_test = find_split(source, "test") if data == PACKAGED else None
+    return TaskData(
+        train=resolve(source, "train"),
+        valid=resolve(valid, "valid") if valid is not None else own_valid,
+        test=resolve(test, "test") if test is not None else own_test,
+        template=template,
+        labels=labels,
+    )
+
+
+def folder_of(data: str) -> Path:
+    """The packaged set's folder for its name; else the path itself."""
+    return Path(str(files("edgezo"))) / "data" / PACKAGED if data == PACKAGED else Path(data)
+
+
+def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Template and label words of a folder's task.json, if it has one.
+
+    Raises:
+        DataError: it cannot be understood.
+    """
+    file = folder / TASK_FILE
+    if not file.is_file():
+        return None, ()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not JSON that can be read: {error}") from error
+    template = content.get("template") if isinstance(content, dict) else None
+    labels = content.get("labels", []) if isinstance(content, dict) else None
+    strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    if not isinstance(template, str) or not strings or not isinstance(labels, list):
+        raise DataError(f'{file}: expected "template", a string, and "labels", a list of strings')
+    return template, tuple(labels)

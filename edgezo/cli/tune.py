@@ -1,0 +1,131 @@
+"""`edgezo tune`: the options; the work is in `tuning`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgezo.cli.config_file import config_option, read_config
+from edgezo.cli.options import build, options_of, setting
+from edgezo.cli.output import json_option
+from edgezo.cli.task_data import PACKAGED
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneInputs:
+    """What `edgezo tune` works on, and within what."""
+
+    budget: str = setting(
+        dataclasses.MISSING,
+        "memory the whole process may take: 8GB, 8GiB, 750MB, 80% of what is free, auto",
+        metavar="SIZE",
+    )
+    data: str = setting(
+        PACKAGED,
+        "a .jsonl file, a folder of train, valid and test.jsonl, or the set that comes with edgezo",
+        metavar="FILE|DIR",
+    )
+    valid: str | None = setting(
+        None, "rows to evaluate on before and after; a folder's own by default", metavar="FILE"
+    )
+    test: str | None = setting(None, "rows to evaluate on once, at the end", metavar="FILE")
+    template: str | None = setting(
+        None, "prompt with a row's fields in braces: '{sentence} It was'", metavar="TEXT"
+    )
+    label: tuple[str, ...] = setting(
+        (), "word of a class, one option a class, in class order: ' terrible'", metavar="TEXT"
+    )
+    max_seq: int = setting(512, "longest row in tokens; what is longer is cut")
+    eval_batch_size: int = setting(32, "examples a pass in evaluations")
+    threads: int = setting(0, "compute threads; 0 takes one a core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        for name, low in (("max_seq", 1), ("eval_batch_size", 1), ("threads", 0)):
+            value = getattr(self, name)
+            if value < low:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {value}: must be {low} or more")
+
+
+@dataclass(frozen=True, slots=True)
+class TuneBundle:
+    """The argument BUNDLE, which a file may name as well."""
+
+    bundle: str | None = setting(None, "exported model")
+
+
+FILE_CLASSES = (TuneBundle, TuneInputs, TuneConfig)
+"""Whose fields a configuration file may hold."""
+
+
+def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """With --resume, what the run was started with is the default of everything."""
+    ctx.params[str(param.name)] = value
+    output, resume = ctx.params.get("output"), ctx.params.get("resume")
+    if output is not None and resume:
+        saved = RunFolder(output).config
+        if saved.is_file():
+            known = read_config(saved, FILE_CLASSES)
+            ctx.default_map = {**known, **(ctx.default_map or {})}
+    return value
+
+
+@click.command(name="tune", short_help="Tune a bundle on rows of text, within a memory budget.")
+@click.argument("bundle", required=False)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    is_eager=True,
+    callback=_resume_defaults,
+    help="Folder of the run.  [default: runs/<bundle>-<time>]",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    is_eager=True,
+    callback=_resume_defaults,
+    help="Continue the run in the folder, with its own settings.",
+)
+@config_option(*FILE_CLASSES)
+@options_of(TuneInputs, TuneConfig)
+@click.option("--dry-run", is_flag=True, help="Check and estimate everything, tune nothing.")
+@json_option
+def command(
+    bundle: str | None,
+    output: Path | None,
+    resume: bool,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Tune BUNDLE on rows of text with forward passes only, within a memory budget.
+
+    Without BUNDLE and --data: SmolLM2-135M-Instruct on 500 commands to a device.
+
+    A row of the data is a JSON object. With --template and --label it is classified; without, it
+    has messages, prompt and completion, instruction and output, or text.
+
+    The first Ctrl-C ends the run after its step and saves it; a second one ends it at once.
+    """
+    config, inputs = build(TuneConfig, values), build(TuneInputs, values)
+    inputs.check()
+    if resume and output is None:
+        raise UsageError("--resume: name the folder of the run with -o")
+    from edgezo.cli.tuning import tune
+
+    tune(bundle, inputs, config, output, resume=resume, dry_run=dry_run, as_json=as_json)

@@ -1,0 +1,274 @@
+"""Adapters: the tuned LoRA matrices in one safetensors file that knows where they belong.
+
+Tensors have the bundle's names: "<module>.lora_A" (rank, in) and "<module>.lora_B" (out, rank). A
+module takes both, the frozen A included, or none. What the file says of itself is one JSON object
+in the header, under a single key because safetensors writes several keys in no fixed order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle import MANIFEST_FILE, Bundle
+from edgezo_runtime.digest import sha256_file
+from edgezo_runtime.errors import DivergedError, RunFileError
+from edgezo_runtime.files import atomic_path
+from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
+
+Float32 = npt.NDArray[np.float32]
+
+VERSION = 1
+_KEY = "edgezo_adapter"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What an adapter file says of itself.
+
+    Attributes:
+        version: of this format.
+        created_by: the program that wrote it, e.g. "edgezo 0.1.0".
+        model: id of the base model.
+        architecture: its Hugging Face model_type.
+        task: what it predicts.
+        bundle_sha256: digest of the manifest of the bundle it was tuned on.
+        rank: inner dimension r.
+        alpha: the matrices are applied as (alpha / rank) B A.
+        targets: last components of the adapted modules' paths.
+        complete: are all modules in it that the bundle adapts? Those whose B is zero are left out.
+        steps: training steps behind it.
+    """
+
+    version: int
+    created_by: str
+    model: str
+    architecture: str
+    task: Literal["causal-lm", "masked-lm"]
+    bundle_sha256: str
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    complete: bool
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """An adapter in memory.
+
+    Attributes:
+        info: where it belongs.
+        tensors: (rank, in) and (out, rank) float32 by name, both of every module.
+        path: the file it was read from.
+    """
+
+    info: AdapterInfo
+    tensors: dict[str, Float32]
+    path: Path
+
+    @property
+    def modules(self) -> list[str]:
+        """Paths of the adapted modules."""
+        return [name.removesuffix(_A) for name in self.tensors if name.endswith(_A)]
+
+    def params(self, bundle: Bundle) -> dict[str, Float32]:
+        """Every trainable input of a bundle: the adapter's, else the bundle's initial value.
+
+        The bundle need not be the one the adapter was tuned on: another quantization of the same
+        model takes it too.
+
+        Raises:
+            RunFileError: the bundle is of another architecture or scale, or lacks a module, or a
+                shape differs.
+        """
+        model, scheme = bundle.manifest.model, bundle.manifest.scheme
+        if self.info.architecture != model.architecture:
+            raise RunFileError(
+                f"{self.path}: adapter of a {self.info.architecture} model, bundle {bundle.root} "
+                f"has a {model.architecture} model; use a bundle of {self.info.model}"
+            )
+        if not np.isclose(self.info.alpha / self.info.rank, scheme.alpha / scheme.rank):
+            raise RunFileError(
+                f"{self.path}: alpha {self.info.alpha:g} and rank {self.info.rank}, bundle "
+                f"{bundle.root} has {scheme.alpha:g} and {scheme.rank}; {self._export_hint()}"
+            )
+        result = bundle.trainables()
+        for name, value in self.tensors.items():
+            if name not in result:
+                raise RunFileError(
+                    f"{self.path}: bundle {bundle.root} has no trainable {name!r}; "
+                    f"{self._export_hint()}"
+                )
+            if result[name].shape != value.shape:
+                raise RunFileError(
+                    f"{self.path}: {name!r} is {value.shape}, in bundle {bundle.root} "
+                    f"{result[name].shape}; {self._export_hint()}"
+                )
+            result[name] = value
+        return result
+
+    def fits_warning(self, bundle: Bundle) -> str | None:
+        """A warning where the base model seems to be another one."""
+        own, other = self.info.model, bundle.manifest.model.id
+        if own == other:
+            return None
+        return f"the adapter was tuned on {own}, the bundle was made from {other}"
+
+    def renamed(self, model: str) -> Adapter:
+        """The same adapter for a base model of another name, such as a copy in a local folder."""
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, model=model))
+
+    def save(self, path: Path) -> str:
+        """Write the file, atomically.
+
+        Returns:
+            SHA-256 of the file; the same adapter gives the same bytes.
+        Raises:
+            RunFileError: it cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        text = json.dumps(encode(self.info), sort_keys=True)
+        try:
+            with atomic_path(path) as temporary:
+                save_file(self.tensors, temporary, {_KEY: text})
+        except OSError as error:
+            raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+        return sha256_file(path)
+
+    def _export_hint(self) -> str:
+        return (
+            f"use a bundle exported with --rank {self.info.rank} --alpha {self.info.alpha:g} "
+            f"--targets {','.join(self.info.targets)}"
+        )
+
+
+_A, _B = ".lora_A", ".lora_B"
+
+
+def make_adapter(
+    path: Path, bundle: Bundle, tensors: Mapping[str, Float32], *, steps: int, created_by: str
+) -> Adapter:
+    """Collect what an adapter file holds.
+
+    Modules whose B is zero change nothing and are left out, unless all are.
+
+    Args:
+        path: where it will lie.
+        bundle: what was tuned.
+        tensors: every trainable of it, as `Tuner.adapter` gives them.
+        steps: training steps behind them.
+        created_by: the program, e.g. "edgezo 0.1.0".
+    Raises:
+        DivergedError: a number is not finite.
+    """
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise DivergedError(f"adapter {path}: {name!r} has numbers that are not finite")
+    modules = {info.module for info in bundle.manifest.trainables}
+    chosen = {module for module in modules if tensors[module + _B].any()} or modules
+    model, scheme = bundle.manifest.model, bundle.manifest.scheme
+    info = AdapterInfo(
+        version=VERSION,
+        created_by=created_by,
+        model=model.id,
+        architecture=model.architecture,
+        task=model.task,
+        bundle_sha256=sha256_file(bundle.root / MANIFEST_FILE),
+        rank=scheme.rank,
+        alpha=scheme.alpha,
+        targets=scheme.targets,
+        complete=chosen == modules,
+        steps=steps,
+    )
+    kept = {
+        name: np.ascontiguousarray(value, np.float32)
+        for name, value in sorted(tensors.items())
+        if name.rpartition(".")[0] in chosen
+    }
+    return Adapter(info, kept, path)
+
+
+def find_adapter(path: Path) -> Path:
+    """The adapter file of a run folder, or the file itself.
+
+    Raises:
+        RunFileError: there is none.
+    """
+    if not path.exists():
+        raise RunFileError(f"{path}: no such run or adapter")
+    if not path.is_dir():
+        return path
+    run = RunFolder(path)
+    if run.adapter.is_file():
+        return run.adapter
+    if run.has_journal():
+        raise RunFileError(
+            f"{path}: the run has no adapter yet; end it with 'edgezo tune --resume -o {path}'"
+        )
+    raise RunFileError(f"{path}: neither a run folder nor an adapter file")
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter.
+
+    Args:
+        path: a run folder or an adapter file.
+    Raises:
+        RunFileError: missing, damaged, of another version, or no adapter of edgezo's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = find_adapter(path)
+    try:
+        with safe_open(file, "np") as content:
+            text = (content.metadata() or {}).get(_KEY)
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunFileError(f"{file}: not an adapter that can be read: {error}") from error
+    if text is None:
+        raise RunFileError(f"{file}: a safetensors file, but no adapter of edgezo's")
+    return Adapter(_parse_info(file, text), _check_tensors(file, tensors), file)
+
+
+def _parse_info(file: Path, text: str) -> AdapterInfo:
+    try:
+        content = parse_object(text)
+        if content.get("version") != VERSION:
+            raise RunFileError(
+                f"{file}: adapter of version {content.get('version')!r:.20}, this edgezo reads "
+                f"version {VERSION}; use the edgezo that wrote it "
+                f"({content.get('created_by', 'unknown')!s:.60})"
+            )
+        info = decode(AdapterInfo, content)
+    except JsonShapeError as error:
+        raise RunFileError(f"{file}: damaged header: {error}") from error
+    if info.rank < 1 or not 0 < info.alpha < float("inf"):
+        raise RunFileError(f"{file}: rank {info.rank} and alpha {info.alpha} make no sense")
+    return info
+
+
+def _check_tensors(file: Path, tensors: dict[str, Float32]) -> dict[str, Float32]:
+    for name, value in tensors.items():
+        module, _, role = name.rpartition(".")
+        if not module or f".{role}" not in (_A, _B):
+            raise RunFileError(f"{file}: unexpected tensor {name!r:.100}")
+        other = module + (_B if f".{role}" == _A else _A)
+        if other not in tensors:
+            raise RunFileError(f"{file}: {name!r:.100} without {other!r:.100}")
+        if value.dtype != np.float32 or value.ndim != 2:
+            raise RunFileError(
+                f"{file}: {name!r:.100} is {value.dtype} {value.shape}, expected a float32 matrix"
+            )
+    if not tensors:
+        raise RunFileError(f"{file}: no tensors in it")
+    return dict(sorted(tensors.items()))

@@ -1,0 +1,200 @@
+"""First estimate of a run's peak memory, from the manifest, the weights' shapes and the data.
+
+    peak = process + block weights + vocabulary pages + activations + hidden states + trainables
+
+It serves to refuse budgets that are plainly too small; what a run really took is on its receipt.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.engine import CHUNK_TOKENS, SCORED_POSITIONS
+from edgezo_runtime.errors import BundleError, DoesNotFitError
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.memory import rss_bytes
+from edgezo_runtime.sizes import format_size
+
+TOLERANCE = 0.2
+"""An estimate may be wrong by this share; only a budget below it by more is refused."""
+
+FAULT_BYTES = 64 * 1024
+"""A row that is touched brings the file pages around it (Linux's fault-around)."""
+
+SESSION_BYTES = 500_000
+"""Heap of an opened graph."""
+
+_HEADER_LIMIT = 100 << 20
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Bytes of a run, by what they are for.
+
+    Attributes:
+        process: interpreter, libraries, data set and tokenizer.
+        weights: frozen weights of the blocks, mapped from the file.
+        vocabulary: pages of the embedding and of the head that are touched.
+        activations: of one chunk in one block.
+        hidden: hidden states of a batch between two blocks, all groups.
+        trainables: parameters, their averages and rule state, and a block's perturbed copies.
+    """
+
+    process: int
+    weights: int
+    vocabulary: int
+    activations: int
+    hidden: int
+    trainables: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        parts = (self.process, self.weights, self.vocabulary, self.activations, self.hidden)
+        return sum(parts) + self.trainables
+
+    def check(self, budget_bytes: int) -> str | None:
+        """Compare with a budget.
+
+        Returns:
+            A warning where the budget is below the estimate, but not by much; else None.
+        Raises:
+            DoesNotFitError: the budget is plainly too small.
+        """
+        if budget_bytes >= self.total:
+            return None
+        needed, given = format_size(self.total, up=True), format_size(budget_bytes)
+        if budget_bytes >= self.total * (1 - TOLERANCE):
+            return f"the run is estimated to take {needed}, more than the budget of {given}"
+        raise DoesNotFitError(
+            f"budget {given}: the run is estimated to take {needed} "
+            f"({format_size(self.process)} of it before the model is loaded, "
+            f"{format_size(self.weights + self.vocabulary)} weights); give --budget "
+            f"'{needed}' or more, {_advice(self)}"
+        )
+
+
+def estimate_run(
+    bundle: Bundle,
+    examples: ExampleSet,
+    config: TuneConfig,
+    others: Iterable[ExampleSet] = (),
+    process_bytes: int | None = None,
+) -> Estimate:
+    """Estimate the peak of a run.
+
+    Args:
+        bundle: the model.
+        examples: what it is tuned on.
+        config: how.
+        others: sets it is evaluated on.
+        process_bytes: memory of the process with its libraries and data; None measures it now.
+    Raises:
+        BundleError: the weights' header cannot be read.
+    """
+    from edgezo_runtime.sessions import import_onnxruntime
+
+    import_onnxruntime()
+    process = rss_bytes() if process_bytes is None else process_bytes
+    sets = [examples, *others]
+    model = bundle.manifest.model
+    tensors = _tensors(bundle)
+    vocabulary = {name for name, t in tensors.items() if model.vocab_size in t.shape}
+    matrices = [t.shape for name, t in tensors.items() if name not in vocabulary]
+    widest = max((max(s) for s in matrices if len(s) == 2), default=model.hidden_size)
+    groups = 2
+    longest = max(int(part.lengths().max()) for part in sets)
+    rows = config.batch_size * max(part.sequences_per_example for part in sets)
+    tokens = max(CHUNK_TOKENS, groups * longest)
+    return Estimate(
+        process=process + SESSION_BYTES * len(bundle.manifest.graphs.named()),
+        weights=sum(t.bytes for name, t in tensors.items() if name not in vocabulary),
+        vocabulary=_touched(sets, [tensors[name] for name in vocabulary], model.vocab_size),
+        activations=_activations(bundle, tokens, longest, widest) + _scores(sets, model.vocab_size),
+        hidden=2 * groups * rows * longest * model.hidden_size * _FLOAT,
+        trainables=_trainables(bundle, config, groups * rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    shape: tuple[int, ...]
+    bytes: int
+
+
+def _activations(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
+    """Tensors that live at once in a block: the input, the residual stream and its normalized and
+    coded copies, and the widest layer's integer result, its float32 form and the gated one."""
+    model = bundle.manifest.model
+    copies = 4 if bundle.manifest.quant == "int8" else 3
+    linear = tokens * (6 * model.hidden_size + copies * widest) * _FLOAT
+    heads = bundle.manifest.base_config.get("num_attention_heads")
+    attention = tokens * longest * (heads if isinstance(heads, int) else 1) * _FLOAT
+    return linear + attention
+
+
+def _scores(sets: list[ExampleSet], vocab_size: int) -> int:
+    """Logits of the token scorer; label words need almost nothing."""
+    if all(part.kind == "labels" for part in sets):
+        return 0
+    return 2 * SCORED_POSITIONS * min(vocab_size, 1 << 15) * _FLOAT
+
+
+def _trainables(bundle: Bundle, config: TuneConfig, copies: int) -> int:
+    infos = bundle.manifest.trainables
+    sizes = [(info.block, int(np.prod(info.shape)) * _FLOAT) for info in infos]
+    total = sum(size for _, size in sizes)
+    by_block = {block: sum(s for b, s in sizes if b == block) for block, _ in sizes}
+    state = {"adam": 2, "momentum": 1}.get(config.rule, 0)
+    kept = (3 + state) * total  # initial values, parameters, running average
+    return kept + 2 * copies * max(by_block.values(), default=0)
+
+
+def _touched(sets: list[ExampleSet], matrices: list[_Tensor], vocab_size: int) -> int:
+    """Pages of the vocabulary's matrices: around every token that occurs, or all of them where
+    the head scores tokens."""
+    whole = sum(matrix.bytes for matrix in matrices)
+    if any(part.kind != "labels" for part in sets):
+        return whole
+    seen = np.zeros(vocab_size, bool)
+    for part in sets:
+        for example in part:
+            seen[example.tokens] = True
+    return min(whole, int(seen.sum()) * FAULT_BYTES * len(matrices))
+
+
+def _tensors(bundle: Bundle) -> dict[str, _Tensor]:
+    """Shapes and sizes from the header of the weights; nothing else of the file is read."""
+    path = bundle.path(WEIGHTS_FILE)
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > _HEADER_LIMIT:
+                raise ValueError(f"a header of {size} bytes")
+            header: dict[str, Any] = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        found: dict[str, _Tensor] = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            found[name] = _Tensor(tuple(entry["shape"]), end - start)
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise BundleError(
+            f"{path}: not a safetensors file: {error}; run 'edgezo export --force'"
+        ) from error
+    return found
+
+
+def _advice(estimate: Estimate) -> str:
+    largest = max(estimate.weights + estimate.vocabulary, estimate.activations + estimate.hidden)
+    if largest == estimate.weights + estimate.vocabulary:
+        return "or take a smaller model or an int8 bundle"
+    return "or lower --batch-size or --max-seq"
