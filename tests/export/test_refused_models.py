@@ -95,10 +95,8 @@ REFUSED = {
 TARGETS = ("q_proj", "v_proj", "query", "value", "query_key_value", "query_proj", "in_proj")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name == "bloom" else pytest.param(name, marks=pytest.mark.slow) for name in REFUSED],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused(tmp_path, name):
     make, message = REFUSED[name]
     folder = save(make(), tmp_path / "model")
