@@ -1,9 +1,10 @@
 """Linear layers: float32, or int8 weights with coded, row-independent int8 activations.
 
 The rows of a pass are G groups of the same examples. Before quantizing, `code` mixes the groups
-(centre and half difference of an antithetic pair); a rotation spreads outliers; each coded row gets
-a scale of its own; after the integer product `decode` separates them again. A finite difference between groups then keeps
-its full relative precision, and a row's result does not depend on its neighbours.
+(centre and half difference of an antithetic pair) and a rotation spreads outliers; each coded row
+gets a scale of its own; after the integer product `decode` separates the groups again. A finite
+difference between groups then keeps its full relative precision, and a row's result does not
+depend on its neighbours.
 """
 
 from __future__ import annotations

@@ -23,13 +23,15 @@ class TuneConfig:
     method: str = option("per_example", "estimator of the gradient")
     rule: str = option("sgd", "what a tensor does with the gradient")
     schedule: str = option("all", "blocks active in a step: all, cyclic:K, random:K, last:K")
-    blocks: str = option("all", "blocks that train at all: all, or ranges such as 8-19,25")
+    blocks: str = option(
+        "auto", "blocks that train at all: auto (the middle third), all, or ranges such as 8-19,25"
+    )
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time")
     max_time_s: float = option(600.0, "stop after so many seconds of tuning; 0 for no limit")
-    batch_size: int = option(16, "examples a step")
-    lr: float = option(0.1, "learning rate; a step length when gradients are normalized")
+    batch_size: int = option(32, "examples a step")
+    lr: float = option(1.0, "learning rate; a step length when gradients are normalized")
     lr_schedule: str = option("linear", "learning rate over the run: constant, linear, cosine")
-    eps: float = option(0.03, "perturbation scale, in units of the trainables")
+    eps: float = option(0.1, "perturbation scale, in units of the trainables")
     noise: Literal["rademacher", "gaussian"] = option(
         "rademacher", "distribution of the perturbations"
     )
@@ -94,8 +96,15 @@ class TuneConfig:
         """
         if not blocks:
             raise UsageError("the bundle has no trainables; export it with other --targets")
-        if self.blocks == "all":
+        if self.blocks == "all" or (self.blocks == "auto" and self.schedule != "all"):
             chosen = list(blocks)
+        elif self.blocks == "auto":
+            # Measured on SmolLM2-135M and SST-2 with exact gradients: v_proj of rank 1 in blocks
+            # 8-18 of 30 reaches .82, in the last ten .77, in all .84 at almost three times the
+            # parameters, which is what the noise of the estimate grows with.
+            first, last = _MIDDLE
+            total = blocks[-1] + 1
+            chosen = [b for b in blocks if first <= (b + 0.5) / total <= last] or list(blocks)
         else:
             wanted = _parse_ranges(self.blocks)
             chosen = [block for block in blocks if block in wanted]
@@ -104,10 +113,11 @@ class TuneConfig:
                 f"--blocks {self.blocks}: none of them has trainables; the bundle has them in "
                 f"{blocks[0]} to {blocks[-1]}"
             )
-        count = self.schedule.partition(":")
-        if count[0] == "last" and count[2].isdigit():
-            chosen = chosen[-int(count[2]) :]
         return chosen
+
+
+_MIDDLE = (0.27, 0.63)
+"""Share of the depth where `--blocks auto` begins and ends."""
 
 
 def _parse_ranges(text: str) -> set[int]:
@@ -115,7 +125,7 @@ def _parse_ranges(text: str) -> set[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UsageError(f"--blocks {text}: expected all, or ranges such as 8-19,25")
+            raise UsageError(f"--blocks {text}: expected auto, all, or ranges such as 8-19,25")
         found.update(range(int(first), int(last or first) + 1))
     return found
 

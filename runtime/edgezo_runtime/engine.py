@@ -2,15 +2,20 @@
 
 A pass evaluates G groups (probes) of the same B sequences, R = G * B rows, row g * B + b. The rows
 are cut into chunks of sequences; all groups of a sequence stay in one chunk, because the code mixes
-them. Blocks are the outer loop, so a block's weights are read once a pass. Up to the first
-perturbed block the groups are equal, and the pass runs each sequence once.
+them. Up to the first perturbed block the groups are equal, and each sequence is run once.
+
+Parallelism is over chunks: a worker takes a chunk through all blocks with single-threaded kernels.
+Threads inside a kernel would wait for each other at every one of some 2,000 operators a pass, and
+wait badly when another process takes a core; a chunk waits for nobody. As a consequence the bits do
+not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +33,42 @@ if TYPE_CHECKING:
 
 Float32 = npt.NDArray[np.float32]
 
-CHUNK_TOKENS = 512
+CHUNK_TOKENS = 256
 """Tokens of a chunk, all groups counted: large enough for the matrix kernels, small enough that a
-block's activations stay in the cores' caches."""
+block's activations stay in a core's cache."""
+
+SMALLEST_CHUNK_TOKENS = 64
+"""Below this the kernels lose more than an idle worker costs."""
 
 SCORED_POSITIONS = 256
 """Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
+
+
+class Params(Protocol):
+    """Where a pass gets its trainable inputs."""
+
+    def copies(self, name: str, rows: slice) -> Float32:
+        """The copies of a tensor for the sequences `rows` of the batch.
+
+        Returns:
+            (P, *shape) float32: P = 1 shared by all rows, G one a group, or G times the number of
+            sequences, groups outermost. Called from several threads.
+        """
+
+
+class SharedParams:
+    """The same tensors for all rows.
+
+    Args:
+        values: every trainable input by name, without the leading axis.
+    """
+
+    def __init__(self, values: Mapping[str, Float32]) -> None:
+        self._values = values
+
+    def copies(self, name: str, rows: slice) -> Float32:
+        """(1, *shape)."""
+        return self._values[name][None]
 
 
 @dataclass(slots=True)
@@ -47,7 +82,7 @@ class _Chunk:
     context: dict[str, Any]
     tokens: int
     positions: npt.NDArray[np.int64]  # (T', 2), rows counted from `start`
-    first_position: int
+    scored: slice  # of the batch's positions
 
 
 class Engine:
@@ -62,8 +97,8 @@ class Engine:
         BundleError: a graph cannot be loaded.
         MissingExtraError: onnxruntime is not installed.
     Memory:
-        The weights are mapped files. The arena holds the activations of one chunk in one block,
-        and the hidden states (R, S, H) float32 of the pass.
+        The weights are mapped files. The arena holds, for each worker, the activations of one
+        chunk in one block.
     """
 
     def __init__(
@@ -84,6 +119,8 @@ class Engine:
         self._prologue = ENVIRONMENT.open(bundle, graphs.prologue.file)
         self._blocks = [ENVIRONMENT.open(bundle, graph.file) for graph in graphs.blocks]
         self._scorers: dict[str, onnxruntime.InferenceSession] = {}
+        self._lock = threading.Lock()
+        self._has_mask = any(t.name == "attention_mask" for t in graphs.prologue.inputs)
 
     @property
     def num_blocks(self) -> int:
@@ -93,7 +130,7 @@ class Engine:
     def score(
         self,
         batch: Batch,
-        params: Mapping[str, Float32],
+        params: Params,
         code: tuple[Float32, Float32] | None = None,
         *,
         first_active: int = 0,
@@ -104,9 +141,7 @@ class Engine:
 
         Args:
             batch: B sequences.
-            params: every trainable input by name, (P, *shape) with P = 1 (shared by all rows),
-                G (one a group) or G * B (one a row). Looked up when its block runs, so a mapping
-                may make them on demand.
+            params: the trainable inputs; see `Params`.
             code: (code, decode), each (G, G) float32; None means one group.
             first_active: blocks before this one have P = 1 throughout and are run once for all
                 groups.
@@ -120,30 +155,43 @@ class Engine:
         matrices = code if code is not None else (_ONE, _ONE)
         groups = int(matrices[0].shape[0])
         first_active = min(first_active, self.num_blocks)
-        chunks = self._chunks(batch, groups)
-        for chunk in chunks:
-            entry = cache_block if cache is not None else first_active
+        entry = cache_block if cache is not None else first_active
+
+        def run(chunk: _Chunk) -> Float32:
             self._start(chunk, batch, params, entry, cache)
             for index in range(entry, first_active):
-                self._run_chunk(index, chunk, params, (_ONE, _ONE), batch.num_rows)
+                self._run_block(index, chunk, params, (_ONE, _ONE))
             self._spread(chunk, groups)
-        for index in range(first_active, self.num_blocks):
-            self._run_block(index, chunks, params, matrices, batch.num_rows)
-        return self._finish(batch, chunks, groups)
+            for index in range(first_active, self.num_blocks):
+                self._run_block(index, chunk, params, matrices)
+            scores = self._score_chunk(chunk, batch)
+            chunk.hidden = None
+            return scores
 
-    def hidden(
-        self, batch: Batch, params: Mapping[str, Float32], until: int
-    ) -> list[tuple[slice, Float32]]:
+        chunks = self._chunks(batch, groups)
+        return np.concatenate(self._map(run, chunks), axis=1)
+
+    def hidden(self, batch: Batch, params: Params, until: int) -> list[tuple[slice, Float32]]:
         """Hidden states at the entry of block `until`, by slices of the batch's rows."""
-        chunks = self._chunks(batch, 1)
-        for chunk in chunks:
+
+        def run(chunk: _Chunk) -> tuple[slice, Float32]:
             self._start(chunk, batch, params, until, None)
-        return [(slice(chunk.start, chunk.stop), chunk.hidden.numpy()) for chunk in chunks]
+            return slice(chunk.start, chunk.stop), chunk.hidden.numpy()
+
+        return self._map(run, self._chunks(batch, 1))
+
+    def _map(self, run: Callable[[_Chunk], Any], chunks: Sequence[_Chunk]) -> list[Any]:
+        if len(chunks) == 1 or ENVIRONMENT.threads == 1:
+            return [run(chunk) for chunk in chunks]
+        return list(ENVIRONMENT.workers.map(run, chunks))
 
     # --- parts of a pass ---
 
     def _chunks(self, batch: Batch, groups: int) -> list[_Chunk]:
         """Cut a batch; every chunk is padded to its own longest sequence only."""
+        total = groups * int(batch.lengths.sum())
+        fair = -(-total // (2 * ENVIRONMENT.threads))  # two a worker, so that none waits for long
+        limit = min(self._chunk_tokens, max(fair, SMALLEST_CHUNK_TOKENS))
         chunks: list[_Chunk] = []
         rows = batch.positions[:, 0]
         start = 0
@@ -151,12 +199,12 @@ class Engine:
             stop, longest = start, 2  # two tokens at least: a single row takes another kernel
             while stop < batch.num_rows:
                 longer = max(longest, int(batch.lengths[stop]))
-                if stop > start and groups * (stop + 1 - start) * longer > self._chunk_tokens:
+                if stop > start and groups * (stop + 1 - start) * longer > limit:
                     break
                 stop, longest = stop + 1, longer
-            first, last = np.searchsorted(rows, [start, stop])
+            first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
             positions = batch.positions[first:last] - np.array([start, 0])
-            chunks.append(_Chunk(start, stop, 1, None, {}, longest, positions, int(first)))
+            chunks.append(_Chunk(start, stop, 1, None, {}, longest, positions, slice(first, last)))
             start = stop
         return chunks
 
@@ -164,7 +212,7 @@ class Engine:
         self,
         chunk: _Chunk,
         batch: Batch,
-        params: Mapping[str, Float32],
+        params: Params,
         until: int,
         cache: PrefixCache | None,
     ) -> None:
@@ -175,26 +223,24 @@ class Engine:
             pad = self.bundle.manifest.tokenizer.pad_id
             ids = np.pad(ids, ((0, 0), (0, chunk.tokens - ids.shape[1])), constant_values=pad)
         feed = {"input_ids": self._value(ids)}
-        names = {tensor.name for tensor in self.bundle.manifest.graphs.prologue.inputs}
-        if "attention_mask" in names:
+        if self._has_mask:
             mask = np.arange(chunk.tokens) < lengths[:, None]
             feed["attention_mask"] = self._value(mask.astype(np.int64))
         context = self.bundle.manifest.context
         outputs = self._prologue.run_with_ort_values(["hidden", *context], feed)
         chunk.hidden = outputs[0]
         chunk.context = dict(zip(context, outputs[1:], strict=True))
-        keys = None
-        if cache is not None and until:
-            keys = [int(key) for key in batch.row_keys[chunk.start : chunk.stop]]
-            kept = cache.read(keys, lengths, chunk.tokens)
-            if kept is not None:
-                chunk.hidden = self._value(kept)
-                return
-        for index in range(until):
-            self._run_chunk(index, chunk, params, (_ONE, _ONE), batch.num_rows)
-        if cache is not None and keys is not None:
-            states = cache.write(keys, lengths, chunk.hidden.numpy())
-            chunk.hidden = self._value(states)
+        if cache is None or not until:
+            for index in range(until):
+                self._run_block(index, chunk, params, (_ONE, _ONE))
+            return
+        keys = [int(key) for key in batch.row_keys[chunk.start : chunk.stop]]
+        kept = cache.read(keys, lengths, chunk.tokens)
+        if kept is None:
+            for index in range(until):
+                self._run_block(index, chunk, params, (_ONE, _ONE))
+            kept = cache.write(keys, lengths, chunk.hidden.numpy())
+        chunk.hidden = self._value(kept)
 
     def _spread(self, chunk: _Chunk, groups: int) -> None:
         """Repeat one group G times; per-row context likewise."""
@@ -209,26 +255,10 @@ class Engine:
                 chunk.context[tensor.name] = self._value(np.tile(value, repeats))
 
     def _run_block(
-        self,
-        index: int,
-        chunks: Sequence[_Chunk],
-        params: Mapping[str, Float32],
-        code: tuple[Float32, Float32],
-        rows: int,
+        self, index: int, chunk: _Chunk, params: Params, code: tuple[Float32, Float32]
     ) -> None:
-        own = {name: params[name] for name in self._graph(index).trainables}
-        for chunk in chunks:
-            self._run_chunk(index, chunk, own, code, rows)
-
-    def _run_chunk(
-        self,
-        index: int,
-        chunk: _Chunk,
-        params: Mapping[str, Float32],
-        code: tuple[Float32, Float32],
-        rows: int,
-    ) -> None:
-        graph = self._graph(index)
+        graph = self.bundle.manifest.graphs.blocks[index]
+        rows = slice(chunk.start, chunk.stop)
         feed: dict[str, Any] = {}
         for tensor in graph.inputs:
             name = tensor.name
@@ -241,32 +271,25 @@ class Engine:
             elif name in chunk.context:
                 feed[name] = chunk.context[name]
             else:
-                feed[name] = self._value(_copies(params[name], chunk, rows))
+                feed[name] = self._value(params.copies(name, rows))
         chunk.hidden = self._blocks[index].run_with_ort_values(["hidden_out"], feed)[0]
 
-    def _finish(self, batch: Batch, chunks: Sequence[_Chunk], groups: int) -> Float32:
-        count = len(batch.positions)
-        label_ids = batch.label_ids
-        if label_ids is not None:
-            result = np.empty((groups, count, label_ids.size), np.float32)
-        else:
-            result = np.empty((groups, count), np.float32)
-        for chunk in chunks:
-            for start in range(0, len(chunk.positions), SCORED_POSITIONS):
-                own = chunk.positions[start : start + SCORED_POSITIONS]
-                first = chunk.first_position + start
-                part = slice(first, first + len(own))
-                scores = self._score(chunk, own, batch.targets[part], label_ids)
-                result[:, part] = scores.reshape(groups, len(own), *result.shape[2:])
-            chunk.hidden = None
-        return result
+    def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
+        """(G, T', C) or (G, T') for the positions of a chunk."""
+        parts: list[Float32] = []
+        for start in range(0, len(chunk.positions), SCORED_POSITIONS):
+            own = chunk.positions[start : start + SCORED_POSITIONS]
+            first = chunk.scored.start + start
+            scores = self._score(chunk, own, batch.targets[first : first + len(own)], batch)
+            parts.append(scores.reshape(chunk.groups, len(own), *scores.shape[1:]))
+        return np.concatenate(parts, axis=1)
 
     def _score(
         self,
         chunk: _Chunk,
         positions: npt.NDArray[np.int64],
         targets: npt.NDArray[np.int64],
-        label_ids: npt.NDArray[np.int64] | None,
+        batch: Batch,
     ) -> Float32:
         """Scores of every group at positions of its first group, groups outermost."""
         shift = np.zeros((chunk.groups, 1, 2), np.int64)
@@ -278,8 +301,8 @@ class Engine:
             places, wanted = np.tile(places, (2, 1)), np.tile(wanted, 2)
         feed = {"hidden": chunk.hidden, "positions": self._value(places)}
         graphs = self.bundle.manifest.graphs
-        if label_ids is not None:
-            feed["label_ids"] = self._value(label_ids)
+        if batch.label_ids is not None:
+            feed["label_ids"] = self._value(batch.label_ids)
             session = self._scorer(graphs.score_labels)
         else:
             feed["targets"] = self._value(wanted)
@@ -290,31 +313,14 @@ class Engine:
 
     # --- small helpers ---
 
-    def _graph(self, index: int) -> GraphInfo:
-        return self.bundle.manifest.graphs.blocks[index]
-
     def _scorer(self, graph: GraphInfo) -> onnxruntime.InferenceSession:
-        if graph.file not in self._scorers:
-            self._scorers[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
-        return self._scorers[graph.file]
+        with self._lock:
+            if graph.file not in self._scorers:
+                self._scorers[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+            return self._scorers[graph.file]
 
     def _value(self, array: npt.NDArray[Any]) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 _ONE = np.ones((1, 1), np.float32)
-
-
-def _copies(value: Float32, chunk: _Chunk, rows: int) -> Float32:
-    """The copies a chunk needs: all of them, unless every row has its own."""
-    copies = value.shape[0]
-    if copies in (1, chunk.groups):
-        return value if chunk.groups > 1 or copies == 1 else value[:1]
-    if copies != chunk.groups * rows:
-        raise UsageError(
-            f"a trainable has {copies} copies for {chunk.groups} groups of {rows} rows; "
-            f"1, {chunk.groups} or {chunk.groups * rows} are possible"
-        )
-    by_group = value.reshape(chunk.groups, rows, *value.shape[1:])
-    own = by_group[:, chunk.start : chunk.stop]
-    return np.ascontiguousarray(own.reshape(-1, *value.shape[1:]))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.batches import SequentialBatches
-from edgezo_runtime.engine import Engine
+from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.losses import example_losses, predictions
 
@@ -50,7 +50,7 @@ def evaluate(
         batch_size: examples a pass; the result does not depend on it.
         progress: told how far it is.
     """
-    shared = {name: value[None] for name, value in params.items()}
+    shared = SharedParams(params)
     losses = np.empty(len(examples), np.float64)
     chosen = np.full(len(examples), -1, np.int64)
     labels = np.full(len(examples), -1, np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from edgezo_runtime.noise import NoiseKind, noise
 Float32 = npt.NDArray[np.float32]
 
 
-class PerturbedParams(Mapping[str, Float32]):
+class PerturbedParams:
     """theta + scale * z for every probe of a pass; theta is only read.
 
     Args:
@@ -23,8 +23,7 @@ class PerturbedParams(Mapping[str, Float32]):
         row_example: (B,) which example of the batch a sequence belongs to.
         kind: distribution of z.
     Memory:
-        One block's copies at a time: G arrays of a tensor's size for shared probes, G * B for
-        private ones.
+        The copies of one tensor for one chunk at a time.
     """
 
     def __init__(
@@ -41,15 +40,16 @@ class PerturbedParams(Mapping[str, Float32]):
         self._row_example = row_example
         self._kind = kind
 
-    def __getitem__(self, name: str) -> Float32:
-        """(1, *shape) where nothing differs, else (G, *shape) or (G * B, *shape)."""
+    def copies(self, name: str, rows: slice) -> Float32:
+        """(1, *shape) where nothing differs, else (G, *shape), or (G * len(rows), *shape) for
+        private probes."""
         theta = self._theta[name]
         if name not in self._active:
             return theta[None]
         private = self._probes[0].private
-        rows = self._row_example if private else np.zeros(1, np.int64)
-        copies = np.empty((len(self._probes), len(rows), *theta.shape), np.float32)
-        for row, example in enumerate(rows):
+        examples = self._row_example[rows] if private else np.zeros(1, np.int64)
+        copies = np.empty((len(self._probes), len(examples), *theta.shape), np.float32)
+        for row, example in enumerate(examples):
             made: tuple[int, Float32] | None = None
             for group, probe in enumerate(self._probes):
                 if made is None or made[0] != probe.seed:
@@ -58,11 +58,3 @@ class PerturbedParams(Mapping[str, Float32]):
                 np.multiply(made[1], np.float32(probe.scale), out=copies[group, row])
         copies += theta
         return copies.reshape(-1, *theta.shape)
-
-    def __iter__(self) -> Iterator[str]:
-        """Names of all trainable inputs."""
-        return iter(self._theta)
-
-    def __len__(self) -> int:
-        """Number of trainable inputs."""
-        return len(self._theta)

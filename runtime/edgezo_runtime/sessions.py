@@ -1,15 +1,16 @@
-"""ONNX Runtime sessions that share one memory arena and one thread pool.
+"""ONNX Runtime sessions that share one memory arena and one pool of workers.
 
 Defaults cost dearly when a model is a session a block: every session brings a spinning thread pool
-(two to three times slower on two cores) and an arena that never shrinks (1.2 to 1.7 GB for thirty
-blocks). Prepacking would copy the int8 weights to the heap; without it they stay file pages that
-the kernel may drop, and run as fast.
+(two to three times slower on two cores; worse beside other processes) and an arena that never
+shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy the int8 weights to the heap;
+without it they stay file pages that the kernel may drop, and run as fast.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from edgezo_runtime.bundle import Bundle
@@ -22,7 +23,7 @@ _CPU = "CPUExecutionProvider"
 
 
 class SharedEnvironment:
-    """The process's one arena and thread pool; the first caller's settings hold.
+    """The process's one arena and workers; the first caller's settings hold.
 
     ONNX Runtime keeps both for the life of the process, so all engines share them.
     """
@@ -33,9 +34,10 @@ class SharedEnvironment:
         self.threads = 0
         self.arena_bytes: int | None = None
         self.shares_pool = False
+        self.workers: ThreadPoolExecutor
 
     def prepare(self, threads: int | None, arena_bytes: int | None) -> None:
-        """Make the pool and the arena unless they exist.
+        """Make the workers and the arena unless they exist.
 
         Args:
             threads: compute threads; None takes one a core this process may use.
@@ -48,9 +50,11 @@ class SharedEnvironment:
             self.threads = threads or available_cores()
             self.arena_bytes = arena_bytes
             ort.set_default_logger_severity(3)
+            # Kernels run on the thread that calls them; see `edgezo_runtime.engine`.
             if hasattr(ort, "set_global_thread_pool_sizes"):
-                ort.set_global_thread_pool_sizes(self.threads, 1)
+                ort.set_global_thread_pool_sizes(1, 1)
                 self.shares_pool = True
+            self.workers = ThreadPoolExecutor(self.threads, thread_name_prefix="edgezo")
             # Growing by what was asked for: the default doubles, and keeps what it took.
             settings: dict[str, int] = {"arena_extend_strategy": 1}
             if arena_bytes is not None:
@@ -81,7 +85,7 @@ class SharedEnvironment:
         if self.shares_pool:
             options.use_per_session_threads = False
         else:
-            options.intra_op_num_threads = self.threads
+            options.intra_op_num_threads = 1
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             return ort.InferenceSession(path.read_bytes(), options, providers=[_CPU])

@@ -45,21 +45,21 @@ class Normalizer:
     ) -> tuple[list[Term], tuple[float, float]]:
         """Shape the terms of one step and carry the running square on.
 
-        The coefficients of a term carry its weight in the estimate (1/E for a private direction of
-        E); the weight stays, the projected gradient inside is normalized.
+        The coefficients of an estimate over M directions carry its weight 1/M, which stays; the
+        projected gradients inside are normalized.
         """
-        projected = [value * len(term.coeff) for term in terms for value in term.coeff]
-        square = math.fsum(value * value for value in projected) / max(1, len(projected))
+        count = sum(len(term.coeff) for term in terms)
+        square = math.fsum(v * v for term in terms for v in term.coeff) * count
         total = self.decay * state[0] + (1 - self.decay) * square
         weight = self.decay * state[1] + (1 - self.decay)
         rms = math.sqrt(total / weight)
-        if rms == 0:
+        if rms == 0 or not count:
             return list(terms), (total, weight)
         shaped = [
             replace(
                 term,
                 coeff=tuple(
-                    max(-self.clip, min(self.clip, value * len(term.coeff) / rms)) / len(term.coeff)
+                    max(-self.clip, min(self.clip, value * count / rms)) / count
                     for value in term.coeff
                 ),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import ExampleSet
@@ -97,8 +96,10 @@ class Tuner:
             for block in range(manifest.model.num_blocks)
         }
         blocks = [block for block, names in self._names.items() if names]
-        self._blocks = config.select_blocks(blocks)
         self._schedule = parse_schedule(config.schedule)
+        self._blocks = config.select_blocks(blocks)
+        if config.schedule.startswith("last"):  # the same blocks in every step
+            self._blocks = list(self._schedule(0, config.seed, self._blocks))
         self._estimator = ESTIMATORS[config.method](config.eps)
         self._rule = RULES[config.rule]()
         self._slots: dict[str, Slot] = {
@@ -174,8 +175,7 @@ class Tuner:
         if self._cache is not None:
             self._cache.close()
             self._cache = None
-            with contextlib.suppress(OSError):
-                self.run.cache.unlink()
+            self.run.cache.unlink(missing_ok=True)
         self.run.release()
 
     def __enter__(self) -> Tuner:
@@ -239,11 +239,11 @@ class Tuner:
         self.elapsed_s += spent
         if self.step_number % self.config.save_every == 0:
             self.snapshot()
-        projected = [value * len(term.coeff) for term in terms for value in term.coeff]
+        coeff = np.array([value for term in terms for value in term.coeff])
         return StepReport(
             step=number,
             loss=float(losses.mean()),
-            projected_grad=float(np.sqrt(np.mean(np.square(projected)))),
+            projected_grad=float(np.sqrt(np.mean(np.square(coeff * coeff.size)))),
             lr=lr,
             blocks=blocks,
             rows=rows,
@@ -306,11 +306,11 @@ class Tuner:
         self._average_weight = float(decay) * self._average_weight + float(1 - decay)
 
     def _learning_rate(self) -> float:
-        schedule = LR_SCHEDULES[self.config.lr_schedule]
+        lr_factor = LR_SCHEDULES[self.config.lr_schedule]
         fraction = self.fraction_done
         if self.config.steps:
             fraction += 0.5 / self.config.steps
-        return self.config.lr * schedule(min(fraction, 1.0))
+        return self.config.lr * lr_factor(min(fraction, 1.0), 0.0)
 
     # --- state ---
 
@@ -332,15 +332,13 @@ class Tuner:
             raise UsageError("the tuner is closed")
         self._journal.sync()
         theta = dict(self.theta)
-        slots: dict[str, Slot] = dict(self._slots)
-        for name, mean in self._average.items():
-            slots[f"{name}{_AVERAGE}"] = {"mean": mean}
+        theta.update({f"{name}{_AVERAGE}": mean for name, mean in self._average.items()})
         counters = {
             "elapsed_s": self.elapsed_s,
             "average_weight": self._average_weight,
             "norm_state": list(self._norm_state),
         }
-        snapshot = Snapshot(theta, slots, self.step_number, self._digest(), counters)
+        snapshot = Snapshot(theta, self._slots, self.step_number, self._digest(), counters)
         save_snapshot(self.run.snapshot, snapshot)
 
     def _meta(self) -> dict[str, object]:
@@ -378,12 +376,11 @@ class Tuner:
         self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))
 
     def _restore(self, snapshot: Snapshot) -> None:
-        self.theta.update({name: np.array(value) for name, value in snapshot.theta.items()})
-        for name in self._slots:
-            self._slots[name] = snapshot.slots[name]
-            kept = snapshot.slots[f"{name}{_AVERAGE}"]
-            if kept is not None:
-                self._average[name] = kept["mean"]
+        self.theta = {name: np.array(snapshot.theta[name]) for name in self.theta}
+        self._average = {
+            name: np.array(snapshot.theta[f"{name}{_AVERAGE}"]) for name in self._average
+        }
+        self._slots = {name: snapshot.slots.get(name) for name in self._slots}
         self.step_number = snapshot.step
         self.elapsed_s = float(snapshot.counters["elapsed_s"])
         self._average_weight = float(snapshot.counters["average_weight"])
@@ -443,6 +440,3 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
         elif before != after:
             found.append(f"{key} was {before!r:.60}, is {after!r:.60}")
     return found
-
-
-__all__ = ["DivergedError", "StepReport", "Tuner"]
