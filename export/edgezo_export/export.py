@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -235,12 +235,8 @@ def _write(
             f"{_reason(error)}"
         ) from error
     tell("trace", 1, 1)
+    config = replace(config, lora=config.lora.resolve(_names(trace)))
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
-    if not parts.trainables:
-        raise UsageError(
-            f"--targets {','.join(config.lora.targets)}: no linear layer of "
-            f"{source.config.model_type!r} has this name; it has {', '.join(_names(trace))}"
-        )
     plan = parts.planned()
     _, places = layout(plan)
     (folder / "graphs").mkdir()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,31 +16,66 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.manifest import SchemeInfo, TrainableInfo
 
 
+VALUE_LAYERS = (
+    "v_proj",
+    "value",
+    "v_lin",
+    "c_attn",
+    "qkv_proj",
+    "query_key_value",
+    "Wqkv",
+)
+"""Names of the layer that makes attention values, alone or fused with queries and keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
 
     Attributes:
-        rank: inner dimension r, at least 1.
-        alpha: numerator of the scale alpha / rank.
-        targets: last component of the module paths that get an adapter, e.g. ("v_proj",).
+        rank: inner dimension r, at least 1. The noise of a zeroth-order estimate grows with the
+            number of trained parameters, so the default is the smallest.
+        alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
+        targets: last component of the module paths that get an adapter, e.g. ("v_proj",); empty
+            for the value projection, whatever the architecture calls it (see `VALUE_LAYERS`).
         train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
         seed: of the random A.
     """
 
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    rank: int = 1
+    alpha: float | None = None
+    targets: tuple[str, ...] = ()
     train: Literal["b", "ab"] = "b"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise UsageError(f"--rank {self.rank}: must be 1 or more")
-        if not np.isfinite(self.alpha) or self.alpha <= 0:
+        if self.alpha is not None and not (np.isfinite(self.alpha) and self.alpha > 0):
             raise UsageError(f"--alpha {self.alpha}: must be a number above zero")
-        if not self.targets:
-            raise UsageError("--targets: at least one module name is needed, e.g. q_proj,v_proj")
+
+    def resolve(self, layers: Sequence[str]) -> LoraConfig:
+        """The same with targets filled in.
+
+        Args:
+            layers: last components of the linear layers inside the model's blocks.
+        Raises:
+            UsageError: no layer is called like a target, or none like a value projection.
+        """
+        found = [name for name in self.targets or VALUE_LAYERS if name in layers]
+        missing = [name for name in self.targets if name not in layers]
+        if missing or not found:
+            wanted = ",".join(missing) or "none given"
+            raise UsageError(
+                f"--targets {wanted}: the model has no linear layer of this name in its blocks; "
+                f"it has {', '.join(layers)}"
+            )
+        return replace(self, targets=self.targets or (found[0],))
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def matches(self, module: str) -> bool:
         """Does the linear layer at this module path get an adapter?"""
@@ -48,7 +83,7 @@ class LoraConfig:
 
     def info(self) -> SchemeInfo:
         """The manifest's record."""
-        return SchemeInfo("lora", self.rank, self.alpha, self.targets, self.train)
+        return SchemeInfo("lora", self.rank, self.scale * self.rank, self.targets, self.train)
 
     def trainables(
         self, block: int, module: str, in_features: int, out_features: int
@@ -97,7 +132,7 @@ def add_lora(
         view = draft.op("Reshape", low, rows)  # (P, R/P * S, in or rank)
         low = draft.op("MatMul", view, draft.op("Transpose", factor, perm=[0, 2, 1]))
         if info.role == "lora_A":
-            low = draft.op("Mul", low, draft.scalar(config.alpha / config.rank))
+            low = draft.op("Mul", low, draft.scalar(config.scale))
     return draft.op("Add", y, draft.op("Reshape", low, like))
 
 
