@@ -140,7 +140,7 @@ def _prepare(
     }
     signals.check()
     others = [examples for name, examples in sets.items() if name != "train"]
-    estimate = estimate_run(bundle, sets["train"], config, others)
+    estimate = estimate_run(bundle, sets["train"], config, others, inputs.threads or None)
     close = estimate.check(budget)
     warnings = [] if close is None else [close]
     for name, examples in sets.items():

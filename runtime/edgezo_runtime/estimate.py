@@ -1,6 +1,6 @@
 """First estimate of a run's peak memory, from the manifest, the weights' shapes and the data.
 
-    peak = process + block weights + vocabulary pages + activations + hidden states + trainables
+    peak = process + block weights + vocabulary pages + activations + trainables
 
 It serves to refuse budgets that are plainly too small; what a run really took is on its receipt.
 """
@@ -19,8 +19,10 @@ from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import CHUNK_TOKENS, SCORED_POSITIONS
 from edgezo_runtime.errors import BundleError, DoesNotFitError
+from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.memory import rss_bytes
+from edgezo_runtime.sessions import available_cores, import_onnxruntime
 from edgezo_runtime.sizes import format_size
 
 TOLERANCE = 0.2
@@ -31,6 +33,12 @@ FAULT_BYTES = 64 * 1024
 
 SESSION_BYTES = 500_000
 """Heap of an opened graph."""
+
+VOCABULARY_CHUNK = 4096
+"""Vocabulary entries that an exported token scorer takes at a time."""
+
+WORKER_SHARE = 1 / 3
+"""What a second worker adds to the activations of the first: their peaks rarely coincide."""
 
 _HEADER_LIMIT = 100 << 20
 _FLOAT = 4
@@ -44,8 +52,7 @@ class Estimate:
         process: interpreter, libraries, data set and tokenizer.
         weights: frozen weights of the blocks, mapped from the file.
         vocabulary: pages of the embedding and of the head that are touched.
-        activations: of one chunk in one block.
-        hidden: hidden states of a batch between two blocks, all groups.
+        activations: of the workers' chunks, in a block or in the scorer.
         trainables: parameters, their averages and rule state, and a block's perturbed copies.
     """
 
@@ -53,14 +60,12 @@ class Estimate:
     weights: int
     vocabulary: int
     activations: int
-    hidden: int
     trainables: int
 
     @property
     def total(self) -> int:
         """All of them."""
-        parts = (self.process, self.weights, self.vocabulary, self.activations, self.hidden)
-        return sum(parts) + self.trainables
+        return sum((self.process, self.weights, self.vocabulary, self.activations, self.trainables))
 
     def check(self, budget_bytes: int) -> str | None:
         """Compare with a budget.
@@ -88,6 +93,7 @@ def estimate_run(
     examples: ExampleSet,
     config: TuneConfig,
     others: Iterable[ExampleSet] = (),
+    threads: int | None = None,
     process_bytes: int | None = None,
 ) -> Estimate:
     """Estimate the peak of a run.
@@ -97,12 +103,11 @@ def estimate_run(
         examples: what it is tuned on.
         config: how.
         others: sets it is evaluated on.
+        threads: workers; None is one a core.
         process_bytes: memory of the process with its libraries and data; None measures it now.
     Raises:
         BundleError: the weights' header cannot be read.
     """
-    from edgezo_runtime.sessions import import_onnxruntime
-
     import_onnxruntime()
     process = rss_bytes() if process_bytes is None else process_bytes
     sets = [examples, *others]
@@ -111,16 +116,19 @@ def estimate_run(
     vocabulary = {name for name, t in tensors.items() if model.vocab_size in t.shape}
     matrices = [t.shape for name, t in tensors.items() if name not in vocabulary]
     widest = max((max(s) for s in matrices if len(s) == 2), default=model.hidden_size)
-    groups = 2
+    groups = len(next(ESTIMATORS[config.method](config.eps)(0, config.batch_size)))
     longest = max(int(part.lengths().max()) for part in sets)
     rows = config.batch_size * max(part.sequences_per_example for part in sets)
     tokens = max(CHUNK_TOKENS, groups * longest)
+    chunk = _block(bundle, tokens, longest, widest)
+    if any(part.kind != "labels" for part in sets):
+        chunk += _token_scores(groups * min(SCORED_POSITIONS, longest), model.hidden_size)
+    workers = threads or available_cores()
     return Estimate(
         process=process + SESSION_BYTES * len(bundle.manifest.graphs.named()),
         weights=sum(t.bytes for name, t in tensors.items() if name not in vocabulary),
         vocabulary=_touched(sets, [tensors[name] for name in vocabulary], model.vocab_size),
-        activations=_activations(bundle, tokens, longest, widest) + _scores(sets, model.vocab_size),
-        hidden=2 * groups * rows * longest * model.hidden_size * _FLOAT,
+        activations=int(chunk * (1 + WORKER_SHARE * (workers - 1))),
         trainables=_trainables(bundle, config, groups * rows),
     )
 
@@ -131,9 +139,9 @@ class _Tensor:
     bytes: int
 
 
-def _activations(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
-    """Tensors that live at once in a block: the input, the residual stream and its normalized and
-    coded copies, and the widest layer's integer result, its float32 form and the gated one."""
+def _block(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
+    """Tensors that live at once in a block: the residual stream and its normalized and coded
+    copies, and the widest layer's integer result, its float32 form and the gated one."""
     model = bundle.manifest.model
     copies = 4 if bundle.manifest.quant == "int8" else 3
     linear = tokens * (6 * model.hidden_size + copies * widest) * _FLOAT
@@ -142,11 +150,10 @@ def _activations(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
     return linear + attention
 
 
-def _scores(sets: list[ExampleSet], vocab_size: int) -> int:
-    """Logits of the token scorer; label words need almost nothing."""
-    if all(part.kind == "labels" for part in sets):
-        return 0
-    return 2 * SCORED_POSITIONS * min(vocab_size, 1 << 15) * _FLOAT
+def _token_scores(positions: int, hidden_size: int) -> int:
+    """The token scorer: some ten pieces of logits and three of the float32 head at once, and the
+    logits twice, because their size differs from pass to pass and the arena keeps what it took."""
+    return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT
 
 
 def _trainables(bundle: Bundle, config: TuneConfig, copies: int) -> int:
@@ -194,7 +201,6 @@ def _tensors(bundle: Bundle) -> dict[str, _Tensor]:
 
 
 def _advice(estimate: Estimate) -> str:
-    largest = max(estimate.weights + estimate.vocabulary, estimate.activations + estimate.hidden)
-    if largest == estimate.weights + estimate.vocabulary:
-        return "or take a smaller model or an int8 bundle"
-    return "or lower --batch-size or --max-seq"
+    if estimate.activations > estimate.weights + estimate.vocabulary:
+        return "or lower --max-seq or --threads"
+    return "or take a smaller model or an int8 bundle"
