@@ -89,7 +89,7 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 def _evaluate(
     path: str, settings: EvalSettings, signals: StopSignals
 ) -> tuple[Evaluation, dict[str, Any]]:
-    from edgezo.cli.tuning import verify
+    from edgezo.cli.tuning import check_loss, verify
     from edgezo_runtime.adapter import load_adapter
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.engine import Engine
@@ -134,6 +134,7 @@ def _evaluate(
 
         engine = Engine(bundle, threads=settings.threads or None)
         found = evaluate(engine, params, examples, settings.batch_size, tell)
+    check_loss(found, str(examples.path))
     return found, {
         "bundle": str(path),
         "adapter": settings.adapter,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,26 +169,38 @@ def verify(bundle: Bundle, signals: StopSignals) -> None:
 
 
 def _begin(job: _Job, run: RunFolder, resume: bool) -> None:
-    """Check the folder and write the resolved configuration."""
+    """Check the folder; a new run gets its configuration before its journal."""
     if run.has_journal() and not resume:
         raise UsageError(
             f"{run.path}: holds a run; continue it with --resume or choose another folder with -o"
         )
-    resolved = job.resolved()
-    if run.has_journal() and run.config.is_file():
-        try:
-            saved = json.loads(run.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunFileError(f"{run.config}: not JSON: {error}") from error
-        for name in _DATA_SETTINGS:
-            if saved.get(name) != resolved[name]:
-                raise RunFileError(
-                    f"{run.path}: cannot be continued, it was started with {name} "
-                    f"{saved.get(name)!r:.80}, now it is {resolved[name]!r:.80}"
-                )
-    text = json.dumps(resolved, indent=2, ensure_ascii=False) + "\n"
-    atomic_write(run.config, text.encode())
+    if run.has_journal():
+        _check_same_rows(job, run)
+    else:
+        _write_config(job, run)
     note(f"run {run.path}: {_summary(job)}")
+
+
+def _check_same_rows(job: _Job, run: RunFolder) -> None:
+    """The tuner compares everything else."""
+    if not run.config.is_file():
+        return
+    try:
+        saved = json.loads(run.config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFileError(f"{run.config}: not JSON: {error}") from error
+    resolved = job.resolved()
+    for name in _DATA_SETTINGS:
+        if saved.get(name) != resolved[name]:
+            raise RunFileError(
+                f"{run.path}: cannot be continued, it was started with {name} "
+                f"{saved.get(name)!r:.80}, now it is {resolved[name]!r:.80}"
+            )
+
+
+def _write_config(job: _Job, run: RunFolder) -> None:
+    text = json.dumps(job.resolved(), indent=2, ensure_ascii=False) + "\n"
+    atomic_write(run.config, text.encode())
 
 
 def _summary(job: _Job) -> str:
@@ -211,6 +225,7 @@ def _run(job: _Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[
         threads=job.inputs.threads or None,
     ) as tuner:
         signals.on_request(tuner.stop)
+        _write_config(job, run)
         metrics = Metrics(run.metrics, tuner.step_number)
         session = _Session(job, tuner, metrics, signals)
         try:
@@ -233,20 +248,10 @@ class _Session:
 
     def run(self, run: RunFolder) -> dict[str, Any]:
         """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
-        result: dict[str, Any] = {"status": "done"}
-        failure: DivergedError | None = None
-        try:
-            result |= _named("before", self._evaluate("valid", "before"))
-            self._steps()
-        except DivergedError as error:
-            failure, result["status"], result["error"] = error, "diverged", str(error)
-        except InterruptedRunError:
-            pass
-        self._progress.end()
-        if self._signals.requested:
-            result["status"] = "interrupted"
-        self._tuner.snapshot()
+        result: dict[str, Any] = {}
+        failure = self._until_stopped(self._tuning, result)
         steps = self._tuner.step_number
+        self._tuner.snapshot()
         adapter = make_adapter(
             run.adapter,
             self._job.bundle,
@@ -255,20 +260,41 @@ class _Session:
             created_by=CREATED_BY,
         )
         digest = adapter.save(run.adapter)
-        if result["status"] == "done":
-            try:
-                result |= _named("after", self._evaluate("valid", "after"))
-                result |= _named("test", self._evaluate("test", "after"))
-            except InterruptedRunError:
-                result["status"] = "interrupted"
+        if failure is None and not self._signals.requested:
+            failure = self._until_stopped(self._closing, result)
+        result["status"] = "interrupted" if self._signals.requested else "done"
+        if failure is not None:
+            result |= {"status": "diverged", "error": str(failure)}
         receipt = self._receipt(run, result, digest)
-        text = json.dumps(receipt, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(run.receipt, text.encode())
         if failure is not None:
             raise DivergedError(
-                f"{failure}; the state before step {steps} is saved in {run.path}"
+                f"{failure}; the state after {steps} steps is saved in {run.path}"
             ) from failure
         return receipt
+
+    def _until_stopped(
+        self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
+    ) -> DivergedError | None:
+        """Do something that a signal or a loss that is not finite can end."""
+        try:
+            work(result)
+        except DivergedError as error:
+            return error
+        except InterruptedRunError:
+            pass
+        finally:
+            self._progress.end()
+        return None
+
+    def _tuning(self, result: dict[str, Any]) -> None:
+        result |= _named("before", self._evaluate("valid", "before"))
+        self._steps()
+
+    def _closing(self, result: dict[str, Any]) -> None:
+        result |= _named("after", self._evaluate("valid", "after"))
+        result |= _named("test", self._evaluate("test", "after"))
 
     def _steps(self) -> None:
         for report in self._tuner:
@@ -321,7 +347,7 @@ class _Session:
 
         size = self._job.inputs.eval_batch_size
         found: Evaluation = evaluate(self._tuner.engine, params, examples, size, tell)
-        self._progress.end()
+        check_loss(found, f"evaluating {when} tuning, {split} rows")
         entry = {
             "event": "eval",
             "split": split,
@@ -363,6 +389,16 @@ class _Session:
             "warnings": warnings,
             "created_by": CREATED_BY,
         }
+
+
+def check_loss(found: Evaluation, what: str) -> None:
+    """Refuse a loss that says nothing.
+
+    Raises:
+        DivergedError: it is not finite.
+    """
+    if not math.isfinite(found.loss):
+        raise DivergedError(f"{what}: the mean loss is {found.loss}")
 
 
 def _named(when: str, entry: dict[str, Any] | None) -> dict[str, Any]:

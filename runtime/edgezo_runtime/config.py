@@ -26,8 +26,10 @@ class TuneConfig:
     blocks: str = option(
         "auto", "blocks that train at all: auto (the middle third), all, or ranges such as 8-19,25"
     )
-    steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time")
-    max_time_s: float = option(300.0, "stop after so many seconds of tuning; 0 for no limit")
+    steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
+    max_time_s: float = option(
+        300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
+    )
     batch_size: int = option(32, "examples a step")
     lr: float = option(1.0, "learning rate; a step length when gradients are normalized")
     lr_schedule: str = option("linear", "learning rate over the run: constant, linear, cosine")
