@@ -76,7 +76,10 @@ def lower_token_scorer(
         maximum = higher
     if maximum is None or total is None:
         raise UnsupportedModelError("a vocabulary of no tokens")
-    normaliser = draft.op("Add", maximum, draft.op("Log", total))
+    # Not Log: ONNX Runtime rounds its last few elements differently, so a token's result would
+    # depend on how many share the pass. A reduction takes the logarithm one by one.
+    logarithm = draft.op("ReduceLogSum", total, last, keepdims=1)
+    normaliser = draft.op("Add", maximum, logarithm)
     log_probs = draft.op("Squeeze", draft.op("Sub", target, normaliser), last)
     draft.output(log_probs, "log_probs", ir.DataType.FLOAT, ("scored",))
     return draft
