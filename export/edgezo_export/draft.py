@@ -40,7 +40,7 @@ class GraphDraft:
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._weights: dict[tuple[str, int, int], tuple[ir.Value, str, int]] = {}
+        self._weights: dict[str, tuple[ir.Value, str, int]] = {}
         self._count = 0
 
     def op(
@@ -104,17 +104,18 @@ class GraphDraft:
         """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`."""
         self.planned.setdefault(planned.name, planned)
         start, stop = rows or (0, planned.shape[0] if planned.shape else 1)
-        key = (planned.name, start, stop)
-        if key not in self._weights:
-            name = planned.name if rows is None else f"{planned.name}[{start}:{stop}]"
-            own = (stop - start, *planned.shape[1:]) if planned.shape else ()
+        own = tuple(shape or ((stop - start, *planned.shape[1:]) if planned.shape else ()))
+        name = planned.name
+        if rows is not None or own != planned.shape:
+            name = f"{planned.name}[{start}:{stop}] as {list(own)}"
+        if name not in self._weights:
             value = ir.Value(
                 name=name,
                 type=ir.TensorType(_DTYPES[planned.dtype]),
-                shape=ir.Shape(shape if shape is not None else own),
+                shape=ir.Shape(own),
             )
-            self._weights[key] = (value, planned.name, start)
-        return self._weights[key][0]
+            self._weights[name] = (value, planned.name, start)
+        return self._weights[name][0]
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         """Declare a graph input; a str is a dynamic dimension."""
