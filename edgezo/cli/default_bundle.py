@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 from edgezo._version import __version__
-from edgezo.cli.export import require_extra
+from edgezo.cli.export import ExportSettings, require_extra
 from edgezo.cli.output import note
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import BundleError, EdgezoError, InterruptedRunError
 
 NAME = "SmolLM2-135M-Instruct"
-QUANT = "int8"
 
 
 def default_bundle() -> Path:
@@ -26,13 +28,13 @@ def default_bundle() -> Path:
         MissingExtraError: it has to be made, and the extra `export` is not installed.
         EdgezoError: the export failed; it has said why.
     """
-    path = cache_folder() / "bundles" / f"{NAME}-{QUANT}-{__version__}"
+    path = cache_folder() / "bundles" / _name()
     if _is_usable(path):
         return path
     require_extra()
     note(f"making the bundle of the default model {NAME}, once; it stays in {path}")
-    command = [sys.executable, "-m", "edgezo", "export", "-o", str(path), "--quant", QUANT]
-    child = subprocess.Popen([*command, "--force"], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "edgezo", "export", "-o", str(path), "--force"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         code = child.wait()
     except BaseException:
@@ -50,6 +52,13 @@ def cache_folder() -> Path:
     """$XDG_CACHE_HOME/edgezo, ~/.cache/edgezo where it is not set."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "edgezo"
+
+
+def _name() -> str:
+    """Tells apart what other versions and other default settings made."""
+    settings = dataclasses.asdict(ExportSettings())
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{NAME}-{settings['quant']}-{__version__}-{digest[:8]}"
 
 
 def _is_usable(path: Path) -> bool:

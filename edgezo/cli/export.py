@@ -27,10 +27,15 @@ class ExportSettings:
 
     quant: Literal["int8", "fp32"] = setting("int8", "storage of the frozen weights")
     trainable: Literal["lora"] = setting("lora", "kind of the trainable tensors")
-    rank: int = setting(8, "inner dimension of the LoRA matrices")
-    alpha: float = setting(16.0, "LoRA scale: alpha / rank times B A is added to a weight")
+    rank: int = setting(1, "inner dimension of the LoRA matrices")
+    alpha: float | None = setting(
+        None,
+        "LoRA scale: alpha / rank times B A is added to a weight; equal to the rank if not set",
+    )
     targets: str = setting(
-        "q_proj,v_proj", "linear layers that get an adapter, by the last part of their name"
+        "",
+        "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; the "
+        "value projection if not set",
     )
     train: Literal["b", "ab"] = setting("b", "LoRA matrices that train: B with A frozen, or both")
     task: Literal["auto", "causal-lm", "masked-lm"] = setting("auto", "what the model predicts")

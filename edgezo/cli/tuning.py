@@ -20,6 +20,7 @@ from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
 from edgezo_runtime.adapter import make_adapter
+from edgezo_runtime.batches import Batches
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, InterruptedRunError, RunFileError, UsageError
@@ -147,6 +148,8 @@ def _prepare(
     warnings = [] if close is None else [close]
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
+    batches = Batches(sets["train"], config.batch_size, config.seed)
+    warnings += [warning.message for warning in batches.warnings]
     if "valid" not in sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
     return _Job(bundle, inputs, config, task, budget, sets, estimate, warnings)
@@ -347,6 +350,7 @@ class _Session:
 
         size = self._job.inputs.eval_batch_size
         found: Evaluation = evaluate(self._tuner.engine, params, examples, size, tell)
+        self._progress.end()
         check_loss(found, f"evaluating {when} tuning, {split} rows")
         entry = {
             "event": "eval",

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgezo.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Tiny:
+    """A tiny llama and data in its words.
+
+    Attributes:
+        model: folder of the torch model.
+        int8: bundle.
+        fp32: bundle of the same model, with the same initial adapter.
+        data: folder with train.jsonl, valid.jsonl and task.json; label words "w10" and "w11".
+        prompts: file of rows with prompt and completion.
+    """
+
+    model: Path
+    int8: Path
+    fp32: Path
+    data: Path
+    prompts: Path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Made once a session: the exports take a second each."""
+    from edgezo_export.export import ExportConfig, export_bundle
+    from edgezo_export.lora import LoraConfig
+    from tests.export.tiny_models import TINY, save
+
+    folder = tmp_path_factory.mktemp("tiny")
+    model = save(TINY["llama"].build(), folder / "model")
+    bundles = {}
+    for quant in ("int8", "fp32"):
+        lora = LoraConfig(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
+        bundles[quant] = folder / f"tiny.{quant}"
+        export_bundle(str(model), bundles[quant], ExportConfig(quant=quant, lora=lora))
+    return Tiny(model, bundles["int8"], bundles["fp32"], _data(folder), _prompts(folder))
+
+
+def _data(folder: Path) -> Path:
+    data = folder / "data"
+    data.mkdir()
+    generator = random.Random(0)
+    for split, count in (("train", 40), ("valid", 12)):
+        rows = []
+        for _ in range(count):
+            label = generator.randrange(2)
+            words = [f"w{generator.randrange(20, 50) + 40 * label}" for _ in range(5)]
+            rows.append({"text": " ".join(words), "label": label})
+        write_rows(data / f"{split}.jsonl", rows)
+    task = {"template": "{text} w4", "labels": [" w10", " w11"]}
+    (data / "task.json").write_text(json.dumps(task))
+    return data
+
+
+def _prompts(folder: Path) -> Path:
+    rows = [{"prompt": f"w{i} w5", "completion": f" w{i + 1} w6"} for i in range(20, 44)]
+    return write_rows(folder / "prompts.jsonl", rows)
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    """Write a JSON Lines file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """Run the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object, code: int | None = 0) -> Result:
+        result = CliRunner().invoke(main, [str(arg) for arg in args])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        if code is not None:
+            assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own."""
+    paths = [ROOT, ROOT / "export", ROOT / "runtime"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    command = [sys.executable, "-m", "edgezo", *map(str, args)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )

@@ -1,0 +1,207 @@
+"""Settings: flag over file over default, each written once, wrong values refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgezo.cli import tuning
+from edgezo.cli.export import ExportSettings
+from edgezo.cli.options import Duration, flag_name
+from edgezo.cli.tune import TuneInputs
+from edgezo_runtime.config import TuneConfig
+from tests.edgezo.conftest import Invoke
+
+Seen = list[tuple[str | None, TuneInputs, TuneConfig]]
+
+OTHER: dict[str, Any] = {
+    "method": "two_point",
+    "rule": "adam",
+    "schedule": "cyclic:2",
+    "blocks": "0-1",
+    "lr_schedule": "cosine",
+    "noise": "gaussian",
+    "average": 0.5,
+    "clip": 4.0,
+    "lr": 0.25,
+    "eps": 0.125,
+    "data": "rows.jsonl",
+    "valid": "valid.jsonl",
+    "test": "test.jsonl",
+    "template": "{a} b",
+    "label": (" x", " y"),
+    "budget": "3GB",
+}
+"""Values that are not the default; numbers and switches without one here are made from it."""
+
+
+def other_value(field: dataclasses.Field[Any]) -> Any:
+    """A value of a setting that is not its default."""
+    if field.name in OTHER:
+        return OTHER[field.name]
+    if isinstance(field.default, bool):
+        return not field.default
+    assert isinstance(field.default, int | float), f"add {field.name} to OTHER"
+    return field.default + 7
+
+
+def as_flags(name: str, value: Any) -> list[str]:
+    """How a value is written on the command line."""
+    flag = flag_name(name)
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    if isinstance(value, tuple):
+        return [part for item in value for part in (flag, item)]
+    return [flag, str(value)]
+
+
+SETTINGS = [*dataclasses.fields(TuneInputs), *dataclasses.fields(TuneConfig)]
+CHANGED = {field.name: other_value(field) for field in SETTINGS}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+    """What `tune` was called with."""
+    calls: Seen = []
+    monkeypatch.setattr(
+        tuning,
+        "tune",
+        lambda bundle, inputs, config, *_, **__: calls.append((bundle, inputs, config)),
+    )
+    return calls
+
+
+def test_defaults_are_those_of_the_config(invoke: Invoke, seen: Seen) -> None:
+    invoke("tune", "b", "--budget", "1GB")
+    assert seen == [("b", TuneInputs(budget="1GB"), TuneConfig())]
+
+
+def test_every_flag_arrives(invoke: Invoke, seen: Seen) -> None:
+    flags = [part for name, value in CHANGED.items() for part in as_flags(name, value)]
+    invoke("tune", *flags)
+    _, inputs, config = seen[0]
+    arrived = {**dataclasses.asdict(inputs), **dataclasses.asdict(config)}
+    assert arrived == CHANGED
+    for field in SETTINGS:
+        assert arrived[field.name] != field.default, field.name
+
+
+def toml_text(values: dict[str, Any]) -> str:
+    """A flat TOML document; JSON's strings, numbers, switches and lists are TOML's too."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml"])
+def test_every_setting_arrives_from_a_file(
+    invoke: Invoke, seen: Seen, tmp_path: Path, suffix: str
+) -> None:
+    text = toml_text(CHANGED) if suffix == ".toml" else json.dumps(CHANGED)
+    file = tmp_path / f"config{suffix}"
+    file.write_text(text)
+    invoke("tune", "--config", file)
+    _, inputs, config = seen[0]
+    assert {**dataclasses.asdict(inputs), **dataclasses.asdict(config)} == CHANGED
+
+
+def test_a_flag_goes_before_the_file(invoke: Invoke, seen: Seen, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('budget = "1GB"\nlr = 0.5\nmax-time = "2m"\nlabel = [" a"]\nbundle = "x"\n')
+    invoke("tune", "--lr", "0.75", "--config", file)
+    invoke("tune", "other", "--config", file, "--label", " b", "--max-time", "5")
+    assert [(b, c.lr, c.max_time_s, i.label) for b, i, c in seen] == [
+        ("x", 0.75, 120.0, (" a",)),
+        ("other", 0.5, 5.0, (" b",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lrr = 1", "did you mean 'lr'"),
+        ("steps = 1.5", "expected a whole number"),
+        ("steps = true", "expected a whole number"),
+        ("lr = true", "expected a number"),
+        ('normalize = "no"', "expected true or false"),
+        ('label = " x"', "expected a list of strings"),
+        ("budget = 8", "expected a string"),
+        ("lr = 1\nlr = 2", "not TOML"),
+        ("max-time = 1\nmax_time_s = 2", "set twice"),
+    ],
+)
+def test_wrong_files_are_refused(
+    invoke: Invoke, seen: Seen, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    result = invoke("tune", "--budget", "1GB", "--config", file, code=2)
+    assert message in result.stderr
+    assert not seen
+
+
+def test_a_missing_file_is_refused(invoke: Invoke) -> None:
+    assert "none.json" in invoke("tune", "--config", "none.json", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90.0), ("90s", 90.0), ("10m", 600.0), ("1h", 3600.0), ("0.5h", 1800.0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--max-time", "soon"],
+        ["--lr", "fast"],
+        ["--lr", "nan"],
+        ["--lr", "0"],
+        ["--method", "guess"],
+        ["--steps", "-1"],
+        ["--max-seq", "0"],
+        ["--threads", "-1"],
+        ["--steps", "0", "--max-time", "0"],
+        ["--resume"],
+        ["--budget", "8G"],
+        ["--budget", "0"],
+    ],
+)
+def test_wrong_flags_are_usage_errors(invoke: Invoke, flags: list[str]) -> None:
+    result = invoke("tune", "missing", "--budget", "1GB", *flags, code=2)
+    assert result.stdout == ""
+
+
+def test_budget_is_required(invoke: Invoke) -> None:
+    assert "--budget" in invoke("tune", "b", code=2).stderr
+
+
+def test_auto_is_the_default(invoke: Invoke, seen: Seen) -> None:
+    invoke("tune", "b", "--budget", "1GB", "--lr", "auto", "--eps", "auto")
+    assert seen[0][2] == TuneConfig()
+
+
+def test_export_defaults_are_those_of_the_exporter() -> None:
+    from edgezo_export.export import ExportConfig
+    from edgezo_export.lora import LoraConfig
+
+    own, lora, config = ExportSettings(), LoraConfig(), ExportConfig()
+    assert (own.rank, own.alpha, own.train, own.seed) == (
+        lora.rank,
+        lora.alpha,
+        lora.train,
+        lora.seed,
+    )
+    assert tuple(filter(None, own.targets.split(","))) == lora.targets
+    assert (own.quant, own.task, own.force) == (config.quant, config.task, config.force)
+
+
+def test_settings_have_one_home() -> None:
+    names = [field.name for field in SETTINGS]
+    assert len(names) == len(set(names))
+    assert all(field.metadata["help"] for field in SETTINGS)

@@ -1,0 +1,373 @@
+"""`edgezo tune` on a tiny model: what it writes and says, how it stops and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.adapter import load_adapter
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.estimate import Estimate
+from edgezo_runtime.losses import example_losses
+from tests.edgezo.conftest import Invoke, Tiny, start, write_rows
+
+RESULT = {
+    "status": str,
+    "run": str,
+    "model": str,
+    "steps": int,
+    "seconds": float,
+    "rows_per_s": float,
+    "loss_before": float,
+    "loss_after": float,
+    "loss_test": float,
+    "accuracy_before": float,
+    "accuracy_after": float,
+    "accuracy_test": float,
+    "peak_bytes": int,
+    "budget_bytes": int,
+    "estimated_bytes": int,
+    "adapter": str,
+    "adapter_sha256": str,
+    "warnings": list,
+    "created_by": str,
+}
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tune_args(tiny: Tiny, *more: object) -> list[object]:
+    """A short run on the tiny data."""
+    return [
+        "tune", tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4",
+        "--batch-size", "8", "--threads", "1", "-o", "run", *more,
+    ]  # fmt: skip
+
+
+def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    done = invoke(*tune_args(tiny, "--test", tiny.data / "valid.jsonl", "--json"))
+    result = json.loads(done.stdout)
+    assert {key: type(value) for key, value in result.items()} == RESULT
+    assert result["status"] == "done"
+    assert result["steps"] == 4
+    assert result["loss_test"] == result["loss_after"]
+    assert 0 < result["peak_bytes"] < result["budget_bytes"] == 8 * 10**9
+    run = tmp_path / "run"
+    assert json.loads((run / "receipt.json").read_text()) == result
+    digest = hashlib.sha256((run / "adapter.safetensors").read_bytes()).hexdigest()
+    assert digest == result["adapter_sha256"]
+    config = json.loads((run / "config.json").read_text())
+    assert config["label"] == [" w10", " w11"]
+    assert config["steps"] == 4
+    lines = read_metrics(run)
+    assert [line["event"] for line in lines] == ["eval", *["step"] * 4, "eval", "eval"]
+    assert [line["step"] for line in lines] == [0, 0, 1, 2, 3, 4, 4]
+    assert "evaluating" in done.stderr
+    assert "step 1 " in done.stderr
+    assert "rows/s" in done.stderr
+
+
+def test_human_result(invoke: Invoke, tiny: Tiny) -> None:
+    done = invoke(*tune_args(tiny))
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == ["run", "accuracy", "loss", "steps", "memory", "adapter"]
+
+
+def test_prompt_and_completion(invoke: Invoke, tiny: Tiny) -> None:
+    args = tune_args(tiny, "--data", tiny.prompts, "--valid", tiny.prompts, "--json")
+    result = json.loads(invoke(*args).stdout)
+    assert result["accuracy_after"] is None
+    assert result["loss_after"] > 0
+
+
+def test_without_valid_rows_there_is_a_warning(invoke: Invoke, tiny: Tiny) -> None:
+    done = invoke(*tune_args(tiny, "--data", tiny.prompts, "--json"))
+    assert "--valid" in done.stderr
+    assert json.loads(done.stdout)["loss_before"] is None
+
+
+def test_default_folder(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    args = [arg for arg in tune_args(tiny) if arg not in ("-o", "run")]
+    invoke(*args)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("tiny.int8-")
+
+
+def test_same_seed_same_adapter(invoke: Invoke, tiny: Tiny) -> None:
+    one = json.loads(invoke(*tune_args(tiny, "--json", "-o", "one")).stdout)
+    two = json.loads(invoke(*tune_args(tiny, "--json", "-o", "two")).stdout)
+    other = json.loads(invoke(*tune_args(tiny, "--json", "-o", "c", "--seed", "1")).stdout)
+    assert one["adapter_sha256"] == two["adapter_sha256"] != other["adapter_sha256"]
+
+
+def test_dry_run_writes_nothing(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    result = json.loads(invoke(*tune_args(tiny, "--dry-run", "--json")).stdout)
+    assert result["rows"] == {"train": 40, "valid": 12}
+    assert result["estimated_bytes"] == sum(result["estimate"].values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_saved_config_starts_the_same_run(invoke: Invoke, tiny: Tiny) -> None:
+    one = json.loads(invoke(*tune_args(tiny, "--json")).stdout)
+    args = ("tune", "--config", "run/config.json", "-o", "again", "--json")
+    assert json.loads(invoke(*args).stdout)["adapter_sha256"] == one["adapter_sha256"]
+
+
+# --- budget ---
+
+
+def test_a_plainly_small_budget_is_refused(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    done = invoke(*tune_args(tiny, "--budget", "10MB"), code=3)
+    assert "give --budget '" in done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_named_budget_is_enough(invoke: Invoke, tiny: Tiny) -> None:
+    refused = invoke(*tune_args(tiny, "--budget", "10MB"), code=3)
+    named = refused.stderr.split("give --budget '")[1].split("'")[0]
+    assert Estimate(*[2 * 10**8] * 5).check(10**9) is None
+    plan = json.loads(invoke(*tune_args(tiny, "--budget", named, "--dry-run", "--json")).stdout)
+    assert plan["budget_bytes"] >= 0.9 * plan["estimated_bytes"]
+
+
+def test_a_peak_above_the_budget_is_on_the_receipt(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgezo.cli.tuning.peak_rss_bytes", lambda: 9 * 10**9)
+    result = json.loads(invoke(*tune_args(tiny, "--json")).stdout)
+    assert any("9.00 GB was above the budget" in text for text in result["warnings"])
+
+
+# --- stopping and going on ---
+
+
+def test_a_resumed_run_ends_with_the_same_bits(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    settings = ("--lr-schedule", "constant", "--json")
+    whole = json.loads(invoke(*tune_args(tiny, *settings, "-o", "whole", "--steps", "7")).stdout)
+    invoke(*tune_args(tiny, *settings, "--steps", "3"))
+    again = ("tune", "--resume", "-o", "run", "--steps", "7", "--budget", "7GB", "--json")
+    result = json.loads(invoke(*again).stdout)
+    assert result["adapter_sha256"] == whole["adapter_sha256"]
+    assert result["loss_before"] == whole["loss_before"]
+    assert result["budget_bytes"] == 7 * 10**9
+    steps = [line["step"] for line in read_metrics(tmp_path / "run") if line["event"] == "step"]
+    assert steps == list(range(7))
+
+
+def test_metrics_ahead_of_the_journal_are_dropped(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path
+) -> None:
+    invoke(*tune_args(tiny))
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"event": "step", "step": 4}\n{"event": "step", "st')
+    invoke("tune", "--resume", "-o", "run", "--steps", "6")
+    steps = [line["step"] for line in read_metrics(tmp_path / "run") if line["event"] == "step"]
+    assert steps == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (["--seed", "1"], 1),
+        (["--label", " w12", "--label", " w13", "--template", "{text}"], 1),
+        (["--max-seq", "3"], 1),
+        (["--lr", "0.001"], 1),
+    ],
+)
+def test_a_run_goes_on_as_what_it_was(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path, change: list[str], code: int
+) -> None:
+    invoke(*tune_args(tiny))
+    config = (tmp_path / "run/config.json").read_text()
+    done = invoke("tune", "--resume", "-o", "run", *change, code=code)
+    assert "cannot be continued" in done.stderr
+    assert (tmp_path / "run/config.json").read_text() == config
+
+
+def test_a_used_folder_needs_resume(invoke: Invoke, tiny: Tiny) -> None:
+    invoke(*tune_args(tiny))
+    assert "--resume" in invoke(*tune_args(tiny), code=2).stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_saves_it(tiny: Tiny, tmp_path: Path, number: int) -> None:
+    args = tune_args(tiny, "--steps", "100000", "--json")
+    process = start(*args, cwd=tmp_path)
+    wait_for_steps(tmp_path / "run")
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    result = json.loads(stdout)
+    assert result["status"] == "interrupted"
+    assert result["steps"] > 0
+    assert "Traceback" not in stderr
+    assert "--resume" in stderr
+    assert load_adapter(tmp_path / "run").info.steps == result["steps"]
+
+
+def wait_for_steps(run: Path) -> None:
+    """Wait until a run has made some steps."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (run / "journal.bin").exists() and (run / "journal.bin").stat().st_size > 3000:
+            return
+        time.sleep(0.05)
+    pytest.fail("no steps in a minute")
+
+
+# --- bad input ---
+
+
+@pytest.fixture
+def bundle(tiny: Tiny, tmp_path: Path) -> Path:
+    """A bundle to spoil, apart from where the command runs."""
+    return Path(shutil.copytree(tiny.fp32, tmp_path / "spoiled"))
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    """Change the top level of a manifest."""
+    path = bundle / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def tune_spoiled(invoke: Invoke, tiny: Tiny, bundle: Path, *more: object) -> str:
+    args = ["tune", bundle, "--budget", "8GB", "--data", tiny.data, "--steps", "2", *more]
+    done = invoke(*args, "-o", "run", code=1)
+    assert done.stdout == ""
+    return str(done.stderr)
+
+
+def test_no_bundle(invoke: Invoke, tiny: Tiny) -> None:
+    assert "does not exist" in tune_spoiled(invoke, tiny, Path("nothing"))
+
+
+def test_truncated_bundle(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
+    weights = bundle / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "bytes in the manifest" in tune_spoiled(invoke, tiny, bundle)
+
+
+def test_missing_graph(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
+    (bundle / "graphs/block_000.onnx").unlink()
+    assert "missing" in tune_spoiled(invoke, tiny, bundle)
+
+
+def test_other_version(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
+    edit_manifest(bundle, version=2)
+    assert "version 2" in tune_spoiled(invoke, tiny, bundle)
+
+
+def test_altered_bundle(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
+    tokenizer = bundle / "tokenizer.json"
+    tokenizer.write_bytes(tokenizer.read_bytes().replace(b"w96", b"x96"))
+    assert "sha256" in tune_spoiled(invoke, tiny, bundle)
+
+
+def test_unknown_architecture(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text('{"model_type": "hypothetical"}')
+    done = invoke("export", "model", "-o", "out", code=1)
+    assert "hypothetical" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_losses_that_are_not_numbers(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
+    """The output norm's weight is NaN: no loss is finite."""
+    import safetensors.numpy
+
+    path = bundle / "weights.safetensors"
+    head = safetensors.numpy.load_file(path)
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + size])
+    start_at, end = header["model.norm.weight"]["data_offsets"]
+    content = bytearray(path.read_bytes())
+    nan = np.full(head["model.norm.weight"].shape, np.nan, np.float32).tobytes()
+    content[8 + size + start_at : 8 + size + end] = nan
+    path.write_bytes(content)
+    assert "nan" in tune_spoiled(invoke, tiny, bundle, "--no-verify")
+    receipt = json.loads(Path("run/receipt.json").read_text())
+    assert receipt["status"] == "diverged"
+    assert receipt["steps"] == 0
+    done = invoke("eval", bundle, "--data", tiny.data, "--no-verify", code=1)
+    assert "nan" in done.stderr
+
+
+def test_losses_that_become_infinite_keep_the_last_state(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def fail_late(batch: Batch, scores: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return example_losses(batch, scores) * (np.inf if calls > 3 else 1)
+
+    monkeypatch.setattr("edgezo_runtime.tuner.example_losses", fail_late)
+    done = invoke(*tune_args(tiny), code=1)
+    assert "the state after 3 steps is saved in run" in done.stderr
+    adapter = load_adapter(Path("run"))
+    assert adapter.info.steps == 3
+    assert all(np.isfinite(value).all() for value in adapter.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "row"),
+        ('{"text": "w5", "label": 0}\n{"text": \n', "line 2"),
+        ('{"text": "w5", "label": 0}\n[1]\n', "line 2"),
+        ('{"txt": "w5", "label": 0}\n', "no field 'text'"),
+        ('{"text": "w5"}\n', "label"),
+        ('{"text": "w5", "label": 2}\n', "line 1"),
+        ('{"text": 5, "label": 0}\n', "expected a string"),
+    ],
+)
+def test_bad_rows(invoke: Invoke, tiny: Tiny, tmp_path: Path, text: str, message: str) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(text)
+    done = invoke(
+        "tune", tiny.int8, "--budget", "8GB", "--data", rows, "--template", "{text} w4",
+        "--label", " w10", "--label", " w11", code=5,
+    )  # fmt: skip
+    assert message in done.stderr
+    assert "rows.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        (["--data", "none.jsonl"], 5),
+        (["--valid", "none.jsonl"], 5),
+        (["--template", "{text"], 2),
+        (["--label", " w10"], 2),
+    ],
+)
+def test_bad_data_settings(invoke: Invoke, tiny: Tiny, more: list[str], code: int) -> None:
+    done = invoke(*tune_args(tiny), *more, code=code)
+    assert done.stderr.startswith("error: ")
+
+
+def test_bad_task_file(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(tiny.data, tmp_path / "data"))
+    (data / "task.json").write_text('{"template": 1}')
+    assert "task.json" in invoke(*tune_args(tiny, "--data", data), code=5).stderr
+
+
+def test_fewer_rows_than_a_batch(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "few.jsonl", [{"text": f"w{5 + i} w6"} for i in range(3)])
+    done = invoke(*tune_args(tiny, "--data", rows, "--json"))
+    result = json.loads(done.stdout)
+    assert result["steps"] == 4
+    assert any("fewer than the batch size" in text for text in result["warnings"])
