@@ -1,0 +1,52 @@
+"""Training steps of edgezo, timed, in a process that imports nothing else."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+WARM_UP = 2
+EPS, LR = 1e-2, 1e-4
+LABEL_IDS = (5, 11)
+
+
+def edgezo_steps(
+    bundle: str, steps: int, threads: int | None, rows: int, tokens: int
+) -> dict[str, Any]:
+    """Steps of the tuner, journal and all."""
+    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.config import TuneConfig
+    from edgezo_runtime.tuner import Tuner
+    from tests.benchmarks.random_rows import random_rows
+
+    opened = Bundle.open(bundle)
+    config = TuneConfig(
+        method="two_point",
+        rule="sgd",
+        blocks="all",
+        steps=10**9,
+        max_time_s=0,
+        batch_size=rows,
+        eps=EPS,
+        lr=LR,
+        lr_schedule="constant",
+        normalize=False,
+        average=0,
+    )
+    examples = random_rows(4 * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
+    with (
+        tempfile.TemporaryDirectory() as run,
+        Tuner.open(opened, examples, config, run, threads=threads) as tuner,
+    ):
+        seconds = [timed(tuner.step) for _ in range(WARM_UP + steps)][WARM_UP:]
+    trained = [t.shape for t in opened.manifest.trainables if t.trains]
+    return {"seconds": seconds, "trained": sum(rows * columns for rows, columns in trained)}
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

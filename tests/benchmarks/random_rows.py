@@ -1,0 +1,43 @@
+"""Rows of random tokens, all of one length, classified by label words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgezo_runtime.example_set import Example, ExampleSet, LoadReport, TruncationReport
+
+
+def random_rows(count: int, tokens: int, vocab_size: int, label_ids: Sequence[int]) -> ExampleSet:
+    """Make them; the same ones every time.
+
+    Args:
+        count: rows.
+        tokens: tokens of each.
+        vocab_size: token ids are below it.
+        label_ids: token of each class.
+    """
+    generator = np.random.default_rng(0)
+    examples = tuple(
+        Example(
+            example_id=number,
+            line=number + 1,
+            tokens=generator.integers(vocab_size, size=tokens, dtype=np.int32),
+            places=np.array([tokens - 1], np.int32),
+            label=number % len(label_ids),
+        )
+        for number in range(count)
+    )
+    return ExampleSet(
+        kind="labels",
+        examples=examples,
+        path=Path("random rows"),
+        sha256="0" * 64,
+        max_seq=tokens,
+        pad_id=0,
+        report=LoadReport(count, count * tokens, tokens, TruncationReport()),
+        label_words=tuple(f" class{number}" for number in range(len(label_ids))),
+        label_tokens=tuple((token,) for token in label_ids),
+    )
