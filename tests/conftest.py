@@ -3,14 +3,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from transformers import PreTrainedModel
 
-from edgezo_export.export import ExportConfig, export_bundle
-from edgezo_export.lora import LoraConfig
-from tests.export.bundle_runner import BundleRunner
-from tests.export.tiny_models import TINY, TinyModel, save
+if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
+    from transformers import PreTrainedModel
+
+    from tests.export.bundle_runner import BundleRunner
+    from tests.export.tiny_models import TinyModel
 
 
 @dataclass(slots=True)
@@ -24,6 +25,10 @@ class Exported:
 
     def bundle(self, quant: str) -> BundleRunner:
         """Its bundle, exported at the first call."""
+        from edgezo_export.export import ExportConfig, export_bundle
+        from edgezo_export.lora import LoraConfig
+        from tests.export.bundle_runner import BundleRunner
+
         if quant not in self._runners:
             output = self.folder.with_suffix(f".{quant}")
             lora = LoraConfig(rank=3, alpha=6.0, targets=self.kind.targets)
@@ -38,6 +43,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
     made: dict[str, Exported] = {}
 
     def get(name: str) -> Exported:
+        from tests.export.tiny_models import TINY, save
+
         if name not in made:
             model = TINY[name].build()
             folder = save(model, tmp_path_factory.mktemp(name) / "model")
