@@ -1,4 +1,4 @@
-# make env | check | fix | test | test-fast | tune | size | clean
+# make env | check | fix | test | test-fast | help-docs | tune | size | clean
 #
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgezo-env
 
 .DEFAULT_GOAL := test
-.PHONY: env check fix test test-fast tune size clean
+.PHONY: env check fix test test-fast help-docs tune size clean
 
 env: $(STAMP)
 
@@ -30,6 +30,7 @@ check: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m edgezo.cli.help_document --check docs/help.md
 
 fix: env
 	$(BIN)/ruff check --fix .
@@ -40,6 +41,9 @@ test: check
 
 test-fast: env
 	$(BIN)/python -m pytest -m 'not slow'
+
+help-docs: env
+	$(BIN)/python -m edgezo.cli.help_document docs/help.md
 
 tune: env
 	$(BIN)/edgezo tune --budget $(BUDGET)

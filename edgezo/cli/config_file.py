@@ -61,7 +61,7 @@ def config_option(*classes: type) -> Callable[[Function], Function]:
         is_eager=True,
         expose_value=False,
         callback=load,
-        help="JSON or TOML file of settings; flags go before it.",
+        help="JSON or TOML file of settings; flags go before it",
     )
 
 

@@ -51,7 +51,7 @@ class ExportSettings:
     type=click.Path(path_type=Path),
     required=True,
     metavar="BUNDLE",
-    help="Folder to make.",
+    help="folder to make",
 )
 @options_of(ExportSettings)
 @json_option

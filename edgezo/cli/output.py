@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+    "--json", "as_json", is_flag=True, help="print the result as one JSON object"
 )
 
 

@@ -92,18 +92,18 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     metavar="RUN",
     is_eager=True,
     callback=_resume_defaults,
-    help="Folder of the run.  [default: runs/<bundle>-<time>]",
+    help="folder of the run  [default: runs/<bundle>-<time>]",
 )
 @click.option(
     "--resume",
     is_flag=True,
     is_eager=True,
     callback=_resume_defaults,
-    help="Continue the run in the folder, with its own settings.",
+    help="continue the run in the folder, with its own settings",
 )
 @config_option(*FILE_CLASSES)
 @options_of(TuneInputs, TuneConfig)
-@click.option("--dry-run", is_flag=True, help="Check and estimate everything, tune nothing.")
+@click.option("--dry-run", is_flag=True, help="check and estimate everything, tune nothing")
 @json_option
 def command(
     bundle: str | None,
