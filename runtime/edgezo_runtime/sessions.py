@@ -9,6 +9,7 @@ without it they stay file pages that the kernel may drop, and run as fast.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from edgezo_runtime.errors import BundleError, MissingExtraError
 
 if TYPE_CHECKING:
     import onnxruntime
+
+OLDEST = (1, 22)
+"""First release that takes a folder for the external data of a model given as bytes."""
 
 _CPU = "CPUExecutionProvider"
 
@@ -112,12 +116,23 @@ def import_onnxruntime() -> Any:
         raise MissingExtraError(
             "onnxruntime is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
         ) from error
+    if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
+        raise MissingExtraError(
+            f"onnxruntime {ort.__version__} cannot read a bundle's weights beside its graphs; "
+            f"run pip install 'onnxruntime>={OLDEST[0]}.{OLDEST[1]}'"
+        )
     if not hasattr(ort, "InferenceSession"):
         raise MissingExtraError(
             "the installed onnxruntime is broken, as when two flavours overwrote each other; "
             "uninstall all of them, then run pip install 'edgezo[cpu]'"
         )
     return ort
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Major and minor number; suffixes such as dev or rc do not matter."""
+    parts = re.findall(r"\d+", version)[:2]
+    return int(parts[0]), int(parts[1])
 
 
 def available_cores() -> int:
