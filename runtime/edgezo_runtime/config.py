@@ -32,7 +32,9 @@ class TuneConfig:
     )
     batch_size: int = option(32, "examples a step")
     lr: float = option(1.0, "learning rate; a step length when gradients are normalized")
-    lr_schedule: str = option("linear", "learning rate over the run: constant, linear, cosine")
+    lr_schedule: str = option(
+        "trapezoid", "learning rate over the run: constant, linear, cosine, trapezoid"
+    )
     eps: float = option(0.1, "perturbation scale, in units of the trainables")
     noise: Literal["rademacher", "gaussian"] = option(
         "rademacher", "distribution of the perturbations"

@@ -53,7 +53,30 @@ def cosine(fraction: float, warmup: float = 0.0) -> float:
     return rise * (1 + math.cos(math.pi * done)) / 2
 
 
-LR_SCHEDULES: dict[str, LrSchedule] = {"constant": constant, "linear": linear, "cosine": cosine}
+def trapezoid(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, stay at 1, fall linearly to 0 at the end.
+
+    The last 40 % of what follows the warm-up are the fall: the noise of the estimate averages out
+    there, and until then the run goes on at full speed.
+
+    Args, returns and errors as for `constant`.
+
+    References:
+        Hu et al. 2024, MiniCPM, arXiv:2404.06395 (warm-up, stable, decay).
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * min(1.0, (1 - done) / _FALL)
+
+
+LR_SCHEDULES: dict[str, LrSchedule] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "trapezoid": trapezoid,
+}
+
+_FALL = 0.4
+"""Share of a trapezoid that falls."""
 
 
 def _phases(fraction: float, warmup: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.lr_schedules import LR_SCHEDULES, constant, cosine, linear
+from edgezo_runtime.lr_schedules import LR_SCHEDULES, constant, cosine, linear, trapezoid
 from edgezo_runtime.schedules import SCHEDULES, parse_schedule
 
 BLOCKS = (2, 3, 5, 8, 9)
@@ -82,6 +82,9 @@ def test_lr_schedules_end_where_they_should() -> None:
     assert linear(0.25) == 0.75
     assert linear(0.6, 0.2) == pytest.approx(0.5)
     assert linear(1.0) == 0
+    assert trapezoid(0.6) == 1
+    assert trapezoid(0.8) == pytest.approx(0.5)
+    assert trapezoid(1.0) == 0
     assert cosine(0.5) == pytest.approx(0.5)
     assert cosine(0.25) == pytest.approx(0.853553, abs=1e-6)
     assert cosine(1.0) == pytest.approx(0, abs=1e-15)
