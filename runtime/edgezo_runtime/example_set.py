@@ -160,6 +160,14 @@ class ExampleSet:
         """Input tokens of each example's longest sequence, (len(self),) int32."""
         return np.array([input_length(e, self.kind, self.label_tokens) for e in self], np.int32)
 
+    def sequence_lengths(self) -> Int32Array:
+        """Input tokens of each sequence, in the order of `Batch.row_keys`, int32."""
+        if self.kind != "candidates":
+            return self.lengths()
+        prompts = np.array([example.tokens.size for example in self], np.int32)
+        words = np.array([len(tokens) - 1 for tokens in self.label_tokens], np.int32)
+        return (prompts[:, None] + words).reshape(-1)
+
 
 def input_length(example: Example, kind: Kind, label_tokens: tuple[tuple[int, ...], ...]) -> int:
     """Input tokens of an example's longest sequence; a last target is predicted, not read."""

@@ -412,9 +412,10 @@ class Tuner:
         entry = min(self._blocks)
         if not self.config.prefix_cache or entry == 0:
             return
-        lengths = np.repeat(self.examples.lengths(), self.examples.sequences_per_example)
         self._cache = PrefixCache(
-            self.run.cache, lengths, self.engine.bundle.manifest.model.hidden_size
+            self.run.cache,
+            self.examples.sequence_lengths(),
+            self.engine.bundle.manifest.model.hidden_size,
         )
 
 
