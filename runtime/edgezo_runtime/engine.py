@@ -94,6 +94,7 @@ class Engine:
         arena_bytes: hard limit of the process's arena, None for none.
         chunk_tokens: see `CHUNK_TOKENS`. Results do not depend on it.
     Raises:
+        UsageError: `threads` or `chunk_tokens` is below 1.
         BundleError: a graph cannot be loaded.
         MissingExtraError: onnxruntime is not installed.
     Memory:
@@ -111,6 +112,8 @@ class Engine:
     ) -> None:
         if chunk_tokens < 1:
             raise UsageError(f"chunk_tokens {chunk_tokens}: must be 1 or more")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads {threads}: must be 1 or more, or None for one a core")
         self.bundle = bundle
         self._chunk_tokens = chunk_tokens
         ENVIRONMENT.prepare(threads, arena_bytes)
@@ -151,6 +154,9 @@ class Engine:
         Returns:
             Label logits (G, B, C) when the batch has label words, else log-probabilities of its
             targets (G, T), float32. A row's result does not depend on the other rows.
+        Raises:
+            UsageError: `params` gives a number of copies that fits neither rows nor groups.
+            DivergedError: a hidden state does not fit the cache.
         """
         matrices = code if code is not None else (_ONE, _ONE)
         groups = int(matrices[0].shape[0])
@@ -196,9 +202,9 @@ class Engine:
         rows = batch.positions[:, 0]
         start = 0
         while start < batch.num_rows:
-            stop, longest = start, 2  # two tokens at least: a single row takes another kernel
+            stop, longest = start, 0
             while stop < batch.num_rows:
-                longer = max(longest, int(batch.lengths[stop]))
+                longer = max(longest, self._padded(int(batch.lengths[stop])))
                 if stop > start and groups * (stop + 1 - start) * longer > limit:
                     break
                 stop, longest = stop + 1, longer
@@ -207,6 +213,11 @@ class Engine:
             chunks.append(_Chunk(start, stop, 1, None, {}, longest, positions, slice(first, last)))
             start = stop
         return chunks
+
+    def _padded(self, tokens: int) -> int:
+        """Next even number of tokens: attention works in tiles of an even number of rows, and a
+        last tile of one row takes the matrix-vector kernel, which rounds differently."""
+        return max(tokens, min(tokens + tokens % 2, self.bundle.manifest.model.max_seq))
 
     def _start(
         self,
@@ -271,7 +282,9 @@ class Engine:
             elif name in chunk.context:
                 feed[name] = chunk.context[name]
             else:
-                feed[name] = self._value(params.copies(name, rows))
+                copies = params.copies(name, rows)
+                _check_copies(name, len(copies), chunk.groups, chunk.stop - chunk.start)
+                feed[name] = self._value(copies)
         chunk.hidden = self._blocks[index].run_with_ort_values(["hidden_out"], feed)[0]
 
     def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
@@ -324,3 +337,12 @@ class Engine:
 
 
 _ONE = np.ones((1, 1), np.float32)
+
+
+def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:
+    """Refuse what a graph would spread over the wrong rows: it only sees that P divides R."""
+    if copies not in (1, groups, groups * rows):
+        raise UsageError(
+            f"'{name}': {copies} copies for {groups} groups of {rows} sequences, expected 1, "
+            f"{groups} or {groups * rows}"
+        )

@@ -1,0 +1,64 @@
+"""A torch model with the adapters of a bundle, as a function of their values."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.bundle import Bundle
+
+Tensors = dict[str, torch.Tensor]
+
+
+class TorchLora:
+    """W + alpha / rank * B A in float64, differentiable in both directions."""
+
+    def __init__(self, model: PreTrainedModel, bundle: Bundle) -> None:
+        self._model = copy.deepcopy(model).double().eval()
+        self._model.set_attn_implementation("eager")  # the fused one has no forward derivative
+        scheme = bundle.manifest.scheme
+        self._scale = scheme.alpha / scheme.rank
+        self._modules = sorted({info.module for info in bundle.manifest.trainables})
+
+    @staticmethod
+    def tensors(values: Mapping[str, np.ndarray]) -> Tensors:
+        """The same values in float64."""
+        return {name: torch.tensor(value).double() for name, value in values.items()}
+
+    def scores(self, params: Tensors, batch: Batch) -> torch.Tensor:
+        """Label logits (B, C), or log-probabilities of the targets (T,)."""
+        weights = {}
+        for module in self._modules:
+            layer = self._model.get_submodule(module)
+            delta = self._scale * params[f"{module}.lora_B"] @ params[f"{module}.lora_A"]
+            weights[f"{module}.weight"] = layer.weight + (
+                delta.T if isinstance(layer, Conv1D) else delta  # Conv1D keeps (in, out)
+            )
+        ids = torch.tensor(batch.input_ids)
+        mask = (torch.arange(batch.seq) < torch.tensor(batch.lengths)[:, None]).long()
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        logits = torch.func.functional_call(self._model, weights, (), inputs).logits
+        chosen = logits[batch.positions[:, 0], batch.positions[:, 1]]
+        if batch.label_ids is not None:
+            return chosen[:, torch.tensor(batch.label_ids)]
+        targets = torch.tensor(batch.targets)[:, None]
+        return torch.log_softmax(chosen, -1).gather(1, targets)[:, 0]
+
+    def losses(self, params: Tensors, batch: Batch) -> torch.Tensor:
+        """Cross-entropy of each example of a batch of one-token label words, (E,)."""
+        logits = self.scores(params, batch)
+        labels = torch.tensor(batch.labels)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    def slopes(self, theta: Tensors, directions: Tensors, batch: Batch) -> np.ndarray:
+        """Derivative of every example's loss along a direction, (E,)."""
+        _, slopes = torch.func.jvp(
+            lambda params: self.losses(params, batch), (theta,), (directions,)
+        )
+        return np.asarray(slopes.detach())
