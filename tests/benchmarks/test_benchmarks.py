@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from edgezo_runtime.batches import Batches
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.engine import Engine, SharedParams
+from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.examples import load_examples
+from edgezo_runtime.tokenizer import TextTokenizer
+from tests.benchmarks import correlation, learning, models, quantization, startup, step
+from tests.benchmarks.children import call
+from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
+from tests.benchmarks.mezo_loop import MezoLoop, add_lora, mezo_steps
+from tests.benchmarks.random_rows import random_rows
+from tests.benchmarks.targets import Target, missing_data, print_targets
+
+ROWS, TOKENS = 4, 8
+SCHEME = {"targets": models.TARGETS, "rank": models.RANK, "alpha": models.ALPHA}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return startup.write_tiny_model(tmp_path_factory.mktemp("benchmarks") / "model")
+
+
+@pytest.fixture(scope="module")
+def int8(folder: Path) -> Path:
+    models.export(str(folder), folder.parent / "int8", "int8", "ab")
+    return folder.parent / "int8"
+
+
+@pytest.fixture(scope="module")
+def fp32(folder: Path) -> Path:
+    models.export(str(folder), folder.parent / "fp32", "fp32", "ab")
+    return folder.parent / "fp32"
+
+
+@pytest.fixture
+def mezo(folder: Path) -> MezoLoop:
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    torch.manual_seed(0)
+    add_lora(model.eval(), train="ab", **SCHEME)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):  # at zero A has no slope
+            torch.nn.init.normal_(parameter, std=0.1)
+    return MezoLoop(model, eps=1e-2, lr=0.1, all_logits=False)
+
+
+@pytest.fixture
+def torch_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (
+        torch.randint(97, (ROWS, TOKENS), generator=generator),
+        torch.tensor(LABEL_IDS),
+        torch.arange(ROWS) % 2,
+    )
+
+
+def test_both_sides_train_the_same_number_of_parameters(int8: Path, folder: Path) -> None:
+    common = {"steps": 2, "threads": None, "rows": ROWS, "tokens": TOKENS}
+    ours = edgezo_steps(str(int8), **common)
+    theirs = mezo_steps(str(folder), scheme=SCHEME | {"train": "ab"}, all_logits=True, **common)
+    assert ours["trained"] == theirs["trained"] > 0
+    assert len(ours["seconds"]) == len(theirs["seconds"]) == 2
+    assert min(*ours["seconds"], *theirs["seconds"]) > 0
+
+
+def test_mezo_moves_along_its_direction_only(
+    mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]
+) -> None:
+    before = [theta.clone() for theta in mezo.theta]
+    directions = list(mezo._directions(7))
+    input_ids, label_ids, labels = torch_batch
+    projected_grad = mezo.step(7, input_ids, label_ids, labels)
+    for old, new, z in zip(before, mezo.theta, directions, strict=True):
+        # Perturbing there and back rounds.
+        torch.testing.assert_close(new, old - 0.1 * projected_grad * z, rtol=0, atol=1e-6)
+
+
+def test_mezo_estimates_the_slope(mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]) -> None:
+    input_ids, label_ids, labels = torch_batch
+    logits = mezo.model(input_ids).logits[:, -1, label_ids]
+    torch.nn.functional.cross_entropy(logits, labels).backward()
+    slope = sum(
+        float((theta.grad * z).sum())
+        for theta, z in zip(mezo.theta, mezo._directions(3), strict=True)
+        if theta.grad is not None
+    )
+    mezo.eps = 1e-3
+    assert mezo.step(3, input_ids, label_ids, labels) == pytest.approx(slope, rel=0.02, abs=1e-3)
+
+
+def test_mezo_finds_the_same_with_all_logits(
+    mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]
+) -> None:
+    with torch.inference_mode():
+        last = mezo._loss(*torch_batch)
+        mezo.keep = 0
+        assert mezo._loss(*torch_batch) == pytest.approx(last, rel=1e-6)
+
+
+def test_float32_copy_has_the_same_weights(folder: Path, tmp_path: Path) -> None:
+    models.write_float32(str(folder), tmp_path / "copy")
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    original, copy = load(folder).state_dict(), load(tmp_path / "copy").state_dict()
+    assert original.keys() == copy.keys()
+    for name, value in copy.items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, original[name])
+
+
+def test_perplexity_is_that_of_torch(folder: Path, fp32: Path, tmp_path: Path) -> None:
+    file = tmp_path / "text.jsonl"
+    generator = np.random.default_rng(0)
+    with file.open("w") as lines:
+        for length in (5, 20, 11):
+            words = " ".join(f"w{n}" for n in generator.integers(4, 97, length))
+            lines.write(json.dumps({"text": words}) + "\n")
+    bundle = Bundle.open(fp32)
+    tokenizer = TextTokenizer.open(bundle.root, bundle.manifest.tokenizer)
+    texts = load_examples(file, tokenizer, max_seq=64)
+    found = quantization.perplexity(Engine(bundle), SharedParams(bundle.trainables()), texts)
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    scores = []
+    for example in texts:
+        tokens = torch.from_numpy(example.tokens.astype(np.int64))
+        with torch.no_grad():
+            logs = torch.log_softmax(model(tokens[None]).logits[0], -1)
+        scores += [float(logs[place - 1, tokens[place]]) for place in example.places]
+    assert found == pytest.approx(np.exp(-np.mean(scores)), rel=1e-4)
+
+
+def test_quantization_table(int8: Path, fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = random_rows(24, TOKENS, 97, LABEL_IDS)
+    found = []
+    for path in (fp32, int8):
+        bundle = Bundle.open(path)
+        params = SharedParams(bundle.trainables())
+        margins = quantization.label_margins(Engine(bundle), params, rows)
+        found.append(quantization.Quality(40.0, margins, 0.5))
+    ratio, apart = quantization.report(*found)
+    assert ratio.value == 1
+    assert 0 < apart.value < 0.1 * found[0].margins.std()
+    assert "perplexity" in capsys.readouterr().out
+
+
+def test_coded_gradients_follow_float32(
+    int8: Path, fp32: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = Batches(random_rows(16, TOKENS, 97, LABEL_IDS), 16, seed=0).batch(0)
+    found = correlation.compare(int8, fp32, batch, directions=12, all_eps=(1e-1, 1e-3))
+    small = found[1e-3]
+    coded = correlation.correlation(small["coded"], small["fp32"])
+    assert coded > 0.95
+    assert coded > correlation.correlation(small["uncoded"], small["fp32"])
+    assert [target.value for target in correlation.report(found)] == [coded]
+    assert "fp32 at 0.001" in capsys.readouterr().out
+
+
+def test_start_in_a_child(int8: Path) -> None:
+    stages = startup.measure_start(int8, rounds=1)
+    seconds = [stages[name][0] for name in startup.STAGES]
+    megabytes = [stages[name][1] for name in startup.STAGES]
+    assert seconds[0] > 0
+    assert sorted(seconds) == seconds
+    assert 5 < megabytes[0] < megabytes[-1]
+
+
+def test_child_tells_its_peak(int8: Path) -> None:
+    child = call(edgezo_steps, bundle=str(int8), steps=1, threads=1, rows=2, tokens=4)
+    assert len(child.result["seconds"]) == 1
+    assert 20 < child.peak_mb < 200
+    assert child.wall_s > child.result["seconds"][0]
+
+
+def test_child_that_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="does not exist"):
+        call(edgezo_steps, bundle=str(tmp_path / "x"), steps=1, threads=1, rows=2, tokens=4)
+
+
+def test_targets_decide_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    met, missed = Target("peak", 240, 250), Target("ratio", 3.9, 4, at_least=True)
+    assert print_targets([met]) == 0
+    assert print_targets([met, missed]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "MISSED  ratio 3.9 (target >= 4)"
+
+
+def test_benchmark_without_data_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert missing_data([tmp_path / "train.jsonl"])
+    assert capsys.readouterr().out.startswith("skipped: ")
+
+
+def test_curves_of_a_run(tmp_path: Path) -> None:
+    before = {"event": "eval", "split": "valid", "accuracy": 0.5}
+    steps = [{"event": "step", "loss": loss, "elapsed_s": 0.5} for loss in (1.0, 0.5)]
+    after = {"event": "eval", "split": "valid", "accuracy": 0.75}
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in (before, *steps, after)))
+    assert learning.curves(file) == {
+        "loss": [(0.5, 1.0), (1.0, 0.75)],
+        "accuracy": [(0.0, 0.5), (1.0, 0.75)],
+    }
+
+
+@pytest.mark.slow
+def test_step_table(int8: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = step.report(step.compare(int8, folder, rounds=1, steps=1))
+    assert [target.value > 0 for target in targets] == [True] * 3
+    assert "MeZO float32, last logits" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from edgezo_export.hub import embedded_default
+
+    try:
+        model = embedded_default()
+    except EdgezoError as error:
+        pytest.skip(str(error))
+    bundle = tmp_path_factory.mktemp("default") / "bundle"
+    models.export(model, bundle, "int8", "b")
+    return bundle
+
+
+@pytest.mark.slow
+def test_tune_two_steps(
+    default_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    words = ["awful", "wonderful", "a mess", "a joy"]
+    rows = [{"sentence": word, "label": number % 2} for number, word in enumerate(words)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = tmp_path / "run"
+    extra = ["--steps", "2", "--batch-size", "2"]
+    receipt = learning.tune(file, file, run, seed=1, bundle=default_bundle, extra=extra)
+    assert receipt["steps"] == 2
+    learning.report({1: receipt})
+    assert capsys.readouterr().out.startswith("seed")
+    assert len(learning.curves(run / "metrics.jsonl")["loss"]) == 2
