@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
 from typing import Any
 
@@ -46,6 +47,11 @@ class _Main(LazyGroup):
         except EdgezoError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # click's own affair: the reader of stdout has left
+                raise
+            click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
+            ctx.exit(EdgezoError.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(InterruptedRunError.exit_code)

@@ -89,7 +89,8 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 def _evaluate(
     path: str, settings: EvalSettings, signals: StopSignals
 ) -> tuple[Evaluation, dict[str, Any]]:
-    from edgezo.cli.tuning import check_loss, verify
+    from edgezo.cli.tune_job import verify
+    from edgezo.cli.tune_session import check_loss
     from edgezo_runtime.adapter import load_adapter
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.engine import Engine

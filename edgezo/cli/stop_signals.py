@@ -25,9 +25,11 @@ class StopSignals:
         self._on_request: Callable[[], None] | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
-    def on_request(self, action: Callable[[], None] | None) -> None:
-        """Call `action` when the first signal comes; it must be quick."""
+    def on_request(self, action: Callable[[], None]) -> None:
+        """Call `action` when the first signal comes, or now if it came; it must be quick."""
         self._on_request = action
+        if self.requested:
+            action()
 
     def check(self) -> None:
         """End what has nothing to save.

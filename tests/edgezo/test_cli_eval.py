@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -196,6 +197,16 @@ def test_every_error_has_its_exit_code(
     done = CliRunner().invoke(main, ["doctor"])
     assert done.exit_code == error.exit_code
     assert done.stderr == "error: what, where, what next\n"
+
+
+def test_a_full_disk_is_an_error_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "run/journal.bin")
+
+    monkeypatch.setattr(doctor, "find_flavours", fail)
+    done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert done.stderr == "error: run/journal.bin: No space left on device\n"
 
 
 def test_unknown_verb() -> None:

@@ -1,0 +1,216 @@
+"""One sitting of a run: evaluate, tune, evaluate, hand out adapter and receipt."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from edgezo.cli.metrics import Metrics
+from edgezo.cli.output import duration, percent, table, warn
+from edgezo.cli.progress import Progress
+from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.tune_job import CREATED_BY, Job
+from edgezo_runtime.adapter import make_adapter
+from edgezo_runtime.errors import DivergedError, InterruptedRunError
+from edgezo_runtime.evaluate import Evaluation, evaluate
+from edgezo_runtime.files import atomic_write
+from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
+from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.sizes import format_size
+from edgezo_runtime.tuner import StepReport, Tuner
+
+
+class Session:
+    """One sitting of a run."""
+
+    def __init__(self, job: Job, tuner: Tuner, metrics: Metrics, signals: StopSignals) -> None:
+        self._job = job
+        self._tuner = tuner
+        self._metrics = metrics
+        self._signals = signals
+        self._progress = Progress()
+        self._rows = 0
+        self._seconds = 0.0
+
+    def run(self, run: RunFolder) -> dict[str, Any]:
+        """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
+        result: dict[str, Any] = {}
+        failure = self._until_stopped(self._tuning, result)
+        steps = self._tuner.step_number
+        self._tuner.snapshot()
+        adapter = make_adapter(
+            run.adapter,
+            self._job.bundle,
+            self._tuner.adapter(),
+            steps=steps,
+            created_by=CREATED_BY,
+        )
+        digest = adapter.save(run.adapter)
+        if failure is None and not self._signals.requested:
+            failure = self._until_stopped(self._closing, result)
+        result["status"] = "interrupted" if self._signals.requested else "done"
+        if failure is not None:
+            result |= {"status": "diverged", "error": str(failure)}
+        receipt = self._receipt(run, result, digest)
+        text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        atomic_write(run.receipt, text.encode())
+        if failure is not None:
+            raise DivergedError(
+                f"{failure}; the state after {steps} steps is saved in {run.path}"
+            ) from failure
+        return receipt
+
+    def _until_stopped(
+        self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
+    ) -> DivergedError | None:
+        """Do something that a signal or a loss that is not finite can end."""
+        try:
+            work(result)
+        except DivergedError as error:
+            return error
+        except InterruptedRunError:
+            pass
+        finally:
+            self._progress.end()
+        return None
+
+    def _tuning(self, result: dict[str, Any]) -> None:
+        result |= _named("before", self._evaluate("valid", "before"))
+        self._steps()
+
+    def _closing(self, result: dict[str, Any]) -> None:
+        result |= _named("after", self._evaluate("valid", "after"))
+        result |= _named("test", self._evaluate("test", "after"))
+
+    def _steps(self) -> None:
+        for report in self._tuner:
+            self._rows += report.rows
+            self._seconds += report.elapsed_s
+            self._metrics.write(
+                {
+                    "event": "step",
+                    "step": report.step,
+                    "loss": report.loss,
+                    "projected_grad": report.projected_grad,
+                    "lr": report.lr,
+                    "blocks": list(report.blocks),
+                    "rows": report.rows,
+                    "tokens": report.tokens,
+                    "elapsed_s": round(report.elapsed_s, 4),
+                }
+            )
+            if self._progress.due():
+                self._progress.update(self._live_line(report))
+
+    def _live_line(self, report: StepReport) -> str:
+        budget = self._job.budget
+        memory = [rss_bytes(), peak_rss_bytes(), budget]
+        done = self._tuner.fraction_done
+        left = self._tuner.elapsed_s * (1 - done) / done if done else 0.0
+        return (
+            f"step {report.step + 1}  loss {report.loss:.4f}  "
+            f"{self._rows / max(self._seconds, 1e-9):.0f} rows/s  "
+            f"memory {'/'.join(format_size(value) for value in memory)}  "
+            f"{duration(left)} left"
+        )
+
+    def _evaluate(self, split: str, when: str) -> dict[str, Any] | None:
+        """Evaluate on a split; what an earlier sitting found before tuning is taken from there."""
+        examples = self._job.sets.get(split)
+        if examples is None:
+            return None
+        if when == "before":
+            known = self._metrics.find(event="eval", split=split, when=when)
+            if known is not None:
+                return known
+        initial = when == "before"
+        params = self._job.bundle.trainables() if initial else self._tuner.adapter()
+        show = self._progress.count(f"evaluating {when} tuning, {split} rows")
+
+        def tell(done: int, total: int) -> None:
+            self._signals.check()
+            show(done, total)
+
+        size = self._job.inputs.eval_batch_size
+        found: Evaluation = evaluate(self._tuner.engine, params, examples, size, tell)
+        self._progress.end()
+        check_loss(found, f"evaluating {when} tuning, {split} rows")
+        entry = {
+            "event": "eval",
+            "split": split,
+            "when": when,
+            "step": 0 if initial else self._tuner.step_number,
+            "rows": found.rows,
+            "loss": found.loss,
+            "accuracy": found.accuracy,
+        }
+        self._metrics.write(entry)
+        return entry
+
+    def _receipt(self, run: RunFolder, result: dict[str, Any], digest: str) -> dict[str, Any]:
+        job, peak = self._job, peak_rss_bytes()
+        warnings = list(job.warnings)
+        if peak > job.budget:
+            warnings.append(
+                f"the peak of {format_size(peak)} was above the budget of {format_size(job.budget)}"
+            )
+            warn(warnings[-1])
+        names = ("before", "after", "test")
+        losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
+        shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
+        return {
+            "status": result["status"],
+            **({"error": result["error"]} if "error" in result else {}),
+            "run": str(run.path),
+            "model": job.bundle.manifest.model.id,
+            "steps": self._tuner.step_number,
+            "seconds": round(self._tuner.elapsed_s, 3),
+            "rows_per_s": round(self._rows / self._seconds, 2) if self._seconds else None,
+            **losses,
+            **shares,
+            "peak_bytes": peak,
+            "budget_bytes": job.budget,
+            "estimated_bytes": job.estimate.total,
+            "adapter": str(run.adapter),
+            "adapter_sha256": digest,
+            "warnings": warnings,
+            "created_by": CREATED_BY,
+        }
+
+
+def check_loss(found: Evaluation, what: str) -> None:
+    """Refuse a loss that says nothing.
+
+    Raises:
+        DivergedError: it is not finite.
+    """
+    if not math.isfinite(found.loss):
+        raise DivergedError(f"{what}: the mean loss is {found.loss}")
+
+
+def _named(when: str, entry: dict[str, Any] | None) -> dict[str, Any]:
+    if entry is None:
+        return {}
+    return {f"loss_{when}": entry["loss"], f"accuracy_{when}": entry["accuracy"]}
+
+
+def receipt_lines(result: dict[str, Any]) -> list[str]:
+    rows = [("run", str(result["run"]))]
+    if result["accuracy_before"] is not None:
+        change = f"{percent(result['accuracy_before'])} -> {percent(result['accuracy_after'])}"
+        rows.append(("accuracy", change))
+    if result["loss_before"] is not None:
+        after = result["loss_after"]
+        change = f"{result['loss_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
+        rows.append(("loss", change))
+    if result["loss_test"] is not None:
+        share = result["accuracy_test"]
+        what = f"loss {result['loss_test']:.4f}"
+        rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
+    rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
+    peak, budget = result["peak_bytes"], result["budget_bytes"]
+    rows.append(("memory", f"{format_size(peak)} at the peak, budget {format_size(budget)}"))
+    rows.append(("adapter", str(result["adapter"])))
+    return table(rows)
