@@ -78,6 +78,7 @@ def trace_model(
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with fake_mode as fake, _attention_symbols(causal, max_seq), no_init_weights():
         model = model_class(config)
+        model.tie_weights()  # which skipping initialisation skips as well
         model.train(False)
         model.set_attn_implementation(ATTENTION)
     with _attention_symbols(causal, max_seq), _symbols(model, config), fake:

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors
 import transformers
 
 from edgezo_export import export
@@ -105,6 +106,14 @@ def test_an_architecture_without_a_head():
 def test_the_other_task_is_named():
     with pytest.raises(UnsupportedModelError, match=r"it has one for --task masked-lm"):
         model_class(transformers.DistilBertConfig(), "causal-lm")
+
+
+def test_a_tied_embedding_is_stored_once(exported):
+    bundle = exported("llama-tied").bundle("fp32").bundle
+    assert bundle.manifest.model.tied_embeddings
+    with safetensors.safe_open(bundle.path("weights.safetensors"), "np") as file:
+        shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118
+    assert sum(shape[:1] == (VOCAB,) for shape in shapes) == 1
 
 
 def test_targets_that_match_nothing_name_the_layers_there_are(exported, tmp_path):
