@@ -15,7 +15,6 @@ from edgezo_export.draft import GraphDraft
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.manifest import SchemeInfo, TrainableInfo
 
-
 VALUE_LAYERS = (
     "v_proj",
     "value",
