@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -58,7 +59,9 @@ class TorchLora:
 
     def slopes(self, theta: Tensors, directions: Tensors, batch: Batch) -> np.ndarray:
         """Derivative of every example's loss along a direction, (E,)."""
-        _, slopes = torch.func.jvp(
-            lambda params: self.losses(params, batch), (theta,), (directions,)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch warns of its own parts
+            _, slopes = torch.func.jvp(
+                lambda params: self.losses(params, batch), (theta,), (directions,)
+            )
         return np.asarray(slopes.detach())
