@@ -118,11 +118,19 @@ def report(fp32: Quality, int8: Quality) -> list[Target]:
     """
     apart = float(np.sqrt(np.mean(np.square(int8.margins - fp32.margins))))
     ratio = int8.perplexity / fp32.perplexity
+    spreads = [float(quality.margins.std()) for quality in (fp32, int8)]
     print_table(
         ["", "perplexity", "ratio", "margins apart", "margins' spread", "accuracy"],
         [
-            ["fp32", fp32.perplexity, 1.0, 0.0, float(fp32.margins.std()), fp32.accuracy],
-            ["int8", int8.perplexity, ratio, apart, float(int8.margins.std()), int8.accuracy],
+            ["fp32", fp32.perplexity, "1.0000", 0.0, spreads[0], fp32.accuracy],
+            [
+                "int8",
+                int8.perplexity,
+                f"{ratio:.4f}",
+                apart,
+                float(int8.margins.std()),
+                int8.accuracy,
+            ],
         ],
     )
     return [

@@ -31,7 +31,7 @@ class Target:
         """One line for people."""
         sign = ">=" if self.at_least else "<="
         verdict = "met" if self.is_met else "MISSED"
-        return f"{verdict:6}  {self.name} {self.value:.3g} (target {sign} {self.bound:g})"
+        return f"{verdict:6}  {self.name} {self.value:.4g} (target {sign} {self.bound:g})"
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,18 @@ from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import correlation, learning, models, quantization, startup, step
 from tests.benchmarks.children import call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
+from tests.benchmarks.first_step import STAGES
 from tests.benchmarks.mezo_loop import MezoLoop, add_lora, mezo_steps
 from tests.benchmarks.random_rows import random_rows
 from tests.benchmarks.targets import Target, missing_data, print_targets
 
 ROWS, TOKENS = 4, 8
-SCHEME = {"targets": models.TARGETS, "rank": models.RANK, "alpha": models.ALPHA}
+SCHEME: dict[str, Any] = {"targets": models.TARGETS, "rank": models.RANK, "alpha": models.ALPHA}
+
+
+def load_torch(folder: Path) -> Any:
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +51,9 @@ def fp32(folder: Path) -> Path:
 
 @pytest.fixture
 def mezo(folder: Path) -> MezoLoop:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = load_torch(folder)
     torch.manual_seed(0)
-    add_lora(model.eval(), train="ab", **SCHEME)
+    add_lora(model, train="ab", **SCHEME)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):  # at zero A has no slope
             torch.nn.init.normal_(parameter, std=0.1)
@@ -64,7 +71,7 @@ def torch_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_both_sides_train_the_same_number_of_parameters(int8: Path, folder: Path) -> None:
-    common = {"steps": 2, "threads": None, "rows": ROWS, "tokens": TOKENS}
+    common: dict[str, Any] = {"steps": 2, "threads": None, "rows": ROWS, "tokens": TOKENS}
     ours = edgezo_steps(str(int8), **common)
     theirs = mezo_steps(str(folder), scheme=SCHEME | {"train": "ab"}, all_logits=True, **common)
     assert ours["trained"] == theirs["trained"] > 0
@@ -87,7 +94,8 @@ def test_mezo_moves_along_its_direction_only(
 def test_mezo_estimates_the_slope(mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]) -> None:
     input_ids, label_ids, labels = torch_batch
     logits = mezo.model(input_ids).logits[:, -1, label_ids]
-    torch.nn.functional.cross_entropy(logits, labels).backward()
+    loss: Any = torch.nn.functional.cross_entropy(logits, labels)
+    loss.backward()
     slope = sum(
         float((theta.grad * z).sum())
         for theta, z in zip(mezo.theta, mezo._directions(3), strict=True)
@@ -128,7 +136,7 @@ def test_perplexity_is_that_of_torch(folder: Path, fp32: Path, tmp_path: Path) -
     texts = load_examples(file, tokenizer, max_seq=64)
     found = quantization.perplexity(Engine(bundle), SharedParams(bundle.trainables()), texts)
 
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = load_torch(folder)
     scores = []
     for example in texts:
         tokens = torch.from_numpy(example.tokens.astype(np.int64))
@@ -167,8 +175,8 @@ def test_coded_gradients_follow_float32(
 
 def test_start_in_a_child(int8: Path) -> None:
     stages = startup.measure_start(int8, rounds=1)
-    seconds = [stages[name][0] for name in startup.STAGES]
-    megabytes = [stages[name][1] for name in startup.STAGES]
+    seconds = [stages[name][0] for name in STAGES]
+    megabytes = [stages[name][1] for name in STAGES]
     assert seconds[0] > 0
     assert sorted(seconds) == seconds
     assert 5 < megabytes[0] < megabytes[-1]
