@@ -169,14 +169,16 @@ class Tuner:
 
     def close(self) -> None:
         """Make the journal durable and let the folder go; the tuner cannot step any more."""
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-        if self._cache is not None:
-            self._cache.close()
-            self._cache = None
-            self.run.cache.unlink(missing_ok=True)
-        self.run.release()
+        journal, self._journal = self._journal, None
+        cache, self._cache = self._cache, None
+        try:
+            if journal is not None:
+                journal.close()
+        finally:
+            if cache is not None:
+                cache.close()
+                self.run.cache.unlink(missing_ok=True)
+            self.run.release()
 
     def __enter__(self) -> Tuner:
         """Return the tuner; leaving the block closes it."""
@@ -369,8 +371,12 @@ class Tuner:
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
         if self.run.snapshot.exists():
-            self._restore(load_snapshot(self.run.snapshot, self._digest()))
-        for record in contents.records:
+            snapshot = load_snapshot(self.run.snapshot, self._digest())
+            # A disk that lost records it had called safe: the journal alone brings the state back,
+            # and steps left out of it could never be replayed.
+            if snapshot.step <= sum(1 for _ in contents.records):
+                self._restore(snapshot)
+        for record in read_journal(self.run.journal).records:
             if record.step >= self.step_number:
                 self._replay(record)
         self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))

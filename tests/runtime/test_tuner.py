@@ -1,0 +1,415 @@
+"""The loop on a tiny model: what a step does, and runs that end with the same bits, cut or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.estimators import ESTIMATORS
+from edgezo_runtime.journal import read_journal
+from edgezo_runtime.rules import RULES
+from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.tuner import Tuner
+from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
+
+SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
+BASE = TuneConfig(
+    steps=6, max_time_s=0, batch_size=2, lr=0.03, eps=0.01, blocks="all", save_every=1000
+)
+SCHEDULES = ("all", "cyclic", "random:1", "last:1")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch):
+    """No test here pulls the plug; a hundred runs would wait some 5 s."""
+    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def bundle(exported) -> Bundle:
+    return exported("llama").bundle("fp32").bundle
+
+
+@pytest.fixture
+def examples(bundle):
+    return random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+
+
+def bits(tuner: Tuner) -> dict[str, bytes]:
+    """All that a run goes on from, and what it hands out."""
+    found = {f"theta {name}": value.tobytes() for name, value in tuner.theta.items()}
+    found |= {f"adapter {name}": value.tobytes() for name, value in tuner.adapter().items()}
+    for name, slot in tuner._slots.items():
+        found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
+    found["normalizer"] = np.array(tuner._norm_state).tobytes()
+    return found
+
+
+def run_to_the_end(bundle, examples, config, folder, **options) -> dict[str, bytes]:
+    with Tuner.open(bundle, examples, config, folder, **options) as tuner:
+        for _ in tuner:
+            pass
+        return bits(tuner)
+
+
+# --- steps ---
+
+
+@pytest.mark.parametrize(("method", "probes"), [("two_point", 2), ("leave_one_out", 8)])
+def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, probes):
+    config = dataclasses.replace(BASE, method=method, schedule="cyclic", lr_schedule="linear")
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        first, second, *_, last = list(tuner)
+        assert tuner.done
+        assert tuner.fraction_done == 1
+        assert tuner.step_number == 6
+        assert tuner.elapsed_s >= first.elapsed_s + last.elapsed_s > 0
+    assert (first.step, second.step, last.step) == (0, 1, 5)
+    assert (first.blocks, second.blocks) == ((0,), (1,))
+    assert first.rows == 2 * probes
+    indices = Tuner(tuner.engine, examples, config, tuner.run)._batches.indices(0)
+    assert first.tokens == probes * sum(SIZES[index] for index in indices)
+    assert first.lr == pytest.approx(0.03 * (1 - 0.5 / 6))
+    assert last.lr == pytest.approx(0.03 * 0.5 / 6)
+    assert 0 < first.loss < 20
+    assert first.projected_grad > 0
+
+
+def test_the_journal_has_every_step_before_it_is_applied(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        reports = list(tuner)
+    records = list(read_journal(tmp_path / "journal.bin").records)
+    assert [record.step for record in records] == list(range(6))
+    assert [record.lr for record in records] == [report.lr for report in reports]
+    assert [record.blocks for record in records] == [(0, 1)] * 6
+    for record, report in zip(records, reports, strict=True):
+        assert record.losses.mean() == pytest.approx(report.loss, rel=1e-6)
+
+
+def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeypatch):
+    clock = iter(np.arange(0, 1000, 0.5).tolist())
+    monkeypatch.setattr("edgezo_runtime.tuner.time.monotonic", lambda: next(clock))
+    config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        reports = list(tuner)
+        # a step reads the clock three times; the journal has it once, for when to sync
+        spent = reports[0].elapsed_s
+        assert len(reports) == np.ceil(4.0 / spent)
+        assert tuner.elapsed_s == pytest.approx(spent * len(reports))
+    rates = [report.lr / 0.03 for report in reports]
+    assert rates == pytest.approx([1 - spent * i / 4 for i in range(len(rates))])
+
+
+def test_stop_ends_the_iteration(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        for report in tuner:
+            if report.step == 1:
+                tuner.stop()
+        assert tuner.done
+        assert tuner.step_number == 2
+
+
+def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
+    tuner = Tuner.open(bundle, examples, BASE, tmp_path)
+    tuner.step()
+    tuner.close()
+    tuner.close()
+    for call in (tuner.step, tuner.snapshot):
+        with pytest.raises(UsageError, match="the tuner is closed"):
+            call()
+    assert tuner.adapter().keys() == tuner.theta.keys()
+    assert not (tmp_path / "prefix.cache").exists()
+
+
+@pytest.mark.parametrize("method", ESTIMATORS)
+def test_the_loss_falls_on_a_toy_task(bundle, tmp_path, method):
+    """The last token of the prompt says the class."""
+    examples = random_set("labels", [4] * 12, bundle.manifest.tokenizer.pad_id)
+    for example in examples:
+        example.tokens[-1] = 20 + example.label
+    config = dataclasses.replace(
+        BASE, method=method, steps=40, batch_size=12, lr=0.1, average=0.0, lr_schedule="linear"
+    )
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        before = tuner.evaluate(examples)
+        for _ in tuner:
+            pass
+        after = tuner.evaluate(examples)
+    assert after.loss < 0.7 * before.loss
+    assert after.accuracy >= before.accuracy
+
+
+# --- what trains ---
+
+
+def with_both_factors(bundle, folder) -> Bundle:
+    """The bundle as `--lora-train ab` makes it: the graphs are the same."""
+    shutil.copytree(bundle.root, folder)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for info in manifest["trainables"]:
+        info["trains"] = True
+    manifest["scheme"]["train"] = "ab"
+    path.write_text(json.dumps(manifest))
+    return Bundle.open(folder)
+
+
+def test_a_frozen_factor_never_changes(bundle, examples, tmp_path):
+    both = with_both_factors(bundle, tmp_path / "ab")
+    for own, changes in ((bundle, {"lora_B"}), (both, {"lora_A", "lora_B"})):
+        initial = own.trainables()
+        with Tuner.open(own, examples, BASE, tmp_path / f"run{len(changes)}") as tuner:
+            for _ in tuner:
+                pass
+            adapter = tuner.adapter()
+        changed = {
+            name.rpartition(".")[2] for name in adapter if (adapter[name] != initial[name]).any()
+        }
+        assert changed == changes
+        assert all(value.dtype == np.float32 for value in adapter.values())
+
+
+@pytest.mark.parametrize(("schedule", "blocks"), [("last:1", "auto"), ("all", "1")])
+def test_blocks_that_do_not_train_keep_their_bits(bundle, examples, tmp_path, schedule, blocks):
+    config = dataclasses.replace(BASE, schedule=schedule, blocks=blocks)
+    initial = bundle.trainables()
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        assert (tmp_path / "prefix.cache").exists()
+        reports = list(tuner)
+        adapter = tuner.adapter()
+    assert {report.blocks for report in reports} == {(1,)}
+    own = {info.name: info.block for info in bundle.manifest.trainables if info.trains}
+    for name, block in own.items():
+        assert (adapter[name] != initial[name]).any() == (block == 1)
+
+
+def test_the_adapter_is_the_running_average(bundle, examples, tmp_path):
+    config = dataclasses.replace(BASE, average=0.5, steps=3)
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        name = next(iter(tuner._slots))
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.theta[name])
+        seen = [(tuner.step(), tuner.theta[name].copy())[1] for _ in range(3)]
+        expected = sum(value * 0.5 ** (3 - i) for i, value in enumerate(seen)) / (1 - 0.5**3)
+        np.testing.assert_allclose(tuner.adapter()[name], expected, rtol=1e-5, atol=1e-7)
+        handed_out = tuner.adapter()
+        for value in handed_out.values():
+            value[:] = np.nan
+        assert all(np.isfinite(value).all() for value in tuner.theta.values())
+        assert all(np.isfinite(value).all() for value in tuner.adapter().values())
+    config = dataclasses.replace(BASE, average=0.0, steps=3)
+    with Tuner.open(bundle, examples, config, tmp_path / "plain") as tuner:
+        list(tuner)
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.theta[name])
+
+
+# --- the folder ---
+
+
+def test_a_journal_that_cannot_be_closed_lets_the_folder_go(
+    bundle, examples, tmp_path, monkeypatch
+):
+    tuner = Tuner.open(bundle, examples, BASE, tmp_path)
+    close = tuner._journal.close
+
+    def full() -> None:
+        close()
+        raise RunFileError("no space left")
+
+    monkeypatch.setattr(tuner._journal, "close", full)
+    with pytest.raises(RunFileError, match="no space left"):
+        tuner.close()
+    Tuner.open(bundle, examples, BASE, tmp_path, resume=True).close()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(bundle, examples, tmp_path):
+    expected = run_to_the_end(bundle, examples, BASE, tmp_path)
+    with pytest.raises(UsageError, match="holds a run; continue it with --resume"):
+        Tuner.open(bundle, examples, BASE, tmp_path)
+    assert run_to_the_end(bundle, examples, BASE, tmp_path, resume=True) == expected
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from edgezo_runtime.run_folder import RunFolder
+RunFolder(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time(bundle, examples, tmp_path):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as other:  # fmt: skip
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UsageError, match="another process is tuning in this folder"):
+            Tuner.open(bundle, examples, BASE, tmp_path)
+        assert not (tmp_path / "journal.bin").exists()
+        other.communicate("")
+    with Tuner.open(bundle, examples, BASE, tmp_path):
+        with pytest.raises(UsageError, match="another process is tuning"):
+            Tuner.open(bundle, examples, BASE, tmp_path, resume=True)
+        assert RunFolder(tmp_path).has_journal()
+    Tuner.open(bundle, examples, BASE, tmp_path, resume=True).close()
+
+
+def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
+    run_to_the_end(bundle, examples, BASE, tmp_path / "run")
+    other_data = random_set("labels", SIZES, examples.pad_id, seed=1)
+    fewer = random_set("labels", SIZES[:5], examples.pad_id)
+    both = with_both_factors(bundle, tmp_path / "ab")
+    manifest = both.manifest
+    files = dict(manifest.files)
+    name = next(iter(files))
+    files[name] = dataclasses.replace(files[name], sha256="f" * 64)
+    altered = dataclasses.replace(both, manifest=dataclasses.replace(manifest, files=files))
+    for inputs, message in (
+        ((bundle, examples, dataclasses.replace(BASE, lr=0.5)), r"config\.lr was 0\.03, is 0\.5"),
+        ((bundle, examples, dataclasses.replace(BASE, seed=1)), r"config\.seed was 0, is 1"),
+        ((bundle, other_data, BASE), "data was '0000.*is '0000"),
+        ((bundle, fewer, BASE), "rows was 8, is 5"),
+        ((altered, examples, BASE), rf"bundle\.{name} was '.*is 'fff"),
+    ):
+        with pytest.raises(RunFileError, match=message) as caught:
+            Tuner.open(*inputs, tmp_path / "run", resume=True)
+        assert "use the same ones or another folder with -o" in str(caught.value)
+    relaxed = dataclasses.replace(BASE, save_every=3)  # changes nothing that is computed
+    Tuner.open(bundle, examples, relaxed, tmp_path / "run", resume=True).close()
+
+
+# --- divergence ---
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
+    bundle, examples, tmp_path, monkeypatch, normalize
+):
+    config = dataclasses.replace(BASE, normalize=normalize)
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
+        for _ in range(3):
+            tuner.step()
+        before = bits(tuner)
+        score = tuner.engine.score
+
+        def poisoned(*args, **options):
+            scores = score(*args, **options)
+            scores[1, 0] = np.nan
+            return scores
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tuner.engine, "score", poisoned)
+            with pytest.raises(DivergedError, match="loss nan is not finite at probe 1 of 2"):
+                tuner.step()
+        assert bits(tuner) == before
+        assert tuner.step_number == 3
+    assert len(list(read_journal(tmp_path / "run" / "journal.bin").records)) == 3
+    assert run_to_the_end(bundle, examples, config, tmp_path / "run", resume=True) == whole
+
+
+def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.theta[next(iter(tuner._slots))][0, 0] = np.inf
+        with pytest.raises(DivergedError):
+            tuner.step()
+
+
+# --- resume ---
+
+
+def resumed_bits(bundle, examples, config, folder, steps, *, cut=0, snapshot_at=None):
+    """A run that stops after `steps` steps, loses `cut` bytes of its journal, and goes on."""
+    with Tuner.open(bundle, examples, config, folder) as tuner:
+        for number in range(steps):
+            if number == snapshot_at:
+                tuner.snapshot()
+            tuner.step()
+    journal = folder / "journal.bin"
+    os.truncate(journal, journal.stat().st_size - cut)
+    return run_to_the_end(bundle, examples, config, folder, resume=True)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("method", ESTIMATORS)
+def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, method, rule, schedule):
+    for shaped in (True, False):
+        config = dataclasses.replace(
+            BASE, method=method, rule=rule, schedule=schedule, steps=4, lr=0.01,
+            normalize=shaped, average=0.9 if shaped else 0.0,
+        )  # fmt: skip
+        whole = run_to_the_end(bundle, examples, config, tmp_path / f"whole{shaped}")
+        folder = tmp_path / f"cut{shaped}"
+        options = {"cut": 7, "snapshot_at": 2} if shaped else {"cut": 7}
+        assert resumed_bits(bundle, examples, config, folder, 3, **options) == whole
+        journals = [tmp_path / f"{name}{shaped}" / "journal.bin" for name in ("whole", "cut")]
+        assert losses_of(journals[0]) == losses_of(journals[1])
+
+
+def losses_of(journal) -> list[bytes]:
+    return [record.losses.tobytes() for record in read_journal(journal).records]
+
+
+@pytest.mark.parametrize(
+    ("steps", "cut", "snapshot_at"),
+    [(0, 0, None), (1, 0, None), (1, 1, None), (6, 0, 3), (6, 5, 5), (4, 150, 1), (5, 0, 0)],
+)
+def test_a_run_cut_anywhere_ends_with_the_same_bits(
+    bundle, examples, tmp_path, steps, cut, snapshot_at
+):
+    config = dataclasses.replace(BASE, rule="adam", lr=0.01, schedule="random:1")
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    options = {"cut": cut, "snapshot_at": snapshot_at}
+    assert resumed_bits(bundle, examples, config, tmp_path / "cut", steps, **options) == whole
+
+
+def test_snapshots_on_the_way_change_nothing(bundle, examples, tmp_path):
+    often = dataclasses.replace(BASE, save_every=1, rule="adam", lr=0.01)
+    rarely = dataclasses.replace(often, save_every=1000)
+    expected = run_to_the_end(bundle, examples, rarely, tmp_path / "rarely")
+    assert run_to_the_end(bundle, examples, often, tmp_path / "often") == expected
+    (tmp_path / "often" / "snapshot.safetensors").unlink()
+    # from the journal alone
+    assert run_to_the_end(bundle, examples, often, tmp_path / "often", resume=True) == expected
+
+
+def test_a_snapshot_ahead_of_the_journal_is_not_used(bundle, examples, tmp_path):
+    """A disk that lost what it had called safe. Pins a journal with steps left out."""
+    config = dataclasses.replace(BASE, rule="adam", lr=0.01)
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    options = {"cut": 100, "snapshot_at": 4}
+    assert resumed_bits(bundle, examples, config, tmp_path / "cut", 5, **options) == whole
+    records = read_journal(tmp_path / "cut" / "journal.bin").records
+    assert [record.step for record in records] == list(range(6))
+    assert run_to_the_end(bundle, examples, config, tmp_path / "cut", resume=True) == whole
+
+
+def test_a_run_resumes_with_more_than_one_class_of_words(bundle, tmp_path):
+    """Candidates: an example has several sequences, and shares its directions among them."""
+    examples = random_set("candidates", SIZES, bundle.manifest.tokenizer.pad_id)
+    assert len(ONE_TOKEN_WORDS) == examples.sequences_per_example == 3
+    config = dataclasses.replace(BASE, method="per_example", schedule="last:1", steps=4)
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    assert resumed_bits(bundle, examples, config, tmp_path / "cut", 2, cut=3) == whole
+
+
+def test_the_prefix_cache_of_a_run_cut_off_is_made_again(bundle, examples, tmp_path):
+    config = dataclasses.replace(BASE, schedule="last:1")
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    with Tuner.open(bundle, examples, config, tmp_path / "cut") as tuner:
+        tuner.step()
+    (tmp_path / "cut" / "prefix.cache").write_bytes(b"\xff" * 10_000)
+    assert run_to_the_end(bundle, examples, config, tmp_path / "cut", resume=True) == whole
