@@ -60,7 +60,8 @@ def lower_token_scorer(
     maximum, total = None, None
     for start in range(0, head.shape[0], CHUNK):
         stop = min(start + CHUNK, head.shape[0])
-        logits = _after(lowering, segment, tail, _chunk(draft, states, head, quant, start, stop))
+        chunk = _chunk(draft, states, head, quant, range(start, stop), total)
+        logits = _after(lowering, segment, tail, chunk)
         largest = draft.op("ReduceMax", logits, last, keepdims=1)
         shifted = draft.op("Exp", draft.op("Sub", logits, largest))
         mass = draft.op("ReduceSum", _aligned(draft, shifted, stop - start), last, keepdims=1)
@@ -142,6 +143,19 @@ def _dot(
     return logits
 
 
+def _then(draft: GraphDraft, value: ir.Value, total: ir.Value | None) -> ir.Value:
+    """The same value, not to be had before `total` is known.
+
+    Left to itself ONNX Runtime expands and multiplies all chunks of the vocabulary before it
+    reduces one, and S x V logits are in memory at once after all. The total is at least 1 and
+    finite, so 0 times it changes nothing.
+    """
+    if total is None:
+        return value
+    largest = draft.op("ReduceMax", total, draft.ints(0, 1), keepdims=0)
+    return draft.op("Add", value, draft.op("Mul", largest, draft.scalar(0.0)))
+
+
 def _aligned(draft: GraphDraft, terms: ir.Value, width: int, rank: int = 2) -> ir.Value:
     """Fill the last axis with zeros to a multiple of 16, so that every row starts on 64 bytes.
 
@@ -155,19 +169,27 @@ def _aligned(draft: GraphDraft, terms: ir.Value, width: int, rank: int = 2) -> i
 
 
 def _chunk(
-    draft: GraphDraft, states: ir.Value, head: _Head, quant: Quant, start: int, stop: int
+    draft: GraphDraft,
+    states: ir.Value,
+    head: _Head,
+    quant: Quant,
+    tokens: range,
+    total: ir.Value | None,
 ) -> ir.Value:
-    """Logits (T, stop - start) of a range of the vocabulary."""
+    """Logits (T, len(tokens)) of a range of the vocabulary, once `total` is known."""
     table, scale = embedding_tensors(head.name, head.shape, quant)
-    rows = draft.weight(table, (start, stop))
-    if scale is not None:
-        vector = draft.weight(scale, (start, stop), shape=(stop - start,))
-        zero = draft.constant(np.full(stop - start, 128, np.uint8))
+    span = (tokens.start, tokens.stop)
+    rows = draft.weight(table, span)
+    if scale is None:
+        states = _then(draft, states, total)
+    else:
+        vector = _then(draft, draft.weight(scale, span, shape=(len(tokens),)), total)
+        zero = draft.constant(np.full(len(tokens), 128, np.uint8))
         rows = draft.op("DequantizeLinear", rows, vector, zero, axis=0)
     logits = draft.op("Gemm", states, rows, transB=1)
     if head.bias is not None:
         bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
-        logits = draft.op("Add", logits, draft.weight(bias, (start, stop)))
+        logits = draft.op("Add", logits, draft.weight(bias, span))
     return logits
 
 

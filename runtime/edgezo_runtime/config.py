@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -111,7 +112,7 @@ class TuneConfig:
             chosen = [b for b in blocks if first <= (b + 0.5) / total <= last] or list(blocks)
         else:
             wanted = _parse_ranges(self.blocks)
-            chosen = [block for block in blocks if block in wanted]
+            chosen = [b for b in blocks if any(first <= b <= last for first, last in wanted)]
         if not chosen:
             raise UsageError(
                 f"--blocks {self.blocks}: none of them has trainables; the bundle has them in "
@@ -124,13 +125,15 @@ _MIDDLE = (0.27, 0.63)
 """Share of the depth where `--blocks auto` begins and ends."""
 
 
-def _parse_ranges(text: str) -> set[int]:
-    found: set[int] = set()
+def _parse_ranges(text: str) -> list[tuple[int, int]]:
+    """First and last block of every range."""
+    found: list[tuple[int, int]] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
+        if match is None:
             raise UsageError(f"--blocks {text}: expected auto, all, or ranges such as 8-19,25")
-        found.update(range(int(first), int(last or first) + 1))
+        first, last = match.groups()
+        found.append((int(first), int(last or first)))
     return found
 
 
