@@ -1,0 +1,110 @@
+"""The configuration of a run: what is refused, what is part of its identity, which blocks train."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+
+
+def test_the_defaults_are_fine() -> None:
+    TuneConfig().check()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("method", "mezo", "--method mezo: expected one of two_point"),
+        ("rule", "lion", "--rule lion: expected one of"),
+        ("lr_schedule", "step", "--lr-schedule step: expected one of"),
+        ("noise", "uniform", "--noise uniform: expected rademacher or gaussian"),
+        ("schedule", "sometimes", "'sometimes': expected one of"),
+        ("schedule", "last:0", "needs 1 block a step or more"),
+        ("lr", 0.0, "--lr 0.0: must be a number above zero"),
+        ("lr", math.nan, "--lr nan"),
+        ("eps", -1e-3, "--eps -0.001"),
+        ("eps", math.inf, "--eps inf"),
+        ("clip", 0.0, "--clip 0.0"),
+        ("batch_size", 0, "--batch-size 0: must be 1 or more"),
+        ("save_every", 0, "--save-every 0: must be 1 or more"),
+        ("steps", -1, "--steps -1: must be 0 or more"),
+        ("seed", -1, "--seed -1: must be 0 or more"),
+        ("seed", 2**64, "must be below"),
+        ("max_time_s", -1.0, "--max-time -1.0: must be 0 seconds or more"),
+        ("max_time_s", math.nan, "--max-time nan"),
+        ("max_time_s", 0.0, "a run needs an end"),
+        ("average", 1.0, r"--average 1.0: must be in \[0, 1\)"),
+        ("average", math.nan, "--average nan"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(field: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(TuneConfig(), **{field: value}).check()
+
+
+def test_the_ends_of_the_ranges_are_fine() -> None:
+    TuneConfig(seed=2**64 - 1, average=0.0, steps=1, max_time_s=0.0, batch_size=1).check()
+
+
+def test_the_identity_has_all_that_changes_the_numbers() -> None:
+    names = {field.name for field in dataclasses.fields(TuneConfig)}
+    assert names - TuneConfig().identity().keys() == {"steps", "max_time_s", "save_every"}
+    assert TuneConfig(lr=0.5).identity()["lr"] == 0.5
+
+
+def test_every_field_has_a_help() -> None:
+    assert all(field.metadata["help"] for field in dataclasses.fields(TuneConfig))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, list(range(8, 19))),
+        ({"schedule": "cyclic"}, list(range(30))),
+        ({"schedule": "last:4"}, list(range(30))),  # the schedule chooses
+        ({"blocks": "all"}, list(range(30))),
+        ({"blocks": "8-10,25"}, [8, 9, 10, 25]),
+        ({"blocks": "25, 3-4 ,3"}, [3, 4, 25]),
+        ({"blocks": "28-99"}, [28, 29]),
+        ({"blocks": "0-99999999999999999999"}, list(range(30))),  # pins a set of all of them
+        ({"blocks": "5", "schedule": "random:3"}, [5]),
+    ],
+)
+def test_blocks_that_train(options: dict[str, str], expected: list[int]) -> None:
+    assert TuneConfig(**options).select_blocks(range(30)) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_auto_leaves_blocks_of_any_model(count: int) -> None:
+    chosen = TuneConfig().select_blocks(range(count))
+    assert chosen
+    assert len(chosen) <= max(2, math.ceil(count * 0.4))
+
+
+def test_auto_goes_by_depth_not_by_number() -> None:
+    """Only some blocks have trainables."""
+    assert TuneConfig().select_blocks([1, 9, 11, 29]) == [9, 11]
+    assert TuneConfig().select_blocks([0, 29]) == [0, 29]
+
+
+@pytest.mark.parametrize("text", ["", "x", "3-", "-3", "1,,2", "1-2-3", "1.5", "²"])
+def test_ranges_that_are_none_are_refused(text: str) -> None:
+    """Pins a crash on digits that `int` does not take."""
+    with pytest.raises(UsageError, match="expected auto, all, or ranges such as 8-19,25"):
+        TuneConfig(blocks=text).select_blocks(range(30))
+
+
+@pytest.mark.parametrize("text", ["30", "7-5"])
+def test_ranges_without_trainables_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="none of them has trainables; the bundle has them in 0 t"):
+        TuneConfig(blocks=text).select_blocks(range(30))
+
+
+def test_a_bundle_without_trainables_is_refused() -> None:
+    with pytest.raises(UsageError, match="the bundle has no trainables"):
+        TuneConfig().select_blocks([])
