@@ -13,9 +13,10 @@ def leave_one_out(eps: float, num_directions: int = 8) -> Estimator:
     g = 1/(B (N-1)) sum_b sum_i (l_b(theta + eps z_bi) - mean_j l_b(theta + eps z_bj)) / eps * z_bi
 
     Subtracting the mean over all N and dividing by N - 1 equals a baseline that leaves i out, so
-    the estimate is unbiased to first order in eps. N rows give N - 1 directions an example where
-    antithetic pairs give N / 2. Not antithetic: terms of second order do not cancel, so eps must
-    be small enough for the loss to be linear along z.
+    the estimate has a bias of order eps^2, as that of pairs. N rows give N - 1 directions an
+    example where antithetic pairs give N / 2. Not antithetic: the curvature along z does not cancel
+    within a step, only in the mean, and adds variance of order eps^2; so eps must be small enough
+    for the loss to be nearly linear along z.
 
     Args:
         eps: perturbation scale in weight units, > 0.

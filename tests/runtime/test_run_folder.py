@@ -1,0 +1,54 @@
+"""The folder of a run and its lock."""
+
+from pathlib import Path
+
+import pytest
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.run_folder import RunFolder
+
+
+def test_the_folder_is_made_when_it_is_taken(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a" / "b")
+    assert not run.path.exists()
+    run.acquire()
+    assert run.path.is_dir()
+    assert not run.has_journal()
+    run.journal.touch()
+    assert run.has_journal()
+    run.release()
+
+
+def test_every_file_is_inside_and_has_a_name_of_its_own(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    names = ("journal", "snapshot", "config", "metrics", "adapter", "receipt", "cache")
+    paths = [getattr(run, name) for name in names]
+    assert all(path.parent == tmp_path for path in paths)
+    assert len({*paths, tmp_path / "lock"}) == len(names) + 1
+
+
+def test_a_second_opener_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.acquire()
+    first.acquire()  # its own lock
+    for _ in range(2):
+        with pytest.raises(UsageError, match="another process is tuning in this folder"):
+            second.acquire()
+    first.release()
+    first.release()
+    second.acquire()
+    second.release()
+
+
+def test_a_lock_file_left_behind_locks_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    run = RunFolder(tmp_path)
+    run.acquire()
+    run.release()
+
+
+def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match=r"cannot be used for a run: .*choose another -o"):
+            RunFolder(path).acquire()
