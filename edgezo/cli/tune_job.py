@@ -18,6 +18,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.estimate import Estimate, estimate_run
 from edgezo_runtime.examples import ExampleSet, load_examples
+from edgezo_runtime.memory import release_freed
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.tokenizer import TextTokenizer
 
@@ -98,6 +99,8 @@ def prepare(
         if file is not None
     }
     signals.check()
+    del tokenizer
+    release_freed()
     others = [examples for name, examples in sets.items() if name != "train"]
     estimate = estimate_run(bundle, sets["train"], config, others, inputs.threads or None)
     close = estimate.check(budget)

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -202,6 +201,8 @@ def _check_version(content: dict[str, object]) -> None:
 
 
 def _own_version() -> str:
+    from importlib import metadata  # costs 20 ms, needed for a message only
+
     try:
         return metadata.version("edgezo")
     except metadata.PackageNotFoundError:

@@ -19,6 +19,23 @@ _NO_LIMIT = 1 << 60
 """Version 1 of the control groups writes a number beyond this where there is no limit."""
 
 
+def release_freed() -> None:
+    """Give memory that was freed back to the system, where the C library can.
+
+    Parsing a tokenizer and a data set leaves some 24 MB of freed memory in the heap of a process
+    that counts every byte. Does nothing without glibc.
+    """
+    import ctypes
+    import gc
+
+    gc.collect()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return
+    trim(0)
+
+
 def rss_bytes(*, root: Path = _ROOT) -> int:
     """Resident memory of this process now, file pages included, in bytes.
 
