@@ -139,7 +139,7 @@ TEMPLATE, LABELS = "{sentence} It was", (" terrible", " great")
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
-    """Bundles of SmolLM2-135M by quantization, and 16 rows of SST-2."""
+    """Bundles of SmolLM2-135M by quantization, rows of SST-2, and the model's file."""
     from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.hub import find_wheel_model
     from edgezo_export.lora import LoraConfig
@@ -159,7 +159,7 @@ def smollm2(tmp_path_factory):
     examples = load_examples(
         SST2 / "train.jsonl", tokenizer, template=TEMPLATE, labels=LABELS, max_seq=64
     )
-    return bundles, make_batch(examples, range(16)), model
+    return bundles, examples, model
 
 
 def load_torch(model):
@@ -185,22 +185,26 @@ def parameters(bundle):
 
 @pytest.mark.slow
 def test_two_point_is_the_slope_on_smollm2(smollm2):
-    bundles, batch, model = smollm2
+    """At eps 1e-3 what is left is float32: half of it is gone at twice the eps."""
+    bundles, examples, model = smollm2
+    batch = make_batch(examples, range(4))  # float64 and all logits: torch takes some 4 GB
     theta, active = parameters(bundles["fp32"])
     slopes = Slopes(load_torch(model), bundles["fp32"], theta, active, batch)
-    engine, found = Engine(bundles["fp32"]), []
-    for seed in SEEDS:
-        (term,) = run_estimator(engine, "two_point", EPS, seed, theta, active, batch)
-        found.append(term.coeff[0])
-    error = relative_error(found, [slopes.shared(seed) for seed in SEEDS])
-    assert error < 1e-3, error
+    exact = [slopes.shared(seed) for seed in SEEDS]
+    engine = Engine(bundles["fp32"])
+    for eps, bound in ((1e-3, 2e-3), (2e-3, 1e-3)):
+        found = [
+            run_estimator(engine, "two_point", eps, seed, theta, active, batch)[0].coeff[0]
+            for seed in SEEDS
+        ]
+        assert relative_error(found, exact) < bound
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("eps", [1e-2, 1e-3])
 def test_int8_correlates_with_float_on_smollm2(smollm2, eps):
-    bundles, batch, _ = smollm2
-    found = {}
+    bundles, examples, _ = smollm2
+    batch, found = make_batch(examples, range(16)), {}
     for quant, bundle in bundles.items():
         engine, (theta, active) = Engine(bundle), parameters(bundle)
         found[quant] = [
