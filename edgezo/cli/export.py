@@ -37,7 +37,9 @@ class ExportSettings:
         "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; the "
         "value projection if not set",
     )
-    lora_train: Literal["b", "ab"] = setting("b", "LoRA matrices that train: B with A frozen, or both")
+    lora_train: Literal["b", "ab"] = setting(
+        "b", "LoRA matrices that train: B with A frozen, or both"
+    )
     task: Literal["auto", "causal-lm", "masked-lm"] = setting("auto", "what the model predicts")
     seed: int = setting(0, "of the random A matrices")
     force: bool = setting(False, "replace an existing bundle")

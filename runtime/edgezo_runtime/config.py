@@ -25,11 +25,8 @@ class TuneConfig:
     rule: str = option("sgd", "what a tensor does with the gradient")
     schedule: str = option("all", "blocks active in a step: all, cyclic:K, random:K, last:K")
     blocks: str = option(
-        "auto",
-        "blocks that train at all: auto (the middle third, later all), all, or ranges such as "
-        "8-19,25",
+        "auto", "blocks that train at all: auto (the middle third), all, or ranges such as 8-19,25"
     )
-    widen: float = option(0.35, "with --blocks auto: share of the run after which all blocks train")
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
     max_time_s: float = option(
         300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
@@ -85,8 +82,6 @@ class TuneConfig:
             raise UsageError(f"--max-time {self.max_time_s}: must be 0 seconds or more")
         if not self.steps and not self.max_time_s:
             raise UsageError("--steps 0 and --max-time 0: a run needs an end; give one of them")
-        if not 0 <= self.widen <= 1:
-            raise UsageError(f"--widen {self.widen}: must be 0 to 1")
         if not 0 <= self.average < 1:
             raise UsageError(f"--average {self.average}: must be in [0, 1)")
 
@@ -106,10 +101,18 @@ class TuneConfig:
         """
         if not blocks:
             raise UsageError("the bundle has no trainables; export it with other --targets")
-        if self.blocks in ("all", "auto"):
-            return list(blocks)
-        wanted = _parse_ranges(self.blocks)
-        chosen = [b for b in blocks if any(first <= b <= last for first, last in wanted)]
+        if self.blocks == "all" or (self.blocks == "auto" and self.schedule != "all"):
+            chosen = list(blocks)
+        elif self.blocks == "auto":
+            # Measured on SmolLM2-135M and SST-2 with exact gradients: v_proj of rank 1 in blocks
+            # 8-18 of 30 reaches .82, in the last ten .77, in all .84 at almost three times the
+            # parameters, which is what the noise of the estimate grows with.
+            first, last = _MIDDLE
+            total = blocks[-1] + 1
+            chosen = [b for b in blocks if first <= (b + 0.5) / total <= last] or list(blocks)
+        else:
+            wanted = _parse_ranges(self.blocks)
+            chosen = [b for b in blocks if any(first <= b <= last for first, last in wanted)]
         if not chosen:
             raise UsageError(
                 f"--blocks {self.blocks}: none of them has trainables; the bundle has them in "
@@ -117,22 +120,9 @@ class TuneConfig:
             )
         return chosen
 
-    def first_blocks(self, blocks: Sequence[int]) -> list[int]:
-        """Those of the training blocks that train before the run widens.
-
-        The middle third: with exact gradients it reaches nearly the accuracy of all blocks with a
-        third of the parameters, and the noise of the estimate grows with their number.
-        """
-        if self.blocks != "auto" or self.schedule != "all":
-            return list(blocks)
-        first, last = _MIDDLE
-        total = blocks[-1] + 1
-        middle = [b for b in blocks if first <= (b + 0.5) / total <= last]
-        return middle or list(blocks)
-
 
 _MIDDLE = (0.27, 0.63)
-"""Share of the depth where the first blocks of `--blocks auto` begin and end."""
+"""Share of the depth where `--blocks auto` begins and ends."""
 
 
 def _parse_ranges(text: str) -> list[tuple[int, int]]:

@@ -100,7 +100,6 @@ class Tuner:
         self._blocks = config.select_blocks(blocks)
         if config.schedule.startswith("last"):  # the same blocks in every step
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
-        self._first_blocks = config.first_blocks(self._blocks)
         self._estimator = ESTIMATORS[config.method](config.eps)
         self._rule = RULES[config.rule]()
         self._slots: dict[str, Slot] = {
@@ -171,11 +170,14 @@ class Tuner:
     def close(self) -> None:
         """Make the journal durable and let the folder go; the tuner cannot step any more."""
         journal, self._journal = self._journal, None
+        cache, self._cache = self._cache, None
         try:
             if journal is not None:
                 journal.close()
         finally:
-            self._close_cache()
+            if cache is not None:
+                cache.close()
+                self.run.cache.unlink(missing_ok=True)
             self.run.release()
 
     def __enter__(self) -> Tuner:
@@ -227,9 +229,7 @@ class Tuner:
         started = time.monotonic()
         number = self.step_number
         batch = self._batches.batch(number)
-        narrow = self.fraction_done < self.config.widen
-        training = self._first_blocks if narrow else self._blocks
-        blocks = self._schedule(number, self.config.seed, training)
+        blocks = self._schedule(number, self.config.seed, self._blocks)
         seed = derive_seed(self.config.seed, "step", number)
         losses, terms, rows = self._estimate(batch, blocks, seed)
         lr = float(np.float32(self._learning_rate()))
@@ -274,16 +274,13 @@ class Tuner:
     ) -> npt.NDArray[np.float64]:
         active = {name for block in blocks for name in self._names[block]}
         params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
-        entry = min(self._first_blocks)
-        if min(blocks) < entry:
-            self._close_cache()  # what the first blocks give changes from now on
         scores = self.engine.score(
             batch,
             params,
             code_matrices([probe.scale for probe in probes]),
             first_active=min(blocks),
             cache=self._cache,
-            cache_block=entry if self._cache is not None else 0,
+            cache_block=min(self._blocks) if self._cache is not None else 0,
         )
         return example_losses(batch, scores)
 
@@ -418,23 +415,14 @@ class Tuner:
                 return
 
     def _open_cache(self) -> None:
-        entry = min(self._first_blocks)
-        initial = self.engine.bundle.trainables()
-        before = [name for block in range(entry) for name in self._names[block]]
-        changed = any(not np.array_equal(self.theta[name], initial[name]) for name in before)
-        if not self.config.prefix_cache or entry == 0 or changed:
+        entry = min(self._blocks)
+        if not self.config.prefix_cache or entry == 0:
             return
         self._cache = PrefixCache(
             self.run.cache,
             self.examples.sequence_lengths(),
             self.engine.bundle.manifest.model.hidden_size,
         )
-
-    def _close_cache(self) -> None:
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            cache.close()
-            self.run.cache.unlink(missing_ok=True)
 
 
 _AVERAGE = "#average"

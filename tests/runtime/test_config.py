@@ -64,7 +64,7 @@ def test_every_field_has_a_help() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, list(range(30))),
+        ({}, list(range(8, 19))),
         ({"schedule": "cyclic"}, list(range(30))),
         ({"schedule": "last:4"}, list(range(30))),  # the schedule chooses
         ({"blocks": "all"}, list(range(30))),
@@ -79,29 +79,17 @@ def test_blocks_that_train(options: dict[str, str], expected: list[int]) -> None
     assert TuneConfig(**options).select_blocks(range(30)) == expected  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, list(range(8, 19))),
-        ({"blocks": "all"}, list(range(30))),
-        ({"schedule": "cyclic"}, list(range(30))),
-    ],
-)
-def test_blocks_that_train_first(options: dict[str, str], expected: list[int]) -> None:
-    assert TuneConfig(**options).first_blocks(range(30)) == expected  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("count", range(1, 40))
-def test_auto_begins_with_some_blocks_of_any_model(count: int) -> None:
-    chosen = TuneConfig().first_blocks(range(count))
+def test_auto_leaves_blocks_of_any_model(count: int) -> None:
+    chosen = TuneConfig().select_blocks(range(count))
     assert chosen
     assert len(chosen) <= max(2, math.ceil(count * 0.4))
 
 
 def test_auto_goes_by_depth_not_by_number() -> None:
     """Only some blocks have trainables."""
-    assert TuneConfig().first_blocks([1, 9, 11, 29]) == [9, 11]
-    assert TuneConfig().first_blocks([0, 29]) == [0, 29]
+    assert TuneConfig().select_blocks([1, 9, 11, 29]) == [9, 11]
+    assert TuneConfig().select_blocks([0, 29]) == [0, 29]
 
 
 @pytest.mark.parametrize("text", ["", "x", "3-", "-3", "1,,2", "1-2-3", "1.5", "²"])

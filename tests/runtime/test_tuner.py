@@ -413,19 +413,3 @@ def test_the_prefix_cache_of_a_run_cut_off_is_made_again(bundle, examples, tmp_p
         tuner.step()
     (tmp_path / "cut" / "prefix.cache").write_bytes(b"\xff" * 10_000)
     assert run_to_the_end(bundle, examples, config, tmp_path / "cut", resume=True) == whole
-
-
-@pytest.mark.parametrize("done", range(1, 6))
-def test_a_run_that_widens_goes_on_from_anywhere(bundle, examples, tmp_path, monkeypatch, done):
-    """The cached output of block 0 is good until block 0 trains, also for a run that comes back."""
-    monkeypatch.setattr(TuneConfig, "first_blocks", lambda config, blocks: [1])
-    config = dataclasses.replace(BASE, blocks="auto", widen=0.5)
-    with Tuner.open(bundle, examples, config, tmp_path / "whole") as tuner:
-        assert (tmp_path / "whole" / "prefix.cache").exists()
-        reports = list(tuner)
-        assert not (tmp_path / "whole" / "prefix.cache").exists()
-        whole = bits(tuner)
-    assert [report.blocks for report in reports] == [(1,)] * 3 + [(0, 1)] * 3
-    for saved in (done - 1, None):
-        folder = tmp_path / f"cut-{saved}"
-        assert resumed_bits(bundle, examples, config, folder, done, snapshot_at=saved) == whole
