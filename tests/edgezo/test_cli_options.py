@@ -191,7 +191,7 @@ def test_export_defaults_are_those_of_the_exporter() -> None:
     from edgezo_export.lora import LoraConfig
 
     own, lora, config = ExportSettings(), LoraConfig(), ExportConfig()
-    assert (own.rank, own.alpha, own.train, own.seed) == (
+    assert (own.rank, own.alpha, own.lora_train, own.seed) == (
         lora.rank,
         lora.alpha,
         lora.train,
