@@ -36,6 +36,9 @@ class TuneConfig:
     lr_schedule: str = option(
         "linear", "learning rate over the run: constant, linear, cosine, trapezoid"
     )
+    horizon: int = option(
+        1000, "longer runs take smaller steps: lr times this over the steps to come; 0: never"
+    )
     eps: float = option(0.1, "perturbation scale, in units of the trainables")
     noise: Literal["rademacher", "gaussian"] = option(
         "rademacher", "distribution of the perturbations"
@@ -73,7 +76,13 @@ class TuneConfig:
             value = getattr(self, name)
             if not math.isfinite(value) or value <= 0:
                 raise UsageError(f"{_flag(name)} {value}: must be a number above zero")
-        for name, low in (("batch_size", 1), ("save_every", 1), ("steps", 0), ("seed", 0)):
+        for name, low in (
+            ("batch_size", 1),
+            ("save_every", 1),
+            ("steps", 0),
+            ("horizon", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < low:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be {low} or more")
         if self.seed >= 2**64:

@@ -312,7 +312,20 @@ class Tuner:
         fraction = self.fraction_done
         if self.config.steps:
             fraction += 0.5 / self.config.steps
-        return self.config.lr * lr_factor(min(fraction, 1.0), 0.0)
+        return self.config.lr * self._pace() * lr_factor(min(fraction, 1.0), 0.0)
+
+    def _pace(self) -> float:
+        """Share of the learning rate that a run of this length takes.
+
+        The way a run goes is the sum of its rates, the noise it collects the sum of their squares.
+        Beyond the horizon the way stays the same and more steps buy less noise.
+        """
+        expected = float(self.config.steps)
+        if not expected and self.fraction_done:
+            expected = self.step_number / self.fraction_done
+        if not self.config.horizon or not expected:
+            return 1.0
+        return min(1.0, self.config.horizon / expected)
 
     # --- state ---
 

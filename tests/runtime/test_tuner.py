@@ -193,6 +193,15 @@ def test_blocks_that_do_not_train_keep_their_bits(bundle, examples, tmp_path, sc
         assert (adapter[name] != initial[name]).any() == (block == 1)
 
 
+def test_a_run_beyond_the_horizon_takes_smaller_steps(bundle, examples, tmp_path):
+    config = dataclasses.replace(BASE, steps=8, horizon=2, lr_schedule="constant")
+    with Tuner.open(bundle, examples, config, tmp_path / "long") as tuner:
+        assert [report.lr for report in tuner] == pytest.approx([BASE.lr / 4] * 8)
+    config = dataclasses.replace(config, horizon=0)
+    with Tuner.open(bundle, examples, config, tmp_path / "never") as tuner:
+        assert tuner.step().lr == pytest.approx(BASE.lr)
+
+
 def test_the_adapter_is_the_running_average(bundle, examples, tmp_path):
     config = dataclasses.replace(BASE, average=0.5, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
