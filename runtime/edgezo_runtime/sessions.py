@@ -37,7 +37,6 @@ class SharedEnvironment:
         self._ready = False
         self.threads = 0
         self.arena_bytes: int | None = None
-        self.shares_pool = False
         self.workers: ThreadPoolExecutor
 
     def prepare(self, threads: int | None, arena_bytes: int | None) -> None:
@@ -54,10 +53,6 @@ class SharedEnvironment:
             self.threads = threads or available_cores()
             self.arena_bytes = arena_bytes
             ort.set_default_logger_severity(3)
-            # Kernels run on the thread that calls them; see `edgezo_runtime.engine`.
-            if hasattr(ort, "set_global_thread_pool_sizes"):
-                ort.set_global_thread_pool_sizes(1, 1)
-                self.shares_pool = True
             self.workers = ThreadPoolExecutor(self.threads, thread_name_prefix="edgezo")
             # Growing by what was asked for: the default doubles, and keeps what it took.
             settings: dict[str, int] = {"arena_extend_strategy": 1}
@@ -88,11 +83,10 @@ class SharedEnvironment:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(bundle.root)
         )
-        if self.shares_pool:
-            options.use_per_session_threads = False
-        else:
-            options.intra_op_num_threads = 1
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool would
+        # do as well, but then every other session of the process would have to use it.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
         try:
             return ort.InferenceSession(path.read_bytes(), options, providers=[_CPU])
         except Exception as error:  # onnxruntime's errors have no common public base class
