@@ -83,8 +83,8 @@ class SharedEnvironment:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(bundle.root)
         )
-        # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool would
-        # do as well, but then every other session of the process would have to use it.
+        # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool
+        # would do as well, but then every other session of the process would have to use it.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         try:
