@@ -18,6 +18,7 @@ from edgezo_runtime.manifest import SchemeInfo, TrainableInfo
 VALUE_LAYERS = (
     "v_proj",
     "value",
+    "value_proj",
     "v_lin",
     "c_attn",
     "qkv_proj",

@@ -7,7 +7,6 @@ import transformers
 
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.export import ExportConfig, export_bundle
-from edgezo_export.lora import LoraConfig
 from tests.export.tiny_models import HIDDEN, VOCAB, save
 
 SIZES = {
@@ -92,7 +91,6 @@ REFUSED = {
         r"architecture 'mamba' \(MambaForCausalLM\) cannot be traced: \w+: \S",
     ),
 }
-TARGETS = ("q_proj", "v_proj", "query", "value", "query_key_value", "query_proj", "in_proj")
 
 
 @pytest.mark.slow
@@ -100,7 +98,7 @@ TARGETS = ("q_proj", "v_proj", "query", "value", "query_key_value", "query_proj"
 def test_refused(tmp_path, name):
     make, message = REFUSED[name]
     folder = save(make(), tmp_path / "model")
-    config = ExportConfig(quant="fp32", lora=LoraConfig(targets=TARGETS))
+    config = ExportConfig(quant="fp32")
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         export_bundle(str(folder), tmp_path / "bundle", config)
     assert "\x1b" not in str(caught.value)
