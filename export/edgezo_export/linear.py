@@ -16,11 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.quantize import LEVELS, ZERO_POINT
 from edgezo_export.rotation import block_size, hadamard
 from edgezo_export.weights import PlannedTensor, plan_linear
 
-ZERO_POINT = 128
-LEVELS = 127
 # Below any activation that matters; keeps a zero row (an unperturbed difference) finite.
 SMALLEST_SCALE = 1e-30
 

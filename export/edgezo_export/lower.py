@@ -20,6 +20,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.lora import LoraConfig, add_lora
 from edgezo_export.partition import Segment
+from edgezo_export.quantize import ZERO_POINT
 from edgezo_export.trace import DOMAIN
 from edgezo_export.weights import PlannedTensor, plan_embedding
 from edgezo_runtime.manifest import TrainableInfo
@@ -289,7 +290,7 @@ def embedding_rows(
     if scale is None:
         return rows
     centred = draft.op(
-        "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(128.0)
+        "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(float(ZERO_POINT))
     )
     return draft.op("Mul", centred, draft.op("Gather", draft.weight(scale), ids, axis=0))
 

@@ -22,6 +22,7 @@ from edgezo_export.lower import (
     logits_tail,
 )
 from edgezo_export.partition import Segment
+from edgezo_export.quantize import ZERO_POINT
 from edgezo_export.weights import PlannedTensor
 
 CHUNK = 4096
@@ -184,7 +185,7 @@ def _chunk(
         states = _then(draft, states, total)
     else:
         vector = _then(draft, draft.weight(scale, span, shape=(len(tokens),)), total)
-        zero = draft.constant(np.full(len(tokens), 128, np.uint8))
+        zero = draft.constant(np.full(len(tokens), ZERO_POINT, np.uint8))
         rows = draft.op("DequantizeLinear", rows, vector, zero, axis=0)
     logits = draft.op("Gemm", states, rows, transB=1)
     if head.bias is not None:
