@@ -1,8 +1,8 @@
-"""A graph under construction: nodes, shared constants, and weights that stay on disk."""
+"""A graph under construction: nodes, shared constants, and inputs that weights are fed to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edgezo_export.weights import PlannedTensor, WrittenTensor
-from edgezo_runtime.manifest import GraphInfo, TensorInfo
+from edgezo_export.weights import PlannedTensor
+from edgezo_runtime.manifest import Binding, GraphInfo, TensorInfo
 
 MICROSOFT = "com.microsoft"
 IR_VERSION = 10
@@ -26,21 +26,30 @@ _NAMES = {
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
+    ir.DataType.INT8: "int8",
+    ir.DataType.UINT8: "uint8",
 }
 
 
 class GraphDraft:
-    """Collects one ONNX graph of the bundle."""
+    """Collects one ONNX graph of the bundle.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: name of the graph.
+        module: path of the module it stands for, with a dot behind; left out of input names.
+    """
+
+    def __init__(self, name: str, module: str = "") -> None:
         self.name = name
         self.planned: dict[str, PlannedTensor] = {}
-        self.trainables: list[str] = []
+        self.trainables: list[Binding] = []
+        self.weights: list[Binding] = []
+        self._module = module
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
-        self._weights: dict[str, tuple[ir.Value, str, int]] = {}
+        self._weights: dict[str, ir.Value] = {}
         self._count = 0
 
     def op(
@@ -101,21 +110,30 @@ class GraphDraft:
         rows: tuple[int, int] | None = None,
         shape: Sequence[int] | None = None,
     ) -> ir.Value:
-        """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`."""
+        """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`.
+
+        It is an input of the graph: the runtime feeds views of the mapped file, and blocks that
+        differ in their weights only are one graph.
+        """
         self.planned.setdefault(planned.name, planned)
         start, stop = rows or (0, planned.shape[0] if planned.shape else 1)
         own = tuple(shape or ((stop - start, *planned.shape[1:]) if planned.shape else ()))
-        name = planned.name
+        name = self.local(planned.name)
         if rows is not None or own != planned.shape:
-            name = f"{planned.name}[{start}:{stop}] as {list(own)}"
+            name = f"{name}[{start}:{stop}] as {list(own)}"
         if name not in self._weights:
-            value = ir.Value(
-                name=name,
-                type=ir.TensorType(_DTYPES[planned.dtype]),
-                shape=ir.Shape(own),
-            )
-            self._weights[name] = (value, planned.name, start)
-        return self._weights[name][0]
+            self._weights[name] = self.input(name, _DTYPES[planned.dtype], own)
+            self.weights.append(Binding(name, planned.name, start))
+        return self._weights[name]
+
+    def trainable(self, name: str, shape: Sequence[int | str]) -> ir.Value:
+        """A float32 tensor that is tuned: an input of the graph."""
+        self.trainables.append(Binding(self.local(name), name))
+        return self.input(self.local(name), ir.DataType.FLOAT, shape)
+
+    def local(self, name: str) -> str:
+        """A parameter's name inside the graph's own module."""
+        return name.removeprefix(self._module)
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         """Declare a graph input; a str is a dynamic dimension."""
@@ -141,43 +159,23 @@ class GraphDraft:
             inputs=tuple(_info(value) for value in self._inputs),
             outputs=tuple(_info(value) for value in self._outputs),
             trainables=tuple(self.trainables),
+            weights=tuple(self.weights),
         )
 
-    def model(self, weights: str, places: Mapping[str, WrittenTensor]) -> ir.Model:
-        """The finished graph, its weights pointing into the weights file.
-
-        Args:
-            weights: path of the weights file, relative to the bundle: the runtime names the bundle
-                as the folder of external data.
-            places: where every planned tensor lies in it.
-        """
-        values = list(self._constants.values())
-        for value, planned, start in self._weights.values():
-            place = places[planned]
-            rows = place.shape[0] if place.shape else 1
-            row_bytes = place.length // rows
-            size = int(np.prod(value.shape.numpy(), dtype=np.int64))  # type: ignore[union-attr]
-            whole = int(np.prod(place.shape, dtype=np.int64))
-            value.const_value = ir.ExternalTensor(
-                weights,
-                place.offset + start * row_bytes,
-                place.length // whole * size,
-                _DTYPES[place.dtype],
-                name=str(value.name),
-                shape=value.shape,  # type: ignore[arg-type]
-            )
-            values.append(value)
+    def serialize(self) -> bytes:
+        """The finished graph as the content of an ONNX file; equal graphs give equal bytes."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,
             nodes=self._nodes,
-            initializers=values,
+            initializers=list(self._constants.values()),
             opset_imports=OPSETS,
             name=self.name,
         )
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgezo")
         passes.RemoveUnusedNodesPass()(model)
-        return model
+        content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        return content
 
 
 def _info(value: ir.Value) -> TensorInfo:

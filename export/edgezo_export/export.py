@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import onnx_ir as ir
 import safetensors.numpy
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfigManager
@@ -28,7 +27,7 @@ from edgezo_export.partition import partition
 from edgezo_export.scorers import lower_label_scorer, lower_token_scorer
 from edgezo_export.sources import Source, open_source
 from edgezo_export.trace import Trace, trace_model
-from edgezo_export.weights import PlannedTensor, layout, write_weights
+from edgezo_export.weights import PlannedTensor, write_weights
 from edgezo_runtime.bundle import describe_files
 from edgezo_runtime.errors import EdgezoError, UsageError
 from edgezo_runtime.manifest import (
@@ -96,19 +95,44 @@ class ExportConfig:
 
 
 @dataclass(slots=True)
-class _Parts:
-    """Graphs by their path in the bundle, in the order they run."""
+class Parts:
+    """The graphs of a bundle."""
 
-    drafts: dict[str, GraphDraft] = field(default_factory=dict)
-    trainables: list[TrainableInfo] = field(default_factory=list)
+    prologue: GraphDraft
+    blocks: list[GraphDraft]
+    score_labels: GraphDraft
+    score_tokens: GraphDraft
+    trainables: list[TrainableInfo]
+
+    def drafts(self) -> list[GraphDraft]:
+        """All graphs in the order they run."""
+        return [self.prologue, *self.blocks, self.score_labels, self.score_tokens]
 
     def planned(self) -> list[PlannedTensor]:
         """Every weight once, in the order the graphs read them; a block's lie together."""
         found: dict[str, PlannedTensor] = {}
-        for draft in self.drafts.values():
+        for draft in self.drafts():
             for name, tensor in draft.planned.items():
                 found.setdefault(name, tensor)
         return list(found.values())
+
+    def save(self, folder: Path, progress: Progress) -> Graphs:
+        """Write every graph to `folder`/graphs; blocks that are the same graph share a file."""
+        (folder / "graphs").mkdir()
+        files: dict[bytes, str] = {}
+        total = len(self.drafts())
+        infos: list[GraphInfo] = []
+        for index, draft in enumerate(self.drafts()):
+            progress("graphs", index, total)
+            content = draft.serialize()
+            if content not in files:
+                kind = sum(name.startswith("graphs/block_") for name in files.values())
+                name = f"block_{kind}" if draft.name == "block" else draft.name
+                files[content] = f"graphs/{name}.onnx"
+                (folder / files[content]).write_bytes(content)
+            infos.append(draft.info(files[content]))
+        prologue, *blocks, labels, tokens = infos
+        return Graphs(prologue, tuple(blocks), labels, tokens)
 
 
 def export_bundle(
@@ -237,19 +261,16 @@ def _write(
     tell("trace", 1, 1)
     config = replace(config, lora=config.lora.resolve(_names(trace)))
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
-    plan = parts.planned()
-    _, places = layout(plan)
-    (folder / "graphs").mkdir()
-    for index, (file, draft) in enumerate(parts.drafts.items()):
-        tell("graphs", index, len(parts.drafts))
-        ir.save(draft.model(WEIGHTS_FILE, places), folder / file)
+    graphs = parts.save(folder, tell)
     write_weights(
-        folder / WEIGHTS_FILE, plan, source, lambda done, total: tell("weights", done, total)
+        folder / WEIGHTS_FILE,
+        parts.planned(),
+        source,
+        lambda done, total: tell("weights", done, total),
     )
     values = initial_values(config.lora, parts.trainables)
     safetensors.numpy.save_file(values, folder / TRAINABLE_FILE)
     tokenizer = source.save_tokenizer(folder)
-    infos = {file: draft.info(file) for file, draft in parts.drafts.items()}
     model = ModelInfo(
         id=source.model_id,
         architecture=source.config.model_type,
@@ -266,10 +287,10 @@ def _write(
         created_by=_created_by(),
         model=model,
         quant=config.quant,
-        graphs=_graphs(infos),
+        graphs=graphs,
         trainables=tuple(parts.trainables),
         scheme=config.lora.info(),
-        context=tuple(t.name for t in infos["graphs/prologue.onnx"].outputs if t.name != "hidden"),
+        context=tuple(t.name for t in graphs.prologue.outputs if t.name != "hidden"),
         tokenizer=tokenizer,
         base_config=source.config_dict,
         files=describe_files(folder, names),
@@ -278,32 +299,26 @@ def _write(
     return manifest
 
 
-def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_size: int) -> _Parts:
+def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_size: int) -> Parts:
     """Cut a trace and rewrite every part."""
     canonicalize(trace.model)
     cut = partition(trace.model, trace.layers)
     checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size)
     context = Context()
-    parts = _Parts()
-    blocks: dict[str, GraphDraft] = {}
-    for index, segment in enumerate(cut.layers):
-        draft, trainables = lower_block(
-            segment, index, checkpoint, context, config.lora, config.quant, hidden_size
+    blocks: list[GraphDraft] = []
+    trainables: list[TrainableInfo] = []
+    for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
+        draft, own = lower_block(
+            segment, index, module, checkpoint, context, config.lora, config.quant, hidden_size
         )
-        blocks[f"graphs/block_{index:03d}.onnx"] = draft
-        parts.trainables.extend(trainables)
-    parts.drafts["graphs/prologue.onnx"] = lower_prologue(
+        blocks.append(draft)
+        trainables.extend(own)
+    prologue = lower_prologue(
         cut.prologue, trace.model.graph.inputs, checkpoint, context, config.quant, hidden_size
     )
-    parts.drafts.update(blocks)
-    for name, lower in (
-        ("score_labels", lower_label_scorer),
-        ("score_tokens", lower_token_scorer),
-    ):
-        parts.drafts[f"graphs/{name}.onnx"] = lower(
-            cut.epilogue, checkpoint, config.quant, hidden_size
-        )
-    return parts
+    labels = lower_label_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
+    tokens = lower_token_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
+    return Parts(prologue, blocks, labels, tokens, trainables)
 
 
 def _dimensions(config: PretrainedConfig) -> dict[str, Any]:
@@ -335,16 +350,6 @@ def _names(trace: Trace) -> list[str]:
         if any(f".{layer}." in f".{node.inputs[1].name}" for layer in trace.layers)
     }
     return sorted(found)
-
-
-def _graphs(infos: dict[str, GraphInfo]) -> Graphs:
-    named = dict(infos)
-    return Graphs(
-        prologue=named.pop("graphs/prologue.onnx"),
-        score_labels=named.pop("graphs/score_labels.onnx"),
-        score_tokens=named.pop("graphs/score_tokens.onnx"),
-        blocks=tuple(named[key] for key in sorted(named)),
-    )
 
 
 def _created_by() -> str:

@@ -124,9 +124,8 @@ def add_lora(
     """
     low = x
     for info in factors:
-        axis = f"copies_{info.role}_{info.module}"
-        factor = draft.input(info.name, ir.DataType.FLOAT, (axis, *info.shape))
-        draft.trainables.append(info.name)
+        axis = f"copies_{info.role}_{draft.local(info.module)}"
+        factor = draft.trainable(info.name, (axis, *info.shape))
         copies = draft.op("Shape", factor, start=0, end=1)
         rows = draft.op("Concat", copies, draft.ints(-1, info.shape[1]), axis=0)
         view = draft.op("Reshape", low, rows)  # (P, R/P * S, in or rank)

@@ -298,14 +298,26 @@ def embedding_rows(
 def lower_block(
     segment: Segment,
     index: int,
+    module: str,
     checkpoint: Checkpoint,
     context: Context,
     lora: LoraConfig,
     quant: Quant,
     hidden_size: int,
 ) -> tuple[GraphDraft, list[TrainableInfo]]:
-    """One layer: hidden, context..., code, decode, trainables... -> hidden_out."""
-    draft = GraphDraft(f"block_{index:03d}")
+    """One layer: hidden, context..., code, decode, trainables..., weights... -> hidden_out.
+
+    Args:
+        segment: its traced nodes.
+        index: its number.
+        module: its path.
+        checkpoint: names and buffers.
+        context: collects what the prologue has to make.
+        lora: adapters to inject.
+        quant: form of the frozen linear layers.
+        hidden_size: width of the hidden states.
+    """
+    draft = GraphDraft("block", f"{module}.")
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs: dict[str, ir.Value] = {}
 

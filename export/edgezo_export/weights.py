@@ -1,8 +1,8 @@
 """Write a plan of tensors to one .safetensors file, a piece at a time.
 
 The file is laid out before a byte is read: the header is padded with spaces to a multiple of
-4,096 bytes, tensors of 64 KiB and more start on a page (ONNX Runtime maps them), smaller ones on
-64 bytes. The format forbids holes, so gaps are tensors of their own, named `PADDING_PREFIX` plus a
+4,096 bytes, tensors of 64 KiB and more start on a page (the file is mapped), smaller ones on 64
+bytes. The format forbids holes, so gaps are tensors of their own, named `PADDING_PREFIX` plus a
 number. Tensors keep the order of the plan: what a block reads lies together.
 """
 
@@ -89,7 +89,7 @@ class PlannedTensor:
 
 @dataclass(frozen=True, slots=True)
 class WrittenTensor:
-    """Where a tensor lies: absolute offset and length in bytes, as ONNX external data wants."""
+    """Where a tensor lies: absolute offset and length in bytes."""
 
     offset: int
     length: int

@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import GraphInfo
+from edgezo_runtime.manifest import WEIGHTS_FILE, GraphInfo
 from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
+from edgezo_runtime.weights import WeightsFile
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -85,6 +86,17 @@ class _Chunk:
     scored: slice  # of the batch's positions
 
 
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A session (blocks of one kind share it), and the inputs that belong to one place."""
+
+    session: onnxruntime.InferenceSession
+    weights: dict[str, Any]  # views of the mapped file
+    trainables: dict[str, str]  # input: tensor
+    inputs: tuple[str, ...]  # the others
+    output: str
+
+
 class Engine:
     """Runs a bundle.
 
@@ -98,7 +110,7 @@ class Engine:
         BundleError: a graph cannot be loaded.
         MissingExtraError: onnxruntime is not installed.
     Memory:
-        The weights are mapped files. The arena holds, for each worker, the activations of one
+        The weights are one mapped file. The arena holds, for each worker, the activations of one
         chunk in one block.
     """
 
@@ -119,9 +131,11 @@ class Engine:
         ENVIRONMENT.prepare(threads, arena_bytes)
         self._ort = import_onnxruntime()
         graphs = bundle.manifest.graphs
-        self._prologue = ENVIRONMENT.open(bundle, graphs.prologue.file)
-        self._blocks = [ENVIRONMENT.open(bundle, graph.file) for graph in graphs.blocks]
-        self._scorers: dict[str, onnxruntime.InferenceSession] = {}
+        self._weights = WeightsFile(bundle.path(WEIGHTS_FILE))
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._prologue = self._open(graphs.prologue)
+        self._blocks = [self._open(graph) for graph in graphs.blocks]
+        self._scorers: dict[str, _Graph] = {}
         self._lock = threading.Lock()
         self._has_mask = any(t.name == "attention_mask" for t in graphs.prologue.inputs)
 
@@ -238,7 +252,8 @@ class Engine:
             mask = np.arange(chunk.tokens) < lengths[:, None]
             feed["attention_mask"] = self._value(mask.astype(np.int64))
         context = self.bundle.manifest.context
-        outputs = self._prologue.run_with_ort_values(["hidden", *context], feed)
+        feed |= self._prologue.weights
+        outputs = self._prologue.session.run_with_ort_values(["hidden", *context], feed)
         chunk.hidden = outputs[0]
         chunk.context = dict(zip(context, outputs[1:], strict=True))
         if cache is None or not until:
@@ -268,24 +283,23 @@ class Engine:
     def _run_block(
         self, index: int, chunk: _Chunk, params: Params, code: tuple[Float32, Float32]
     ) -> None:
-        graph = self.bundle.manifest.graphs.blocks[index]
+        graph = self._blocks[index]
         rows = slice(chunk.start, chunk.stop)
-        feed: dict[str, Any] = {}
-        for tensor in graph.inputs:
-            name = tensor.name
+        feed = dict(graph.weights)
+        for name in graph.inputs:
             if name == "hidden":
                 feed[name] = chunk.hidden
             elif name == "code":
                 feed[name] = self._value(code[0])
             elif name == "decode":
                 feed[name] = self._value(code[1])
-            elif name in chunk.context:
-                feed[name] = chunk.context[name]
             else:
-                copies = params.copies(name, rows)
-                _check_copies(name, len(copies), chunk.groups, chunk.stop - chunk.start)
-                feed[name] = self._value(copies)
-        chunk.hidden = self._blocks[index].run_with_ort_values(["hidden_out"], feed)[0]
+                feed[name] = chunk.context[name]
+        for name, tensor in graph.trainables.items():
+            copies = params.copies(tensor, rows)
+            _check_copies(tensor, len(copies), chunk.groups, chunk.stop - chunk.start)
+            feed[name] = self._value(copies)
+        chunk.hidden = graph.session.run_with_ort_values([graph.output], feed)[0]
 
     def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
         """(G, T', C) or (G, T') for the positions of a chunk."""
@@ -316,21 +330,37 @@ class Engine:
         graphs = self.bundle.manifest.graphs
         if batch.label_ids is not None:
             feed["label_ids"] = self._value(batch.label_ids)
-            session = self._scorer(graphs.score_labels)
+            scorer = self._scorer(graphs.score_labels)
         else:
             feed["targets"] = self._value(wanted)
-            session = self._scorer(graphs.score_tokens)
-        output = session.get_outputs()[0].name
-        scores: Float32 = session.run_with_ort_values([output], feed)[0].numpy()
+            scorer = self._scorer(graphs.score_tokens)
+        feed |= scorer.weights
+        scores: Float32 = scorer.session.run_with_ort_values([scorer.output], feed)[0].numpy()
         return scores[:count]
 
     # --- small helpers ---
 
-    def _scorer(self, graph: GraphInfo) -> onnxruntime.InferenceSession:
+    def _scorer(self, graph: GraphInfo) -> _Graph:
         with self._lock:
             if graph.file not in self._scorers:
-                self._scorers[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+                self._scorers[graph.file] = self._open(graph)
             return self._scorers[graph.file]
+
+    def _open(self, graph: GraphInfo) -> _Graph:
+        session = self._sessions.get(graph.file)
+        if session is None:
+            session = self._sessions[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+        inputs = {tensor.name: tensor for tensor in graph.inputs}
+        weights: dict[str, Any] = {}
+        for binding in graph.weights:
+            shape = tuple(int(dim) for dim in inputs[binding.input].shape)
+            view = self._weights.view(
+                binding.tensor, inputs[binding.input].dtype, shape, binding.start
+            )
+            weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
+        trainables = {binding.input: binding.tensor for binding in graph.trainables}
+        others = tuple(name for name in inputs if name not in weights and name not in trainables)
+        return _Graph(session, weights, trainables, others, graph.outputs[0].name)
 
     def _value(self, array: npt.NDArray[Any]) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -7,23 +7,21 @@ It serves to refuse budgets that are plainly too small; what a run really took i
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import CHUNK_TOKENS, SCORED_POSITIONS
-from edgezo_runtime.errors import BundleError, DoesNotFitError
+from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.memory import rss_bytes
 from edgezo_runtime.sessions import available_cores, import_onnxruntime
 from edgezo_runtime.sizes import format_size
+from edgezo_runtime.weights import StoredTensor, read_header
 
 TOLERANCE = 0.2
 """An estimate may be wrong by this share; only a budget below it by more is refused."""
@@ -40,7 +38,6 @@ VOCABULARY_CHUNK = 4096
 WORKER_SHARE = 1 / 3
 """What a second worker adds to the activations of the first: their peaks rarely coincide."""
 
-_HEADER_LIMIT = 100 << 20
 _FLOAT = 4
 
 
@@ -112,7 +109,7 @@ def estimate_run(
     process = rss_bytes() if process_bytes is None else process_bytes
     sets = [examples, *others]
     model = bundle.manifest.model
-    tensors = _tensors(bundle)
+    tensors = read_header(bundle.path(WEIGHTS_FILE))
     vocabulary = {name for name, t in tensors.items() if model.vocab_size in t.shape}
     matrices = [t.shape for name, t in tensors.items() if name not in vocabulary]
     widest = max((max(s) for s in matrices if len(s) == 2), default=model.hidden_size)
@@ -124,19 +121,14 @@ def estimate_run(
     if any(part.kind != "labels" for part in sets):
         chunk += _token_scores(groups * min(SCORED_POSITIONS, longest), model.hidden_size)
     workers = threads or available_cores()
+    files = {graph.file for _, graph in bundle.manifest.graphs.named()}
     return Estimate(
-        process=process + SESSION_BYTES * len(bundle.manifest.graphs.named()),
-        weights=sum(t.bytes for name, t in tensors.items() if name not in vocabulary),
+        process=process + SESSION_BYTES * len(files),
+        weights=sum(t.length for name, t in tensors.items() if name not in vocabulary),
         vocabulary=_touched(sets, [tensors[name] for name in vocabulary], model.vocab_size),
         activations=int(chunk * (1 + WORKER_SHARE * (workers - 1))),
         trainables=_trainables(bundle, config, groups * rows),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    shape: tuple[int, ...]
-    bytes: int
 
 
 def _block(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
@@ -166,10 +158,10 @@ def _trainables(bundle: Bundle, config: TuneConfig, copies: int) -> int:
     return kept + 2 * copies * max(by_block.values(), default=0)
 
 
-def _touched(sets: list[ExampleSet], matrices: list[_Tensor], vocab_size: int) -> int:
+def _touched(sets: list[ExampleSet], matrices: list[StoredTensor], vocab_size: int) -> int:
     """Pages of the vocabulary's matrices: around every token that occurs, or all of them where
     the head scores tokens."""
-    whole = sum(matrix.bytes for matrix in matrices)
+    whole = sum(matrix.length for matrix in matrices)
     if any(part.kind != "labels" for part in sets):
         return whole
     seen = np.zeros(vocab_size, bool)
@@ -177,27 +169,6 @@ def _touched(sets: list[ExampleSet], matrices: list[_Tensor], vocab_size: int) -
         for example in part:
             seen[example.tokens] = True
     return min(whole, int(seen.sum()) * FAULT_BYTES * len(matrices))
-
-
-def _tensors(bundle: Bundle) -> dict[str, _Tensor]:
-    """Shapes and sizes from the header of the weights; nothing else of the file is read."""
-    path = bundle.path(WEIGHTS_FILE)
-    try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > _HEADER_LIMIT:
-                raise ValueError(f"a header of {size} bytes")
-            header: dict[str, Any] = json.loads(file.read(size))
-        header.pop("__metadata__", None)
-        found: dict[str, _Tensor] = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            found[name] = _Tensor(tuple(entry["shape"]), end - start)
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise BundleError(
-            f"{path}: not a safetensors file: {error}; run 'edgezo export --force'"
-        ) from error
-    return found
 
 
 def _advice(estimate: Estimate) -> str:

@@ -38,13 +38,23 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """The tensor that an input takes; of a frozen weight the rows from `start` on."""
+
+    input: str
+    tensor: str
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """One ONNX file; `trainables` lists the inputs that are trainable tensors."""
+    """An ONNX file and what it is fed; blocks that differ in their tensors only share a file."""
 
     file: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
-    trainables: tuple[str, ...]
+    trainables: tuple[Binding, ...]
+    weights: tuple[Binding, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +289,17 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
             _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
             plain = all(dim if isinstance(dim, str) else dim > 0 for dim in tensor.shape)
             _require(plain, f"{place}: shape {tensor.shape}")
-    _unique(graph.trainables, f"graphs.{where}.trainables")
-    lost = set(graph.trainables) - {tensor.name for tensor in graph.inputs}
-    _require(not lost, f"graphs.{where}: trainable {min(lost, default='')!r} is not an input")
+    bound = [*graph.trainables, *graph.weights]
+    _unique((binding.input for binding in bound), f"graphs.{where}: bound inputs")
+    _unique((binding.tensor for binding in graph.trainables), f"graphs.{where}.trainables")
+    lost = {binding.input for binding in bound} - {tensor.name for tensor in graph.inputs}
+    _require(not lost, f"graphs.{where}: {min(lost, default='')!r} is bound but not an input")
+    shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
+    for binding in graph.weights:
+        fixed = all(isinstance(dim, int) for dim in shapes[binding.input])
+        _require(fixed, f"graphs.{where}: weight {binding.input!r} has no fixed shape")
+        low = f"weight {binding.input!r} starts at row {binding.start}"
+        _require(binding.start >= 0, f"graphs.{where}: {low}")
 
 
 def _check_context(manifest: Manifest) -> None:
@@ -310,7 +328,7 @@ def _check_trainables(manifest: Manifest) -> None:
     for where, graph in manifest.graphs.named():
         index = int(where[7:-1]) if where.startswith("blocks[") else None
         expected = by_block[index] if index is not None else set()
-        odd = expected.symmetric_difference(graph.trainables)
+        odd = expected.symmetric_difference(binding.tensor for binding in graph.trainables)
         _require(not odd, f"graphs.{where}: trainables differ in {min(odd, default='')!r}")
 
 

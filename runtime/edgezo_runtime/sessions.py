@@ -2,8 +2,8 @@
 
 Defaults cost dearly when a model is a session a block: every session brings a spinning thread pool
 (two to three times slower on two cores; worse beside other processes) and an arena that never
-shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy the int8 weights to the heap;
-without it they stay file pages that the kernel may drop, and run as fast.
+shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy weights to the heap; without it
+they stay pages of the mapped file that the kernel may drop, and run as fast.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edgezo_runtime.errors import BundleError, MissingExtraError
 if TYPE_CHECKING:
     import onnxruntime
 
-OLDEST = (1, 22)
-"""First release that takes a folder for the external data of a model given as bytes."""
+OLDEST = (1, 19)
+"""First release with every operator of an exported graph."""
 
 _CPU = "CPUExecutionProvider"
 
@@ -65,7 +65,7 @@ class SharedEnvironment:
             self._ready = True
 
     def open(self, bundle: Bundle, file: str) -> onnxruntime.InferenceSession:
-        """Open one graph of a bundle; its weights are mapped, not read.
+        """Open one graph of a bundle.
 
         Raises:
             BundleError: the graph is damaged, or needs what this onnxruntime does not have.
@@ -80,9 +80,6 @@ class SharedEnvironment:
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(bundle.root)
-        )
         # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool
         # would do as well, but then every other session of the process would have to use it.
         options.intra_op_num_threads = 1
@@ -114,7 +111,7 @@ def import_onnxruntime() -> Any:
         ) from error
     if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
         raise MissingExtraError(
-            f"onnxruntime {ort.__version__} cannot read a bundle's weights beside its graphs; "
+            f"onnxruntime {ort.__version__} lacks operators that bundles use; "
             f"run pip install 'onnxruntime>={OLDEST[0]}.{OLDEST[1]}'"
         )
     if not hasattr(ort, "InferenceSession"):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from safetensors.numpy import load_file
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import GraphInfo
 
 Array = npt.NDArray[np.float32]
@@ -23,6 +24,7 @@ class BundleRunner:
         self.bundle = Bundle.open(path)
         self.manifest = self.bundle.manifest
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._weights = load_file(path / WEIGHTS_FILE)
 
     def prologue(
         self, input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64] | None = None
@@ -83,8 +85,14 @@ class BundleRunner:
         self._sessions[graph.file] = session
         assert [item.name for item in session.get_inputs()] == [t.name for t in graph.inputs]
         assert {item.name for item in session.get_outputs()} == {t.name for t in graph.outputs}
-        results = session.run(outputs, {tensor.name: feed[tensor.name] for tensor in graph.inputs})
-        return list(results)
+        values = {binding.input: feed[binding.tensor] for binding in graph.trainables}
+        shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
+        for binding in graph.weights:
+            rows = self._weights[binding.tensor][binding.start :].ravel()
+            shape = [int(dim) for dim in shapes[binding.input]]
+            values[binding.input] = rows[: int(np.prod(shape))].reshape(shape)
+        rest = {name: feed[name] for name in shapes if name not in values}
+        return list(session.run(outputs, values | rest))
 
     def _open(self, graph: GraphInfo) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -92,7 +100,5 @@ class BundleRunner:
         disabled = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = disabled
         options.add_session_config_entry("session.disable_prepacking", "1")
-        folder = "session.model_external_initializers_file_folder_path"
-        options.add_session_config_entry(folder, str(self.bundle.root))
         content = self.bundle.path(graph.file).read_bytes()
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from edgezo_export.draft import GraphDraft
-from edgezo_export.weights import PlannedTensor, WrittenTensor
+from edgezo_export.weights import PlannedTensor
+from edgezo_runtime.bundle import Binding
 
 TABLE = PlannedTensor("table", "F32", (6, 4), ("table",), "plain", False)
 
@@ -29,26 +30,41 @@ def test_equal_constants_are_one():
     assert len(set(different)) == len(different)
 
 
-def test_the_same_weight_is_one_initializer():
+def test_the_same_weight_is_one_input():
     draft = GraphDraft("test")
     assert draft.weight(TABLE) is draft.weight(TABLE)
     assert draft.weight(TABLE, (0, 2)) is not draft.weight(TABLE, (2, 4))
     assert list(draft.planned) == ["table"]
+    assert [binding.tensor for binding in draft.weights] == ["table"] * 3
+    assert [binding.start for binding in draft.weights] == [0, 0, 2]
 
 
-def test_rows_of_a_weight_point_into_the_file(tmp_path):
-    values = np.arange(24, dtype=np.float32).reshape(6, 4)
-    (tmp_path / "w").write_bytes(b"\0" * 64 + values.tobytes())
-    draft, x = draft_with_input()
-    result = draft.op("Add", x, draft.weight(TABLE, (2, 3)))
+def add_table(draft: GraphDraft, x: ir.Value, table: PlannedTensor) -> bytes:
+    result = draft.op("Add", x, draft.weight(table, (2, 3)))
     draft.output(result, "y", ir.DataType.FLOAT, ("rows", 4))
-    model = draft.model("w", {"table": WrittenTensor(64, 96, "F32", (6, 4))})
-    ir.save(model, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(
-        tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
-    )
+    return draft.serialize()
+
+
+def test_a_weight_is_fed():
+    draft, x = draft_with_input()
+    content = add_table(draft, x, TABLE)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (binding,) = draft.weights
+    row = np.arange(4, dtype=np.float32)[None]
     zeros = np.zeros((1, 4), np.float32)
-    assert np.array_equal(session.run(None, {"x": zeros})[0], values[2:3])
+    assert np.array_equal(session.run(None, {"x": zeros, binding.input: row})[0], row)
+
+
+def test_graphs_of_two_modules_are_the_same_file():
+    contents = []
+    for module in ("layers.0.", "layers.11."):
+        draft = GraphDraft("test", module)
+        x = draft.input("x", ir.DataType.FLOAT, ("rows", 4))
+        name = f"{module}mlp.table"
+        table = PlannedTensor(name, "F32", (6, 4), (name,), "plain", False)
+        contents.append(add_table(draft, x, table))
+        assert draft.weights[0].tensor == name
+    assert contents[0] == contents[1]
 
 
 def test_an_input_may_be_an_output_twice():
@@ -57,7 +73,7 @@ def test_an_input_may_be_an_output_twice():
         draft.output(x, name, ir.DataType.FLOAT, ("rows", 4))
     info = draft.info("graphs/test.onnx")
     assert [tensor.name for tensor in info.outputs] == ["a", "b"]
-    content = ir.to_proto(draft.model("w", {})).SerializeToString()
+    content = draft.serialize()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     ones = np.ones((2, 4), np.float32)
     assert all(np.array_equal(out, ones) for out in session.run(None, {"x": ones}))
@@ -67,13 +83,17 @@ def test_info_says_what_the_graph_takes():
     draft, x = draft_with_input()
     draft.input("ids", ir.DataType.INT64, ("rows",))
     draft.output(draft.op("Neg", x), "y", ir.DataType.FLOAT, ("rows", 4))
-    draft.trainables.append("m.lora_A")
+    draft.trainable("m.lora_A", ("copies", 2, 4))
+    draft.weight(TABLE)
     info = draft.info("graphs/test.onnx")
     assert [(t.name, t.dtype, t.shape) for t in info.inputs] == [
         ("x", "float32", ("rows", 4)),
         ("ids", "int64", ("rows",)),
+        ("m.lora_A", "float32", ("copies", 2, 4)),
+        ("table", "float32", (6, 4)),
     ]
-    assert info.trainables == ("m.lora_A",)
+    assert info.trainables == (Binding("m.lora_A", "m.lora_A"),)
+    assert info.weights == (Binding("table", "table"),)
 
 
 def test_a_dtype_outside_the_contract():

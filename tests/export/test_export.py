@@ -42,7 +42,7 @@ def test_manifest_of_llama(exported):
     assert all(info.trains for info in manifest.trainables if info.role == "lora_B")
     for index, graph in enumerate(manifest.graphs.blocks):
         own = [info.name for info in manifest.trainables if info.block == index]
-        assert list(graph.trainables) == own
+        assert [binding.tensor for binding in graph.trainables] == own
         assert [tensor.name for tensor in graph.inputs][:3] == ["hidden", "code", "decode"]
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from edgezo_runtime.bundle import (
+    Binding,
     Bundle,
     FileInfo,
     GraphInfo,
@@ -41,7 +42,9 @@ def graph(file: str, trainables: tuple[str, ...] = (), outputs: tuple[str, ...] 
     hidden = TensorInfo("hidden", "float32", ("R", "S", 8))
     extra = tuple(TensorInfo(name, "float32", ("P", 2, 2)) for name in trainables)
     made = tuple(TensorInfo(name, "float32", ("R", "S", 8)) for name in outputs)
-    return GraphInfo(file, (hidden, *extra), made, trainables)
+    bound = tuple(Binding(name, name) for name in trainables)
+    weight = TensorInfo("w", "float32", (2, 2))
+    return GraphInfo(file, (hidden, *extra, weight), made, bound, (Binding("w", "weight", 1),))
 
 
 def make_manifest(files: dict[str, FileInfo]) -> Manifest:
@@ -145,7 +148,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "6b2717e4c52bb44160801b733a22f9558259f128e2c9fd72e2c5255e58e8b16c"
+GOLDEN_SHA256 = "d0e1fd442c27d8d1ca7427489f891b10eda2efcf0677893525a3aeb3d75692a3"
 
 
 def test_digest_of_files(root):
@@ -334,6 +337,8 @@ def drop(*keys):
     return change
 
 
+HIDDEN = {"input": "hidden", "tensor": "hidden"}
+ABSENT = {"input": "absent", "tensor": "absent"}
 BLOCK = ("graphs", "blocks", 1)
 
 
@@ -367,8 +372,11 @@ BLOCK = ("graphs", "blocks", 1)
         (put("trainables", 0, "shape", [2]), "is not a matrix"),
         (put("trainables", 0, "shape", [2, 0]), "is not a matrix"),
         (put("trainables", 0, "shape", [2, "K"]), "expected int"),
-        (put("graphs", "prologue", "trainables", ["hidden"]), "trainables differ"),
-        (put(*BLOCK, "trainables", ["absent"]), "trainable 'absent' is not an input"),
+        (put("graphs", "prologue", "trainables", [HIDDEN]), "trainables differ"),
+        (put(*BLOCK, "trainables", [ABSENT]), "'absent' is bound but not an input"),
+        (put(*BLOCK, "weights", [ABSENT]), "'absent' is bound but not an input"),
+        (put(*BLOCK, "weights", [HIDDEN]), "weight 'hidden' has no fixed shape"),
+        (put(*BLOCK, "weights", 0, "start", -2), "starts at row -2"),
         (put(*BLOCK, "inputs", 0, "dtype", "complex64"), "unknown dtype 'complex64'"),
         (put(*BLOCK, "inputs", 0, "shape", [0]), "shape"),
         (put(*BLOCK, "inputs", 0, "shape", [None]), "expected int or str"),

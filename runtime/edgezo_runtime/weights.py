@@ -1,0 +1,112 @@
+"""The frozen weights of a bundle: one safetensors file, mapped, never read as a whole."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import BundleError
+
+_HEADER_LIMIT = 100 << 20
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: dtype, shape, absolute offset and length in bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+class WeightsFile:
+    """Tensors of a .safetensors file as views of one read-only map.
+
+    Pages come from the file when they are touched and can be dropped by the kernel at any time.
+
+    Args:
+        path: the file.
+    Raises:
+        BundleError: not a safetensors file, or its header does not fit its size.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors = read_header(path)
+        self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
+
+    def view(self, name: str, dtype: str, shape: tuple[int, ...], start: int = 0) -> Any:
+        """Rows of a tensor, seen as `shape`.
+
+        Args:
+            name: the tensor.
+            dtype: what it must hold, as numpy names it.
+            shape: shape of the result; its values follow each other in the file.
+            start: first row (index along the tensor's first axis).
+        Raises:
+            BundleError: there is no such tensor, or it is not that.
+        """
+        stored = self.tensors.get(name)
+        if stored is None:
+            raise self._error(f"tensor {name!r:.80} is missing")
+        row = stored.length // stored.shape[0] if stored.shape else stored.length
+        first = stored.offset + start * row
+        length = math.prod(shape) * stored.dtype.itemsize
+        inside = start >= 0 and first + length <= stored.offset + stored.length
+        if stored.dtype != np.dtype(dtype) or not inside:
+            raise self._error(
+                f"tensor {name!r:.80} is {stored.dtype} {stored.shape}; a graph reads "
+                f"{dtype} {shape} from row {start} of it"
+            )
+        return self._bytes[first : first + length].view(stored.dtype).reshape(shape)
+
+    def _error(self, message: str) -> BundleError:
+        return BundleError(f"{self.path}: {message}; run 'edgezo export --force'")
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the file whose dtype a graph can take; nothing else of the file is read.
+
+    Raises:
+        BundleError: not a safetensors file, or its header does not fit its size.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _HEADER_LIMIT:
+                raise ValueError(f"a header of {length} bytes")
+            header: dict[str, Any] = json.loads(file.read(length))
+        size = path.stat().st_size - 8 - length
+        header.pop("__metadata__", None)
+        found: dict[str, StoredTensor] = {}
+        for name, entry in header.items():
+            start, end = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            dtype = _DTYPES.get(entry["dtype"])
+            if not isinstance(entry["shape"], list) or any(type(dim) is not int for dim in shape):
+                raise ValueError(f"tensor {name!r:.80}: shape {entry['shape']!r:.80}")
+            if not 0 <= start <= end <= size or any(dim < 0 for dim in shape):
+                raise ValueError(f"tensor {name!r:.80} lies outside the file")
+            if dtype is None:
+                continue
+            if math.prod(shape) * dtype.itemsize != end - start:
+                raise ValueError(f"tensor {name!r:.80}: {end - start} bytes for {shape}")
+            found[name] = StoredTensor(dtype, shape, 8 + length + start, end - start)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise BundleError(
+            f"{path}: not a safetensors file: {error}; run 'edgezo export --force'"
+        ) from error
+    return found
