@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,47 @@ def turns_heads(node: ir.Node) -> bool:
     return head_dim % _ROTARY_MULTIPLE == 0 and head_dim >= _static(value, 3)
 
 
+def continues(nodes: Sequence[ir.Node]) -> bool:
+    """Can these nodes, a layer, go on from the keys and values of earlier tokens?
+
+    They can if nothing but the one attention depends on positions.
+    """
+    symbols = [node for node in nodes if node.domain == DOMAIN]
+    attentions = [node for node in symbols if node.op_type == "Attention"]
+    if len(attentions) != 1 or not mask_of(attentions[0]).seen.causal:
+        return False
+    turned = turns_heads(attentions[0])
+    return turned or not any(node.op_type == "Rotary" for node in symbols)
+
+
+class Past:
+    """Keys and values of earlier tokens as inputs of a graph, and those of all as outputs."""
+
+    def __init__(self, draft: GraphDraft) -> None:
+        self._draft = draft
+        self._outputs: tuple[ir.Value, ir.Value] | None = None
+        self._shape: tuple[int | str, ...] = ()
+
+    def inputs(self, heads: int, width: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """past_key and past_value (R, n, P, D), and how many of P count in each row (R,)."""
+        self._shape = ("rows", heads, "past", width)
+        key, value = (
+            self._draft.input(name, ir.DataType.FLOAT, self._shape)
+            for name in ("past_key", "past_value")
+        )
+        return key, value, self._draft.input("past_lengths", ir.DataType.INT32, ("rows",))
+
+    def bind(self, key: ir.Value, value: ir.Value) -> None:
+        """Tell what the attention made of the inputs and its own tokens."""
+        self._outputs = key, value
+
+    def declare_outputs(self) -> None:
+        """Make key and value outputs of the graph."""
+        for name, value in zip(("key", "value"), self._outputs or (), strict=False):
+            shape = (*self._shape[:2], "total", self._shape[3])
+            self._draft.output(value, name, ir.DataType.FLOAT, shape)
+
+
 def _padded(head_dim: int) -> int:
     return -(-head_dim // _HEAD_MULTIPLE) * _HEAD_MULTIPLE
 
@@ -97,14 +138,20 @@ def _padded(head_dim: int) -> int:
 class AttentionLowering:
     """Emits attention nodes into one graph.
 
-    `rotary_cache` gives the (S, D/2) table that stands for a traced cos or sin (1, S, D).
+    Args:
+        draft: the graph.
+        lower: gives what stands for a traced value.
+        rotary_cache: gives the (P + S, D/2) table that stands for a traced cos or sin (1, S, D).
+        past: earlier tokens; None where the layer cannot have any.
     """
 
-    def __init__(self, draft: GraphDraft, lower: Lower, rotary_cache: Lower) -> None:
+    def __init__(
+        self, draft: GraphDraft, lower: Lower, rotary_cache: Lower, past: Past | None
+    ) -> None:
         self._draft = draft
         self._lower = lower
         self._rotary_cache = rotary_cache
-        self._lengths: tuple[ir.Value, ir.Value] | None = None
+        self._past = past
 
     def emit(self, node: ir.Node) -> ir.Value:
         """Lower one edgezo::Attention; result (R, S, n, D)."""
@@ -129,12 +176,15 @@ class AttentionLowering:
             q, k = rotary_q[0], rotary_k[0]
             tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
         query, key, value = (self._flat(x, width) for x in (q, k, v))
-        last, total = self._sequence_lengths(query)
+        past_key, past_value, past_lengths = (
+            self._past.inputs(_static(k, 1), width) if self._past else (None, None, None)
+        )
+        last, total = self._sequence_lengths(query, past_key, past_lengths)
         window = mask_of(node).seen.window
-        flat, _, _ = draft.ops(
+        flat, keys, values = draft.ops(
             "GroupQueryAttention",
             3,
-            *(query, key, value, None, None, last, total, *tables),
+            *(query, key, value, past_key, past_value, last, total, *tables),
             domain=MICROSOFT,
             num_heads=_static(q, 1),
             kv_num_heads=_static(k, 1),
@@ -143,6 +193,8 @@ class AttentionLowering:
             local_window_size=window or -1,
             softcap=float(node.attributes["softcap"].value),
         )
+        if self._past is not None:
+            self._past.bind(keys, values)
         return flat
 
     def _bidirectional(
@@ -197,17 +249,26 @@ class AttentionLowering:
             by_token = draft.op("Pad", by_token, draft.ints(*[0] * 7, missing))
         return draft.op("Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * width))
 
-    def _sequence_lengths(self, query: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """(last position of every row (R,), tokens) as int32: all rows count as full; right padding
-        is never seen by a causal row."""
-        if self._lengths is None:
-            draft = self._draft
-            tokens = draft.op("Shape", query, start=1, end=2)
-            total = draft.op("Cast", tokens, to=int(ir.DataType.INT32))
-            last = draft.op("Sub", total, draft.constant(np.array([1], np.int32)))
+    def _sequence_lengths(
+        self, query: ir.Value, past_key: ir.Value | None, past_lengths: ir.Value | None
+    ) -> tuple[ir.Value, ir.Value]:
+        """(last position of every row (R,), tokens past and present) as int32.
+
+        All new tokens of a row count: right padding is never seen by a causal row.
+        """
+        draft = self._draft
+        int32 = int(ir.DataType.INT32)
+        tokens = draft.op("Shape", query, start=1, end=2)
+        before_last = draft.op(
+            "Sub", draft.op("Cast", tokens, to=int32), draft.constant(np.array([1], np.int32))
+        )
+        if past_key is None or past_lengths is None:
             rows = draft.op("Shape", query, start=0, end=1)
-            self._lengths = (draft.op("Expand", last, rows), draft.op("Squeeze", total))
-        return self._lengths
+            last = draft.op("Expand", before_last, rows)
+        else:
+            tokens = draft.op("Add", tokens, draft.op("Shape", past_key, start=2, end=3))
+            last = draft.op("Add", past_lengths, before_last)
+        return last, draft.op("Squeeze", draft.op("Cast", tokens, to=int32))
 
 
 def emit_rotary(

@@ -111,6 +111,7 @@ def add_lora(
     x: ir.Value,
     y: ir.Value,
     like: ir.Value,
+    active: ir.Value,
 ) -> ir.Value:
     """y + scale * (x A^T) B^T, every run of rows with its own copy of A and B.
 
@@ -121,6 +122,7 @@ def add_lora(
         x: input of the layer (R, S, in) or (R*S, in).
         y: frozen result, of the same leading dimensions.
         like: int64 vector, the shape of y.
+        active: (R, S) float32, 1 for tokens the adapter acts on, 0 for the others.
     """
     low = x
     for info in factors:
@@ -132,6 +134,8 @@ def add_lora(
         low = draft.op("MatMul", view, draft.op("Transpose", factor, perm=[0, 2, 1]))
         if info.role == "lora_A":
             low = draft.op("Mul", low, draft.scalar(config.scale))
+            column = draft.op("Concat", copies, draft.ints(-1, 1), axis=0)
+            low = draft.op("Mul", low, draft.op("Reshape", active, column))
     return draft.op("Add", y, draft.op("Reshape", low, like))
 
 

@@ -10,6 +10,8 @@ import torch
 
 from edgezo_export.attention import (
     AttentionLowering,
+    Past,
+    continues,
     emit_rotary,
     emit_rotary_cache,
     turns_heads,
@@ -76,10 +78,12 @@ class SegmentLowering:
         draft: the graph.
         checkpoint: names and buffers.
         linears: emits frozen linear layers.
-        lora: adapters to inject, None outside blocks.
+        lora: adapters to inject, None outside blocks; they read the input `active`.
         block: index recorded for trainables.
         outside: gives the value of a tensor made by another segment.
         rotary_cache: gives the (S, D/2) form of a rotary table.
+        quant: form of embeddings.
+        past: keys and values of earlier tokens, None where there cannot be any.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class SegmentLowering:
         block: int = 0,
         rotary_cache: Callable[[ir.Value], ir.Value] | None = None,
         quant: Quant = "fp32",
+        past: Past | None = None,
     ) -> None:
         self.draft = draft
         self.trainables: list[TrainableInfo] = []
@@ -99,10 +104,15 @@ class SegmentLowering:
         self._linears = linears
         self._outside = outside
         self._lora = lora
+        self._active = (
+            draft.input("active", ir.DataType.FLOAT, ("rows", "tokens")) if lora else None
+        )
         self._block = block
         self._quant = quant
         self._values: dict[ir.Value, ir.Value] = {}
-        self._attention = AttentionLowering(draft, self.value, rotary_cache or self._own_cache)
+        self._attention = AttentionLowering(
+            draft, self.value, rotary_cache or self._own_cache, past
+        )
         self._order: dict[ir.Node, int] = {}
 
     def bind(self, traced: ir.Value, value: ir.Value) -> None:
@@ -233,10 +243,10 @@ class SegmentLowering:
             parts = self.draft.ops("Split", len(nodes), y, lengths, axis=-1)
         for node, module, size, part in zip(nodes, spec.modules, spec.sizes, parts, strict=True):
             result = part
-            if self._lora is not None and self._lora.matches(module):
+            if self._lora and self._active is not None and self._lora.matches(module):
                 factors = self._lora.trainables(self._block, module, spec.in_features, size)
                 like = self.draft.op("Concat", leading, self.draft.ints(size), axis=0)
-                result = add_lora(self.draft, self._lora, factors, x, part, like)
+                result = add_lora(self.draft, self._lora, factors, x, part, like, self._active)
                 self.trainables.extend(factors)
             self.bind(node.outputs[0], result)
 
@@ -305,7 +315,10 @@ def lower_block(
     quant: Quant,
     hidden_size: int,
 ) -> tuple[GraphDraft, list[TrainableInfo]]:
-    """One layer: hidden, context..., code, decode, trainables..., weights... -> hidden_out.
+    """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
+
+    Where its attention can go on from earlier tokens, it also takes past_key and past_value
+    (R, n, P, D) and past_lengths (R,), and gives key and value (R, n, P + S, D).
 
     Args:
         segment: its traced nodes.
@@ -340,8 +353,9 @@ def lower_block(
 
     linears = LinearLowering(draft, quant)
     linears.declare_code()
+    past = Past(draft) if continues(segment.nodes) else None
     lowering = SegmentLowering(
-        draft, checkpoint, linears, outside, lora, index, rotary_cache, quant
+        draft, checkpoint, linears, outside, lora, index, rotary_cache, quant, past
     )
     if segment.hidden_in is None:
         raise UnsupportedModelError(f"block {index} has no hidden states to start from")
@@ -359,6 +373,8 @@ def lower_block(
         )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    if past is not None:
+        past.declare_outputs()
     return draft, lowering.trainables
 
 

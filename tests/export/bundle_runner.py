@@ -47,7 +47,21 @@ class BundleRunner:
         """One block; `params` have the leading axis P, those absent are the bundle's own."""
         graph = self.manifest.graphs.blocks[index]
         initial = {name: value[None] for name, value in self.bundle.trainables().items()}
-        feed = {"hidden": hidden, "code": code, "decode": decode, **context, **initial}
+        rows, tokens = hidden.shape[:2]
+        feed = {
+            "hidden": hidden,
+            "code": code,
+            "decode": decode,
+            "active": np.ones((rows, tokens), np.float32),
+            "past_lengths": np.zeros(rows, np.int32),
+            **context,
+            **initial,
+        }
+        for tensor in graph.inputs:
+            if tensor.name in ("past_key", "past_value"):
+                feed[tensor.name] = np.zeros(
+                    (rows, tensor.shape[1], 0, tensor.shape[3]), np.float32
+                )
         return self.run(graph, ["hidden_out"], feed | dict(params or {}))[0]
 
     def hidden_states(
