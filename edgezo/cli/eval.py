@@ -22,6 +22,7 @@ from edgezo_runtime.errors import RunFileError, UsageError
 
 if TYPE_CHECKING:
     from edgezo_runtime.evaluate import Evaluation
+    from edgezo_runtime.scope import Scope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +104,10 @@ def _evaluate(
     manifest = bundle.manifest
     warnings: list[str] = []
     params = bundle.trainables()
+    scope: Scope = "all"
     if settings.adapter is not None:
         adapter = load_adapter(Path(settings.adapter))
-        params = adapter.params(bundle)
+        params, scope = adapter.params(bundle), adapter.info.scope
         other = adapter.fits_warning(bundle)
         warnings += [other] if other is not None else []
     if settings.verify:
@@ -134,7 +136,7 @@ def _evaluate(
             show(done, total)
 
         engine = Engine(bundle, threads=settings.threads or None)
-        found = evaluate(engine, params, examples, settings.batch_size, tell)
+        found = evaluate(engine, params, examples, settings.batch_size, tell, scope)
     check_loss(found, str(examples.path))
     return found, {
         "bundle": str(path),

@@ -18,6 +18,7 @@ from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.scope import invocation
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.tuner import StepReport, Tuner
 
@@ -46,6 +47,8 @@ class Session:
             self._tuner.adapter(),
             steps=steps,
             created_by=CREATED_BY,
+            scope=self._tuner.scope,
+            invocation=invocation(self._tuner.examples),
         )
         digest = adapter.save(run.adapter)
         if failure is None and not self._signals.requested:
@@ -134,7 +137,9 @@ class Session:
             show(done, total)
 
         size = self._job.inputs.eval_batch_size
-        found: Evaluation = evaluate(self._tuner.engine, params, examples, size, tell)
+        found: Evaluation = evaluate(
+            self._tuner.engine, params, examples, size, tell, self._tuner.scope
+        )
         self._progress.end()
         check_loss(found, f"evaluating {when} tuning, {split} rows")
         entry = {

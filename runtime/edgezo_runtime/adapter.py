@@ -22,6 +22,7 @@ from edgezo_runtime.digest import sha256_file
 from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.scope import Scope
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
 Float32 = npt.NDArray[np.float32]
@@ -46,6 +47,8 @@ class AdapterInfo:
         targets: last components of the adapted modules' paths.
         complete: are all modules in it that the bundle adapts? Those whose B is zero are left out.
         steps: training steps behind it.
+        scope: tokens it acts on; see `edgezo_runtime.scope`.
+        invocation: the token it begins to act at, if it is always the same.
     """
 
     version: int
@@ -59,6 +62,8 @@ class AdapterInfo:
     targets: tuple[str, ...]
     complete: bool
     steps: int
+    scope: Scope = "all"
+    invocation: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +161,14 @@ _A, _B = ".lora_A", ".lora_B"
 
 
 def make_adapter(
-    path: Path, bundle: Bundle, tensors: Mapping[str, Float32], *, steps: int, created_by: str
+    path: Path,
+    bundle: Bundle,
+    tensors: Mapping[str, Float32],
+    *,
+    steps: int,
+    created_by: str,
+    scope: Scope = "all",
+    invocation: tuple[int, ...] = (),
 ) -> Adapter:
     """Collect what an adapter file holds.
 
@@ -168,6 +180,8 @@ def make_adapter(
         tensors: every trainable of it, as `Tuner.adapter` gives them.
         steps: training steps behind them.
         created_by: the program, e.g. "edgezo 0.1.0".
+        scope: tokens it acts on.
+        invocation: the token it begins to act at, if it is always the same.
     Raises:
         DivergedError: a number is not finite.
     """
@@ -189,6 +203,8 @@ def make_adapter(
         targets=scheme.targets,
         complete=chosen == modules,
         steps=steps,
+        scope=scope,
+        invocation=invocation,
     )
     kept = {
         name: np.ascontiguousarray(value, np.float32)

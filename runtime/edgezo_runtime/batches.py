@@ -75,6 +75,13 @@ class Batch:
         return self.example_ids * each + np.arange(self.num_rows) % each
 
     @property
+    def first_scored(self) -> Int64Array:
+        """Index of the first scored token of each sequence, (B,)."""
+        _, first = np.unique(self.positions[:, 0], return_index=True)
+        columns: Int64Array = self.positions[first, 1]
+        return columns
+
+    @property
     def padding(self) -> int:
         """Padding tokens in `input_ids`."""
         return int(self.input_ids.size - self.lengths.sum())

@@ -27,6 +27,11 @@ class TuneConfig:
     blocks: str = option(
         "auto", "blocks that train at all: auto (the middle third), all, or ranges such as 8-19,25"
     )
+    scope: Literal["auto", "all", "answer"] = option(
+        "auto",
+        "tokens the adapters act on: all, answer (from the first scored one on; much faster for "
+        "label words), auto (answer for label words)",
+    )
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
     max_time_s: float = option(
         300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
@@ -69,6 +74,8 @@ class TuneConfig:
             value = getattr(self, name)
             if value not in known:
                 raise UsageError(f"{_flag(name)} {value}: expected one of {', '.join(known)}")
+        if self.scope not in ("auto", "all", "answer"):
+            raise UsageError(f"--scope {self.scope}: expected auto, all or answer")
         if self.noise not in ("rademacher", "gaussian"):
             raise UsageError(f"--noise {self.noise}: expected rademacher or gaussian")
         parse_schedule(self.schedule)

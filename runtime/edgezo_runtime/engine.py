@@ -13,8 +13,8 @@ not depend on the number of threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -22,7 +22,10 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.half_file import Float16
 from edgezo_runtime.manifest import WEIGHTS_FILE, GraphInfo
+from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, KeyValueLayout, PrefixCache
+from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
 from edgezo_runtime.weights import WeightsFile
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from edgezo_runtime.batches import Batch
-    from edgezo_runtime.prefix_cache import PrefixCache
 
 Float32 = npt.NDArray[np.float32]
 
@@ -78,12 +80,20 @@ class _Chunk:
 
     start: int
     stop: int
-    groups: int
-    hidden: Any  # OrtValue (groups * (stop - start), S, H) float32
-    context: dict[str, Any]
     tokens: int
     positions: npt.NDArray[np.int64]  # (T', 2), rows counted from `start`
     scored: slice  # of the batch's positions
+    groups: int = 1
+    repeats: int = 0  # copies of the last sequence behind it
+    hidden: Any = None  # OrtValue (groups * rows, S, H) float32
+    inputs: dict[str, Any] = field(default_factory=dict)  # what all blocks take
+    by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the same, of one group
+    past: AnswerStates | None = None
+
+    @property
+    def rows(self) -> int:
+        """Sequences of a group."""
+        return self.stop - self.start + self.repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class _Graph:
     session: onnxruntime.InferenceSession
     weights: dict[str, Any]  # views of the mapped file
     trainables: dict[str, str]  # input: tensor
+    past: dict[str, tuple[int, int]]  # earlier keys and values: heads and width
     inputs: tuple[str, ...]  # the others
     output: str
 
@@ -137,7 +148,7 @@ class Engine:
         self._blocks = [self._open(graph) for graph in graphs.blocks]
         self._scorers: dict[str, _Graph] = {}
         self._lock = threading.Lock()
-        self._has_mask = any(t.name == "attention_mask" for t in graphs.prologue.inputs)
+        self._frozen = SharedParams(bundle.trainables())
 
     @property
     def num_blocks(self) -> int:
@@ -151,8 +162,9 @@ class Engine:
         code: tuple[Float32, Float32] | None = None,
         *,
         first_active: int = 0,
-        cache: PrefixCache | None = None,
+        cache: PrefixCache | AnswerCache | None = None,
         cache_block: int = 0,
+        scope: Scope = "all",
     ) -> Float32:
         """Evaluate G groups of a batch.
 
@@ -162,9 +174,11 @@ class Engine:
             code: (code, decode), each (G, G) float32; None means one group.
             first_active: blocks before this one have P = 1 throughout and are run once for all
                 groups.
-            cache: hidden states at the entry of `cache_block`, kept between passes; the blocks
-                before it must be the same in every pass.
-            cache_block: at most `first_active`.
+            cache: what is kept between passes; the blocks before `cache_block` must be the same in
+                every pass. An `AnswerCache` is for prompts whose last token alone is scored, and
+                for the scope "answer".
+            cache_block: where the cached states enter; at most `first_active`.
+            scope: tokens the adapters act on; see `edgezo_runtime.scope`.
         Returns:
             Label logits (G, B, C) when the batch has label words, else log-probabilities of its
             targets (G, T), float32. A row's result does not depend on the other rows.
@@ -178,24 +192,40 @@ class Engine:
         entry = cache_block if cache is not None else first_active
 
         def run(chunk: _Chunk) -> Float32:
-            self._start(chunk, batch, params, entry, cache)
+            if isinstance(cache, AnswerCache):
+                self._start_answers(chunk, batch, entry, cache)
+            else:
+                self._start(chunk, batch, params, entry, cache, scope)
             for index in range(entry, first_active):
                 self._run_block(index, chunk, params, (_ONE, _ONE))
             self._spread(chunk, groups)
             for index in range(first_active, self.num_blocks):
                 self._run_block(index, chunk, params, matrices)
             scores = self._score_chunk(chunk, batch)
-            chunk.hidden = None
+            chunk.hidden = chunk.past = None
             return scores
 
-        chunks = self._chunks(batch, groups)
+        answers = isinstance(cache, AnswerCache)
+        chunks = self._answer_chunks(batch, groups) if answers else self._chunks(batch, groups)
         return np.concatenate(self._map(run, chunks), axis=1)
+
+    @property
+    def continues(self) -> bool:
+        """Can every block go on from the keys and values of earlier tokens?"""
+        return all(graph.past for graph in self._blocks)
+
+    def layout(self, first: int) -> KeyValueLayout:
+        """Keys and values of the blocks from `first` on."""
+        shapes = {
+            index: self._blocks[index].past["past_key"] for index in range(first, self.num_blocks)
+        }
+        return KeyValueLayout.of(shapes)
 
     def hidden(self, batch: Batch, params: Params, until: int) -> list[tuple[slice, Float32]]:
         """Hidden states at the entry of block `until`, by slices of the batch's rows."""
 
         def run(chunk: _Chunk) -> tuple[slice, Float32]:
-            self._start(chunk, batch, params, until, None)
+            self._start(chunk, batch, params, until, None, "all")
             return slice(chunk.start, chunk.stop), chunk.hidden.numpy()
 
         return self._map(run, self._chunks(batch, 1))
@@ -224,14 +254,46 @@ class Engine:
                 stop, longest = stop + 1, longer
             first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
             positions = batch.positions[first:last] - np.array([start, 0])
-            chunks.append(_Chunk(start, stop, 1, None, {}, longest, positions, slice(first, last)))
+            chunks.append(_Chunk(start, stop, longest, positions, slice(first, last)))
             start = stop
+        return chunks
+
+    def _answer_chunks(self, batch: Batch, groups: int) -> list[_Chunk]:
+        """Cut a batch of which one token a sequence is evaluated."""
+        share = -(-batch.num_rows // ENVIRONMENT.threads)
+        size = min(share, max(1, self._chunk_tokens // groups))
+        chunks: list[_Chunk] = []
+        for start in range(0, batch.num_rows, size):
+            stop = min(start + size, batch.num_rows)
+            positions = np.zeros((stop - start, 2), np.int64)
+            positions[:, 0] = np.arange(stop - start)
+            chunks.append(_Chunk(start, stop, 1, positions, slice(start, stop)))
+            # In pairs, for the same reason as in `_padded`.
+            chunks[-1].repeats = (stop - start) % 2
         return chunks
 
     def _padded(self, tokens: int) -> int:
         """Next even number of tokens: attention works in tiles of an even number of rows, and a
         last tile of one row takes the matrix-vector kernel, which rounds differently."""
         return max(tokens, min(tokens + tokens % 2, self.bundle.manifest.model.max_seq))
+
+    def _embed(self, chunk: _Chunk, batch: Batch, rows: npt.NDArray[np.int64], tokens: int) -> None:
+        """Run the prologue on the first `tokens` tokens of rows of the batch."""
+        ids = batch.input_ids[rows, :tokens]
+        if ids.shape[1] < tokens:
+            pad = self.bundle.manifest.tokenizer.pad_id
+            ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
+        feed = {"input_ids": self._value(ids)} | self._prologue.weights
+        if "attention_mask" in self._prologue.inputs:
+            mask = np.arange(tokens) < batch.lengths[rows, None]
+            feed["attention_mask"] = self._value(mask.astype(np.int64))
+        context = self.bundle.manifest.context
+        outputs = self._prologue.session.run_with_ort_values(["hidden", *context], feed)
+        chunk.hidden = outputs[0]
+        chunk.inputs = dict(zip(context, outputs[1:], strict=True))
+        for tensor in self.bundle.manifest.graphs.prologue.outputs:
+            if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
+                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
 
     def _start(
         self,
@@ -240,51 +302,110 @@ class Engine:
         params: Params,
         until: int,
         cache: PrefixCache | None,
+        scope: Scope,
     ) -> None:
         """Set `chunk.hidden` to the states at the entry of block `until`, one group."""
-        ids = batch.input_ids[chunk.start : chunk.stop, : chunk.tokens]
-        lengths = batch.lengths[chunk.start : chunk.stop]
-        if ids.shape[1] < chunk.tokens:
-            pad = self.bundle.manifest.tokenizer.pad_id
-            ids = np.pad(ids, ((0, 0), (0, chunk.tokens - ids.shape[1])), constant_values=pad)
-        feed = {"input_ids": self._value(ids)}
-        if self._has_mask:
-            mask = np.arange(chunk.tokens) < lengths[:, None]
-            feed["attention_mask"] = self._value(mask.astype(np.int64))
-        context = self.bundle.manifest.context
-        feed |= self._prologue.weights
-        outputs = self._prologue.session.run_with_ort_values(["hidden", *context], feed)
-        chunk.hidden = outputs[0]
-        chunk.context = dict(zip(context, outputs[1:], strict=True))
+        rows = np.arange(chunk.start, chunk.stop)
+        self._embed(chunk, batch, rows, chunk.tokens)
+        first = batch.first_scored[rows] if scope == "answer" else np.zeros_like(rows)
+        active = np.arange(chunk.tokens) >= first[:, None]
+        chunk.by_row["active"] = active.astype(np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
+        self._feed_rows(chunk)
         if cache is None or not until:
             for index in range(until):
                 self._run_block(index, chunk, params, (_ONE, _ONE))
             return
-        keys = [int(key) for key in batch.row_keys[chunk.start : chunk.stop]]
-        kept = cache.read(keys, lengths, chunk.tokens)
+        keys = [int(key) for key in batch.row_keys[rows]]
+        kept = cache.read(keys, chunk.tokens)
         if kept is None:
             for index in range(until):
                 self._run_block(index, chunk, params, (_ONE, _ONE))
-            kept = cache.write(keys, lengths, chunk.hidden.numpy())
+            kept = cache.write(keys, batch.lengths[rows], chunk.hidden.numpy())
         chunk.hidden = self._value(kept)
 
+    def _start_answers(self, chunk: _Chunk, batch: Batch, until: int, cache: AnswerCache) -> None:
+        """Start from the last tokens at the entry of block `until`, one group."""
+        rows = np.arange(chunk.start, chunk.stop)
+        keys = [int(key) for key in batch.row_keys[rows]]
+        records = {key: record for key in keys if (record := cache.read(key)) is not None}
+        missing = rows[[key not in records for key in keys]]
+        for part in self._by_tokens(batch, missing):
+            records.update(self._read_prompts(batch, part, until, cache))
+        found = [records[key] for key in keys]
+        chunk.past = cache.gather(found + found[-1:] * chunk.repeats)
+        chunk.hidden = self._value(chunk.past.hidden[:, None])
+        one = _Chunk(0, 1, 1, chunk.positions, chunk.scored)
+        self._embed(one, batch, rows[:1], int(chunk.past.lengths.max()) + 1)
+        chunk.inputs = one.inputs  # tables by position; the states are those of the cache
+        chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
+        chunk.by_row["past_lengths"] = chunk.past.lengths
+        self._feed_rows(chunk)
+
+    def _by_tokens(self, batch: Batch, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
+        """Cut rows into parts of a chunk's tokens."""
+        start = 0
+        while start < len(rows):
+            stop = start + 1
+            while stop < len(rows):
+                longest = self._padded(int(batch.lengths[rows[start : stop + 1]].max()))
+                if (stop + 1 - start) * longest > self._chunk_tokens:
+                    break
+                stop += 1
+            yield rows[start:stop]
+            start = stop
+
+    def _read_prompts(
+        self, batch: Batch, rows: npt.NDArray[np.int64], until: int, cache: AnswerCache
+    ) -> dict[int, Float16]:
+        """Run whole prompts through the frozen model, for what `AnswerCache` keeps of them."""
+        lengths = batch.lengths[rows]
+        tokens = self._padded(int(lengths.max()))
+        chunk = _Chunk(0, len(rows), tokens, np.empty((0, 2), np.int64), slice(0))
+        self._embed(chunk, batch, rows, tokens)
+        chunk.by_row["active"] = np.zeros((len(rows), tokens), np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
+        self._feed_rows(chunk)
+        layout = cache.layout
+        past = np.empty((len(rows), tokens, layout.size), np.float32)
+        hidden = np.empty((len(rows), chunk.hidden.shape()[2]), np.float32)
+        for index in range(self.num_blocks):
+            if index == until:
+                hidden[:] = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
+            pair = self._run_block(index, chunk, self._frozen, (_ONE, _ONE), index >= until)
+            if index >= until:
+                both = np.stack([value.numpy() for value in pair], axis=2)  # (R, n, 2, S, D)
+                by_token = both.transpose(0, 3, 2, 1, 4)
+                past[:, :, layout.part(index)] = by_token.reshape(len(rows), tokens, -1)
+        return {
+            int(key): cache.write(int(key), hidden[row], past[row, : lengths[row] - 1])
+            for row, key in enumerate(batch.row_keys[rows])
+        }
+
+    def _feed_rows(self, chunk: _Chunk) -> None:
+        """Make the inputs that differ from row to row, once for every group."""
+        for name, value in chunk.by_row.items():
+            repeats = (chunk.groups,) + (1,) * (value.ndim - 1)
+            chunk.inputs[name] = self._value(np.tile(value, repeats))
+
     def _spread(self, chunk: _Chunk, groups: int) -> None:
-        """Repeat one group G times; per-row context likewise."""
+        """Repeat one group G times; per-row inputs likewise."""
         if groups == 1:
             return
         chunk.groups = groups
         chunk.hidden = self._value(np.tile(chunk.hidden.numpy(), (groups, 1, 1)))
-        for tensor in self.bundle.manifest.graphs.prologue.outputs:
-            if tensor.name in chunk.context and tensor.shape[:1] == ("rows",):
-                value = chunk.context[tensor.name].numpy()
-                repeats = (groups,) + (1,) * (value.ndim - 1)
-                chunk.context[tensor.name] = self._value(np.tile(value, repeats))
+        self._feed_rows(chunk)
 
     def _run_block(
-        self, index: int, chunk: _Chunk, params: Params, code: tuple[Float32, Float32]
-    ) -> None:
+        self,
+        index: int,
+        chunk: _Chunk,
+        params: Params,
+        code: tuple[Float32, Float32],
+        keep: bool = False,
+    ) -> list[Any]:
+        """Run a block; returns its keys and values if they are asked for."""
         graph = self._blocks[index]
-        rows = slice(chunk.start, chunk.stop)
         feed = dict(graph.weights)
         for name in graph.inputs:
             if name == "hidden":
@@ -294,12 +415,30 @@ class Engine:
             elif name == "decode":
                 feed[name] = self._value(code[1])
             else:
-                feed[name] = chunk.context[name]
+                feed[name] = chunk.inputs[name]
+        feed |= self._past(index, chunk)
         for name, tensor in graph.trainables.items():
-            copies = params.copies(tensor, rows)
+            copies = params.copies(tensor, slice(chunk.start, chunk.stop))
             _check_copies(tensor, len(copies), chunk.groups, chunk.stop - chunk.start)
+            if chunk.repeats and len(copies) > chunk.groups:
+                own = copies.reshape(chunk.groups, -1, *copies.shape[1:])
+                copies = np.concatenate([own, own[:, -1:]], axis=1).reshape(-1, *copies.shape[1:])
             feed[name] = self._value(copies)
-        chunk.hidden = graph.session.run_with_ort_values([graph.output], feed)[0]
+        outputs = [graph.output, *(("key", "value") if keep else ())]
+        chunk.hidden, *kept = graph.session.run_with_ort_values(outputs, feed)
+        return list(kept)
+
+    def _past(self, index: int, chunk: _Chunk) -> dict[str, Any]:
+        """Earlier keys and values, if the block takes any."""
+        shapes = self._blocks[index].past
+        if not shapes:
+            return {}
+        if chunk.past is not None:
+            pair = chunk.past.keys_values(index, chunk.groups)
+            return dict(zip(shapes, map(self._value, pair), strict=True))
+        rows = chunk.groups * chunk.rows
+        empty = {name: (rows, heads, 0, width) for name, (heads, width) in shapes.items()}
+        return {name: self._value(np.empty(shape, np.float32)) for name, shape in empty.items()}
 
     def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
         """(G, T', C) or (G, T') for the positions of a chunk."""
@@ -320,7 +459,7 @@ class Engine:
     ) -> Float32:
         """Scores of every group at positions of its first group, groups outermost."""
         shift = np.zeros((chunk.groups, 1, 2), np.int64)
-        shift[:, 0, 0] = np.arange(chunk.groups) * (chunk.stop - chunk.start)
+        shift[:, 0, 0] = np.arange(chunk.groups) * chunk.rows
         places = (positions[None] + shift).reshape(-1, 2)
         wanted = np.tile(targets, chunk.groups)
         count = len(places)
@@ -359,8 +498,14 @@ class Engine:
             )
             weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
-        others = tuple(name for name in inputs if name not in weights and name not in trainables)
-        return _Graph(session, weights, trainables, others, graph.outputs[0].name)
+        past: dict[str, tuple[int, int]] = {}
+        for name in ("past_key", "past_value"):
+            if name in inputs:
+                _, heads, _, width = inputs[name].shape
+                past[name] = int(heads), int(width)
+        own = weights.keys() | trainables.keys() | past.keys()
+        others = tuple(name for name in inputs if name not in own)
+        return _Graph(session, weights, trainables, past, others, graph.outputs[0].name)
 
     def _value(self, array: npt.NDArray[Any]) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -12,6 +12,7 @@ from edgezo_runtime.batches import SequentialBatches
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.losses import example_losses, predictions
+from edgezo_runtime.scope import Scope
 
 Progress = Callable[[int, int], None]
 """Told the rows done and the rows in all."""
@@ -40,6 +41,7 @@ def evaluate(
     examples: ExampleSet,
     batch_size: int = 32,
     progress: Progress | None = None,
+    scope: Scope = "all",
 ) -> Evaluation:
     """Score every example once.
 
@@ -49,6 +51,7 @@ def evaluate(
         examples: what to score.
         batch_size: examples a pass; the result does not depend on it.
         progress: told how far it is.
+        scope: tokens the adapters act on.
     """
     shared = SharedParams(params)
     losses = np.empty(len(examples), np.float64)
@@ -56,7 +59,7 @@ def evaluate(
     labels = np.full(len(examples), -1, np.int64)
     done = 0
     for batch in SequentialBatches(examples, batch_size):
-        scores = engine.score(batch, shared)
+        scores = engine.score(batch, shared, scope=scope)
         losses[batch.ids] = example_losses(batch, scores)[0]
         labels[batch.ids] = batch.labels
         if batch.kind != "completion":

@@ -73,13 +73,23 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     """The content of adapter_config.json.
 
     Full module paths are named where only some blocks are adapted, and in encoders, whose heads
-    have layers of the same names as their blocks; short names otherwise.
+    have layers of the same names as their blocks; short names otherwise. An adapter that acts on
+    answers only is an activated LoRA (PEFT 0.18 and newer).
+
+    Raises:
+        UsageError: PEFT has no way to say on which tokens the adapter acts.
     """
     info = adapter.info
     causal = info.task == "causal-lm"
+    if info.scope == "answer" and not (causal and info.invocation):
+        why = "prompts end in different tokens" if causal else "it is not a causal model"
+        raise UsageError(
+            f"{adapter.path}: acts on answers only, which PEFT cannot express here ({why}); "
+            f"tune with --scope all"
+        )
     short = sorted({module.rpartition(".")[2] for module in adapter.modules})
     alpha: float = int(info.alpha) if float(info.alpha).is_integer() else info.alpha
-    return {
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if causal else None,
         "base_model_name_or_path": info.model,
@@ -98,6 +108,9 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
         "rank_pattern": {},
         "alpha_pattern": {},
     }
+    if info.scope == "answer":
+        config["alora_invocation_tokens"] = list(info.invocation)
+    return config
 
 
 def _tensors(adapter: Adapter) -> dict[str, Any]:

@@ -1,25 +1,22 @@
-"""Hidden states at the entry of the first active block, kept on disk between steps.
+"""What does not change while a run tunes, kept on disk between its steps.
 
-While the blocks before the first perturbed one do not change, neither do their outputs. They are
-stored as float16 in one file and read with plain reads, so they are page cache, not resident
-memory. States are rounded the same way when they are computed and when they are found, so a run's
-bits do not depend on what is in the cache.
+`PrefixCache`: the hidden states at the entry of the first block that trains. `AnswerCache`: where
+the adapters act on the last token of a prompt only, the tokens before it never change at all; of
+them their keys and values are kept, of the last token its state at the entry of that block.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.half_file import Float16, HalfFile, to_half
 
 Float32 = npt.NDArray[np.float32]
-
-_LARGEST = float(np.finfo(np.float16).max)
 
 
 class PrefixCache:
@@ -32,8 +29,6 @@ class PrefixCache:
         max_bytes: no more than so much of the file is used; None for no limit.
     Raises:
         OSError: the file cannot be made.
-    Memory:
-        9 bytes a sequence.
     """
 
     def __init__(
@@ -43,39 +38,27 @@ class PrefixCache:
         hidden_size: int,
         max_bytes: int | None = None,
     ) -> None:
-        self._row_bytes = 2 * hidden_size
         self._hidden_size = hidden_size
-        self._lengths = lengths.astype(np.int64)
-        self._offsets = np.concatenate(([0], np.cumsum(self._lengths))) * self._row_bytes
-        self._limit = int(self._offsets[-1]) if max_bytes is None else max_bytes
-        self._present = np.zeros(len(lengths), bool)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._file = HalfFile(path, lengths.astype(np.int64) * hidden_size, max_bytes)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the file when every sequence that fits is kept."""
-        return min(int(self._offsets[-1]), self._limit)
+        return self._file.size_bytes
 
     def close(self) -> None:
         """Close the file."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file.close()
 
-    def read(
-        self, keys: Sequence[int], lengths: npt.NDArray[np.int64], tokens: int
-    ) -> Float32 | None:
+    def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:
         """States (len(keys), tokens, H) float32, zero behind a sequence's end; None if one is
         missing."""
-        if not self._present[list(keys)].all():
-            return None
         states = np.zeros((len(keys), tokens, self._hidden_size), np.float32)
         for row, key in enumerate(keys):
-            size = int(self._lengths[key]) * self._row_bytes
-            content = os.pread(self._file, size, int(self._offsets[key]))
-            if len(content) != size:
+            record = self._file.read(key)
+            if record is None:
                 return None
-            kept = np.frombuffer(content, np.float16).reshape(-1, self._hidden_size)
+            kept = record.reshape(-1, self._hidden_size)
             states[row, : len(kept)] = kept
         return states
 
@@ -90,17 +73,126 @@ class PrefixCache:
         result = np.zeros_like(states)
         for row, key in enumerate(keys):
             length = int(lengths[row])
-            own = states[row, :length]  # what the model makes of padding means nothing
-            largest = float(np.abs(own).max(initial=0))
-            if not largest <= _LARGEST:
-                raise DivergedError(
-                    f"a hidden state of {largest:.3g} does not fit the prefix cache (float16 ends "
-                    f"at {_LARGEST:.0f}); run again with --no-prefix-cache"
-                )
-            rounded = own.astype(np.float16)
+            rounded = to_half(states[row, :length])  # what the model makes of padding means nothing
             result[row, :length] = rounded
-            end = int(self._offsets[key + 1])
-            if end <= self._limit and length == self._lengths[key]:
-                written = os.pwrite(self._file, rounded.tobytes(), int(self._offsets[key]))
-                self._present[key] = written == rounded.nbytes
+            self._file.write(key, rounded)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValueLayout:
+    """Where a block's keys and values stand among the numbers kept of a token.
+
+    Attributes:
+        heads: key-value heads n of each block, by block.
+        widths: numbers D in a head.
+        offsets: first number of a block; keys (n, D), then values.
+        size: numbers of a token in all.
+    """
+
+    heads: dict[int, int]
+    widths: dict[int, int]
+    offsets: dict[int, int]
+    size: int
+
+    @classmethod
+    def of(cls, shapes: dict[int, tuple[int, int]]) -> KeyValueLayout:
+        """Lay blocks out one after the other; `shapes` gives (n, D)."""
+        offsets: dict[int, int] = {}
+        size = 0
+        for block, (heads, width) in shapes.items():
+            offsets[block] = size
+            size += 2 * heads * width
+        heads_of = {block: heads for block, (heads, _) in shapes.items()}
+        return cls(heads_of, {block: width for block, (_, width) in shapes.items()}, offsets, size)
+
+    def part(self, block: int) -> slice:
+        """The numbers of one block."""
+        start = self.offsets[block]
+        return slice(start, start + 2 * self.heads[block] * self.widths[block])
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerStates:
+    """What a pass over last tokens starts from. B sequences, P earlier tokens at most.
+
+    Attributes:
+        hidden: (B, H) float32, last tokens at the entry of the first block that trains.
+        past: (B, P, W) float16, keys and values of the tokens before them.
+        lengths: (B,) int32, how many of P count.
+        layout: what is where in W.
+    """
+
+    hidden: Float32
+    past: Float16
+    lengths: npt.NDArray[np.int32]
+    layout: KeyValueLayout
+
+    def keys_values(self, block: int, groups: int) -> npt.NDArray[np.float32]:
+        """(2, groups * B, n, P, D): keys and values, repeated for every group, groups outermost."""
+        heads, width = self.layout.heads[block], self.layout.widths[block]
+        rows, tokens = self.past.shape[:2]
+        own = self.past[:, :, self.layout.part(block)].reshape(rows, tokens, 2, heads, width)
+        result = np.empty((2, groups, rows, heads, tokens, width), np.float32)
+        result[:] = own.transpose(2, 0, 3, 1, 4)[:, None]
+        return result.reshape(2, groups * rows, heads, tokens, width)
+
+
+class AnswerCache:
+    """`AnswerStates` of the prompts of one data set.
+
+    Args:
+        path: the file; made new.
+        lengths: (N,) tokens of each prompt, by its key 0 to N - 1.
+        hidden_size: H.
+        layout: the blocks from the first that trains on.
+        max_bytes: no more than so much of the file is used; None for no limit.
+    Raises:
+        OSError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        lengths: npt.NDArray[np.integer],
+        hidden_size: int,
+        layout: KeyValueLayout,
+        max_bytes: int | None = None,
+    ) -> None:
+        sizes = hidden_size + (lengths.astype(np.int64) - 1) * layout.size
+        self.layout = layout
+        self._hidden_size = hidden_size
+        self._file = HalfFile(path, sizes, max_bytes)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file when every prompt that fits is kept."""
+        return self._file.size_bytes
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, key: int) -> Float16 | None:
+        """The record of a prompt, None if it was not kept."""
+        return self._file.read(key)
+
+    def write(self, key: int, hidden: Float32, past: Float32) -> Float16:
+        """Keep a prompt's state (H,) and keys and values (P, W); returns its record.
+
+        Raises:
+            DivergedError: a number is beyond float16's range.
+        """
+        record = to_half(np.concatenate([hidden, past.reshape(-1)]))
+        self._file.write(key, record)
+        return record
+
+    def gather(self, records: Sequence[Float16]) -> AnswerStates:
+        """Put records together."""
+        rest = [record[self._hidden_size :].reshape(-1, self.layout.size) for record in records]
+        lengths = np.array([len(part) for part in rest], np.int32)
+        past = np.zeros((len(rest), int(lengths.max()), self.layout.size), np.float16)
+        for row, part in enumerate(rest):
+            past[row, : len(part)] = part
+        hidden = np.stack([record[: self._hidden_size] for record in records]).astype(np.float32)
+        return AnswerStates(hidden, past, lengths, self.layout)

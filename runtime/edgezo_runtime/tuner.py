@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
-from edgezo_runtime.prefix_cache import PrefixCache
+from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.schedules import parse_schedule
+from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.shaping import Normalizer
 from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
@@ -114,8 +116,9 @@ class Tuner:
         self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
         self._norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
         self._batches = Batches(examples, config.batch_size, config.seed)
+        self.scope = choose_scope(config.scope, examples, engine.continues)
         self._journal: Journal | None = None
-        self._cache: PrefixCache | None = None
+        self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False
 
     # --- life ---
@@ -281,6 +284,7 @@ class Tuner:
             first_active=min(blocks),
             cache=self._cache,
             cache_block=min(self._blocks) if self._cache is not None else 0,
+            scope=self.scope,
         )
         return example_losses(batch, scores)
 
@@ -339,7 +343,7 @@ class Tuner:
 
     def evaluate(self, examples: ExampleSet, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter on a set of examples."""
-        return evaluate(self.engine, self.adapter(), examples, batch_size)
+        return evaluate(self.engine, self.adapter(), examples, batch_size, scope=self.scope)
 
     def snapshot(self) -> None:
         """Write trainables and rule state, so that a resume has less to replay."""
@@ -428,14 +432,17 @@ class Tuner:
                 return
 
     def _open_cache(self) -> None:
-        entry = min(self._blocks)
-        if not self.config.prefix_cache or entry == 0:
+        if not self.config.prefix_cache:
             return
-        self._cache = PrefixCache(
-            self.run.cache,
-            self.examples.sequence_lengths(),
-            self.engine.bundle.manifest.model.hidden_size,
-        )
+        entry = min(self._blocks)
+        lengths = self.examples.sequence_lengths()
+        width = self.engine.bundle.manifest.model.hidden_size
+        limit = shutil.disk_usage(self.run.path).free // 2
+        if self.scope == "answer" and self.engine.continues and self.examples.kind == "labels":
+            layout = self.engine.layout(entry)
+            self._cache = AnswerCache(self.run.cache, lengths, width, layout, limit)
+        elif entry > 0:
+            self._cache = PrefixCache(self.run.cache, lengths, width, limit)
 
 
 _AVERAGE = "#average"

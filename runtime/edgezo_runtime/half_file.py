@@ -1,0 +1,81 @@
+"""Records of float16 numbers in one file, read with plain reads.
+
+What is read so is page cache, not resident memory of the process. Numbers are rounded the same way
+when they are kept and when they are found, so results do not depend on what is in the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import DivergedError
+
+Float16 = npt.NDArray[np.float16]
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+def to_half(values: npt.NDArray[np.float32]) -> Float16:
+    """Round to float16.
+
+    Raises:
+        DivergedError: a number is beyond float16's range.
+    """
+    largest = float(np.abs(values).max(initial=0))
+    if not largest <= _LARGEST:
+        raise DivergedError(
+            f"a hidden state of {largest:.3g} does not fit the prefix cache (float16 ends "
+            f"at {_LARGEST:.0f}); run again with --no-prefix-cache"
+        )
+    return values.astype(np.float16)
+
+
+class HalfFile:
+    """Records by number, each of a fixed size; a cache: a record that does not fit is not kept.
+
+    Args:
+        path: the file; made new.
+        sizes: (N,) numbers in each record.
+        max_bytes: no more than so much of the file is used; None for no limit.
+    Raises:
+        OSError: the file cannot be made.
+    Memory:
+        9 bytes a record.
+    """
+
+    def __init__(
+        self, path: Path, sizes: npt.NDArray[np.int64], max_bytes: int | None = None
+    ) -> None:
+        self._offsets = np.concatenate(([0], np.cumsum(2 * sizes.astype(np.int64))))
+        self._limit = int(self._offsets[-1]) if max_bytes is None else max_bytes
+        self._present = np.zeros(len(sizes), bool)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file when every record that fits is kept."""
+        return min(int(self._offsets[-1]), self._limit)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def read(self, key: int) -> Float16 | None:
+        """A record, or None if it was not kept."""
+        if not self._present[key]:
+            return None
+        start, end = int(self._offsets[key]), int(self._offsets[key + 1])
+        content = os.pread(self._file, end - start, start)
+        return np.frombuffer(content, np.float16) if len(content) == end - start else None
+
+    def write(self, key: int, record: Float16) -> None:
+        """Keep a record if there is room for it."""
+        start, end = int(self._offsets[key]), int(self._offsets[key + 1])
+        if end <= self._limit and record.nbytes == end - start:
+            self._present[key] = os.pwrite(self._file, record.tobytes(), start) == end - start

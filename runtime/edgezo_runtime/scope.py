@@ -1,0 +1,40 @@
+"""Which tokens adapters act on.
+
+With "answer" an adapter acts from the first scored token on: in a classification prompt on its last
+token alone. Everything before is the frozen model's own, so its keys and values are computed once
+for the whole run, and a step evaluates one token a row. Others know such adapters as activated LoRA
+(Greenewald et al. 2025, arXiv:2504.12397).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgezo_runtime.example_set import ExampleSet
+
+Scope = Literal["all", "answer"]
+
+
+def invocation(examples: ExampleSet) -> tuple[int, ...]:
+    """The token that the first scored place of every example holds; empty if they differ.
+
+    Other programs tell by it where an adapter begins to act.
+    """
+    before = 1 if examples.kind == "completion" else 0
+    found = {int(example.tokens[example.places[0] - before]) for example in examples}
+    return tuple(found) if len(found) == 1 else ()
+
+
+def choose_scope(
+    wanted: Literal["auto", "all", "answer"], examples: ExampleSet, continues: bool
+) -> Scope:
+    """What "auto" means: "answer" where it is faster and other programs can express it.
+
+    Args:
+        wanted: as configured.
+        examples: training data.
+        continues: can the bundle's blocks go on from earlier keys and values?
+    """
+    if wanted != "auto":
+        return wanted
+    return "answer" if continues and examples.kind == "labels" and invocation(examples) else "all"
