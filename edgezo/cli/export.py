@@ -35,7 +35,7 @@ class ExportSettings:
     targets: str = setting(
         "",
         "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; the "
-        "value projection if not set",
+        "layer that MLPs end with if not set",
     )
     lora_train: Literal["b", "ab"] = setting(
         "b", "LoRA matrices that train: B with A frozen, or both"

@@ -15,17 +15,18 @@ from edgezo_export.draft import GraphDraft
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.manifest import SchemeInfo, TrainableInfo
 
-VALUE_LAYERS = (
-    "v_proj",
-    "value",
-    "value_proj",
-    "v_lin",
-    "c_attn",
-    "qkv_proj",
-    "query_key_value",
-    "Wqkv",
+DEFAULT_LAYERS = (
+    "down_proj",
+    "c_proj",
+    "fc2",
+    "fc_out",
+    "dense_4h_to_h",
+    "lin2",
+    "Wo",
+    "dense",
 )
-"""Names of the layer that makes attention values, alone or fused with queries and keys."""
+"""Names of the layer an MLP ends with, where it writes to the residual stream. GPT-2's c_proj,
+BERT's dense and ModernBERT's Wo are also the names of the layer that attention ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class LoraConfig:
         rank: inner dimension r, at least 1. The noise of a zeroth-order estimate grows with the
             number of trained parameters, so the default is the smallest.
         alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
-        targets: last component of the module paths that get an adapter, e.g. ("v_proj",); empty
-            for the value projection, whatever the architecture calls it (see `VALUE_LAYERS`).
+        targets: last component of the module paths that get an adapter, e.g. ("down_proj",); empty
+            for the layer MLPs end with, whatever the architecture calls it (see `DEFAULT_LAYERS`).
         train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
         seed: of the random A.
     """
@@ -60,9 +61,9 @@ class LoraConfig:
         Args:
             layers: last components of the linear layers inside the model's blocks.
         Raises:
-            UsageError: no layer is called like a target, or none like a value projection.
+            UsageError: no layer is called like a target, or none like the end of an MLP.
         """
-        found = [name for name in self.targets or VALUE_LAYERS if name in layers]
+        found = [name for name in self.targets or DEFAULT_LAYERS if name in layers]
         missing = [name for name in self.targets if name not in layers]
         if missing or not found:
             wanted = ",".join(missing) or "none given"

@@ -314,6 +314,8 @@ def lower_block(
     lora: LoraConfig,
     quant: Quant,
     hidden_size: int,
+    *,
+    continuing: bool = True,
 ) -> tuple[GraphDraft, list[TrainableInfo]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
@@ -329,6 +331,7 @@ def lower_block(
         lora: adapters to inject.
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
+        continuing: take earlier keys and values, where that is possible.
     """
     draft = GraphDraft("block", f"{module}.")
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
@@ -345,7 +348,10 @@ def lower_block(
             return draft.op("Squeeze", draft.op("Shape", hidden, start=axis, end=axis + 1))
         if value.dtype is None:
             raise UnsupportedModelError(f"context {value.name!r} of unknown dtype")
+        by_position.append(value)
         return ask(context.tensor(value), value.dtype, dynamic_shape(value))
+
+    by_position: list[ir.Value] = []  # context made for the tokens at hand
 
     def rotary_cache(value: ir.Value) -> ir.Value:
         shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
@@ -353,7 +359,7 @@ def lower_block(
 
     linears = LinearLowering(draft, quant)
     linears.declare_code()
-    past = Past(draft) if continues(segment.nodes) else None
+    past = Past(draft) if continuing and continues(segment.nodes) else None
     lowering = SegmentLowering(
         draft, checkpoint, linears, outside, lora, index, rotary_cache, quant, past
     )
@@ -373,6 +379,9 @@ def lower_block(
         )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    if past is not None and by_position:
+        own = (module, checkpoint, context, lora, quant, hidden_size)
+        return lower_block(segment, index, *own, continuing=False)
     if past is not None:
         past.declare_outputs()
     return draft, lowering.trainables

@@ -50,8 +50,8 @@ SCORED_POSITIONS = 256
 class Params(Protocol):
     """Where a pass gets its trainable inputs."""
 
-    def copies(self, name: str, rows: slice) -> Float32:
-        """The copies of a tensor for the sequences `rows` of the batch.
+    def copies(self, name: str, rows: npt.NDArray[np.int64]) -> Float32:
+        """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
 
         Returns:
             (P, *shape) float32: P = 1 shared by all rows, G one a group, or G times the number of
@@ -69,7 +69,7 @@ class SharedParams:
     def __init__(self, values: Mapping[str, Float32]) -> None:
         self._values = values
 
-    def copies(self, name: str, rows: slice) -> Float32:
+    def copies(self, name: str, rows: npt.NDArray[np.int64]) -> Float32:
         """(1, *shape)."""
         return self._values[name][None]
 
@@ -89,6 +89,11 @@ class _Chunk:
     inputs: dict[str, Any] = field(default_factory=dict)  # what all blocks take
     by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the same, of one group
     past: AnswerStates | None = None
+
+    @property
+    def index(self) -> npt.NDArray[np.int64]:
+        """Rows of the batch that a group is made of."""
+        return np.minimum(np.arange(self.start, self.start + self.rows), self.stop - 1)
 
     @property
     def rows(self) -> int:
@@ -193,7 +198,7 @@ class Engine:
 
         def run(chunk: _Chunk) -> Float32:
             if isinstance(cache, AnswerCache):
-                self._start_answers(chunk, batch, entry, cache)
+                self._start_answers(chunk, batch, params, entry, cache)
             else:
                 self._start(chunk, batch, params, entry, cache, scope)
             for index in range(entry, first_active):
@@ -324,14 +329,16 @@ class Engine:
             kept = cache.write(keys, batch.lengths[rows], chunk.hidden.numpy())
         chunk.hidden = self._value(kept)
 
-    def _start_answers(self, chunk: _Chunk, batch: Batch, until: int, cache: AnswerCache) -> None:
+    def _start_answers(
+        self, chunk: _Chunk, batch: Batch, params: Params, until: int, cache: AnswerCache
+    ) -> None:
         """Start from the last tokens at the entry of block `until`, one group."""
         rows = np.arange(chunk.start, chunk.stop)
         keys = [int(key) for key in batch.row_keys[rows]]
         records = {key: record for key in keys if (record := cache.read(key)) is not None}
         missing = rows[[key not in records for key in keys]]
         for part in self._by_tokens(batch, missing):
-            records.update(self._read_prompts(batch, part, until, cache))
+            records.update(self._read_prompts(batch, part, params, until, cache))
         found = [records[key] for key in keys]
         chunk.past = cache.gather(found + found[-1:] * chunk.repeats)
         chunk.hidden = self._value(chunk.past.hidden[:, None])
@@ -356,14 +363,20 @@ class Engine:
             start = stop
 
     def _read_prompts(
-        self, batch: Batch, rows: npt.NDArray[np.int64], until: int, cache: AnswerCache
+        self,
+        batch: Batch,
+        rows: npt.NDArray[np.int64],
+        params: Params,
+        until: int,
+        cache: AnswerCache,
     ) -> dict[int, Float16]:
         """Run whole prompts through the frozen model, for what `AnswerCache` keeps of them."""
         lengths = batch.lengths[rows]
         tokens = self._padded(int(lengths.max()))
         chunk = _Chunk(0, len(rows), tokens, np.empty((0, 2), np.int64), slice(0))
         self._embed(chunk, batch, rows, tokens)
-        chunk.by_row["active"] = np.zeros((len(rows), tokens), np.float32)
+        last = np.arange(tokens) == lengths[:, None] - 1
+        chunk.by_row["active"] = last.astype(np.float32)
         chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
         self._feed_rows(chunk)
         layout = cache.layout
@@ -372,7 +385,8 @@ class Engine:
         for index in range(self.num_blocks):
             if index == until:
                 hidden[:] = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
-            pair = self._run_block(index, chunk, self._frozen, (_ONE, _ONE), index >= until)
+            own = params if index < until else self._frozen  # from there on last tokens are waste
+            pair = self._run_block(index, chunk, own, (_ONE, _ONE), index >= until)
             if index >= until:
                 both = np.stack([value.numpy() for value in pair], axis=2)  # (R, n, 2, S, D)
                 by_token = both.transpose(0, 3, 2, 1, 4)
@@ -418,11 +432,8 @@ class Engine:
                 feed[name] = chunk.inputs[name]
         feed |= self._past(index, chunk)
         for name, tensor in graph.trainables.items():
-            copies = params.copies(tensor, slice(chunk.start, chunk.stop))
-            _check_copies(tensor, len(copies), chunk.groups, chunk.stop - chunk.start)
-            if chunk.repeats and len(copies) > chunk.groups:
-                own = copies.reshape(chunk.groups, -1, *copies.shape[1:])
-                copies = np.concatenate([own, own[:, -1:]], axis=1).reshape(-1, *copies.shape[1:])
+            copies = params.copies(tensor, chunk.index)
+            _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._value(copies)
         outputs = [graph.output, *(("key", "value") if keep else ())]
         chunk.hidden, *kept = graph.session.run_with_ort_values(outputs, feed)

@@ -35,7 +35,7 @@ from edgezo_runtime.errors import UsageError
 NoiseKind = Literal["rademacher", "gaussian"]
 Float32Array = npt.NDArray[np.float32]
 _Words = npt.NDArray[np.uint64]
-_Key = tuple[np.uint64, np.uint64]
+_Keys = npt.NDArray[np.uint64]
 
 _WORDS_AT_ONCE = 4096  # 32 KiB of words: the temporaries stay in the first two cache levels
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
@@ -83,11 +83,24 @@ def noise(
             f"noise for '{name}': out must be C-contiguous float32 of shape {tuple(shape)}, "
             f"not {result.dtype} of shape {result.shape}"
         )
-    fill, key = _filler(kind), _key(seed, name, kind, row)
-    flat = result.reshape(-1)
-    for start, stop, first_word in _pieces(flat.size, _PER_WORD[kind]):
-        fill(key, first_word, flat[start:stop])
+    _fill(seed, name, kind, (row,), result.reshape(1, -1))
     return result
+
+
+def noise_rows(
+    seed: int, name: str, rows: Sequence[int], shape: Sequence[int], *, kind: NoiseKind
+) -> Float32Array:
+    """Make z for several rows at once: element [i] is noise(..., row=rows[i]).
+
+    Returns:
+        (len(rows), *shape) float32.
+
+    Raises:
+        UsageError: as for `noise`.
+    """
+    result = np.empty((len(rows), math.prod(shape)), np.float32)
+    _fill(seed, name, kind, rows, result)
+    return result.reshape(len(rows), *shape)
 
 
 def add_weighted_noise(
@@ -116,16 +129,17 @@ def add_weighted_noise(
     """
     if out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(f"noise sum for '{name}': out must be C-contiguous float32")
-    fill = _filler(kind)
-    weights = [(_key(seed, name, kind, row), np.float32(c)) for row, c in enumerate(coeff)]
     flat = out.reshape(-1)
-    scratch = np.empty(min(flat.size, _PER_WORD[kind] * _WORDS_AT_ONCE), np.float32)
-    for start, stop, first_word in _pieces(flat.size, _PER_WORD[kind]):
-        part, z = flat[start:stop], scratch[: stop - start]
-        for key, weight in weights:
-            fill(key, first_word, z)
-            np.multiply(z, weight, out=z)
-            np.add(part, z, out=part)
+    weights = [np.float32(c) for c in coeff]
+    for start, stop in _pieces(flat.size, kind):
+        at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // max(1, stop - start))
+        for first in range(0, len(weights), at_once):
+            rows = range(first, min(first + at_once, len(weights)))
+            z = np.empty((len(rows), stop - start), np.float32)
+            _fill_piece(_keys(seed, name, kind, rows), kind, start, z)
+            for row, part in zip(rows, z, strict=True):
+                np.multiply(part, weights[row], out=part)
+                np.add(flat[start:stop], part, out=flat[start:stop])
     return out
 
 
@@ -143,10 +157,10 @@ def derive_seed(seed: int, label: str, index: int = 0) -> int:
     Raises:
         UsageError: seed or index out of range.
     """
-    return int(_key(seed, label, "seed", index)[0])
+    return _key(seed, label, "seed", index)[0]
 
 
-def _key(seed: int, name: str, kind: str, row: int) -> _Key:
+def _key(seed: int, name: str, kind: str, row: int) -> tuple[int, int]:
     """Hash what names a stream to 128 bits."""
     for what, value in (("seed", seed), ("row", row)):
         if not 0 <= value < 2**64:
@@ -154,45 +168,67 @@ def _key(seed: int, name: str, kind: str, row: int) -> _Key:
     salt, person = struct.pack("<QQ", seed, row), f"ezo/{kind}".encode()
     digest = hashlib.blake2b(name.encode(), digest_size=16, salt=salt, person=person).digest()
     k1, k2 = struct.unpack("<QQ", digest)
-    return np.uint64(k1), np.uint64(k2)
+    return k1, k2
 
 
-def _pieces(size: int, per_word: int) -> Iterator[tuple[int, int, int]]:
-    """Cut `size` elements into (start, stop, first word) pieces that fit the caches."""
-    step = per_word * _WORDS_AT_ONCE
+def _keys(seed: int, name: str, kind: str, rows: Sequence[int]) -> _Keys:
+    """The keys of several rows, (2, len(rows), 1) uint64."""
+    keys: _Keys = np.array([_key(seed, name, kind, row) for row in rows], np.uint64)
+    return keys.reshape(-1, 2).T[:, :, None]
+
+
+def _pieces(size: int, kind: str) -> Iterator[tuple[int, int]]:
+    """Cut `size` elements into (start, stop) pieces whose words fit the caches."""
+    if kind not in _FILL:
+        raise UsageError(f"noise kind must be one of {', '.join(_FILL)}, not '{kind}'")
+    step = _PER_WORD[kind] * _WORDS_AT_ONCE
     for start in range(0, size, step):
-        yield start, min(start + step, size), start // per_word
+        yield start, min(start + step, size)
 
 
-def _words(key: _Key, first: int, count: int) -> _Words:
-    """Hash the counters first ... first + count - 1 to words, (count,) uint64."""
-    x = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
+def _fill(seed: int, name: str, kind: str, rows: Sequence[int], out: Float32Array) -> None:
+    """Write the noise of every row to `out`, (len(rows), size)."""
+    for start, stop in _pieces(out.shape[1], kind):
+        at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // (stop - start))
+        for first in range(0, len(rows), at_once):
+            keys = _keys(seed, name, kind, rows[first : first + at_once])
+            _fill_piece(keys, kind, start, out[first : first + at_once, start:stop])
+
+
+def _fill_piece(keys: _Keys, kind: str, start: int, out: Float32Array) -> None:
+    """Write elements `start` and so on of every row."""
+    per_word = _PER_WORD[kind]
+    count = math.ceil(out.shape[1] / per_word)
+    _FILL[kind](_words(keys, start // per_word, count), out)
+
+
+def _words(keys: _Keys, first: int, count: int) -> _Words:
+    """Hash the counters first ... first + count - 1 to words, (rows, count) uint64."""
+    counters = np.arange(first + 1, first + 1 + count, dtype=np.uint64)
+    counters *= _INCREMENT
+    x: _Words = counters + keys[0]
     shifted = np.empty_like(x)
-    x *= _INCREMENT
-    x += key[0]
     for shift, multiplier in ((30, _MULTIPLY_1), (27, _MULTIPLY_2)):
         np.right_shift(x, np.uint64(shift), out=shifted)
         x ^= shifted
         x *= multiplier
         if shift == 30:
-            x += key[1]
+            x += keys[1]
     np.right_shift(x, np.uint64(31), out=shifted)
     x ^= shifted
     return x
 
 
-def _fill_rademacher(key: _Key, first_word: int, out: Float32Array) -> None:
+def _fill_rademacher(words: _Words, out: Float32Array) -> None:
     """Write 1 - 2 * bit; element i takes bit i % 64, lowest first, of word i // 64."""
-    words = _words(key, first_word, math.ceil(out.size / 64))
     octets = words.astype("<u8", copy=False).view(np.uint8)  # lowest octet first on any machine
-    bits = np.unpackbits(octets, count=out.size, bitorder="little")
+    bits = np.unpackbits(octets, axis=1, count=out.shape[1], bitorder="little")
     np.multiply(bits, np.float32(-2.0), out=out)
     np.add(out, np.float32(1.0), out=out)
 
 
-def _fill_gaussian(key: _Key, first_word: int, out: Float32Array) -> None:
+def _fill_gaussian(words: _Words, out: Float32Array) -> None:
     """Write (65536 * (ones in the high half - 16) + both low 16-bit fields - 65535) * unit."""
-    words = _words(key, first_word, out.size)
     low = words.astype(np.uint32)  # modulo 2**32
     words >>= np.uint64(32)
     total = _count_ones(words.astype(np.uint32))
@@ -222,12 +258,8 @@ def _count_ones(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
     return x
 
 
-_Fill = Callable[[_Key, int, Float32Array], None]
-_FILL: dict[str, _Fill] = {"rademacher": _fill_rademacher, "gaussian": _fill_gaussian}
+_FILL: dict[str, Callable[[_Words, Float32Array], None]] = {
+    "rademacher": _fill_rademacher,
+    "gaussian": _fill_gaussian,
+}
 _PER_WORD: dict[str, int] = {"rademacher": 64, "gaussian": 1}
-
-
-def _filler(kind: str) -> _Fill:
-    if kind not in _FILL:
-        raise UsageError(f"noise kind must be one of {', '.join(_FILL)}, not '{kind}'")
-    return _FILL[kind]

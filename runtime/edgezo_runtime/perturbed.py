@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.estimators import Probe
-from edgezo_runtime.noise import NoiseKind, noise
+from edgezo_runtime.noise import NoiseKind, noise_rows
 
 Float32 = npt.NDArray[np.float32]
 
@@ -40,7 +40,7 @@ class PerturbedParams:
         self._row_example = row_example
         self._kind = kind
 
-    def copies(self, name: str, rows: slice) -> Float32:
+    def copies(self, name: str, rows: npt.NDArray[np.int64]) -> Float32:
         """(1, *shape) where nothing differs, else (G, *shape), or (G * len(rows), *shape) for
         private probes."""
         theta = self._theta[name]
@@ -49,12 +49,11 @@ class PerturbedParams:
         private = self._probes[0].private
         examples = self._row_example[rows] if private else np.zeros(1, np.int64)
         copies = np.empty((len(self._probes), len(examples), *theta.shape), np.float32)
-        for row, example in enumerate(examples):
-            made: tuple[int, Float32] | None = None
-            for group, probe in enumerate(self._probes):
-                if made is None or made[0] != probe.seed:
-                    z = noise(probe.seed, name, theta.shape, kind=self._kind, row=int(example))
-                    made = (probe.seed, z)
-                np.multiply(made[1], np.float32(probe.scale), out=copies[group, row])
+        made: tuple[int, Float32] | None = None
+        for group, probe in enumerate(self._probes):
+            if made is None or made[0] != probe.seed:
+                z = noise_rows(probe.seed, name, examples.tolist(), theta.shape, kind=self._kind)
+                made = (probe.seed, z)
+            np.multiply(made[1], np.float32(probe.scale), out=copies[group])
         copies += theta
         return copies.reshape(-1, *theta.shape)

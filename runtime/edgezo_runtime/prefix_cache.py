@@ -134,7 +134,8 @@ class AnswerStates:
         rows, tokens = self.past.shape[:2]
         own = self.past[:, :, self.layout.part(block)].reshape(rows, tokens, 2, heads, width)
         result = np.empty((2, groups, rows, heads, tokens, width), np.float32)
-        result[:] = own.transpose(2, 0, 3, 1, 4)[:, None]
+        result[:, 0] = own.transpose(2, 0, 3, 1, 4)
+        result[:, 1:] = result[:, :1]
         return result.reshape(2, groups * rows, heads, tokens, width)
 
 

@@ -26,6 +26,7 @@ OTHER: dict[str, Any] = {
     "blocks": "0-1",
     "lr_schedule": "cosine",
     "noise": "gaussian",
+    "scope": "answer",
     "average": 0.5,
     "clip": 4.0,
     "lr": 0.25,

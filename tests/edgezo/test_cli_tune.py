@@ -260,7 +260,7 @@ def test_truncated_bundle(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
 
 
 def test_missing_graph(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
-    (bundle / "graphs/block_000.onnx").unlink()
+    (bundle / "graphs/block_0.onnx").unlink()
     assert "missing" in tune_spoiled(invoke, tiny, bundle)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgezo_runtime import noise as noise_module
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.noise import NoiseKind, add_weighted_noise, derive_seed, noise
+from edgezo_runtime.noise import NoiseKind, add_weighted_noise, derive_seed, noise, noise_rows
 
 KINDS: tuple[NoiseKind, ...] = ("rademacher", "gaussian")
 NAME = "model.layers.3.self_attn.q_proj.lora_B"
@@ -152,9 +152,19 @@ def test_weighted_sum_crosses_pieces() -> None:
 
 
 def test_word_arithmetic_does_not_depend_on_the_piece() -> None:
-    key = noise_module._key(1, NAME, "gaussian", 0)
-    whole = noise_module._words(key, 0, 100)
-    np.testing.assert_array_equal(noise_module._words(key, 40, 60), whole[40:])
+    keys = noise_module._keys(1, NAME, "gaussian", (0, 3))
+    whole = noise_module._words(keys, 0, 100)
+    np.testing.assert_array_equal(noise_module._words(keys, 40, 60), whole[:, 40:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(5,), (3, 70), (9000,), (600, 700)])
+def test_rows_at_once_are_rows_one_by_one(kind: NoiseKind, shape: tuple[int, ...]) -> None:
+    rows = [0, 7, 7, 2**40]
+    together = noise_rows(5, NAME, rows, shape, kind=kind)
+    for row, part in zip(rows, together, strict=True):
+        np.testing.assert_array_equal(part, noise(5, NAME, shape, kind=kind, row=row))
+    assert noise_rows(5, NAME, [], shape, kind=kind).shape == (0, *shape)
 
 
 def test_out_is_written_and_returned() -> None:

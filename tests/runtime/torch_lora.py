@@ -51,6 +51,28 @@ class TorchLora:
         targets = torch.tensor(batch.targets)[:, None]
         return torch.log_softmax(chosen, -1).gather(1, targets)[:, 0]
 
+    def answer_scores(self, params: Tensors, batch: Batch) -> torch.Tensor:
+        """The same with adapters that act from the first scored token of each row on."""
+        first = torch.tensor(batch.first_scored)[:, None]
+        active = (torch.arange(batch.seq) >= first).double()[..., None]
+
+        def add(module: str):  # type: ignore[no-untyped-def]
+            product = self._scale * params[f"{module}.lora_A"].T @ params[f"{module}.lora_B"].T
+            return lambda layer, inputs, output: (
+                output + active * (inputs[0].reshape(*active.shape[:2], -1) @ product)
+            )
+
+        zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+        hooks = [
+            self._model.get_submodule(module).register_forward_hook(add(module))
+            for module in self._modules
+        ]
+        try:
+            return self.scores(zeros, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def losses(self, params: Tensors, batch: Batch) -> torch.Tensor:
         """Cross-entropy of each example of a batch of one-token label words, (E,)."""
         logits = self.scores(params, batch)

@@ -1,0 +1,187 @@
+"""Adapters that act on answers only: torch's scores, the same bits, and nothing computed twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.batches import make_batch
+from edgezo_runtime.engine import Engine, SharedParams
+from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.prefix_cache import AnswerCache
+from edgezo_runtime.scope import choose_scope, invocation
+from tests.runtime.test_engine import (
+    FAMILIES,
+    KINDS,
+    SIZES,
+    batch_of,
+    count_blocks,
+    perturbed_scores,
+    probes_of,
+    tiny,
+)
+from tests.runtime.tiny_sets import random_set
+
+ALL = range(len(SIZES))
+CONTINUING = ("llama", "mistral", "qwen2", "gpt2", "opt", "gemma3_text")
+CACHED = [("llama", "fp32"), ("llama", "int8"), ("gpt2", "fp32"), ("mistral", "int8")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_scores_are_those_of_torch(exported, name, kind):
+    from tests.runtime.torch_lora import TorchLora
+
+    bundle, theta = tiny(exported, name, "fp32")
+    batch = batch_of(bundle, kind)
+    found = Engine(bundle).score(batch, SharedParams(theta), scope="answer")[0]
+    torch_model = TorchLora(exported(name).model, bundle)
+    expected = torch_model.answer_scores(torch_model.tensors(theta), batch).detach().numpy()
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()  # order of sums
+    everywhere = Engine(bundle).score(batch, SharedParams(theta))[0]
+    assert np.abs(everywhere - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", CONTINUING)
+def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
+    """What is kept is rounded to float16; the rest is the same model."""
+    bundle, theta = tiny(exported, name, "fp32")
+    engine = Engine(bundle)
+    assert engine.continues
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    batch = make_batch(examples, range(len(SIZES)))
+    cache = make_cache(engine, examples, tmp_path)
+    for groups, private in ((1, False), (2, True), (2, False)):
+        probes = probes_of(groups, private)
+        options = {"active": of_blocks(bundle, 1), "first_active": 1, "scope": "answer"}
+        whole = perturbed_scores(engine, theta, batch, probes, **options)
+        found = perturbed_scores(
+            engine, theta, batch, probes, cache=cache, cache_block=1, **options
+        )
+        np.testing.assert_allclose(found, whole, rtol=2e-3, atol=2e-3)
+        assert np.corrcoef(found.ravel(), whole.ravel())[0, 1] > 0.99999
+
+
+def test_models_that_cannot_continue(exported):
+    """An encoder sees both ways; the rotary embedding of the others is outside of attention."""
+    for name in ("roberta", "phi", "gpt_neox"):
+        assert not Engine(tiny(exported, name, "fp32")[0]).continues
+
+
+def of_blocks(bundle, first: int) -> set[str]:
+    return {info.name for info in bundle.manifest.trainables if info.block >= first}
+
+
+def make_cache(engine, examples, folder, block=1, **options) -> AnswerCache:
+    width = engine.bundle.manifest.model.hidden_size
+    lengths = examples.sequence_lengths()
+    return AnswerCache(folder / "cache", lengths, width, engine.layout(block), **options)
+
+
+@pytest.fixture
+def answers(exported, tmp_path):
+    """A function that scores prompts by their last tokens: (indices, groups, options) -> scores."""
+
+    class Answers:
+        def __init__(self, name="llama", quant="int8"):
+            self.bundle, self.theta = tiny(exported, name, quant)
+            self.engine = Engine(self.bundle)
+            pad = self.bundle.manifest.tokenizer.pad_id
+            self.examples = random_set("labels", SIZES, pad)
+            self.cache = self.make()
+
+        def make(self, **options):
+            return make_cache(self.engine, self.examples, tmp_path, **options)
+
+        def score(self, indices=ALL, groups=2, private=True, engine=None):
+            batch = make_batch(self.examples, indices)
+            return perturbed_scores(
+                engine or self.engine,
+                self.theta,
+                batch,
+                probes_of(groups, private),
+                active=of_blocks(self.bundle, 1),
+                first_active=1,
+                cache=self.cache,
+                cache_block=1,
+            )
+
+    return Answers
+
+
+@pytest.mark.parametrize(("name", "quant"), CACHED)
+def test_chunks_change_no_bit(answers, name, quant):
+    own = answers(name, quant)
+    engines = [Engine(own.bundle, chunk_tokens=size) for size in (1, 7, 10_000)]
+    for groups, private in ((1, False), (2, True), (2, False), (5, True)):
+        first = own.score(groups=groups, private=private)
+        for engine in engines:
+            other = own.score(groups=groups, private=private, engine=engine)
+            np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize(("name", "quant"), CACHED)
+def test_a_row_has_the_same_bits_alone(answers, name, quant):
+    own = answers(name, quant)
+    together = own.score(private=False)
+    for index in range(len(SIZES)):
+        np.testing.assert_array_equal(own.score([index], private=False)[:, 0], together[:, index])
+
+
+def test_found_or_made_gives_the_same_bits(answers, monkeypatch):
+    own = answers()
+    first = own.score()
+    ran = count_blocks(monkeypatch)
+    np.testing.assert_array_equal(own.score(), first)
+    assert 0 not in ran
+    own.cache.close()
+    own.cache = own.make()
+    own.score([1, 3])
+    np.testing.assert_array_equal(own.score(), first)
+    own.cache.close()
+    own.cache = own.make(max_bytes=own.cache.size_bytes // 2)
+    ran.clear()
+    for _ in range(2):
+        np.testing.assert_array_equal(own.score(), first)
+    assert ran.count(0) > 1
+
+
+def test_a_key_beyond_float16_stops_the_run(answers):
+    own = answers()
+    with pytest.raises(DivergedError, match="does not fit"):
+        own.cache.write(0, np.zeros(64, np.float32), np.full((1, 8), 1e6, np.float32))
+
+
+# --- which scope ---
+
+
+def with_last_token(kind: str, last: int | None):
+    examples = random_set(kind, (3, 5, 4), 0)
+    if last is None:
+        return examples
+    place = 1 if kind == "completion" else 0
+    for example in examples:
+        example.tokens[example.places[0] - place] = last
+    return examples
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_invocation_is_the_token_before_every_answer(kind):
+    assert invocation(with_last_token(kind, None)) == ()
+    assert invocation(with_last_token(kind, 42)) == (42,)
+
+
+def test_auto_takes_answers_where_it_pays_and_can_be_expressed():
+    same, differ = with_last_token("labels", 42), with_last_token("labels", None)
+    assert choose_scope("auto", same, True) == "answer"
+    assert choose_scope("auto", same, False) == "all"
+    assert choose_scope("auto", differ, True) == "all"
+    assert choose_scope("auto", with_last_token("completion", 42), True) == "all"
+    for wanted in ("all", "answer"):
+        assert choose_scope(wanted, differ, False) == wanted
+
+
+def test_first_scored_token_of_each_row():
+    examples = random_set("candidates", (2, 5), 0)
+    batch = make_batch(examples, [0, 1])
+    assert batch.first_scored.tolist() == [1, 1, 1, 4, 4, 4]
