@@ -22,8 +22,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.half_file import Float16
-from edgezo_runtime.manifest import WEIGHTS_FILE, GraphInfo
+from edgezo_runtime.manifest import PAST, WEIGHTS_FILE, GraphInfo
 from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, KeyValueLayout, PrefixCache
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
@@ -42,6 +41,9 @@ block's activations stay in a core's cache."""
 
 SMALLEST_CHUNK_TOKENS = 64
 """Below this the kernels lose more than an idle worker costs."""
+
+PAST_BYTES = 32 << 20
+"""Earlier keys and values, float16, that a chunk of last tokens holds."""
 
 SCORED_POSITIONS = 256
 """Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
@@ -108,7 +110,7 @@ class _Graph:
     session: onnxruntime.InferenceSession
     weights: dict[str, Any]  # views of the mapped file
     trainables: dict[str, str]  # input: tensor
-    past: dict[str, tuple[int, int]]  # earlier keys and values: heads and width
+    past: tuple[int, int] | None  # heads and width of earlier keys and values
     inputs: tuple[str, ...]  # the others
     output: str
 
@@ -210,21 +212,11 @@ class Engine:
             chunk.hidden = chunk.past = None
             return scores
 
-        answers = isinstance(cache, AnswerCache)
-        chunks = self._answer_chunks(batch, groups) if answers else self._chunks(batch, groups)
+        if isinstance(cache, AnswerCache):
+            chunks = self._answer_chunks(batch, groups, cache.layout)
+        else:
+            chunks = self._chunks(batch, groups)
         return np.concatenate(self._map(run, chunks), axis=1)
-
-    @property
-    def continues(self) -> bool:
-        """Can every block go on from the keys and values of earlier tokens?"""
-        return all(graph.past for graph in self._blocks)
-
-    def layout(self, first: int) -> KeyValueLayout:
-        """Keys and values of the blocks from `first` on."""
-        shapes = {
-            index: self._blocks[index].past["past_key"] for index in range(first, self.num_blocks)
-        }
-        return KeyValueLayout.of(shapes)
 
     def hidden(self, batch: Batch, params: Params, until: int) -> list[tuple[slice, Float32]]:
         """Hidden states at the entry of block `until`, by slices of the batch's rows."""
@@ -263,18 +255,20 @@ class Engine:
             start = stop
         return chunks
 
-    def _answer_chunks(self, batch: Batch, groups: int) -> list[_Chunk]:
+    def _answer_chunks(self, batch: Batch, groups: int, layout: KeyValueLayout) -> list[_Chunk]:
         """Cut a batch of which one token a sequence is evaluated."""
         share = -(-batch.num_rows // ENVIRONMENT.threads)
-        size = min(share, max(1, self._chunk_tokens // groups))
+        fits = PAST_BYTES // max(1, 2 * layout.size * int(batch.lengths.max()))
+        size = min(share, max(1, self._chunk_tokens // groups), max(2, fits))
         chunks: list[_Chunk] = []
         for start in range(0, batch.num_rows, size):
             stop = min(start + size, batch.num_rows)
             positions = np.zeros((stop - start, 2), np.int64)
             positions[:, 0] = np.arange(stop - start)
-            chunks.append(_Chunk(start, stop, 1, positions, slice(start, stop)))
             # In pairs, for the same reason as in `_padded`.
-            chunks[-1].repeats = (stop - start) % 2
+            repeats = (stop - start) % 2
+            scored = slice(start, stop)
+            chunks.append(_Chunk(start, stop, 1, positions, scored, repeats=repeats))
         return chunks
 
     def _padded(self, tokens: int) -> int:
@@ -333,29 +327,28 @@ class Engine:
         self, chunk: _Chunk, batch: Batch, params: Params, until: int, cache: AnswerCache
     ) -> None:
         """Start from the last tokens at the entry of block `until`, one group."""
-        rows = np.arange(chunk.start, chunk.stop)
-        keys = [int(key) for key in batch.row_keys[rows]]
-        records = {key: record for key in keys if (record := cache.read(key)) is not None}
-        missing = rows[[key not in records for key in keys]]
-        for part in self._by_tokens(batch, missing):
-            records.update(self._read_prompts(batch, part, params, until, cache))
-        found = [records[key] for key in keys]
-        chunk.past = cache.gather(found + found[-1:] * chunk.repeats)
-        chunk.hidden = self._value(chunk.past.hidden[:, None])
+        rows = chunk.index
+        states, missing = cache.gather(batch.row_keys[rows].tolist(), batch.lengths[rows])
+        for part in self._by_tokens(batch.lengths[rows], missing):
+            self._read_prompts(batch, rows[part], part, params, until, states, cache)
+        chunk.past = states
+        chunk.hidden = self._value(states.hidden[:, None].astype(np.float32))
         one = _Chunk(0, 1, 1, chunk.positions, chunk.scored)
-        self._embed(one, batch, rows[:1], int(chunk.past.lengths.max()) + 1)
+        self._embed(one, batch, rows[:1], int(states.lengths.max()) + 1)
         chunk.inputs = one.inputs  # tables by position; the states are those of the cache
         chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
-        chunk.by_row["past_lengths"] = chunk.past.lengths
+        chunk.by_row["past_lengths"] = states.lengths
         self._feed_rows(chunk)
 
-    def _by_tokens(self, batch: Batch, rows: npt.NDArray[np.int64]) -> Iterator[Any]:
+    def _by_tokens(
+        self, lengths: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> Iterator[npt.NDArray[np.int64]]:
         """Cut rows into parts of a chunk's tokens."""
         start = 0
         while start < len(rows):
             stop = start + 1
             while stop < len(rows):
-                longest = self._padded(int(batch.lengths[rows[start : stop + 1]].max()))
+                longest = self._padded(int(lengths[rows[start : stop + 1]].max()))
                 if (stop + 1 - start) * longest > self._chunk_tokens:
                     break
                 stop += 1
@@ -366,11 +359,13 @@ class Engine:
         self,
         batch: Batch,
         rows: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
         params: Params,
         until: int,
+        states: AnswerStates,
         cache: AnswerCache,
-    ) -> dict[int, Float16]:
-        """Run whole prompts through the frozen model, for what `AnswerCache` keeps of them."""
+    ) -> None:
+        """Run whole prompts, and put what does not change of them into the cache and `places`."""
         lengths = batch.lengths[rows]
         tokens = self._padded(int(lengths.max()))
         chunk = _Chunk(0, len(rows), tokens, np.empty((0, 2), np.int64), slice(0))
@@ -381,20 +376,17 @@ class Engine:
         self._feed_rows(chunk)
         layout = cache.layout
         past = np.empty((len(rows), tokens, layout.size), np.float32)
-        hidden = np.empty((len(rows), chunk.hidden.shape()[2]), np.float32)
         for index in range(self.num_blocks):
             if index == until:
-                hidden[:] = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
+                hidden = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
             own = params if index < until else self._frozen  # from there on last tokens are waste
             pair = self._run_block(index, chunk, own, (_ONE, _ONE), index >= until)
             if index >= until:
                 both = np.stack([value.numpy() for value in pair], axis=2)  # (R, n, 2, S, D)
                 by_token = both.transpose(0, 3, 2, 1, 4)
                 past[:, :, layout.part(index)] = by_token.reshape(len(rows), tokens, -1)
-        return {
-            int(key): cache.write(int(key), hidden[row], past[row, : lengths[row] - 1])
-            for row, key in enumerate(batch.row_keys[rows])
-        }
+        for row, (place, key) in enumerate(zip(places, batch.row_keys[rows], strict=True)):
+            cache.put(states, int(place), int(key), hidden[row], past[row, : lengths[row] - 1])
 
     def _feed_rows(self, chunk: _Chunk) -> None:
         """Make the inputs that differ from row to row, once for every group."""
@@ -441,15 +433,15 @@ class Engine:
 
     def _past(self, index: int, chunk: _Chunk) -> dict[str, Any]:
         """Earlier keys and values, if the block takes any."""
-        shapes = self._blocks[index].past
-        if not shapes:
+        shape = self._blocks[index].past
+        if shape is None:
             return {}
         if chunk.past is not None:
             pair = chunk.past.keys_values(index, chunk.groups)
-            return dict(zip(shapes, map(self._value, pair), strict=True))
-        rows = chunk.groups * chunk.rows
-        empty = {name: (rows, heads, 0, width) for name, (heads, width) in shapes.items()}
-        return {name: self._value(np.empty(shape, np.float32)) for name, shape in empty.items()}
+        else:
+            heads, width = shape
+            pair = np.empty((2, chunk.groups * chunk.rows, heads, 0, width), np.float32)
+        return dict(zip(PAST, map(self._value, pair), strict=True))
 
     def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
         """(G, T', C) or (G, T') for the positions of a chunk."""
@@ -509,14 +501,9 @@ class Engine:
             )
             weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
-        past: dict[str, tuple[int, int]] = {}
-        for name in ("past_key", "past_value"):
-            if name in inputs:
-                _, heads, _, width = inputs[name].shape
-                past[name] = int(heads), int(width)
-        own = weights.keys() | trainables.keys() | past.keys()
+        own = {*weights, *trainables, *PAST}
         others = tuple(name for name in inputs if name not in own)
-        return _Graph(session, weights, trainables, past, others, graph.outputs[0].name)
+        return _Graph(session, weights, trainables, graph.past, others, graph.outputs[0].name)
 
     def _value(self, array: npt.NDArray[Any]) -> Any:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

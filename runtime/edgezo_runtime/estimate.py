@@ -14,11 +14,12 @@ import numpy as np
 
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.engine import CHUNK_TOKENS, SCORED_POSITIONS
+from edgezo_runtime.engine import CHUNK_TOKENS, PAST_BYTES, SCORED_POSITIONS
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.memory import rss_bytes
+from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.sessions import available_cores, import_onnxruntime
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.weights import StoredTensor, read_header
@@ -120,6 +121,7 @@ def estimate_run(
     chunk = _block(bundle, tokens, longest, widest)
     if any(part.kind != "labels" for part in sets):
         chunk += _token_scores(groups * min(SCORED_POSITIONS, longest), model.hidden_size)
+    chunk += _past(bundle, config, examples, groups)
     workers = threads or available_cores()
     files = {graph.file for _, graph in bundle.manifest.graphs.named()}
     return Estimate(
@@ -140,6 +142,24 @@ def _block(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
     heads = bundle.manifest.base_config.get("num_attention_heads")
     attention = tokens * longest * (heads if isinstance(heads, int) else 1) * _FLOAT
     return linear + attention
+
+
+def _past(bundle: Bundle, config: TuneConfig, examples: ExampleSet, groups: int) -> int:
+    """Earlier keys and values that a chunk of last tokens holds: of all blocks as float16, and of
+    one block in float32, before and after the attention added its own."""
+    graphs = bundle.manifest.graphs
+    if choose_scope(config.scope, examples, graphs.continues) == "all":
+        return 0
+    shapes = [graph.past for graph in graphs.blocks if graph.past is not None]
+    sizes = [2 * heads * width for heads, width in shapes]
+    if examples.kind != "labels" or not sizes:
+        return 0
+    tokens = config.batch_size * int(examples.lengths().max())
+    return (
+        min(PAST_BYTES, 2 * tokens * sum(sizes))
+        * (sum(sizes) + 4 * groups * max(sizes))
+        // sum(sizes)
+    )
 
 
 def _token_scores(positions: int, hidden_size: int) -> int:

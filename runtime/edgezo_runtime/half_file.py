@@ -74,8 +74,17 @@ class HalfFile:
         content = os.pread(self._file, end - start, start)
         return np.frombuffer(content, np.float16) if len(content) == end - start else None
 
-    def write(self, key: int, record: Float16) -> None:
-        """Keep a record if there is room for it."""
+    def read_into(self, key: int, *parts: Float16) -> bool:
+        """Fill contiguous arrays, one after the other, with a record; False if it was not kept."""
+        if not self._present[key]:
+            return False
         start, end = int(self._offsets[key]), int(self._offsets[key + 1])
-        if end <= self._limit and record.nbytes == end - start:
-            self._present[key] = os.pwrite(self._file, record.tobytes(), start) == end - start
+        buffers = [part.view(np.uint8).data for part in parts if part.size]
+        return os.preadv(self._file, buffers, start) == end - start
+
+    def write(self, key: int, *parts: Float16) -> None:
+        """Keep a record, given in contiguous parts, if there is room for it."""
+        start, end = int(self._offsets[key]), int(self._offsets[key + 1])
+        if end <= self._limit and sum(part.nbytes for part in parts) == end - start:
+            content = b"".join(part.tobytes() for part in parts)
+            self._present[key] = os.pwrite(self._file, content, start) == end - start

@@ -25,6 +25,9 @@ TRAINABLE_FILE = "trainable.safetensors"
 DTYPES = frozenset(
     {"bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32"}
 )
+PAST = ("past_key", "past_value")
+"""Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,6 +59,15 @@ class GraphInfo:
     trainables: tuple[Binding, ...]
     weights: tuple[Binding, ...]
 
+    @property
+    def past(self) -> tuple[int, int] | None:
+        """Heads n and width D of the earlier keys and values it takes; None if it takes none."""
+        for tensor in self.inputs:
+            if tensor.name == PAST[0]:
+                _, heads, _, width = tensor.shape
+                return int(heads), int(width)
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
@@ -65,6 +77,11 @@ class Graphs:
     blocks: tuple[GraphInfo, ...]
     score_labels: GraphInfo
     score_tokens: GraphInfo
+
+    @property
+    def continues(self) -> bool:
+        """Can every block go on from the keys and values of earlier tokens?"""
+        return all(graph.past for graph in self.blocks)
 
     def named(self) -> list[tuple[str, GraphInfo]]:
         """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens")."""
@@ -295,6 +312,11 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
     lost = {binding.input for binding in bound} - {tensor.name for tensor in graph.inputs}
     _require(not lost, f"graphs.{where}: {min(lost, default='')!r} is bound but not an input")
     shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
+    past = [shapes[name] for name in PAST if name in shapes]
+    if past:
+        form = [isinstance(dim, int) for dim in past[0]] == [False, True, False, True]
+        same = len(past) == len(PAST) and past[0] == past[1]
+        _require(form and same, f"graphs.{where}: {' and '.join(PAST)} have shapes {past}")
     for binding in graph.weights:
         fixed = all(isinstance(dim, int) for dim in shapes[binding.input])
         _require(fixed, f"graphs.{where}: weight {binding.input!r} has no fixed shape")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.half_file import Float16, HalfFile, to_half
+from edgezo_runtime.manifest import Graphs
 
 Float32 = npt.NDArray[np.float32]
 
@@ -96,15 +97,19 @@ class KeyValueLayout:
     size: int
 
     @classmethod
-    def of(cls, shapes: dict[int, tuple[int, int]]) -> KeyValueLayout:
-        """Lay blocks out one after the other; `shapes` gives (n, D)."""
+    def of(cls, graphs: Graphs, first: int) -> KeyValueLayout:
+        """The blocks from `first` on, one after the other; all of them must have a past."""
+        heads: dict[int, int] = {}
+        widths: dict[int, int] = {}
         offsets: dict[int, int] = {}
         size = 0
-        for block, (heads, width) in shapes.items():
+        for block, graph in enumerate(graphs.blocks):
+            if block < first or graph.past is None:
+                continue
             offsets[block] = size
-            size += 2 * heads * width
-        heads_of = {block: heads for block, (heads, _) in shapes.items()}
-        return cls(heads_of, {block: width for block, (_, width) in shapes.items()}, offsets, size)
+            heads[block], widths[block] = graph.past
+            size += 2 * heads[block] * widths[block]
+        return cls(heads, widths, offsets, size)
 
     def part(self, block: int) -> slice:
         """The numbers of one block."""
@@ -117,13 +122,13 @@ class AnswerStates:
     """What a pass over last tokens starts from. B sequences, P earlier tokens at most.
 
     Attributes:
-        hidden: (B, H) float32, last tokens at the entry of the first block that trains.
+        hidden: (B, H) float16, last tokens at the entry of the first block that trains.
         past: (B, P, W) float16, keys and values of the tokens before them.
         lengths: (B,) int32, how many of P count.
         layout: what is where in W.
     """
 
-    hidden: Float32
+    hidden: Float16
     past: Float16
     lengths: npt.NDArray[np.int32]
     layout: KeyValueLayout
@@ -174,26 +179,33 @@ class AnswerCache:
         """Close the file."""
         self._file.close()
 
-    def read(self, key: int) -> Float16 | None:
-        """The record of a prompt, None if it was not kept."""
-        return self._file.read(key)
+    def gather(
+        self, keys: Sequence[int], lengths: npt.NDArray[np.int64]
+    ) -> tuple[AnswerStates, npt.NDArray[np.int64]]:
+        """What is kept of prompts.
 
-    def write(self, key: int, hidden: Float32, past: Float32) -> Float16:
-        """Keep a prompt's state (H,) and keys and values (P, W); returns its record.
+        Args:
+            keys: B of them.
+            lengths: (B,) tokens of each.
+        Returns:
+            States whose rows are filled as far as they are kept, and the rows that are not.
+        """
+        past = np.zeros((len(keys), int(lengths.max()) - 1, self.layout.size), np.float16)
+        hidden = np.empty((len(keys), self._hidden_size), np.float16)
+        states = AnswerStates(hidden, past, (lengths - 1).astype(np.int32), self.layout)
+        missing = [
+            row
+            for row, key in enumerate(keys)
+            if not self._file.read_into(key, hidden[row], past[row, : lengths[row] - 1])
+        ]
+        return states, np.array(missing, np.int64)
+
+    def put(self, states: AnswerStates, row: int, key: int, hidden: Float32, past: Float32) -> None:
+        """Keep a prompt's state (H,) and keys and values (P, W), and fill a row with them.
 
         Raises:
             DivergedError: a number is beyond float16's range.
         """
-        record = to_half(np.concatenate([hidden, past.reshape(-1)]))
-        self._file.write(key, record)
-        return record
-
-    def gather(self, records: Sequence[Float16]) -> AnswerStates:
-        """Put records together."""
-        rest = [record[self._hidden_size :].reshape(-1, self.layout.size) for record in records]
-        lengths = np.array([len(part) for part in rest], np.int32)
-        past = np.zeros((len(rest), int(lengths.max()), self.layout.size), np.float16)
-        for row, part in enumerate(rest):
-            past[row, : len(part)] = part
-        hidden = np.stack([record[: self._hidden_size] for record in records]).astype(np.float32)
-        return AnswerStates(hidden, past, lengths, self.layout)
+        own = states.past[row, : len(past)]
+        states.hidden[row], own[:] = to_half(hidden), to_half(past)
+        self._file.write(key, states.hidden[row], own)

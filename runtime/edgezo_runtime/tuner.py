@@ -27,7 +27,7 @@ from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
-from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.run_folder import RunFolder
@@ -116,7 +116,7 @@ class Tuner:
         self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
         self._norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
         self._batches = Batches(examples, config.batch_size, config.seed)
-        self.scope = choose_scope(config.scope, examples, engine.continues)
+        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
         self._journal: Journal | None = None
         self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False
@@ -438,8 +438,9 @@ class Tuner:
         lengths = self.examples.sequence_lengths()
         width = self.engine.bundle.manifest.model.hidden_size
         limit = shutil.disk_usage(self.run.path).free // 2
-        if self.scope == "answer" and self.engine.continues and self.examples.kind == "labels":
-            layout = self.engine.layout(entry)
+        graphs = self.engine.bundle.manifest.graphs
+        if self.scope == "answer" and graphs.continues and self.examples.kind == "labels":
+            layout = KeyValueLayout.of(graphs, entry)
             self._cache = AnswerCache(self.run.cache, lengths, width, layout, limit)
         elif entry > 0:
             self._cache = PrefixCache(self.run.cache, lengths, width, limit)

@@ -5,15 +5,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-WARM_UP = 2
+WARM_UP = 4
+"""The data are as many batches: what is kept between steps is there when timing begins."""
+
 EPS, LR = 1e-2, 1e-4
 LABEL_IDS = (5, 11)
 
 
 def edgezo_steps(
-    bundle: str, steps: int, threads: int | None, rows: int, tokens: int
+    bundle: str,
+    steps: int,
+    threads: int | None,
+    rows: int,
+    tokens: int,
+    scope: Literal["all", "answer"] = "all",
 ) -> dict[str, Any]:
     """Steps of the tuner, journal and all."""
     from edgezo_runtime.bundle import Bundle
@@ -26,6 +33,7 @@ def edgezo_steps(
         method="two_point",
         rule="sgd",
         blocks="all",
+        scope=scope,
         steps=10**9,
         max_time_s=0,
         batch_size=rows,
@@ -35,7 +43,7 @@ def edgezo_steps(
         normalize=False,
         average=0,
     )
-    examples = random_rows(4 * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
+    examples = random_rows(WARM_UP * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
     with (
         tempfile.TemporaryDirectory() as run,
         Tuner.open(opened, examples, config, run, threads=threads) as tuner,

@@ -8,7 +8,7 @@ import pytest
 from edgezo_runtime.batches import make_batch
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import DivergedError
-from edgezo_runtime.prefix_cache import AnswerCache
+from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout
 from edgezo_runtime.scope import choose_scope, invocation
 from tests.runtime.test_engine import (
     FAMILIES,
@@ -47,7 +47,7 @@ def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
     """What is kept is rounded to float16; the rest is the same model."""
     bundle, theta = tiny(exported, name, "fp32")
     engine = Engine(bundle)
-    assert engine.continues
+    assert bundle.manifest.graphs.continues
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     batch = make_batch(examples, range(len(SIZES)))
     cache = make_cache(engine, examples, tmp_path)
@@ -65,7 +65,7 @@ def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
 def test_models_that_cannot_continue(exported):
     """An encoder sees both ways; the rotary embedding of the others is outside of attention."""
     for name in ("roberta", "phi", "gpt_neox"):
-        assert not Engine(tiny(exported, name, "fp32")[0]).continues
+        assert not tiny(exported, name, "fp32")[0].manifest.graphs.continues
 
 
 def of_blocks(bundle, first: int) -> set[str]:
@@ -75,7 +75,8 @@ def of_blocks(bundle, first: int) -> set[str]:
 def make_cache(engine, examples, folder, block=1, **options) -> AnswerCache:
     width = engine.bundle.manifest.model.hidden_size
     lengths = examples.sequence_lengths()
-    return AnswerCache(folder / "cache", lengths, width, engine.layout(block), **options)
+    layout = KeyValueLayout.of(engine.bundle.manifest.graphs, block)
+    return AnswerCache(folder / "cache", lengths, width, layout, **options)
 
 
 @pytest.fixture
@@ -148,8 +149,11 @@ def test_found_or_made_gives_the_same_bits(answers, monkeypatch):
 
 def test_a_key_beyond_float16_stops_the_run(answers):
     own = answers()
+    states, missing = own.cache.gather([0], np.array([SIZES[0]]))
+    assert missing.tolist() == [0]
+    hidden, past = states.hidden[0].astype(np.float32), np.zeros(states.past.shape[1:], np.float32)
     with pytest.raises(DivergedError, match="does not fit"):
-        own.cache.write(0, np.zeros(64, np.float32), np.full((1, 8), 1e6, np.float32))
+        own.cache.put(states, 0, 0, hidden, past + 1e6)
 
 
 # --- which scope ---
