@@ -6,9 +6,9 @@ SmolLM2-135M, 16 rows of 32 tokens, one antithetic pair over all blocks, LoRA r=
 v_proj, plain SGD, label words at the last position. Both sides train the same factors: A and B,
 as MeZO does, unless the given bundle trains B alone. MeZO is run twice: with the logits of every
 position, as its reference computes them, and, in its favour, with those of the last position. A
-fourth side is edgezo with adapters that act on the last token only (--scope answer), which is another
-adapter and not held against the targets. Every measurement is a process of its own; the sides take
-turns, and the medians over the rounds count.
+fourth side is edgezo with adapters that act on the last token only (--scope answer), another kind
+of adapter and not held against the targets. Every measurement is a process of its own; the sides
+take turns, and the medians over the rounds count.
 The peak is that of the whole process, loading included.
 
 Targets: at least 4 times as fast as either MeZO, 250 MB.
