@@ -12,7 +12,6 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,15 +21,13 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import PAST, WEIGHTS_FILE, GraphInfo
+from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.manifest import PAST
 from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, KeyValueLayout, PrefixCache
 from edgezo_runtime.scope import Scope
-from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
-from edgezo_runtime.weights import WeightsFile
+from edgezo_runtime.sessions import ENVIRONMENT
 
 if TYPE_CHECKING:
-    import onnxruntime
-
     from edgezo_runtime.batches import Batch
 
 Float32 = npt.NDArray[np.float32]
@@ -47,6 +44,10 @@ PAST_BYTES = 32 << 20
 
 SCORED_POSITIONS = 256
 """Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
+
+
+WAVE_BYTES = 48 << 20
+"""Hidden states of the chunks that go through streamed blocks together."""
 
 
 class Params(Protocol):
@@ -76,6 +77,9 @@ class SharedParams:
         return self._values[name][None]
 
 
+Stage = Callable[["_Chunk"], None]
+
+
 @dataclass(slots=True)
 class _Chunk:
     """Sequences start..stop of a batch on their way through the blocks."""
@@ -91,6 +95,7 @@ class _Chunk:
     inputs: dict[str, Any] = field(default_factory=dict)  # what all blocks take
     by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the same, of one group
     past: AnswerStates | None = None
+    scores: Any = None  # (groups, T', C) or (groups, T')
 
     @property
     def index(self) -> npt.NDArray[np.int64]:
@@ -101,18 +106,6 @@ class _Chunk:
     def rows(self) -> int:
         """Sequences of a group."""
         return self.stop - self.start + self.repeats
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """A session (blocks of one kind share it), and the inputs that belong to one place."""
-
-    session: onnxruntime.InferenceSession
-    weights: dict[str, Any]  # views of the mapped file
-    trainables: dict[str, str]  # input: tensor
-    past: tuple[int, int] | None  # heads and width of earlier keys and values
-    inputs: tuple[str, ...]  # the others
-    output: str
 
 
 class Engine:
@@ -147,20 +140,15 @@ class Engine:
         self.bundle = bundle
         self._chunk_tokens = chunk_tokens
         ENVIRONMENT.prepare(threads, arena_bytes)
-        self._ort = import_onnxruntime()
-        graphs = bundle.manifest.graphs
-        self._weights = WeightsFile(bundle.path(WEIGHTS_FILE))
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        self._prologue = self._open(graphs.prologue)
-        self._blocks = [self._open(graph) for graph in graphs.blocks]
-        self._scorers: dict[str, _Graph] = {}
-        self._lock = threading.Lock()
+        self._model = LoadedModel(bundle)
+        self._value = self._model.value
+        self.streamed: frozenset[int] = frozenset()
         self._frozen = SharedParams(bundle.trainables())
 
     @property
     def num_blocks(self) -> int:
         """Blocks of the model."""
-        return len(self._blocks)
+        return len(self._model.blocks)
 
     def score(
         self,
@@ -198,34 +186,74 @@ class Engine:
         first_active = min(first_active, self.num_blocks)
         entry = cache_block if cache is not None else first_active
 
-        def run(chunk: _Chunk) -> Float32:
+        def start(chunk: _Chunk) -> None:
             if isinstance(cache, AnswerCache):
                 self._start_answers(chunk, batch, params, entry, cache)
             else:
                 self._start(chunk, batch, params, entry, cache, scope)
-            for index in range(entry, first_active):
-                self._run_block(index, chunk, params, (_ONE, _ONE))
+
+        def block(index: int) -> Stage:
+            code = (_ONE, _ONE) if index < first_active else matrices
+
+            def run(chunk: _Chunk) -> None:
+                if index == first_active:
+                    self._spread(chunk, groups)
+                self._run_block(index, chunk, params, code)
+
+            return run
+
+        def score(chunk: _Chunk) -> None:
             self._spread(chunk, groups)
-            for index in range(first_active, self.num_blocks):
-                self._run_block(index, chunk, params, matrices)
-            scores = self._score_chunk(chunk, batch)
+            chunk.scores = self._score_chunk(chunk, batch)
             chunk.hidden = chunk.past = None
-            return scores
 
         if isinstance(cache, AnswerCache):
             chunks = self._answer_chunks(batch, groups, cache.layout)
         else:
             chunks = self._chunks(batch, groups)
-        return np.concatenate(self._map(run, chunks), axis=1)
+        self._run(chunks, start, [block(i) for i in range(entry, self.num_blocks)], score)
+        return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def hidden(self, batch: Batch, params: Params, until: int) -> list[tuple[slice, Float32]]:
         """Hidden states at the entry of block `until`, by slices of the batch's rows."""
+        chunks = self._chunks(batch, 1)
+        self._map(lambda chunk: self._start(chunk, batch, params, until, None, "all"), chunks)
+        return [(slice(chunk.start, chunk.stop), chunk.hidden.numpy()) for chunk in chunks]
 
-        def run(chunk: _Chunk) -> tuple[slice, Float32]:
-            self._start(chunk, batch, params, until, None, "all")
-            return slice(chunk.start, chunk.stop), chunk.hidden.numpy()
+    def _run(self, chunks: list[_Chunk], start: Stage, blocks: list[Stage], end: Stage) -> None:
+        """Take chunks through all stages.
 
-        return self._map(run, self._chunks(batch, 1))
+        A worker takes a chunk through all blocks, so that it never waits for another. Where blocks
+        are streamed, a wave of chunks goes through one block after the other instead: each is
+        fetched once a wave.
+        """
+        if not self.streamed:
+
+            def whole(chunk: _Chunk) -> None:
+                for stage in (start, *blocks, end):
+                    stage(chunk)
+
+            self._map(whole, chunks)
+            return
+        first = self.num_blocks - len(blocks)
+        for wave in self._waves(chunks):
+            self._map(start, wave)
+            for index, stage in enumerate(blocks, first):
+                if index + 1 in self.streamed:
+                    self._model.fetch(index + 1)
+                self._map(stage, wave)
+                if index in self.streamed:
+                    self._model.drop(index)
+            self._map(end, wave)
+            self._model.drop_vocabulary()
+
+    def _waves(self, chunks: list[_Chunk]) -> Iterator[list[_Chunk]]:
+        """Chunks that go through streamed blocks together."""
+        width = self.bundle.manifest.model.hidden_size
+        size = WAVE_BYTES // (4 * width * max(1, self._chunk_tokens))
+        size = max(size, ENVIRONMENT.threads)
+        for start in range(0, len(chunks), size):
+            yield chunks[start : start + size]
 
     def _map(self, run: Callable[[_Chunk], Any], chunks: Sequence[_Chunk]) -> list[Any]:
         if len(chunks) == 1 or ENVIRONMENT.threads == 1:
@@ -282,12 +310,12 @@ class Engine:
         if ids.shape[1] < tokens:
             pad = self.bundle.manifest.tokenizer.pad_id
             ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
-        feed = {"input_ids": self._value(ids)} | self._prologue.weights
-        if "attention_mask" in self._prologue.inputs:
+        feed = {"input_ids": self._value(ids)} | self._model.prologue.weights
+        if "attention_mask" in self._model.prologue.inputs:
             mask = np.arange(tokens) < batch.lengths[rows, None]
             feed["attention_mask"] = self._value(mask.astype(np.int64))
         context = self.bundle.manifest.context
-        outputs = self._prologue.session.run_with_ort_values(["hidden", *context], feed)
+        outputs = self._model.prologue.session.run_with_ort_values(["hidden", *context], feed)
         chunk.hidden = outputs[0]
         chunk.inputs = dict(zip(context, outputs[1:], strict=True))
         for tensor in self.bundle.manifest.graphs.prologue.outputs:
@@ -312,16 +340,20 @@ class Engine:
         chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
         self._feed_rows(chunk)
         if cache is None or not until:
-            for index in range(until):
-                self._run_block(index, chunk, params, (_ONE, _ONE))
+            self._run_prefix(chunk, params, until)
             return
         keys = [int(key) for key in batch.row_keys[rows]]
         kept = cache.read(keys, chunk.tokens)
         if kept is None:
-            for index in range(until):
-                self._run_block(index, chunk, params, (_ONE, _ONE))
+            self._run_prefix(chunk, params, until)
             kept = cache.write(keys, batch.lengths[rows], chunk.hidden.numpy())
         chunk.hidden = self._value(kept)
+
+    def _run_prefix(self, chunk: _Chunk, params: Params, until: int) -> None:
+        for index in range(until):
+            self._run_block(index, chunk, params, (_ONE, _ONE))
+            if index in self.streamed:
+                self._model.drop(index)
 
     def _start_answers(
         self, chunk: _Chunk, batch: Batch, params: Params, until: int, cache: AnswerCache
@@ -381,6 +413,8 @@ class Engine:
                 hidden = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
             own = params if index < until else self._frozen  # from there on last tokens are waste
             pair = self._run_block(index, chunk, own, (_ONE, _ONE), index >= until)
+            if index in self.streamed:
+                self._model.drop(index)
             if index >= until:
                 both = np.stack([value.numpy() for value in pair], axis=2)  # (R, n, 2, S, D)
                 by_token = both.transpose(0, 3, 2, 1, 4)
@@ -396,7 +430,7 @@ class Engine:
 
     def _spread(self, chunk: _Chunk, groups: int) -> None:
         """Repeat one group G times; per-row inputs likewise."""
-        if groups == 1:
+        if groups == chunk.groups:
             return
         chunk.groups = groups
         chunk.hidden = self._value(np.tile(chunk.hidden.numpy(), (groups, 1, 1)))
@@ -411,7 +445,7 @@ class Engine:
         keep: bool = False,
     ) -> list[Any]:
         """Run a block; returns its keys and values if they are asked for."""
-        graph = self._blocks[index]
+        graph = self._model.blocks[index]
         feed = dict(graph.weights)
         for name in graph.inputs:
             if name == "hidden":
@@ -433,7 +467,7 @@ class Engine:
 
     def _past(self, index: int, chunk: _Chunk) -> dict[str, Any]:
         """Earlier keys and values, if the block takes any."""
-        shape = self._blocks[index].past
+        shape = self._model.blocks[index].past
         if shape is None:
             return {}
         if chunk.past is not None:
@@ -472,41 +506,13 @@ class Engine:
         graphs = self.bundle.manifest.graphs
         if batch.label_ids is not None:
             feed["label_ids"] = self._value(batch.label_ids)
-            scorer = self._scorer(graphs.score_labels)
+            scorer = self._model.scorer(graphs.score_labels)
         else:
             feed["targets"] = self._value(wanted)
-            scorer = self._scorer(graphs.score_tokens)
+            scorer = self._model.scorer(graphs.score_tokens)
         feed |= scorer.weights
         scores: Float32 = scorer.session.run_with_ort_values([scorer.output], feed)[0].numpy()
         return scores[:count]
-
-    # --- small helpers ---
-
-    def _scorer(self, graph: GraphInfo) -> _Graph:
-        with self._lock:
-            if graph.file not in self._scorers:
-                self._scorers[graph.file] = self._open(graph)
-            return self._scorers[graph.file]
-
-    def _open(self, graph: GraphInfo) -> _Graph:
-        session = self._sessions.get(graph.file)
-        if session is None:
-            session = self._sessions[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
-        inputs = {tensor.name: tensor for tensor in graph.inputs}
-        weights: dict[str, Any] = {}
-        for binding in graph.weights:
-            shape = tuple(int(dim) for dim in inputs[binding.input].shape)
-            view = self._weights.view(
-                binding.tensor, inputs[binding.input].dtype, shape, binding.start
-            )
-            weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
-        trainables = {binding.input: binding.tensor for binding in graph.trainables}
-        own = {*weights, *trainables, *PAST}
-        others = tuple(name for name in inputs if name not in own)
-        return _Graph(session, weights, trainables, graph.past, others, graph.outputs[0].name)
-
-    def _value(self, array: npt.NDArray[Any]) -> Any:
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
 
 _ONE = np.ones((1, 1), np.float32)

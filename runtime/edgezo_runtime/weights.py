@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,9 @@ class WeightsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tensors = read_header(path)
-        self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
 
     def view(self, name: str, dtype: str, shape: tuple[int, ...], start: int = 0) -> Any:
         """Rows of a tensor, seen as `shape`.
@@ -72,6 +75,28 @@ class WeightsFile:
                 f"{dtype} {shape} from row {start} of it"
             )
         return self._bytes[first : first + length].view(stored.dtype).reshape(shape)
+
+    def span(self, name: str) -> tuple[int, int]:
+        """First byte and end of a tensor in the file."""
+        stored = self.tensors[name]
+        return stored.offset, stored.offset + stored.length
+
+    def fetch(self, start: int, end: int) -> None:
+        """Ask the system to read bytes of the file ahead; nothing where it cannot be asked."""
+        self._advise("MADV_WILLNEED", start, end)
+
+    def drop(self, start: int, end: int) -> None:
+        """Make the pages of these bytes not resident; nothing where the system cannot be asked.
+
+        Views stay valid: a page that is touched again comes back from the file.
+        """
+        self._advise("MADV_DONTNEED", start, end)
+
+    def _advise(self, what: str, start: int, end: int) -> None:
+        advice = getattr(mmap, what, None)
+        first = start - start % mmap.PAGESIZE
+        if advice is not None and end > first:
+            self._map.madvise(advice, first, end - first)
 
     def _error(self, message: str) -> BundleError:
         return BundleError(f"{self.path}: {message}; run 'edgezo export --force'")

@@ -1,0 +1,115 @@
+"""A bundle's graphs opened, with the weights of each at hand.
+
+Blocks that differ in their weights only share a session. Weights are pages of one mapped file: they
+are resident once touched, and can be dropped and fetched ahead block by block.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.manifest import PAST, GraphInfo
+from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
+from edgezo_runtime.weights import WeightsFile
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGraph:
+    """A session, and the inputs that belong to one place of the model.
+
+    Attributes:
+        session: runs the graph.
+        weights: OrtValues by input, views of the mapped file.
+        trainables: name of the tensor by input.
+        past: heads and width of earlier keys and values, None if the graph takes none.
+        inputs: the other inputs, without those for earlier keys and values.
+        output: name of the first output.
+        pages: where its weights lie in the file, (first byte, end).
+    """
+
+    session: onnxruntime.InferenceSession
+    weights: dict[str, Any]
+    trainables: dict[str, str]
+    past: tuple[int, int] | None
+    inputs: tuple[str, ...]
+    output: str
+    pages: tuple[int, int]
+
+
+class LoadedModel:
+    """Every graph of a bundle.
+
+    Args:
+        bundle: opened bundle.
+    Raises:
+        BundleError: a graph or the weights cannot be loaded.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._ort = import_onnxruntime()
+        self._weights = WeightsFile(bundle.path(WEIGHTS_FILE))
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._scorers: dict[str, LoadedGraph] = {}
+        self._lock = threading.Lock()
+        graphs = bundle.manifest.graphs
+        self.prologue = self._open(graphs.prologue)
+        self.blocks = [self._open(graph) for graph in graphs.blocks]
+
+    def scorer(self, graph: GraphInfo) -> LoadedGraph:
+        """One of the two scorers, opened at its first use."""
+        with self._lock:
+            if graph.file not in self._scorers:
+                self._scorers[graph.file] = self._open(graph)
+            return self._scorers[graph.file]
+
+    def value(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue of the array, which is not copied if it is contiguous."""
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+    def fetch(self, index: int) -> None:
+        """Ask the system to read a block's weights ahead."""
+        self._weights.fetch(*self.blocks[index].pages)
+
+    def drop(self, index: int) -> None:
+        """Let a block's weights go; they come back from the file when they are touched."""
+        self._weights.drop(*self.blocks[index].pages)
+
+    def drop_vocabulary(self) -> None:
+        """Let the weights of the prologue and of the scorers go."""
+        for graph in (self.prologue, *self._scorers.values()):
+            self._weights.drop(*graph.pages)
+
+    def _open(self, graph: GraphInfo) -> LoadedGraph:
+        session = self._sessions.get(graph.file)
+        if session is None:
+            session = self._sessions[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+        inputs = {tensor.name: tensor for tensor in graph.inputs}
+        weights: dict[str, Any] = {}
+        places: list[tuple[int, int]] = []
+        for binding in graph.weights:
+            tensor = inputs[binding.input]
+            shape = tuple(int(dim) for dim in tensor.shape)
+            view = self._weights.view(binding.tensor, tensor.dtype, shape, binding.start)
+            weights[binding.input] = self.value(view)
+            places.append(self._weights.span(binding.tensor))
+        trainables = {binding.input: binding.tensor for binding in graph.trainables}
+        own = {*weights, *trainables, *PAST}
+        return LoadedGraph(
+            session=session,
+            weights=weights,
+            trainables=trainables,
+            past=graph.past,
+            inputs=tuple(name for name in inputs if name not in own),
+            output=graph.outputs[0].name,
+            pages=(min((a for a, _ in places), default=0), max((b for _, b in places), default=0)),
+        )
