@@ -13,7 +13,7 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_job import CREATED_BY, Job
 from edgezo_runtime.adapter import make_adapter
-from edgezo_runtime.errors import DivergedError, InterruptedRunError
+from edgezo_runtime.errors import BudgetStopError, DivergedError, InterruptedRunError
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
@@ -34,6 +34,7 @@ class Session:
         self._progress = Progress()
         self._rows = 0
         self._seconds = 0.0
+        self._told = 0
 
     def run(self, run: RunFolder) -> dict[str, Any]:
         """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
@@ -55,23 +56,24 @@ class Session:
             failure = self._until_stopped(self._closing, result)
         result["status"] = "interrupted" if self._signals.requested else "done"
         if failure is not None:
-            result |= {"status": "diverged", "error": str(failure)}
+            status = "diverged" if isinstance(failure, DivergedError) else "out-of-memory"
+            result |= {"status": status, "error": str(failure)}
         receipt = self._receipt(run, result, digest)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(run.receipt, text.encode())
         if failure is not None:
-            raise DivergedError(
+            raise type(failure)(
                 f"{failure}; the state after {steps} steps is saved in {run.path}"
             ) from failure
         return receipt
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
-    ) -> DivergedError | None:
-        """Do something that a signal or a loss that is not finite can end."""
+    ) -> DivergedError | BudgetStopError | None:
+        """Do something that a signal, a loss that is not finite or want of memory can end."""
         try:
             work(result)
-        except DivergedError as error:
+        except (DivergedError, BudgetStopError) as error:
             return error
         except InterruptedRunError:
             pass
@@ -104,8 +106,18 @@ class Session:
                     "elapsed_s": round(report.elapsed_s, 4),
                 }
             )
+            self._tell_reliefs(report.step)
             if self._progress.due():
                 self._progress.update(self._live_line(report))
+
+    def _tell_reliefs(self, step: int) -> None:
+        """Say what the engine did since the last step because memory was short."""
+        reliefs = self._tuner.engine.reliefs
+        for text in reliefs[self._told :]:
+            self._progress.end()
+            warn(text)
+            self._metrics.write({"event": "pressure", "step": step, "relief": text})
+        self._told = len(reliefs)
 
     def _live_line(self, report: StepReport) -> str:
         budget = self._job.budget
@@ -178,6 +190,7 @@ class Session:
             "peak_bytes": peak,
             "budget_bytes": job.budget,
             "estimated_bytes": job.estimate.total,
+            "reliefs": list(self._tuner.engine.reliefs),
             "adapter": str(run.adapter),
             "adapter_sha256": digest,
             "warnings": warnings,

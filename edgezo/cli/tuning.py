@@ -120,6 +120,7 @@ def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[s
         run,
         resume=resume,
         threads=job.inputs.threads or None,
+        budget_bytes=job.budget,
     ) as tuner:
         signals.on_request(tuner.stop)
         _write_config(job, run)

@@ -12,7 +12,9 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.errors import UsageError
-from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.errors import BudgetStopError, UsageError
+from edgezo_runtime.guard import MemoryGuard
+from edgezo_runtime.loaded_model import LoadedModel, ShortOfMemoryError, run_graph
 from edgezo_runtime.manifest import PAST
 from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, KeyValueLayout, PrefixCache
 from edgezo_runtime.scope import Scope
@@ -116,6 +119,7 @@ class Engine:
         threads: compute threads of the process's pool; None takes one a core.
         arena_bytes: hard limit of the process's arena, None for none.
         chunk_tokens: see `CHUNK_TOKENS`. Results do not depend on it.
+        guard: watches the memory at every block boundary; None for no watch.
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
         BundleError: a graph cannot be loaded.
@@ -132,6 +136,7 @@ class Engine:
         threads: int | None = None,
         arena_bytes: int | None = None,
         chunk_tokens: int = CHUNK_TOKENS,
+        guard: MemoryGuard | None = None,
     ) -> None:
         if chunk_tokens < 1:
             raise UsageError(f"chunk_tokens {chunk_tokens}: must be 1 or more")
@@ -143,6 +148,9 @@ class Engine:
         self._model = LoadedModel(bundle)
         self._value = self._model.value
         self.streamed: frozenset[int] = frozenset()
+        self.guard = guard
+        self.reliefs: list[str] = []
+        self._relief = threading.Lock()
         self._frozen = SharedParams(bundle.trainables())
 
     @property
@@ -180,7 +188,24 @@ class Engine:
         Raises:
             UsageError: `params` gives a number of copies that fits neither rows nor groups.
             DivergedError: a hidden state does not fit the cache.
+            BudgetStopError: memory is short, and nothing is left to save any.
         """
+        while True:
+            try:
+                return self._score_all(batch, params, code, first_active, cache, cache_block, scope)
+            except (ShortOfMemoryError, MemoryError) as error:
+                self._shrink(str(error) or "numpy was refused memory")
+
+    def _score_all(
+        self,
+        batch: Batch,
+        params: Params,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+        cache: PrefixCache | AnswerCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> Float32:
         matrices = code if code is not None else (_ONE, _ONE)
         groups = int(matrices[0].shape[0])
         first_active = min(first_active, self.num_blocks)
@@ -230,8 +255,12 @@ class Engine:
         if not self.streamed:
 
             def whole(chunk: _Chunk) -> None:
-                for stage in (start, *blocks, end):
+                start(chunk)
+                for index, stage in enumerate(blocks, self.num_blocks - len(blocks)):
                     stage(chunk)
+                    if index in self.streamed:  # since this pass began
+                        self._model.drop(index)
+                end(chunk)
 
             self._map(whole, chunks)
             return
@@ -255,10 +284,57 @@ class Engine:
         for start in range(0, len(chunks), size):
             yield chunks[start : start + size]
 
-    def _map(self, run: Callable[[_Chunk], Any], chunks: Sequence[_Chunk]) -> list[Any]:
+    def _map(self, run: Stage, chunks: Sequence[_Chunk]) -> None:
+        """Run a stage on every chunk; all are over when this returns, even if one fails."""
         if len(chunks) == 1 or ENVIRONMENT.threads == 1:
-            return [run(chunk) for chunk in chunks]
-        return list(ENVIRONMENT.workers.map(run, chunks))
+            for chunk in chunks:
+                run(chunk)
+            return
+        futures = [ENVIRONMENT.workers.submit(run, chunk) for chunk in chunks]
+        wait(futures)
+        for future in futures:
+            future.result()
+
+    # --- memory ---
+
+    def _watch(self) -> None:
+        """Look at the memory; the first time it is short, stream every block.
+
+        Raises:
+            ShortOfMemoryError: it is short, and every block is streamed already.
+        """
+        if self.guard is None or self.guard.pressure() is None:
+            return
+        with self._relief:
+            reason = self.guard.pressure()  # another worker may have helped in the meantime
+            if reason is None:
+                return
+            everything = frozenset(range(self.num_blocks))
+            if self.streamed == everything:
+                raise ShortOfMemoryError(reason)
+            self.streamed = everything
+            for index in everything:
+                self._model.drop(index)
+            self._model.drop_vocabulary()
+            self._note(f"{reason}: streaming all {self.num_blocks} blocks from now on")
+
+    def _shrink(self, reason: str) -> None:
+        """Halve the chunks and give back what the arena does not need.
+
+        Raises:
+            BudgetStopError: they are as small as they can be.
+        """
+        if self._chunk_tokens <= SMALLEST_CHUNK_TOKENS // 4:
+            raise BudgetStopError(
+                f"memory is short: {reason}; all blocks are streamed and chunks are as small as "
+                f"they can be; give a larger --budget, or a smaller --max-seq"
+            )
+        self._chunk_tokens //= 2
+        self._model.shrink_arena()
+        self._note(f"{reason}: chunks of {self._chunk_tokens} tokens from now on")
+
+    def _note(self, text: str) -> None:
+        self.reliefs.append(text)
 
     # --- parts of a pass ---
 
@@ -315,7 +391,7 @@ class Engine:
             mask = np.arange(tokens) < batch.lengths[rows, None]
             feed["attention_mask"] = self._value(mask.astype(np.int64))
         context = self.bundle.manifest.context
-        outputs = self._model.prologue.session.run_with_ort_values(["hidden", *context], feed)
+        outputs = run_graph(self._model.prologue.session, ["hidden", *context], feed)
         chunk.hidden = outputs[0]
         chunk.inputs = dict(zip(context, outputs[1:], strict=True))
         for tensor in self.bundle.manifest.graphs.prologue.outputs:
@@ -462,7 +538,8 @@ class Engine:
             _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._value(copies)
         outputs = [graph.output, *(("key", "value") if keep else ())]
-        chunk.hidden, *kept = graph.session.run_with_ort_values(outputs, feed)
+        chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+        self._watch()
         return list(kept)
 
     def _past(self, index: int, chunk: _Chunk) -> dict[str, Any]:
@@ -511,7 +588,7 @@ class Engine:
             feed["targets"] = self._value(wanted)
             scorer = self._model.scorer(graphs.score_tokens)
         feed |= scorer.weights
-        scores: Float32 = scorer.session.run_with_ort_values([scorer.output], feed)[0].numpy()
+        scores: Float32 = run_graph(scorer.session, [scorer.output], feed)[0].numpy()
         return scores[:count]
 
 

@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+_REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
+"""How onnxruntime says that the arena's limit or the system refused memory."""
+
+
+class ShortOfMemoryError(Exception):
+    """A pass needs more memory than there is; it can be run again in smaller pieces."""
+
+
+def run_graph(session: onnxruntime.InferenceSession, outputs: list[str], feed: Any) -> list[Any]:
+    """Run a session on OrtValues.
+
+    Raises:
+        ShortOfMemoryError: it was refused memory.
+    """
+    try:
+        return list(session.run_with_ort_values(outputs, feed))
+    except Exception as error:  # onnxruntime's errors have no common public base class
+        if any(text in str(error) for text in _REFUSED):
+            raise ShortOfMemoryError("onnxruntime was refused memory") from error
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedGraph:
     """A session, and the inputs that belong to one place of the model.
@@ -88,6 +110,15 @@ class LoadedModel:
         """Let the weights of the prologue and of the scorers go."""
         for graph in (self.prologue, *self._scorers.values()):
             self._weights.drop(*graph.pages)
+
+    def shrink_arena(self) -> None:
+        """Give memory of the arena that is not in use back to the system."""
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        feed = {"input_ids": self.value(np.zeros((1, 2), np.int64))} | self.prologue.weights
+        if "attention_mask" in self.prologue.inputs:
+            feed["attention_mask"] = self.value(np.ones((1, 2), np.int64))
+        self.prologue.session.run_with_ort_values(["hidden"], feed, options)
 
     def _open(self, graph: GraphInfo) -> LoadedGraph:
         session = self._sessions.get(graph.file)

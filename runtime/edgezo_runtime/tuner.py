@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,11 @@ from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
+from edgezo_runtime.memory import rss_bytes
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
@@ -133,6 +136,7 @@ class Tuner:
         *,
         resume: bool = False,
         threads: int | None = None,
+        budget_bytes: int | None = None,
     ) -> Tuner:
         """Start a run, or continue one.
 
@@ -144,6 +148,9 @@ class Tuner:
             resume: continue the run in the folder; it must have had the same bundle, data and
                 configuration.
             threads: compute threads; None takes one a core.
+            budget_bytes: what the resident memory of the process must stay below. It is watched at
+                every block boundary; a pass that needs more is run in smaller pieces, and
+                `step` raises BudgetStopError where that does not help.
         Raises:
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
@@ -152,7 +159,8 @@ class Tuner:
         opened = Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle
         folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
         config = config or TuneConfig()
-        tuner = cls(Engine(opened, threads=threads), examples, config, folder)
+        engine = Engine(opened, threads=threads, **_fences(budget_bytes))
+        tuner = cls(engine, examples, config, folder)
         folder.acquire()
         try:
             if folder.has_journal():
@@ -225,6 +233,7 @@ class Tuner:
 
         Raises:
             DivergedError: a loss is not finite; the trainables are as before the step.
+            BudgetStopError: memory is short; the trainables are as before the step.
             EdgezoError: the tuner is closed.
         """
         if self._journal is None:
@@ -447,6 +456,23 @@ class Tuner:
 
 
 _AVERAGE = "#average"
+
+_SMALLEST_ARENA = 32 << 20
+
+
+def _fences(budget_bytes: int | None) -> dict[str, Any]:
+    """What keeps an engine below a budget: a limit of the arena, and a look at every block.
+
+    Pressure begins a fiftieth below the budget, so that what a worker takes between two looks does
+    not pass it.
+    """
+    if budget_bytes is None:
+        return {}
+    arena = max(_SMALLEST_ARENA, budget_bytes - rss_bytes())
+    return {
+        "arena_bytes": arena,
+        "guard": MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50),
+    }
 
 
 def _pack_elapsed(seconds: float) -> bytes:

@@ -1,0 +1,71 @@
+"""Watches the memory of the process while the engine runs, at every block boundary.
+
+What the engine does when memory runs short, one thing after the other: stream all blocks, take
+smaller chunks, end the run with its state saved. None of it changes a result.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgezo_runtime.memory import available_bytes, rss_bytes
+from edgezo_runtime.sizes import format_size
+
+AVAILABLE_EVERY_S = 0.5
+"""How often the memory left to the machine is looked at; reading it takes a fraction of a ms."""
+
+LOW_BYTES = 64 << 20
+"""Less than this available to the machine counts as pressure, whatever the budget."""
+
+
+@dataclass(slots=True)
+class MemoryGuard:
+    """Compares this process with its budget.
+
+    Attributes:
+        budget_bytes: what its resident memory must stay below.
+        margin_bytes: pressure begins so much below the budget: what a block can still take before
+            the next look.
+        resident: tells the resident memory.
+        available: tells what the machine, or the control group, has left.
+    """
+
+    budget_bytes: int
+    margin_bytes: int = 0
+    resident: Callable[[], int] = field(default=lambda: _resident())
+    available: Callable[[], int] = available_bytes
+    _looked: float = field(default=0.0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def pressure(self) -> str | None:
+        """What is short, in words; None while there is enough."""
+        used = self.resident()
+        if used > self.budget_bytes - self.margin_bytes:
+            return f"{format_size(used)} resident of a budget of {format_size(self.budget_bytes)}"
+        now = time.monotonic()
+        with self._lock:
+            due = now - self._looked >= AVAILABLE_EVERY_S
+            if due:
+                self._looked = now
+        if due:
+            left = self.available()
+            if left < LOW_BYTES:
+                return f"{format_size(left)} left on the machine"
+        return None
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def _resident() -> int:
+    """Resident memory; the short file of /proc where there is one."""
+    try:
+        import resource
+
+        return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
+    except (OSError, ImportError, IndexError, ValueError):
+        return rss_bytes()
