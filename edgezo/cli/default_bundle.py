@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import edgezo_export
 from edgezo._version import __version__
 from edgezo.cli.export import ExportSettings, require_extra
 from edgezo.cli.output import note
@@ -55,10 +56,12 @@ def cache_folder() -> Path:
 
 
 def _name() -> str:
-    """Tells apart what other versions and other default settings made."""
+    """Tells apart what other versions, other default settings and other code made."""
     settings = dataclasses.asdict(ExportSettings())
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    return f"{NAME}-{settings['quant']}-{__version__}-{digest[:8]}"
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for file in sorted(Path(edgezo_export.__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{NAME}-{settings['quant']}-{__version__}-{digest.hexdigest()[:8]}"
 
 
 def _is_usable(path: Path) -> bool:

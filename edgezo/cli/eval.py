@@ -136,7 +136,7 @@ def _evaluate(
             show(done, total)
 
         engine = Engine(bundle, threads=settings.threads or None)
-        found = evaluate(engine, params, examples, settings.batch_size, tell, scope)
+        found = evaluate(engine, params, examples, settings.batch_size, tell, scope=scope)
     check_loss(found, str(examples.path))
     return found, {
         "bundle": str(path),

@@ -19,6 +19,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.estimate import Estimate, estimate_run
 from edgezo_runtime.examples import ExampleSet, load_examples
 from edgezo_runtime.memory import release_freed
+from edgezo_runtime.scope import choose_scope, invocation
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.tokenizer import TextTokenizer
 
@@ -37,6 +38,12 @@ class Job:
     sets: dict[str, ExampleSet]
     estimate: Estimate
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def scope(self) -> str:
+        """Tokens the adapters act on, "auto" resolved."""
+        continues = self.bundle.manifest.graphs.continues
+        return choose_scope(self.config.scope, self.sets["train"], continues)
 
     def resolved(self) -> dict[str, Any]:
         """The run's config.json; `--config` reads it back."""
@@ -62,7 +69,8 @@ class Job:
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
             f"{' or '.join(ends)}, {config.method} with {config.rule}, lr {config.lr:g}, "
-            f"eps {config.eps:g}, batch {config.batch_size}, budget {format_size(self.budget)}"
+            f"eps {config.eps:g}, batch {config.batch_size}, scope {self.scope}, "
+            f"budget {format_size(self.budget)}"
         )
 
 
@@ -109,6 +117,11 @@ def prepare(
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     batches = Batches(sets["train"], config.batch_size, config.seed)
     warnings += [warning.message for warning in batches.warnings]
+    if config.scope == "answer" and not invocation(sets["train"]):
+        warnings.append(
+            "answers do not all begin after the same token, so other programs cannot be told where "
+            "the adapter acts and it cannot be exported for them; --scope all can"
+        )
     if "valid" not in sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
     return Job(bundle, inputs, config, task, budget, sets, estimate, warnings)

@@ -150,7 +150,7 @@ class Session:
 
         size = self._job.inputs.eval_batch_size
         found: Evaluation = evaluate(
-            self._tuner.engine, params, examples, size, tell, self._tuner.scope
+            self._tuner.engine, params, examples, size, tell, scope=self._tuner.scope
         )
         self._progress.end()
         check_loss(found, f"evaluating {when} tuning, {split} rows")
@@ -190,6 +190,7 @@ class Session:
             "peak_bytes": peak,
             "budget_bytes": job.budget,
             "estimated_bytes": job.estimate.total,
+            "scope": self._tuner.scope,
             "reliefs": list(self._tuner.engine.reliefs),
             "adapter": str(run.adapter),
             "adapter_sha256": digest,

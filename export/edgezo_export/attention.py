@@ -18,6 +18,10 @@ Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
 
 _UNSEEN = -1e9
+_OVER_TOKENS = frozenset(
+    {"Conv", "ConvTranspose", "CumSum", "Scan", "Loop", "Range", "RNN", "LSTM"}
+)
+"""Operators that look along the tokens, or count them."""
 _HEAD_MULTIPLE = 8
 _ROTARY_MULTIPLE = 16
 
@@ -98,6 +102,8 @@ def continues(nodes: Sequence[ir.Node]) -> bool:
     symbols = [node for node in nodes if node.domain == DOMAIN]
     attentions = [node for node in symbols if node.op_type == "Attention"]
     if len(attentions) != 1 or not mask_of(attentions[0]).seen.causal:
+        return False
+    if any(node.op_type in _OVER_TOKENS for node in nodes):
         return False
     turned = turns_heads(attentions[0])
     return turned or not any(node.op_type == "Rotary" for node in symbols)

@@ -167,7 +167,7 @@ def make_adapter(
     *,
     steps: int,
     created_by: str,
-    scope: Scope = "all",
+    scope: Scope,
     invocation: tuple[int, ...] = (),
 ) -> Adapter:
     """Collect what an adapter file holds.

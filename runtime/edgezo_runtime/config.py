@@ -29,8 +29,8 @@ class TuneConfig:
     )
     scope: Literal["auto", "all", "answer"] = option(
         "auto",
-        "tokens the adapters act on: all, answer (from the first scored one on; much faster for "
-        "label words), auto (answer for label words)",
+        "tokens the adapters act on: all, answer (from the first scored one on; one token a row "
+        "where label words are single tokens), auto (answer where that is so and prompts end alike)",
     )
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
     max_time_s: float = option(
@@ -52,7 +52,7 @@ class TuneConfig:
     clip: float = option(2.5, "clip normalized projected gradients at so many rms")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
     seed: int = option(0, "of the noise and the data order")
-    prefix_cache: bool = option(True, "keep the output of the frozen first blocks on disk")
+    prefix_cache: bool = option(True, "keep what does not change between steps on disk")
     save_every: int = option(200, "steps between snapshots", exact=False)
 
     def check(self) -> None:

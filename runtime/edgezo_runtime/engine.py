@@ -232,20 +232,23 @@ class Engine:
             chunk.scores = self._score_chunk(chunk, batch)
             chunk.hidden = chunk.past = None
 
+        answers = isinstance(cache, AnswerCache)
         if isinstance(cache, AnswerCache):
             chunks = self._answer_chunks(batch, groups, cache.layout)
         else:
             chunks = self._chunks(batch, groups)
-        self._run(chunks, start, [block(i) for i in range(entry, self.num_blocks)], score)
+        blocks = [block(index) for index in range(entry, self.num_blocks)]
+        self._run(chunks, start, blocks, score, answers)
         return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
-    def hidden(self, batch: Batch, params: Params, until: int) -> list[tuple[slice, Float32]]:
-        """Hidden states at the entry of block `until`, by slices of the batch's rows."""
-        chunks = self._chunks(batch, 1)
-        self._map(lambda chunk: self._start(chunk, batch, params, until, None, "all"), chunks)
-        return [(slice(chunk.start, chunk.stop), chunk.hidden.numpy()) for chunk in chunks]
-
-    def _run(self, chunks: list[_Chunk], start: Stage, blocks: list[Stage], end: Stage) -> None:
+    def _run(
+        self,
+        chunks: list[_Chunk],
+        start: Stage,
+        blocks: list[Stage],
+        end: Stage,
+        answers: bool,
+    ) -> None:
         """Take chunks through all stages.
 
         A worker takes a chunk through all blocks, so that it never waits for another. Where blocks
@@ -265,7 +268,7 @@ class Engine:
             self._map(whole, chunks)
             return
         first = self.num_blocks - len(blocks)
-        for wave in self._waves(chunks):
+        for wave in self._waves(chunks, answers):
             self._map(start, wave)
             for index, stage in enumerate(blocks, first):
                 if index + 1 in self.streamed:
@@ -276,11 +279,12 @@ class Engine:
             self._map(end, wave)
             self._model.drop_vocabulary()
 
-    def _waves(self, chunks: list[_Chunk]) -> Iterator[list[_Chunk]]:
+    def _waves(self, chunks: list[_Chunk], answers: bool) -> Iterator[list[_Chunk]]:
         """Chunks that go through streamed blocks together."""
-        width = self.bundle.manifest.model.hidden_size
-        size = WAVE_BYTES // (4 * width * max(1, self._chunk_tokens))
-        size = max(size, ENVIRONMENT.threads)
+        a_chunk = 4 * self.bundle.manifest.model.hidden_size * self._chunk_tokens
+        if answers:
+            a_chunk += PAST_BYTES
+        size = max(WAVE_BYTES // a_chunk, ENVIRONMENT.threads)
         for start in range(0, len(chunks), size):
             yield chunks[start : start + size]
 
@@ -482,8 +486,6 @@ class Engine:
         chunk.by_row["active"] = last.astype(np.float32)
         chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
         self._feed_rows(chunk)
-        layout = cache.layout
-        past = np.empty((len(rows), tokens, layout.size), np.float32)
         for index in range(self.num_blocks):
             if index == until:
                 hidden = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
@@ -492,11 +494,10 @@ class Engine:
             if index in self.streamed:
                 self._model.drop(index)
             if index >= until:
-                both = np.stack([value.numpy() for value in pair], axis=2)  # (R, n, 2, S, D)
-                by_token = both.transpose(0, 3, 2, 1, 4)
-                past[:, :, layout.part(index)] = by_token.reshape(len(rows), tokens, -1)
+                for half, value in enumerate(pair):  # (R, n, S, D)
+                    states.fill(places, index, half, value.numpy())
         for row, (place, key) in enumerate(zip(places, batch.row_keys[rows], strict=True)):
-            cache.put(states, int(place), int(key), hidden[row], past[row, : lengths[row] - 1])
+            cache.put(states, int(place), int(key), hidden[row])
 
     def _feed_rows(self, chunk: _Chunk) -> None:
         """Make the inputs that differ from row to row, once for every group."""

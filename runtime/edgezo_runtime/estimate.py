@@ -148,7 +148,8 @@ def _past(bundle: Bundle, config: TuneConfig, examples: ExampleSet, groups: int)
     """Earlier keys and values that a chunk of last tokens holds: of all blocks as float16, and of
     one block in float32, before and after the attention added its own."""
     graphs = bundle.manifest.graphs
-    if choose_scope(config.scope, examples, graphs.continues) == "all":
+    scope = choose_scope(config.scope, examples, graphs.continues)
+    if scope == "all" or not config.prefix_cache:
         return 0
     shapes = [graph.past for graph in graphs.blocks if graph.past is not None]
     sizes = [2 * heads * width for heads, width in shapes]

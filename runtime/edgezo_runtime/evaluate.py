@@ -41,7 +41,8 @@ def evaluate(
     examples: ExampleSet,
     batch_size: int = 32,
     progress: Progress | None = None,
-    scope: Scope = "all",
+    *,
+    scope: Scope,
 ) -> Evaluation:
     """Score every example once.
 

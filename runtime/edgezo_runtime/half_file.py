@@ -28,8 +28,8 @@ def to_half(values: npt.NDArray[np.float32]) -> Float16:
     largest = float(np.abs(values).max(initial=0))
     if not largest <= _LARGEST:
         raise DivergedError(
-            f"a hidden state of {largest:.3g} does not fit the prefix cache (float16 ends "
-            f"at {_LARGEST:.0f}); run again with --no-prefix-cache"
+            f"a hidden state, key or value of {largest:.3g} does not fit the prefix cache (float16 "
+            f"ends at {_LARGEST:.0f}); begin another run with --no-prefix-cache"
         )
     return values.astype(np.float16)
 
@@ -85,6 +85,11 @@ class HalfFile:
     def write(self, key: int, *parts: Float16) -> None:
         """Keep a record, given in contiguous parts, if there is room for it."""
         start, end = int(self._offsets[key]), int(self._offsets[key + 1])
-        if end <= self._limit and sum(part.nbytes for part in parts) == end - start:
-            content = b"".join(part.tobytes() for part in parts)
-            self._present[key] = os.pwrite(self._file, content, start) == end - start
+        if end <= self._limit and sum(part.nbytes for part in parts) == end - start > 0:
+            buffers = [part.view(np.uint8).data for part in parts if part.size]
+            try:
+                written = os.pwritev(self._file, buffers, start)
+            except OSError:  # a full disk: go on without keeping more
+                self._limit = 0
+                return
+            self._present[key] = written == end - start

@@ -6,6 +6,7 @@ are resident once touched, and can be dropped and fetched ahead block by block.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ class LoadedGraph:
         past: heads and width of earlier keys and values, None if the graph takes none.
         inputs: the other inputs, without those for earlier keys and values.
         output: name of the first output.
-        pages: where its weights lie in the file, (first byte, end).
+        pages: where its weights lie in the file, (first byte, end) of each stretch.
     """
 
     session: onnxruntime.InferenceSession
@@ -64,7 +65,7 @@ class LoadedGraph:
     past: tuple[int, int] | None
     inputs: tuple[str, ...]
     output: str
-    pages: tuple[int, int]
+    pages: tuple[tuple[int, int], ...]
 
 
 class LoadedModel:
@@ -100,16 +101,19 @@ class LoadedModel:
 
     def fetch(self, index: int) -> None:
         """Ask the system to read a block's weights ahead."""
-        self._weights.fetch(*self.blocks[index].pages)
+        for start, end in self.blocks[index].pages:
+            self._weights.fetch(start, end)
 
     def drop(self, index: int) -> None:
         """Let a block's weights go; they come back from the file when they are touched."""
-        self._weights.drop(*self.blocks[index].pages)
+        for start, end in self.blocks[index].pages:
+            self._weights.drop(start, end)
 
     def drop_vocabulary(self) -> None:
         """Let the weights of the prologue and of the scorers go."""
         for graph in (self.prologue, *self._scorers.values()):
-            self._weights.drop(*graph.pages)
+            for start, end in graph.pages:
+                self._weights.drop(start, end)
 
     def shrink_arena(self) -> None:
         """Give memory of the arena that is not in use back to the system."""
@@ -131,7 +135,7 @@ class LoadedModel:
             tensor = inputs[binding.input]
             shape = tuple(int(dim) for dim in tensor.shape)
             view = self._weights.view(binding.tensor, tensor.dtype, shape, binding.start)
-            weights[binding.input] = self.value(view)
+            weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
             places.append(self._weights.span(binding.tensor))
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
         own = {*weights, *trainables, *PAST}
@@ -142,5 +146,16 @@ class LoadedModel:
             past=graph.past,
             inputs=tuple(name for name in inputs if name not in own),
             output=graph.outputs[0].name,
-            pages=(min((a for a, _ in places), default=0), max((b for _, b in places), default=0)),
+            pages=_merged(places),
         )
+
+
+def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Spans in order; those less than a page apart are one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start - merged[-1][1] < mmap.PAGESIZE:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end)
+        else:
+            merged.append((start, end))
+    return tuple(merged)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.half_file import Float16, HalfFile, to_half
 from edgezo_runtime.manifest import Graphs
 
@@ -98,14 +99,20 @@ class KeyValueLayout:
 
     @classmethod
     def of(cls, graphs: Graphs, first: int) -> KeyValueLayout:
-        """The blocks from `first` on, one after the other; all of them must have a past."""
+        """The blocks from `first` on, one after the other.
+
+        Raises:
+            UsageError: a block takes no past.
+        """
         heads: dict[int, int] = {}
         widths: dict[int, int] = {}
         offsets: dict[int, int] = {}
         size = 0
         for block, graph in enumerate(graphs.blocks):
-            if block < first or graph.past is None:
+            if block < first:
                 continue
+            if graph.past is None:
+                raise UsageError(f"block {block} cannot go on from earlier keys and values")
             offsets[block] = size
             heads[block], widths[block] = graph.past
             size += 2 * heads[block] * widths[block]
@@ -132,6 +139,19 @@ class AnswerStates:
     past: Float16
     lengths: npt.NDArray[np.int32]
     layout: KeyValueLayout
+
+    def fill(self, rows: npt.NDArray[np.int64], block: int, half: int, values: Float32) -> None:
+        """Round a block's keys (half 0) or values (1) of some rows, (len(rows), n, S, D).
+
+        Raises:
+            DivergedError: a number is beyond float16's range.
+        """
+        size = values.shape[1] * values.shape[3]
+        start = self.layout.part(block).start + half * size
+        for row, own in zip(rows, values, strict=True):
+            count = int(self.lengths[row])
+            by_token = to_half(own[:, :count]).transpose(1, 0, 2)
+            self.past[row, :count, start : start + size] = by_token.reshape(count, size)
 
     def keys_values(self, block: int, groups: int) -> npt.NDArray[np.float32]:
         """(2, groups * B, n, P, D): keys and values, repeated for every group, groups outermost."""
@@ -200,12 +220,11 @@ class AnswerCache:
         ]
         return states, np.array(missing, np.int64)
 
-    def put(self, states: AnswerStates, row: int, key: int, hidden: Float32, past: Float32) -> None:
-        """Keep a prompt's state (H,) and keys and values (P, W), and fill a row with them.
+    def put(self, states: AnswerStates, row: int, key: int, hidden: Float32) -> None:
+        """Set a row's state (H,), and keep the row, whose keys and values were filled before.
 
         Raises:
             DivergedError: a number is beyond float16's range.
         """
-        own = states.past[row, : len(past)]
-        states.hidden[row], own[:] = to_half(hidden), to_half(past)
-        self._file.write(key, states.hidden[row], own)
+        states.hidden[row] = to_half(hidden)
+        self._file.write(key, states.hidden[row], states.past[row, : states.lengths[row]])

@@ -16,13 +16,21 @@ Scope = Literal["all", "answer"]
 
 
 def invocation(examples: ExampleSet) -> tuple[int, ...]:
-    """The token that the first scored place of every example holds; empty if they differ.
+    """The token at which the answer of every example begins; empty if there is no such token.
 
-    Other programs tell by it where an adapter begins to act.
+    Other programs begin to apply an adapter at the last place of this token, so it must not come
+    again in an answer.
     """
     before = 1 if examples.kind == "completion" else 0
-    found = {int(example.tokens[example.places[0] - before]) for example in examples}
-    return tuple(found) if len(found) == 1 else ()
+    starts = [int(example.places[0]) - before for example in examples]
+    found = {int(example.tokens[start]) for example, start in zip(examples, starts, strict=True)}
+    later = {token for word in examples.label_tokens for token in word}
+    if len(found) != 1 or found & later:
+        return ()
+    for example, start in zip(examples, starts, strict=True):
+        if (example.tokens[start + 1 :] == example.tokens[start]).any():
+            return ()
+    return tuple(found)
 
 
 def choose_scope(

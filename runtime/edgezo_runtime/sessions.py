@@ -1,6 +1,6 @@
 """ONNX Runtime sessions that share one memory arena and one pool of workers.
 
-Defaults cost dearly when a model is a session a block: every session brings a spinning thread pool
+Defaults cost dearly when a model is many sessions: every session brings a spinning thread pool
 (two to three times slower on two cores; worse beside other processes) and an arena that never
 shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy weights to the heap; without it
 they stay pages of the mapped file that the kernel may drop, and run as fast.

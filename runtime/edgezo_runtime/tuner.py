@@ -54,7 +54,7 @@ class StepReport:
         lr: learning rate used.
         blocks: active blocks.
         rows: rows of the model evaluated.
-        tokens: tokens in them, padding not counted.
+        tokens: tokens evaluated in them, padding and what was kept not counted.
         elapsed_s: wall-clock seconds of the step.
     """
 
@@ -253,6 +253,8 @@ class Tuner:
         self.elapsed_s += spent
         if self.step_number % self.config.save_every == 0:
             self.snapshot()
+        answers = isinstance(self._cache, AnswerCache)
+        tokens = batch.num_rows if answers else int(batch.lengths.sum())
         coeff = np.array([value for term in terms for value in term.coeff])
         return StepReport(
             step=number,
@@ -261,7 +263,7 @@ class Tuner:
             lr=lr,
             blocks=blocks,
             rows=rows,
-            tokens=rows // batch.num_rows * int(batch.lengths.sum()),
+            tokens=rows // batch.num_rows * tokens,
             elapsed_s=spent,
         )
 

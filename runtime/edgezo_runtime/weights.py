@@ -16,6 +16,7 @@ import numpy.typing as npt
 from edgezo_runtime.errors import BundleError
 
 _HEADER_LIMIT = 100 << 20
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error)
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype(np.float32),
     "I8": np.dtype(np.int8),
@@ -121,7 +122,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             start, end = entry["data_offsets"]
             shape = tuple(entry["shape"])
             dtype = _DTYPES.get(entry["dtype"])
-            if not isinstance(entry["shape"], list) or any(type(dim) is not int for dim in shape):
+            numbers = (start, end, *shape)
+            if not isinstance(entry["shape"], list) or any(type(n) is not int for n in numbers):
                 raise ValueError(f"tensor {name!r:.80}: shape {entry['shape']!r:.80}")
             if not 0 <= start <= end <= size or any(dim < 0 for dim in shape):
                 raise ValueError(f"tensor {name!r:.80} lies outside the file")
@@ -129,8 +131,10 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                 continue
             if math.prod(shape) * dtype.itemsize != end - start:
                 raise ValueError(f"tensor {name!r:.80}: {end - start} bytes for {shape}")
+            if start == end or (8 + length + start) % dtype.itemsize:
+                raise ValueError(f"tensor {name!r:.80} is empty or not aligned")
             found[name] = StoredTensor(dtype, shape, 8 + length + start, end - start)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (*_MALFORMED, OSError) as error:
         raise BundleError(
             f"{path}: not a safetensors file: {error}; run 'edgezo export --force'"
         ) from error

@@ -34,6 +34,8 @@ RESULT = {
     "accuracy_test": float,
     "peak_bytes": int,
     "budget_bytes": int,
+    "scope": str,
+    "reliefs": list,
     "estimated_bytes": int,
     "adapter": str,
     "adapter_sha256": str,

@@ -52,7 +52,7 @@ def random_adapter(bundle: Bundle, path: Path, blocks: tuple[int, ...] | None = 
     for info in bundle.manifest.trainables:
         if info.role == "lora_B" and (blocks is None or info.block in blocks):
             tensors[info.name] += generator.standard_normal(info.shape).astype(np.float32) * 0.1
-    return make_adapter(path, bundle, tensors, steps=5, created_by="edgezo test")
+    return make_adapter(path, bundle, tensors, steps=5, created_by="edgezo test", scope="all")
 
 
 def test_what_is_saved_is_loaded(trained: Trained, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_numbers_that_are_not_finite_are_refused(trained: Trained, tmp_path: Pat
     tensors = bundle.trainables()
     next(iter(tensors.values()))[0] = np.inf
     with pytest.raises(DivergedError, match="not finite"):
-        make_adapter(tmp_path / "a", bundle, tensors, steps=1, created_by="x")
+        make_adapter(tmp_path / "a", bundle, tensors, steps=1, created_by="x", scope="all")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +231,49 @@ def test_peft_gives_the_scores_of_the_bundle(
     wanted = expected[positions[:, 0], positions[:, 1]][:, labels]
     np.testing.assert_allclose(scores, wanted, atol=1e-4)
     assert np.abs(scores - untuned).max() > 1e-2  # the adapter does something
+
+
+def acts_on_answers(adapter: Adapter, *invocation: int) -> Adapter:
+    return replace(adapter, info=replace(adapter.info, scope="answer", invocation=invocation))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_peft_gives_the_scores_of_an_adapter_for_answers(
+    trained: Trained, tmp_path: Path, name: str
+) -> None:
+    """PEFT begins at the last place of the token that the adapter says it begins at."""
+    pytest.importorskip("peft")
+    from edgezo_runtime.batches import make_batch
+    from edgezo_runtime.engine import Engine, SharedParams
+    from tests.runtime.tiny_sets import random_set
+
+    model, bundle = trained(name)
+    adapter = acts_on_answers(random_adapter(bundle, tmp_path / "a"), 95)
+    adapter.save(adapter.path)
+    assert load_adapter(adapter.path).info == adapter.info
+    save_peft(adapter, tmp_path / "peft")
+    examples = random_set("labels", (9,), bundle.manifest.tokenizer.pad_id)
+    tokens = examples.examples[0].tokens
+    tokens[-1] = 95
+    expected = torch_logits(
+        model, tmp_path / "peft", tokens[None], np.ones((1, 9), int), "causal-lm"
+    )
+    engine, batch = Engine(bundle), make_batch(examples, [0])
+    params = SharedParams(adapter.params(bundle))
+    found = engine.score(batch, params, scope="answer")[0, 0]
+    np.testing.assert_allclose(found, expected[0, -1][batch.label_ids], atol=1e-4)
+    assert np.abs(engine.score(batch, params)[0, 0] - found).max() > 1e-3
+
+
+def test_what_peft_cannot_express_is_refused(trained: Trained, tmp_path: Path) -> None:
+    adapter = acts_on_answers(random_adapter(trained("llama")[1], tmp_path / "a"))
+    with pytest.raises(UsageError, match=r"different tokens.*--scope all"):
+        peft_config(adapter)
+    assert peft_config(acts_on_answers(adapter, 7))["alora_invocation_tokens"] == [7]
+    encoder = acts_on_answers(random_adapter(trained("bert")[1], tmp_path / "b"), 7)
+    with pytest.raises(UsageError, match="not a causal model"):
+        peft_config(encoder)
 
 
 def test_peft_config_names_paths_where_some_blocks_train(trained: Trained, tmp_path: Path) -> None:

@@ -149,11 +149,42 @@ def test_found_or_made_gives_the_same_bits(answers, monkeypatch):
 
 def test_a_key_beyond_float16_stops_the_run(answers):
     own = answers()
-    states, missing = own.cache.gather([0], np.array([SIZES[0]]))
-    assert missing.tolist() == [0]
-    hidden, past = states.hidden[0].astype(np.float32), np.zeros(states.past.shape[1:], np.float32)
+    states, _ = own.cache.gather([0, 1], np.array(SIZES[:2]))
+    heads, width = own.bundle.manifest.graphs.blocks[1].past
+    keys = np.zeros((1, heads, SIZES[1] - 1, width), np.float32)
+    states.fill(np.array([1]), 1, 0, keys)
     with pytest.raises(DivergedError, match="does not fit"):
-        own.cache.put(states, 0, 0, hidden, past + 1e6)
+        states.fill(np.array([1]), 1, 1, keys + 1e6)
+    hidden = np.zeros(own.bundle.manifest.model.hidden_size, np.float32)
+    own.cache.put(states, 1, 1, hidden)
+    with pytest.raises(DivergedError, match="does not fit"):
+        own.cache.put(states, 1, 1, hidden - 1e6)
+
+
+def test_a_full_disk_only_costs_time(answers, monkeypatch):
+    own = answers()
+    expected = own.score()
+    own.cache.close()
+    own.cache = own.make()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("edgezo_runtime.half_file.os.pwritev", full)
+    ran = count_blocks(monkeypatch)
+    for _ in range(2):
+        np.testing.assert_array_equal(own.score(), expected)
+    assert ran.count(0) > 1
+
+
+def test_all_blocks_may_train(answers, tmp_path):
+    """With nothing before the first block that trains, its entry is the embedding."""
+    own = answers("llama", "fp32")
+    cache = make_cache(own.engine, own.examples, tmp_path, block=0)
+    batch, probes = make_batch(own.examples, ALL), probes_of(2, private=True)
+    found = perturbed_scores(own.engine, own.theta, batch, probes, cache=cache)
+    whole = perturbed_scores(own.engine, own.theta, batch, probes, scope="answer")
+    np.testing.assert_allclose(found, whole, atol=5e-3)
 
 
 # --- which scope ---
@@ -173,6 +204,15 @@ def with_last_token(kind: str, last: int | None):
 def test_invocation_is_the_token_before_every_answer(kind):
     assert invocation(with_last_token(kind, None)) == ()
     assert invocation(with_last_token(kind, 42)) == (42,)
+
+
+def test_a_token_that_comes_again_is_no_invocation():
+    """Pins adapters that PEFT would begin to apply later than edgezo does."""
+    again = with_last_token("completion", 42)
+    again.examples[1].tokens[-1] = 42
+    assert invocation(again) == ()
+    words = with_last_token("candidates", 8)  # a token of a label word
+    assert invocation(words) == ()
 
 
 def test_auto_takes_answers_where_it_pays_and_can_be_expressed():

@@ -64,7 +64,7 @@ def test_every_field_has_a_help() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, list(range(8, 19))),
+        ({}, list(range(8, 21))),
         ({"schedule": "cyclic"}, list(range(30))),
         ({"schedule": "last:4"}, list(range(30))),  # the schedule chooses
         ({"blocks": "all"}, list(range(30))),

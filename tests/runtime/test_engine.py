@@ -371,7 +371,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(exported, kind):
     examples = random_set(kind, SIZES, bundle.manifest.tokenizer.pad_id)
     engine, seen = Engine(bundle), []
     one, all_at_once = (
-        evaluate(engine, theta, examples, size, lambda done, rows: seen.append((done, rows)))
+        evaluate(
+            engine, theta, examples, size, lambda done, rows: seen.append((done, rows)), scope="all"
+        )
         for size in (5, 100)
     )
     assert seen == [(5, 12), (10, 12), (12, 12), (12, 12)]

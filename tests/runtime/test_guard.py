@@ -109,7 +109,7 @@ def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -
 
     def refuse_large(session, outputs, feed):
         tokens = feed["hidden"].shape()[0] * feed["hidden"].shape()[1] if "hidden" in feed else 0
-        if tokens > 128:
+        if tokens > 72:
             refused.append(tokens)
             raise ShortOfMemoryError("onnxruntime was refused memory")
         return run_graph(session, outputs, feed)

@@ -17,6 +17,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.journal import read_journal
+from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.tuner import Tuner
@@ -366,6 +367,22 @@ def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, method, r
         assert resumed_bits(bundle, examples, config, folder, 3, **options) == whole
         journals = [tmp_path / f"{name}{shaped}" / "journal.bin" for name in ("whole", "cut")]
         assert losses_of(journals[0]) == losses_of(journals[1])
+
+
+@pytest.mark.parametrize("schedule", ["all", "random:1"])
+def test_a_cut_run_on_answers_ends_with_the_same_bits(bundle, examples, tmp_path, schedule):
+    for example in examples:
+        example.tokens[-1] = 42
+    config = dataclasses.replace(BASE, method="per_example", schedule=schedule, rule="momentum")
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    options = {"cut": 7, "snapshot_at": 2}
+    assert resumed_bits(bundle, examples, config, tmp_path / "cut", 3, **options) == whole
+    with Tuner.open(bundle, examples, config, tmp_path / "scope") as tuner:
+        assert tuner.scope == "answer"
+        assert isinstance(tuner._cache, AnswerCache)
+        assert tuner.step().tokens == 4  # one a row
+    everywhere = dataclasses.replace(config, scope="all")
+    assert run_to_the_end(bundle, examples, everywhere, tmp_path / "all") != whole
 
 
 def losses_of(journal) -> list[bytes]:

@@ -27,6 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 def write(path: Path, header: object, size: int = 64) -> Path:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
     return path
 
@@ -82,6 +83,10 @@ ENTRY = {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}
         {"a": {**ENTRY, "shape": [-4, -4]}},
         {"a": {**ENTRY, "shape": [2**40, 2**40]}},
         {"a": {**ENTRY, "shape": "44"}},
+        {"a": {**ENTRY, "shape": [0, 4], "data_offsets": [0, 0]}},
+        {"a": {**ENTRY, "data_offsets": [0.0, 64.0]}},
+        {"a": {**ENTRY, "shape": [4, 3], "data_offsets": [1, 49]}},
+        b"[" * 200_000,
     ],
 )
 def test_a_header_that_lies(tmp_path: Path, header: object) -> None:
