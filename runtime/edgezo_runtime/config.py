@@ -30,7 +30,8 @@ class TuneConfig:
     scope: Literal["auto", "all", "answer"] = option(
         "auto",
         "tokens the adapters act on: all, answer (from the first scored one on; one token a row "
-        "where label words are single tokens), auto (answer where that is so and prompts end alike)",
+        "where label words are single tokens), auto (answer where that is so and prompts end "
+        "alike)",
     )
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
     max_time_s: float = option(
