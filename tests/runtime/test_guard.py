@@ -117,4 +117,4 @@ def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -
     engine = Engine(bundle)
     np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
     assert refused
-    assert [text.split()[-6] for text in engine.reliefs] == ["128", "64"]
+    assert [text.split()[-5] for text in engine.reliefs] == ["128", "64"]
