@@ -98,6 +98,7 @@ class _Chunk:
     inputs: dict[str, Any] = field(default_factory=dict)  # what all blocks take
     by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # the same, of one group
     past: AnswerStates | None = None
+    nothing: dict[tuple[int, int], Any] = field(default_factory=dict)  # a past of no tokens
     scores: Any = None  # (groups, T', C) or (groups, T')
 
     @property
@@ -151,6 +152,7 @@ class Engine:
         self.guard = guard
         self.reliefs: list[str] = []
         self._relief = threading.Lock()
+        self._one = (self._value(np.ones((1, 1), np.float32)),) * 2
         self._frozen = SharedParams(bundle.trainables())
 
     @property
@@ -206,8 +208,8 @@ class Engine:
         cache_block: int,
         scope: Scope,
     ) -> Float32:
-        matrices = code if code is not None else (_ONE, _ONE)
-        groups = int(matrices[0].shape[0])
+        groups = 1 if code is None else len(code[0])
+        matrices = self._one if code is None else tuple(map(self._value, code))
         first_active = min(first_active, self.num_blocks)
         entry = cache_block if cache is not None else first_active
 
@@ -218,7 +220,7 @@ class Engine:
                 self._start(chunk, batch, params, entry, cache, scope)
 
         def block(index: int) -> Stage:
-            code = (_ONE, _ONE) if index < first_active else matrices
+            code = self._one if index < first_active else matrices
 
             def run(chunk: _Chunk) -> None:
                 if index == first_active:
@@ -431,7 +433,7 @@ class Engine:
 
     def _run_prefix(self, chunk: _Chunk, params: Params, until: int) -> None:
         for index in range(until):
-            self._run_block(index, chunk, params, (_ONE, _ONE))
+            self._run_block(index, chunk, params, self._one)
             if index in self.streamed:
                 self._model.drop(index)
 
@@ -490,7 +492,7 @@ class Engine:
             if index == until:
                 hidden = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
             own = params if index < until else self._frozen  # from there on last tokens are waste
-            pair = self._run_block(index, chunk, own, (_ONE, _ONE), index >= until)
+            pair = self._run_block(index, chunk, own, self._one, index >= until)
             if index in self.streamed:
                 self._model.drop(index)
             if index >= until:
@@ -501,6 +503,7 @@ class Engine:
 
     def _feed_rows(self, chunk: _Chunk) -> None:
         """Make the inputs that differ from row to row, once for every group."""
+        chunk.nothing.clear()
         for name, value in chunk.by_row.items():
             repeats = (chunk.groups,) + (1,) * (value.ndim - 1)
             chunk.inputs[name] = self._value(np.tile(value, repeats))
@@ -518,7 +521,7 @@ class Engine:
         index: int,
         chunk: _Chunk,
         params: Params,
-        code: tuple[Float32, Float32],
+        code: Sequence[Any],
         keep: bool = False,
     ) -> list[Any]:
         """Run a block; returns its keys and values if they are asked for."""
@@ -528,9 +531,9 @@ class Engine:
             if name == "hidden":
                 feed[name] = chunk.hidden
             elif name == "code":
-                feed[name] = self._value(code[0])
+                feed[name] = code[0]
             elif name == "decode":
-                feed[name] = self._value(code[1])
+                feed[name] = code[1]
             else:
                 feed[name] = chunk.inputs[name]
         feed |= self._past(index, chunk)
@@ -550,10 +553,12 @@ class Engine:
             return {}
         if chunk.past is not None:
             pair = chunk.past.keys_values(index, chunk.groups)
-        else:
+            return dict(zip(PAST, map(self._value, pair), strict=True))
+        if shape not in chunk.nothing:
             heads, width = shape
-            pair = np.empty((2, chunk.groups * chunk.rows, heads, 0, width), np.float32)
-        return dict(zip(PAST, map(self._value, pair), strict=True))
+            nothing = np.empty((chunk.groups * chunk.rows, heads, 0, width), np.float32)
+            chunk.nothing[shape] = self._value(nothing)
+        return dict.fromkeys(PAST, chunk.nothing[shape])
 
     def _score_chunk(self, chunk: _Chunk, batch: Batch) -> Float32:
         """(G, T', C) or (G, T') for the positions of a chunk."""
@@ -591,9 +596,6 @@ class Engine:
         feed |= scorer.weights
         scores: Float32 = run_graph(scorer.session, [scorer.output], feed)[0].numpy()
         return scores[:count]
-
-
-_ONE = np.ones((1, 1), np.float32)
 
 
 def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:
