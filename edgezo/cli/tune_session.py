@@ -41,6 +41,7 @@ class Session:
         result: dict[str, Any] = {}
         failure = self._until_stopped(self._tuning, result)
         steps = self._tuner.step_number
+        self._tell_reliefs(steps)
         self._tuner.snapshot()
         adapter = make_adapter(
             run.adapter,

@@ -16,6 +16,7 @@ import pytest
 from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.estimate import Estimate
+from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.losses import example_losses
 from tests.edgezo.conftest import Invoke, Tiny, start, write_rows
 
@@ -127,6 +128,26 @@ def test_the_saved_config_starts_the_same_run(invoke: Invoke, tiny: Tiny) -> Non
 
 
 # --- budget ---
+
+
+def test_a_run_short_of_memory_stops_and_goes_on(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = json.loads(invoke(*tune_args(tiny, "--json", "-o", "whole")).stdout)
+    looks = iter([0] * 14)  # enough memory at first, then never
+    guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
+    with monkeypatch.context() as patch:
+        patch.setattr("edgezo_runtime.tuner._fences", lambda budget: {"guard": guard})
+        done = invoke(*tune_args(tiny), code=4)
+    assert "streaming all" in done.stderr
+    assert "is saved in run" in done.stderr
+    receipt = json.loads((tmp_path / "run/receipt.json").read_text())
+    assert receipt["status"] == "out-of-memory"
+    assert 0 < receipt["steps"] < 4
+    assert receipt["reliefs"]
+    assert "pressure" in {line["event"] for line in read_metrics(tmp_path / "run")}
+    again = json.loads(invoke("tune", "--resume", "-o", "run", "--json").stdout)
+    assert again["adapter_sha256"] == whole["adapter_sha256"]
 
 
 def test_a_plainly_small_budget_is_refused(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
