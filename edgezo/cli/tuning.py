@@ -121,6 +121,7 @@ def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[s
         resume=resume,
         threads=job.inputs.threads or None,
         budget_bytes=job.budget,
+        stream=job.estimate.must_stream(job.budget),
     ) as tuner:
         signals.on_request(tuner.stop)
         _write_config(job, run)
@@ -139,13 +140,13 @@ def _print_plan(job: Job, output: Path, as_json: bool) -> None:
         "config": job.resolved(),
         "rows": {name: len(examples) for name, examples in job.sets.items()},
         "longest": {name: examples.report.longest for name, examples in job.sets.items()},
-        "estimated_bytes": job.estimate.total,
+        "estimated_bytes": job.estimate.peak(job.budget),
         "estimate": parts,
         "budget_bytes": job.budget,
         "warnings": job.warnings,
     }
     rows = [("run", f"{output} (not made)"), ("plan", job.summary())]
     rows += [(f"{name} rows", str(len(examples))) for name, examples in job.sets.items()]
-    rows.append(("memory", f"{format_size(job.estimate.total)} estimated"))
+    rows.append(("memory", f"{format_size(job.estimate.peak(job.budget))} estimated"))
     rows += [(f"  {name}", format_size(size)) for name, size in parts.items()]
     print_result(result, table(rows), as_json)

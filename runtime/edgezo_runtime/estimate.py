@@ -7,7 +7,7 @@ It serves to refuse budgets that are plainly too small; what a run really took i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ class Estimate:
         vocabulary: pages of the embedding and of the head that are touched.
         activations: of the workers' chunks, in a block or in the scorer.
         trainables: parameters, their averages and rule state, and a block's perturbed copies.
+        block: weights of the largest block; two of them are resident where blocks are streamed.
     """
 
     process: int
@@ -59,29 +60,52 @@ class Estimate:
     vocabulary: int
     activations: int
     trainables: int
+    block: int
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return sum((self.process, self.weights, self.vocabulary, self.activations, self.trainables))
+        """All of them, every block resident."""
+        return self._rest + self.weights
+
+    @property
+    def streamed(self) -> int:
+        """All of them, with two blocks resident at a time."""
+        return self._rest + min(self.weights, 2 * self.block)
+
+    def peak(self, budget_bytes: int) -> int:
+        """What a run with this budget is estimated to take."""
+        return self.streamed if self.must_stream(budget_bytes) else self.total
+
+    @property
+    def _rest(self) -> int:
+        return self.process + self.vocabulary + self.activations + self.trainables
+
+    def must_stream(self, budget_bytes: int) -> bool:
+        """Is the budget too small for all blocks at once?"""
+        return budget_bytes < self.total
 
     def check(self, budget_bytes: int) -> str | None:
         """Compare with a budget.
 
         Returns:
-            A warning where the budget is below the estimate, but not by much; else None.
+            A warning where blocks have to be streamed, or where the budget is below the estimate,
+            but not by much; else None.
         Raises:
             DoesNotFitError: the budget is plainly too small.
         """
-        if budget_bytes >= self.total:
+        if not self.must_stream(budget_bytes):
             return None
-        needed, given = format_size(self.total, up=True), format_size(budget_bytes)
-        if budget_bytes >= self.total * (1 - TOLERANCE):
+        needed, given = format_size(self.streamed, up=True), format_size(budget_bytes)
+        if budget_bytes >= self.streamed:
+            return (
+                f"the model is streamed from its file, block by block: with all blocks resident "
+                f"the run is estimated to take {format_size(self.total)}"
+            )
+        if budget_bytes >= self.streamed * (1 - TOLERANCE):
             return f"the run is estimated to take {needed}, more than the budget of {given}"
         raise DoesNotFitError(
-            f"budget {given}: the run is estimated to take {needed} "
-            f"({format_size(self.process)} of it before the model is loaded, "
-            f"{format_size(self.weights + self.vocabulary)} weights); give --budget "
+            f"budget {given}: the run is estimated to take {needed} with its blocks streamed "
+            f"({format_size(self.process)} of it before the model is loaded); give --budget "
             f"'{needed}' or more, {_advice(self)}"
         )
 
@@ -130,7 +154,18 @@ def estimate_run(
         vocabulary=_touched(sets, [tensors[name] for name in vocabulary], model.vocab_size),
         activations=int(chunk * (1 + WORKER_SHARE * (workers - 1))),
         trainables=_trainables(bundle, config, groups * rows),
+        block=_largest_block(bundle, tensors),
     )
+
+
+def _largest_block(bundle: Bundle, tensors: Mapping[str, StoredTensor]) -> int:
+    sizes = [
+        sum(
+            tensors[binding.tensor].length for binding in graph.weights if binding.tensor in tensors
+        )
+        for graph in bundle.manifest.graphs.blocks
+    ]
+    return max(sizes)
 
 
 def _block(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:

@@ -137,6 +137,7 @@ class Tuner:
         resume: bool = False,
         threads: int | None = None,
         budget_bytes: int | None = None,
+        stream: bool = False,
     ) -> Tuner:
         """Start a run, or continue one.
 
@@ -151,6 +152,7 @@ class Tuner:
             budget_bytes: what the resident memory of the process must stay below. It is watched at
                 every block boundary; a pass that needs more is run in smaller pieces, and
                 `step` raises BudgetStopError where that does not help.
+            stream: fetch every block from its file when its turn comes, and let it go again.
         Raises:
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
@@ -160,6 +162,8 @@ class Tuner:
         folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
         config = config or TuneConfig()
         engine = Engine(opened, threads=threads, **_fences(budget_bytes))
+        if stream:
+            engine.streamed = frozenset(range(engine.num_blocks))
         tuner = cls(engine, examples, config, folder)
         folder.acquire()
         try:
