@@ -22,6 +22,7 @@ DEFAULT_LAYERS = (
     "fc_out",
     "dense_4h_to_h",
     "lin2",
+    "w2",
     "Wo",
     "dense",
 )
