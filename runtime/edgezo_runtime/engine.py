@@ -272,6 +272,7 @@ class Engine:
         first = self.num_blocks - len(blocks)
         for wave in self._waves(chunks, answers):
             self._map(start, wave)
+            self._model.drop_vocabulary()
             for index, stage in enumerate(blocks, first):
                 if index + 1 in self.streamed:
                     self._model.fetch(index + 1)

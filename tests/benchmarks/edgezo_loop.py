@@ -21,10 +21,12 @@ def edgezo_steps(
     rows: int,
     tokens: int,
     scope: Literal["all", "answer"] = "all",
+    budget: int | None = None,
 ) -> dict[str, Any]:
-    """Steps of the tuner, journal and all."""
+    """Steps of the tuner, journal and all; with a budget, streamed where the estimate says so."""
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
+    from edgezo_runtime.estimate import estimate_run
     from edgezo_runtime.tuner import Tuner
     from tests.benchmarks.random_rows import random_rows
 
@@ -44,13 +46,24 @@ def edgezo_steps(
         average=0,
     )
     examples = random_rows(WARM_UP * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
+    estimate = estimate_run(opened, examples, config, threads=threads)
+    fences: dict[str, Any] = {}
+    if budget is not None:
+        fences = {"budget_bytes": budget, "stream": estimate.must_stream(budget)}
     with (
         tempfile.TemporaryDirectory() as run,
-        Tuner.open(opened, examples, config, run, threads=threads) as tuner,
+        Tuner.open(opened, examples, config, run, threads=threads, **fences) as tuner,
     ):
         seconds = [timed(tuner.step) for _ in range(WARM_UP + steps)][WARM_UP:]
+        engine = tuner.engine
     trained = [t.shape for t in opened.manifest.trainables if t.trains]
-    return {"seconds": seconds, "trained": sum(rows * columns for rows, columns in trained)}
+    return {
+        "estimated": estimate.peak(budget or 2**62),
+        "streamed": len(engine.streamed),
+        "reliefs": engine.reliefs,
+        "seconds": seconds,
+        "trained": sum(rows * columns for rows, columns in trained),
+    }
 
 
 def timed(work: Callable[[], object]) -> float:

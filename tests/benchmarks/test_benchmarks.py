@@ -15,7 +15,7 @@ from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import EdgezoError
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.tokenizer import TextTokenizer
-from tests.benchmarks import correlation, learning, models, quantization, startup, step
+from tests.benchmarks import budget, correlation, learning, models, quantization, startup, step
 from tests.benchmarks.children import call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
 from tests.benchmarks.first_step import STAGES
@@ -253,3 +253,15 @@ def test_tune_two_steps(
     learning.report({1: receipt})
     assert capsys.readouterr().out.startswith("seed")
     assert len(learning.curves(run / "metrics.jsonl")["loss"]) == 2
+
+
+def test_budget_table(int8: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = budget.run(int8, ["150MB", "8GB"], rounds=1, steps=1)
+    targets = budget.report(found)
+    assert [target.name for target in targets] == [
+        "highest peak in MB with 150MB",
+        "highest peak in MB with 8GB",
+    ]
+    assert targets[1].value < 8000
+    table = capsys.readouterr().out
+    assert "8GB" in table

@@ -1,0 +1,96 @@
+"""Peak memory and time of a step under budgets, on a model that fits none of the small ones.
+
+    python -m tests.benchmarks.budget [--budgets 150MB,200MB,256MB,512MB,1GB] [--rounds 5]
+                                      [--steps 3] [--model MODEL] [--int8 BUNDLE]
+
+SmolLM2-135M int8, 16 rows of 64 tokens, one antithetic pair over all blocks, LoRA r=8 on q_proj and
+v_proj. Every run is a process of its own; the budgets take turns. Where the estimate is above the
+budget, blocks are streamed. The peak is the kernel's count for the whole process.
+
+Targets: every peak at or below its budget; 200 MB at most 1.3 times the step time of 1 GB.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+from edgezo_runtime.sizes import parse_size
+from tests.benchmarks import models
+from tests.benchmarks.children import Child, call
+from tests.benchmarks.edgezo_loop import edgezo_steps
+from tests.benchmarks.step import median_s
+from tests.benchmarks.targets import Target, parser, print_table, print_targets
+
+ROWS, TOKENS = 16, 64
+MAX_RATIO = 1.3
+
+
+def run(bundle: Path, budgets: list[str], rounds: int, steps: int) -> dict[str, list[Child]]:
+    """Let the budgets take turns.
+
+    Returns:
+        The children of each budget, one a round.
+    """
+    found: dict[str, list[Child]] = {budget: [] for budget in budgets}
+    for _ in range(rounds):
+        for budget, children in found.items():
+            size = parse_size(budget)
+            common = {"steps": steps, "threads": None, "rows": ROWS, "tokens": TOKENS}
+            children.append(call(edgezo_steps, bundle=str(bundle), budget=size, **common))
+    return found
+
+
+def report(found: dict[str, list[Child]]) -> list[Target]:
+    """Print the table.
+
+    Returns:
+        The targets of the product.
+    """
+    seconds = {budget: median_s(children) for budget, children in found.items()}
+    last = list(found)[-1]
+    print_table(
+        ["budget", "highest peak MB", "estimated MB", "blocks streamed", "s a step", "ratio"],
+        [
+            [
+                budget,
+                max(child.peak_mb for child in children),
+                statistics.median(child.result["estimated"] for child in children) / 1e6,
+                children[0].result["streamed"],
+                seconds[budget],
+                seconds[budget] / seconds[last],
+            ]
+            for budget, children in found.items()
+        ],
+    )
+    targets = [
+        Target(
+            f"highest peak in MB with {budget}",
+            max(child.peak_mb for child in children),
+            parse_size(budget) / 1e6,
+        )
+        for budget, children in found.items()
+    ]
+    if "200MB" in found:
+        ratio = seconds["200MB"] / seconds[last]
+        targets.append(Target(f"step time of 200MB over that of {last}", ratio, MAX_RATIO))
+    return targets
+
+
+def main() -> int:
+    """Prepare, run, report."""
+    arguments = parser(__doc__)
+    models.add_options(arguments)
+    arguments.add_argument("--budgets", default="150MB,200MB,256MB,512MB,1GB")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--steps", type=int, default=3, help="timed steps a run")
+    options = arguments.parse_args()
+    with models.prepared(options, "int8", train="ab") as made:
+        print(models.describe(made.int8))
+        found = run(made.int8, options.budgets.split(","), options.rounds, options.steps)
+    return print_targets(report(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
