@@ -24,6 +24,7 @@ from tests.runtime.tiny_sets import random_set
 
 ALL = range(len(SIZES))
 CONTINUING = ("llama", "mistral", "qwen2", "gpt2", "opt", "gemma3_text")
+OTHERS = ("gemma2", "granite", "olmo2", "phi3", "qwen3", "smollm3", "starcoder2")
 CACHED = [("llama", "fp32"), ("llama", "int8"), ("gpt2", "fp32"), ("mistral", "int8")]
 
 
@@ -42,7 +43,9 @@ def test_scores_are_those_of_torch(exported, name, kind):
     assert np.abs(everywhere - expected).max() > 1e-2 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", CONTINUING)
+@pytest.mark.parametrize(
+    "name", [*CONTINUING, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
     """What is kept is rounded to float16; the rest is the same model."""
     bundle, theta = tiny(exported, name, "fp32")
