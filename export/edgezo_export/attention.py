@@ -187,6 +187,8 @@ class AttentionLowering:
         )
         last, total = self._sequence_lengths(query, past_key, past_lengths)
         window = mask_of(node).seen.window
+        softcap = float(node.attributes["softcap"].value)
+        extra = {"softcap": softcap} if softcap else {}  # onnxruntime 1.19 does not know it
         flat, keys, values = draft.ops(
             "GroupQueryAttention",
             3,
@@ -197,7 +199,7 @@ class AttentionLowering:
             scale=float(node.attributes["scale"].value),
             do_rotary=int(bool(tables)),
             local_window_size=window or -1,
-            softcap=float(node.attributes["softcap"].value),
+            **extra,
         )
         if self._past is not None:
             self._past.bind(keys, values)

@@ -20,8 +20,8 @@ from edgezo_runtime.errors import BundleError, MissingExtraError
 if TYPE_CHECKING:
     import onnxruntime
 
-OLDEST = (1, 19)
-"""First release with every operator of an exported graph."""
+OLDEST = (1, 20)
+"""First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
 
 _CPU = "CPUExecutionProvider"
 
@@ -111,7 +111,7 @@ def import_onnxruntime() -> Any:
         ) from error
     if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
         raise MissingExtraError(
-            f"onnxruntime {ort.__version__} lacks operators that bundles use; "
+            f"onnxruntime {ort.__version__} cannot run the attention of bundles; "
             f"run pip install 'onnxruntime>={OLDEST[0]}.{OLDEST[1]}'"
         )
     if not hasattr(ort, "InferenceSession"):
