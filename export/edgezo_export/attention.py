@@ -13,6 +13,7 @@ from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.masks import Visibility
 from edgezo_export.trace import DOMAIN
+from edgezo_runtime.manifest import PAST
 
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
@@ -120,10 +121,7 @@ class Past:
     def inputs(self, heads: int, width: int) -> tuple[ir.Value, ir.Value, ir.Value]:
         """past_key and past_value (R, n, P, D), and how many of P count in each row (R,)."""
         self._shape = ("rows", heads, "past", width)
-        key, value = (
-            self._draft.input(name, ir.DataType.FLOAT, self._shape)
-            for name in ("past_key", "past_value")
-        )
+        key, value = (self._draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
         return key, value, self._draft.input("past_lengths", ir.DataType.INT32, ("rows",))
 
     def bind(self, key: ir.Value, value: ir.Value) -> None:

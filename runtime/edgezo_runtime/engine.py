@@ -263,8 +263,7 @@ class Engine:
                 start(chunk)
                 for index, stage in enumerate(blocks, self.num_blocks - len(blocks)):
                     stage(chunk)
-                    if index in self.streamed:  # since this pass began
-                        self._model.drop(index)
+                    self._leave(index)
                 end(chunk)
 
             self._map(whole, chunks)
@@ -277,8 +276,7 @@ class Engine:
                 if index + 1 in self.streamed:
                     self._model.fetch(index + 1)
                 self._map(stage, wave)
-                if index in self.streamed:
-                    self._model.drop(index)
+                self._leave(index)
             self._map(end, wave)
             self._model.drop_vocabulary()
 
@@ -304,6 +302,11 @@ class Engine:
 
     # --- memory ---
 
+    def _leave(self, index: int) -> None:
+        """Let a block's weights go if it is streamed; it may be since this pass began."""
+        if index in self.streamed:
+            self._model.drop(index)
+
     def _watch(self) -> None:
         """Look at the memory; the first time it is short, stream every block.
 
@@ -323,7 +326,7 @@ class Engine:
             for index in everything:
                 self._model.drop(index)
             self._model.drop_vocabulary()
-            self._note(f"{reason}: streaming all {self.num_blocks} blocks from now on")
+            self.reliefs.append(f"{reason}: streaming all {self.num_blocks} blocks from now on")
 
     def _shrink(self, reason: str) -> None:
         """Halve the chunks and give back what the arena does not need.
@@ -338,10 +341,7 @@ class Engine:
             )
         self._chunk_tokens //= 2
         self._model.shrink_arena()
-        self._note(f"{reason}: chunks of {self._chunk_tokens} tokens from now on")
-
-    def _note(self, text: str) -> None:
-        self.reliefs.append(text)
+        self.reliefs.append(f"{reason}: chunks of {self._chunk_tokens} tokens from now on")
 
     # --- parts of a pass ---
 
@@ -435,8 +435,7 @@ class Engine:
     def _run_prefix(self, chunk: _Chunk, params: Params, until: int) -> None:
         for index in range(until):
             self._run_block(index, chunk, params, self._one)
-            if index in self.streamed:
-                self._model.drop(index)
+            self._leave(index)
 
     def _start_answers(
         self, chunk: _Chunk, batch: Batch, params: Params, until: int, cache: AnswerCache
@@ -494,8 +493,7 @@ class Engine:
                 hidden = chunk.hidden.numpy()[np.arange(len(rows)), lengths - 1]
             own = params if index < until else self._frozen  # from there on last tokens are waste
             pair = self._run_block(index, chunk, own, self._one, index >= until)
-            if index in self.streamed:
-                self._model.drop(index)
+            self._leave(index)
             if index >= until:
                 for half, value in enumerate(pair):  # (R, n, S, D)
                     states.fill(places, index, half, value.numpy())

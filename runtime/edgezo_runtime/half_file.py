@@ -68,11 +68,9 @@ class HalfFile:
 
     def read(self, key: int) -> Float16 | None:
         """A record, or None if it was not kept."""
-        if not self._present[key]:
-            return None
-        start, end = int(self._offsets[key]), int(self._offsets[key + 1])
-        content = os.pread(self._file, end - start, start)
-        return np.frombuffer(content, np.float16) if len(content) == end - start else None
+        size = int(self._offsets[key + 1] - self._offsets[key]) // 2
+        record = np.empty(size, np.float16)
+        return record if self.read_into(key, record) else None
 
     def read_into(self, key: int, *parts: Float16) -> bool:
         """Fill contiguous arrays, one after the other, with a record; False if it was not kept."""

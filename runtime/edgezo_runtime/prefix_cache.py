@@ -21,7 +21,23 @@ from edgezo_runtime.manifest import Graphs
 Float32 = npt.NDArray[np.float32]
 
 
-class PrefixCache:
+class _Cache:
+    """A file of records, one a sequence."""
+
+    def __init__(self, file: HalfFile) -> None:
+        self._file = file
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the file when every sequence that fits is kept."""
+        return self._file.size_bytes
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class PrefixCache(_Cache):
     """States of the sequences of one data set.
 
     Args:
@@ -41,16 +57,7 @@ class PrefixCache:
         max_bytes: int | None = None,
     ) -> None:
         self._hidden_size = hidden_size
-        self._file = HalfFile(path, lengths.astype(np.int64) * hidden_size, max_bytes)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the file when every sequence that fits is kept."""
-        return self._file.size_bytes
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        super().__init__(HalfFile(path, lengths.astype(np.int64) * hidden_size, max_bytes))
 
     def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:
         """States (len(keys), tokens, H) float32, zero behind a sequence's end; None if one is
@@ -164,7 +171,7 @@ class AnswerStates:
         return result.reshape(2, groups * rows, heads, tokens, width)
 
 
-class AnswerCache:
+class AnswerCache(_Cache):
     """`AnswerStates` of the prompts of one data set.
 
     Args:
@@ -188,16 +195,7 @@ class AnswerCache:
         sizes = hidden_size + (lengths.astype(np.int64) - 1) * layout.size
         self.layout = layout
         self._hidden_size = hidden_size
-        self._file = HalfFile(path, sizes, max_bytes)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the file when every prompt that fits is kept."""
-        return self._file.size_bytes
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        super().__init__(HalfFile(path, sizes, max_bytes))
 
     def gather(
         self, keys: Sequence[int], lengths: npt.NDArray[np.int64]
