@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.chunks import CHUNK_TOKENS, PAST_BYTES
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.engine import CHUNK_TOKENS, PAST_BYTES, SCORED_POSITIONS
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.forward import SCORED_POSITIONS
 from edgezo_runtime.memory import rss_bytes
 from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.sessions import available_cores, import_onnxruntime

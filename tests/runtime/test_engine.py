@@ -18,6 +18,7 @@ from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Probe
 from edgezo_runtime.evaluate import evaluate
+from edgezo_runtime.forward import Forward
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.prefix_cache import PrefixCache
 from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
@@ -274,13 +275,13 @@ def score_with(cached, cache, indices=(0, 1, 2, 3, 4, 5), seed=3, engine=None):
 
 def count_blocks(monkeypatch) -> list[int]:
     """Indices of the blocks run from now on."""
-    run, seen = Engine._run_block, []
+    run, seen = Forward._run_block, []
 
     def counting(self, index, *rest):
         seen.append(index)
         return run(self, index, *rest)
 
-    monkeypatch.setattr(Engine, "_run_block", counting)
+    monkeypatch.setattr(Forward, "_run_block", counting)
     return seen
 
 

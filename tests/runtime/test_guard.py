@@ -99,7 +99,7 @@ def test_the_end_of_the_ladder(exported) -> None:
 
 
 def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -> None:
-    from edgezo_runtime import engine as module
+    from edgezo_runtime import forward as module
     from edgezo_runtime.loaded_model import ShortOfMemoryError, run_graph
 
     bundle, theta = tiny(exported, "llama", "int8")
@@ -108,8 +108,8 @@ def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -
     refused: list[int] = []
 
     def refuse_large(session, outputs, feed):
-        if engine._chunk_tokens > 64:
-            refused.append(engine._chunk_tokens)
+        if engine.limits.chunk_tokens > 64:
+            refused.append(engine.limits.chunk_tokens)
             raise ShortOfMemoryError("onnxruntime was refused memory")
         return run_graph(session, outputs, feed)
 

@@ -1,0 +1,209 @@
+"""How a batch is cut: chunks of sequences that a worker takes through the blocks, waves of chunks.
+
+All groups of a sequence stay in one chunk, because the code mixes them. Results do not depend on
+where a batch is cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.prefix_cache import AnswerStates, KeyValueLayout
+
+Int64 = npt.NDArray[np.int64]
+
+CHUNK_TOKENS = 256
+"""Tokens of a chunk, all groups counted: large enough for the matrix kernels, small enough that a
+block's activations stay in a core's cache."""
+
+SMALLEST_CHUNK_TOKENS = 16
+"""Chunks are never cut smaller than this for want of memory."""
+
+PAST_BYTES = 32 << 20
+"""Earlier keys and values, float16, that a chunk of last tokens holds."""
+
+WAVE_BYTES = 48 << 20
+"""What the chunks that go through streamed blocks together hold between two blocks."""
+
+_WORTH_A_WORKER = 64
+"""Tokens below which the kernels lose more than an idle worker costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a batch is in memory at once.
+
+    Attributes:
+        workers: chunks that are computed at the same time.
+        chunk_tokens: tokens of a chunk, all groups counted; one sequence may have more.
+        past_bytes: keys and values, float16, that a chunk of last tokens holds.
+        wave_bytes: hidden states, keys and values of the chunks that go through streamed blocks
+            together.
+    """
+
+    workers: int
+    chunk_tokens: int = CHUNK_TOKENS
+    past_bytes: int = PAST_BYTES
+    wave_bytes: int = WAVE_BYTES
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: one is below 1.
+        """
+        for name in ("workers", "chunk_tokens", "past_bytes", "wave_bytes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} {getattr(self, name)}: must be 1 or more")
+
+    def smaller(self) -> Limits | None:
+        """Half as much at once; None where chunks are as small as they can be."""
+        if self.chunk_tokens <= SMALLEST_CHUNK_TOKENS:
+            return None
+        return dataclasses.replace(
+            self,
+            chunk_tokens=max(SMALLEST_CHUNK_TOKENS, self.chunk_tokens // 2),
+            past_bytes=max(1, self.past_bytes // 2),
+            wave_bytes=max(1, self.wave_bytes // 2),
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Sequences of a batch on their way through the blocks.
+
+    Attributes:
+        index: (R',) rows of the batch that a group is made of; a row may repeat.
+        tokens: S, tokens of each, padding counted.
+        positions: (T', 2) scored positions, rows counted within the chunk.
+        scored: which of the batch's positions they are.
+        groups: how many times the sequences are repeated in `hidden`.
+        entry: first block the chunk goes through.
+        hidden: OrtValue (groups * R', S, H) float32.
+        inputs: what all blocks take.
+        by_row: those of one group that differ from row to row.
+        past: earlier keys and values.
+        nothing: a past of no tokens, by heads and width.
+        target: where keys and values of a prompt go, and in which of its rows.
+        kept: (R', H) last tokens' states at the entry of the first block that trains.
+        scores: (groups, T', C) or (groups, T').
+    """
+
+    index: Int64
+    tokens: int
+    positions: Int64
+    scored: slice
+    groups: int = 1
+    entry: int = 0
+    hidden: Any = None
+    inputs: dict[str, Any] = field(default_factory=dict)
+    by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    past: AnswerStates | None = None
+    nothing: dict[tuple[int, int], Any] = field(default_factory=dict)
+    target: Any = None
+    kept: Any = None
+    scores: Any = None
+
+    @property
+    def rows(self) -> int:
+        """R', sequences of a group."""
+        return len(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """Cuts batches.
+
+    Attributes:
+        limits: how large the parts are.
+        max_seq: tokens of the longest sequence the model takes.
+        hidden_size: H.
+    """
+
+    limits: Limits
+    max_seq: int
+    hidden_size: int
+
+    def padded(self, tokens: int) -> int:
+        """Next even number of tokens: attention works in tiles of an even number of rows, and a
+        last tile of one row takes the matrix-vector kernel, which rounds differently."""
+        return max(tokens, min(tokens + tokens % 2, self.max_seq))
+
+    def chunks(self, batch: Batch, groups: int) -> list[Chunk]:
+        """Cut a batch; every chunk is padded to its own longest sequence only."""
+        total = groups * int(batch.lengths.sum())
+        fair = -(-total // (2 * self.limits.workers))  # two a worker, so that none waits for long
+        limit = min(self.limits.chunk_tokens, max(fair, _WORTH_A_WORKER))
+        chunks: list[Chunk] = []
+        rows = batch.positions[:, 0]
+        start = 0
+        while start < batch.num_rows:
+            stop, longest = start, 0
+            while stop < batch.num_rows:
+                longer = max(longest, self.padded(int(batch.lengths[stop])))
+                if stop > start and groups * (stop + 1 - start) * longer > limit:
+                    break
+                stop, longest = stop + 1, longer
+            first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
+            positions = batch.positions[first:last] - np.array([start, 0])
+            chunks.append(Chunk(np.arange(start, stop), longest, positions, slice(first, last)))
+            start = stop
+        return chunks
+
+    def answers(self, batch: Batch, groups: int, layout: KeyValueLayout) -> list[Chunk]:
+        """Cut a batch of which one token a sequence is evaluated."""
+        limits = self.limits
+        share = -(-batch.num_rows // limits.workers)
+        fits = limits.past_bytes // max(1, 2 * layout.size * int(batch.lengths.max()))
+        size = min(share, max(1, limits.chunk_tokens // groups), max(2, fits))
+        chunks: list[Chunk] = []
+        for start in range(0, batch.num_rows, size):
+            stop = min(start + size, batch.num_rows)
+            positions = np.zeros((stop - start, 2), np.int64)
+            positions[:, 0] = np.arange(stop - start)
+            # In pairs, for the same reason as in `padded`.
+            index = np.minimum(np.arange(start, stop + (stop - start) % 2), stop - 1)
+            chunks.append(Chunk(index, 1, positions, slice(start, stop)))
+        return chunks
+
+    def prompts(self, lengths: Int64, rows: Int64) -> Iterator[Int64]:
+        """Cut rows of these lengths into parts of a chunk's tokens."""
+        start = 0
+        while start < len(rows):
+            stop = start + 1
+            while stop < len(rows):
+                longest = self.padded(int(lengths[rows[start : stop + 1]].max()))
+                if (stop + 1 - start) * longest > self.limits.chunk_tokens:
+                    break
+                stop += 1
+            yield rows[start:stop]
+            start = stop
+
+    def waves(self, chunks: Sequence[Chunk], groups: int, past_bytes: int) -> Iterator[list[Chunk]]:
+        """Chunks that go through streamed blocks together.
+
+        Args:
+            chunks: of one batch.
+            groups: copies that each of them grows to.
+            past_bytes: keys and values of a sequence that it holds besides.
+        """
+        wave: list[Chunk] = []
+        held = 0
+        for chunk in chunks:
+            a_row = 4 * groups * chunk.tokens * self.hidden_size + past_bytes
+            size = chunk.rows * a_row
+            if len(wave) >= self.limits.workers and held + size > self.limits.wave_bytes:
+                yield wave
+                wave, held = [], 0
+            wave.append(chunk)
+            held += size
+        if wave:
+            yield wave

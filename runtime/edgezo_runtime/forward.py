@@ -1,0 +1,418 @@
+"""What happens to a chunk on its way through a model, stage by stage: start, blocks, end.
+
+`WholePass` evaluates whole sequences, `AnswerPass` their last tokens on top of kept keys and
+values, `PromptPass` makes what an `AnswerPass` finds missing. `edgezo_runtime.engine` decides which
+chunk is at which stage when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.chunks import Chunk, Cutter
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.loaded_model import LoadedModel, run_graph
+from edgezo_runtime.manifest import PAST
+from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.scope import Scope
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+SCORED_POSITIONS = 256
+"""Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
+
+
+class Params(Protocol):
+    """Where a pass gets its trainable inputs."""
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
+
+        Returns:
+            (P, *shape) float32: P = 1 shared by all rows, G one a group, or G times the number of
+            sequences, groups outermost. Called from several threads.
+        """
+
+
+class SharedParams:
+    """The same tensors for all rows.
+
+    Args:
+        values: every trainable input by name, without the leading axis.
+    """
+
+    def __init__(self, values: Mapping[str, Float32]) -> None:
+        self._values = values
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """(1, *shape)."""
+        return self._values[name][None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is evaluated.
+
+    Attributes:
+        work: what is evaluated.
+        sample: blocks to run; the others are passed by. None for all.
+    """
+
+    model: LoadedModel
+    batch: Batch
+    params: Params
+    after_block: Callable[[], None]
+    sample: frozenset[int] | None = None
+
+
+class Forward:
+    """One evaluation of a batch.
+
+    Args:
+        work: what is evaluated.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.batch = work.batch
+        self._work = work
+        self._model = work.model
+        self._manifest = work.model.bundle.manifest
+        self._one = (work.model.value(np.ones((1, 1), np.float32)),) * 2
+
+    def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
+        """What has to be evaluated before these chunks can start."""
+        return None
+
+    def start(self, chunk: Chunk) -> None:
+        """Make the hidden states at the entry of block `chunk.entry`."""
+        raise NotImplementedError
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Take a chunk through a block."""
+        raise NotImplementedError
+
+    def end(self, chunk: Chunk) -> None:
+        """Make of the last hidden states what is wanted, and let go of the rest."""
+        raise NotImplementedError
+
+    def wave_bytes(self) -> int:
+        """What a chunk holds for each of its sequences besides hidden states."""
+        return 0
+
+    # --- parts ---
+
+    def _embed(self, chunk: Chunk, tokens: int) -> None:
+        """Run the prologue on the first `tokens` tokens of a chunk's sequences."""
+        rows = chunk.index
+        ids = self.batch.input_ids[rows, :tokens]
+        if ids.shape[1] < tokens:
+            pad = self._manifest.tokenizer.pad_id
+            ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
+        prologue = self._model.prologue
+        feed = {"input_ids": self._model.value(ids)} | prologue.weights
+        if "attention_mask" in prologue.inputs:
+            mask = np.arange(tokens) < self.batch.lengths[rows, None]
+            feed["attention_mask"] = self._model.value(mask.astype(np.int64))
+        context = self._manifest.context
+        outputs = run_graph(prologue.session, ["hidden", *context], feed)
+        chunk.hidden = outputs[0]
+        chunk.inputs = dict(zip(context, outputs[1:], strict=True))
+        for tensor in self._manifest.graphs.prologue.outputs:
+            if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
+                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
+
+    def _feed_rows(self, chunk: Chunk) -> None:
+        """Make the inputs that differ from row to row, once for every group."""
+        chunk.nothing.clear()
+        for name, value in chunk.by_row.items():
+            repeats = (chunk.groups,) + (1,) * (value.ndim - 1)
+            chunk.inputs[name] = self._model.value(np.tile(value, repeats))
+
+    def _spread(self, chunk: Chunk, groups: int) -> None:
+        """Repeat one group G times; per-row inputs likewise."""
+        if groups == chunk.groups:
+            return
+        chunk.groups = groups
+        chunk.hidden = self._model.value(np.tile(chunk.hidden.numpy(), (groups, 1, 1)))
+        self._feed_rows(chunk)
+
+    def _run_block(
+        self,
+        index: int,
+        chunk: Chunk,
+        params: Params,
+        code: Sequence[Any],
+        keep: bool = False,
+    ) -> list[Any]:
+        """Run a block; returns its keys and values if they are asked for."""
+        if self._work.sample is not None and index not in self._work.sample:
+            return []
+        graph = self._model.blocks[index]
+        feed = dict(graph.weights)
+        for name in graph.inputs:
+            if name == "hidden":
+                feed[name] = chunk.hidden
+            elif name == "code":
+                feed[name] = code[0]
+            elif name == "decode":
+                feed[name] = code[1]
+            else:
+                feed[name] = chunk.inputs[name]
+        feed |= self._past(index, chunk)
+        for name, tensor in graph.trainables.items():
+            copies = params.copies(tensor, chunk.index)
+            _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
+            feed[name] = self._model.value(copies)
+        outputs = [graph.output, *(("key", "value") if keep else ())]
+        chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+        self._work.after_block()
+        return list(kept)
+
+    def _past(self, index: int, chunk: Chunk) -> dict[str, Any]:
+        """Earlier keys and values, if the block takes any."""
+        shape = self._model.blocks[index].past
+        if shape is None:
+            return {}
+        if chunk.past is not None:
+            pair = chunk.past.keys_values(index, chunk.groups)
+            return dict(zip(PAST, map(self._model.value, pair), strict=True))
+        if shape not in chunk.nothing:
+            heads, width = shape
+            nothing = np.empty((chunk.groups * chunk.rows, heads, 0, width), np.float32)
+            chunk.nothing[shape] = self._model.value(nothing)
+        return dict.fromkeys(PAST, chunk.nothing[shape])
+
+
+class _ScoringPass(Forward):
+    """Ends with scores of every group.
+
+    Args:
+        work: what is evaluated.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+    ) -> None:
+        super().__init__(work)
+        self.groups = 1 if code is None else len(code[0])
+        self._code = self._one if code is None else tuple(map(work.model.value, code))
+        self._first_active = min(first_active, len(work.model.blocks))
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block, from the first active one on for every group."""
+        if index == self._first_active:
+            self._spread(chunk, self.groups)
+        code = self._one if index < self._first_active else self._code
+        self._run_block(index, chunk, self._work.params, code)
+
+    def end(self, chunk: Chunk) -> None:
+        """Score: (G, T', C) or (G, T') for the positions of a chunk."""
+        self._spread(chunk, self.groups)
+        parts: list[Float32] = []
+        for start in range(0, len(chunk.positions), SCORED_POSITIONS):
+            own = chunk.positions[start : start + SCORED_POSITIONS]
+            first = chunk.scored.start + start
+            scores = self._score(chunk, own, self.batch.targets[first : first + len(own)])
+            parts.append(scores.reshape(chunk.groups, len(own), *scores.shape[1:]))
+        chunk.scores = np.concatenate(parts, axis=1)
+        chunk.hidden = chunk.past = None
+
+    def _score(self, chunk: Chunk, positions: Int64, targets: Int64) -> Float32:
+        """Scores of every group at positions of its first group, groups outermost."""
+        shift = np.zeros((chunk.groups, 1, 2), np.int64)
+        shift[:, 0, 0] = np.arange(chunk.groups) * chunk.rows
+        places = (positions[None] + shift).reshape(-1, 2)
+        wanted = np.tile(targets, chunk.groups)
+        count = len(places)
+        if count == 1:  # a lone row would take the matrix-vector kernel, which rounds differently
+            places, wanted = np.tile(places, (2, 1)), np.tile(wanted, 2)
+        feed = {"hidden": chunk.hidden, "positions": self._model.value(places)}
+        graphs = self._manifest.graphs
+        if self.batch.label_ids is not None:
+            feed["label_ids"] = self._model.value(self.batch.label_ids)
+            scorer = self._model.scorer(graphs.score_labels)
+        else:
+            feed["targets"] = self._model.value(wanted)
+            scorer = self._model.scorer(graphs.score_tokens)
+        feed |= scorer.weights
+        scores: Float32 = run_graph(scorer.session, [scorer.output], feed)[0].numpy()
+        return scores[:count]
+
+
+class WholePass(_ScoringPass):
+    """Evaluates whole sequences.
+
+    Args:
+        work: what is evaluated.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups.
+        cache: states at the entry of block `cache_block`, kept between passes.
+        cache_block: at most `first_active`.
+        scope: tokens the adapters act on.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+        cache: PrefixCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> None:
+        super().__init__(work, code, first_active)
+        self._cache = cache if cache_block else None
+        self._cache_block = cache_block
+        self._scope = scope
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk, or find its states at the entry of the block where it is cached."""
+        rows = chunk.index
+        self._embed(chunk, chunk.tokens)
+        lengths = self.batch.first_scored[rows] if self._scope == "answer" else np.zeros_like(rows)
+        active = np.arange(chunk.tokens) >= lengths[:, None]
+        chunk.by_row["active"] = active.astype(np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
+        self._feed_rows(chunk)
+        chunk.entry = 0
+        if self._cache is not None:
+            kept = self._cache.read(self._keys(chunk), chunk.tokens)
+            if kept is not None:
+                chunk.entry = self._cache_block
+                chunk.hidden = self._model.value(kept)
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block; keep the states at its entry if that is where they are cached."""
+        if self._cache is not None and index == self._cache_block and chunk.entry < index:
+            lengths = self.batch.lengths[chunk.index]
+            kept = self._cache.write(self._keys(chunk), lengths, chunk.hidden.numpy())
+            chunk.hidden = self._model.value(kept)
+        super().block(index, chunk)
+
+    def _keys(self, chunk: Chunk) -> list[int]:
+        return [int(key) for key in self.batch.row_keys[chunk.index]]
+
+
+class AnswerPass(_ScoringPass):
+    """Evaluates the last token of every sequence on top of kept keys and values.
+
+    Args:
+        work: what is evaluated; the last token alone of every sequence is scored.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups.
+        cache: what is kept of the prompts.
+        entry: the block where the kept states enter.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+        cache: AnswerCache,
+        entry: int,
+    ) -> None:
+        super().__init__(work, code, first_active)
+        self._cache = cache
+        self._entry = entry
+
+    def wave_bytes(self) -> int:
+        """Keys and values of a sequence."""
+        return 2 * self._cache.layout.size * int(self.batch.lengths.max())
+
+    def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
+        """Find what is kept of the prompts; those that are not have to be read."""
+        parts: list[Chunk] = []
+        for chunk in wave:
+            rows = chunk.index
+            keys, lengths = self.batch.row_keys[rows].tolist(), self.batch.lengths[rows]
+            chunk.past, missing = self._cache.gather(keys, lengths)
+            for places in cutter.prompts(lengths, missing):
+                tokens = cutter.padded(int(lengths[places].max()))
+                part = Chunk(rows[places], tokens, np.empty((0, 2), np.int64), slice(0))
+                part.target = chunk.past, places
+                parts.append(part)
+        return (PromptPass(self._work, self._cache, self._entry), parts) if parts else None
+
+    def start(self, chunk: Chunk) -> None:
+        """Start from the last tokens at the block where they enter, one group."""
+        states = chunk.past
+        if states is None:
+            raise UsageError("a chunk of last tokens starts without its prompts")
+        chunk.hidden = self._model.value(states.hidden[:, None].astype(np.float32))
+        one = Chunk(chunk.index[:1], 1, chunk.positions, chunk.scored)
+        self._embed(one, int(states.lengths.max()) + 1)
+        chunk.inputs = one.inputs  # tables by position; the states are those of the cache
+        chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
+        chunk.by_row["past_lengths"] = states.lengths
+        self._feed_rows(chunk)
+        chunk.entry = self._entry
+
+
+class PromptPass(Forward):
+    """Runs whole prompts, and keeps what does not change of them.
+
+    Args:
+        work: what is evaluated; its batch are the prompts.
+        cache: where it is kept.
+        entry: the block from which on keys and values are kept, and last tokens may change.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        cache: AnswerCache,
+        entry: int,
+    ) -> None:
+        super().__init__(work)
+        self._cache = cache
+        self._keep_from = entry
+        self._frozen = SharedParams(work.model.bundle.trainables())
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk; the adapters act on last tokens."""
+        self._embed(chunk, chunk.tokens)
+        last = np.arange(chunk.tokens) == self.batch.lengths[chunk.index, None] - 1
+        chunk.by_row["active"] = last.astype(np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(chunk.rows, np.int32)
+        self._feed_rows(chunk)
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block; keep the last tokens' states at the entry, then keys and values."""
+        states, places = chunk.target
+        if index == self._keep_from:
+            last = self.batch.lengths[chunk.index] - 1
+            chunk.kept = chunk.hidden.numpy()[np.arange(chunk.rows), last]
+        keep = index >= self._keep_from
+        params = self._frozen if keep else self._work.params  # last tokens are waste from there on
+        for half, value in enumerate(self._run_block(index, chunk, params, self._one, keep)):
+            states.fill(places, index, half, value.numpy())  # (R, n, S, D)
+
+    def end(self, chunk: Chunk) -> None:
+        """Put what was kept into the cache."""
+        states, places = chunk.target
+        keys = self.batch.row_keys[chunk.index]
+        for row, (place, key) in enumerate(zip(places, keys, strict=True)):
+            self._cache.put(states, int(place), int(key), chunk.kept[row])
+        chunk.hidden = None
+
+
+def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:
+    """Refuse what a graph would spread over the wrong rows: it only sees that P divides R."""
+    if copies not in (1, groups, groups * rows):
+        raise UsageError(
+            f"'{name}': {copies} copies for {groups} groups of {rows} sequences, expected 1, "
+            f"{groups} or {groups * rows}"
+        )
