@@ -67,6 +67,7 @@ _EPILOG = (
     cls=_Main,
     verbs={
         "export": "edgezo.cli.export",
+        "plan": "edgezo.cli.plan",
         "tune": "edgezo.cli.tune",
         "eval": "edgezo.cli.eval",
         "adapter": "edgezo.cli.adapter",

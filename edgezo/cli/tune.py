@@ -27,7 +27,7 @@ class TuneInputs:
         "memory the whole process may take: 8GB, 8GiB, 750MB, 80% of what is free, auto",
         metavar="SIZE",
     )
-    data: str = setting(
+    data: str | None = setting(
         PACKAGED,
         "a .jsonl file, a folder of train, valid and test.jsonl, or the set that comes with edgezo",
         metavar="FILE|DIR",
@@ -71,6 +71,11 @@ FILE_CLASSES = (TuneBundle, TuneInputs, TuneConfig)
 """Whose fields a configuration file may hold."""
 
 
+enforce_option = click.option(
+    "--enforce", is_flag=True, help="show what keeps the run below its budget on this machine"
+)
+
+
 def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """With --resume, what the run was started with is the default of everything."""
     ctx.params[str(param.name)] = value
@@ -103,13 +108,15 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
 )
 @config_option(*FILE_CLASSES)
 @options_of(TuneInputs, TuneConfig)
-@click.option("--dry-run", is_flag=True, help="check and estimate everything, tune nothing")
+@click.option("--dry-run", is_flag=True, help="check and plan everything, tune nothing")
+@enforce_option
 @json_option
 def command(
     bundle: str | None,
     output: Path | None,
     resume: bool,
     dry_run: bool,
+    enforce: bool,
     as_json: bool,
     **values: Any,
 ) -> None:
@@ -128,4 +135,13 @@ def command(
         raise UsageError("--resume: name the folder of the run with -o")
     from edgezo.cli.tuning import tune
 
-    tune(bundle, inputs, config, output, resume=resume, dry_run=dry_run, as_json=as_json)
+    tune(
+        bundle,
+        inputs,
+        config,
+        output,
+        resume=resume,
+        dry_run=dry_run,
+        enforce=enforce,
+        as_json=as_json,
+    )

@@ -13,15 +13,25 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
-from edgezo_runtime.batches import Batches
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.estimate import Estimate, estimate_run
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.examples import ExampleSet, load_examples
-from edgezo_runtime.memory import release_freed
+from edgezo_runtime.memory import (
+    available_bytes,
+    limit_bytes,
+    release_freed,
+    rss_bytes,
+    total_bytes,
+)
+from edgezo_runtime.plan import Plan, make_plan
+from edgezo_runtime.random_rows import random_rows
+from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import choose_scope, invocation
-from edgezo_runtime.sizes import format_size
+from edgezo_runtime.sessions import import_onnxruntime
+from edgezo_runtime.sizes import format_size, parse_size
 from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.tuner import Tuner, fenced_engine
 
 CREATED_BY = f"edgezo {__version__}"
 
@@ -33,10 +43,10 @@ class Job:
     bundle: Bundle
     inputs: TuneInputs
     config: TuneConfig
-    task: TaskData
-    budget: int
+    task: TaskData | None
     sets: dict[str, ExampleSet]
-    estimate: Estimate
+    tuner: Tuner
+    plan: Plan
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -44,6 +54,11 @@ class Job:
         """Tokens the adapters act on, "auto" resolved."""
         continues = self.bundle.manifest.graphs.continues
         return choose_scope(self.config.scope, self.sets["train"], continues)
+
+    @property
+    def budget(self) -> int:
+        """Bytes the process may take."""
+        return self.plan.budget_bytes
 
     def resolved(self) -> dict[str, Any]:
         """The run's config.json; `--config` reads it back."""
@@ -55,8 +70,8 @@ class Job:
             "created_by": CREATED_BY,
             "bundle": str(self.bundle.root),
             **inputs,
-            "template": self.task.template,
-            "label": list(self.task.labels),
+            "template": self.task.template if self.task else self.inputs.template,
+            "label": list(self.task.labels if self.task else self.inputs.label),
             **dataclasses.asdict(self.config),
         }
 
@@ -70,32 +85,96 @@ class Job:
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
             f"{' or '.join(ends)}, {config.method} with {config.rule}, lr {config.lr:g}, "
             f"eps {config.eps:g}, batch {config.batch_size}, scope {self.scope}, "
-            f"budget {format_size(self.budget)}"
+            f"budget {format_size(self.budget)}: {self.plan.words()}"
         )
 
 
 def prepare(
-    root: Path, inputs: TuneInputs, config: TuneConfig, budget: int, signals: StopSignals
+    root: Path,
+    inputs: TuneInputs,
+    config: TuneConfig,
+    run: RunFolder,
+    signals: StopSignals,
 ) -> Job:
-    """Read and check everything a run needs.
+    """Read and check everything a run needs, and plan its memory. Writes nothing.
 
     Args:
         root: the bundle.
         inputs: data and budget, as given.
         config: how to tune.
-        budget: bytes.
+        run: folder of the run.
         signals: ends it early.
     Raises:
         EdgezoError: something is missing, damaged, or does not fit.
     """
-    task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
+    import_onnxruntime()
+    budget, resolved = resolve_budget(inputs.budget)
+    process = rss_bytes()
     bundle = Bundle.open(root)
     if inputs.verify:
         verify(bundle, signals)
+    task = None
+    if inputs.data is None:
+        sets = {"train": _rows_of_any_text(bundle, inputs, config)}
+    else:
+        task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
+        sets = _read(bundle, inputs, task)
+    signals.check()
+    release_freed()
+    data = max(0, rss_bytes() - process)
+    train, *others = sets.values()
+    tuner = Tuner(fenced_engine(bundle, budget, inputs.threads or None), train, config, run)
+    plan = make_plan(
+        tuner,
+        budget,
+        others=others,
+        eval_batch_size=inputs.eval_batch_size,
+        process_bytes=process,
+        data_bytes=data,
+    )
+    plan.apply(tuner.engine)
+    warnings = [] if resolved is None else [resolved]
+    for name, examples in sets.items():
+        warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
+    warnings += [warning.message for warning in tuner.warnings]
+    if config.scope == "answer" and not invocation(train):
+        warnings.append(
+            "answers do not all begin after the same token, so other programs cannot be told where "
+            "the adapter acts and it cannot be exported for them; --scope all can"
+        )
+    if task is not None and "valid" not in sets:
+        warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
+    return Job(bundle, inputs, config, task, sets, tuner, plan, warnings)
+
+
+def resolve_budget(text: str) -> tuple[int, str | None]:
+    """Bytes of a budget as given, and a warning where less than that is free now.
+
+    Raises:
+        UsageError: it is no size, or more than the machine or the control group has.
+    """
+    available, total = available_bytes(), total_bytes()
+    budget = parse_size(text, available=available)
+    if budget > total:
+        raise UsageError(
+            f"--budget {text}: {format_size(budget)} is more than the {format_size(total)} this "
+            f"{'control group' if limit_bytes() == total else 'machine'} has; give a smaller "
+            f"size, a share such as 80%, or auto"
+        )
+    if budget > available:
+        return budget, (
+            f"the budget of {format_size(budget)} is more than the {format_size(available)} that "
+            f"are free now; the run steps back when less than that is left"
+        )
+    return budget, None
+
+
+def _read(bundle: Bundle, inputs: TuneInputs, task: TaskData) -> dict[str, ExampleSet]:
+    """The sets of a task, tokenized; the one to tune on first."""
     manifest = bundle.manifest
     tokenizer = TextTokenizer.open(bundle.root, manifest.tokenizer, task=manifest.model.task)
     files = {"train": task.train, "valid": task.valid, "test": task.test}
-    sets = {
+    return {
         name: load_examples(
             file,
             tokenizer,
@@ -106,25 +185,14 @@ def prepare(
         for name, file in files.items()
         if file is not None
     }
-    signals.check()
-    del tokenizer
-    release_freed()
-    others = [examples for name, examples in sets.items() if name != "train"]
-    estimate = estimate_run(bundle, sets["train"], config, others, inputs.threads or None)
-    close = estimate.check(budget)
-    warnings = [] if close is None else [close]
-    for name, examples in sets.items():
-        warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
-    batches = Batches(sets["train"], config.batch_size, config.seed)
-    warnings += [warning.message for warning in batches.warnings]
-    if config.scope == "answer" and not invocation(sets["train"]):
-        warnings.append(
-            "answers do not all begin after the same token, so other programs cannot be told where "
-            "the adapter acts and it cannot be exported for them; --scope all can"
-        )
-    if "valid" not in sets:
-        warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
-    return Job(bundle, inputs, config, task, budget, sets, estimate, warnings)
+
+
+def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:
+    """Rows as long as they may be, to plan for before there are data."""
+    model = bundle.manifest.model
+    tokens = max(2, min(inputs.max_seq, model.max_seq))
+    label_ids = range(1, 1 + len(inputs.label))
+    return random_rows(config.batch_size, tokens, model.vocab_size, label_ids)
 
 
 def verify(bundle: Bundle, signals: StopSignals) -> None:

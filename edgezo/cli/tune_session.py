@@ -190,14 +190,24 @@ class Session:
             **shares,
             "peak_bytes": peak,
             "budget_bytes": job.budget,
-            "estimated_bytes": job.estimate.peak(job.budget),
+            "predicted_bytes": job.plan.predicted_bytes,
+            "plan": job.plan.as_json(),
             "scope": self._tuner.scope,
-            "streamed_blocks": len(self._tuner.engine.streamed),
-            "reliefs": list(self._tuner.engine.reliefs),
+            **self._memory_use(),
             "adapter": str(run.adapter),
             "adapter_sha256": digest,
             "warnings": warnings,
             "created_by": CREATED_BY,
+        }
+
+    def _memory_use(self) -> dict[str, Any]:
+        """What was streamed and split in the end."""
+        engine = self._tuner.engine
+        return {
+            "streamed_blocks": len(engine.streamed),
+            "workers": engine.limits.workers,
+            "chunk_tokens": engine.limits.chunk_tokens,
+            "reliefs": list(engine.reliefs),
         }
 
 
@@ -232,6 +242,8 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
         rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
     rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
     peak, budget = result["peak_bytes"], result["budget_bytes"]
-    rows.append(("memory", f"{format_size(peak)} at the peak, budget {format_size(budget)}"))
+    predicted = format_size(result["predicted_bytes"])
+    peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"
+    rows.append(("memory", f"{peaks}, budget {format_size(budget)}"))
     rows.append(("adapter", str(result["adapter"])))
     return table(rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from edgezo.cli.default_bundle import default_bundle
 from edgezo.cli.metrics import Metrics
-from edgezo.cli.output import note, print_result, table, warn
+from edgezo.cli.output import note, print_result, warn
+from edgezo.cli.planning import fence_lines, print_plan
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
@@ -19,8 +19,6 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import InterruptedRunError, RunFileError, UsageError
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.sizes import format_size, parse_size
-from edgezo_runtime.tuner import Tuner
 
 _DATA_SETTINGS = ("template", "label", "max_seq")
 """Settings that say how rows become tokens; a run goes on with the same ones."""
@@ -34,6 +32,7 @@ def tune(
     *,
     resume: bool,
     dry_run: bool,
+    enforce: bool,
     as_json: bool,
 ) -> None:
     """Run the verb.
@@ -45,27 +44,30 @@ def tune(
         output: folder of the run, or None for a new one.
         resume: continue the run in it.
         dry_run: stop before anything is written.
+        enforce: show the fences.
         as_json: print the result as JSON.
     Raises:
         EdgezoError: see the exit codes in `edgezo_runtime.errors`.
     """
     config.check()
-    budget = parse_size(inputs.budget)
     root = Path(bundle) if bundle is not None else default_bundle()
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
     with StopSignals() as signals:
-        job = prepare(root, inputs, config, budget, signals)
+        run = RunFolder(output)
+        job = prepare(root, inputs, config, run, signals)
+        if dry_run:
+            _print_dry_run(job, enforce=enforce, as_json=as_json)
+            return
         for text in job.warnings:
             warn(text)
-        if dry_run:
-            _print_plan(job, output, as_json)
-            return
-        run = RunFolder(output)
         run.acquire()
         try:
             _begin(job, run, resume)
+            if enforce:
+                for line in fence_lines(job):
+                    note(line)
             result = _run(job, run, resume, signals)
         finally:
             run.release()
@@ -113,16 +115,8 @@ def _write_config(job: Job, run: RunFolder) -> None:
 
 
 def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[str, Any]:
-    with Tuner.open(
-        job.bundle,
-        job.sets["train"],
-        job.config,
-        run,
-        resume=resume,
-        threads=job.inputs.threads or None,
-        budget_bytes=job.budget,
-        stream=job.estimate.must_stream(job.budget),
-    ) as tuner:
+    with job.tuner as tuner:
+        tuner.start(resume=resume)
         signals.on_request(tuner.stop)
         _write_config(job, run)
         metrics = Metrics(run.metrics, tuner.step_number)
@@ -133,20 +127,13 @@ def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[s
             metrics.close()
 
 
-def _print_plan(job: Job, output: Path, as_json: bool) -> None:
-    parts = dataclasses.asdict(job.estimate)
-    result = {
-        "run": str(output),
+def _print_dry_run(job: Job, *, enforce: bool, as_json: bool) -> None:
+    run = str(job.tuner.run.path)
+    more = {
+        "run": run,
         "config": job.resolved(),
         "rows": {name: len(examples) for name, examples in job.sets.items()},
-        "longest": {name: examples.report.longest for name, examples in job.sets.items()},
-        "estimated_bytes": job.estimate.peak(job.budget),
-        "estimate": parts,
-        "budget_bytes": job.budget,
-        "warnings": job.warnings,
     }
-    rows = [("run", f"{output} (not made)"), ("plan", job.summary())]
+    rows = [("run", f"{run} (not made)"), ("settings", job.summary())]
     rows += [(f"{name} rows", str(len(examples))) for name, examples in job.sets.items()]
-    rows.append(("memory", f"{format_size(job.estimate.peak(job.budget))} estimated"))
-    rows += [(f"  {name}", format_size(size)) for name, size in parts.items()]
-    print_result(result, table(rows), as_json)
+    print_plan(job, more, rows, enforce=enforce, as_json=as_json)

@@ -10,9 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from edgezo_runtime.memory import available_bytes, rss_bytes
+from edgezo_runtime.memory import available_bytes, resident_bytes, swapped_bytes
 from edgezo_runtime.sizes import format_size
 
 AVAILABLE_EVERY_S = 0.5
@@ -32,12 +31,14 @@ class MemoryGuard:
             the next look.
         resident: tells the resident memory.
         available: tells what the machine, or the control group, has left.
+        swapped: tells what of the process was swapped out.
     """
 
     budget_bytes: int
     margin_bytes: int = 0
-    resident: Callable[[], int] = field(default=lambda: _resident())
+    resident: Callable[[], int] = resident_bytes
     available: Callable[[], int] = available_bytes
+    swapped: Callable[[], int] = swapped_bytes
     _looked: float = field(default=0.0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -55,17 +56,7 @@ class MemoryGuard:
             left = self.available()
             if left < LOW_BYTES:
                 return f"{format_size(left)} left on the machine"
+            swapped = self.swapped()
+            if swapped and used + swapped > self.budget_bytes - self.margin_bytes:
+                return f"{format_size(swapped)} swapped out, {format_size(used)} resident"
         return None
-
-
-_STATM = Path("/proc/self/statm")
-
-
-def _resident() -> int:
-    """Resident memory; the short file of /proc where there is one."""
-    try:
-        import resource
-
-        return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
-    except (OSError, ImportError, IndexError, ValueError):
-        return rss_bytes()

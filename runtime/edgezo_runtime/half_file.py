@@ -38,7 +38,7 @@ class HalfFile:
     """Records by number, each of a fixed size; a cache: a record that does not fit is not kept.
 
     Args:
-        path: the file; made new.
+        path: the file; made new. None keeps nothing.
         sizes: (N,) numbers in each record.
         max_bytes: no more than so much of the file is used; None for no limit.
     Raises:
@@ -48,17 +48,26 @@ class HalfFile:
     """
 
     def __init__(
-        self, path: Path, sizes: npt.NDArray[np.int64], max_bytes: int | None = None
+        self, path: Path | None, sizes: npt.NDArray[np.int64], max_bytes: int | None = None
     ) -> None:
         self._offsets = np.concatenate(([0], np.cumsum(2 * sizes.astype(np.int64))))
         self._limit = int(self._offsets[-1]) if max_bytes is None else max_bytes
         self._present = np.zeros(len(sizes), bool)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._file = -1
+        if path is None:
+            self._limit = 0
+        else:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the file when every record that fits is kept."""
         return min(int(self._offsets[-1]), self._limit)
+
+    @property
+    def wanted_bytes(self) -> int:
+        """Bytes of a file without a limit."""
+        return int(self._offsets[-1])
 
     def close(self) -> None:
         """Close the file."""

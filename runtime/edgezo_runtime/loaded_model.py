@@ -100,6 +100,16 @@ class LoadedModel:
         """An OrtValue of the array, which is not copied if it is contiguous."""
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
+    @property
+    def kinds(self) -> frozenset[int]:
+        """The last block of every kind; blocks of a kind differ in their weights only."""
+        last = {id(graph.session): index for index, graph in enumerate(self.blocks)}
+        return frozenset(last.values())
+
+    def block_bytes(self, index: int) -> int:
+        """Weights of a block."""
+        return sum(end - start for start, end in self.blocks[index].pages)
+
     def fetch(self, index: int) -> None:
         """Ask the system to read a block's weights ahead."""
         for start, end in self.blocks[index].pages:

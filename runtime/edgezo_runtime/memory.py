@@ -6,6 +6,7 @@ peak, so `rss_bytes` falls back to it: never below the truth.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,83 @@ def rss_bytes(*, root: Path = _ROOT) -> int:
     """
     value = _kib_line(root / "proc/self/status", "VmRSS:")
     return peak_rss_bytes(root=root) if value is None else value
+
+
+def resident_bytes() -> int:
+    """Memory of this process now, in bytes: `rss_bytes` read from a shorter file, and on a board
+    with unified memory what the graphics driver holds for it."""
+    pages = _statm()
+    own = rss_bytes() if pages is None else pages[0]
+    return own + device_bytes() if _unified() else own
+
+
+def anonymous_bytes() -> int:
+    """Resident memory of this process that is no file's, in bytes.
+
+    All of it where the system does not tell them apart.
+    """
+    pages = _statm()
+    return rss_bytes() if pages is None else pages[0] - pages[1]
+
+
+def _statm() -> tuple[int, int] | None:
+    """Resident bytes, and how many of them are file pages; None where there is no /proc."""
+    try:
+        import resource
+
+        _, resident, shared, *_ = _STATM.read_bytes().split()
+        return int(resident) * resource.getpagesize(), int(shared) * resource.getpagesize()
+    except (OSError, ImportError, ValueError):
+        return None
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def swapped_bytes(*, root: Path = _ROOT) -> int:
+    """Memory of this process that was swapped out, in bytes; 0 where the system does not tell.
+
+    Args:
+        root: where /proc hangs; tests give their own.
+    """
+    return _kib_line(root / "proc/self/status", "VmSwap:") or 0
+
+
+def is_unified(*, root: Path = _ROOT) -> bool:
+    """Do processor and graphics device share one memory, as on a Jetson board?
+
+    Args:
+        root: where /proc and /etc hang; tests give their own.
+    """
+    model = (_read(root / "proc/device-tree/model") or "").lower()
+    return "jetson" in model or (root / "etc/nv_tegra_release").exists()
+
+
+@functools.cache
+def _unified() -> bool:
+    return is_unified()
+
+
+def device_bytes(*, root: Path = _ROOT) -> int:
+    """Memory that this process took through the graphics driver of a board with unified memory.
+
+    It is not in the resident memory, but it is the same memory. The driver lists it by process.
+
+    Args:
+        root: where /sys hangs; tests give their own.
+
+    Returns:
+        0 elsewhere, and where the driver's list may not be read.
+    """
+    own = str(os.getpid())
+    for line in (_read(root / _NVMAP) or "").splitlines():
+        fields = line.split()  # CLIENT PROCESS PID SIZE, the size as in 1536K
+        if len(fields) == 4 and fields[2] == own and fields[3][:-1].isdigit():
+            return int(fields[3][:-1]) * 1024
+    return 0
+
+
+_NVMAP = "sys/kernel/debug/nvmap/iovmm/clients"
 
 
 def peak_rss_bytes(*, root: Path = _ROOT) -> int:
@@ -92,6 +170,20 @@ def available_bytes(*, root: Path = _ROOT) -> int:
     if machine is None:
         machine = _physical_bytes()
     return max(0, min([machine, *_group_rooms(root)]))
+
+
+def total_bytes(*, root: Path = _ROOT) -> int:
+    """All the memory a process here can have: the machine's, or a control group's limit below it.
+
+    Args:
+        root: where /proc and /sys hang; tests give their own.
+
+    Raises:
+        EdgezoError: the system tells nothing about its memory.
+    """
+    machine = _kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
+    limit = limit_bytes(root=root)
+    return machine if limit is None else min(machine, limit)
 
 
 def limit_bytes(*, root: Path = _ROOT) -> int | None:

@@ -32,6 +32,11 @@ class _Cache:
         """Bytes of the file when every sequence that fits is kept."""
         return self._file.size_bytes
 
+    @property
+    def wanted_bytes(self) -> int:
+        """Bytes of a file that keeps every sequence."""
+        return self._file.wanted_bytes
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -41,7 +46,7 @@ class PrefixCache(_Cache):
     """States of the sequences of one data set.
 
     Args:
-        path: the file; made new.
+        path: the file; made new. None keeps nothing.
         lengths: (N,) tokens of each sequence, by its key 0 to N - 1.
         hidden_size: H.
         max_bytes: no more than so much of the file is used; None for no limit.
@@ -51,7 +56,7 @@ class PrefixCache(_Cache):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         lengths: npt.NDArray[np.integer],
         hidden_size: int,
         max_bytes: int | None = None,
@@ -175,7 +180,7 @@ class AnswerCache(_Cache):
     """`AnswerStates` of the prompts of one data set.
 
     Args:
-        path: the file; made new.
+        path: the file; made new. None keeps nothing.
         lengths: (N,) tokens of each prompt, by its key 0 to N - 1.
         hidden_size: H.
         layout: the blocks from the first that trains on.
@@ -186,7 +191,7 @@ class AnswerCache(_Cache):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         lengths: npt.NDArray[np.integer],
         hidden_size: int,
         layout: KeyValueLayout,

@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch, Batches
+from edgezo_runtime.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.engine import Engine
+from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
-from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
-from edgezo_runtime.memory import rss_bytes
+from edgezo_runtime.memory import resident_bytes
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
+from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.rules.rule import Slot
@@ -137,7 +137,6 @@ class Tuner:
         resume: bool = False,
         threads: int | None = None,
         budget_bytes: int | None = None,
-        stream: bool = False,
     ) -> Tuner:
         """Start a run, or continue one.
 
@@ -149,38 +148,51 @@ class Tuner:
             resume: continue the run in the folder; it must have had the same bundle, data and
                 configuration.
             threads: compute threads; None takes one a core.
-            budget_bytes: what the resident memory of the process must stay below. It is watched at
-                every block boundary; a pass that needs more is run in smaller pieces, and
-                `step` raises BudgetStopError where that does not help.
-            stream: fetch every block from its file when its turn comes, and let it go again.
+            budget_bytes: what the resident memory of the process must stay below. What is in
+                memory at once is planned for it, see `edgezo_runtime.plan`, and watched at every
+                block boundary; a pass that needs more is run in smaller pieces, and `step` raises
+                BudgetStopError where that does not help.
         Raises:
+            DoesNotFitError: the budget is too small, whatever is done.
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
             BundleError: the bundle is damaged.
         """
         opened = Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle
         folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
-        config = config or TuneConfig()
-        engine = Engine(opened, threads=threads, **_fences(budget_bytes))
-        if stream:
-            engine.streamed = frozenset(range(engine.num_blocks))
-        tuner = cls(engine, examples, config, folder)
-        folder.acquire()
+        engine = fenced_engine(opened, budget_bytes, threads)
+        tuner = cls(engine, examples, config or TuneConfig(), folder)
+        if budget_bytes is not None:
+            make_plan(tuner, budget_bytes).apply(engine)
+        tuner.start(resume=resume)
+        return tuner
+
+    def start(self, *, resume: bool = False) -> None:
+        """Begin the run in the folder, or continue the one that is there.
+
+        Args:
+            resume: continue it.
+        Raises:
+            UsageError: the folder holds a run and `resume` is off.
+            RunFileError: the run's files are damaged or belong to other inputs.
+        """
+        self.run.acquire()
         try:
-            if folder.has_journal():
+            if self.run.has_journal():
                 if not resume:
                     raise UsageError(
-                        f"{folder.path}: holds a run; continue it with --resume or choose "
+                        f"{self.run.path}: holds a run; continue it with --resume or choose "
                         f"another folder with -o"
                     )
-                tuner._resume()
+                self._resume()
             else:
-                tuner._begin()
-            tuner._open_cache()
+                self._begin()
+            if self.config.prefix_cache:
+                limit = shutil.disk_usage(self.run.path).free // 2
+                self._cache = self.make_cache(self.run.cache, limit)
         except BaseException:
-            tuner.close()
+            self.close()
             raise
-        return tuner
 
     def close(self) -> None:
         """Make the journal durable and let the folder go; the tuner cannot step any more."""
@@ -279,7 +291,7 @@ class Tuner:
         rounds: list[npt.NDArray[np.float64]] = []
         rows = 0
         while True:
-            losses = record_losses(self._losses(batch, blocks, probes), probes)
+            losses = self._losses(batch, blocks, probes, self._cache)
             rounds.append(losses)
             rows += len(probes) * batch.num_rows
             try:
@@ -288,7 +300,11 @@ class Tuner:
                 return np.concatenate(rounds), end.value, rows
 
     def _losses(
-        self, batch: Batch, blocks: tuple[int, ...], probes: list[Probe]
+        self,
+        batch: Batch,
+        blocks: tuple[int, ...],
+        probes: list[Probe],
+        cache: PrefixCache | AnswerCache | None,
     ) -> npt.NDArray[np.float64]:
         active = {name for block in blocks for name in self._names[block]}
         params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
@@ -297,11 +313,11 @@ class Tuner:
             params,
             code_matrices([probe.scale for probe in probes]),
             first_active=min(blocks),
-            cache=self._cache,
-            cache_block=min(self._blocks) if self._cache is not None else 0,
+            cache=cache,
+            cache_block=min(self._blocks) if cache is not None else 0,
             scope=self.scope,
         )
-        return example_losses(batch, scores)
+        return record_losses(example_losses(batch, scores), probes)
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
         """Update the trainables; a function of the record alone."""
@@ -446,19 +462,62 @@ class Tuner:
                 self.elapsed_s = _unpack_elapsed(record.extra)
                 return
 
-    def _open_cache(self) -> None:
-        if not self.config.prefix_cache:
-            return
+    def make_cache(
+        self, path: Path | None, max_bytes: int | None = None
+    ) -> PrefixCache | AnswerCache | None:
+        """The cache that suits the run: nothing where all blocks train on whole prompts.
+
+        Args:
+            path: its file, made new; None keeps nothing.
+            max_bytes: no more than so much of the file is used.
+        """
         entry = min(self._blocks)
         lengths = self.examples.sequence_lengths()
         width = self.engine.bundle.manifest.model.hidden_size
-        limit = shutil.disk_usage(self.run.path).free // 2
         graphs = self.engine.bundle.manifest.graphs
         if self.scope == "answer" and graphs.continues and self.examples.kind == "labels":
             layout = KeyValueLayout.of(graphs, entry)
-            self._cache = AnswerCache(self.run.cache, lengths, width, layout, limit)
-        elif entry > 0:
-            self._cache = PrefixCache(self.run.cache, lengths, width, limit)
+            return AnswerCache(path, lengths, width, layout, max_bytes)
+        return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
+
+    # --- what a step takes ---
+
+    @property
+    def warnings(self) -> tuple[DataWarning, ...]:
+        """What the user should know about the batches."""
+        return self._batches.warnings
+
+    @property
+    def state_bytes(self) -> int:
+        """Trainables, their average and the state of the rule."""
+        slots = [part for slot in self._slots.values() if slot for part in slot.values()]
+        tensors = [*self.theta.values(), *self._average.values(), *slots]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    @property
+    def groups(self) -> int:
+        """Perturbed copies of a batch that are evaluated at once."""
+        return len(next(self._estimator(0, self._batches.batch_size)))
+
+    def rehearse(self, others: Sequence[ExampleSet] = (), eval_batch_size: int = 32) -> None:
+        """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
+
+        For what it takes; nothing comes of it.
+
+        Args:
+            others: what is evaluated on besides the training data.
+            eval_batch_size: examples a pass in evaluations.
+        """
+        size = self._batches.batch_size
+        batch = next(iter(SequentialBatches(self.examples, size)))
+        probes = next(self._estimator(0, size))
+        cache = self.make_cache(None) if self.config.prefix_cache else None
+        with self.engine.sampling(self.engine.model.kinds):
+            self._losses(batch, tuple(self._blocks), probes, cache)
+            params = SharedParams(self.theta)
+            for examples in others:
+                longest = next(iter(SequentialBatches(examples, eval_batch_size)))
+                self.engine.score(longest, params, scope=self.scope)
 
 
 _AVERAGE = "#average"
@@ -466,19 +525,25 @@ _AVERAGE = "#average"
 _SMALLEST_ARENA = 32 << 20
 
 
-def _fences(budget_bytes: int | None) -> dict[str, Any]:
-    """What keeps an engine below a budget: a limit of the arena, and a look at every block.
+def fenced_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None) -> Engine:
+    """An engine that keeps below a budget: its arena has a limit, and every block is looked after.
 
     Pressure begins a fiftieth below the budget, so that what a worker takes between two looks does
     not pass it.
+
+    Args:
+        bundle: opened bundle.
+        budget_bytes: None for no fences.
+        threads: compute threads; None takes one a core.
+    Raises:
+        BundleError: a graph cannot be loaded.
+        MissingExtraError: onnxruntime is not installed.
     """
     if budget_bytes is None:
-        return {}
-    arena = max(_SMALLEST_ARENA, budget_bytes - rss_bytes())
-    return {
-        "arena_bytes": arena,
-        "guard": MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50),
-    }
+        return Engine(bundle, threads=threads)
+    arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())
+    guard = MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50)
+    return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard)
 
 
 def _pack_elapsed(seconds: float) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 WARM_UP = 4
@@ -23,13 +24,18 @@ def edgezo_steps(
     scope: Literal["all", "answer"] = "all",
     budget: int | None = None,
 ) -> dict[str, Any]:
-    """Steps of the tuner, journal and all; with a budget, streamed where the estimate says so."""
+    """Steps of the tuner, journal and all; with a budget, as planned for it."""
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
-    from edgezo_runtime.estimate import estimate_run
-    from edgezo_runtime.tuner import Tuner
-    from tests.benchmarks.random_rows import random_rows
+    from edgezo_runtime.memory import rss_bytes
+    from edgezo_runtime.plan import make_plan
+    from edgezo_runtime.random_rows import random_rows
+    from edgezo_runtime.run_folder import RunFolder
+    from edgezo_runtime.sessions import import_onnxruntime
+    from edgezo_runtime.tuner import Tuner, fenced_engine
 
+    import_onnxruntime()
+    process = rss_bytes()
     opened = Bundle.open(bundle)
     config = TuneConfig(
         method="two_point",
@@ -46,19 +52,21 @@ def edgezo_steps(
         average=0,
     )
     examples = random_rows(WARM_UP * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
-    estimate = estimate_run(opened, examples, config, threads=threads)
-    fences: dict[str, Any] = {}
-    if budget is not None:
-        fences = {"budget_bytes": budget, "stream": estimate.must_stream(budget)}
+    plan: dict[str, Any] = {}
+    engine = fenced_engine(opened, budget, threads)
     with (
         tempfile.TemporaryDirectory() as run,
-        Tuner.open(opened, examples, config, run, threads=threads, **fences) as tuner,
+        Tuner(engine, examples, config, RunFolder(Path(run))) as tuner,
     ):
+        if budget is not None:
+            made = make_plan(tuner, budget, process_bytes=process)
+            made.apply(engine)
+            plan = made.as_json()
+        tuner.start()
         seconds = [timed(tuner.step) for _ in range(WARM_UP + steps)][WARM_UP:]
-        engine = tuner.engine
     trained = [t.shape for t in opened.manifest.trainables if t.trains]
     return {
-        "estimated": estimate.peak(budget or 2**62),
+        "plan": plan,
         "streamed": len(engine.streamed),
         "reliefs": engine.reliefs,
         "seconds": seconds,

@@ -27,7 +27,7 @@ def start(bundle: str, started: float) -> dict[str, Any]:
 
     import_onnxruntime()
     stages["onnxruntime"] = _now(started)
-    from tests.benchmarks.random_rows import random_rows
+    from edgezo_runtime.random_rows import random_rows
 
     examples = random_rows(8, 8, 50, (5, 11))
     with (

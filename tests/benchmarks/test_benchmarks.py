@@ -14,13 +14,13 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import EdgezoError
 from edgezo_runtime.examples import load_examples
+from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import budget, correlation, learning, models, quantization, startup, step
 from tests.benchmarks.children import call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
 from tests.benchmarks.first_step import STAGES
 from tests.benchmarks.mezo_loop import MezoLoop, add_lora, mezo_steps
-from tests.benchmarks.random_rows import random_rows
 from tests.benchmarks.targets import Target, missing_data, print_targets
 
 ROWS, TOKENS = 4, 8

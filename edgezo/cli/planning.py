@@ -1,0 +1,107 @@
+"""A plan and the fences, for people and for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from edgezo.cli.output import print_result, table, warn
+from edgezo.cli.tune_job import Job
+from edgezo_runtime.fences import fences
+from edgezo_runtime.ledger import MEANING
+from edgezo_runtime.sizes import format_size
+
+
+def print_plan(
+    job: Job,
+    more: dict[str, Any],
+    more_rows: list[tuple[str, str]],
+    *,
+    enforce: bool,
+    as_json: bool,
+) -> None:
+    """Print what a run would take.
+
+    Args:
+        job: the run.
+        more: goes into the result before the plan.
+        more_rows: go into the table before the plan.
+        enforce: show the fences as well.
+        as_json: print JSON.
+    """
+    for text in job.warnings:
+        warn(text)
+    train = job.sets["train"]
+    result = {
+        **more,
+        "model": job.bundle.manifest.model.id,
+        "batch_size": min(job.config.batch_size, len(train)),
+        "longest": int(train.lengths().max()),
+        "scope": job.scope,
+        **job.plan.as_json(),
+        "warnings": job.warnings,
+    }
+    lines = table([*more_rows, *_rows(job)])
+    lines += ["", *_ledger_lines(job), "", *_gain_lines(job)]
+    if enforce:
+        result["fences"] = fence_list(job)
+        lines += ["", *fence_lines(job)]
+    print_result(result, lines, as_json)
+
+
+def fence_list(job: Job) -> list[dict[str, Any]]:
+    """The fences of a run, for machines."""
+    return [dataclasses.asdict(fence) for fence in fences(job.tuner.engine)]
+
+
+def fence_lines(job: Job) -> list[str]:
+    """The fences of a run, for people."""
+    return table(
+        [
+            (fence.name, f"{'on ' if fence.active else 'off'}  {fence.detail}")
+            for fence in fences(job.tuner.engine)
+        ]
+    )
+
+
+def _rows(job: Job) -> list[tuple[str, str]]:
+    plan = job.plan
+    train = job.sets["train"]
+    rows = [
+        ("model", f"{job.bundle.manifest.model.id} ({job.bundle.manifest.quant})"),
+        (
+            "a step",
+            f"{min(job.config.batch_size, len(train))} rows of up to {train.lengths().max()} "
+            f"tokens, {job.tuner.groups} copies each, scope {job.scope}",
+        ),
+        ("choice", plan.words()),
+    ]
+    if plan.cache_bytes:
+        rows.append(("on disk", f"{format_size(plan.cache_bytes)} of kept states"))
+    return rows
+
+
+def _ledger_lines(job: Job) -> list[str]:
+    plan = job.plan
+    parts = [(name, size, MEANING[name]) for name, size in plan.ledger.parts().items()]
+    lines = [(name, size, text) for name, size, text in parts if size]
+    lines.append(("peak", plan.predicted_bytes, "predicted"))
+    lines.append(("reserve", plan.reserve_bytes, "not planned with"))
+    lines.append(("budget", plan.budget_bytes, f"--budget {job.inputs.budget}"))
+    width = max(len(name) for name, _, _ in lines)
+    return [
+        f"{name:<{width}}  {format_size(size):>8}  {text}".rstrip() for name, size, text in lines
+    ]
+
+
+def _gain_lines(job: Job) -> list[str]:
+    plan = job.plan
+    lines = [f"the smallest budget that would do: {format_size(plan.smallest_bytes, up=True)}"]
+    for gain in plan.gains:
+        lines.append(
+            f"with {format_size(gain.budget_bytes, up=True)} a step would be about "
+            f"{gain.speedup:.2f} times as fast: {gain.choice.words(plan.num_blocks)}"
+        )
+    if not plan.gains:
+        lines.append("more memory would not make a step faster")
+    return lines
