@@ -5,7 +5,10 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from edgezo_runtime.engine import Engine
 
 WARM_UP = 4
 """The data are as many batches: what is kept between steps is there when timing begins."""
@@ -22,12 +25,18 @@ def edgezo_steps(
     tokens: int,
     scope: Literal["all", "answer"] = "all",
     budget: int | None = None,
+    warm_up: int = WARM_UP,
+    cold: bool = False,
 ) -> dict[str, Any]:
-    """Steps of the tuner, journal and all; with a budget, streamed where the estimate says so."""
+    """Steps of the tuner, journal and all; with a budget, streamed where the estimate says so.
+
+    Cold, every step finds the weights on the disk and none of them in the system's cache.
+    """
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
     from edgezo_runtime.estimate import estimate_run
     from edgezo_runtime.tuner import Tuner
+    from tests.benchmarks.page_cache import disk_bytes
     from tests.benchmarks.random_rows import random_rows
 
     opened = Bundle.open(bundle)
@@ -45,7 +54,9 @@ def edgezo_steps(
         normalize=False,
         average=0,
     )
-    examples = random_rows(WARM_UP * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
+    examples = random_rows(
+        max(1, warm_up) * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS
+    )
     estimate = estimate_run(opened, examples, config, threads=threads)
     fences: dict[str, Any] = {}
     if budget is not None:
@@ -54,16 +65,33 @@ def edgezo_steps(
         tempfile.TemporaryDirectory() as run,
         Tuner.open(opened, examples, config, run, threads=threads, **fences) as tuner,
     ):
-        seconds = [timed(tuner.step) for _ in range(WARM_UP + steps)][WARM_UP:]
         engine = tuner.engine
+        seconds: list[float] = []
+        read: list[int] = []
+        for _ in range(warm_up + steps):
+            if cold:
+                evict_weights(engine)
+            before = disk_bytes()
+            seconds.append(timed(tuner.step))
+            read.append(disk_bytes() - before)
     trained = [t.shape for t in opened.manifest.trainables if t.trains]
     return {
         "estimated": estimate.peak(budget or 2**62),
         "streamed": len(engine.streamed),
         "reliefs": engine.reliefs,
-        "seconds": seconds,
+        "seconds": seconds[warm_up:],
+        "read": read[warm_up:],
         "trained": sum(rows * columns for rows, columns in trained),
     }
+
+
+def evict_weights(engine: Engine) -> None:
+    """Let all mapped weights go, from this process and from the system's cache."""
+    from tests.benchmarks.page_cache import evict
+
+    weights = engine._model._weights
+    weights.drop(0, weights.path.stat().st_size)
+    evict(weights.path)
 
 
 def timed(work: Callable[[], object]) -> float:
