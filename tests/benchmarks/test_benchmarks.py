@@ -360,7 +360,7 @@ def test_streaming_table(large: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_cold_steps_read_the_disk(large: Path) -> None:
     file = large / WEIGHTS_FILE
     page_cache.read_through(file)
-    assert page_cache.cached_share(file) == 1
+    assert page_cache.cached_share(file) > 0.9
     try:
         page_cache.evict(file)
     except RuntimeError:
