@@ -136,14 +136,17 @@ class Parts:
 
 
 def export_bundle(
-    model: str, output: Path, config: ExportConfig | None = None, progress: Progress | None = None
+    model: str | Source,
+    output: Path,
+    config: ExportConfig | None = None,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
 
     The bundle appears under its name only when it is complete.
 
     Args:
-        model: what to export.
+        model: what to export, by name or opened.
         output: folder to make.
         config: see `ExportConfig`.
         progress: told how far the export is.
@@ -159,7 +162,7 @@ def export_bundle(
     """
     config = config or ExportConfig()
     check_output(output, config.force)
-    source = open_source(model)
+    source = model if isinstance(model, Source) else open_source(model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))

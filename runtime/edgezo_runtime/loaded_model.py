@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,10 @@ class LoadedModel:
 
     Args:
         bundle: opened bundle.
+
+    Attributes:
+        weights: the mapped file.
+
     Raises:
         BundleError: a graph or the weights cannot be loaded.
     """
@@ -81,10 +86,11 @@ class LoadedModel:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._ort = import_onnxruntime()
-        self._weights = WeightsFile(bundle.path(WEIGHTS_FILE))
+        self.weights = WeightsFile(bundle.path(WEIGHTS_FILE))
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._scorers: dict[str, LoadedGraph] = {}
         self._lock = threading.Lock()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="edgezo-reader")
         graphs = bundle.manifest.graphs
         self.prologue = self._open(graphs.prologue)
         self.blocks = [self._open(graph) for graph in graphs.blocks]
@@ -111,20 +117,20 @@ class LoadedModel:
         return sum(end - start for start, end in self.blocks[index].pages)
 
     def fetch(self, index: int) -> None:
-        """Ask the system to read a block's weights ahead."""
+        """Have the system read a block's weights ahead; returns at once."""
         for start, end in self.blocks[index].pages:
-            self._weights.fetch(start, end)
+            self._reader.submit(self.weights.fetch, start, end)
 
     def drop(self, index: int) -> None:
         """Let a block's weights go; they come back from the file when they are touched."""
         for start, end in self.blocks[index].pages:
-            self._weights.drop(start, end)
+            self.weights.drop(start, end)
 
     def drop_vocabulary(self) -> None:
         """Let the weights of the prologue and of the scorers go."""
         for graph in (self.prologue, *self._scorers.values()):
             for start, end in graph.pages:
-                self._weights.drop(start, end)
+                self.weights.drop(start, end)
 
     def shrink_arena(self) -> None:
         """Give memory of the arena that is not in use back to the system."""
@@ -146,9 +152,9 @@ class LoadedModel:
         for binding in graph.weights:
             tensor = inputs[binding.input]
             shape = tuple(int(dim) for dim in tensor.shape)
-            view = self._weights.view(binding.tensor, tensor.dtype, shape, binding.start)
+            view = self.weights.view(binding.tensor, tensor.dtype, shape, binding.start)
             weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
-            places.append(self._weights.span(binding.tensor))
+            places.append(self.weights.span(binding.tensor))
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
         own = {*weights, *trainables, *PAST}
         return LoadedGraph(

@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import BundleError
 
+READ_AHEAD_BYTES = 128 << 10
+"""Linux's usual read-ahead of a disk."""
+
 _HEADER_LIMIT = 100 << 20
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error)
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -83,8 +86,12 @@ class WeightsFile:
         return stored.offset, stored.offset + stored.length
 
     def fetch(self, start: int, end: int) -> None:
-        """Ask the system to read bytes of the file ahead; nothing where it cannot be asked."""
-        self._advise("MADV_WILLNEED", start, end)
+        """Ask the system to read bytes of the file ahead; nothing where it cannot be asked.
+
+        In pieces: Linux reads no more at once than the disk's read-ahead, and forgets the rest.
+        """
+        for piece in range(start, end, READ_AHEAD_BYTES):
+            self._advise("MADV_WILLNEED", piece, min(piece + READ_AHEAD_BYTES, end))
 
     def drop(self, start: int, end: int) -> None:
         """Make the pages of these bytes not resident; nothing where the system cannot be asked.

@@ -6,7 +6,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from edgezo_runtime.engine import Engine
 
 WARM_UP = 4
 """The data are as many batches: what is kept between steps is there when timing begins."""
@@ -23,8 +26,13 @@ def edgezo_steps(
     tokens: int,
     scope: Literal["all", "answer"] = "all",
     budget: int | None = None,
+    warm_up: int = WARM_UP,
+    cold: bool = False,
 ) -> dict[str, Any]:
-    """Steps of the tuner, journal and all; with a budget, as planned for it."""
+    """Steps of the tuner, journal and all; with a budget, as planned for it.
+
+    Cold, every step finds the weights on the disk and none of them in the system's cache.
+    """
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
     from edgezo_runtime.memory import rss_bytes
@@ -33,6 +41,7 @@ def edgezo_steps(
     from edgezo_runtime.run_folder import RunFolder
     from edgezo_runtime.sessions import import_onnxruntime
     from edgezo_runtime.tuner import Tuner, fenced_engine
+    from tests.benchmarks.page_cache import disk_bytes
 
     import_onnxruntime()
     process = rss_bytes()
@@ -51,7 +60,9 @@ def edgezo_steps(
         normalize=False,
         average=0,
     )
-    examples = random_rows(WARM_UP * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS)
+    examples = random_rows(
+        max(1, warm_up) * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS
+    )
     plan: dict[str, Any] = {}
     engine = fenced_engine(opened, budget, threads)
     with (
@@ -63,15 +74,32 @@ def edgezo_steps(
             made.apply(engine)
             plan = made.as_json()
         tuner.start()
-        seconds = [timed(tuner.step) for _ in range(WARM_UP + steps)][WARM_UP:]
+        seconds: list[float] = []
+        read: list[int] = []
+        for _ in range(warm_up + steps):
+            if cold:
+                evict_weights(engine)
+            before = disk_bytes()
+            seconds.append(timed(tuner.step))
+            read.append(disk_bytes() - before)
     trained = [t.shape for t in opened.manifest.trainables if t.trains]
     return {
         "plan": plan,
         "streamed": len(engine.streamed),
         "reliefs": engine.reliefs,
-        "seconds": seconds,
+        "seconds": seconds[warm_up:],
+        "read": read[warm_up:],
         "trained": sum(rows * columns for rows, columns in trained),
     }
+
+
+def evict_weights(engine: Engine) -> None:
+    """Let all mapped weights go, from this process and from the system's cache."""
+    from tests.benchmarks.page_cache import evict
+
+    weights = engine.model.weights
+    weights.drop(0, weights.path.stat().st_size)
+    evict(weights.path)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -15,14 +15,15 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 TARGET_MB = 1200
 SHARD_BYTES = 500_000_000
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 2048,
@@ -53,12 +54,12 @@ print(json.dumps({
 """
 
 
-def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every parameter."""
-    hidden, inner, vocab = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
-    keys = hidden * CONFIG["num_key_value_heads"] // CONFIG["num_attention_heads"]
+def shapes(config: Mapping[str, Any] = CONFIG) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every parameter of a Llama."""
+    hidden, inner, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    keys = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
     yield "model.embed_tokens.weight", (vocab, hidden)
-    for layer in range(CONFIG["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
         for name, rows in (("q", hidden), ("k", keys), ("v", keys), ("o", hidden)):
             yield f"{prefix}.self_attn.{name}_proj.weight", (rows, hidden)

@@ -1,22 +1,37 @@
 from __future__ import annotations
 
 import json
+import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import transformers
 
 from edgezo_runtime.batches import Batches
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import EdgezoError
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.tokenizer import TextTokenizer
-from tests.benchmarks import budget, correlation, learning, models, quantization, startup, step
+from tests.benchmarks import (
+    budget,
+    correlation,
+    export_memory,
+    large_bundle,
+    learning,
+    models,
+    page_cache,
+    quantization,
+    startup,
+    step,
+    streaming,
+)
 from tests.benchmarks.children import call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
 from tests.benchmarks.first_step import STAGES
@@ -265,3 +280,93 @@ def test_budget_table(int8: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert targets[1].value < 8000
     table = capsys.readouterr().out
     assert "8GB" in table
+
+
+LARGE = large_bundle.Shape(blocks=2, hidden=64, mlp=160, heads=4, vocab=97)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = tmp_path_factory.mktemp("large") / "bundle"
+    large_bundle.build(bundle, LARGE)
+    return bundle
+
+
+def large_checkpoint(seed: int = 0) -> large_bundle.RandomCheckpoint:
+    return large_bundle.RandomCheckpoint(dict(export_memory.shapes(LARGE.config())), seed)
+
+
+def test_random_tensors_are_the_same_however_they_are_cut() -> None:
+    checkpoint = large_checkpoint()
+    name = "model.layers.1.mlp.down_proj.weight"
+    whole = checkpoint.read(name)
+    cuts = [0, 7, 16, 17, 50, len(whole)]
+    pieces = [checkpoint.read_rows(name, *cut) for cut in pairwise(cuts)]
+    assert np.array_equal(np.concatenate(pieces), whole)
+    assert whole.std() == pytest.approx(large_bundle.STD, rel=0.05)
+    assert not np.array_equal(whole, checkpoint.read(name.replace("1", "0")))
+    assert not np.array_equal(whole, large_checkpoint(seed=1).read(name))
+    assert set(checkpoint.read("model.norm.weight")) == {1}
+
+
+def test_large_bundle_is_what_a_checkpoint_of_its_weights_gives(
+    large: Path, tmp_path: Path
+) -> None:
+    from edgezo_export.export import export_bundle
+
+    folder, checkpoint = tmp_path / "model", large_checkpoint()
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(LARGE.config()))
+    large_bundle.write_tokenizer(folder, LARGE.vocab)
+    tensors = {name: checkpoint.read(name) for name in checkpoint.names()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+    found, expected = Bundle.open(large, verify=True).manifest, tmp_path / "expected"
+    assert found.files == export_bundle(str(folder), expected).files
+    assert found.graphs == Bundle.open(expected).manifest.graphs
+
+
+def test_seed_of_a_large_bundle(large: Path, tmp_path: Path) -> None:
+    manifest = Bundle.open(large).manifest
+    assert large_bundle.build(tmp_path / "again", LARGE) == manifest
+    other = large_bundle.build(tmp_path / "other", LARGE, seed=1)
+    assert other.files[WEIGHTS_FILE].sha256 != manifest.files[WEIGHTS_FILE].sha256
+
+
+def test_large_bundle_has_a_slope(large: Path) -> None:
+    batch = Batches(random_rows(ROWS, TOKENS, LARGE.vocab, LABEL_IDS), ROWS, seed=0).batch(0)
+    slopes = correlation.projected_grads(large, batch, eps=1e-2, directions=4)
+    assert np.isfinite(slopes).all()
+    assert np.abs(slopes).min() > 0
+
+
+def test_streaming_table(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    budgets = ["150MB", "8GB"]
+    warm = streaming.run_warm(large, budgets, rounds=1, steps=1, rows=2, tokens=4)
+    targets = streaming.report_warm(warm)
+    assert [target.name for target in targets] == [
+        "highest peak in MB with 150MB",
+        "highest peak in MB with 8GB",
+        "step time of 150MB over that of 8GB",
+    ]
+    assert targets[1].is_met
+    assert targets[2].value > 0
+    streaming.report_cold(warm, warm, rate=1e9)
+    table = capsys.readouterr().out
+    assert "blocks streamed" in table
+    assert "1.00 GB/s" in table
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel of Linux")
+def test_cold_steps_read_the_disk(large: Path) -> None:
+    file = large / WEIGHTS_FILE
+    page_cache.read_through(file)
+    assert page_cache.cached_share(file) > 0.9
+    try:
+        page_cache.evict(file)
+    except RuntimeError:
+        pytest.skip("the temporary folder is in memory")
+    assert page_cache.cached_share(file) < 0.01
+    children = streaming.run_cold(large, ["8GB"], steps=2, rows=2, tokens=4)["8GB"]
+    size = file.stat().st_size
+    assert all(read > size / 2 for read in children[0].result["read"])
+    assert page_cache.cached_share(file) > 0.5

@@ -7,8 +7,8 @@ import pytest
 
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import BudgetStopError
-from edgezo_runtime.guard import MemoryGuard, _resident
-from edgezo_runtime.memory import rss_bytes
+from edgezo_runtime.guard import MemoryGuard
+from edgezo_runtime.memory import resident_bytes, rss_bytes
 from tests.runtime.test_engine import batch_of, perturbed_scores, probes_of, tiny
 
 MIB = 2**20
@@ -51,7 +51,7 @@ def test_the_machine_is_not_asked_every_time() -> None:
 
 
 def test_resident_memory_is_that_of_the_process() -> None:
-    assert abs(_resident() - rss_bytes()) < 8 * MIB
+    assert abs(resident_bytes() - rss_bytes()) < 8 * MIB
 
 
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
