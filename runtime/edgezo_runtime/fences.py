@@ -8,7 +8,13 @@ from pathlib import Path
 
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.guard import AVAILABLE_EVERY_S, LOW_BYTES
-from edgezo_runtime.memory import available_bytes, is_unified, limit_bytes, total_bytes
+from edgezo_runtime.memory import (
+    address_space_limit,
+    available_bytes,
+    is_unified,
+    limit_bytes,
+    total_bytes,
+)
 from edgezo_runtime.sessions import ENVIRONMENT
 from edgezo_runtime.sizes import format_size
 
@@ -91,18 +97,10 @@ def _control_group() -> Fence:
 
 
 def _address_space() -> Fence:
-    try:
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-        unlimited = soft == resource.RLIM_INFINITY
-    except (ImportError, ValueError, OSError):
-        unlimited, soft = True, 0
-    if unlimited:
+    soft = address_space_limit()
+    if soft is None:
         return Fence("address-space", False, "ulimit -v is not set")
-    detail = (
-        f"allocations beyond {format_size(soft)} are refused (ulimit -v); passes are cut smaller"
-    )
+    detail = f"allocations beyond {format_size(soft)} are refused; what it leaves is watched"
     return Fence("address-space", True, detail, soft)
 
 

@@ -21,6 +21,10 @@ LOW_BYTES = 64 << 20
 """Less than this available to the machine counts as pressure, whatever the budget."""
 
 
+LEFT = "left to this process by the machine"
+"""How the guard says that it is not the budget that is short."""
+
+
 @dataclass(slots=True)
 class MemoryGuard:
     """Compares this process with its budget.
@@ -55,7 +59,7 @@ class MemoryGuard:
         if due:
             left = self.available()
             if left < LOW_BYTES:
-                return f"{format_size(left)} left on the machine"
+                return f"{format_size(left)} {LEFT}"
             swapped = self.swapped()
             if swapped and used + swapped > self.budget_bytes - self.margin_bytes:
                 return f"{format_size(swapped)} swapped out, {format_size(used)} resident"

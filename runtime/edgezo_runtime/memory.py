@@ -37,6 +37,24 @@ def release_freed() -> None:
     trim(0)
 
 
+def save_addresses() -> None:
+    """Have all threads share one heap where `ulimit -v` is set, if the C library can.
+
+    glibc reserves 64 MB of addresses for each thread's own.
+    """
+    import ctypes
+
+    if address_space_limit() is None:
+        return
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+_M_ARENA_MAX = -8
+
+
 def rss_bytes(*, root: Path = _ROOT) -> int:
     """Resident memory of this process now, file pages included, in bytes.
 
@@ -156,9 +174,10 @@ def peak_rss_bytes(*, root: Path = _ROOT) -> int:
 def available_bytes(*, root: Path = _ROOT) -> int:
     """Memory that can still be taken without swapping, in bytes.
 
-    The smaller of MemAvailable and what every control group above this process (version 2, or the
-    memory controller of version 1) has left; inactive file pages of a group count as free.
-    Where there is no /proc/meminfo: the whole physical memory.
+    The smallest of MemAvailable, of what every control group above this process (version 2, or the
+    memory controller of version 1) has left, and of what `ulimit -v` and `ulimit -d` leave;
+    inactive file pages of a group count as free. Where there is no /proc/meminfo: the whole
+    physical memory.
 
     Args:
         root: where /proc and /sys hang; tests give their own.
@@ -169,7 +188,7 @@ def available_bytes(*, root: Path = _ROOT) -> int:
     machine = _kib_line(root / "proc/meminfo", "MemAvailable:")
     if machine is None:
         machine = _physical_bytes()
-    return max(0, min([machine, *_group_rooms(root)]))
+    return max(0, min([machine, *_group_rooms(root), *_ulimit_rooms(root)]))
 
 
 def total_bytes(*, root: Path = _ROOT) -> int:
@@ -211,6 +230,29 @@ def _physical_bytes() -> int:
             f"cannot tell the available memory on {sys.platform}; give --budget in bytes, "
             "such as 8GB"
         ) from error
+
+
+def address_space_limit() -> int | None:
+    """Bytes of addresses that this process may have (`ulimit -v`); None without a limit."""
+    return _ulimit("RLIMIT_AS")
+
+
+def _ulimit(name: str) -> int | None:
+    try:
+        import resource
+
+        soft, _ = resource.getrlimit(getattr(resource, name))
+    except (ImportError, AttributeError, ValueError, OSError):
+        return None
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _ulimit_rooms(root: Path) -> Iterator[int]:
+    """What the limits on addresses and on data leave."""
+    for name, key in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
+        limit, used = _ulimit(name), _kib_line(root / "proc/self/status", key)
+        if limit is not None and used is not None:
+            yield limit - used
 
 
 def _group_rooms(root: Path) -> Iterator[int]:

@@ -18,8 +18,9 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import Limits
 from edgezo_runtime.errors import BudgetStopError, DoesNotFitError
 from edgezo_runtime.forward import SCORED_POSITIONS
+from edgezo_runtime.guard import LEFT, LOW_BYTES
 from edgezo_runtime.ledger import Ledger, PeakSampler, vocabulary_pages
-from edgezo_runtime.memory import anonymous_bytes, peak_rss_bytes, resident_bytes
+from edgezo_runtime.memory import anonymous_bytes, available_bytes, peak_rss_bytes, resident_bytes
 from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.sessions import ENVIRONMENT
 from edgezo_runtime.sizes import format_size
@@ -46,6 +47,9 @@ VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer takes at a time."""
 
 _FLOAT = 4
+_THREAD_BYTES = 16 << 20
+"""Stack and heap that a new thread may ask for."""
+
 _LEVELS = 8
 """Numbers of streamed blocks that are considered."""
 
@@ -212,6 +216,7 @@ class _Planner:
         self._pages = vocabulary_pages(engine.bundle, sets, size)
         self._start = peak_rss_bytes()
         self._base = resident_bytes()
+        self._room = available_bytes() - LOW_BYTES - _THREAD_BYTES * ENVIRONMENT.threads
         self._scale = 1.0  # measured over computed activations
         self._formula = _Formula.of(tuner, sets)
 
@@ -230,6 +235,8 @@ class _Planner:
             candidates.remove(likely)
         if chosen is None:
             smallest = min(candidates, key=lambda choice: self._predict(choice).total)
+            if self._predict(smallest).activations > self._room:
+                raise self._no_room()
             ledger = self._measure(smallest)
             if not self._fits(ledger):
                 raise self._refusal(ledger)
@@ -264,7 +271,8 @@ class _Planner:
             workers //= 2
 
     def _fits(self, ledger: Ledger) -> bool:
-        return ledger.total <= self._budget - self._budget // RESERVE_SHARE
+        planned = self._budget - self._budget // RESERVE_SHARE
+        return ledger.total <= planned and ledger.activations <= self._room
 
     def _predict(self, choice: Choice) -> Ledger:
         computed = self._formula.activations(choice.limits, streams=bool(choice.streamed))
@@ -283,7 +291,9 @@ class _Planner:
             activations = sampler.peak - before
             if engine.reliefs:
                 activations = max(activations, self._budget)
-        except BudgetStopError:
+        except BudgetStopError as error:
+            if LEFT in str(error):
+                raise self._no_room() from error
             activations = self._budget
         engine.streamed = choice.streamed
         self._let_go()
@@ -331,6 +341,12 @@ class _Planner:
             if cost < best * _WORTHWHILE and needed > self._budget:
                 best = cost
                 yield Gain(needed, chosen.cost / cost, candidates[index])
+
+    def _no_room(self) -> DoesNotFitError:
+        return DoesNotFitError(
+            f"{format_size(available_bytes())} {LEFT} is too little to begin with; end other "
+            f"programs, or raise the limit ('ulimit -v', the control group's)"
+        )
 
     def _refusal(self, smallest: Ledger) -> DoesNotFitError:
         needed = format_size(_budget_for(smallest.total), up=True)

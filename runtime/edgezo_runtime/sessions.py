@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import BundleError, MissingExtraError
+from edgezo_runtime.memory import save_addresses
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -50,6 +51,7 @@ class SharedEnvironment:
         with self._lock:
             if self._ready:
                 return
+            save_addresses()
             self.threads = threads or available_cores()
             self.arena_bytes = arena_bytes
             ort.set_default_logger_severity(3)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import BundleError
+from edgezo_runtime.errors import BundleError, DoesNotFitError
+from edgezo_runtime.sizes import format_size
 
 READ_AHEAD_BYTES = 128 << 10
 """Linux's usual read-ahead of a disk."""
@@ -46,13 +47,21 @@ class WeightsFile:
         path: the file.
     Raises:
         BundleError: not a safetensors file, or its header does not fit its size.
+        DoesNotFitError: there are no addresses left for it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tensors = read_header(path)
+        size = path.stat().st_size
         with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            try:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, MemoryError) as error:
+                raise DoesNotFitError(
+                    f"{path}: {format_size(size)} of weights cannot be mapped: {error}; raise "
+                    f"'ulimit -v', or take a smaller model"
+                ) from error
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
 
     def view(self, name: str, dtype: str, shape: tuple[int, ...], start: int = 0) -> Any:

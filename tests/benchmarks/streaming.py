@@ -10,7 +10,8 @@ that it is in the system's cache; the peak is the kernel's count for the process
 pages in it that are mapped. Then the same with the file evicted from the cache before each step.
 Linux only; the machine needs memory for the file.
 
-Targets: every peak at or below its budget and within 10 % of the prediction; 1 GB at most 1.25 times the step time of 10 GB.
+Targets: every peak at or below its budget and within 10 % of the prediction; 1 GB at most 1.25
+times the step time of 10 GB.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def test_pressure_in_words() -> None:
     assert "210 MB resident of a budget of 105 MB" in str(guard(1).pressure())
     near = MemoryGuard(100 * MIB, margin_bytes=2 * MIB, resident=lambda: 99 * MIB)
     assert near.pressure() is not None
-    assert "left on the machine" in str(guard(0, available=MIB).pressure())
+    assert "left to this process" in str(guard(0, available=MIB).pressure())
 
 
 def test_the_machine_is_not_asked_every_time() -> None:
