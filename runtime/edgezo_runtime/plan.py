@@ -16,7 +16,7 @@ import numpy as np
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import Limits
-from edgezo_runtime.errors import BudgetStopError, DoesNotFitError
+from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitError
 from edgezo_runtime.forward import SCORED_POSITIONS
 from edgezo_runtime.guard import LEFT, LOW_BYTES
 from edgezo_runtime.ledger import Ledger, PeakSampler, vocabulary_pages
@@ -291,6 +291,8 @@ class _Planner:
             activations = sampler.peak - before
             if engine.reliefs:
                 activations = max(activations, self._budget)
+        except DivergedError:
+            activations = sampler.peak - before  # the run itself will say so
         except BudgetStopError as error:
             if LEFT in str(error):
                 raise self._no_room() from error

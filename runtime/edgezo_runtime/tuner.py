@@ -291,7 +291,8 @@ class Tuner:
         rounds: list[npt.NDArray[np.float64]] = []
         rows = 0
         while True:
-            losses = self._losses(batch, blocks, probes, self._cache)
+            scores = self._scores(batch, blocks, probes, self._cache)
+            losses = record_losses(example_losses(batch, scores), probes)
             rounds.append(losses)
             rows += len(probes) * batch.num_rows
             try:
@@ -299,16 +300,16 @@ class Tuner:
             except StopIteration as end:
                 return np.concatenate(rounds), end.value, rows
 
-    def _losses(
+    def _scores(
         self,
         batch: Batch,
         blocks: tuple[int, ...],
         probes: list[Probe],
         cache: PrefixCache | AnswerCache | None,
-    ) -> npt.NDArray[np.float64]:
+    ) -> Float32:
         active = {name for block in blocks for name in self._names[block]}
         params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
-        scores = self.engine.score(
+        return self.engine.score(
             batch,
             params,
             code_matrices([probe.scale for probe in probes]),
@@ -317,7 +318,6 @@ class Tuner:
             cache_block=min(self._blocks) if cache is not None else 0,
             scope=self.scope,
         )
-        return record_losses(example_losses(batch, scores), probes)
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
         """Update the trainables; a function of the record alone."""
@@ -513,7 +513,7 @@ class Tuner:
         probes = next(self._estimator(0, size))
         cache = self.make_cache(None) if self.config.prefix_cache else None
         with self.engine.sampling(self.engine.model.kinds):
-            self._losses(batch, tuple(self._blocks), probes, cache)
+            self._scores(batch, tuple(self._blocks), probes, cache)
             params = SharedParams(self.theta)
             for examples in others:
                 longest = next(iter(SequentialBatches(examples, eval_batch_size)))

@@ -17,6 +17,8 @@ from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.losses import example_losses
+from edgezo_runtime.plan import Plan, make_plan
+from edgezo_runtime.tuner import Tuner
 from tests.edgezo.conftest import Invoke, Tiny, start, write_rows
 
 RESULT = {
@@ -37,7 +39,10 @@ RESULT = {
     "scope": str,
     "reliefs": list,
     "streamed_blocks": int,
-    "estimated_bytes": int,
+    "predicted_bytes": int,
+    "plan": dict,
+    "workers": int,
+    "chunk_tokens": int,
     "adapter": str,
     "adapter_sha256": str,
     "warnings": list,
@@ -117,8 +122,9 @@ def test_same_seed_same_adapter(invoke: Invoke, tiny: Tiny) -> None:
 def test_dry_run_writes_nothing(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     result = json.loads(invoke(*tune_args(tiny, "--dry-run", "--json")).stdout)
     assert result["rows"] == {"train": 40, "valid": 12}
-    parts = result["estimate"]
-    assert result["estimated_bytes"] == sum(parts.values()) - parts["block"]
+    parts = result["ledger"]
+    assert sum(parts.values()) >= result["budget_bytes"] - result["start_peak_bytes"]
+    assert result["predicted_bytes"] + parts["reserve"] == result["budget_bytes"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,8 +143,14 @@ def test_a_run_short_of_memory_stops_and_goes_on(
     whole = json.loads(invoke(*tune_args(tiny, "--json", "-o", "whole")).stdout)
     looks = iter([0] * 14)  # enough memory at first, then never
     guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
+
+    def watched(tuner: Tuner, budget: int, **options: Any) -> Plan:
+        made = make_plan(tuner, budget, **options)
+        tuner.engine.guard = guard
+        return made
+
     with monkeypatch.context() as patch:
-        patch.setattr("edgezo_runtime.tuner._fences", lambda budget: {"guard": guard})
+        patch.setattr("edgezo.cli.tune_job.make_plan", watched)
         done = invoke(*tune_args(tiny), code=4)
     assert "streaming all" in done.stderr
     assert "is saved in run" in done.stderr
@@ -162,7 +174,7 @@ def test_the_named_budget_is_enough(invoke: Invoke, tiny: Tiny) -> None:
     refused = invoke(*tune_args(tiny, "--budget", "10MB"), code=3)
     named = refused.stderr.split("give --budget '")[1].split("'")[0]
     plan = json.loads(invoke(*tune_args(tiny, "--budget", named, "--dry-run", "--json")).stdout)
-    assert plan["budget_bytes"] >= 0.9 * plan["estimated_bytes"]
+    assert plan["budget_bytes"] >= plan["predicted_bytes"]
 
 
 def test_a_peak_above_the_budget_is_on_the_receipt(
