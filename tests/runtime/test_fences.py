@@ -1,0 +1,58 @@
+"""Which fences an engine has."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgezo_runtime import fences as module
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.fences import fences
+from edgezo_runtime.tuner import fenced_engine
+
+NAMES = [
+    "plan",
+    "arena",
+    "watch",
+    "available",
+    "control-group",
+    "address-space",
+    "unified-memory",
+]
+
+
+@pytest.fixture
+def bundle(exported):
+    return exported("llama").bundle("int8").bundle
+
+
+def by_name(engine):
+    return {fence.name: fence for fence in fences(engine)}
+
+
+def test_with_a_budget(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(module.ENVIRONMENT, "arena_bytes", 5 * 10**8)
+    found = by_name(fenced_engine(bundle, 10**9, None))
+    assert list(found) == NAMES
+    assert found["watch"].active
+    assert found["watch"].limit_bytes == 980_000_000
+    assert found["arena"].limit_bytes == 5 * 10**8
+    assert "0 of 2 blocks streamed" in found["plan"].detail
+
+
+def test_without_a_budget(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(module.ENVIRONMENT, "arena_bytes", None)
+    found = by_name(Engine(bundle))
+    assert not found["plan"].active
+    assert not found["arena"].active
+    assert not found["watch"].active
+    assert found["available"].active
+
+
+def test_limits_from_outside(bundle, monkeypatch) -> None:
+    monkeypatch.setattr(module, "limit_bytes", lambda: 2 * 10**9)
+    monkeypatch.setattr(module, "address_space_limit", lambda: 10**9)
+    monkeypatch.setattr(module, "is_unified", lambda: True)
+    found = by_name(Engine(bundle))
+    assert found["control-group"].limit_bytes == 2 * 10**9
+    assert found["address-space"].limit_bytes == 10**9
+    assert found["unified-memory"].active
