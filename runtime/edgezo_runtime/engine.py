@@ -24,8 +24,9 @@ import numpy.typing as npt
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.loaded_model import LoadedModel, ShortOfMemoryError, run_graph
+from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel, ShortOfMemoryError, run_graph
 from edgezo_runtime.manifest import PAST
+from edgezo_runtime.pieces import cut_tokens, run_pieces
 from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, KeyValueLayout, PrefixCache
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT
@@ -535,15 +536,25 @@ class Engine:
                 feed[name] = code[1]
             else:
                 feed[name] = chunk.inputs[name]
-        feed |= self._past(index, chunk)
         for name, tensor in graph.trainables.items():
             copies = params.copies(tensor, chunk.index)
             _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._value(copies)
-        outputs = [graph.output, *(("key", "value") if keep else ())]
-        chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+        pieces = self._pieces(graph, chunk)
+        if len(pieces) > 1:
+            kept = run_pieces(graph, feed, pieces, self._value)
+        else:
+            outputs = [graph.output, *(("key", "value") if keep else ())]
+            feed |= self._past(index, chunk)
+            chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
         self._watch()
-        return list(kept)
+        return list(kept) if keep else []
+
+    def _pieces(self, graph: LoadedGraph, chunk: _Chunk) -> list[slice]:
+        """The tokens that go through a block at once: more than one piece where a row is long."""
+        if graph.past is None or chunk.past is not None:
+            return [slice(0, chunk.tokens)]
+        return cut_tokens(chunk.groups * chunk.rows, chunk.tokens, self._chunk_tokens)
 
     def _past(self, index: int, chunk: _Chunk) -> dict[str, Any]:
         """Earlier keys and values, if the block takes any."""
