@@ -133,7 +133,7 @@ def estimate_run(
     import_onnxruntime()
     process = rss_bytes() if process_bytes is None else process_bytes
     sets = [examples, *others]
-    model = bundle.manifest.model
+    model, graphs = bundle.manifest.model, bundle.manifest.graphs
     tensors = read_header(bundle.path(WEIGHTS_FILE))
     vocabulary = {name for name, t in tensors.items() if model.vocab_size in t.shape}
     matrices = [t.shape for name, t in tensors.items() if name not in vocabulary]
@@ -141,13 +141,13 @@ def estimate_run(
     groups = len(next(ESTIMATORS[config.method](config.eps)(0, config.batch_size)))
     longest = max(int(part.lengths().max()) for part in sets)
     rows = config.batch_size * max(part.sequences_per_example for part in sets)
-    tokens = max(CHUNK_TOKENS, groups * longest)
-    chunk = _block(bundle, tokens, longest, widest)
+    tokens = CHUNK_TOKENS if graphs.continues else max(CHUNK_TOKENS, groups * longest)
+    chunk = _block(bundle, tokens, longest, widest) + _long_row(bundle, groups * longest)
     if any(part.kind != "labels" for part in sets):
         chunk += _token_scores(groups * min(SCORED_POSITIONS, longest), model.hidden_size)
     chunk += _past(bundle, config, examples, groups)
     workers = threads or available_cores()
-    files = {graph.file for _, graph in bundle.manifest.graphs.named()}
+    files = {graph.file for _, graph in graphs.named()}
     return Estimate(
         process=process + SESSION_BYTES * len(files),
         weights=sum(t.length for name, t in tensors.items() if name not in vocabulary),
@@ -177,6 +177,16 @@ def _block(bundle: Bundle, tokens: int, longest: int, widest: int) -> int:
     heads = bundle.manifest.base_config.get("num_attention_heads")
     attention = tokens * longest * (heads if isinstance(heads, int) else 1) * _FLOAT
     return linear + attention
+
+
+def _long_row(bundle: Bundle, tokens: int) -> int:
+    """What is kept of all tokens while pieces of them go through a block: their states and, before
+    and after the attention added its own, keys and values."""
+    model, blocks = bundle.manifest.model, bundle.manifest.graphs.blocks
+    if tokens <= CHUNK_TOKENS:
+        return 0
+    sizes = [2 * heads * width for heads, width in filter(None, (graph.past for graph in blocks))]
+    return tokens * (model.hidden_size + 2 * max(sizes, default=0)) * _FLOAT
 
 
 def _past(bundle: Bundle, config: TuneConfig, examples: ExampleSet, groups: int) -> int:

@@ -54,6 +54,7 @@ def run_pieces(
     by_token = {name: feed[name].numpy() for name in graph.by_token}  # views, nothing is copied
     states = by_token["hidden"]
     rows, tokens = states.shape[:2]
+    assert graph.past is not None
     heads, width = graph.past
     past = [to_value(np.zeros((rows, heads, tokens, width), np.float32))] * 2
     for piece in pieces:
