@@ -11,9 +11,9 @@ import onnx_ir as ir
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.group_query import GroupQuery, Past
 from edgezo_export.masks import Visibility
 from edgezo_export.trace import DOMAIN
-from edgezo_runtime.manifest import PAST
 
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
@@ -110,31 +110,6 @@ def continues(nodes: Sequence[ir.Node]) -> bool:
     return turned or not any(node.op_type == "Rotary" for node in symbols)
 
 
-class Past:
-    """Keys and values of earlier tokens as inputs of a graph, and those of all as outputs."""
-
-    def __init__(self, draft: GraphDraft) -> None:
-        self._draft = draft
-        self._outputs: tuple[ir.Value, ir.Value] | None = None
-        self._shape: tuple[int | str, ...] = ()
-
-    def inputs(self, heads: int, width: int) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """past_key and past_value (R, n, P, D), and how many of P count in each row (R,)."""
-        self._shape = ("rows", heads, "past", width)
-        key, value = (self._draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
-        return key, value, self._draft.input("past_lengths", ir.DataType.INT32, ("rows",))
-
-    def bind(self, key: ir.Value, value: ir.Value) -> None:
-        """Tell what the attention made of the inputs and its own tokens."""
-        self._outputs = key, value
-
-    def declare_outputs(self) -> None:
-        """Make key and value outputs of the graph."""
-        for name, value in zip(("key", "value"), self._outputs or (), strict=False):
-            shape = (*self._shape[:2], "total", self._shape[3])
-            self._draft.output(value, name, ir.DataType.FLOAT, shape)
-
-
 def _padded(head_dim: int) -> int:
     return -(-head_dim // _HEAD_MULTIPLE) * _HEAD_MULTIPLE
 
@@ -173,35 +148,23 @@ class AttentionLowering:
         return draft.op("Slice", result, draft.ints(0), draft.ints(value_dim), draft.ints(3))
 
     def _causal(self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int) -> ir.Value:
-        draft = self._draft
         tables: tuple[ir.Value, ...] = ()
         rotary_q, rotary_k = rotary_inputs(q), rotary_inputs(k)
         if rotary_q and rotary_k and turns_heads(node):
             q, k = rotary_q[0], rotary_k[0]
             tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
         query, key, value = (self._flat(x, width) for x in (q, k, v))
-        past_key, past_value, past_lengths = (
-            self._past.inputs(_static(k, 1), width) if self._past else (None, None, None)
-        )
-        last, total = self._sequence_lengths(query, past_key, past_lengths)
-        window = mask_of(node).seen.window
-        softcap = float(node.attributes["softcap"].value)
-        extra = {"softcap": softcap} if softcap else {}  # onnxruntime 1.19 does not know it
-        flat, keys, values = draft.ops(
-            "GroupQueryAttention",
-            3,
-            *(query, key, value, past_key, past_value, last, total, *tables),
-            domain=MICROSOFT,
-            num_heads=_static(q, 1),
-            kv_num_heads=_static(k, 1),
+        attention = GroupQuery(
+            draft=self._draft,
+            heads=_static(q, 1),
+            kv_heads=_static(k, 1),
+            width=width,
             scale=float(node.attributes["scale"].value),
-            do_rotary=int(bool(tables)),
-            local_window_size=window or -1,
-            **extra,
+            window=mask_of(node).seen.window,
+            softcap=float(node.attributes["softcap"].value),
+            tables=tables,
         )
-        if self._past is not None:
-            self._past.bind(keys, values)
-        return flat
+        return attention.emit(query, key, value, self._past)[0]
 
     def _bidirectional(
         self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int
@@ -254,27 +217,6 @@ class AttentionLowering:
         if missing:
             by_token = draft.op("Pad", by_token, draft.ints(*[0] * 7, missing))
         return draft.op("Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * width))
-
-    def _sequence_lengths(
-        self, query: ir.Value, past_key: ir.Value | None, past_lengths: ir.Value | None
-    ) -> tuple[ir.Value, ir.Value]:
-        """(last position of every row (R,), tokens past and present) as int32.
-
-        All new tokens of a row count: right padding is never seen by a causal row.
-        """
-        draft = self._draft
-        int32 = int(ir.DataType.INT32)
-        tokens = draft.op("Shape", query, start=1, end=2)
-        before_last = draft.op(
-            "Sub", draft.op("Cast", tokens, to=int32), draft.constant(np.array([1], np.int32))
-        )
-        if past_key is None or past_lengths is None:
-            rows = draft.op("Shape", query, start=0, end=1)
-            last = draft.op("Expand", before_last, rows)
-        else:
-            tokens = draft.op("Add", tokens, draft.op("Shape", past_key, start=2, end=3))
-            last = draft.op("Add", past_lengths, before_last)
-        return last, draft.op("Squeeze", draft.op("Cast", tokens, to=int32))
 
 
 def emit_rotary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,23 @@ class GraphDraft:
             value.name = f"{op_type}_{self._count}_{index}"
         self._nodes.append(node)
         return tuple(node.outputs)
+
+    def body(
+        self, name: str, inputs: Sequence[ir.Value], make: Callable[[], Sequence[ir.Value]]
+    ) -> ir.Graph:
+        """A graph for an attribute of a node; it may read what the graph around it has.
+
+        Args:
+            name: name of the graph.
+            inputs: what the node gives it.
+            make: appends its nodes and returns its outputs.
+        """
+        around, self._nodes = self._nodes, []
+        try:
+            outputs = make()
+            return ir.Graph(inputs, outputs, nodes=self._nodes, name=name)
+        finally:
+            self._nodes = around
 
     def constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
         """A small constant kept in the graph; equal constants are one."""

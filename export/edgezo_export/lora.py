@@ -133,12 +133,25 @@ def add_lora(
         copies = draft.op("Shape", factor, start=0, end=1)
         rows = draft.op("Concat", copies, draft.ints(-1, info.shape[1]), axis=0)
         view = draft.op("Reshape", low, rows)  # (P, R/P * S, in or rank)
-        low = draft.op("MatMul", view, draft.op("Transpose", factor, perm=[0, 2, 1]))
+        columns = draft.op("Transpose", factor, perm=[0, 2, 1])
+        low = _product(draft, view, columns, alone=info.shape[0] == 1)
         if info.role == "lora_A":
             low = draft.op("Mul", low, draft.scalar(config.scale))
             column = draft.op("Concat", copies, draft.ints(-1, 1), axis=0)
             low = draft.op("Mul", low, draft.op("Reshape", active, column))
     return draft.op("Add", y, draft.op("Reshape", low, like))
+
+
+def _product(draft: GraphDraft, x: ir.Value, columns: ir.Value, *, alone: bool) -> ir.Value:
+    """x times `columns`; a column that is alone is multiplied twice, and one result left out.
+
+    Alone it would take the matrix-vector kernel, which goes through four tokens at a time and
+    rounds the last one to three differently: a token's result would depend on how many follow it.
+    """
+    if not alone:
+        return draft.op("MatMul", x, columns)
+    twice = draft.op("MatMul", x, draft.op("Concat", columns, columns, axis=2))
+    return draft.op("Slice", twice, draft.ints(0), draft.ints(1), draft.ints(2))
 
 
 def initial_values(

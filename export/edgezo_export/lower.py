@@ -10,7 +10,6 @@ import torch
 
 from edgezo_export.attention import (
     AttentionLowering,
-    Past,
     continues,
     emit_rotary,
     emit_rotary_cache,
@@ -19,6 +18,7 @@ from edgezo_export.attention import (
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.group_query import Past
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.lora import LoraConfig, add_lora
 from edgezo_export.partition import Segment

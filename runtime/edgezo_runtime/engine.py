@@ -127,7 +127,8 @@ class Engine:
             BudgetStopError: memory is short, and nothing is left to save any.
         """
         while True:
-            work = Work(self.model, batch, params, self._watch, self._sample)
+            chunk_tokens = self.limits.chunk_tokens
+            work = Work(self.model, batch, params, self._watch, chunk_tokens, self._sample)
             cutter = self._cutter()
             groups = 1 if code is None else len(code[0])
             forward: Forward

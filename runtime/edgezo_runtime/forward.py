@@ -17,8 +17,9 @@ import numpy.typing as npt
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.chunks import Chunk, Cutter
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.loaded_model import LoadedModel, run_graph
+from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel, run_graph
 from edgezo_runtime.manifest import PAST
+from edgezo_runtime.pieces import cut_tokens, run_pieces
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
 
@@ -62,6 +63,7 @@ class Work:
 
     Attributes:
         work: what is evaluated.
+        chunk_tokens: tokens of a piece of a row that is longer than a chunk.
         sample: blocks to run; the others are passed by. None for all.
     """
 
@@ -69,6 +71,7 @@ class Work:
     batch: Batch
     params: Params
     after_block: Callable[[], None]
+    chunk_tokens: int
     sample: frozenset[int] | None = None
 
 
@@ -165,15 +168,26 @@ class Forward:
                 feed[name] = code[1]
             else:
                 feed[name] = chunk.inputs[name]
-        feed |= self._past(index, chunk)
         for name, tensor in graph.trainables.items():
             copies = params.copies(tensor, chunk.index)
             _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._model.value(copies)
-        outputs = [graph.output, *(("key", "value") if keep else ())]
-        chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+        pieces = self._pieces(graph, chunk)
+        kept: list[Any]
+        if len(pieces) > 1:
+            kept = run_pieces(graph, feed, pieces, self._model.value)
+        else:
+            outputs = [graph.output, *(("key", "value") if keep else ())]
+            feed |= self._past(index, chunk)
+            chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
         self._work.after_block()
-        return list(kept)
+        return kept if keep else []
+
+    def _pieces(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
+        """The tokens that go through a block at once: more than one piece where a row is long."""
+        if graph.past is None or chunk.past is not None:
+            return [slice(0, chunk.tokens)]
+        return cut_tokens(chunk.groups * chunk.rows, chunk.tokens, self._work.chunk_tokens)
 
     def _past(self, index: int, chunk: Chunk) -> dict[str, Any]:
         """Earlier keys and values, if the block takes any."""

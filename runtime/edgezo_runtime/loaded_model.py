@@ -57,6 +57,7 @@ class LoadedGraph:
         trainables: name of the tensor by input.
         past: heads and width of earlier keys and values, None if the graph takes none.
         inputs: the other inputs, without those for earlier keys and values.
+        by_token: those of them that are (R, S, ...), the hidden states among them.
         output: name of the first output.
         pages: where its weights lie in the file, (first byte, end) of each stretch.
     """
@@ -66,6 +67,7 @@ class LoadedGraph:
     trainables: dict[str, str]
     past: tuple[int, int] | None
     inputs: tuple[str, ...]
+    by_token: tuple[str, ...]
     output: str
     pages: tuple[tuple[int, int], ...]
 
@@ -163,6 +165,7 @@ class LoadedModel:
             trainables=trainables,
             past=graph.past,
             inputs=tuple(name for name in inputs if name not in own),
+            by_token=tuple(n for n, t in inputs.items() if t.shape[:2] == ("rows", "tokens")),
             output=graph.outputs[0].name,
             pages=_merged(places),
         )

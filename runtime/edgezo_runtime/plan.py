@@ -379,7 +379,9 @@ class _Formula:
 
     Attributes:
         a_token: bytes of a token in a block.
-        attended: bytes of a pair of tokens in an attention that is not fused; 0 where unknown.
+        kept_of_token: bytes of a token that are kept while others of a long row go through a
+            block: its state and, before and after the attention added its own, keys and values;
+            0 where rows go through blocks as a whole.
         scorer: bytes of the token scorer.
         longest: tokens of the longest row.
         groups: perturbed copies.
@@ -388,12 +390,12 @@ class _Formula:
     """
 
     a_token: int
+    kept_of_token: int
     scorer: int
     longest: int
     groups: int
     past: float
     hidden: int
-    pieces: bool
 
     @classmethod
     def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> _Formula:
@@ -407,19 +409,21 @@ class _Formula:
         answers = tuner.config.prefix_cache and isinstance(tuner.make_cache(None), AnswerCache)
         return cls(
             a_token=_a_token(bundle),
+            kept_of_token=_kept_of_token(bundle),
             scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
             longest=longest,
             groups=groups,
             past=_past_share(bundle, groups) if answers else 0.0,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
-            pieces=False,
         )
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Bytes of all workers."""
         row = self.groups * self.longest
-        tokens = limits.chunk_tokens if self.pieces else max(limits.chunk_tokens, row)
+        tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
         worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
+        if row > limits.chunk_tokens:
+            worker += row * self.kept_of_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
         return worker * (1 + limits.workers) // 2 + waiting
 
@@ -437,11 +441,23 @@ def _a_token(bundle: Bundle) -> int:
     return (6 * model.hidden_size + copies * widest) * _FLOAT
 
 
+def _kept_of_token(bundle: Bundle) -> int:
+    graphs = bundle.manifest.graphs
+    if not graphs.continues:
+        return 0
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
+    return (bundle.manifest.model.hidden_size + 2 * max(sizes)) * _FLOAT
+
+
+def _past_shapes(bundle: Bundle) -> list[tuple[int, int]]:
+    """Heads and width of the keys and values of every block that takes earlier ones."""
+    return [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
+
+
 def _past_share(bundle: Bundle, groups: int) -> float:
     """Keys and values of all blocks as float16, and of one block in float32 before and after the
     attention added its own, over the former."""
-    shapes = [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
-    sizes = [2 * heads * width for heads, width in shapes]
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
     return 1 + 4 * groups * max(sizes) / sum(sizes)
 
 

@@ -46,7 +46,13 @@ class Machine(_Planner):
             self._pages, prologue=0, prologue_batch=0, epilogue=0, epilogue_whole=0
         )
         self._formula = dataclasses.replace(
-            self._formula, a_token=A_TOKEN // 2, longest=1, scorer=0, past=0, hidden=0
+            self._formula,
+            a_token=A_TOKEN // 2,
+            kept_of_token=0,
+            longest=1,
+            scorer=0,
+            past=0,
+            hidden=0,
         )
         self.rehearsed: list[Limits] = []
         monkeypatch.setattr(module, "anonymous_bytes", lambda: 0)
