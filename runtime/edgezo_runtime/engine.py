@@ -30,6 +30,7 @@ from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.forward import AnswerPass, Forward, Params, SharedParams, WholePass, Work
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel, ShortOfMemoryError
+from edgezo_runtime.memory import anonymous_bytes
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT
@@ -54,7 +55,9 @@ class Engine:
         limits: how much of a batch is in memory at once.
         streamed: blocks that are fetched from the file when their turn comes, and let go again.
         reliefs: what was done because memory was short, in words.
-        waves: waves of chunks that went through streamed blocks so far.
+        trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
+            what it does not need; None for never. It keeps what it ever took, and shapes that
+            change from pass to pass leave holes.
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
@@ -85,7 +88,7 @@ class Engine:
         self.streamed: frozenset[int] = frozenset()
         self.guard = guard
         self.reliefs: list[str] = []
-        self.waves = 0
+        self.trim_above: int | None = None
         self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
 
@@ -143,6 +146,8 @@ class Engine:
             except (ShortOfMemoryError, MemoryError) as error:
                 self._shrink(str(error) or "numpy was refused memory")
             else:
+                if self.trim_above is not None and anonymous_bytes() > self.trim_above:
+                    self.model.shrink_arena()
                 return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     @contextmanager
@@ -191,7 +196,6 @@ class Engine:
             first = forward.before(wave, self._cutter())
             if first is not None:
                 self._stream(*first, groups=1)
-            self.waves += 1
             self._map(forward.start, wave)
             self.model.drop_vocabulary()
             for index in self._blocks_of(wave):

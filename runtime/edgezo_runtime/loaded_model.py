@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import PAST, GraphInfo
-from edgezo_runtime.memory import release_freed
+from edgezo_runtime.memory import trim_heap
 from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
 from edgezo_runtime.weights import WeightsFile
 
@@ -142,7 +142,7 @@ class LoadedModel:
         if "attention_mask" in self.prologue.inputs:
             feed["attention_mask"] = self.value(np.ones((1, 2), np.int64))
         self.prologue.session.run_with_ort_values(["hidden"], feed, options)
-        release_freed()  # the C library keeps what the arena frees
+        trim_heap()  # the C library keeps what the arena frees
 
     def _open(self, graph: GraphInfo) -> LoadedGraph:
         session = self._sessions.get(graph.file)

@@ -17,7 +17,7 @@ from edgezo_runtime.errors import BundleError
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
 FORMAT = "edgezo-bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"

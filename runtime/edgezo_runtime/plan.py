@@ -43,6 +43,12 @@ WAVE_COST = 1.04
 STREAM_COST = 0.10
 """What a step takes longer where every block is streamed from cached pages."""
 
+UNMEASURED = 2.0
+"""Activations over computed ones that are reckoned with before any were measured."""
+
+_CAREFUL = 1.1
+"""The same of sizes that were not measured over those that were."""
+
 VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer takes at a time."""
 
@@ -106,6 +112,7 @@ class Plan:
         cache_bytes: size of the cache on disk; its pages are no memory of the process.
         smallest_bytes: smallest budget that would do.
         gains: what more memory would bring, the smallest first.
+        anonymous_bytes: what of the predicted peak is no file's.
     """
 
     budget_bytes: int
@@ -115,6 +122,7 @@ class Plan:
     cache_bytes: int
     smallest_bytes: int
     gains: tuple[Gain, ...]
+    anonymous_bytes: int
 
     @property
     def predicted_bytes(self) -> int:
@@ -130,6 +138,7 @@ class Plan:
         """Have an engine run like this."""
         engine.limits = self.choice.limits
         engine.streamed = self.choice.streamed
+        engine.trim_above = self.anonymous_bytes
 
     def words(self) -> str:
         """The choice, for people."""
@@ -216,31 +225,15 @@ class _Planner:
         self._pages = vocabulary_pages(engine.bundle, sets, size)
         self._start = peak_rss_bytes()
         self._base = resident_bytes()
+        self._anonymous = anonymous_bytes()
         self._room = available_bytes() - LOW_BYTES - _THREAD_BYTES * ENVIRONMENT.threads
-        self._scale = 1.0  # measured over computed activations
+        self._scale = UNMEASURED
         self._formula = _Formula.of(tuner, sets)
 
     def plan(self) -> Plan:
         """Choose the fastest candidate that fits."""
         candidates = sorted(self._candidates(), key=lambda choice: choice.cost)
-        chosen: tuple[Choice, Ledger] | None = None
-        for _ in range(_MAX_REHEARSALS):
-            likely = next((c for c in candidates if self._fits(self._predict(c))), None)
-            if likely is None:
-                break
-            ledger = self._measure(likely)
-            if self._fits(ledger):
-                chosen = likely, ledger
-                break
-            candidates.remove(likely)
-        if chosen is None:
-            smallest = min(candidates, key=lambda choice: self._predict(choice).total)
-            if self._predict(smallest).activations > self._room:
-                raise self._no_room()
-            ledger = self._measure(smallest)
-            if not self._fits(ledger):
-                raise self._refusal(ledger)
-            chosen = smallest, ledger
+        chosen = self._choose(candidates)
         smallest_total = min(self._predict(choice).total for choice in candidates)
         cache = self._tuner.make_cache(None) if self._tuner.config.prefix_cache else None
         return Plan(
@@ -251,7 +244,32 @@ class _Planner:
             cache_bytes=0 if cache is None else cache.wanted_bytes,
             smallest_bytes=_budget_for(min(smallest_total, chosen[1].total)),
             gains=tuple(self._gains(candidates, chosen[0])),
+            anonymous_bytes=self._anonymous + chosen[1].activations,
         )
+
+    def _choose(self, candidates: list[Choice]) -> tuple[Choice, Ledger]:
+        """The first that a rehearsal finds to fit; those that do not are removed.
+
+        A rehearsal must not take more than the budget either: unless there is plenty, the smallest
+        candidate comes first, and the formula is corrected by what it takes.
+        """
+        smallest = min(candidates, key=lambda choice: self._predict(choice).total)
+        least: Ledger | None = None
+        if not self._fits(self._predict(candidates[0])):
+            if self._predict(smallest).activations / UNMEASURED > self._room:
+                raise self._no_room()
+            least = self._measure(smallest)
+            if not self._fits(least):
+                raise self._refusal(least)
+        for _ in range(_MAX_REHEARSALS):
+            likely = next((c for c in candidates if self._fits(self._predict(c))), smallest)
+            if likely is smallest:
+                break
+            ledger = self._measure(likely)
+            if self._fits(ledger):
+                return likely, ledger
+            candidates.remove(likely)
+        return smallest, least or self._measure(smallest)
 
     def _candidates(self) -> Iterator[Choice]:
         count = len(self._blocks)
@@ -300,9 +318,10 @@ class _Planner:
         engine.streamed = choice.streamed
         self._let_go()
         self._base = resident_bytes()
+        self._anonymous = anonymous_bytes()
         computed = self._formula.activations(choice.limits, streams=bool(choice.streamed))
         if activations < self._budget:
-            self._scale = activations / max(1, computed)
+            self._scale = _CAREFUL * activations / max(1, computed)
         return self._ledger(choice, activations)
 
     def _let_go(self) -> None:

@@ -512,12 +512,13 @@ class Tuner:
         batch = next(iter(SequentialBatches(self.examples, size)))
         probes = next(self._estimator(0, size))
         cache = self.make_cache(None) if self.config.prefix_cache else None
+        params = SharedParams(self.theta)
         with self.engine.sampling(self.engine.model.kinds):
-            self._scores(batch, tuple(self._blocks), probes, cache)
-            params = SharedParams(self.theta)
             for examples in others:
                 longest = next(iter(SequentialBatches(examples, eval_batch_size)))
                 self.engine.score(longest, params, scope=self.scope)
+            for _ in range(2):  # the second time the arena holds what the first one left
+                self._scores(batch, tuple(self._blocks), probes, cache)
 
 
 _AVERAGE = "#average"

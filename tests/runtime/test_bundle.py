@@ -148,7 +148,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "d0e1fd442c27d8d1ca7427489f891b10eda2efcf0677893525a3aeb3d75692a3"
+GOLDEN_SHA256 = "f50df46988a31af49a84407e4fa47798165dc9cf2b5d26c4c3018910644fb9e4"
 
 
 def test_digest_of_files(root):
@@ -163,7 +163,7 @@ def test_progress_of_verify(root):
     assert seen[-1] == (bundle.size_bytes, bundle.size_bytes)
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 1, 3, 99, "2", None, True, 2.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -171,12 +171,12 @@ def test_version_is_checked_before_anything_else(root, version):
 
     edit(root, change)
     (root / "weights.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"version .*reads version 1.*'edgezo export --force'"):
+    with pytest.raises(BundleError, match=r"version .*reads version 2.*'edgezo export --force'"):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=2, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=3, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 

@@ -103,7 +103,7 @@ def test_the_fastest_that_fits(tuner, monkeypatch, budget) -> None:
     for choice in faster:
         activations = A_TOKEN * choice.limits.chunk_tokens * (1 + choice.limits.workers) // 2
         resident = COUNT - len(choice.streamed) + bool(choice.streamed)
-        assert PROCESS + activations + BLOCK * resident > budget * MB * 24 / 25
+        assert PROCESS + 1.1 * activations + BLOCK * resident > budget * MB * 24 / 25
     assert (
         measured.activations
         == A_TOKEN * found.choice.limits.chunk_tokens * (1 + found.choice.limits.workers) // 2
@@ -128,7 +128,7 @@ def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
         plan_for(tuner, 100, monkeypatch)
     named = parse_size(str(caught.value).split("give --budget '")[1].split("'")[0])
     found = Machine(tuner, named, monkeypatch).plan()
-    assert found.choice.limits == Limits(1, 16, *(found.choice.limits.past_bytes,), 3 << 20)
+    assert (found.choice.limits.workers, found.choice.limits.chunk_tokens) == (1, 16)
     assert len(found.choice.streamed) == COUNT
     with pytest.raises(DoesNotFitError):
         Machine(tuner, named * 98 // 100, monkeypatch).plan()
