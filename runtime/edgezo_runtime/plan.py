@@ -241,7 +241,7 @@ class _Planner:
             num_blocks=len(self._blocks),
             choice=chosen[0],
             ledger=chosen[1],
-            cache_bytes=0 if cache is None else cache.wanted_bytes,
+            cache_bytes=0 if cache is None else min(cache.wanted_bytes, self._tuner.cache_limit),
             smallest_bytes=_budget_for(min(smallest_total, chosen[1].total)),
             gains=tuple(self._gains(candidates, chosen[0])),
             anonymous_bytes=self._anonymous + chosen[1].activations,

@@ -188,8 +188,7 @@ class Tuner:
             else:
                 self._begin()
             if self.config.prefix_cache:
-                limit = shutil.disk_usage(self.run.path).free // 2
-                self._cache = self.make_cache(self.run.cache, limit)
+                self._cache = self.make_cache(self.run.cache, self.cache_limit)
         except BaseException:
             self.close()
             raise
@@ -479,6 +478,13 @@ class Tuner:
             layout = KeyValueLayout.of(graphs, entry)
             return AnswerCache(path, lengths, width, layout, max_bytes)
         return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
+
+    @property
+    def cache_limit(self) -> int:
+        """Half of what is free on the disk of the run's folder, or of where it will be made."""
+        path = self.run.path.absolute()
+        there = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        return shutil.disk_usage(there).free // 2
 
     # --- what a step takes ---
 

@@ -1,11 +1,12 @@
 """Peak memory and time of a step under budgets, on a model that fits none of the small ones.
 
     python -m tests.benchmarks.budget [--budgets 150MB,200MB,256MB,512MB,1GB] [--rounds 5]
-                                      [--steps 3] [--model MODEL] [--int8 BUNDLE]
+                                      [--steps 3] [--rows 16] [--tokens 64] [--warm-up 4]
+                                      [--model MODEL] [--int8 BUNDLE]
 
-SmolLM2-135M int8, 16 rows of 64 tokens, one antithetic pair over all blocks, LoRA r=8 on q_proj and
-v_proj. Every run is a process of its own and plans for its budget; the budgets take turns. The peak
-is the kernel's count for the whole process.
+SmolLM2-135M int8, 16 rows of 64 tokens unless told otherwise, one antithetic pair over all blocks,
+LoRA r=8 on q_proj and v_proj. Every run is a process of its own and plans for its budget; the
+budgets take turns. The peak is the kernel's count for the whole process.
 
 Targets: every peak at or below its budget and within 10 % of the prediction; 200 MB at most 1.3
 times the step time of 1 GB.
@@ -19,7 +20,7 @@ from pathlib import Path
 from edgezo_runtime.sizes import parse_size
 from tests.benchmarks import models
 from tests.benchmarks.children import Child, call
-from tests.benchmarks.edgezo_loop import edgezo_steps
+from tests.benchmarks.edgezo_loop import WARM_UP, edgezo_steps
 from tests.benchmarks.step import median_s
 from tests.benchmarks.targets import Target, parser, print_table, print_targets
 
@@ -28,7 +29,15 @@ MAX_RATIO = 1.3
 MAX_ERROR_PERCENT = 10.0
 
 
-def run(bundle: Path, budgets: list[str], rounds: int, steps: int) -> dict[str, list[Child]]:
+def run(
+    bundle: Path,
+    budgets: list[str],
+    rounds: int,
+    steps: int,
+    rows: int = ROWS,
+    tokens: int = TOKENS,
+    warm_up: int = WARM_UP,
+) -> dict[str, list[Child]]:
     """Let the budgets take turns.
 
     Returns:
@@ -38,8 +47,9 @@ def run(bundle: Path, budgets: list[str], rounds: int, steps: int) -> dict[str, 
     for _ in range(rounds):
         for budget, children in found.items():
             size = parse_size(budget)
-            common = {"steps": steps, "threads": None, "rows": ROWS, "tokens": TOKENS}
-            children.append(call(edgezo_steps, bundle=str(bundle), budget=size, **common))
+            common = {"steps": steps, "threads": None, "warm_up": warm_up}
+            batch = {"rows": rows, "tokens": tokens}
+            children.append(call(edgezo_steps, bundle=str(bundle), budget=size, **batch, **common))
     return found
 
 
@@ -95,10 +105,16 @@ def main() -> int:
     arguments.add_argument("--budgets", default="150MB,200MB,256MB,512MB,1GB")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=3, help="timed steps a run")
+    arguments.add_argument("--warm-up", type=int, default=WARM_UP, help="steps before them")
+    arguments.add_argument("--rows", type=int, default=ROWS)
+    arguments.add_argument("--tokens", type=int, default=TOKENS, help="of each row")
     options = arguments.parse_args()
     with models.prepared(options, "int8", train="ab") as made:
         print(models.describe(made.int8))
-        found = run(made.int8, options.budgets.split(","), options.rounds, options.steps)
+        budgets, batch = options.budgets.split(","), (options.rows, options.tokens)
+        found = run(
+            made.int8, budgets, options.rounds, options.steps, *batch, warm_up=options.warm_up
+        )
     return print_targets(report(found))
 
 

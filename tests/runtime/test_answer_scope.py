@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -130,6 +132,21 @@ def test_a_row_has_the_same_bits_alone(answers, name, quant):
     together = own.score(private=False)
     for index in range(len(SIZES)):
         np.testing.assert_array_equal(own.score([index], private=False)[:, 0], together[:, index])
+
+
+@pytest.mark.parametrize("streamed", [{0, 1}, {1}])
+@pytest.mark.parametrize("wave_bytes", [1, 4000, 48 << 20])
+def test_streamed_blocks_change_no_bit(answers, streamed, wave_bytes):
+    """Prompts that are missing go through the blocks together, before their last tokens do."""
+    own = answers("llama", "int8")
+    expected = [own.score(), own.score()]
+    engine = Engine(own.bundle, chunk_tokens=8)
+    engine.streamed = frozenset(streamed)
+    engine.limits = dataclasses.replace(engine.limits, wave_bytes=wave_bytes)
+    own.cache.close()
+    own.cache = own.make()
+    for value in expected:  # made, then found
+        np.testing.assert_array_equal(own.score(engine=engine), value)
 
 
 def test_found_or_made_gives_the_same_bits(answers, monkeypatch):

@@ -299,6 +299,13 @@ def test_states_found_give_the_bits_of_states_made(cached, monkeypatch):
     assert (other != first).any()
     cache.close()
     np.testing.assert_array_equal(score_with(cached, cached[3](), seed=4), other)
+    streaming = Engine(cached[0].bundle, chunk_tokens=16)
+    streaming.streamed = frozenset({0, 1})
+    made = cached[3]()
+    for _ in range(2):  # made, then found
+        found = score_with(cached, made, seed=4, engine=streaming)
+        np.testing.assert_array_equal(found, other)
+    made.close()
 
 
 def test_states_of_some_rows_do_not_change_the_others(cached):

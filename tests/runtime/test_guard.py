@@ -87,6 +87,33 @@ def test_relief_changes_no_bit_and_is_told(exported, times) -> None:
     np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
 
 
+def test_what_was_swapped_out_counts() -> None:
+    swapped = MemoryGuard(
+        100 * MIB, resident=lambda: 60 * MIB, available=lambda: 2**40, swapped=lambda: 50 * MIB
+    )
+    assert "swapped out" in str(swapped.pressure())
+    swapped = MemoryGuard(
+        100 * MIB, resident=lambda: 60 * MIB, available=lambda: 2**40, swapped=lambda: MIB
+    )
+    assert swapped.pressure() is None
+
+
+def test_an_arena_above_the_plan_is_trimmed(exported, monkeypatch) -> None:
+    bundle, theta = tiny(exported, "llama", "int8")
+    batch, probes = batch_of(bundle), probes_of(2, private=True)
+    engine = Engine(bundle)
+    expected = perturbed_scores(engine, theta, batch, probes)
+    shrunk: list[int] = []
+    shrink = engine.model.shrink_arena
+    monkeypatch.setattr(engine.model, "shrink_arena", lambda: shrunk.append(1) or shrink())
+    engine.trim_above = 2**50
+    perturbed_scores(engine, theta, batch, probes)
+    assert not shrunk
+    engine.trim_above = 0
+    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
+    assert shrunk == [1]
+
+
 def test_the_end_of_the_ladder(exported) -> None:
     bundle, theta = tiny(exported, "llama", "int8")
     engine = Engine(bundle, guard=guard(10**6))

@@ -101,3 +101,70 @@ def test_group_limits_version_1(tmp_path: Path) -> None:
         "sys/fs/cgroup/memory/memory.usage_in_bytes": "1000000\n",
     }
     assert available_bytes(root=write(tmp_path, files)) == 2000000
+
+
+# --- what is not resident, and what limits ---
+
+
+def test_swapped(tmp_path: Path) -> None:
+    root = write(tmp_path, {"proc/self/status": "VmRSS:\t10 kB\nVmSwap:\t20 kB\n"})
+    assert memory.swapped_bytes(root=root) == 20 * 1024
+    assert memory.swapped_bytes(root=tmp_path / "nothing") == 0
+
+
+def test_total_is_the_smaller_of_machine_and_group(tmp_path: Path) -> None:
+    files = {"proc/meminfo": "MemTotal: 1000 kB\nMemAvailable: 800 kB\n"}
+    assert memory.total_bytes(root=write(tmp_path, files)) == 1000 * 1024
+    group = {"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "4096\n"}
+    assert memory.total_bytes(root=write(tmp_path, group)) == 4096
+
+
+def test_boards_with_unified_memory(tmp_path: Path) -> None:
+    assert not memory.is_unified(root=tmp_path)
+    model = {"proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0"}
+    assert memory.is_unified(root=write(tmp_path / "a", model))
+    assert memory.is_unified(root=write(tmp_path / "b", {"etc/nv_tegra_release": "# R36"}))
+
+
+def test_what_the_graphics_driver_holds(tmp_path: Path) -> None:
+    lines = (
+        f"CLIENT PROCESS PID SIZE\nuser other 1 99K\nuser python {os.getpid()} 1536K\ntotal 1635K\n"
+    )
+    root = write(tmp_path, {"sys/kernel/debug/nvmap/iovmm/clients": lines})
+    assert memory.device_bytes(root=root) == 1536 * 1024
+    assert memory.device_bytes(root=tmp_path / "nothing") == 0
+
+
+def test_it_counts_on_such_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = memory.resident_bytes()
+    monkeypatch.setattr(memory, "_unified", lambda: True)
+    monkeypatch.setattr(memory, "device_bytes", lambda: 10**12)
+    assert memory.resident_bytes() >= 10**12 + own // 2
+
+
+@LINUX
+def test_ulimits_count_as_what_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status = "VmSize:\t300 kB\nVmData:\t100 kB\n"
+    files = {"proc/meminfo": "MemAvailable: 9000 kB\n", "proc/self/status": status}
+    root = write(tmp_path, files)
+    assert available_bytes(root=root) == 9000 * 1024
+    limits = {"RLIMIT_AS": 1000 * 1024, "RLIMIT_DATA": 600 * 1024}
+    monkeypatch.setattr(memory, "_ulimit", limits.get)
+    assert available_bytes(root=root) == 500 * 1024
+    del limits["RLIMIT_DATA"]
+    assert available_bytes(root=root) == 700 * 1024
+    assert memory.address_space_limit() == 1000 * 1024
+
+
+@LINUX
+def test_anonymous_memory_is_without_files(tmp_path: Path) -> None:
+    import mmap
+
+    file = tmp_path / "pages"
+    file.write_bytes(bytes(32 * MIB))
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+        before = memory.anonymous_bytes(), memory.resident_bytes()
+        assert sum(pages[:: mmap.PAGESIZE]) == 0
+        after = memory.anonymous_bytes(), memory.resident_bytes()
+    assert after[0] - before[0] < 4 * MIB
+    assert after[1] - before[1] > 28 * MIB
