@@ -7,7 +7,7 @@ where a batch is cut.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ PAST_BYTES = 32 << 20
 WAVE_BYTES = 48 << 20
 """What the chunks that go through streamed blocks together hold between two blocks."""
 
+FETCH_BYTES = 16 << 20
+"""Weights of neighbouring streamed blocks that are resident at once: chunks wait for each other
+less often than after every block."""
+
 _WORTH_A_WORKER = 64
 """Tokens below which the kernels lose more than an idle worker costs."""
 
@@ -47,12 +51,15 @@ class Limits:
         past_bytes: keys and values, float16, that a chunk of last tokens holds.
         wave_bytes: hidden states, keys and values of the chunks that go through streamed blocks
             together.
+        fetch_bytes: weights of neighbouring streamed blocks that are resident at once; one block
+            may have more.
     """
 
     workers: int
     chunk_tokens: int = CHUNK_TOKENS
     past_bytes: int = PAST_BYTES
     wave_bytes: int = WAVE_BYTES
+    fetch_bytes: int = FETCH_BYTES
 
     def check(self) -> None:
         """Refuse values that make no sense.
@@ -60,9 +67,10 @@ class Limits:
         Raises:
             UsageError: one is below 1.
         """
-        for name in ("workers", "chunk_tokens", "past_bytes", "wave_bytes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: must be 1 or more")
+        for field_ in dataclasses.fields(self):
+            value = getattr(self, field_.name)
+            if value < 1:
+                raise UsageError(f"{field_.name} {value}: must be 1 or more")
 
     def smaller(self) -> Limits | None:
         """Half as much at once; None where chunks are as small as they can be."""
@@ -73,7 +81,28 @@ class Limits:
             chunk_tokens=max(SMALLEST_CHUNK_TOKENS, self.chunk_tokens // 2),
             past_bytes=max(1, self.past_bytes // 2),
             wave_bytes=max(1, self.wave_bytes // 2),
+            fetch_bytes=max(1, self.fetch_bytes // 2),
         )
+
+    def stretches(
+        self, sizes: Sequence[int], streamed: Set[int], first: int = 0
+    ) -> Iterator[range]:
+        """Neighbouring blocks that chunks go through without waiting for each other.
+
+        Args:
+            sizes: bytes of every block.
+            streamed: those that are fetched and dropped.
+            first: the first block of interest.
+        """
+        start, held = first, 0
+        for index in range(first, len(sizes)):
+            own = sizes[index] if index in streamed else 0
+            if held and own and held + own > self.fetch_bytes:
+                yield range(start, index)
+                start, held = index, 0
+            held += own
+        if start < len(sizes):
+            yield range(start, len(sizes))
 
 
 @dataclass(slots=True, eq=False)

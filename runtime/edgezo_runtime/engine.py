@@ -198,21 +198,31 @@ class Engine:
                 self._stream(*first, groups=1)
             self._map(forward.start, wave)
             self.model.drop_vocabulary()
-            for index in self._blocks_of(wave):
-                self._fetch(index + 1)
-                self._map(partial(forward.block, index), [c for c in wave if c.entry <= index])
-                if index in self.streamed:
+            stretches = self._stretches(min(chunk.entry for chunk in wave))
+            for stretch, following in zip(stretches, [*stretches[1:], range(0)], strict=True):
+                self._fetch(following)
+                takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
+                self._map(partial(self._cross, forward, stretch), takers)
+                for index in self.streamed.intersection(stretch):
                     self.model.drop(index)
             self._map(forward.end, wave)
             self.model.drop_vocabulary()
 
-    def _blocks_of(self, wave: list[Chunk]) -> range:
-        return range(min(chunk.entry for chunk in wave), self.num_blocks)
+    def _stretches(self, first: int) -> list[range]:
+        sizes = [self.model.block_bytes(index) for index in range(self.num_blocks)]
+        return list(self.limits.stretches(sizes, self.streamed, first))
 
-    def _fetch(self, index: int) -> None:
-        """Have the next block read while the current one computes."""
-        if index in self.streamed and (self._sample is None or index in self._sample):
-            self.model.fetch(index)
+    def _cross(self, forward: Forward, stretch: range, chunk: Chunk) -> None:
+        """Take a chunk through neighbouring blocks."""
+        for index in stretch:
+            if index >= chunk.entry:
+                forward.block(index, chunk)
+
+    def _fetch(self, stretch: range) -> None:
+        """Have the next blocks read while the current ones compute."""
+        for index in sorted(self.streamed.intersection(stretch)):
+            if self._sample is None or index in self._sample:
+                self.model.fetch(index)
 
     def _map(self, run: Stage, chunks: Sequence[Chunk]) -> None:
         """Run a stage on every chunk; all are over when this returns, even if one fails."""

@@ -36,7 +36,7 @@ class Ledger:
         adapter: trainables, their average, the state of the rule.
         prologue: pages of the embedding that are touched.
         epilogue: pages of the head that are touched besides.
-        blocks: weights of the resident blocks, and of one streamed block.
+        blocks: weights of the resident blocks, and of the streamed ones that are there at once.
         activations: what the workers' chunks take, in blocks and scorers, and what waits between
             streamed blocks.
         start: peak of the process before it tuned; the run cannot have less.

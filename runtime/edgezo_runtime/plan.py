@@ -34,13 +34,13 @@ RESERVE_SHARE = 25
 """One part in so many of the budget is not planned with: what is between two looks at the memory,
 and what a rehearsal cannot foresee."""
 
-CHUNK_COST = {256: 1.0, 128: 1.02, 64: 1.08, 32: 1.25, 16: 1.6}
+CHUNK_COST = {256: 1.0, 128: 1.08, 64: 1.17, 32: 1.45, 16: 1.9}
 """Time of a step with chunks of so many tokens; measured on SmolLM2-135M."""
 
-WAVE_COST = 1.04
+WAVE_COST = 1.05
 """Time of a step where chunks wait for each other between blocks."""
 
-STREAM_COST = 0.10
+STREAM_COST = 0.05
 """What a step takes longer where every block is streamed from cached pages."""
 
 UNMEASURED = 2.0
@@ -333,7 +333,10 @@ class _Planner:
 
     def _ledger(self, choice: Choice, activations: int) -> Ledger:
         state = self._tuner.state_bytes
-        streamed = max((self._blocks[index] for index in choice.streamed), default=0)
+        streamed = max(
+            sum(self._blocks[index] for index in choice.streamed.intersection(stretch))
+            for stretch in choice.limits.stretches(self._blocks, choice.streamed)
+        )
         resident = sum(self._blocks) - sum(self._blocks[index] for index in choice.streamed)
         pages = self._pages
         prologue, epilogue = pages.prologue, pages.epilogue
