@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_stretches_cover_the_blocks_and_hold_no_more_than_they_may(size, streame
     assert [index for stretch in stretches for index in stretch] == list(range(first, 7))
     for stretch in stretches:
         assert size * len(streamed.intersection(stretch)) <= max(10, size)
-    for one, other in zip(stretches, stretches[1:], strict=False):
+    for one, other in itertools.pairwise(stretches):
         assert size * len(streamed.intersection([*one, other[0]])) > 10
 
 
