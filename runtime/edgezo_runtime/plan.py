@@ -49,6 +49,9 @@ UNMEASURED = 2.0
 _CAREFUL = 1.1
 """The same of sizes that were not measured over those that were."""
 
+_HOPE = 0.6
+"""Share of what is reckoned with that a rehearsal may turn out to take."""
+
 VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer takes at a time."""
 
@@ -59,7 +62,6 @@ _THREAD_BYTES = 16 << 20
 _LEVELS = 8
 """Numbers of streamed blocks that are considered."""
 
-_MAX_REHEARSALS = 6
 _WORTHWHILE = 0.97
 
 
@@ -228,6 +230,7 @@ class _Planner:
         self._anonymous = anonymous_bytes()
         self._room = available_bytes() - LOW_BYTES - _THREAD_BYTES * ENVIRONMENT.threads
         self._scale = UNMEASURED
+        self._measured: dict[tuple[Limits, bool], int] = {}
         self._formula = _Formula.of(tuner, sets)
 
     def plan(self) -> Plan:
@@ -248,28 +251,25 @@ class _Planner:
         )
 
     def _choose(self, candidates: list[Choice]) -> tuple[Choice, Ledger]:
-        """The first that a rehearsal finds to fit; those that do not are removed.
+        """The first that a rehearsal finds to fit.
 
         A rehearsal must not take more than the budget either: unless there is plenty, the smallest
         candidate comes first, and the formula is corrected by what it takes.
         """
         smallest = min(candidates, key=lambda choice: self._predict(choice).total)
-        least: Ledger | None = None
-        if not self._fits(self._predict(candidates[0])):
+        if not self._is_safe(candidates[0]):
             if self._predict(smallest).activations / UNMEASURED > self._room:
                 raise self._no_room()
             least = self._measure(smallest)
             if not self._fits(least):
                 raise self._refusal(least)
-        for _ in range(_MAX_REHEARSALS):
-            likely = next((c for c in candidates if self._fits(self._predict(c))), smallest)
-            if likely is smallest:
-                break
-            ledger = self._measure(likely)
-            if self._fits(ledger):
-                return likely, ledger
-            candidates.remove(likely)
-        return smallest, least or self._measure(smallest)
+        for choice in candidates:
+            measured = _key(choice) in self._measured
+            if measured or (self._hopeful(choice) and self._is_safe(choice)):
+                ledger = self._predict(choice) if measured else self._measure(choice)
+                if self._fits(ledger):
+                    return choice, ledger
+        raise self._refusal(self._measure(smallest))
 
     def _candidates(self) -> Iterator[Choice]:
         count = len(self._blocks)
@@ -292,9 +292,29 @@ class _Planner:
         planned = self._budget - self._budget // RESERVE_SHARE
         return ledger.total <= planned and ledger.activations <= self._room
 
+    def _hopeful(self, choice: Choice) -> bool:
+        """Would it fit if it took less than is reckoned with?"""
+        return self._fits(self._ledger(choice, int(self._activations(choice) * _HOPE)))
+
+    def _is_safe(self, choice: Choice) -> bool:
+        """Does its rehearsal, which has one block of each kind, keep below the budget?"""
+        sampled = sum(self._blocks[index] for index in self._engine.model.kinds)
+        pages = self._pages.prologue_batch + self._pages.epilogue_whole
+        rehearsed = self._base + sampled + pages + self._activations(choice)
+        return rehearsed <= self._budget and self._activations(choice) <= self._room
+
     def _predict(self, choice: Choice) -> Ledger:
-        computed = self._formula.activations(choice.limits, streams=bool(choice.streamed))
-        return self._ledger(choice, int(computed * self._scale))
+        return self._ledger(choice, self._activations(choice))
+
+    def _activations(self, choice: Choice) -> int:
+        """Bytes of passes: as measured, or as computed and corrected by what others took."""
+        known = self._measured.get(_key(choice))
+        if known is not None:
+            return known
+        return int(self._computed(choice) * self._scale)
+
+    def _computed(self, choice: Choice) -> int:
+        return max(1, self._formula.activations(choice.limits, streams=bool(choice.streamed)))
 
     def _measure(self, choice: Choice) -> Ledger:
         """Rehearse; what did not fit without relief counts as more than the budget."""
@@ -319,9 +339,9 @@ class _Planner:
         self._let_go()
         self._base = resident_bytes()
         self._anonymous = anonymous_bytes()
-        computed = self._formula.activations(choice.limits, streams=bool(choice.streamed))
+        self._measured[_key(choice)] = activations
         if activations < self._budget:
-            self._scale = _CAREFUL * activations / max(1, computed)
+            self._scale = _CAREFUL * activations / self._computed(choice)
         return self._ledger(choice, activations)
 
     def _let_go(self) -> None:
@@ -488,6 +508,11 @@ def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
     logits twice, because their size differs from pass to pass and the arena keeps what it took."""
     positions = groups * min(SCORED_POSITIONS, longest)
     return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT
+
+
+def _key(choice: Choice) -> tuple[Limits, bool]:
+    """What the activations depend on."""
+    return choice.limits, bool(choice.streamed)
 
 
 def _spread(count: int, chosen: int) -> frozenset[int]:

@@ -46,7 +46,7 @@ class PrefixCache(_Cache):
     """States of the sequences of one data set.
 
     Args:
-        path: the file; made new. None keeps nothing.
+        path: the file; made new. None forgets the numbers, see `HalfFile`.
         lengths: (N,) tokens of each sequence, by its key 0 to N - 1.
         hidden_size: H.
         max_bytes: no more than so much of the file is used; None for no limit.
@@ -180,7 +180,7 @@ class AnswerCache(_Cache):
     """`AnswerStates` of the prompts of one data set.
 
     Args:
-        path: the file; made new. None keeps nothing.
+        path: the file; made new. None forgets the numbers, see `HalfFile`.
         lengths: (N,) tokens of each prompt, by its key 0 to N - 1.
         hidden_size: H.
         layout: the blocks from the first that trains on.

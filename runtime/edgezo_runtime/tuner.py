@@ -467,7 +467,7 @@ class Tuner:
         """The cache that suits the run: nothing where all blocks train on whole prompts.
 
         Args:
-            path: its file, made new; None keeps nothing.
+            path: its file, made new; None forgets the numbers.
             max_bytes: no more than so much of the file is used.
         """
         entry = min(self._blocks)
@@ -523,7 +523,7 @@ class Tuner:
             for examples in others:
                 longest = next(iter(SequentialBatches(examples, eval_batch_size)))
                 self.engine.score(longest, params, scope=self.scope)
-            for _ in range(2):  # the second time the arena holds what the first one left
+            for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 self._scores(batch, tuple(self._blocks), probes, cache)
 
 

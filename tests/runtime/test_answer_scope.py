@@ -249,3 +249,20 @@ def test_first_scored_token_of_each_row():
     examples = random_set("candidates", (2, 5), 0)
     batch = make_batch(examples, [0, 1])
     assert batch.first_scored.tolist() == [1, 1, 1, 4, 4, 4]
+
+
+def test_a_cache_without_a_file_forgets_the_numbers(answers):
+    """Found after they were made, and zero: what a rehearsal needs."""
+    own = answers("llama", "int8")
+    layout = own.cache.layout
+    lengths = own.examples.sequence_lengths()
+    cache = AnswerCache(None, lengths, own.bundle.manifest.model.hidden_size, layout)
+    assert cache.gather([0, 1], lengths[:2].astype(np.int64))[1].tolist() == [0, 1]
+    kept, own.cache = own.cache, cache
+    own.score()
+    states, missing = cache.gather([0, 1], lengths[:2].astype(np.int64))
+    assert missing.size == 0
+    assert not states.past.any()
+    assert not states.hidden.any()
+    cache.close()
+    own.cache = kept

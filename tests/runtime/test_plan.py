@@ -150,7 +150,6 @@ def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None
             raise BudgetStopError("more than was foreseen")
 
     monkeypatch.setattr(tuner, "rehearse", stop_large)
-    monkeypatch.setattr(module, "_MAX_REHEARSALS", 100)
     assert machine.plan().choice.limits.workers == 1
 
 
