@@ -29,10 +29,10 @@ from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.forward import AnswerPass, Forward, Params, SharedParams, WholePass, Work
 from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.loaded_model import LoadedModel, ShortOfMemoryError
+from edgezo_runtime.loaded_model import LoadedModel
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
-from edgezo_runtime.sessions import ENVIRONMENT
+from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
@@ -127,22 +127,37 @@ class Engine:
             BudgetStopError: memory is short, and nothing is left to save any.
         """
         while True:
-            work = Work(self.model, batch, params, self._watch, self._sample)
-            cutter = self._cutter()
-            groups = 1 if code is None else len(code[0])
-            forward: Forward
-            if isinstance(cache, AnswerCache):
-                forward = AnswerPass(work, code, first_active, cache, cache_block)
-                chunks = cutter.answers(batch, groups, cache.layout)
-            else:
-                forward = WholePass(work, code, first_active, cache, cache_block, scope)
-                chunks = cutter.chunks(batch, groups)
             try:
-                self._run(forward, chunks, groups)
-            except (ShortOfMemoryError, MemoryError) as error:
-                self._shrink(str(error) or "numpy was refused memory")
-            else:
+                chunks = self._evaluate(
+                    Work(self.model, batch, params, self._watch, self._sample),
+                    code, first_active, cache, cache_block, scope,
+                )  # fmt: skip
                 return np.concatenate([chunk.scores for chunk in chunks], axis=1)
+            except (ShortOfMemoryError, MemoryError) as error:
+                reason = str(error) or "numpy was refused memory"
+            self.shrink(reason)  # here, where the error no longer holds what the pass held
+
+    def _evaluate(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+        cache: PrefixCache | AnswerCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> list[Chunk]:
+        """Cut a batch and take the chunks through all stages."""
+        cutter = self._cutter()
+        groups = 1 if code is None else len(code[0])
+        forward: Forward
+        if isinstance(cache, AnswerCache):
+            forward = AnswerPass(work, code, first_active, cache, cache_block)
+            chunks = cutter.answers(work.batch, groups, cache.layout)
+        else:
+            forward = WholePass(work, code, first_active, cache, cache_block, scope)
+            chunks = cutter.chunks(work.batch, groups)
+        self._run(forward, chunks, groups)
+        return chunks
 
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
@@ -261,8 +276,18 @@ class Engine:
             self.model.drop(index)
         self.model.drop_vocabulary()
 
-    def _shrink(self, reason: str) -> None:
+    def give_back(self) -> None:
+        """Give back all that can be had again: between passes, where memory was refused."""
+        for index in range(self.num_blocks):
+            self.model.drop(index)
+        self.model.drop_vocabulary()
+        self.model.shrink_arena()
+
+    def shrink(self, reason: str) -> None:
         """Halve the chunks, then the workers, and give back what the arena does not need.
+
+        Args:
+            reason: what is short, in words.
 
         Raises:
             BudgetStopError: there is nothing left to halve.
