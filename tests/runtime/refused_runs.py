@@ -18,7 +18,7 @@ from tests.runtime.tiny_sets import random_set
 
 T = TypeVar("T")
 
-SIZES = (4, 17, 5, 9)
+SIZES = (24, 57, 35, 49)
 STEPS = 2
 
 
@@ -137,4 +137,3 @@ def digest(tuner: Tuner) -> str:
         for name in sorted(values):
             found.update(name.encode() + values[name].tobytes())
     return found.hexdigest()
-
