@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
-from edgezo_runtime.memory import save_addresses
+from edgezo_runtime.memory import is_unmapped, save_addresses
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -157,10 +157,13 @@ def import_onnxruntime() -> Any:
 
     Raises:
         MissingExtraError: no flavour of onnxruntime is installed.
+        MemoryError: there is no room for it.
     """
     try:
         import onnxruntime as ort
     except ImportError as error:
+        if is_unmapped(error):
+            raise MemoryError(str(error)) from error
         raise MissingExtraError(
             "onnxruntime is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
         ) from error

@@ -27,7 +27,7 @@ from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
-from edgezo_runtime.memory import resident_bytes
+from edgezo_runtime.memory import is_unmapped, resident_bytes
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
@@ -638,7 +638,9 @@ def refusing_to_begin() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, ShortOfMemoryError) as error:
+    except (MemoryError, ShortOfMemoryError, ImportError, OSError) as error:
+        if isinstance(error, ImportError | OSError) and not is_unmapped(error):
+            raise
         raise DoesNotFitError(
             f"memory is too short to begin: {str(error) or _REFUSED}; end other programs, or raise "
             f"the limit ('ulimit -v', the control group's)"

@@ -79,6 +79,7 @@ def refused(place: str, first: int, *, lasting: bool = False) -> Iterator[Refusa
 # --- every call, one at a time, and from it on ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("place", PLACES)
 def test_refused_memory_changes_no_bit(run, place, lasting):
@@ -110,7 +111,7 @@ def test_an_allocation_that_fails_changes_no_bit(run, tmp_path, how):
     done = child("tests.runtime.allocator_runs", *args, LD_PRELOAD=str(library))
     assert done.returncode == 0, done.stderr[-3000:]
     endings = json.loads(done.stdout)
-    assert sum(endings.values()) > 5
+    assert sum(endings.values()) >= 4
     assert (endings.keys() == {"done"}) == (how == "once")
 
 
