@@ -63,8 +63,13 @@ def is_unmapped(error: Exception) -> bool:
     return isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED)
 
 
-_UNMAPPED = ("failed to map segment", "cannot allocate memory", "Cannot allocate memory")
-"""How the dynamic linker says it."""
+_UNMAPPED = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+)
+"""How the dynamic linker and onnxruntime say it."""
 
 
 def rss_bytes(*, root: Path = _ROOT) -> int:

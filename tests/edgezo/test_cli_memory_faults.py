@@ -134,10 +134,8 @@ def test_addresses_of_any_number(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
     """From the limit on where the libraries can be imported."""
     expected = undisturbed(invoke, tiny)
     codes: list[int] = []
-    for mib in range(160, 800, 12):
+    for mib in range(importable_mib(), 800, 12):
         done = launch(tune_args(tiny, "--json"), tmp_path, address_space(mib * MIB))
-        if not codes and done.returncode == 1:
-            continue
         codes.append(check_ending(done, tiny, invoke, expected))
         subprocess.run(["rm", "-rf", tmp_path / "run"], check=True)
         if codes[-3:] == [0, 0, 0]:
@@ -145,6 +143,18 @@ def test_addresses_of_any_number(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
     assert len(codes) >= 8
     assert codes == sorted(codes, reverse=True)
     assert codes[0] == 3
+
+
+def importable_mib() -> int:
+    """Smallest limit seen under which the libraries load; some crash below it."""
+    program = "import onnxruntime, tokenizers, safetensors.numpy"
+    for mib in range(160, 400, 4):
+        command = [sys.executable, "-c", program]
+        limit = address_space(mib * MIB)
+        done = subprocess.run(command, capture_output=True, preexec_fn=limit, timeout=60)
+        if done.returncode == 0:
+            return mib + 4
+    pytest.fail("the libraries take more addresses than this test tries")
 
 
 # --- control groups ---
