@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
-from edgezo_runtime.errors import EdgezoError, InterruptedRunError
+from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 
 __all__ = ["LazyGroup", "main"]
 
@@ -47,6 +47,9 @@ class _Main(LazyGroup):
         except EdgezoError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except MemoryError as error:
+            click.echo(f"error: memory is short: {str(error) or 'it was refused'}", err=True)
+            ctx.exit(DoesNotFitError.exit_code)
         except OSError as error:
             if error.errno == errno.EPIPE:  # click's own affair: the reader of stdout has left
                 raise

@@ -31,7 +31,7 @@ from edgezo_runtime.scope import choose_scope, invocation
 from edgezo_runtime.sessions import import_onnxruntime
 from edgezo_runtime.sizes import format_size, parse_size
 from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.tuner import Tuner, fenced_engine
+from edgezo_runtime.tuner import Tuner, fenced_engine, refusing_to_begin
 
 CREATED_BY = f"edgezo {__version__}"
 
@@ -107,6 +107,17 @@ def prepare(
     Raises:
         EdgezoError: something is missing, damaged, or does not fit.
     """
+    with refusing_to_begin():
+        return _prepare(root, inputs, config, run, signals)
+
+
+def _prepare(
+    root: Path,
+    inputs: TuneInputs,
+    config: TuneConfig,
+    run: RunFolder,
+    signals: StopSignals,
+) -> Job:
     import_onnxruntime()
     budget, resolved = resolve_budget(inputs.budget)
     process = rss_bytes()

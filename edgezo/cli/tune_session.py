@@ -40,6 +40,10 @@ class Session:
         """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
         result: dict[str, Any] = {}
         failure = self._until_stopped(self._tuning, result)
+        if isinstance(failure, BudgetStopError):
+            self._tuner.engine.give_back()
+            if self._tuner.closed:
+                raise failure
         steps = self._tuner.step_number
         self._tell_reliefs(steps)
         self._tuner.snapshot()
@@ -76,6 +80,8 @@ class Session:
             work(result)
         except (DivergedError, BudgetStopError) as error:
             return error
+        except MemoryError as error:
+            return BudgetStopError(f"memory is short: {str(error) or 'it was refused'}")
         except InterruptedRunError:
             pass
         finally:

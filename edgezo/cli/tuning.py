@@ -16,7 +16,7 @@ from edgezo.cli.tune import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
 from edgezo.cli.tune_session import Session, receipt_lines
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import InterruptedRunError, RunFileError, UsageError
+from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError, UsageError
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.run_folder import RunFolder
 
@@ -69,6 +69,11 @@ def tune(
                 for line in fence_lines(job):
                     note(line)
             result = _run(job, run, resume, signals)
+        except MemoryError as error:
+            raise BudgetStopError(
+                f"memory is short: {str(error) or 'it was refused'}; the steps so far are in "
+                f"{output}, continue with 'edgezo tune --resume -o {output}'"
+            ) from error
         finally:
             run.release()
     print_result(result, receipt_lines(result), as_json)

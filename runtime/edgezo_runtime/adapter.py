@@ -23,6 +23,7 @@ from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope
+from edgezo_runtime.tensor_file import write_tensors
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
 Float32 = npt.NDArray[np.float32]
@@ -140,12 +141,10 @@ class Adapter:
         Raises:
             RunFileError: it cannot be written.
         """
-        from safetensors.numpy import save_file
-
         text = json.dumps(encode(self.info), sort_keys=True)
         try:
             with atomic_path(path) as temporary:
-                save_file(self.tensors, temporary, {_KEY: text})
+                write_tensors(temporary, self.tensors, {_KEY: text})
         except OSError as error:
             raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
         return sha256_file(path)

@@ -29,11 +29,11 @@ from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.forward import AnswerPass, Forward, Params, SharedParams, WholePass, Work
 from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.loaded_model import LoadedModel, ShortOfMemoryError
-from edgezo_runtime.memory import anonymous_bytes
+from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.memory import anonymous_bytes, release_freed
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
-from edgezo_runtime.sessions import ENVIRONMENT
+from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
@@ -132,23 +132,36 @@ class Engine:
         while True:
             chunk_tokens = self.limits.chunk_tokens
             work = Work(self.model, batch, params, self._watch, chunk_tokens, self._sample)
-            cutter = self._cutter()
-            groups = 1 if code is None else len(code[0])
-            forward: Forward
-            if isinstance(cache, AnswerCache):
-                forward = AnswerPass(work, code, first_active, cache, cache_block)
-                chunks = cutter.answers(batch, groups, cache.layout)
-            else:
-                forward = WholePass(work, code, first_active, cache, cache_block, scope)
-                chunks = cutter.chunks(batch, groups)
             try:
-                self._run(forward, chunks, groups)
-            except (ShortOfMemoryError, MemoryError) as error:
-                self._shrink(str(error) or "numpy was refused memory")
-            else:
+                chunks = self._evaluate(work, code, first_active, cache, cache_block, scope)
                 if self.trim_above is not None and anonymous_bytes() > self.trim_above:
                     self.model.shrink_arena()
                 return np.concatenate([chunk.scores for chunk in chunks], axis=1)
+            except (ShortOfMemoryError, MemoryError) as error:
+                reason = str(error) or "numpy was refused memory"
+            self.shrink(reason)  # here, where the error no longer holds what the pass held
+
+    def _evaluate(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: int,
+        cache: PrefixCache | AnswerCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> list[Chunk]:
+        """Cut a batch and take the chunks through all stages."""
+        cutter = self._cutter()
+        groups = 1 if code is None else len(code[0])
+        forward: Forward
+        if isinstance(cache, AnswerCache):
+            forward = AnswerPass(work, code, first_active, cache, cache_block)
+            chunks = cutter.answers(work.batch, groups, cache.layout)
+        else:
+            forward = WholePass(work, code, first_active, cache, cache_block, scope)
+            chunks = cutter.chunks(work.batch, groups)
+        self._run(forward, chunks, groups)
+        return chunks
 
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
@@ -276,8 +289,19 @@ class Engine:
             self.model.drop(index)
         self.model.drop_vocabulary()
 
-    def _shrink(self, reason: str) -> None:
+    def give_back(self) -> None:
+        """Give back all that can be had again: between passes, where memory was refused."""
+        for index in range(self.num_blocks):
+            self.model.drop(index)
+        self.model.drop_vocabulary()
+        self.model.shrink_arena()
+        release_freed()
+
+    def shrink(self, reason: str) -> None:
         """Halve the chunks, then the workers, and give back what the arena does not need.
+
+        Args:
+            reason: what is short, in words.
 
         Raises:
             BudgetStopError: there is nothing left to halve.
@@ -296,4 +320,5 @@ class Engine:
             )
         self.limits = smaller
         self.model.shrink_arena()
+        release_freed()
         self.reliefs.append(f"{reason}: {told} from now on")

@@ -17,11 +17,12 @@ import numpy.typing as npt
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.chunks import Chunk, Cutter
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel, run_graph
+from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.manifest import PAST
 from edgezo_runtime.pieces import cut_tokens, run_pieces
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
+from edgezo_runtime.sessions import run_graph
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

@@ -91,7 +91,10 @@ class PeakSampler:
     def __enter__(self) -> PeakSampler:
         """Begin."""
         self.peak = self._look()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise MemoryError(str(error)) from error
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ are resident once touched, and can be dropped and fetched ahead block by block.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,33 +19,11 @@ import numpy.typing as npt
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import PAST, GraphInfo
 from edgezo_runtime.memory import trim_heap
-from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
+from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError, import_onnxruntime, run_graph
 from edgezo_runtime.weights import WeightsFile
 
 if TYPE_CHECKING:
     import onnxruntime
-
-
-_REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
-"""How onnxruntime says that the arena's limit or the system refused memory."""
-
-
-class ShortOfMemoryError(Exception):
-    """A pass needs more memory than there is; it can be run again in smaller pieces."""
-
-
-def run_graph(session: onnxruntime.InferenceSession, outputs: list[str], feed: Any) -> list[Any]:
-    """Run a session on OrtValues.
-
-    Raises:
-        ShortOfMemoryError: it was refused memory.
-    """
-    try:
-        return list(session.run_with_ort_values(outputs, feed))
-    except Exception as error:  # onnxruntime's errors have no common public base class
-        if any(text in str(error) for text in _REFUSED):
-            raise ShortOfMemoryError("onnxruntime was refused memory") from error
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +99,9 @@ class LoadedModel:
 
     def fetch(self, index: int) -> None:
         """Have the system read a block's weights ahead; returns at once."""
-        for start, end in self.blocks[index].pages:
-            self._reader.submit(self.weights.fetch, start, end)
+        with contextlib.suppress(RuntimeError):  # no thread to be had: the pages come when touched
+            for start, end in self.blocks[index].pages:
+                self._reader.submit(self.weights.fetch, start, end)
 
     def drop(self, index: int) -> None:
         """Let a block's weights go; they come back from the file when they are touched."""
@@ -135,14 +115,21 @@ class LoadedModel:
                 self.weights.drop(start, end)
 
     def shrink_arena(self) -> None:
-        """Give memory of the arena that is not in use back to the system."""
+        """Give memory of the arena that is not in use back to the system, as far as it can be.
+
+        A graph has to run for it, which may itself be refused memory.
+        """
+        with contextlib.suppress(ShortOfMemoryError, MemoryError):
+            self._run_shrinking()
+        trim_heap()  # the C library keeps what the arena frees
+
+    def _run_shrinking(self) -> None:
         options = self._ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         feed = {"input_ids": self.value(np.zeros((1, 2), np.int64))} | self.prologue.weights
         if "attention_mask" in self.prologue.inputs:
             feed["attention_mask"] = self.value(np.ones((1, 2), np.int64))
-        self.prologue.session.run_with_ort_values(["hidden"], feed, options)
-        trim_heap()  # the C library keeps what the arena frees
+        run_graph(self.prologue.session, ["hidden"], feed, options)
 
     def _open(self, graph: GraphInfo) -> LoadedGraph:
         session = self._sessions.get(graph.file)

@@ -6,6 +6,7 @@ peak, so `rss_bytes` falls back to it: never below the truth.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -59,6 +60,22 @@ def save_addresses() -> None:
 
 
 _M_ARENA_MAX = -8
+
+
+def is_unmapped(error: Exception) -> bool:
+    """Is this a library that there was no memory, or no addresses, to load, or a file to map?"""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED)
+
+
+_UNMAPPED = (
+    "failed to map segment",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+)
+"""How the dynamic linker and onnxruntime say it."""
 
 
 def rss_bytes(*, root: Path = _ROOT) -> int:

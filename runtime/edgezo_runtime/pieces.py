@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.loaded_model import LoadedGraph, run_graph
+from edgezo_runtime.loaded_model import LoadedGraph
 from edgezo_runtime.manifest import PAST
+from edgezo_runtime.sessions import run_graph
 
 ToValue = Callable[[npt.NDArray[Any]], Any]
 """Makes an OrtValue of an array."""

@@ -321,7 +321,7 @@ class _Planner:
         engine = self._engine
         engine.limits, engine.streamed = choice.limits, choice.streamed
         engine.reliefs.clear()
-        self._let_go()
+        engine.give_back()
         before = anonymous_bytes()
         try:
             with PeakSampler() as sampler:
@@ -336,20 +336,13 @@ class _Planner:
                 raise self._no_room() from error
             activations = self._budget
         engine.streamed = choice.streamed
-        self._let_go()
+        engine.give_back()
         self._base = resident_bytes()
         self._anonymous = anonymous_bytes()
         self._measured[_key(choice)] = activations
         if activations < self._budget:
             self._scale = _CAREFUL * activations / self._computed(choice)
         return self._ledger(choice, activations)
-
-    def _let_go(self) -> None:
-        """Come back to what the process takes without a pass."""
-        for index in range(len(self._blocks)):
-            self._engine.model.drop(index)
-        self._engine.model.drop_vocabulary()
-        self._engine.model.shrink_arena()
 
     def _ledger(self, choice: Choice, activations: int) -> Ledger:
         state = self._tuner.state_bytes

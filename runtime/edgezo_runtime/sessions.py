@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.errors import BundleError, MissingExtraError
-from edgezo_runtime.memory import save_addresses
+from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
+from edgezo_runtime.memory import is_unmapped, save_addresses
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -25,6 +25,33 @@ OLDEST = (1, 20)
 """First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
 
 _CPU = "CPUExecutionProvider"
+
+_REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
+"""How onnxruntime says that the arena's limit or the system refused memory."""
+
+
+class ShortOfMemoryError(Exception):
+    """A pass needs more memory than there is; it can be run again in smaller pieces."""
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession, outputs: list[str], feed: Any, options: Any = None
+) -> list[Any]:
+    """Run a session on OrtValues.
+
+    Raises:
+        ShortOfMemoryError: it was refused memory.
+    """
+    try:
+        return list(session.run_with_ort_values(outputs, feed, options))
+    except Exception as error:  # onnxruntime's errors have no common public base class
+        if _is_refusal(error):
+            raise ShortOfMemoryError("onnxruntime was refused memory") from error
+        raise
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _REFUSED)
 
 
 class SharedEnvironment:
@@ -46,6 +73,8 @@ class SharedEnvironment:
         Args:
             threads: compute threads; None takes one a core this process may use.
             arena_bytes: hard limit of the arena, None for no limit.
+        Raises:
+            DoesNotFitError: the system does not give so many threads.
         """
         ort = import_onnxruntime()
         with self._lock:
@@ -55,7 +84,7 @@ class SharedEnvironment:
             self.threads = threads or available_cores()
             self.arena_bytes = arena_bytes
             ort.set_default_logger_severity(3)
-            self.workers = ThreadPoolExecutor(self.threads, thread_name_prefix="edgezo")
+            self.workers = _started(self.threads)
             # Growing by what was asked for: the default doubles, and keeps what it took.
             settings: dict[str, int] = {"arena_extend_strategy": 1}
             if arena_bytes is not None:
@@ -71,6 +100,7 @@ class SharedEnvironment:
 
         Raises:
             BundleError: the graph is damaged, or needs what this onnxruntime does not have.
+            ShortOfMemoryError: there is no memory for it.
         """
         ort = import_onnxruntime()
         path = bundle.path(file)
@@ -89,10 +119,33 @@ class SharedEnvironment:
         try:
             return ort.InferenceSession(path.read_bytes(), options, providers=[_CPU])
         except Exception as error:  # onnxruntime's errors have no common public base class
+            if _is_refusal(error):
+                raise ShortOfMemoryError("a graph cannot be opened for want of memory") from error
             raise BundleError(
                 f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
                 f"run 'edgezo export --force' again or install another onnxruntime"
             ) from error
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    """A pool whose threads all run: later, when memory is short, none could be started.
+
+    Raises:
+        DoesNotFitError: the system does not give so many.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="edgezo")
+    together = threading.Barrier(threads)
+    try:
+        for _ in range(threads):
+            pool.submit(together.wait)
+    except RuntimeError as error:
+        together.abort()
+        pool.shutdown(wait=False)
+        raise DoesNotFitError(
+            f"{threads} threads cannot be started: {error}; give a smaller --threads, or raise "
+            f"the limit on memory ('ulimit -v', the control group's) or on processes"
+        ) from error
+    return pool
 
 
 ENVIRONMENT = SharedEnvironment()
@@ -104,10 +157,13 @@ def import_onnxruntime() -> Any:
 
     Raises:
         MissingExtraError: no flavour of onnxruntime is installed.
+        MemoryError: there is no room for it.
     """
     try:
         import onnxruntime as ort
     except ImportError as error:
+        if is_unmapped(error):
+            raise MemoryError(str(error)) from error
         raise MissingExtraError(
             "onnxruntime is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
         ) from error

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.rules.rule import Slot
+from edgezo_runtime.tensor_file import write_tensors
 
 SNAPSHOT_VERSION = 1
 _FORMAT = "edgezo-snapshot"
@@ -57,10 +58,8 @@ def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
         RunFileError: the disk did not take it; the old file, if any, is as it was.
 
     Memory:
-        A copy of all tensors, in safetensors.
+        As for `write_tensors`.
     """
-    from safetensors.numpy import save_file
-
     tensors = _flatten(snapshot)
     meta = {
         "format": _FORMAT,
@@ -76,7 +75,7 @@ def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
     try:
         with atomic_path(path) as temporary:
             checksum = _checksum(text, tensors)
-            save_file(tensors, temporary, metadata={"edgezo": text, "crc32": checksum})
+            write_tensors(temporary, tensors, {"edgezo": text, "crc32": checksum})
     except OSError as error:
         raise RunFileError(f"snapshot '{path}' cannot be written: {error}") from error
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import BudgetStopError, DoesNotFitError, RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
@@ -26,7 +27,7 @@ from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
-from edgezo_runtime.memory import resident_bytes
+from edgezo_runtime.memory import is_unmapped, resident_bytes
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
@@ -36,6 +37,7 @@ from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.schedules import parse_schedule
 from edgezo_runtime.scope import choose_scope
+from edgezo_runtime.sessions import ShortOfMemoryError
 from edgezo_runtime.shaping import Normalizer
 from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
@@ -93,9 +95,6 @@ class Tuner:
         self.examples = examples
         self.config = config
         self.run = run
-        self.theta: dict[str, Float32] = engine.bundle.trainables()
-        self.step_number = 0
-        self.elapsed_s = 0.0
         self._names = {
             block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
             for block in range(manifest.model.num_blocks)
@@ -107,6 +106,19 @@ class Tuner:
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
         self._estimator = ESTIMATORS[config.method](config.eps)
         self._rule = RULES[config.rule]()
+        self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
+        self._batches = Batches(examples, config.batch_size, config.seed)
+        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
+        self._journal: Journal | None = None
+        self._cache: PrefixCache | AnswerCache | None = None
+        self._stopped = False
+        self._set_initial_state()
+
+    def _set_initial_state(self) -> None:
+        """Stand where a run begins."""
+        self.theta: dict[str, Float32] = self.engine.bundle.trainables()
+        self.step_number = 0
+        self.elapsed_s = 0.0
         self._slots: dict[str, Slot] = {
             name: self._rule.init(self.theta[name])
             for block in self._blocks
@@ -116,13 +128,7 @@ class Tuner:
             name: np.zeros_like(self.theta[name]) for name in self._slots
         }
         self._average_weight = 0.0
-        self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
         self._norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
-        self._batches = Batches(examples, config.batch_size, config.seed)
-        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
-        self._journal: Journal | None = None
-        self._cache: PrefixCache | AnswerCache | None = None
-        self._stopped = False
 
     # --- life ---
 
@@ -153,17 +159,19 @@ class Tuner:
                 block boundary; a pass that needs more is run in smaller pieces, and `step` raises
                 BudgetStopError where that does not help.
         Raises:
-            DoesNotFitError: the budget is too small, whatever is done.
+            DoesNotFitError: the budget is too small, whatever is done, or memory was refused.
+            BudgetStopError: memory was refused after that.
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
             BundleError: the bundle is damaged.
         """
         opened = Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle
         folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
-        engine = fenced_engine(opened, budget_bytes, threads)
-        tuner = cls(engine, examples, config or TuneConfig(), folder)
-        if budget_bytes is not None:
-            make_plan(tuner, budget_bytes).apply(engine)
+        with refusing_to_begin():
+            engine = fenced_engine(opened, budget_bytes, threads)
+            tuner = cls(engine, examples, config or TuneConfig(), folder)
+            if budget_bytes is not None:
+                make_plan(tuner, budget_bytes).apply(engine)
         tuner.start(resume=resume)
         return tuner
 
@@ -175,6 +183,7 @@ class Tuner:
         Raises:
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
+            BudgetStopError: memory was refused.
         """
         self.run.acquire()
         try:
@@ -189,6 +198,12 @@ class Tuner:
                 self._begin()
             if self.config.prefix_cache:
                 self._cache = self.make_cache(self.run.cache, self.cache_limit)
+        except MemoryError as error:
+            self.close()
+            raise BudgetStopError(
+                f"memory is short: {str(error) or _REFUSED} before the first step; "
+                f"{self.run.path} is as it was, or can be continued with --resume"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -227,6 +242,11 @@ class Tuner:
             yield self.step()
 
     @property
+    def closed(self) -> bool:
+        """Is the tuner not started, or closed?"""
+        return self._journal is None
+
+    @property
     def done(self) -> bool:
         """Is there nothing left to do?"""
         return self._stopped or self.fraction_done >= 1
@@ -248,26 +268,33 @@ class Tuner:
 
         Raises:
             DivergedError: a loss is not finite; the trainables are as before the step.
-            BudgetStopError: memory is short; the trainables are as before the step.
-            EdgezoError: the tuner is closed.
+            BudgetStopError: memory is short; the trainables are as before the step, or the tuner is
+                closed, and a resume goes on from the last step in the journal.
+            UsageError: the tuner is closed.
         """
         if self._journal is None:
             raise UsageError("the tuner is closed")
+        try:
+            return self._step(self._journal)
+        except MemoryError as error:  # before the update, or after it: an update ends otherwise
+            reason = str(error) or _REFUSED
+            raise BudgetStopError(f"memory is short: {reason} between two passes") from error
+
+    def _step(self, journal: Journal) -> StepReport:
         started = time.monotonic()
         number = self.step_number
-        batch = self._batches.batch(number)
+        before = self.elapsed_s
         blocks = self._schedule(number, self.config.seed, self._blocks)
         seed = derive_seed(self.config.seed, "step", number)
-        losses, terms, rows = self._estimate(batch, blocks, seed)
+        batch, losses, terms, rows = self._evaluated(number, blocks, seed)
         lr = float(np.float32(self._learning_rate()))
-        elapsed = self.elapsed_s + time.monotonic() - started
+        elapsed = before + time.monotonic() - started
         record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed))
-        self._journal.append(record)
-        self._apply(record, terms)
+        self._commit(journal, record, terms)
         spent = time.monotonic() - started
-        self.elapsed_s += spent
+        self.elapsed_s = before + spent
         if self.step_number % self.config.save_every == 0:
-            self.snapshot()
+            self._snapshot_if_possible()
         answers = isinstance(self._cache, AnswerCache)
         tokens = batch.num_rows if answers else int(batch.lengths.sum())
         coeff = np.array([value for term in terms for value in term.coeff])
@@ -281,6 +308,60 @@ class Tuner:
             tokens=rows // batch.num_rows * tokens,
             elapsed_s=spent,
         )
+
+    def _evaluated(
+        self, number: int, blocks: tuple[int, ...], seed: int
+    ) -> tuple[Batch, npt.NDArray[np.float64], list[Term], int]:
+        """A step's batch and what is found on it, in smaller pieces where memory is refused."""
+        while True:
+            try:
+                batch = self._batches.batch(number)
+                return batch, *self._estimate(batch, blocks, seed)
+            except MemoryError as error:
+                reason = str(error) or _REFUSED
+            self.engine.shrink(reason)
+
+    def _commit(self, journal: Journal, record: StepRecord, terms: list[Term]) -> None:
+        """Journal a step, then apply it.
+
+        Raises:
+            BudgetStopError: memory was refused before the step was in the journal, or its state
+                cannot be had again.
+        """
+        try:
+            journal.append(record)
+            self._apply(record, terms)
+            return
+        except MemoryError as error:
+            reason = str(error) or _REFUSED
+        self._return_to_journal(journal, reason)
+        if self.step_number == record.step:
+            raise BudgetStopError(f"memory is short: {reason} for the record of a step")
+
+    def _return_to_journal(self, journal: Journal, reason: str) -> None:
+        """Stand where the journal says, after an update that may have been done by half."""
+        self._journal = None
+        try:
+            self.engine.give_back()
+            journal.close()
+            self._set_initial_state()
+            self._resume()
+        except MemoryError as error:
+            raise BudgetStopError(
+                f"memory is short: {reason} for the update of a step; its losses are in "
+                f"{self.run.journal}, continue with --resume"
+            ) from error
+        self.engine.reliefs.append(f"{reason} for the update of a step: it was done again")
+
+    def _snapshot_if_possible(self) -> None:
+        """Write a snapshot; without one, a resume has more to replay, and nothing is lost."""
+        try:
+            self.snapshot()
+            return
+        except MemoryError as error:
+            reason = str(error) or _REFUSED
+        self.engine.give_back()
+        self.engine.reliefs.append(f"{reason}: no snapshot after {self.step_number} steps")
 
     def _estimate(
         self, batch: Batch, blocks: tuple[int, ...], seed: int
@@ -529,6 +610,8 @@ class Tuner:
 
 _AVERAGE = "#average"
 
+_REFUSED = "numpy was refused memory"
+
 _SMALLEST_ARENA = 32 << 20
 
 
@@ -551,6 +634,24 @@ def fenced_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None)
     arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())
     guard = MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50)
     return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard)
+
+
+@contextmanager
+def refusing_to_begin() -> Iterator[None]:
+    """Say of a run that is refused memory before it begins that it does not fit.
+
+    Raises:
+        DoesNotFitError: it was.
+    """
+    try:
+        yield
+    except (MemoryError, ShortOfMemoryError, ImportError, OSError) as error:
+        if isinstance(error, ImportError | OSError) and not is_unmapped(error):
+            raise
+        raise DoesNotFitError(
+            f"memory is too short to begin: {str(error) or _REFUSED}; end other programs, or raise "
+            f"the limit ('ulimit -v', the control group's)"
+        ) from error
 
 
 def _pack_elapsed(seconds: float) -> bytes:

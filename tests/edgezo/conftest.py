@@ -99,11 +99,14 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     return run
 
 
-def start(*args: object, cwd: Path) -> subprocess.Popen[str]:
+def start(
+    *args: object, cwd: Path, preexec_fn: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
     paths = [ROOT, ROOT / "export", ROOT / "runtime"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [sys.executable, "-m", "edgezo", *map(str, args)]
     return subprocess.Popen(
-        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=preexec_fn,
+    )  # fmt: skip

@@ -127,7 +127,7 @@ def test_the_end_of_the_ladder(exported) -> None:
 
 def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -> None:
     from edgezo_runtime import forward as module
-    from edgezo_runtime.loaded_model import ShortOfMemoryError, run_graph
+    from edgezo_runtime.sessions import ShortOfMemoryError, run_graph
 
     bundle, theta = tiny(exported, "llama", "int8")
     batch, probes = batch_of(bundle), probes_of(2, private=True)

@@ -10,9 +10,9 @@ from edgezo_runtime import forward as forward_module
 from edgezo_runtime import pieces as pieces_module
 from edgezo_runtime.batches import make_batch
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.loaded_model import run_graph
 from edgezo_runtime.pieces import cut_tokens
 from edgezo_runtime.prefix_cache import PrefixCache
+from edgezo_runtime.sessions import run_graph
 from tests.runtime.test_answer_scope import CACHED, CONTINUING, OTHERS, make_cache, of_blocks
 from tests.runtime.test_engine import batch_of, names_of_block, perturbed_scores, probes_of, tiny
 from tests.runtime.tiny_sets import random_set

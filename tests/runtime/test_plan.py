@@ -60,7 +60,7 @@ class Machine(_Planner):
         monkeypatch.setattr(module, "PeakSampler", self._sampler)
         monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
         monkeypatch.setattr(tuner, "rehearse", lambda others, size: None)
-        monkeypatch.setattr(self, "_let_go", lambda: None)
+        monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
 
     def _sampler(self) -> Machine:
         return self
