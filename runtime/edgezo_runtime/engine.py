@@ -273,7 +273,9 @@ class Engine:
         if self.guard is None or self.guard.pressure() is None:
             return
         with self._relief:
-            reason = self.guard.pressure()  # another worker may have helped in the meantime
+            reason = self.guard.pressure(
+                afresh=True
+            )  # another worker may have helped in the meantime
             if reason is None:
                 return
             everything = frozenset(range(self.num_blocks))

@@ -46,14 +46,18 @@ class MemoryGuard:
     _looked: float = field(default=0.0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
-    def pressure(self) -> str | None:
-        """What is short, in words; None while there is enough."""
+    def pressure(self, *, afresh: bool = False) -> str | None:
+        """What is short, in words; None while there is enough.
+
+        Args:
+            afresh: look at the machine even if that was done just now.
+        """
         used = self.resident()
         if used > self.budget_bytes - self.margin_bytes:
             return f"{format_size(used)} resident of a budget of {format_size(self.budget_bytes)}"
         now = time.monotonic()
         with self._lock:
-            due = now - self._looked >= AVAILABLE_EVERY_S
+            due = afresh or now - self._looked >= AVAILABLE_EVERY_S
             if due:
                 self._looked = now
         if due:

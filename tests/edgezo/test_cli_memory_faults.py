@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,15 @@ def test_addresses_of_any_number(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
 
 
 def importable_mib() -> int:
-    """Smallest limit seen under which the libraries load; some crash below it."""
+    """Smallest limit seen under which the libraries load; some crash or hang below it."""
     program = "import onnxruntime, tokenizers, safetensors.numpy"
     for mib in range(160, 400, 4):
         command = [sys.executable, "-c", program]
         limit = address_space(mib * MIB)
-        done = subprocess.run(command, capture_output=True, preexec_fn=limit, timeout=60)
-        if done.returncode == 0:
-            return mib + 4
+        with suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(command, capture_output=True, preexec_fn=limit, timeout=10)
+            if done.returncode == 0:
+                return mib + 4
     pytest.fail("the libraries take more addresses than this test tries")
 
 
@@ -204,7 +206,7 @@ import sys, time
 taken = []
 for _ in range(int(sys.argv[1])):
     taken.append(b"x" * (1 << 20))
-    time.sleep(0.02)
+    time.sleep(0.003)
 print("taken", flush=True)
 time.sleep(600)
 """
@@ -214,13 +216,13 @@ time.sleep(600)
 def test_another_process_takes_the_control_group(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:
-    expected = undisturbed(invoke, tiny, "--steps", "600")
+    expected = undisturbed(invoke, tiny, "--steps", "6000")
     with control_group(512 * MIB) as group:
-        args = tune_args(tiny, "--json", "--steps", "600", "--budget", "300MB")
+        args = tune_args(tiny, "--json", "--steps", "6000", "--budget", "300MB")
         tuning = start(*args, cwd=tmp_path, preexec_fn=group.enter)
         wait_for_steps(tmp_path / "run")
         used = read_usage(group)
-        count = (group.limit_bytes - used) // MIB - 40
+        count = (group.limit_bytes - used) // MIB - 16
         command = [sys.executable, "-c", TAKER, str(count)]
         taker = subprocess.Popen(command, preexec_fn=group.enter)
         try:
@@ -230,7 +232,7 @@ def test_another_process_takes_the_control_group(
             taker.wait()
         assert group.kills() == 0
     done = subprocess.CompletedProcess([], tuning.returncode, stdout, stderr)
-    assert check_ending(done, tiny, invoke, expected) in (0, 4)
+    assert check_ending(done, tiny, invoke, expected) == 4
 
 
 def read_usage(group: Group) -> int:

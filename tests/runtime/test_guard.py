@@ -50,6 +50,14 @@ def test_the_machine_is_not_asked_every_time() -> None:
     assert len(asked) < 50
 
 
+def test_a_machine_that_is_short_is_answered(exported) -> None:
+    """Pins a second look, to confirm the first, that was never due and so found nothing."""
+    bundle, theta = tiny(exported, "llama", "int8")
+    engine = Engine(bundle, guard=guard(0, available=MIB))
+    perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
+    assert "left to this process" in engine.reliefs[0]
+
+
 def test_resident_memory_is_that_of_the_process() -> None:
     assert abs(resident_bytes() - rss_bytes()) < 8 * MIB
 
