@@ -24,7 +24,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _no_garbage_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting it takes a third of a second each time."""
-    monkeypatch.setattr("edgezo_runtime.loaded_model.release_freed", lambda: None)
+    monkeypatch.setattr("edgezo_runtime.engine.release_freed", lambda: None)
 
 
 def check_ending(
