@@ -345,7 +345,7 @@ class _Planner:
         return self._ledger(choice, activations)
 
     def _ledger(self, choice: Choice, activations: int) -> Ledger:
-        state = self._tuner.state_bytes
+        state = self._tuner.state.nbytes
         streamed = max(
             sum(self._blocks[index] for index in choice.streamed.intersection(stretch))
             for stretch in choice.limits.stretches(self._blocks, choice.streamed)
@@ -418,6 +418,7 @@ class _Formula:
             block: its state and, before and after the attention added its own, keys and values;
             0 where rows go through blocks as a whole.
         scorer: bytes of the token scorer.
+        rows: sequences of a batch.
         longest: tokens of the longest row.
         groups: perturbed copies.
         past: bytes of a chunk's keys and values over its float16 copy.
@@ -427,6 +428,7 @@ class _Formula:
     a_token: int
     kept_of_token: int
     scorer: int
+    rows: int
     longest: int
     groups: int
     past: float
@@ -446,6 +448,7 @@ class _Formula:
             a_token=_a_token(bundle),
             kept_of_token=_kept_of_token(bundle),
             scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
+            rows=rows,
             longest=longest,
             groups=groups,
             past=_past_share(bundle, groups) if answers else 0.0,
@@ -455,12 +458,14 @@ class _Formula:
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Bytes of all workers."""
         row = self.groups * self.longest
+        chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
+        workers = min(limits.workers, chunks)
         tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
         worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
         if row > limits.chunk_tokens:
             worker += row * self.kept_of_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * (1 + limits.workers) // 2 + waiting
+        return worker * (1 + workers) // 2 + waiting
 
 
 def _a_token(bundle: Bundle) -> int:

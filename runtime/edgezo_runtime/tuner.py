@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +21,7 @@ from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import BudgetStopError, DoesNotFitError, RunFileError, UsageError
-from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, gradient, record_losses
+from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.guard import MemoryGuard
@@ -32,15 +33,13 @@ from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
-from edgezo_runtime.rules import RULES
-from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.schedules import parse_schedule
 from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.sessions import ShortOfMemoryError
-from edgezo_runtime.shaping import Normalizer
-from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
+from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
+from edgezo_runtime.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -105,30 +104,36 @@ class Tuner:
         if config.schedule.startswith("last"):  # the same blocks in every step
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
         self._estimator = ESTIMATORS[config.method](config.eps)
-        self._rule = RULES[config.rule]()
-        self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
         self._batches = Batches(examples, config.batch_size, config.seed)
         self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
         self._journal: Journal | None = None
         self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False
-        self._set_initial_state()
+        self.state = self._initial_state()
 
-    def _set_initial_state(self) -> None:
-        """Stand where a run begins."""
-        self.theta: dict[str, Float32] = self.engine.bundle.trainables()
-        self.step_number = 0
-        self.elapsed_s = 0.0
-        self._slots: dict[str, Slot] = {
-            name: self._rule.init(self.theta[name])
-            for block in self._blocks
-            for name in self._names[block]
-        }
-        self._average: dict[str, Float32] = {
-            name: np.zeros_like(self.theta[name]) for name in self._slots
-        }
-        self._average_weight = 0.0
-        self._norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
+    def _initial_state(self) -> TrainingState:
+        """Where a run begins."""
+        initial = self.engine.bundle.trainables()
+        return TrainingState(initial, self._trained(self._blocks), self.config)
+
+    def _trained(self, blocks: Iterable[int]) -> Iterator[str]:
+        """Trainables of blocks."""
+        return chain.from_iterable(self._names[block] for block in blocks)
+
+    @property
+    def theta(self) -> dict[str, Float32]:
+        """The trainables as they stand."""
+        return self.state.theta
+
+    @property
+    def step_number(self) -> int:
+        """Steps done."""
+        return self.state.step
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that they took."""
+        return self.state.elapsed_s
 
     # --- life ---
 
@@ -292,7 +297,7 @@ class Tuner:
         record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed))
         self._commit(journal, record, terms)
         spent = time.monotonic() - started
-        self.elapsed_s = before + spent
+        self.state.elapsed_s = before + spent
         if self.step_number % self.config.save_every == 0:
             self._snapshot_if_possible()
         answers = isinstance(self._cache, AnswerCache)
@@ -344,7 +349,7 @@ class Tuner:
         try:
             self.engine.give_back()
             journal.close()
-            self._set_initial_state()
+            self.state = self._initial_state()
             self._resume()
         except MemoryError as error:
             raise BudgetStopError(
@@ -387,7 +392,7 @@ class Tuner:
         probes: list[Probe],
         cache: PrefixCache | AnswerCache | None,
     ) -> Float32:
-        active = {name for block in blocks for name in self._names[block]}
+        active = set(self._trained(blocks))
         params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
         return self.engine.score(
             batch,
@@ -400,27 +405,7 @@ class Tuner:
         )
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
-        """Update the trainables; a function of the record alone."""
-        if self._normalizer is not None:
-            terms, self._norm_state = self._normalizer.apply(terms, self._norm_state)
-        for block in record.blocks:
-            for name in self._names[block]:
-                theta = self.theta[name]
-                g = gradient(terms, name, theta.shape, kind=self.config.noise)
-                self._slots[name] = self._rule.apply(
-                    theta, g, self._slots[name], record.step, record.lr
-                )
-        self._fold_average()
-        self.step_number = record.step + 1
-
-    def _fold_average(self) -> None:
-        decay = np.float32(self.config.average)
-        if not decay:
-            return
-        for name, mean in self._average.items():
-            mean *= decay
-            mean += (1 - decay) * self.theta[name]
-        self._average_weight = float(decay) * self._average_weight + float(1 - decay)
+        self.state.apply(record, terms, self._trained(record.blocks))
 
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
@@ -446,11 +431,7 @@ class Tuner:
 
     def adapter(self) -> dict[str, Float32]:
         """Copies of the tuned trainables: their running average where one is kept."""
-        tuned = {name: value.copy() for name, value in self.theta.items()}
-        if self._average_weight:
-            for name, mean in self._average.items():
-                tuned[name] = mean / np.float32(self._average_weight)
-        return tuned
+        return self.state.adapter()
 
     def evaluate(self, examples: ExampleSet, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter on a set of examples."""
@@ -461,15 +442,7 @@ class Tuner:
         if self._journal is None:
             raise UsageError("the tuner is closed")
         self._journal.sync()
-        theta = dict(self.theta)
-        theta.update({f"{name}{_AVERAGE}": mean for name, mean in self._average.items()})
-        counters = {
-            "elapsed_s": self.elapsed_s,
-            "average_weight": self._average_weight,
-            "norm_state": list(self._norm_state),
-        }
-        snapshot = Snapshot(theta, self._slots, self.step_number, self._digest(), counters)
-        save_snapshot(self.run.snapshot, snapshot)
+        save_snapshot(self.run.snapshot, self.state.snapshot(self._digest()))
 
     def _meta(self) -> dict[str, object]:
         """What the journal's header says a run depends on."""
@@ -503,23 +476,11 @@ class Tuner:
             # A disk that lost records it had called safe: the journal alone brings the state back,
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):
-                self._restore(snapshot)
+                self.state.restore(snapshot)
         for record in read_journal(self.run.journal).records:
             if record.step >= self.step_number:
                 self._replay(record)
         self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        self.theta = {name: np.array(snapshot.theta[name]) for name in self.theta}
-        self._average = {
-            name: np.array(snapshot.theta[f"{name}{_AVERAGE}"]) for name in self._average
-        }
-        self._slots = {name: snapshot.slots.get(name) for name in self._slots}
-        self.step_number = snapshot.step
-        self.elapsed_s = float(snapshot.counters["elapsed_s"])
-        self._average_weight = float(snapshot.counters["average_weight"])
-        total, weight = snapshot.counters["norm_state"]
-        self._norm_state = (float(total), float(weight))
 
     def _replay(self, record: StepRecord) -> None:
         """Apply a recorded step without evaluating anything."""
@@ -539,7 +500,7 @@ class Tuner:
                 probes = steps.send(part)
             except StopIteration as end:
                 self._apply(record, end.value)
-                self.elapsed_s = _unpack_elapsed(record.extra)
+                self.state.elapsed_s = _unpack_elapsed(record.extra)
                 return
 
     def make_cache(
@@ -575,13 +536,6 @@ class Tuner:
         return self._batches.warnings
 
     @property
-    def state_bytes(self) -> int:
-        """Trainables, their average and the state of the rule."""
-        slots = [part for slot in self._slots.values() if slot for part in slot.values()]
-        tensors = [*self.theta.values(), *self._average.values(), *slots]
-        return sum(tensor.nbytes for tensor in tensors)
-
-    @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
         return len(next(self._estimator(0, self._batches.batch_size)))
@@ -607,8 +561,6 @@ class Tuner:
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 self._scores(batch, tuple(self._blocks), probes, cache)
 
-
-_AVERAGE = "#average"
 
 _REFUSED = "numpy was refused memory"
 

@@ -132,7 +132,7 @@ class Run:
 
 def digest(tuner: Tuner) -> str:
     """Of all that a run hands out and goes on from."""
-    found = hashlib.sha256(str((tuner.step_number, tuner._norm_state)).encode())
+    found = hashlib.sha256(str((tuner.step_number, tuner.state.norm_state)).encode())
     for values in (tuner.theta, tuner.adapter()):
         for name in sorted(values):
             found.update(name.encode() + values[name].tobytes())

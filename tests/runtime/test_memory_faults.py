@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime import forward
+from edgezo_runtime import forward, training_state
 from edgezo_runtime import tuner as tuner_module
 from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.sessions import ShortOfMemoryError
+from edgezo_runtime.training_state import TrainingState
 from tests.runtime import failing_allocator
 from tests.runtime.refused_runs import CONFIGS, STEPS, Refusals, Run, digest
 
@@ -52,9 +53,9 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "a copy of the trainables": (PerturbedParams, "copies", MemoryError),
     "the losses": (tuner_module, "example_losses", MemoryError),
     "the code": (tuner_module, "code_matrices", MemoryError),
-    "a gradient": (tuner_module, "gradient", MemoryError),
+    "a gradient": (training_state, "gradient", MemoryError),
     "a record": (tuner_module, "StepRecord", MemoryError),
-    "the average": (tuner_module.Tuner, "_fold_average", MemoryError),
+    "the average": (TrainingState, "_fold_average", MemoryError),
     "a snapshot": (tuner_module, "save_snapshot", MemoryError),
 }
 """What asks for memory: whose attribute it is, and what it raises when it gets none."""

@@ -83,7 +83,7 @@ def test_enough_for_everything(tuner, monkeypatch) -> None:
     """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take 128 MB."""
     found = plan_for(tuner, 1000, monkeypatch)
     assert found.ledger == Ledger(
-        PROCESS - tuner.state_bytes, 0, 0, tuner.state_bytes, 0, 0, 500 * MB, 128 * MB, PROCESS
+        PROCESS - tuner.state.nbytes, 0, 0, tuner.state.nbytes, 0, 0, 500 * MB, 128 * MB, PROCESS
     )
     assert found.predicted_bytes == 728 * MB
     assert found.reserve_bytes == 272 * MB
@@ -191,7 +191,7 @@ def test_parts_of_a_real_plan(exported, tmp_path) -> None:
     assert (parts.process, parts.data) == (10 * MB, 5 * MB)
     model = tuner.engine.model
     assert parts.blocks == sum(model.block_bytes(index) for index in range(2))
-    assert parts.adapter == tuner.state_bytes > 0
+    assert parts.adapter == tuner.state.nbytes > 0
     assert 0 < found.smallest_bytes <= found.predicted_bytes * 25 // 24 + 1
     assert found.as_json()["ledger"]["reserve"] == 8 * 10**9 - found.predicted_bytes
     assert not (tmp_path / "run").exists()
@@ -206,7 +206,7 @@ def test_a_budget_below_the_process_is_refused(tuner) -> None:
 def test_state_is_what_the_run_keeps(tuner) -> None:
     theta = sum(value.nbytes for value in tuner.theta.values())
     trained = sum(value.nbytes for name, value in tuner.theta.items() if "lora_B" in name)
-    assert tuner.state_bytes == theta + trained  # the average; sgd keeps nothing
+    assert tuner.state.nbytes == theta + trained  # the average; sgd keeps nothing
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
     other = Tuner(tuner.engine, tuner.examples, momentum, tuner.run)
-    assert other.state_bytes == theta + 2 * trained  # an average is made, if not used
+    assert other.state.nbytes == theta + 2 * trained  # an average is made, if not used

@@ -50,9 +50,9 @@ def bits(tuner: Tuner) -> dict[str, bytes]:
     """All that a run goes on from, and what it hands out."""
     found = {f"theta {name}": value.tobytes() for name, value in tuner.theta.items()}
     found |= {f"adapter {name}": value.tobytes() for name, value in tuner.adapter().items()}
-    for name, slot in tuner._slots.items():
+    for name, slot in tuner.state.slots.items():
         found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
-    found["normalizer"] = np.array(tuner._norm_state).tobytes()
+    found["normalizer"] = np.array(tuner.state.norm_state).tobytes()
     return found
 
 
@@ -206,7 +206,7 @@ def test_a_run_beyond_the_horizon_takes_smaller_steps(bundle, examples, tmp_path
 def test_the_adapter_is_the_running_average(bundle, examples, tmp_path):
     config = dataclasses.replace(BASE, average=0.5, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        name = next(iter(tuner._slots))
+        name = next(iter(tuner.state.slots))
         np.testing.assert_array_equal(tuner.adapter()[name], tuner.theta[name])
         seen = [(tuner.step(), tuner.theta[name].copy())[1] for _ in range(3)]
         expected = sum(value * 0.5 ** (3 - i) for i, value in enumerate(seen)) / (1 - 0.5**3)
@@ -332,7 +332,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
-        tuner.theta[next(iter(tuner._slots))][0, 0] = np.inf
+        tuner.theta[next(iter(tuner.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
             tuner.step()
 
