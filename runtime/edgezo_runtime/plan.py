@@ -34,13 +34,13 @@ RESERVE_SHARE = 25
 """One part in so many of the budget is not planned with: what is between two looks at the memory,
 and what a rehearsal cannot foresee."""
 
-CHUNK_COST = {256: 1.0, 128: 1.08, 64: 1.17, 32: 1.45, 16: 1.9}
+CHUNK_COST = {256: 1.0, 128: 1.03, 64: 1.09, 32: 1.34, 16: 1.9}
 """Time of a step with chunks of so many tokens; measured on SmolLM2-135M."""
 
-WAVE_COST = 1.05
+WAVE_COST = 1.02
 """Time of a step where chunks wait for each other between blocks."""
 
-STREAM_COST = 0.05
+STREAM_COST = 0.03
 """What a step takes longer where every block is streamed from cached pages."""
 
 UNMEASURED = 2.0
