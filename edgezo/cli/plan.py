@@ -13,6 +13,7 @@ from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option
 from edgezo.cli.tune import TuneInputs, enforce_option
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     config, inputs = build(TuneConfig, values), build(PlanInputs, values)
     inputs.check()
     config.check()
+    if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
+        raise UsageError("--valid, --test and --template: they need --data")
     from edgezo.cli.planning import print_plan
     from edgezo.cli.stop_signals import StopSignals
     from edgezo.cli.tune_job import prepare

@@ -85,6 +85,8 @@ def _ledger_lines(job: Job) -> list[str]:
     plan = job.plan
     parts = [(name, size, MEANING[name]) for name, size in plan.ledger.parts().items()]
     lines = [(name, size, text) for name, size, text in parts if size]
+    if plan.ledger.start > plan.ledger.steady:
+        lines.append(("before", plan.ledger.start, "peak while libraries and data were read"))
     lines.append(("peak", plan.predicted_bytes, "predicted"))
     lines.append(("reserve", plan.reserve_bytes, "not planned with"))
     lines.append(("budget", plan.budget_bytes, f"--budget {job.inputs.budget}"))
@@ -102,6 +104,6 @@ def _gain_lines(job: Job) -> list[str]:
             f"with {format_size(gain.budget_bytes, up=True)} a step would be about "
             f"{gain.speedup:.2f} times as fast: {gain.choice.words(plan.num_blocks)}"
         )
-    if not plan.gains:
+    if not plan.gains and not plan.choice.streamed:
         lines.append("more memory would not make a step faster")
     return lines

@@ -15,11 +15,13 @@ from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.examples import ExampleSet, load_examples
+from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.memory import (
     available_bytes,
     limit_bytes,
+    peak_rss_bytes,
     release_freed,
     rss_bytes,
     total_bytes,
@@ -27,11 +29,11 @@ from edgezo_runtime.memory import (
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.scope import choose_scope, invocation
+from edgezo_runtime.scope import invocation
 from edgezo_runtime.sessions import import_onnxruntime
 from edgezo_runtime.sizes import format_size, parse_size
 from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.tuner import Tuner, fenced_engine, refusing_to_begin
+from edgezo_runtime.tuner import Tuner
 
 CREATED_BY = f"edgezo {__version__}"
 
@@ -52,8 +54,7 @@ class Job:
     @property
     def scope(self) -> str:
         """Tokens the adapters act on, "auto" resolved."""
-        continues = self.bundle.manifest.graphs.continues
-        return choose_scope(self.config.scope, self.sets["train"], continues)
+        return self.tuner.scope
 
     @property
     def budget(self) -> int:
@@ -142,9 +143,16 @@ def _prepare(
         eval_batch_size=inputs.eval_batch_size,
         process_bytes=process,
         data_bytes=data,
+        start_bytes=peak_rss_bytes(),
     )
+    signals.check()
     plan.apply(tuner.engine)
     warnings = [] if resolved is None else [resolved]
+    if plan.choice.streamed and plan.weights_bytes > available_bytes():
+        warnings.append(
+            f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "
+            f"a step reads what is streamed from the disk"
+        )
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     warnings += [warning.message for warning in tuner.warnings]
@@ -165,6 +173,8 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
         UsageError: it is no size, or more than the machine or the control group has.
     """
     available, total = available_bytes(), total_bytes()
+    if not available:
+        raise DoesNotFitError("no memory is left to this process; end other programs")
     budget = parse_size(text, available=available)
     if budget > total:
         raise UsageError(
@@ -172,7 +182,7 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
             f"{'control group' if limit_bytes() == total else 'machine'} has; give a smaller "
             f"size, a share such as 80%, or auto"
         )
-    if budget > available:
+    if budget > available + rss_bytes():
         return budget, (
             f"the budget of {format_size(budget)} is more than the {format_size(available)} that "
             f"are free now; the run steps back when less than that is left"

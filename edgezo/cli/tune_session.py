@@ -43,6 +43,7 @@ class Session:
         if isinstance(failure, BudgetStopError):
             self._tuner.engine.give_back()
             if self._tuner.closed:
+                self._tell_reliefs(self._tuner.step_number)
                 raise failure
         steps = self._tuner.step_number
         self._tell_reliefs(steps)
@@ -59,6 +60,7 @@ class Session:
         digest = adapter.save(run.adapter)
         if failure is None and not self._signals.requested:
             failure = self._until_stopped(self._closing, result)
+            self._tell_reliefs(steps)
         result["status"] = "interrupted" if self._signals.requested else "done"
         if failure is not None:
             status = "diverged" if isinstance(failure, DivergedError) else "out-of-memory"

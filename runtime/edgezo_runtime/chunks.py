@@ -146,6 +146,13 @@ class Chunk:
         """R', sequences of a group."""
         return len(self.index)
 
+    def release(self) -> None:
+        """Let go of all but the scores: a chunk that is through waits for the others."""
+        self.hidden = self.past = self.target = self.kept = None
+        self.inputs.clear()
+        self.by_row.clear()
+        self.nothing.clear()
+
 
 @dataclass(frozen=True, slots=True)
 class Cutter:

@@ -62,6 +62,8 @@ class Engine:
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
         BundleError: a graph cannot be loaded.
+        DoesNotFitError: the weights cannot be mapped, or the threads not be started.
+        MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
 
     Memory:
@@ -137,7 +139,7 @@ class Engine:
                 if self.trim_above is not None and anonymous_bytes() > self.trim_above:
                     self.model.shrink_arena()
                 return np.concatenate([chunk.scores for chunk in chunks], axis=1)
-            except (ShortOfMemoryError, MemoryError) as error:
+            except MemoryError as error:
                 reason = str(error) or "numpy was refused memory"
             self.shrink(reason)  # here, where the error no longer holds what the pass held
 
@@ -182,8 +184,8 @@ class Engine:
         """Take chunks through all stages.
 
         A worker takes a chunk through all blocks, so that it never waits for another. Where blocks
-        are streamed, a wave of chunks goes through one block after the other instead: each is
-        fetched once a wave.
+        are streamed, a wave of chunks goes through one stretch of neighbouring blocks after the
+        other instead: each is fetched once a wave.
         """
         if self.streamed:
             self._stream(forward, chunks, groups)
@@ -204,32 +206,40 @@ class Engine:
         forward.end(chunk)
 
     def _stream(self, forward: Forward, chunks: list[Chunk], groups: int) -> None:
-        """Take waves of chunks through one block after the other."""
+        """Take waves of chunks through one stretch of blocks after the other."""
         for wave in self._cutter().waves(chunks, groups, forward.wave_bytes()):
             first = forward.before(wave, self._cutter())
             if first is not None:
                 self._stream(*first, groups=1)
             self._map(forward.start, wave)
             self.model.drop_vocabulary()
-            stretches = self._stretches(min(chunk.entry for chunk in wave))
-            for stretch, following in zip(stretches, [*stretches[1:], range(0)], strict=True):
+            stretch = self._stretch(min(chunk.entry for chunk in wave))
+            while stretch:
+                following = self._stretch(stretch.stop)
                 self._fetch(following)
                 takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
-                self._map(partial(self._cross, forward, stretch), takers)
-                for index in self.streamed.intersection(stretch):
+                streamed = self.streamed
+                self._map(partial(self._cross, forward, stretch, streamed), takers)
+                for index in streamed.intersection(stretch):
                     self.model.drop(index)
+                stretch = following if self.streamed == streamed else self._stretch(stretch.stop)
             self._map(forward.end, wave)
             self.model.drop_vocabulary()
 
-    def _stretches(self, first: int) -> list[range]:
+    def _stretch(self, first: int) -> range:
+        """The blocks from `first` on that chunks cross together; empty behind the last one."""
         sizes = [self.model.block_bytes(index) for index in range(self.num_blocks)]
-        return list(self.limits.stretches(sizes, self.streamed, first))
+        return next(self.limits.stretches(sizes, self.streamed, first), range(0))
 
-    def _cross(self, forward: Forward, stretch: range, chunk: Chunk) -> None:
-        """Take a chunk through neighbouring blocks."""
+    def _cross(
+        self, forward: Forward, stretch: range, streamed: frozenset[int], chunk: Chunk
+    ) -> None:
+        """Take a chunk through neighbouring blocks; `streamed` are dropped when all are through."""
         for index in stretch:
             if index >= chunk.entry:
                 forward.block(index, chunk)
+            if index in self.streamed - streamed:  # since this stretch began
+                self.model.drop(index)
 
     def _fetch(self, stretch: range) -> None:
         """Have the next blocks read while the current ones compute."""
@@ -258,7 +268,12 @@ class Engine:
             work()
             return
         futures = [ENVIRONMENT.workers.submit(work) for _ in range(workers)]
-        wait(futures)
+        try:
+            wait(futures)
+        except BaseException:  # a second Ctrl-C: whoever comes next may close what they use
+            left.clear()
+            wait(futures)
+            raise
         for future in futures:
             future.result()
 
@@ -282,20 +297,17 @@ class Engine:
             if self.streamed == everything:
                 raise ShortOfMemoryError(reason)
             self.streamed = everything
-            self.let_go()
+            self._drop_weights()
             self.reliefs.append(f"{reason}: streaming all {self.num_blocks} blocks from now on")
 
-    def let_go(self) -> None:
-        """Drop the weights of all streamed blocks and of the vocabulary."""
-        for index in self.streamed:
+    def _drop_weights(self) -> None:
+        for index in range(self.num_blocks):
             self.model.drop(index)
         self.model.drop_vocabulary()
 
     def give_back(self) -> None:
         """Give back all that can be had again: between passes, where memory was refused."""
-        for index in range(self.num_blocks):
-            self.model.drop(index)
-        self.model.drop_vocabulary()
+        self._drop_weights()
         self.model.shrink_arena()
         release_freed()
 
@@ -316,9 +328,9 @@ class Engine:
             told = f"{smaller.workers} of {self.limits.workers} workers"
         else:
             raise BudgetStopError(
-                f"memory is short: {reason}; all blocks are streamed, chunks are as small as "
-                f"they can be and one worker is left; give a larger --budget, or a smaller "
-                f"--max-seq"
+                f"memory is short: {reason}; chunks are as small as they can be, one worker is "
+                f"left and {len(self.streamed)} of {self.num_blocks} blocks are streamed; give the "
+                f"run more memory, by a larger --budget if that is short, or a smaller --max-seq"
             )
         self.limits = smaller
         self.model.shrink_arena()

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.guard import AVAILABLE_EVERY_S, LOW_BYTES
+from edgezo_runtime.errors import DoesNotFitError
+from edgezo_runtime.guard import AVAILABLE_EVERY_S, LOW_BYTES, MemoryGuard
 from edgezo_runtime.memory import (
     address_space_limit,
     available_bytes,
+    data_limit,
     is_unified,
+    is_unmapped,
     limit_bytes,
+    resident_bytes,
+    tells_device,
+    tells_resident,
     total_bytes,
 )
 from edgezo_runtime.sessions import ENVIRONMENT
 from edgezo_runtime.sizes import format_size
 
-_STATM = Path("/proc/self/statm")
+_SMALLEST_ARENA = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,47 @@ class Fence:
     active: bool
     detail: str
     limit_bytes: int | None = None
+
+
+def fenced_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None) -> Engine:
+    """An engine that keeps below a budget: its arena has a limit, and every block is looked after.
+
+    Pressure begins a fiftieth below the budget, so that what a worker takes between two looks does
+    not pass it.
+
+    Args:
+        bundle: opened bundle.
+        budget_bytes: None for no fences.
+        threads: compute threads; None takes one a core.
+    Raises:
+        BundleError: a graph cannot be loaded.
+        DoesNotFitError: the weights cannot be mapped, or the threads not be started.
+        MemoryError: a graph was refused memory.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    if budget_bytes is None:
+        return Engine(bundle, threads=threads)
+    arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())
+    guard = MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50)
+    return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard)
+
+
+@contextmanager
+def refusing_to_begin() -> Iterator[None]:
+    """Say of a run that is refused memory before it begins that it does not fit.
+
+    Raises:
+        DoesNotFitError: it was.
+    """
+    try:
+        yield
+    except (MemoryError, ImportError, OSError) as error:
+        if isinstance(error, ImportError | OSError) and not is_unmapped(error):
+            raise
+        raise DoesNotFitError(
+            f"memory is too short to begin: {str(error) or 'it was refused'}; end other programs, "
+            f"or raise the limit ('ulimit -v', the control group's)"
+        ) from error
 
 
 def fences(engine: Engine) -> list[Fence]:
@@ -74,7 +123,7 @@ def _watch(engine: Engine) -> Fence:
     if guard is None:
         return Fence("watch", False, "no budget was given")
     limit = guard.budget_bytes - guard.margin_bytes
-    how = "resident memory" if _STATM.exists() else f"peak memory ({sys.platform} tells no other)"
+    how = "resident memory" if tells_resident() else f"peak memory ({sys.platform} tells no other)"
     detail = f"{how} at every block; from {format_size(limit)} on: stream, cut smaller, stop"
     return Fence("watch", True, detail, limit)
 
@@ -85,7 +134,7 @@ def _available() -> Fence:
         f"swapped out; below {format_size(LOW_BYTES)} the same steps "
         f"({format_size(available_bytes())} now)"
     )
-    return Fence("available", True, detail, LOW_BYTES)
+    return Fence("available", tells_resident(), detail, LOW_BYTES)
 
 
 def _control_group() -> Fence:
@@ -97,15 +146,18 @@ def _control_group() -> Fence:
 
 
 def _address_space() -> Fence:
-    soft = address_space_limit()
-    if soft is None:
-        return Fence("address-space", False, "ulimit -v is not set")
-    detail = f"allocations beyond {format_size(soft)} are refused; what it leaves is watched"
-    return Fence("address-space", True, detail, soft)
+    limits = [limit for limit in (address_space_limit(), data_limit()) if limit is not None]
+    if not limits:
+        return Fence("address-space", False, "neither ulimit -v nor -d is set")
+    detail = f"allocations beyond {format_size(min(limits))} are refused; what is left is watched"
+    return Fence("address-space", True, detail, min(limits))
 
 
 def _unified() -> Fence:
     if not is_unified():
         return Fence("unified-memory", False, "no such board")
+    if not tells_device():
+        detail = "such a board, but what the graphics driver holds can only be read by root"
+        return Fence("unified-memory", False, detail)
     detail = f"what the graphics driver holds counts as well; {format_size(total_bytes())} in all"
     return Fence("unified-memory", True, detail)

@@ -63,7 +63,10 @@ class Work:
     """What is evaluated.
 
     Attributes:
-        work: what is evaluated.
+        model: the graphs.
+        batch: B sequences.
+        params: the trainable inputs.
+        after_block: called after every block that a chunk went through.
         chunk_tokens: tokens of a piece of a row that is longer than a chunk.
         sample: blocks to run; the others are passed by. None for all.
     """
@@ -242,7 +245,7 @@ class _ScoringPass(Forward):
             scores = self._score(chunk, own, self.batch.targets[first : first + len(own)])
             parts.append(scores.reshape(chunk.groups, len(own), *scores.shape[1:]))
         chunk.scores = np.concatenate(parts, axis=1)
-        chunk.hidden = chunk.past = None
+        chunk.release()
 
     def _score(self, chunk: Chunk, positions: Int64, targets: Int64) -> Float32:
         """Scores of every group at positions of its first group, groups outermost."""
@@ -421,7 +424,7 @@ class PromptPass(Forward):
         keys = self.batch.row_keys[chunk.index]
         for row, (place, key) in enumerate(zip(places, keys, strict=True)):
             self._cache.put(states, int(place), int(key), chunk.kept[row])
-        chunk.hidden = None
+        chunk.release()
 
 
 def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:

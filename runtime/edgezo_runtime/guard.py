@@ -1,7 +1,7 @@
 """Watches the memory of the process while the engine runs, at every block boundary.
 
 What the engine does when memory runs short, one thing after the other: stream all blocks, take
-smaller chunks, end the run with its state saved. None of it changes a result.
+smaller chunks, take fewer workers, end the run with its state saved. None of it changes a result.
 """
 
 from __future__ import annotations

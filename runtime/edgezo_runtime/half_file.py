@@ -63,11 +63,6 @@ class HalfFile:
         """Bytes of the file when every record that fits is kept."""
         return min(int(self._offsets[-1]), self._limit)
 
-    @property
-    def wanted_bytes(self) -> int:
-        """Bytes of a file without a limit."""
-        return int(self._offsets[-1])
-
     def close(self) -> None:
         """Close the file."""
         if self._file >= 0:

@@ -39,7 +39,7 @@ class Ledger:
         blocks: weights of the resident blocks, and of the streamed ones that are there at once.
         activations: what the workers' chunks take, in blocks and scorers, and what waits between
             streamed blocks.
-        start: peak of the process before it tuned; the run cannot have less.
+        start: peak of the process before it tuned; 0 where that does not matter.
     """
 
     process: int
@@ -53,9 +53,14 @@ class Ledger:
     start: int = 0
 
     @property
+    def steady(self) -> int:
+        """Peak of what comes."""
+        return sum(self.parts().values())
+
+    @property
     def total(self) -> int:
-        """Predicted peak."""
-        return max(self.start, sum(self.parts().values()))
+        """Predicted peak of the process."""
+        return max(self.start, self.steady)
 
     def parts(self) -> dict[str, int]:
         """The bytes by name, without `start`."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import PAST, GraphInfo
 from edgezo_runtime.memory import trim_heap
-from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError, import_onnxruntime, run_graph
+from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime, run_graph
 from edgezo_runtime.weights import WeightsFile
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class LoadedModel:
 
         A graph has to run for it, which may itself be refused memory.
         """
-        with contextlib.suppress(ShortOfMemoryError, MemoryError):
+        with contextlib.suppress(MemoryError):
             self._run_shrinking()
         trim_heap()  # the C library keeps what the arena frees
 

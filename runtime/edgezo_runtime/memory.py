@@ -198,9 +198,9 @@ def available_bytes(*, root: Path = _ROOT) -> int:
     """Memory that can still be taken without swapping, in bytes.
 
     The smallest of MemAvailable, of what every control group above this process (version 2, or the
-    memory controller of version 1) has left, and of what `ulimit -v` and `ulimit -d` leave;
-    inactive file pages of a group count as free. Where there is no /proc/meminfo: the whole
-    physical memory.
+    memory controller of version 1) has left, and of what `ulimit -v` and `ulimit -d` leave; file
+    pages of a group count as free, as they do in MemAvailable. Where there is no /proc/meminfo: the
+    whole physical memory.
 
     Args:
         root: where /proc and /sys hang; tests give their own.
@@ -260,6 +260,21 @@ def address_space_limit() -> int | None:
     return _ulimit("RLIMIT_AS")
 
 
+def data_limit() -> int | None:
+    """Bytes of data that this process may have (`ulimit -d`); None without a limit."""
+    return _ulimit("RLIMIT_DATA")
+
+
+def tells_resident() -> bool:
+    """Does the system tell what is resident now, and what is left?"""
+    return _statm() is not None
+
+
+def tells_device(*, root: Path = _ROOT) -> bool:
+    """May this process read what the graphics driver holds?"""
+    return _read(root / _NVMAP) is not None
+
+
 def _ulimit(name: str) -> int | None:
     try:
         import resource
@@ -288,15 +303,15 @@ def _group_rooms(root: Path) -> Iterator[int]:
 
 def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """Folder of each control group above this process, and the names of its files: limit, usage
-    and, in memory.stat, what can be reclaimed."""
+    and how names in memory.stat begin."""
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if not controllers:
             mount = root / "sys/fs/cgroup"
-            names = ("memory.max", "memory.current", "inactive_file ")
+            names = ("memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
             mount = root / "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
         else:
             continue
         for folder in _with_parents(mount, group):
@@ -310,14 +325,16 @@ def _with_parents(mount: Path, group: str) -> Iterator[Path]:
         yield mount.joinpath(*level.parts[1:])
 
 
-def _room(folder: Path, limit_name: str, usage_name: str, reclaimable: str) -> int | None:
+def _room(folder: Path, limit_name: str, usage_name: str, prefix: str) -> int | None:
     limit, usage = _read(folder / limit_name), _read(folder / usage_name)
     if limit is None or usage is None or not limit.strip().isdigit():  # "max" is no limit
         return None
     room = int(limit) - int(usage)
+    reclaimable = {f"{prefix}inactive_file", f"{prefix}active_file"}
     for line in (_read(folder / "memory.stat") or "").splitlines():
-        if line.startswith(reclaimable):
-            room += int(line.split()[1])
+        name, _, size = line.partition(" ")
+        if name in reclaimable:
+            room += int(size)
     return room
 
 

@@ -8,20 +8,19 @@ carried over to other sizes of chunks by a formula.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import Limits
 from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitError
-from edgezo_runtime.forward import SCORED_POSITIONS
+from edgezo_runtime.formula import Formula
 from edgezo_runtime.guard import LEFT, LOW_BYTES
 from edgezo_runtime.ledger import Ledger, PeakSampler, vocabulary_pages
 from edgezo_runtime.memory import anonymous_bytes, available_bytes, peak_rss_bytes, resident_bytes
-from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.sessions import ENVIRONMENT
 from edgezo_runtime.sizes import format_size
 
@@ -52,10 +51,6 @@ _CAREFUL = 1.1
 _HOPE = 0.6
 """Share of what is reckoned with that a rehearsal may turn out to take."""
 
-VOCABULARY_CHUNK = 4096
-"""Vocabulary entries that an exported token scorer takes at a time."""
-
-_FLOAT = 4
 _THREAD_BYTES = 16 << 20
 """Stack and heap that a new thread may ask for."""
 
@@ -114,6 +109,7 @@ class Plan:
         cache_bytes: size of the cache on disk; its pages are no memory of the process.
         smallest_bytes: smallest budget that would do.
         gains: what more memory would bring, the smallest first.
+        weights_bytes: weights of all blocks.
         anonymous_bytes: what of the predicted peak is no file's.
     """
 
@@ -124,6 +120,7 @@ class Plan:
     cache_bytes: int
     smallest_bytes: int
     gains: tuple[Gain, ...]
+    weights_bytes: int
     anonymous_bytes: int
 
     @property
@@ -181,6 +178,7 @@ def make_plan(
     eval_batch_size: int = 32,
     process_bytes: int = 0,
     data_bytes: int = 0,
+    start_bytes: int = 0,
 ) -> Plan:
     """Plan a run that was not started.
 
@@ -191,11 +189,14 @@ def make_plan(
         eval_batch_size: examples a pass in evaluations.
         process_bytes: what the process took before data were read, for the ledger; 0 if unknown.
         data_bytes: what the data took.
+        start_bytes: peak of the process so far, where the budget is meant for all of its life; 0
+            where it is for what comes.
     Raises:
         DoesNotFitError: the budget is too small, whatever is done.
         BundleError: the weights' header cannot be read.
     """
-    planner = _Planner(tuner, budget_bytes, others, eval_batch_size, process_bytes, data_bytes)
+    before = (process_bytes, data_bytes, start_bytes)
+    planner = _Planner(tuner, budget_bytes, others, eval_batch_size, before)
     try:
         return planner.plan()
     finally:
@@ -211,41 +212,44 @@ class _Planner:
         budget_bytes: int,
         others: Sequence[ExampleSet],
         eval_batch_size: int,
-        process_bytes: int,
-        data_bytes: int,
+        before: tuple[int, int, int],
     ) -> None:
         self._tuner = tuner
         self._budget = budget_bytes
         self._others = others
         self._eval_batch_size = eval_batch_size
-        self._process, self._data = process_bytes, data_bytes
+        self._process, self._data, self._start = before
         engine = tuner.engine
         self._engine = engine
         self._blocks = [engine.model.block_bytes(index) for index in range(engine.num_blocks)]
         sets = [tuner.examples, *others]
-        size = max(tuner.config.batch_size, eval_batch_size if others else 1)
+        size = max(tuner.batch_size, eval_batch_size if others else 1)
         self._pages = vocabulary_pages(engine.bundle, sets, size)
-        self._start = peak_rss_bytes()
         self._base = resident_bytes()
         self._anonymous = anonymous_bytes()
         self._room = available_bytes() - LOW_BYTES - _THREAD_BYTES * ENVIRONMENT.threads
         self._scale = UNMEASURED
         self._measured: dict[tuple[Limits, bool], int] = {}
-        self._formula = _Formula.of(tuner, sets)
+        self._failed: set[tuple[Limits, bool]] = set()
+        self._formula = Formula.of(tuner, sets)
 
     def plan(self) -> Plan:
         """Choose the fastest candidate that fits."""
         candidates = sorted(self._candidates(), key=lambda choice: choice.cost)
         chosen = self._choose(candidates)
-        smallest_total = min(self._predict(choice).total for choice in candidates)
-        cache = self._tuner.make_cache(None) if self._tuner.config.prefix_cache else None
+        least = min(self._predict(choice).steady for choice in candidates)
+        if self._start:  # a rehearsal may have been the peak so far
+            chosen = chosen[0], dataclasses.replace(chosen[1], start=peak_rss_bytes())
+        limit = self._tuner.cache_limit
+        cache = self._tuner.make_cache(None, limit) if self._tuner.config.prefix_cache else None
         return Plan(
             budget_bytes=self._budget,
             num_blocks=len(self._blocks),
             choice=chosen[0],
             ledger=chosen[1],
-            cache_bytes=0 if cache is None else min(cache.wanted_bytes, self._tuner.cache_limit),
-            smallest_bytes=_budget_for(min(smallest_total, chosen[1].total)),
+            cache_bytes=0 if cache is None else cache.size_bytes,
+            smallest_bytes=max(self._start, _budget_for(min(least, chosen[1].steady))),
+            weights_bytes=sum(self._blocks),
             gains=tuple(self._gains(candidates, chosen[0])),
             anonymous_bytes=self._anonymous + chosen[1].activations,
         )
@@ -256,20 +260,22 @@ class _Planner:
         A rehearsal must not take more than the budget either: unless there is plenty, the smallest
         candidate comes first, and the formula is corrected by what it takes.
         """
-        smallest = min(candidates, key=lambda choice: self._predict(choice).total)
+        smallest = min(candidates, key=lambda choice: self._predict(choice).steady)
         if not self._is_safe(candidates[0]):
             if self._predict(smallest).activations / UNMEASURED > self._room:
                 raise self._no_room()
-            least = self._measure(smallest)
-            if not self._fits(least):
-                raise self._refusal(least)
+            if not self._fits(self._measure(smallest), smallest):
+                raise self._refusal(smallest)
         for choice in candidates:
             measured = _key(choice) in self._measured
             if measured or (self._hopeful(choice) and self._is_safe(choice)):
                 ledger = self._predict(choice) if measured else self._measure(choice)
-                if self._fits(ledger):
+                if self._fits(ledger, choice):
                     return choice, ledger
-        raise self._refusal(self._measure(smallest))
+        ledger = self._measure(smallest)
+        if self._fits(ledger, smallest):
+            return smallest, ledger
+        raise self._refusal(smallest)
 
     def _candidates(self) -> Iterator[Choice]:
         count = len(self._blocks)
@@ -281,20 +287,23 @@ class _Planner:
                 yield Choice(limits, frozenset(), slower)
                 for part in range(1, _LEVELS + 1):
                     streamed = _spread(count, -(-count * part // _LEVELS))
-                    cost = slower * (WAVE_COST + STREAM_COST * len(streamed) / count)
+                    fetched = self._formula.waves(limits) * len(streamed) / count
+                    cost = slower * (WAVE_COST + STREAM_COST * fetched)
                     yield Choice(limits, streamed, cost)
                 limits = limits.smaller()
             if workers == 1:
                 return
             workers //= 2
 
-    def _fits(self, ledger: Ledger) -> bool:
+    def _fits(self, ledger: Ledger, choice: Choice) -> bool:
         planned = self._budget - self._budget // RESERVE_SHARE
-        return ledger.total <= planned and ledger.activations <= self._room
+        fits = ledger.steady <= planned and ledger.activations <= self._room
+        return fits and self._start <= self._budget and _key(choice) not in self._failed
 
     def _hopeful(self, choice: Choice) -> bool:
         """Would it fit if it took less than is reckoned with?"""
-        return self._fits(self._ledger(choice, int(self._activations(choice) * _HOPE)))
+        hoped = int(self._activations(choice) * _HOPE)
+        return self._fits(self._ledger(choice, hoped), choice)
 
     def _is_safe(self, choice: Choice) -> bool:
         """Does its rehearsal, which has one block of each kind, keep below the budget?"""
@@ -317,31 +326,32 @@ class _Planner:
         return max(1, self._formula.activations(choice.limits, streams=bool(choice.streamed)))
 
     def _measure(self, choice: Choice) -> Ledger:
-        """Rehearse; what did not fit without relief counts as more than the budget."""
+        """Rehearse, without the watch: what is rehearsed was found safe, or is the smallest."""
         engine = self._engine
         engine.limits, engine.streamed = choice.limits, choice.streamed
-        engine.reliefs.clear()
         engine.give_back()
         before = anonymous_bytes()
+        guard, engine.guard = engine.guard, None
         try:
             with PeakSampler() as sampler:
                 self._tuner.rehearse(self._others, self._eval_batch_size)
-            activations = sampler.peak - before
-            if engine.reliefs:
-                activations = max(activations, self._budget)
         except DivergedError:
-            activations = sampler.peak - before  # the run itself will say so
-        except BudgetStopError as error:
-            if LEFT in str(error):
-                raise self._no_room() from error
-            activations = self._budget
-        engine.streamed = choice.streamed
-        engine.give_back()
-        self._base = resident_bytes()
-        self._anonymous = anonymous_bytes()
-        self._measured[_key(choice)] = activations
-        if activations < self._budget:
+            pass  # the run itself will say so
+        except BudgetStopError:
+            self._failed.add(_key(choice))
+        finally:
+            engine.guard = guard
+        activations = sampler.peak - before
+        if engine.reliefs:  # the arena's limit cut it smaller
+            self._failed.add(_key(choice))
+            engine.reliefs.clear()
+        if _key(choice) in self._failed:
+            activations = max(activations, int(self._computed(choice) * self._scale))
+        else:
             self._scale = _CAREFUL * activations / self._computed(choice)
+        engine.give_back()
+        self._base, self._anonymous = resident_bytes(), anonymous_bytes()
+        self._measured[_key(choice)] = activations
         return self._ledger(choice, activations)
 
     def _ledger(self, choice: Choice, activations: int) -> Ledger:
@@ -372,9 +382,9 @@ class _Planner:
     def _gains(self, candidates: list[Choice], chosen: Choice) -> Iterator[Gain]:
         """Faster candidates by the budget they need, each faster than the one before."""
         best = chosen.cost
-        by_need = sorted((self._predict(c).total, c.cost, i) for i, c in enumerate(candidates))
+        by_need = sorted((self._predict(c).steady, c.cost, i) for i, c in enumerate(candidates))
         for total, cost, index in by_need:
-            needed = _budget_for(total)
+            needed = max(self._start, _budget_for(total))
             if cost < best * _WORTHWHILE and needed > self._budget:
                 best = cost
                 yield Gain(needed, chosen.cost / cost, candidates[index])
@@ -385,127 +395,35 @@ class _Planner:
             f"programs, or raise the limit ('ulimit -v', the control group's)"
         )
 
-    def _refusal(self, smallest: Ledger) -> DoesNotFitError:
-        needed = format_size(_budget_for(smallest.total), up=True)
-        parts = sorted(smallest.parts().items(), key=lambda part: -part[1])
+    def _refusal(self, smallest: Choice) -> DoesNotFitError:
+        ledger = self._predict(smallest)
+        least = _budget_for(ledger.steady)
+        needed = format_size(max(self._start, least), up=True)
+        if self._start > least:
+            return DoesNotFitError(
+                f"budget {format_size(self._budget)}: reading libraries and data alone took "
+                f"{format_size(self._start)}; give --budget '{needed}', or fewer rows"
+            )
+        parts = sorted(ledger.parts().items(), key=lambda part: -part[1])
         largest = ", ".join(f"{name} {format_size(size)}" for name, size in parts[:3])
         return DoesNotFitError(
             f"budget {format_size(self._budget)}: the smallest that does is '{needed}', with every "
             f"block streamed, one worker and the smallest chunks ({largest}); give --budget "
-            f"'{needed}', or {self._knobs(smallest)}"
+            f"'{needed}', or {', '.join(self._knobs(parts))}"
         )
 
-    def _knobs(self, ledger: Ledger) -> str:
-        """What would lower the smallest budget, the largest part first."""
+    def _knobs(self, parts: list[tuple[str, int]]) -> Iterator[str]:
+        """What would lower the smallest budget, for the largest parts first."""
+        int8 = self._engine.bundle.manifest.quant == "int8"
         advice = {
             "data": "fewer rows",
             "adapter": "a lower --rank at export",
             "epilogue": "label words of one token, whose scores need no whole vocabulary",
-            "blocks": "a smaller model or an int8 bundle",
-            "activations": "a smaller --max-seq or --batch-size",
+            "blocks": "a smaller model" if int8 else "an int8 bundle",
+            "activations": "a smaller --max-seq",
         }
-        parts = sorted(ledger.parts().items(), key=lambda part: -part[1])
-        return ", ".join(advice[name] for name, size in parts if name in advice and size)
-
-
-@dataclass(frozen=True, slots=True)
-class _Formula:
-    """What passes take, computed; a rehearsal tells by how much it is wrong.
-
-    Attributes:
-        a_token: bytes of a token in a block.
-        kept_of_token: bytes of a token that are kept while others of a long row go through a
-            block: its state and, before and after the attention added its own, keys and values;
-            0 where rows go through blocks as a whole.
-        scorer: bytes of the token scorer.
-        rows: sequences of a batch.
-        longest: tokens of the longest row.
-        groups: perturbed copies.
-        past: bytes of a chunk's keys and values over its float16 copy.
-        hidden: bytes of a batch's hidden states.
-    """
-
-    a_token: int
-    kept_of_token: int
-    scorer: int
-    rows: int
-    longest: int
-    groups: int
-    past: float
-    hidden: int
-
-    @classmethod
-    def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> _Formula:
-        """Read the sizes off a run."""
-        bundle = tuner.engine.bundle
-        model = bundle.manifest.model
-        groups = tuner.groups
-        longest = max(int(part.lengths().max()) for part in sets)
-        rows = tuner.config.batch_size * max(part.sequences_per_example for part in sets)
-        scores_tokens = any(part.kind != "labels" for part in sets)
-        answers = tuner.config.prefix_cache and isinstance(tuner.make_cache(None), AnswerCache)
-        return cls(
-            a_token=_a_token(bundle),
-            kept_of_token=_kept_of_token(bundle),
-            scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
-            rows=rows,
-            longest=longest,
-            groups=groups,
-            past=_past_share(bundle, groups) if answers else 0.0,
-            hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
-        )
-
-    def activations(self, limits: Limits, *, streams: bool) -> int:
-        """Bytes of all workers."""
-        row = self.groups * self.longest
-        chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
-        workers = min(limits.workers, chunks)
-        tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
-        worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
-        if row > limits.chunk_tokens:
-            worker += row * self.kept_of_token
-        waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * (1 + workers) // 2 + waiting
-
-
-def _a_token(bundle: Bundle) -> int:
-    """Tensors that live at once in a block: the residual stream and its normalized and coded
-    copies, and the widest layer's integer result, its float32 form and the gated one."""
-    model = bundle.manifest.model
-    shapes = [t.shape for graph in bundle.manifest.graphs.blocks for t in graph.inputs]
-    wide = [
-        max(shape) for shape in shapes if len(shape) == 2 and all(isinstance(d, int) for d in shape)
-    ]
-    widest = max((int(dim) for dim in wide), default=model.hidden_size)
-    copies = 4 if bundle.manifest.quant == "int8" else 3
-    return (6 * model.hidden_size + copies * widest) * _FLOAT
-
-
-def _kept_of_token(bundle: Bundle) -> int:
-    graphs = bundle.manifest.graphs
-    if not graphs.continues:
-        return 0
-    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
-    return (bundle.manifest.model.hidden_size + 2 * max(sizes)) * _FLOAT
-
-
-def _past_shapes(bundle: Bundle) -> list[tuple[int, int]]:
-    """Heads and width of the keys and values of every block that takes earlier ones."""
-    return [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
-
-
-def _past_share(bundle: Bundle, groups: int) -> float:
-    """Keys and values of all blocks as float16, and of one block in float32 before and after the
-    attention added its own, over the former."""
-    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
-    return 1 + 4 * groups * max(sizes) / sum(sizes)
-
-
-def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
-    """The token scorer: some ten pieces of logits and three of the float32 head at once, and the
-    logits twice, because their size differs from pass to pass and the arena keeps what it took."""
-    positions = groups * min(SCORED_POSITIONS, longest)
-    return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT
+        shown = [advice[name] for name, size in parts if name in advice and size * 20 > parts[0][1]]
+        yield from shown or [advice["activations"]]
 
 
 def _key(choice: Choice) -> tuple[Limits, bool]:

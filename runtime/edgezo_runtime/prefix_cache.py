@@ -32,11 +32,6 @@ class _Cache:
         """Bytes of the file when every sequence that fits is kept."""
         return self._file.size_bytes
 
-    @property
-    def wanted_bytes(self) -> int:
-        """Bytes of a file that keeps every sequence."""
-        return self._file.wanted_bytes
-
     def close(self) -> None:
         """Close the file."""
         self._file.close()

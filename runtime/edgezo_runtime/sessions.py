@@ -30,7 +30,7 @@ _REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BF
 """How onnxruntime says that the arena's limit or the system refused memory."""
 
 
-class ShortOfMemoryError(Exception):
+class ShortOfMemoryError(MemoryError):
     """A pass needs more memory than there is; it can be run again in smaller pieces."""
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,15 +19,14 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.errors import BudgetStopError, DoesNotFitError, RunFileError, UsageError
+from edgezo_runtime.errors import BudgetStopError, RunFileError, UsageError
 from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
-from edgezo_runtime.guard import MemoryGuard
+from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
-from edgezo_runtime.memory import is_unmapped, resident_bytes
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
@@ -36,7 +34,6 @@ from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.schedules import parse_schedule
 from edgezo_runtime.scope import choose_scope
-from edgezo_runtime.sessions import ShortOfMemoryError
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
 from edgezo_runtime.training_state import TrainingState
@@ -202,7 +199,9 @@ class Tuner:
             else:
                 self._begin()
             if self.config.prefix_cache:
-                self._cache = self.make_cache(self.run.cache, self.cache_limit)
+                limit = self.cache_limit
+                self.run.cache.unlink(missing_ok=True)
+                self._cache = self.make_cache(self.run.cache, limit)
         except MemoryError as error:
             self.close()
             raise BudgetStopError(
@@ -273,8 +272,8 @@ class Tuner:
 
         Raises:
             DivergedError: a loss is not finite; the trainables are as before the step.
-            BudgetStopError: memory is short; the trainables are as before the step, or the tuner is
-                closed, and a resume goes on from the last step in the journal.
+            BudgetStopError: memory is short; the step was done or not, as `step_number` says, or
+                the tuner is closed, and a resume goes on from the last step in the journal.
             UsageError: the tuner is closed.
         """
         if self._journal is None:
@@ -342,6 +341,7 @@ class Tuner:
         self._return_to_journal(journal, reason)
         if self.step_number == record.step:
             raise BudgetStopError(f"memory is short: {reason} for the record of a step")
+        self.engine.reliefs.append(f"{reason} for the update of a step: it was done again")
 
     def _return_to_journal(self, journal: Journal, reason: str) -> None:
         """Stand where the journal says, after an update that may have been done by half."""
@@ -356,7 +356,6 @@ class Tuner:
                 f"memory is short: {reason} for the update of a step; its losses are in "
                 f"{self.run.journal}, continue with --resume"
             ) from error
-        self.engine.reliefs.append(f"{reason} for the update of a step: it was done again")
 
     def _snapshot_if_possible(self) -> None:
         """Write a snapshot; without one, a resume has more to replay, and nothing is lost."""
@@ -523,10 +522,14 @@ class Tuner:
 
     @property
     def cache_limit(self) -> int:
-        """Half of what is free on the disk of the run's folder, or of where it will be made."""
+        """Half of what is free on the disk of the run's folder, or of where it will be made.
+
+        What a run that was cut off left behind counts as free.
+        """
         path = self.run.path.absolute()
         there = next(folder for folder in (path, *path.parents) if folder.is_dir())
-        return shutil.disk_usage(there).free // 2
+        left = self.run.cache.stat().st_size if self.run.cache.is_file() else 0
+        return (shutil.disk_usage(there).free + left) // 2
 
     # --- what a step takes ---
 
@@ -534,6 +537,11 @@ class Tuner:
     def warnings(self) -> tuple[DataWarning, ...]:
         """What the user should know about the batches."""
         return self._batches.warnings
+
+    @property
+    def batch_size(self) -> int:
+        """Examples a step."""
+        return self._batches.batch_size
 
     @property
     def groups(self) -> int:
@@ -549,7 +557,7 @@ class Tuner:
             others: what is evaluated on besides the training data.
             eval_batch_size: examples a pass in evaluations.
         """
-        size = self._batches.batch_size
+        size = self.batch_size
         batch = next(iter(SequentialBatches(self.examples, size)))
         probes = next(self._estimator(0, size))
         cache = self.make_cache(None) if self.config.prefix_cache else None
@@ -563,47 +571,6 @@ class Tuner:
 
 
 _REFUSED = "numpy was refused memory"
-
-_SMALLEST_ARENA = 32 << 20
-
-
-def fenced_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None) -> Engine:
-    """An engine that keeps below a budget: its arena has a limit, and every block is looked after.
-
-    Pressure begins a fiftieth below the budget, so that what a worker takes between two looks does
-    not pass it.
-
-    Args:
-        bundle: opened bundle.
-        budget_bytes: None for no fences.
-        threads: compute threads; None takes one a core.
-    Raises:
-        BundleError: a graph cannot be loaded.
-        MissingExtraError: onnxruntime is not installed.
-    """
-    if budget_bytes is None:
-        return Engine(bundle, threads=threads)
-    arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())
-    guard = MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50)
-    return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard)
-
-
-@contextmanager
-def refusing_to_begin() -> Iterator[None]:
-    """Say of a run that is refused memory before it begins that it does not fit.
-
-    Raises:
-        DoesNotFitError: it was.
-    """
-    try:
-        yield
-    except (MemoryError, ShortOfMemoryError, ImportError, OSError) as error:
-        if isinstance(error, ImportError | OSError) and not is_unmapped(error):
-            raise
-        raise DoesNotFitError(
-            f"memory is too short to begin: {str(error) or _REFUSED}; end other programs, or raise "
-            f"the limit ('ulimit -v', the control group's)"
-        ) from error
 
 
 def _pack_elapsed(seconds: float) -> bytes:

@@ -35,12 +35,13 @@ def edgezo_steps(
     """
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
+    from edgezo_runtime.fences import fenced_engine
     from edgezo_runtime.memory import rss_bytes
     from edgezo_runtime.plan import make_plan
     from edgezo_runtime.random_rows import random_rows
     from edgezo_runtime.run_folder import RunFolder
     from edgezo_runtime.sessions import import_onnxruntime
-    from edgezo_runtime.tuner import Tuner, fenced_engine
+    from edgezo_runtime.tuner import Tuner
     from tests.benchmarks.page_cache import disk_bytes
 
     import_onnxruntime()

@@ -51,6 +51,12 @@ def test_without_data(invoke: Invoke, tiny: Tiny) -> None:
     assert labels["longest"] == 12
 
 
+@pytest.mark.parametrize("option", ["--valid", "--test", "--template"])
+def test_without_data_nothing_else_of_them(invoke: Invoke, tiny: Tiny, option: str) -> None:
+    done = invoke("plan", tiny.int8, "--budget", "8GB", option, "x", code=2)
+    assert "need --data" in done.stderr
+
+
 def test_fences_are_shown(invoke: Invoke, tiny: Tiny) -> None:
     found = plan(invoke, tiny, "--enforce")
     fences = found["fences"]

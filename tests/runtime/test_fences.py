@@ -52,6 +52,8 @@ def test_limits_from_outside(bundle, monkeypatch) -> None:
     monkeypatch.setattr(module, "limit_bytes", lambda: 2 * 10**9)
     monkeypatch.setattr(module, "address_space_limit", lambda: 10**9)
     monkeypatch.setattr(module, "is_unified", lambda: True)
+    assert not by_name(Engine(bundle))["unified-memory"].active
+    monkeypatch.setattr(module, "tells_device", lambda: True)
     found = by_name(Engine(bundle))
     assert found["control-group"].limit_bytes == 2 * 10**9
     assert found["address-space"].limit_bytes == 10**9

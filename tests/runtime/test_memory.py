@@ -87,7 +87,7 @@ def test_group_limits_version_2(tmp_path: Path, inner: str, outer: str, expected
         "proc/self/cgroup": "0::/outer/inner\n",
         "sys/fs/cgroup/outer/inner/memory.max": f"{inner}\n",
         "sys/fs/cgroup/outer/inner/memory.current": "1000000\n",
-        "sys/fs/cgroup/outer/inner/memory.stat": "active_file 7\ninactive_file 200000\n",
+        "sys/fs/cgroup/outer/inner/memory.stat": "active_file 50000\ninactive_file 150000\n",
         "sys/fs/cgroup/outer/memory.max": f"{outer}\n",
         "sys/fs/cgroup/outer/memory.current": "3000000\n",
     }

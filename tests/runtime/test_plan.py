@@ -38,9 +38,9 @@ class Machine(_Planner):
     and worker: twice what the formula says."""
 
     def __init__(self, tuner: Tuner, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(tuner, budget, (), 32, 0, 0)
+        super().__init__(tuner, budget, (), 32, (0, 0, 0))
         self._blocks = [BLOCK] * COUNT
-        self._base = self._start = PROCESS
+        self._base = PROCESS
         self._room = 10**12
         self._pages = dataclasses.replace(
             self._pages, prologue=0, prologue_batch=0, epilogue=0, epilogue_whole=0
@@ -49,6 +49,7 @@ class Machine(_Planner):
             self._formula,
             a_token=A_TOKEN // 2,
             kept_of_token=0,
+            rows=10**9,
             longest=1,
             scorer=0,
             past=0,
@@ -83,7 +84,7 @@ def test_enough_for_everything(tuner, monkeypatch) -> None:
     """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take 128 MB."""
     found = plan_for(tuner, 1000, monkeypatch)
     assert found.ledger == Ledger(
-        PROCESS - tuner.state.nbytes, 0, 0, tuner.state.nbytes, 0, 0, 500 * MB, 128 * MB, PROCESS
+        PROCESS - tuner.state.nbytes, 0, 0, tuner.state.nbytes, 0, 0, 500 * MB, 128 * MB
     )
     assert found.predicted_bytes == 728 * MB
     assert found.reserve_bytes == 272 * MB
@@ -132,6 +133,19 @@ def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
     assert len(found.choice.streamed) == COUNT
     with pytest.raises(DoesNotFitError):
         Machine(tuner, named * 98 // 100, monkeypatch).plan()
+
+
+def test_what_took_more_before_cannot_be_undone(tuner, monkeypatch) -> None:
+    machine = Machine(tuner, 800 * MB, monkeypatch)
+    machine._start = 900 * MB
+    with pytest.raises(DoesNotFitError, match="reading libraries and data alone took 900 MB"):
+        machine.plan()
+    monkeypatch.setattr(module, "peak_rss_bytes", lambda: 905 * MB)
+    machine = Machine(tuner, 1000 * MB, monkeypatch)
+    machine._start = 900 * MB
+    found = machine.plan()
+    assert found.predicted_bytes == 905 * MB
+    assert found.smallest_bytes == 900 * MB
 
 
 def test_a_machine_that_is_full_is_not_the_budgets_fault(tuner, monkeypatch) -> None:

@@ -1,0 +1,125 @@
+"""What passes take, computed from the shapes of a bundle and of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.chunks import Limits
+from edgezo_runtime.forward import SCORED_POSITIONS
+from edgezo_runtime.prefix_cache import AnswerCache
+
+if TYPE_CHECKING:
+    from edgezo_runtime.example_set import ExampleSet
+    from edgezo_runtime.tuner import Tuner
+
+VOCABULARY_CHUNK = 4096
+"""Vocabulary entries that an exported token scorer takes at a time."""
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """What passes take, computed; a rehearsal tells by how much it is wrong.
+
+    Attributes:
+        a_token: bytes of a token in a block.
+        kept_of_token: bytes of a token that are kept while others of a long row go through a
+            block: its state and, before and after the attention added its own, keys and values;
+            0 where rows go through blocks as a whole.
+        scorer: bytes of the token scorer.
+        rows: sequences of a batch.
+        longest: tokens of the longest row.
+        groups: perturbed copies.
+        past: bytes of a chunk's keys and values over its float16 copy.
+        hidden: bytes of a batch's hidden states.
+    """
+
+    a_token: int
+    kept_of_token: int
+    scorer: int
+    rows: int
+    longest: int
+    groups: int
+    past: float
+    hidden: int
+
+    @classmethod
+    def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> Formula:
+        """Read the sizes off a run."""
+        bundle = tuner.engine.bundle
+        model = bundle.manifest.model
+        groups = tuner.groups
+        longest = max(int(part.lengths().max()) for part in sets)
+        rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
+        scores_tokens = any(part.kind != "labels" for part in sets)
+        answers = tuner.config.prefix_cache and isinstance(tuner.make_cache(None), AnswerCache)
+        return cls(
+            a_token=_a_token(bundle),
+            kept_of_token=_kept_of_token(bundle),
+            scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
+            rows=rows,
+            longest=longest,
+            groups=groups,
+            past=_past_share(bundle, groups) if answers else 0.0,
+            hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
+        )
+
+    def waves(self, limits: Limits) -> int:
+        """How often a step fetches each streamed block."""
+        return max(1, -(-self.hidden // limits.wave_bytes))
+
+    def activations(self, limits: Limits, *, streams: bool) -> int:
+        """Bytes of all workers."""
+        row = self.groups * self.longest
+        chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
+        workers = min(limits.workers, chunks)
+        tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
+        worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
+        if row > limits.chunk_tokens:
+            worker += row * self.kept_of_token
+        waiting = min(limits.wave_bytes, self.hidden) if streams else 0
+        return worker * (1 + workers) // 2 + waiting
+
+
+def _a_token(bundle: Bundle) -> int:
+    """Tensors that live at once in a block: the residual stream and its normalized and coded
+    copies, and the widest layer's integer result, its float32 form and the gated one."""
+    model = bundle.manifest.model
+    shapes = [t.shape for graph in bundle.manifest.graphs.blocks for t in graph.inputs]
+    wide = [
+        max(shape) for shape in shapes if len(shape) == 2 and all(isinstance(d, int) for d in shape)
+    ]
+    widest = max((int(dim) for dim in wide), default=model.hidden_size)
+    copies = 4 if bundle.manifest.quant == "int8" else 3
+    return (6 * model.hidden_size + copies * widest) * _FLOAT
+
+
+def _kept_of_token(bundle: Bundle) -> int:
+    graphs = bundle.manifest.graphs
+    if not graphs.continues:
+        return 0
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
+    return (bundle.manifest.model.hidden_size + 2 * max(sizes)) * _FLOAT
+
+
+def _past_shapes(bundle: Bundle) -> list[tuple[int, int]]:
+    """Heads and width of the keys and values of every block that takes earlier ones."""
+    return [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
+
+
+def _past_share(bundle: Bundle, groups: int) -> float:
+    """Keys and values of all blocks as float16, and of one block in float32 before and after the
+    attention added its own, over the former."""
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
+    return 1 + 4 * groups * max(sizes) / sum(sizes)
+
+
+def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
+    """The token scorer: some ten pieces of logits and three of the float32 head at once, and the
+    logits twice, because their size differs from pass to pass and the arena keeps what it took."""
+    positions = groups * min(SCORED_POSITIONS, longest)
+    return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT
