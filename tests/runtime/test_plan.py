@@ -125,7 +125,7 @@ def test_gains_are_what_a_plan_for_more_would_be(tuner, monkeypatch, budget) -> 
 
 
 def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
-    with pytest.raises(DoesNotFitError, match="--max-seq") as caught:
+    with pytest.raises(DoesNotFitError, match="a smaller model") as caught:
         plan_for(tuner, 100, monkeypatch)
     named = parse_size(str(caught.value).split("give --budget '")[1].split("'")[0])
     found = Machine(tuner, named, monkeypatch).plan()
