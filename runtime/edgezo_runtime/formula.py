@@ -35,6 +35,8 @@ class Formula:
         longest: tokens of the longest row.
         groups: perturbed copies.
         past: bytes of a chunk's keys and values over its float16 copy.
+        past_of_token: bytes of a token in that copy.
+        state_of_token: bytes of a token between two blocks.
         hidden: bytes of a batch's hidden states.
     """
 
@@ -45,6 +47,8 @@ class Formula:
     longest: int
     groups: int
     past: float
+    past_of_token: int
+    state_of_token: int
     hidden: int
 
     @classmethod
@@ -65,12 +69,26 @@ class Formula:
             longest=longest,
             groups=groups,
             past=_past_share(bundle, groups) if answers else 0.0,
+            past_of_token=_half_bytes(bundle) if answers else 0,
+            state_of_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
         )
 
     def waves(self, limits: Limits) -> int:
         """How often a step fetches each streamed block."""
         return max(1, -(-self.hidden // limits.wave_bytes))
+
+    def telling_rows(self, limits: Limits, *, streams: bool) -> int:
+        """Rows that take as much as any number of rows: all workers are busy, with chunks as full
+        as they get, and where blocks are streamed as many chunks wait as may."""
+        tokens = 2 * limits.workers * limits.chunk_tokens
+        if streams:
+            tokens += limits.wave_bytes // self.state_of_token
+        rows = -(-tokens // self.longest)
+        if self.past_of_token:
+            row = self.past_of_token * self.longest
+            rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
+        return max(rows, 2 * limits.workers)
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Bytes of all workers."""
@@ -116,6 +134,10 @@ def _past_share(bundle: Bundle, groups: int) -> float:
     attention added its own, over the former."""
     sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
     return 1 + 4 * groups * max(sizes) / sum(sizes)
+
+
+def _half_bytes(bundle: Bundle) -> int:
+    return 2 * sum(2 * heads * width for heads, width in _past_shapes(bundle))
 
 
 def _token_scores(groups: int, longest: int, hidden_size: int) -> int:

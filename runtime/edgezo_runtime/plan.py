@@ -334,7 +334,8 @@ class _Planner:
         guard, engine.guard = engine.guard, None
         try:
             with PeakSampler() as sampler:
-                self._tuner.rehearse(self._others, self._eval_batch_size)
+                rows = self._formula.telling_rows(choice.limits, streams=bool(choice.streamed))
+                self._tuner.rehearse(self._others, self._eval_batch_size, max_rows=rows)
         except DivergedError:
             pass  # the run itself will say so
         except BudgetStopError:

@@ -548,7 +548,13 @@ class Tuner:
         """Perturbed copies of a batch that are evaluated at once."""
         return len(next(self._estimator(0, self._batches.batch_size)))
 
-    def rehearse(self, others: Sequence[ExampleSet] = (), eval_batch_size: int = 32) -> None:
+    def rehearse(
+        self,
+        others: Sequence[ExampleSet] = (),
+        eval_batch_size: int = 32,
+        *,
+        max_rows: int | None = None,
+    ) -> None:
         """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
 
         For what it takes; nothing comes of it.
@@ -556,16 +562,22 @@ class Tuner:
         Args:
             others: what is evaluated on besides the training data.
             eval_batch_size: examples a pass in evaluations.
+            max_rows: sequences of a pass, where so many take as much as any number; None for all.
         """
-        size = self.batch_size
-        batch = next(iter(SequentialBatches(self.examples, size)))
+
+        def longest(examples: ExampleSet, size: int) -> Batch:
+            if max_rows is not None:
+                size = min(size, -(-max_rows // examples.sequences_per_example))
+            return next(iter(SequentialBatches(examples, size)))
+
+        batch = longest(self.examples, self.batch_size)
+        size = len(batch.labels)
         probes = next(self._estimator(0, size))
         cache = self.make_cache(None) if self.config.prefix_cache else None
         params = SharedParams(self.theta)
         with self.engine.sampling(self.engine.model.kinds):
             for examples in others:
-                longest = next(iter(SequentialBatches(examples, eval_batch_size)))
-                self.engine.score(longest, params, scope=self.scope)
+                self.engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 self._scores(batch, tuple(self._blocks), probes, cache)
 

@@ -60,7 +60,7 @@ class Machine(_Planner):
         monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
         monkeypatch.setattr(module, "PeakSampler", self._sampler)
         monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
-        monkeypatch.setattr(tuner, "rehearse", lambda others, size: None)
+        monkeypatch.setattr(tuner, "rehearse", lambda *args, **options: None)
         monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
 
     def _sampler(self) -> Machine:
@@ -159,7 +159,7 @@ def test_a_machine_that_is_full_is_not_the_budgets_fault(tuner, monkeypatch) -> 
 def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None:
     machine = Machine(tuner, 1000 * MB, monkeypatch)
 
-    def stop_large(others: object, size: int) -> None:
+    def stop_large(*args: object, **options: object) -> None:
         if tuner.engine.limits.workers > 1:
             raise BudgetStopError("more than was foreseen")
 
@@ -168,7 +168,7 @@ def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None
 
 
 def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
-    def fail(others: object, size: int) -> None:
+    def fail(*args: object, **options: object) -> None:
         raise DivergedError("a hidden state of nan")
 
     machine = Machine(tuner, 1000 * MB, monkeypatch)
@@ -224,3 +224,24 @@ def test_state_is_what_the_run_keeps(tuner) -> None:
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
     other = Tuner(tuner.engine, tuner.examples, momentum, tuner.run)
     assert other.state.nbytes == theta + 2 * trained  # an average is made, if not used
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_rehearsal_stops_where_more_rows_tell_no_more(
+    exported, tmp_path, monkeypatch, streams
+) -> None:
+    """4,096 rows would take an hour on a large model; so many as keep the workers busy do."""
+    bundle = exported("llama").bundle("int8").bundle
+    rows = random_set("labels", (60,) * 4096, bundle.manifest.tokenizer.pad_id)
+    config = dataclasses.replace(CONFIG, batch_size=4096)
+    tuner = Tuner(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
+    seen = []
+    monkeypatch.setattr(
+        tuner, "_scores", lambda batch, *others: seen.append(batch.input_ids.shape[0])
+    )
+    planner = _Planner(tuner, 8 * 10**9, (), 32, (0, 0, 0))
+    choice = module.Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
+    planner._measure(choice)
+    hidden = 4 * bundle.manifest.model.hidden_size
+    tokens = 2 * 2 * choice.limits.chunk_tokens + (streams and (1 << 20) // hidden)
+    assert max(seen) == -(-tokens // 60)
