@@ -20,14 +20,11 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KNOWN_NAMES = {
-    "method": ("edgezo_runtime.estimators", "ESTIMATORS"),
+    "method": ("edgezo_runtime.methods", "METHODS"),
     "rule": ("edgezo_runtime.rules", "RULES"),
     "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
 }
 """Fields whose values are the keys of a dict of the runtime."""
-
-_AUTO = frozenset({"lr", "eps"})
-"""Numbers for which the word "auto" stands for the default."""
 
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -54,7 +51,7 @@ def options_of(*classes: type) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         for cls in reversed(classes):
             hints = typing.get_type_hints(cls)
-            for field in reversed(dataclasses.fields(cls)):
+            for field in reversed(flat_fields(cls)):
                 function = _option(field, hints[field.name])(function)
         return function
 
@@ -67,6 +64,13 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     return cls(**{field.name: values[field.name] for field in fields})
 
 
+def flat_fields(cls: type) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that are settings, not dataclasses themselves."""
+    hints = typing.get_type_hints(cls)
+    fields = dataclasses.fields(typing.cast(Any, cls))
+    return [field for field in fields if not dataclasses.is_dataclass(hints[field.name])]
+
+
 def flag_name(field: str) -> str:
     """Flag of a field: `max_time_s` is --max-time, because the value carries its unit."""
     return "--" + field.removesuffix("_s").replace("_", "-")
@@ -77,7 +81,7 @@ def field_names(classes: Iterable[type]) -> dict[str, tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
     for cls in classes:
         hints = typing.get_type_hints(cls)
-        for field in dataclasses.fields(typing.cast(Any, cls)):
+        for field in flat_fields(cls):
             flags = field.metadata.get("flags") or (flag_name(field.name),)
             entry = (field.name, hints[field.name])
             found[field.name] = entry
@@ -111,13 +115,14 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
         return KeysOf(*_KNOWN_NAMES[field.name])
     if field.name.endswith("_s") and hint is float:
         return Duration()
-    if field.name in _AUTO:
-        return NumberOrAuto(typing.cast(float, field.default))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 2:
+            return NumberOrWord(*typing.get_args(parts[1]))
+        (hint,) = parts
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         return click.Choice(typing.get_args(hint))
-    if origin in (typing.Union, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
     if origin is tuple:
         hint = typing.get_args(hint)[0]
     if hint is Path:
@@ -167,25 +172,25 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before 
             self.fail(f"{value!r} is no duration; write 90, 90s, 10m or 1h", param, ctx)
 
 
-class NumberOrAuto(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """A number, or "auto" for the default."""
+class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
+    """A number, or one of some words."""
 
     name = "number"
 
-    def __init__(self, default: float) -> None:
-        self._default = default
+    def __init__(self, *words: str) -> None:
+        self._words = words
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What to write."""
-        return "auto|X"
+        return "|".join([*self._words, "X"])
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number."""
-        if value == "auto":
-            return self._default
+    ) -> float | str:
+        """The number, or the word."""
+        if value in self._words:
+            return str(value)
         try:
             return float(value)
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+            self.fail(f"{value!r} is neither a number nor {' or '.join(self._words)}", param, ctx)

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from edgezo.cli.config_file import config_option
+from edgezo.cli.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option
 from edgezo.cli.tune import TuneInputs, enforce_option
-from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 
 
@@ -29,8 +29,8 @@ class PlanInputs(TuneInputs):
 
 @click.command(name="plan", short_help="Say where the memory of a run would go.")
 @click.argument("bundle")
-@config_option(PlanInputs, TuneConfig)
-@options_of(PlanInputs, TuneConfig)
+@config_option(PlanInputs, *CONFIG_CLASSES)
+@options_of(PlanInputs, *CONFIG_CLASSES)
 @enforce_option
 @json_option
 def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
@@ -40,7 +40,7 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     step that the budget allows. A pass is measured on one block of each kind. Exit code 3 where
     the budget is too small, with the smallest that would do.
     """
-    config, inputs = build(TuneConfig, values), build(PlanInputs, values)
+    config, inputs = build_config(values), build(PlanInputs, values)
     inputs.check()
     config.check()
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from edgezo.cli.config_file import config_option, read_config
+from edgezo.cli.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option
 from edgezo.cli.task_data import PACKAGED
-from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.run_folder import RunFolder
 
@@ -67,7 +67,7 @@ class TuneBundle:
     bundle: str | None = setting(None, "exported model")
 
 
-FILE_CLASSES = (TuneBundle, TuneInputs, TuneConfig)
+FILE_CLASSES = (TuneBundle, TuneInputs, *CONFIG_CLASSES)
 """Whose fields a configuration file may hold."""
 
 
@@ -107,7 +107,7 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     help="continue the run in the folder, with its own settings",
 )
 @config_option(*FILE_CLASSES)
-@options_of(TuneInputs, TuneConfig)
+@options_of(TuneInputs, *CONFIG_CLASSES)
 @click.option("--dry-run", is_flag=True, help="check and plan everything, tune nothing")
 @enforce_option
 @json_option
@@ -129,7 +129,7 @@ def command(
 
     The first Ctrl-C ends the run after its step and saves it; a second one ends it at once.
     """
-    config, inputs = build(TuneConfig, values), build(TuneInputs, values)
+    config, inputs = build_config(values), build(TuneInputs, values)
     inputs.check()
     if resume and output is None:
         raise UsageError("--resume: name the folder of the run with -o")

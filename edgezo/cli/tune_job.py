@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgezo._version import __version__
+from edgezo.cli.method_config import flat_config
 from edgezo.cli.output import duration
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
@@ -73,7 +74,7 @@ class Job:
             **inputs,
             "template": self.task.template if self.task else self.inputs.template,
             "label": list(self.task.labels if self.task else self.inputs.label),
-            **dataclasses.asdict(self.config),
+            **flat_config(self.config),
         }
 
     def summary(self) -> str:
@@ -84,8 +85,8 @@ class Job:
         model = self.bundle.manifest.model
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
-            f"{' or '.join(ends)}, {config.method} with {config.rule}, lr {config.lr:g}, "
-            f"eps {config.eps:g}, batch {config.batch_size}, scope {self.scope}, "
+            f"{' or '.join(ends)}, {config.method}, lr {_rate(config.lr)}, "
+            f"eps {_rate(config.eps)}, batch {config.batch_size}, scope {self.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
         )
 
@@ -230,3 +231,7 @@ def verify(bundle: Bundle, signals: StopSignals) -> None:
                 progress.update(f"checking {bundle.root} {100 * done // total}%")
 
         bundle.verify(tell)
+
+
+def _rate(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.method_options import MethodOptions
 
 
 def option(default: Any, help: str, *, exact: bool = True) -> Any:
@@ -21,9 +22,11 @@ def option(default: Any, help: str, *, exact: bool = True) -> Any:
 class TuneConfig:
     """How to tune. The defaults are meant to work for a user who sets nothing."""
 
-    method: str = option("per_example", "estimator of the gradient")
-    rule: str = option("sgd", "what a tensor does with the gradient")
-    schedule: str = option("all", "blocks active in a step: all, cyclic:K, random:K, last:K")
+    method: str = option("auto", "what descends; 'edgezo methods' explains them")
+    rule: str = option("", "what a tensor does with the gradient, in place of the method's own")
+    schedule: str = option(
+        "all", "blocks active in a step: all, last:K, cyclic:K, random:K, random:P%"
+    )
     blocks: str = option(
         "auto", "blocks that train at all: auto (the middle), all, or ranges such as 8-19,25"
     )
@@ -38,21 +41,29 @@ class TuneConfig:
         300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
     )
     batch_size: int = option(128, "examples a step")
-    lr: float = option(8.0, "learning rate; a step length when gradients are normalized")
+    lr: float | Literal["auto", "published"] = option(
+        "auto",
+        "learning rate: a number, auto (measured before the first step), published (the paper's)",
+    )
     lr_schedule: str = option(
         "linear", "learning rate over the run: constant, linear, cosine, trapezoid"
     )
     horizon: int = option(
         2000, "longer runs take smaller steps: lr times this over the steps to come; 0: never"
     )
-    eps: float = option(1.0, "perturbation scale, in units of the trainables")
+    eps: float | Literal["auto", "published"] = option(
+        "auto", "perturbation scale, in units of the trainables, or as for --lr"
+    )
     noise: Literal["rademacher", "gaussian"] = option(
         "rademacher", "distribution of the perturbations"
     )
     normalize: bool = option(True, "divide projected gradients by their running rms")
-    clip: float = option(2.5, "clip normalized projected gradients at so many rms")
+    clip: float = option(2.5, "clip projected gradients at so many rms; 0: never")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
     seed: int = option(0, "of the noise and the data order")
+    options: MethodOptions = field(
+        default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
+    )
     prefix_cache: bool = option(True, "keep what does not change between steps on disk")
     save_every: int = option(200, "steps between snapshots", exact=False)
 
@@ -62,15 +73,15 @@ class TuneConfig:
         Raises:
             UsageError: naming the flag, the value and what is expected.
         """
-        from edgezo_runtime.estimators import ESTIMATORS
         from edgezo_runtime.lr_schedules import LR_SCHEDULES
+        from edgezo_runtime.methods import METHODS, assemble
         from edgezo_runtime.rules import RULES
         from edgezo_runtime.schedules import parse_schedule
 
         for name, known in (
-            ("method", ESTIMATORS),
-            ("rule", RULES),
-            ("lr_schedule", LR_SCHEDULES),
+            ("method", list(METHODS)),
+            ("rule", ["", *RULES]),
+            ("lr_schedule", list(LR_SCHEDULES)),
         ):
             value = getattr(self, name)
             if value not in known:
@@ -80,10 +91,20 @@ class TuneConfig:
         if self.noise not in ("rademacher", "gaussian"):
             raise UsageError(f"--noise {self.noise}: expected rademacher or gaussian")
         parse_schedule(self.schedule)
-        for name in ("lr", "eps", "clip"):
+        for name in ("lr", "eps"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value <= 0:
-                raise UsageError(f"{_flag(name)} {value}: must be a number above zero")
+            if value in ("auto", "published"):
+                if value == "published" and METHODS[self.method].published is None:
+                    raise UsageError(
+                        f"{_flag(name)} published: nothing that fits was published for "
+                        f"{self.method}; give a number, or auto"
+                    )
+            elif isinstance(value, str) or not math.isfinite(value) or value <= 0:
+                raise UsageError(
+                    f"{_flag(name)} {value}: must be a number above zero, auto or published"
+                )
+        if not (math.isfinite(self.clip) and self.clip >= 0):
+            raise UsageError(f"--clip {self.clip}: must be a number, 0 or more")
         for name, low in (
             ("batch_size", 1),
             ("save_every", 1),
@@ -101,14 +122,42 @@ class TuneConfig:
             raise UsageError("--steps 0 and --max-time 0: a run needs an end; give one of them")
         if not 0 <= self.average < 1:
             raise UsageError(f"--average {self.average}: must be in [0, 1)")
+        assemble(self, 1.0)
+        if self.method == "mezo-svrg" and self.schedule != "all":
+            raise UsageError(
+                f"--schedule {self.schedule}: mezo-svrg has all blocks active in every step"
+            )
+
+    @classmethod
+    def of(cls, method: str, **given: Any) -> TuneConfig:
+        """A method with its published settings.
+
+        Args:
+            method: its name.
+            given: fields in place of the method's; those of `MethodOptions` among them.
+        Raises:
+            UsageError: the method is unknown.
+        """
+        from edgezo_runtime.methods import METHODS
+
+        if method not in METHODS:
+            raise UsageError(f"--method {method}: expected one of {', '.join(METHODS)}")
+        own = {f.name for f in dataclasses.fields(MethodOptions)}
+        options = {name: value for name, value in given.items() if name in own}
+        rest = {name: value for name, value in given.items() if name not in own}
+        if options:
+            rest["options"] = dataclasses.replace(rest.get("options", MethodOptions()), **options)
+        settings: dict[str, Any] = {**METHODS[method].settings, **rest}
+        return cls(method=method, **settings)
 
     def identity(self) -> dict[str, object]:
         """What must not change when a run is continued."""
-        return {
+        fields = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
             if f.metadata.get("exact", True)
         }
+        return fields | {"options": self.options.given()}
 
     def select_blocks(self, blocks: Sequence[int]) -> list[int]:
         """The blocks that train, of those that have trainables.

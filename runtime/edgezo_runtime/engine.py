@@ -27,7 +27,15 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.errors import BudgetStopError, UsageError
-from edgezo_runtime.forward import AnswerPass, Forward, Params, SharedParams, WholePass, Work
+from edgezo_runtime.forward import (
+    AnswerPass,
+    FirstActive,
+    Forward,
+    Params,
+    SharedParams,
+    WholePass,
+    Work,
+)
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel
 from edgezo_runtime.memory import anonymous_bytes, release_freed
@@ -105,7 +113,7 @@ class Engine:
         params: Params,
         code: tuple[Float32, Float32] | None = None,
         *,
-        first_active: int = 0,
+        first_active: FirstActive = 0,
         cache: PrefixCache | AnswerCache | None = None,
         cache_block: int = 0,
         scope: Scope = "all",
@@ -117,11 +125,12 @@ class Engine:
             params: the trainable inputs; see `Params`.
             code: (code, decode), each (G, G) float32; None means one group.
             first_active: blocks before this one have P = 1 throughout and are run once for all
-                groups.
+                groups; or one such block a group, ascending. Until its block a group is taken to be
+                like the first, and any leading part of the code must be a code itself.
             cache: what is kept between passes; the blocks before `cache_block` must be the same in
                 every pass. An `AnswerCache` is for prompts whose last token alone is scored, and
                 for the scope "answer".
-            cache_block: where the cached states enter; at most `first_active`.
+            cache_block: where the cached states enter; at most any `first_active`.
             scope: tokens the adapters act on; see `edgezo_runtime.scope`.
         Returns:
             Label logits (G, B, C) when the batch has label words, else log-probabilities of its
@@ -147,7 +156,7 @@ class Engine:
         self,
         work: Work,
         code: tuple[Float32, Float32] | None,
-        first_active: int,
+        first_active: FirstActive,
         cache: PrefixCache | AnswerCache | None,
         cache_block: int,
         scope: Scope,

@@ -27,6 +27,8 @@ from edgezo_runtime.sessions import run_graph
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
+FirstActive = int | tuple[int, ...]
+
 SCORED_POSITIONS = 256
 """Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
 
@@ -87,6 +89,7 @@ class Forward:
     """
 
     def __init__(self, work: Work) -> None:
+        self.groups = 1
         self.batch = work.batch
         self._work = work
         self._model = work.model
@@ -143,11 +146,13 @@ class Forward:
             chunk.inputs[name] = self._model.value(np.tile(value, repeats))
 
     def _spread(self, chunk: Chunk, groups: int) -> None:
-        """Repeat one group G times; per-row inputs likewise."""
+        """Add copies of the first group until there are G; per-row inputs likewise."""
         if groups == chunk.groups:
             return
+        known = chunk.hidden.numpy()
+        more = np.tile(known[: chunk.rows], (groups - chunk.groups, 1, 1))
         chunk.groups = groups
-        chunk.hidden = self._model.value(np.tile(chunk.hidden.numpy(), (groups, 1, 1)))
+        chunk.hidden = self._model.value(np.concatenate([known, more]))
         self._feed_rows(chunk)
 
     def _run_block(
@@ -174,6 +179,8 @@ class Forward:
                 feed[name] = chunk.inputs[name]
         for name, tensor in graph.trainables.items():
             copies = params.copies(tensor, chunk.index)
+            if self.groups > chunk.groups and len(copies) > 1:  # others are as the first one yet
+                copies = copies[: len(copies) // self.groups * chunk.groups]
             _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._model.value(copies)
         pieces = self._pieces(graph, chunk)
@@ -214,26 +221,34 @@ class _ScoringPass(Forward):
     Args:
         work: what is evaluated.
         code: (code, decode), each (G, G) float32; None means one group.
-        first_active: blocks before this one are run once for all groups.
+        first_active: blocks before this one are run once for all groups; see `Engine.score`.
     """
 
     def __init__(
         self,
         work: Work,
         code: tuple[Float32, Float32] | None,
-        first_active: int,
+        first_active: FirstActive,
     ) -> None:
         super().__init__(work)
-        self.groups = 1 if code is None else len(code[0])
-        self._code = self._one if code is None else tuple(map(work.model.value, code))
-        self._first_active = min(first_active, len(work.model.blocks))
+        code = code or (np.ones((1, 1), np.float32),) * 2
+        self.groups = len(code[0])
+        self._starts = _starts(first_active, self.groups)
+        self._codes = {1: self._one}
+        for count in {sum(start <= own for start in self._starts) for own in self._starts}:
+            part = code[0][:count, :count], code[1][:count, :count]
+            if not np.allclose(part[0] @ part[1], np.eye(count), atol=1e-5):
+                raise UsageError(
+                    f"{count} of {self.groups} groups start early, and their part of the code "
+                    f"cannot be decoded"
+                )
+            self._codes[count] = tuple(map(work.model.value, part))
 
     def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block, from the first active one on for every group."""
-        if index == self._first_active:
-            self._spread(chunk, self.groups)
-        code = self._one if index < self._first_active else self._code
-        self._run_block(index, chunk, self._work.params, code)
+        """Run a block for the groups that differ so far, from the first active one on."""
+        count = max(1, sum(start <= index for start in self._starts))
+        self._spread(chunk, count)
+        self._run_block(index, chunk, self._work.params, self._codes[count])
 
     def end(self, chunk: Chunk) -> None:
         """Score: (G, T', C) or (G, T') for the positions of a chunk."""
@@ -285,7 +300,7 @@ class WholePass(_ScoringPass):
         self,
         work: Work,
         code: tuple[Float32, Float32] | None,
-        first_active: int,
+        first_active: FirstActive,
         cache: PrefixCache | None,
         cache_block: int,
         scope: Scope,
@@ -338,7 +353,7 @@ class AnswerPass(_ScoringPass):
         self,
         work: Work,
         code: tuple[Float32, Float32] | None,
-        first_active: int,
+        first_active: FirstActive,
         cache: AnswerCache,
         entry: int,
     ) -> None:
@@ -425,6 +440,17 @@ class PromptPass(Forward):
         for row, (place, key) in enumerate(zip(places, keys, strict=True)):
             self._cache.put(states, int(place), int(key), chunk.kept[row])
         chunk.release()
+
+
+def _starts(first_active: FirstActive, groups: int) -> tuple[int, ...]:
+    """The block each group is different from."""
+    if isinstance(first_active, int):
+        return (first_active,) * groups
+    if len(first_active) != groups or list(first_active) != sorted(first_active):
+        raise UsageError(
+            f"first_active {first_active}: expected {groups} blocks, one a group, ascending"
+        )
+    return first_active
 
 
 def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:

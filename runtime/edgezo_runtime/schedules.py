@@ -63,20 +63,46 @@ def random(count: int = 1) -> BlockSchedule:
         UsageError: count is below 1.
 
     References:
-        Wang et al. 2024, arXiv:2410.09823 (LeZO). Differs: a number of blocks, not a ratio.
+        Wang et al. 2024, arXiv:2410.09823 (LeZO).
     """
     _require_count("random", count)
+    return lambda step, seed, blocks: _drawn(step, seed, _require_blocks(blocks), count)
+
+
+def random_share(percent: int) -> BlockSchedule:
+    """A share of the blocks a step, at least one, every choice equally likely.
+
+    Args:
+        percent: of the blocks, 1 to 100.
+
+    Returns:
+        A schedule.
+
+    Raises:
+        UsageError: percent is out of range.
+
+    References:
+        Wang et al. 2024, arXiv:2410.09823 (LeZO); what is active is 1 less its sparsity.
+    """
+    if not 1 <= percent <= 100:
+        raise UsageError(f"block schedule 'random': {percent}% is not 1% to 100%")
 
     def active(step: int, seed: int, blocks: Sequence[int]) -> tuple[int, ...]:
-        order = list(range(len(_require_blocks(blocks))))
-        step_seed = derive_seed(seed, "blocks", step)
-        wanted = min(count, len(order))
-        for i in range(wanted):  # the first draws of a Fisher-Yates shuffle
-            j = i + derive_seed(step_seed, "draw", i) % (len(order) - i)
-            order[i], order[j] = order[j], order[i]
-        return tuple(blocks[i] for i in sorted(order[:wanted]))
+        count = (len(_require_blocks(blocks)) * percent + 50) // 100
+        return _drawn(step, seed, blocks, max(1, count))
 
     return active
+
+
+def _drawn(step: int, seed: int, blocks: Sequence[int], count: int) -> tuple[int, ...]:
+    """`count` different blocks, in their order."""
+    order = list(range(len(blocks)))
+    step_seed = derive_seed(seed, "blocks", step)
+    wanted = min(count, len(order))
+    for i in range(wanted):  # the first draws of a Fisher-Yates shuffle
+        j = i + derive_seed(step_seed, "draw", i) % (len(order) - i)
+        order[i], order[j] = order[j], order[i]
+    return tuple(blocks[i] for i in sorted(order[:wanted]))
 
 
 def last(count: int = 1) -> BlockSchedule:
@@ -112,7 +138,7 @@ def parse_schedule(text: str) -> BlockSchedule:
 
     Args:
         text: a name in `SCHEDULES`, and after a colon the number of blocks a step (1 if left out;
-            "all" takes none).
+            "all" takes none; "random" takes a share as well, "random:25%").
 
     Returns:
         The schedule.
@@ -127,6 +153,9 @@ def parse_schedule(text: str) -> BlockSchedule:
         return SCHEDULES[name]()
     if name == "all":
         raise UsageError(f"block schedule '{text}': all takes no number; use last:{number}")
+    share = number.removesuffix("%")
+    if name == "random" and share != number and share.isascii() and share.isdigit():
+        return random_share(int(share))
     if not (number.isascii() and number.isdigit()):
         raise UsageError(f"block schedule '{text}': expected a whole number after '{name}:'")
     return SCHEDULES[name](int(number))

@@ -12,9 +12,11 @@ from edgezo_runtime.estimators import Term
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """Divide projected gradients by their running root mean square, then clip them.
+    """Divide projected gradients by their running root mean square, or clip them by it, or both.
 
     c' = clip(c / rms, -clip, clip),  rms^2 = EMA of c^2 over directions and steps (bias-corrected)
+
+    and times rms again where only clipping is wanted.
 
     One scalar for all tensors keeps the direction of the estimate and makes the learning rate a
     step length that does not depend on the loss's scale, on eps or on the batch size. Clipping
@@ -23,12 +25,14 @@ class Normalizer:
     Attributes:
         decay: of the running mean square, in [0, 1).
         clip: in units of the root mean square; infinity for none.
+        divide: is the result in units of it too?
     References:
         MEAZO (2605.03869) divides by a scalar second moment; QZO (arXiv:2505.13430) clips.
     """
 
     decay: float = 0.95
     clip: float = 2.5
+    divide: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay < 1:
@@ -55,11 +59,12 @@ class Normalizer:
         rms = math.sqrt(total / weight)
         if rms == 0 or not count:
             return list(terms), (total, weight)
+        unit = (1 if self.divide else rms) / count
         shaped = [
             replace(
                 term,
                 coeff=tuple(
-                    max(-self.clip, min(self.clip, value * count / rms)) / count
+                    max(-self.clip, min(self.clip, value * count / rms)) * unit
                     for value in term.coeff
                 ),
             )

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -20,23 +19,25 @@ from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import BudgetStopError, RunFileError, UsageError
-from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, record_losses
+from edgezo_runtime.estimators import Probe, StepInfo, Term, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
+from edgezo_runtime.methods import assemble
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
+from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.schedules import parse_schedule
 from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import TrainingState
+from edgezo_runtime.training_state import StepDirections, TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -100,22 +101,29 @@ class Tuner:
         self._blocks = config.select_blocks(blocks)
         if config.schedule.startswith("last"):  # the same blocks in every step
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
-        self._estimator = ESTIMATORS[config.method](config.eps)
         self._batches = Batches(examples, config.batch_size, config.seed)
+        self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
         self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
         self._journal: Journal | None = None
         self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False
+        self.rates = self._first_rates()
+        self._parts = assemble(config, self.rates.eps)
         self.state = self._initial_state()
+
+    def _first_rates(self) -> Rates:
+        """Learning rate and perturbation scale where neither is to be measured."""
+        scheme = self.engine.bundle.manifest.scheme
+        return Rates.of(self.config, scheme.alpha / scheme.rank)
 
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""
         initial = self.engine.bundle.trainables()
-        return TrainingState(initial, self._trained(self._blocks), self.config)
+        return TrainingState(initial, self._trained(self._blocks), self.config, self._parts)
 
-    def _trained(self, blocks: Iterable[int]) -> Iterator[str]:
-        """Trainables of blocks."""
-        return chain.from_iterable(self._names[block] for block in blocks)
+    def _trained(self, blocks: Iterable[int]) -> dict[str, int]:
+        """Trainables of blocks, and the block of each."""
+        return {name: block for block in blocks for name in self._names[block]}
 
     @property
     def theta(self) -> dict[str, Float32]:
@@ -289,11 +297,11 @@ class Tuner:
         number = self.step_number
         before = self.elapsed_s
         blocks = self._schedule(number, self.config.seed, self._blocks)
-        seed = derive_seed(self.config.seed, "step", number)
-        batch, losses, terms, rows = self._evaluated(number, blocks, seed)
-        lr = float(np.float32(self._learning_rate()))
+        info = self._step_info(number, blocks, float(np.float32(self._learning_rate())))
+        batch, losses, terms, rows = self._evaluated(info)
         elapsed = before + time.monotonic() - started
-        record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed))
+        extra = _pack_elapsed(elapsed)
+        record = StepRecord(number, info.seed, info.lr, blocks, losses, extra=extra)
         self._commit(journal, record, terms)
         spent = time.monotonic() - started
         self.state.elapsed_s = before + spent
@@ -306,21 +314,30 @@ class Tuner:
             step=number,
             loss=float(losses.mean()),
             projected_grad=float(np.sqrt(np.mean(np.square(coeff * coeff.size)))),
-            lr=lr,
+            lr=info.lr,
             blocks=blocks,
             rows=rows,
             tokens=rows // batch.num_rows * tokens,
             elapsed_s=spent,
         )
 
-    def _evaluated(
-        self, number: int, blocks: tuple[int, ...], seed: int
-    ) -> tuple[Batch, npt.NDArray[np.float64], list[Term], int]:
+    def _step_info(self, number: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
+        """What the estimator is told of a step; the same when it is replayed."""
+        return StepInfo(
+            seed=derive_seed(self.config.seed, "step", number),
+            batch_size=self._batches.batch_size,
+            step=number,
+            lr=lr,
+            epoch=number * self._batches.batch_size // len(self.examples),
+            blocks=blocks,
+        )
+
+    def _evaluated(self, info: StepInfo) -> tuple[Batch, npt.NDArray[np.float64], list[Term], int]:
         """A step's batch and what is found on it, in smaller pieces where memory is refused."""
         while True:
             try:
-                batch = self._batches.batch(number)
-                return batch, *self._estimate(batch, blocks, seed)
+                batch = self._batches.batch(info.step)
+                return batch, *self._estimate(batch, info)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -368,21 +385,30 @@ class Tuner:
         self.engine.reliefs.append(f"{reason}: no snapshot after {self.step_number} steps")
 
     def _estimate(
-        self, batch: Batch, blocks: tuple[int, ...], seed: int
+        self, batch: Batch, info: StepInfo
     ) -> tuple[npt.NDArray[np.float64], list[Term], int]:
-        steps = self._estimator(seed, batch.num_examples)
+        steps = self._parts.estimator(info)
+        directions = StepDirections(self.state)
         probes = next(steps)
         rounds: list[npt.NDArray[np.float64]] = []
         rows = 0
         while True:
-            scores = self._scores(batch, blocks, probes, self._cache)
-            losses = record_losses(example_losses(batch, scores), probes)
+            taken = self._taken(batch, info, probes)
+            scores = self._scores(taken, info.blocks, probes, self._cache, directions)
+            losses = record_losses(example_losses(taken, scores), probes)
             rounds.append(losses)
-            rows += len(probes) * batch.num_rows
+            rows += len(probes) * taken.num_rows
             try:
                 probes = steps.send(losses)
             except StopIteration as end:
                 return np.concatenate(rounds), end.value, rows
+
+    def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
+        """The examples that probes ask for: the step's, or further ones."""
+        number = probes[0].batch
+        if not number:
+            return batch
+        return self._further.batch(info.step * _MOST_FURTHER + number)
 
     def _scores(
         self,
@@ -390,28 +416,35 @@ class Tuner:
         blocks: tuple[int, ...],
         probes: list[Probe],
         cache: PrefixCache | AnswerCache | None,
+        directions: StepDirections,
     ) -> Float32:
-        active = set(self._trained(blocks))
-        params = PerturbedParams(self.theta, active, probes, batch.row_example, self.config.noise)
+        params = PerturbedParams(
+            self.theta,
+            self._trained(blocks),
+            directions,
+            probes,
+            batch.row_example,
+            self.config.noise,
+        )
         return self.engine.score(
             batch,
             params,
             code_matrices([probe.scale for probe in probes]),
-            first_active=min(blocks),
+            first_active=_firsts(probes, min(blocks)),
             cache=cache,
             cache_block=min(self._blocks) if cache is not None else 0,
             scope=self.scope,
         )
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
-        self.state.apply(record, terms, self._trained(record.blocks))
+        self.state.apply(record, terms)
 
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
         fraction = self.fraction_done
         if self.config.steps:
             fraction += 0.5 / self.config.steps
-        return self.config.lr * self._pace() * lr_factor(min(fraction, 1.0), 0.0)
+        return self.rates.lr * self._pace() * lr_factor(min(fraction, 1.0), 0.0)
 
     def _pace(self) -> float:
         """Share of the learning rate that a run of this length takes.
@@ -487,8 +520,8 @@ class Tuner:
             raise RunFileError(
                 f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
             )
-        size = self._batches.batch_size
-        steps = self._estimator(record.seed, size)
+        info = self._step_info(record.step, record.blocks, record.lr)
+        steps = self._parts.estimator(info)
         probes = next(steps)
         first = 0
         losses = record.losses.astype(np.float64)
@@ -546,7 +579,10 @@ class Tuner:
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        return len(next(self._estimator(0, self._batches.batch_size)))
+        return len(self._first_probes())
+
+    def _first_probes(self) -> list[Probe]:
+        return next(self._parts.estimator(self._step_info(0, tuple(self._blocks), 0.0)))
 
     def rehearse(
         self,
@@ -571,18 +607,28 @@ class Tuner:
             return next(iter(SequentialBatches(examples, size)))
 
         batch = longest(self.examples, self.batch_size)
-        size = len(batch.labels)
-        probes = next(self._estimator(0, size))
+        probes = self._first_probes()
         cache = self.make_cache(None) if self.config.prefix_cache else None
         params = SharedParams(self.theta)
         with self.engine.sampling(self.engine.model.kinds):
             for examples in others:
                 self.engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
-                self._scores(batch, tuple(self._blocks), probes, cache)
+                directions = StepDirections(self.state)
+                self._scores(batch, tuple(self._blocks), probes, cache, directions)
 
 
 _REFUSED = "numpy was refused memory"
+
+_MOST_FURTHER = 2**16
+"""Further batches that a step may ask for."""
+
+
+def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
+    """The block each probe is perturbed from; one number where it is the same for all."""
+    if all(probe.blocks is None for probe in probes):
+        return first
+    return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)
 
 
 def _pack_elapsed(seconds: float) -> bytes:

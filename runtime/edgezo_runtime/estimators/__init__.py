@@ -1,28 +1,50 @@
 """Estimators say where to evaluate the loss and which gradient follows from the answers.
 
-To add one: a file here, an entry in `ESTIMATORS`, a row in `tests/contract/`.
+To add one: a file here, an entry in `ESTIMATORS`, and one in `edgezo_runtime.methods.METHODS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgezo_runtime.estimators.block_wise import block_wise
+from edgezo_runtime.estimators.conservative import conservative
+from edgezo_runtime.estimators.curved_pair import curved_pair
+from edgezo_runtime.estimators.forward_grad import forward_grad
+from edgezo_runtime.estimators.growing_pairs import growing_pairs
 from edgezo_runtime.estimators.leave_one_out import leave_one_out
+from edgezo_runtime.estimators.n_spsa import n_spsa
+from edgezo_runtime.estimators.one_sided import one_sided
 from edgezo_runtime.estimators.per_example import per_example
 from edgezo_runtime.estimators.probe import (
     Estimator,
     Losses,
     Probe,
+    StepInfo,
     Steps,
     Term,
-    gradient,
     record_losses,
 )
+from edgezo_runtime.estimators.scalar_sign import scalar_sign
+from edgezo_runtime.estimators.scaled_one_sided import scaled_one_sided
+from edgezo_runtime.estimators.scaled_per_example import scaled_per_example
 from edgezo_runtime.estimators.two_point import two_point
+from edgezo_runtime.estimators.variance_reduced import variance_reduced
 
-ESTIMATORS: dict[str, Callable[[float], Estimator]] = {
+ESTIMATORS: dict[str, Callable[..., Estimator]] = {
     "two_point": two_point,
+    "scalar_sign": scalar_sign,
+    "one_sided": one_sided,
+    "n_spsa": n_spsa,
+    "growing_pairs": growing_pairs,
+    "conservative": conservative,
+    "forward_grad": forward_grad,
+    "block_wise": block_wise,
+    "variance_reduced": variance_reduced,
+    "curved_pair": curved_pair,
+    "scaled_one_sided": scaled_one_sided,
     "per_example": per_example,
+    "scaled_per_example": scaled_per_example,
     "leave_one_out": leave_one_out,
 }
 
@@ -31,11 +53,22 @@ __all__ = [
     "Estimator",
     "Losses",
     "Probe",
+    "StepInfo",
     "Steps",
     "Term",
-    "gradient",
+    "block_wise",
+    "conservative",
+    "curved_pair",
+    "forward_grad",
+    "growing_pairs",
     "leave_one_out",
+    "n_spsa",
+    "one_sided",
     "per_example",
     "record_losses",
+    "scalar_sign",
+    "scaled_one_sided",
+    "scaled_per_example",
     "two_point",
+    "variance_reduced",
 ]

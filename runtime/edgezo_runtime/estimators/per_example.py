@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgezo_runtime.estimators.probe import Estimator, Probe, Steps, Term, require_eps
+from edgezo_runtime.estimators.probe import Estimator, Probe, StepInfo, Steps, Term, require_eps
 
 
 def per_example(eps: float) -> Estimator:
@@ -31,9 +31,12 @@ def per_example(eps: float) -> Estimator:
     """
     require_eps(eps)
 
-    def steps(seed: int, batch_size: int) -> Steps:
-        losses = yield [Probe(seed, eps, private=True), Probe(seed, -eps, private=True)]  # (2, B)
-        coeff = (losses[0] - losses[1]) / (2 * eps * batch_size)
-        return [Term(seed, tuple(float(c) for c in coeff), private=True)]
+    def steps(info: StepInfo) -> Steps:
+        losses = yield [
+            Probe(info.seed, eps, private=True),
+            Probe(info.seed, -eps, private=True),
+        ]  # (2, B)
+        coeff = (losses[0] - losses[1]) / (2 * eps * info.batch_size)
+        return [Term(info.seed, tuple(float(c) for c in coeff), private=True)]
 
     return steps

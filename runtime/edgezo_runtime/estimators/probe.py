@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.errors import DivergedError, UsageError
-from edgezo_runtime.noise import NoiseKind, add_weighted_noise
 
 Losses = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What an estimator knows of the step it is for.
+
+    Attributes:
+        seed: of the step's noise, 0 to 2**64 - 1.
+        batch_size: examples B.
+        step: from 0.
+        lr: learning rate of the step.
+        epoch: how often every example was seen before.
+        blocks: those that are active.
+    """
+
+    seed: int
+    batch_size: int
+    step: int = 0
+    lr: float = 0.0
+    epoch: int = 0
+    blocks: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """A place to evaluate the loss at: theta + scale * z(seed, tensor name, row).
 
@@ -23,14 +43,21 @@ class Probe:
         seed: names z; 0 is a seed like any other.
         scale: in weight units; 0 is theta itself.
         private: every example b of the batch has its own z (row = b); else all share row 0.
+        blocks: those that are perturbed; None for all that are active. Those of later probes of a
+            pass do not begin before those of earlier ones.
+        anchored: around the rule's anchor instead of theta.
+        batch: 0 is the step's batch; others are further ones, the same for all probes of a pass.
     """
 
     seed: int
     scale: float
     private: bool = False
+    blocks: tuple[int, ...] | None = None
+    anchored: bool = False
+    batch: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Term:
     """A part of a gradient estimate: sum_b coeff[b] * z(seed, tensor name, row=b).
 
@@ -38,23 +65,31 @@ class Term:
         seed: names z.
         coeff: one weight an example if private, else a single one.
         private: as in `Probe`.
+        blocks: whose tensors it is for; None for all.
+        curvature: second derivative of the loss along z, where the estimator measured it.
     """
 
     seed: int
     coeff: tuple[float, ...]
     private: bool = False
+    blocks: tuple[int, ...] | None = None
+    curvature: float | None = None
 
     def __post_init__(self) -> None:
         if not self.private and len(self.coeff) != 1:
             raise UsageError(f"a shared term has one coefficient, not {len(self.coeff)}")
 
+    def concerns(self, block: int) -> bool:
+        """Is it for the tensors of this block?"""
+        return self.blocks is None or block in self.blocks
+
 
 Steps = Generator[list[Probe], Losses, list[Term]]
-Estimator = Callable[[int, int], Steps]
-"""estimator(seed, batch_size): a generator that yields the probes to evaluate together, receives
-their losses as `record_losses` makes them, and returns the terms of g.
+Estimator = Callable[[StepInfo], Steps]
+"""estimator(info): a generator that yields the probes to evaluate together, receives their losses
+as `record_losses` makes them, and returns the terms of g.
 
-Later probes may depend on earlier losses. The generator is pure: same seed and losses, same terms.
+Later probes may depend on earlier losses. The generator is pure: same info and losses, same terms.
 """
 
 
@@ -75,7 +110,7 @@ def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
     """
     if losses.ndim != 2 or len(losses) != len(probes):
         raise UsageError(f"losses must be ({len(probes)}, B), one row a probe, not {losses.shape}")
-    if len({probe.private for probe in probes}) != 1:
+    if len({(probe.private, probe.batch) for probe in probes}) != 1:
         raise UsageError("private and shared probes cannot be evaluated in one pass")
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported below
         kept = losses if probes[0].private else losses.mean(axis=1, keepdims=True)
@@ -83,29 +118,6 @@ def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
     if not np.isfinite(rounded).all():
         _raise_diverged(losses, rounded, probes)
     return rounded.astype(np.float64)
-
-
-def gradient(
-    terms: Iterable[Term], name: str, shape: Sequence[int], *, kind: NoiseKind
-) -> npt.NDArray[np.float32]:
-    """Make g for one tensor from the terms of the estimate, added in their order.
-
-    Args:
-        terms: what an estimator returned.
-        name: the tensor's name.
-        shape: the tensor's shape.
-        kind: the distribution of z.
-
-    Returns:
-        float32 array of `shape`.
-
-    Memory:
-        The result and about 2 MB of scratch; z is made piece by piece.
-    """
-    total = np.zeros(tuple(shape), np.float32)
-    for term in terms:
-        add_weighted_noise(total, term.seed, name, term.coeff, kind=kind)
-    return total
 
 
 def require_eps(eps: float) -> None:

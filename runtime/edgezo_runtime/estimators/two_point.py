@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgezo_runtime.estimators.probe import Estimator, Probe, Steps, Term, require_eps
+from edgezo_runtime.estimators.probe import Estimator, Probe, StepInfo, Steps, Term, require_eps
 
 
 def two_point(eps: float) -> Estimator:
@@ -28,9 +28,9 @@ def two_point(eps: float) -> Estimator:
     """
     require_eps(eps)
 
-    def steps(seed: int, batch_size: int) -> Steps:
-        losses = yield [Probe(seed, eps), Probe(seed, -eps)]  # (2, 1)
+    def steps(info: StepInfo) -> Steps:
+        losses = yield [Probe(info.seed, eps), Probe(info.seed, -eps)]  # (2, 1)
         projected_grad = float(losses[0, 0] - losses[1, 0]) / (2 * eps)
-        return [Term(seed, (projected_grad,))]
+        return [Term(info.seed, (projected_grad,))]
 
     return steps

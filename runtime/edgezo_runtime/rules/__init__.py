@@ -8,14 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgezo_runtime.rules.adam import Adam
+from edgezo_runtime.rules.factor_momentum import FactorMomentum
+from edgezo_runtime.rules.helene import Helene
 from edgezo_runtime.rules.momentum import Momentum
-from edgezo_runtime.rules.rule import Rule, Slot
+from edgezo_runtime.rules.rule import FrameRule, Rule, Slot
 from edgezo_runtime.rules.sgd import Sgd
+from edgezo_runtime.rules.sign import Sign
+from edgezo_runtime.rules.svrg import Svrg
 
 RULES: dict[str, Callable[..., Rule]] = {
     "sgd": Sgd,
+    "sign": Sign,
     "momentum": Momentum,
     "adam": Adam,
+    "helene": Helene,
 }
+"""Those that go with every estimator. `Svrg` belongs to its estimator, `FactorMomentum` to its
+sampler."""
 
-__all__ = ["RULES", "Adam", "Momentum", "Rule", "Sgd", "Slot"]
+__all__ = [
+    "RULES",
+    "Adam",
+    "FactorMomentum",
+    "FrameRule",
+    "Helene",
+    "Momentum",
+    "Rule",
+    "Sgd",
+    "Sign",
+    "Slot",
+    "Svrg",
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.samplers.frame import Frame
 
 Float32Array = npt.NDArray[np.float32]
 Slot = dict[str, npt.NDArray[Any]] | None
@@ -41,6 +42,21 @@ class Rule(Protocol):
         Returns:
             The slot for the next call.
         """
+        ...
+
+
+@runtime_checkable
+class FrameRule(Protocol):
+    """An update that works in the coordinates of the step's directions."""
+
+    def init_in(self, frame: Frame) -> Slot:
+        """Make the state for a tensor whose first frame this is."""
+        ...
+
+    def apply_in(
+        self, frame: Frame, theta: Float32Array, g: Float32Array, slot: Slot, step: int, lr: float
+    ) -> Slot:
+        """Write the next theta in place; as `Rule.apply`, with g (coords) in the frame."""
         ...
 
 

@@ -1,0 +1,40 @@
+"""The configuration of a run: flags, then a file, then what the method has, then the defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from edgezo.cli.options import build, flat_fields
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.method_options import MethodOptions
+
+CONFIG_CLASSES = (TuneConfig, MethodOptions)
+"""Whose fields are settings of a run."""
+
+
+def build_config(values: Mapping[str, Any]) -> TuneConfig:
+    """Make a run's configuration from the keyword arguments of the current command.
+
+    Raises:
+        UsageError: the method is unknown.
+    """
+    source = click.get_current_context().get_parameter_source
+    names = [field.name for field in flat_fields(TuneConfig)]
+    given = {
+        name: values[name]
+        for name in names
+        if name != "method" and source(name) is not ParameterSource.DEFAULT
+    }
+    return TuneConfig.of(values["method"], options=build(MethodOptions, values), **given)
+
+
+def flat_config(config: TuneConfig) -> dict[str, Any]:
+    """The settings of a run, as a file holds them."""
+    flat = dataclasses.asdict(config)
+    del flat["options"]
+    return {**flat, **config.options.given()}

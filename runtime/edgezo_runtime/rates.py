@@ -1,0 +1,46 @@
+"""Learning rate and perturbation scale of a run, and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.methods import METHODS
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a run steps and probes with.
+
+    Attributes:
+        lr: learning rate before its schedule.
+        eps: perturbation scale.
+        words: where they come from, for people; empty where they were given.
+    """
+
+    lr: float
+    eps: float
+    words: str = ""
+
+    @classmethod
+    def of(cls, config: TuneConfig, scale: float) -> Rates:
+        """Those that are given or published; what is to be measured stands at 1 until then.
+
+        Args:
+            config: how to tune.
+            scale: alpha / rank of the adapters.
+        """
+        published = METHODS[config.method].published
+        lr, eps = published.converted(scale) if published else (1.0, 1.0)
+        words = "" if "published" not in (config.lr, config.eps) else "published, converted"
+        return cls(
+            lr=_chosen(config.lr, lr),
+            eps=_chosen(config.eps, eps),
+            words=words,
+        )
+
+
+def _chosen(given: float | str, published: float) -> float:
+    if isinstance(given, str):
+        return published if given == "published" else 1.0
+    return given

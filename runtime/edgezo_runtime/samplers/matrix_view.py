@@ -1,0 +1,58 @@
+"""Tensors as matrices, and orthonormal columns with the same bits on every machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.noise import noise
+
+Float32Array = npt.NDArray[np.float32]
+
+
+def matrix_shape(shape: Sequence[int], rank: int) -> tuple[int, int] | None:
+    """The matrix that a tensor is taken as where directions have a low rank.
+
+    Args:
+        shape: of the tensor.
+        rank: of the directions.
+
+    Returns:
+        Its own two dimensions if both are above `rank`, else the most square ones of as many
+        elements; None if one of those is not above `rank` either.
+
+    References:
+        Yu et al. 2024, arXiv:2410.08989 (SubZero), section 3.3 (reshaping).
+    """
+    if len(shape) == 2 and min(shape) > rank:
+        return shape[0], shape[1]
+    size = math.prod(shape)
+    narrow = next((n for n in range(math.isqrt(size), 0, -1) if size % n == 0), 1)
+    return (size // narrow, narrow) if narrow > rank else None
+
+
+def orthonormal(seed: int, name: str, rows: int, rank: int) -> Float32Array:
+    """Random orthonormal columns, uniform over all frames (Haar).
+
+    Gram-Schmidt, twice over, on Gaussian columns: the diagonal of R is positive. Sums only run
+    over contiguous float64 arrays, in an order that numpy fixes; a LAPACK would round as it likes.
+
+    Args:
+        seed: names the columns, with `name`.
+        name: the tensor's name.
+        rows: length of a column.
+        rank: columns, at most `rows`.
+
+    Returns:
+        (rows, rank) float32.
+    """
+    drawn = noise(seed, name, (rank, rows), kind="gaussian").astype(np.float64)
+    for index, column in enumerate(drawn):
+        for _ in range(2):
+            for other in drawn[:index]:
+                column -= np.add.reduce(column * other) * other
+        column /= math.sqrt(np.add.reduce(column * column))
+    return np.ascontiguousarray(drawn.T, dtype=np.float32)
