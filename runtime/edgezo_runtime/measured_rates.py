@@ -118,7 +118,7 @@ def _find_rate(
     lr = find_rate(_rms(true), _rms(applied), parts.rule)
     if not math.isfinite(lr):
         raise UsageError(
-            f"--lr auto: the gradient estimates of the first steps are zero; give --lr a number"
+            "--lr auto: the gradient estimates of the first steps are zero; give --lr a number"
         )
     return float(np.float32(lr))
 
