@@ -191,7 +191,8 @@ class QuadraticRun:
         found = {name: value.tobytes() for name, value in snapshot.theta.items()}
         for name, slot in snapshot.slots.items():
             found |= {f"{name} {part}": value.tobytes() for part, value in (slot or {}).items()}
-        return found | {"norm": np.array(self.state.norm_state).tobytes()}
+        counters = np.array([self.state.step, *self.state.norm_state])
+        return found | {"counters": counters.tobytes()}
 
 
 def copies(params: PerturbedParams, name: str, groups: int) -> Float32:

@@ -65,8 +65,8 @@ class Watched:
                     continue
                 z = (own.astype(np.float64) - base) / probe.scale
                 known = self.z.setdefault((probe.seed, name), z)
-                # on both sides, at the anchor too, the same z
-                np.testing.assert_allclose(z, known, atol=1e-5)
+                # on both sides, at the anchor too, the same z; a small scale tells less of it
+                np.testing.assert_allclose(z, known, atol=1e-5 + 1e-6 / abs(probe.scale))
         return self._random.normal(size=(len(probes), BATCH))
 
 
@@ -91,7 +91,7 @@ def test_a_step_goes_along_what_was_probed(method: str) -> None:
             bound = 1e-5 * (1 + np.abs(expected).max())
             np.testing.assert_allclose(moved, expected, rtol=0, atol=bound)
         seen.append(watched.z)
-    assert any(watched for watched in seen)
+    assert all(seen)
 
 
 @pytest.mark.parametrize(("method", "rank"), [("subzero", 2), ("lozo", 2), ("lozo-m", 2)])
@@ -115,11 +115,11 @@ def test_subspaces_last_as_long_as_said(method: str, rank: int) -> None:
 
 def test_curvature_and_masks_did_move() -> None:
     """Or the test above would show nothing."""
-    hizoo = QuadraticRun(config_of("hizoo", smoothing=0.2), TARGET)
-    sparse = QuadraticRun(config_of("sparse", lr=0.1, sparsity=0.5), TARGET)
-    for run in (hizoo, sparse):
+    for method, given in (("hizoo", {}), ("sparse", {"lr": 0.125})):
+        run = QuadraticRun(config_of(method, **{**MOVING[method], **given}), TARGET)
+        ones = np.ones((1, 12), np.float32)
         frames = []
-        for _ in range(3):
+        for _ in range(8):
+            frames.append(run.state.frame("1.b").lift(ones))
             run.step()
-            frames.append(run.state.frame("1.b").lift(np.ones((1, 12), np.float32)))
-        assert (frames[0] != frames[2]).any()
+        assert all((frames[0] != frame).any() for frame in frames[4:])

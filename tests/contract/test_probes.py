@@ -1,12 +1,16 @@
 """Probes leave everything as it was, and a run's numbers depend on its seed alone."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.rules import RULES
+from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from tests.contract.methods_table import TABLE, config_of
-from tests.contract.quadratic_run import DIMS, Quadratic, QuadraticRun, start
+from tests.contract.quadratic_run import DIMS, SHAPES, Quadratic, QuadraticRun, start
 
 TARGET = Quadratic(np.linspace(0.5, 3, DIMS), np.ones(DIMS), 0.3)
 STEPS = 5
@@ -62,7 +66,7 @@ def test_same_seed_same_bits(method: str) -> None:
     first = bits_after(STEPS, method)
     assert bits_after(STEPS, method) == first
     other = bits_after(STEPS, method, seed=1)
-    assert all(other[name] != first[name] for name in ("0.a", "1.b", "2.c", "3.d"))
+    assert sum(other[name] != first[name] for name in SHAPES) >= 3  # lezo may leave out a block
 
 
 @pytest.mark.parametrize("method", TABLE)
@@ -80,18 +84,18 @@ def test_types_and_shapes_stay(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", TABLE)
-def test_a_restored_state_goes_on_to_the_same_bits(method: str) -> None:
+def test_a_restored_state_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     """From a snapshot at any step, and from losses alone; refreshes and anchors lie between."""
     whole = QuadraticRun(config_of(method), TARGET)
-    records, kept = [], []
-    for _ in range(8):
+    records = []
+    for step in range(8):
+        save_snapshot(tmp_path / f"{step}", whole.state.snapshot(""))
         records.append(whole.step())
-        snapshot = whole.state.snapshot("")
-        copied = QuadraticRun(config_of(method), TARGET)
-        copied.state.restore(snapshot)
-        kept.append(copied)
-    for done, run in [(0, QuadraticRun(config_of(method), TARGET)), (3, kept[2]), (4, kept[3])]:
-        for record in records[done:]:
+    for kept in (None, 0, 2, 3, 4, 7):
+        run = QuadraticRun(config_of(method), TARGET)
+        if kept is not None:
+            run.state.restore(load_snapshot(tmp_path / f"{kept}"))
+        for record in records[kept or 0 :]:
             replay(run, record.losses.astype(np.float64))
         assert run.bits() == whole.bits()
 
@@ -113,9 +117,10 @@ def replay(run: QuadraticRun, losses: np.ndarray) -> None:
 
 def test_every_rule_goes_with_every_method_that_takes_one() -> None:
     for method in (name for name, made in METHODS.items() if made.any_rule):
-        found = [bits_after(2, method, rule=rule, lr=0.01)["1.b"] for rule in RULES]
-        assert len(set(found)) == len(RULES)
-        assert bits_after(2, method, rule="sgd", lr=0.01)["1.b"] == found[list(RULES).index("sgd")]
+        ends = [bits_after(6, method, rule=rule, lr=0.01) for rule in RULES]
+        assert len({tuple(end[name] for name in SHAPES) for end in ends}) == len(RULES)
+        with pytest.raises(UsageError, match="--rule lion: expected one of"):
+            bits_after(1, method, rule="lion")
 
 
 def test_the_initial_trainables_are_not_shared_between_runs() -> None:
