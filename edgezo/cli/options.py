@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 import click
 
+from edgezo_runtime.method_options import OWN_RULE
+
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KNOWN_NAMES = {
     "method": ("edgezo_runtime.methods", "METHODS"),
-    "rule": ("edgezo_runtime.rules", "RULES"),
+    "rule": ("edgezo_runtime.rules", "RULES", OWN_RULE),
     "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
 }
 """Fields whose values are the keys of a dict of the runtime."""
@@ -131,17 +133,18 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """One of the keys of a dict that is imported when the option is used or explained."""
+    """One of some words, or of the keys of a dict that is imported when the option is used."""
 
     name = "name"
 
-    def __init__(self, module: str, attribute: str) -> None:
+    def __init__(self, module: str, attribute: str, *words: str) -> None:
         self._module = module
         self._attribute = attribute
+        self._words = words
 
     def keys(self) -> list[str]:
         """The names there are."""
-        return list(getattr(import_module(self._module), self._attribute))
+        return [*self._words, *getattr(import_module(self._module), self._attribute)]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """The names, as `click.Choice` shows them."""
