@@ -15,12 +15,13 @@ from edgezo_runtime.batches import make_batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import ESTIMATORS, Term, record_losses
+from edgezo_runtime.estimators import ESTIMATORS, StepInfo, Term, record_losses
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.noise import noise
-from edgezo_runtime.perturbed import PerturbedParams
+from edgezo_runtime.prober import _firsts
 from edgezo_runtime.tokenizer import TextTokenizer
+from tests.runtime.dense_directions import dense_params, trained_blocks
 from tests.runtime.tiny_sets import random_set
 
 EPS = 1e-3
@@ -29,11 +30,14 @@ SEEDS = range(8)
 
 def run_estimator(engine, method, eps, seed, theta, active, batch) -> list[Term]:
     """The terms of an estimate, every probe through the engine."""
-    steps = ESTIMATORS[method](eps)(seed, batch.num_examples)
+    info = StepInfo(seed, batch.num_examples, lr=1.0, blocks=tuple(sorted({*active.values()})))
+    steps = ESTIMATORS[method](eps)(info)
     probes = next(steps)
     while True:
-        params = PerturbedParams(theta, active, probes, batch.row_example, "rademacher")
-        scores = engine.score(batch, params, code_matrices([p.scale for p in probes]))
+        params = dense_params(theta, active, probes, batch.row_example)
+        code = code_matrices([probe.scale for probe in probes])
+        first = _firsts(probes, min(info.blocks))
+        scores = engine.score(batch, params, code, first_active=first)
         try:
             probes = steps.send(record_losses(example_losses(batch, scores), probes))
         except StopIteration as end:
@@ -81,7 +85,7 @@ def case(exported):
         name: (value + generator.normal(0, 0.1, value.shape)).astype(np.float32)
         for name, value in bundle.trainables().items()
     }
-    active = {info.name for info in bundle.manifest.trainables if info.trains}
+    active = trained_blocks(bundle)
     examples = random_set("labels", (5, 9, 14, 3), bundle.manifest.tokenizer.pad_id)
     batch = make_batch(examples, range(4))
     slopes = Slopes(exported("llama").model, bundle, theta, active, batch)
@@ -179,8 +183,7 @@ def load_torch(model):
 
 def parameters(bundle):
     """(theta, active) as a run starts."""
-    active = {info.name for info in bundle.manifest.trainables if info.trains}
-    return bundle.trainables(), active
+    return bundle.trainables(), trained_blocks(bundle)
 
 
 @pytest.mark.slow
