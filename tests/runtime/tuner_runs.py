@@ -26,6 +26,7 @@ def bits(tuner: Tuner) -> dict[str, bytes]:
         for name, slot in kind.items():
             found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
     found["normalizer"] = np.array(tuner.state.norm_state).tobytes()
+    found["watch"] = repr(tuner.state.watch).encode()
     return found
 
 
