@@ -159,4 +159,3 @@ def config_of(method: str, **given: object) -> TuneConfig:
     row = TABLE[method]
     settings = {"lr": row.lr, "eps": EPS, "batch_size": BATCH, **row.settings, **given}
     return TuneConfig.of(method, **settings)
-

@@ -40,9 +40,7 @@ def split(x: Float64) -> dict[str, Float64]:
     """The parts of a vector of all coordinates (DIMS,) by tensor."""
     ends = np.cumsum(list(SIZES.values()))[:-1]
     parts = np.split(x, ends)
-    return {
-        name: part.reshape(SHAPES[name]) for name, part in zip(SHAPES, parts, strict=True)
-    }
+    return {name: part.reshape(SHAPES[name]) for name, part in zip(SHAPES, parts, strict=True)}
 
 
 def joined(values: dict[str, Any]) -> Float64:

@@ -165,9 +165,7 @@ def test_a_default_that_is_given_goes_before_the_method(invoke: Invoke, seen: Se
     assert (config.clip, config.normalize, config.average) == (2.5, True, 0.0)
 
 
-def test_options_of_a_method_arrive(
-    invoke: Invoke, seen: Seen, tmp_path: Path
-) -> None:
+def test_options_of_a_method_arrive(invoke: Invoke, seen: Seen, tmp_path: Path) -> None:
     file = tmp_path / "c.json"
     file.write_text('{"budget": "1GB", "method": "subzero", "refresh": 9, "subspace-rank": 3}')
     invoke("tune", "b", "--config", file, "--refresh", "4")

@@ -6,6 +6,7 @@ slope near zero, and no relative error of its own.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ class Slopes:
 
         self._torch = TorchLora(model, bundle)
         self._theta, self._active, self._batch = theta, active, batch
+
+    def along(self, active) -> Slopes:
+        """The same where these tensors alone move."""
+        other = copy.copy(self)
+        other._active = active
+        return other
 
     def of(self, seed: int, row: int) -> np.ndarray:
         """(E,): every example's loss along z(seed, row)."""
@@ -133,6 +140,64 @@ def test_int8_pairs_follow_the_slope(exported, case):
     ]
     exact = [slopes.shared(seed) for seed in SEEDS]
     assert np.corrcoef(found, exact)[0, 1] > 0.98
+
+
+def test_one_sided_is_the_slope_and_half_the_curvature(case):
+    engine, theta, active, batch, slopes = case
+    exact = [slopes.shared(seed) for seed in SEEDS]
+    errors = []
+    for eps in (EPS, EPS / 4):
+        found = [
+            run_estimator(engine, "one_sided", eps, seed, theta, active, batch)[0].coeff[0]
+            for seed in SEEDS
+        ]
+        errors.append(relative_error(found, exact))
+    assert errors[0] < 0.03
+    assert errors[1] < errors[0] / 2
+
+
+def test_forward_grad_is_the_derivative(case):
+    """At a distance where a pair is off by its term in eps^2, the four probes are not."""
+    engine, theta, active, batch, slopes = case
+    exact = [slopes.shared(seed) for seed in SEEDS]
+    errors = {
+        (method, eps): relative_error(
+            [
+                run_estimator(engine, method, eps, seed, theta, active, batch)[0].coeff[0]
+                for seed in SEEDS
+            ],
+            exact,
+        )
+        for method in ("forward_grad", "two_point")
+        for eps in (EPS, 6 * EPS)
+    }
+    print(errors)
+    assert errors["forward_grad", EPS] < 1e-3
+    assert errors["forward_grad", 6 * EPS] < 5e-4
+    assert errors["forward_grad", 6 * EPS] < errors["two_point", 6 * EPS] / 10
+
+
+def test_int8_forward_grad_follows_the_derivative(exported, case):
+    _, theta, active, batch, slopes = case
+    engine = Engine(exported("llama").bundle("int8").bundle)
+    found = [
+        run_estimator(engine, "forward_grad", EPS, seed, theta, active, batch)[0].coeff[0]
+        for seed in SEEDS
+    ]
+    assert np.corrcoef(found, [slopes.shared(seed) for seed in SEEDS])[0, 1] > 0.98
+
+
+def test_block_wise_has_the_slope_of_every_block(case):
+    """Along directions of one block: the derivative with the others at rest."""
+    engine, theta, active, batch, slopes = case
+    found, exact = [], []
+    for seed in SEEDS:
+        for term in run_estimator(engine, "block_wise", EPS, seed, theta, active, batch):
+            own = {name for name, block in active.items() if term.concerns(block)}
+            found.append(term.coeff[0])
+            exact.append(slopes.along(own).shared(term.seed))
+    assert len(found) == 2 * len(SEEDS)
+    assert relative_error(found, exact) < 1e-3
 
 
 # --- a real model ---

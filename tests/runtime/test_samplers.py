@@ -153,10 +153,8 @@ for name, make in SAMPLERS.items():
 """
 
 
-
 def test_bits_are_the_same_in_another_process() -> None:
     """With other threads for BLAS, which takes no part."""
-
 
     found = [
         subprocess.run(
