@@ -34,7 +34,7 @@ def _exact(run: QuadraticRun, info: StepInfo) -> Float64:
 
 
 def _masked(run: QuadraticRun, info: StepInfo) -> Float64:
-    """The gradient where the mask is 1, zero elsewhere; in mean over random masks, a share of it."""
+    """The gradient where the mask is 1, else zero; in mean over random masks, a share."""
     options, mask = run.config.options, {}
     sparsity = 0.75 if options.sparsity is None else options.sparsity
     for name, theta in run.state.theta.items():

@@ -171,7 +171,6 @@ def test_forward_grad_is_the_derivative(case):
         for method in ("forward_grad", "two_point")
         for eps in (EPS, 6 * EPS)
     }
-    print(errors)
     assert errors["forward_grad", EPS] < 1e-3
     assert errors["forward_grad", 6 * EPS] < 5e-4
     assert errors["forward_grad", 6 * EPS] < errors["two_point", 6 * EPS] / 10

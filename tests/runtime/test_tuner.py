@@ -85,13 +85,33 @@ def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeyp
     monkeypatch.setattr("edgezo_runtime.tuner.time.monotonic", lambda: next(clock))
     config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        measuring = tuner.elapsed_s
+        assert measuring == 0.5
         reports = list(tuner)
         # a step reads the clock three times; the journal has it once, for when to sync
         spent = reports[0].elapsed_s
-        assert len(reports) == np.ceil(4.0 / spent)
-        assert tuner.elapsed_s == pytest.approx(spent * len(reports))
+        assert len(reports) == np.ceil((4.0 - measuring) / spent)
+        assert tuner.elapsed_s == pytest.approx(measuring + spent * len(reports))
     rates = [report.lr / 0.03 for report in reports]
-    assert rates == pytest.approx([1 - spent * i / 4 for i in range(len(rates))])
+    left = 4.0 - measuring
+    assert rates == pytest.approx([1 - spent * i / left for i in range(len(rates))])
+
+
+def test_the_time_of_measuring_does_not_change_the_first_rate(
+    bundle, examples, tmp_path, monkeypatch
+):
+    """Pins a first learning rate that depended on how fast the machine was."""
+    config = dataclasses.replace(BASE, lr="auto", eps="auto", max_time_s=300, steps=2)
+    found = []
+    for pace in (0.001, 5.0):
+        clock = iter(np.arange(0, 10**6 * pace, pace))
+        with monkeypatch.context() as patch:
+            patch.setattr("edgezo_runtime.tuner.time.monotonic", lambda clock=clock: next(clock))
+            with Tuner.open(bundle, examples, config, tmp_path / f"{pace}") as tuner:
+                found.append((tuner.rates, tuner.step().lr))
+            with Tuner.open(bundle, examples, config, tmp_path / f"{pace}", resume=True) as tuner:
+                assert (tuner.rates, tuner.step_number) == (found[0][0], 1)
+    assert found[0] == found[1]
 
 
 def test_stop_ends_the_iteration(bundle, examples, tmp_path):
@@ -290,7 +310,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
 def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
     bundle, examples, tmp_path, monkeypatch, normalize
 ):
-    config = dataclasses.replace(BASE, normalize=normalize)
+    config = dataclasses.replace(BASE, normalize=normalize, guard=False)
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         for _ in range(3):
@@ -314,7 +334,8 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 
 
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
-    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+    unguarded = dataclasses.replace(BASE, guard=False)
+    with Tuner.open(bundle, examples, unguarded, tmp_path) as tuner:
         tuner.theta[next(iter(tuner.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
             tuner.step()
