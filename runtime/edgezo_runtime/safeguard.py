@@ -40,8 +40,10 @@ class Watch:
     Attributes:
         mean: smoothed loss, before the correction for its start.
         weight: of the mean, 0 at the start.
-        variance: smoothed square of a step's loss less the mean before it, likewise.
+        variance: smoothed half square of a step's loss less the one before it, likewise; losses
+            that move to another level do not widen it.
         variance_weight: of the variance.
+        previous: loss of the step before; None at the start.
         best: least corrected mean.
         seen: losses since the start or the last return.
         window: mean loss of the window that is filling, times its length.
@@ -54,6 +56,7 @@ class Watch:
     weight: float = 0.0
     variance: float = 0.0
     variance_weight: float = 0.0
+    previous: float | None = None
     best: float = math.inf
     seen: int = 0
     window: float = 0.0
@@ -71,13 +74,14 @@ class Watch:
             What is known then, and a verdict: "good" where the trainables are worth a copy,
             "diverged", "plateau" where the last `WINDOW` steps brought nothing, or "".
         """
-        known = self.mean / self.weight if self.weight else loss
+        change = 0.0 if self.previous is None else loss - self.previous
         now = dataclasses.replace(
             self,
             mean=_DECAY * self.mean + (1 - _DECAY) * loss,
             weight=_DECAY * self.weight + (1 - _DECAY),
-            variance=_SPREAD_DECAY * self.variance + (1 - _SPREAD_DECAY) * (loss - known) ** 2,
+            variance=_SPREAD_DECAY * self.variance + (1 - _SPREAD_DECAY) * change**2 / 2,
             variance_weight=_SPREAD_DECAY * self.variance_weight + (1 - _SPREAD_DECAY),
+            previous=loss,
             seen=self.seen + 1,
             window=self.window + loss,
         )

@@ -184,8 +184,8 @@ class TrainingState:
         loss = float(record.losses.mean(dtype=np.float64))
         self.watch, verdict = self.watch.see(loss)
         if verdict == "diverged":
-            best = self.watch.best
-            self._return(record, f"a loss of {self.watch.mean / self.watch.weight:.3g}, {best:.3g}")
+            loss = self.watch.mean / self.watch.weight
+            self._return(record, f"the loss is {loss:.3g}, and was {self.watch.best:.3g}")
         elif verdict == "good":
             self._good = self._copied()
         elif verdict == "plateau":
@@ -205,7 +205,7 @@ class TrainingState:
         self.step = record.step + 1
         self._restore_arrays(good.arrays, good.slots)
         self._average_weight, self.norm_state = good.average_weight, good.norm_state
-        self._good = self._copied()
+        self._good = dataclasses.replace(self._copied(), step=good.step)
         if self.watch.returns > MOST_RETURNS:
             raise DivergedError(
                 f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables "
@@ -291,7 +291,7 @@ class TrainingState:
             "average_weight": self._average_weight,
             "norm_state": list(self.norm_state),
             "watch": {
-                name: value if math.isfinite(value) else None
+                name: None if value == math.inf else value
                 for name, value in dataclasses.asdict(self.watch).items()
             },
             "good": [good.step, good.average_weight, *good.norm_state],
@@ -317,7 +317,7 @@ class TrainingState:
         total, weight = counters["norm_state"]
         self.norm_state = (float(total), float(weight))
         known: dict[str, Any] = dict(counters["watch"])
-        unset = {name: math.inf for name, value in known.items() if value is None}
+        unset = {name: math.inf for name in ("best", "last") if known[name] is None}
         self.watch = Watch(**{**known, **unset})
 
 
