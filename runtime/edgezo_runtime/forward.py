@@ -90,6 +90,7 @@ class Forward:
 
     def __init__(self, work: Work) -> None:
         self.groups = 1
+        self._staircase = False
         self.batch = work.batch
         self._work = work
         self._model = work.model
@@ -179,7 +180,7 @@ class Forward:
                 feed[name] = chunk.inputs[name]
         for name, tensor in graph.trainables.items():
             copies = params.copies(tensor, chunk.index)
-            if self.groups > chunk.groups and len(copies) > 1:  # others are as the first one yet
+            if self._staircase and len(copies) > 1:  # groups to come are as the first one yet
                 copies = copies[: len(copies) // self.groups * chunk.groups]
             _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
             feed[name] = self._model.value(copies)
@@ -234,6 +235,7 @@ class _ScoringPass(Forward):
         code = code or (np.ones((1, 1), np.float32),) * 2
         self.groups = len(code[0])
         self._starts = _starts(first_active, self.groups)
+        self._staircase = len(set(self._starts)) > 1
         self._codes = {1: self._one}
         for count in {sum(start <= own for start in self._starts) for own in self._starts}:
             part = code[0][:count, :count], code[1][:count, :count]

@@ -95,6 +95,7 @@ class Tuner:
         self.prober = Prober(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
+        self._measured_s = 0.0
         self.rates = self._first_rates()
         self._parts = assemble(config, self.rates.eps)
         self.state = self._initial_state()
@@ -261,8 +262,11 @@ class Tuner:
     def fraction_done(self) -> float:
         """Share of the run that is over, by steps or by time, whichever is further."""
         by_steps = self.step_number / self.config.steps if self.config.steps else 0.0
-        limit = self.config.max_time_s
-        by_time = self.elapsed_s / limit if limit else 0.0
+        if not self.config.max_time_s:
+            return by_steps
+        # from the first step on, so that its learning rate does not depend on a clock
+        left = self.config.max_time_s - self._measured_s
+        by_time = (self.elapsed_s - self._measured_s) / left if left > 0 else 1.0
         return max(by_steps, by_time)
 
     def stop(self) -> None:
@@ -442,7 +446,7 @@ class Tuner:
         rates = self._measured(interrupted)
         self._use(rates)
         spent = round(time.monotonic() - started, 3)
-        self.state.elapsed_s = spent
+        self.state.elapsed_s = self._measured_s = spent
         meta = self._meta() | {_RATES: {**dataclasses.asdict(rates), "seconds": spent}}
         policy = SyncPolicy(every_steps=None, every_s=1.0)
         self._journal = Journal.create(self.run.journal, meta, policy)
@@ -474,6 +478,8 @@ class Tuner:
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
         self._use(Rates.read(rates, self.run.journal))
+        self._measured_s = float(rates.get("seconds", 0.0)) if isinstance(rates, dict) else 0.0
+        self.state.elapsed_s = self._measured_s
         if self.run.snapshot.exists():
             snapshot = load_snapshot(self.run.snapshot, self._digest())
             # A disk that lost records it had called safe: the journal alone brings the state back,

@@ -29,7 +29,6 @@ from edgezo_runtime.engine import Engine
 from edgezo_runtime.estimators import Probe
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.losses import example_losses
-from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import models
 from tests.benchmarks.quantization import LABELS, TEMPLATE
@@ -41,6 +40,7 @@ from tests.benchmarks.targets import (
     print_table,
     print_targets,
 )
+from tests.runtime.dense_directions import dense_params, trained_blocks
 
 ALL_EPS = (1e-1, 1e-2, 1e-3)
 TARGET_EPS = (1e-2, 1e-3)
@@ -78,14 +78,14 @@ def projected_grads(
     opened = Bundle.open(bundle)
     engine = Engine(opened)
     theta = opened.trainables()
-    active = {info.name for info in opened.manifest.trainables if info.trains}
+    active = trained_blocks(opened)
     code = code_matrices([eps, -eps])
     if not coded:
         code = (np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32))
     found = np.empty(directions, np.float64)
     for seed in range(directions):
         probes = [Probe(seed, eps), Probe(seed, -eps)]
-        params = PerturbedParams(theta, active, probes, batch.row_example, "rademacher")
+        params = dense_params(theta, active, probes, batch.row_example)
         losses = example_losses(batch, engine.score(batch, params, code)).mean(axis=1)
         found[seed] = (losses[0] - losses[1]) / (2 * eps)
     return found

@@ -48,8 +48,7 @@ def edgezo_steps(
     process = rss_bytes()
     opened = Bundle.open(bundle)
     config = TuneConfig(
-        method="two_point",
-        rule="sgd",
+        method="zo-sgd",
         blocks="all",
         scope=scope,
         steps=10**9,

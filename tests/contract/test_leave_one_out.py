@@ -7,9 +7,16 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.estimators import Probe, gradient, leave_one_out, per_example, record_losses
-from edgezo_runtime.estimators.probe import Estimator
+from edgezo_runtime.estimators import (
+    Estimator,
+    Probe,
+    StepInfo,
+    leave_one_out,
+    per_example,
+    record_losses,
+)
 from edgezo_runtime.noise import noise
+from edgezo_runtime.samplers import Frame
 
 DIMS, BATCH = 8, 4
 SLOPE = np.linspace(-1, 1, DIMS)
@@ -31,11 +38,11 @@ def estimates(estimator: Estimator, curvature: float, count: int = 250) -> npt.N
     """(count, DIMS), one estimate a seed."""
     found = []
     for seed in range(count):
-        steps = estimator(seed, BATCH)
+        steps = estimator(StepInfo(seed, BATCH))
         probes = next(steps)
         with pytest.raises(StopIteration) as done:
             steps.send(record_losses(losses_at(probes, curvature), probes))
-        found.append(gradient(done.value.value, "theta", (DIMS,), kind="gaussian"))
+        found.append(Frame((DIMS,)).gradient(done.value.value, "theta", "gaussian"))
     return np.array(found, np.float64)
 
 
@@ -44,7 +51,7 @@ def variance(estimator: Estimator, curvature: float = 0.0) -> float:
 
 
 def test_it_is_the_documented_formula() -> None:
-    steps = leave_one_out(0.5, 3)(7, 2)
+    steps = leave_one_out(0.5, 3)(StepInfo(7, 2))
     probes = next(steps)
     assert [probe.scale for probe in probes] == [0.5] * 3
     assert all(probe.private for probe in probes)
@@ -84,7 +91,7 @@ def test_n_rows_are_worth_n_less_one_directions() -> None:
 
 
 def test_a_constant_loss_gives_no_step() -> None:
-    steps = leave_one_out(0.1, 4)(0, BATCH)
+    steps = leave_one_out(0.1, 4)(StepInfo(0, BATCH))
     next(steps)
     with pytest.raises(StopIteration) as done:
         steps.send(np.full((4, BATCH), 3.25))

@@ -1,100 +1,73 @@
-"""Resume: snapshot and journal bring back the bits of a run that never stopped, for every rule."""
+"""A run of any method that was cut off ends with the bits of one that never stopped."""
 
-from pathlib import Path
+from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import Any
+
 import pytest
 
-from edgezo_runtime.estimators import ESTIMATORS, Losses, Probe, gradient, record_losses
-from edgezo_runtime.journal import Journal, read_journal
-from edgezo_runtime.noise import derive_seed, noise
-from edgezo_runtime.rules import RULES, Rule, Slot
-from edgezo_runtime.schedules import parse_schedule
-from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
-from edgezo_runtime.step_record import StepRecord
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from tests.contract.methods_table import TABLE
+from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import SIZES, losses_of, resumed_bits, run_to_the_end
 
-NAMES = ("0.lora_B", "1.lora_B", "2.lora_B")  # one tensor a block
-SEED, BATCH, STEPS, LR = 0, 3, 12, 0.0078125
-SCHEDULE = parse_schedule("random:2")
-
-
-class Run:
-    """A loop in miniature: evaluate or replay, then apply."""
-
-    def __init__(self, estimator: str, rule: Rule) -> None:
-        self.estimator, self.rule, self.step = ESTIMATORS[estimator](1e-3), rule, 0
-        self.theta = {name: np.zeros((4, 2), np.float32) for name in NAMES}
-        self.slots: dict[str, Slot] = {name: rule.init(t) for name, t in self.theta.items()}
-
-    def evaluate(self, probe: Probe, active: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        losses = np.zeros(BATCH)
-        for b in range(BATCH):
-            for block, (name, theta) in enumerate(self.theta.items()):
-                z = noise(probe.seed, name, theta.shape, kind="gaussian", row=b * probe.private)
-                x = theta + np.float32(probe.scale * (block in active)) * z
-                losses[b] += np.square(x.astype(np.float64) - 1 - b).sum()
-        return losses
-
-    def take_step(self, journal: Journal | None, record: StepRecord | None = None) -> None:
-        blocks = record.blocks if record else SCHEDULE(self.step, SEED, range(len(NAMES)))
-        seed = record.seed if record else derive_seed(SEED, "step", self.step)
-        steps = self.estimator(seed, BATCH)
-        probes = next(steps)
-        if record:
-            losses: Losses = record.losses.astype(np.float64)
-        else:
-            losses = record_losses(np.stack([self.evaluate(p, blocks) for p in probes]), probes)
-        if journal:
-            journal.append(StepRecord(self.step, seed, LR, blocks, losses))
-        with pytest.raises(StopIteration) as done:
-            steps.send(losses)
-        for name in (NAMES[block] for block in blocks):
-            theta = self.theta[name]
-            g = gradient(done.value.value, name, theta.shape, kind="gaussian")
-            lr = record.lr if record else LR
-            self.slots[name] = self.rule.apply(theta, g, self.slots[name], self.step, lr)
-        self.step += 1
-
-    def bits(self) -> dict[str, bytes]:
-        slots = {f"{n} {k}": v for n, slot in self.slots.items() for k, v in (slot or {}).items()}
-        return {name: value.tobytes() for name, value in {**self.theta, **slots}.items()}
+STEPS = 5
+SHORT: dict[str, dict[str, object]] = {
+    "n-spsa": {"num_directions": 2},
+    "adazeta": {"query_scale": 1.0, "query_growth": 1.0, "num_directions": 3},
+    "subzero": {"subspace_rank": 1, "refresh": 2},
+    "lozo": {"subspace_rank": 1, "refresh": 2},
+    "lozo-m": {"subspace_rank": 1, "refresh": 2},
+    "mezo-svrg": {"anchor_every": 3, "anchor_batches": 2},
+    "hizoo": {"smoothing": 0.1},
+    "helene": {"hessian_every": 2},
+    "fzoo": {"num_directions": 3},
+    "rloo": {"num_directions": 3},
+    "lezo": {"schedule": "random:50%"},
+}
+"""Intervals that end within the run, few directions."""
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_a_run_cut_anywhere_ends_with_the_same_bits(
-    tmp_path: Path, estimator: str, rule: str
-) -> None:
-    whole = Run(estimator, RULES[rule]())
-    with Journal.create(tmp_path / "whole", {}) as journal:
-        for _ in range(STEPS):
-            whole.take_step(journal)
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here pulls the plug."""
+    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
 
-    cut = Run(estimator, RULES[rule]())
-    with Journal.create(tmp_path / "cut", {}) as journal:
-        for step in range(9):
-            if step == 5:
-                state = Snapshot(cut.theta, cut.slots, cut.step, "")
-                save_snapshot(tmp_path / "snapshot", state)
-            cut.take_step(journal)
-    data = (tmp_path / "cut").read_bytes()
-    (tmp_path / "cut").write_bytes(data[:-7])  # the power fails while step 8 is written
 
-    resumed, state = Run(estimator, RULES[rule]()), load_snapshot(tmp_path / "snapshot")
-    resumed.theta, resumed.step = dict(state.theta), state.step
-    resumed.slots = dict(state.slots)
-    with Journal.open(tmp_path / "cut") as journal:
-        for record in read_journal(tmp_path / "cut").records:
-            if record.step >= resumed.step:
-                resumed.take_step(None, record)
-        assert resumed.step == 8
-        for _ in range(STEPS - resumed.step):
-            resumed.take_step(journal)
-    assert resumed.bits() == whole.bits()
-    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
+@pytest.fixture
+def bundle(exported: Any) -> Bundle:
+    found: Bundle = exported("llama").bundle("fp32").bundle
+    return found
 
-    replayed = Run(estimator, RULES[rule]())  # from the journal alone
-    for record in read_journal(tmp_path / "whole").records:
-        replayed.take_step(None, record)
-    assert replayed.bits() == whole.bits()
+
+def short_config(method: str, **given: object) -> TuneConfig:
+    """Five steps on all blocks, with an average."""
+    rest = {"blocks": "all", "steps": STEPS, "max_time_s": 0, "batch_size": 2, "average": 0.9}
+    own = {**rest, **SHORT.get(method, {}), **given}
+    return TuneConfig.of(method, lr=0.01 if method != "grzo" else 1e-4, eps=0.01, **own)
+
+
+@pytest.mark.parametrize("method", TABLE)
+def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Any, method: str) -> None:
+    """With a snapshot on the way, and from the journal alone."""
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    config = short_config(method)
+    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
+    recorded = losses_of(tmp_path / "whole" / "journal.bin")
+    assert len(recorded) == STEPS
+    for name, options in (("cut", {"cut": 7, "snapshot_at": 2}), ("alone", {"cut": 7})):
+        found = resumed_bits(bundle, examples, config, tmp_path / name, 4, **options)
+        assert found == whole
+        assert losses_of(tmp_path / name / "journal.bin") == recorded
+    (tmp_path / "whole" / "snapshot.safetensors").unlink()
+    assert run_to_the_end(bundle, examples, config, tmp_path / "whole", resume=True) == whole
+
+
+@pytest.mark.parametrize("method", ["auto", "mezo-svrg", "hizoo", "lozo-m"])
+def test_other_options_are_another_run(bundle: Bundle, tmp_path: Any, method: str) -> None:
+    """The seed tells runs apart, and a method's own options do."""
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    whole = run_to_the_end(bundle, examples, short_config(method), tmp_path / "a")
+    other = run_to_the_end(bundle, examples, short_config(method, seed=1), tmp_path / "b")
+    assert all(whole[name] != other[name] for name in whole if name.endswith("lora_B"))

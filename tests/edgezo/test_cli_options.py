@@ -12,7 +12,8 @@ import pytest
 
 from edgezo.cli import tuning
 from edgezo.cli.export import ExportSettings
-from edgezo.cli.options import Duration, flag_name
+from edgezo.cli.method_config import CONFIG_CLASSES, flat_config
+from edgezo.cli.options import Duration, flag_name, flat_fields
 from edgezo.cli.tune import TuneInputs
 from edgezo_runtime.config import TuneConfig
 from tests.edgezo.conftest import Invoke
@@ -20,7 +21,7 @@ from tests.edgezo.conftest import Invoke
 Seen = list[tuple[str | None, TuneInputs, TuneConfig]]
 
 OTHER: dict[str, Any] = {
-    "method": "two_point",
+    "method": "subzero",
     "rule": "adam",
     "schedule": "cyclic:2",
     "blocks": "0-1",
@@ -37,6 +38,25 @@ OTHER: dict[str, Any] = {
     "template": "{a} b",
     "label": (" x", " y"),
     "budget": "3GB",
+    "num_directions": 3,
+    "directions": "shared",
+    "sign": "scalar",
+    "momentum": 0.5,
+    "b1": 0.25,
+    "b2": 0.5,
+    "weight_decay": 0.125,
+    "sparsity": 0.5,
+    "mask": "large",
+    "subspace_rank": 2,
+    "refresh": 5,
+    "smoothing": 0.0,
+    "anchor_every": 3,
+    "anchor_lr": 2.0,
+    "anchor_batches": 4,
+    "query_scale": 2.5,
+    "query_growth": 1.5,
+    "anneal_steps": 12.5,
+    "hessian_every": 6,
 }
 """Values that are not the default; numbers and switches without one here are made from it."""
 
@@ -61,7 +81,7 @@ def as_flags(name: str, value: Any) -> list[str]:
     return [flag, str(value)]
 
 
-SETTINGS = [*dataclasses.fields(TuneInputs), *dataclasses.fields(TuneConfig)]
+SETTINGS = [field for cls in (TuneInputs, *CONFIG_CLASSES) for field in flat_fields(cls)]
 CHANGED = {field.name: other_value(field) for field in SETTINGS}
 
 
@@ -86,7 +106,7 @@ def test_every_flag_arrives(invoke: Invoke, seen: Seen) -> None:
     flags = [part for name, value in CHANGED.items() for part in as_flags(name, value)]
     invoke("tune", *flags)
     _, inputs, config = seen[0]
-    arrived = {**dataclasses.asdict(inputs), **dataclasses.asdict(config)}
+    arrived = {**dataclasses.asdict(inputs), **flat_config(config)}
     assert arrived == CHANGED
     for field in SETTINGS:
         assert arrived[field.name] != field.default, field.name
@@ -106,7 +126,7 @@ def test_every_setting_arrives_from_a_file(
     file.write_text(text)
     invoke("tune", "--config", file)
     _, inputs, config = seen[0]
-    assert {**dataclasses.asdict(inputs), **dataclasses.asdict(config)} == CHANGED
+    assert {**dataclasses.asdict(inputs), **flat_config(config)} == CHANGED
 
 
 def test_a_flag_goes_before_the_file(invoke: Invoke, seen: Seen, tmp_path: Path) -> None:
@@ -118,6 +138,40 @@ def test_a_flag_goes_before_the_file(invoke: Invoke, seen: Seen, tmp_path: Path)
         ("x", 0.75, 120.0, (" a",)),
         ("other", 0.5, 5.0, (" b",)),
     ]
+
+
+def test_a_method_brings_its_settings(invoke: Invoke, seen: Seen, tmp_path: Path) -> None:
+    """Flag over file over method over default, and with `--method` in the file as well."""
+    file = tmp_path / "c.toml"
+    file.write_text('budget = "1GB"\nmethod = "fzoo"\nclip = 4.0\nbatch-size = 5\n')
+    invoke("tune", "b", "--budget", "1GB", "--method", "fzoo")
+    invoke("tune", "b", "--config", file)
+    invoke("tune", "b", "--config", file, "--batch-size", "7", "--lr-schedule", "cosine")
+    invoke("tune", "b", "--config", file, "--method", "auto")
+    found = [(c.clip, c.batch_size, c.lr_schedule, c.noise, c.seed) for _, _, c in seen]
+    assert found == [
+        (0.0, 16, "constant", "rademacher", 0),
+        (4.0, 5, "constant", "rademacher", 0),
+        (4.0, 7, "cosine", "rademacher", 0),
+        (4.0, 5, "linear", "rademacher", 0),
+    ]
+    assert [c.method for _, _, c in seen] == ["fzoo", "fzoo", "fzoo", "auto"]
+
+
+def test_a_default_that_is_given_goes_before_the_method(invoke: Invoke, seen: Seen) -> None:
+    """--clip 2.5 is what every run has, unless its method has another one."""
+    invoke("tune", "b", "--budget", "1GB", "--method", "zo-sgd", "--clip", "2.5", "--normalize")
+    config = seen[0][2]
+    assert (config.clip, config.normalize, config.average) == (2.5, True, 0.0)
+
+
+def test_options_of_a_method_arrive(invoke: Invoke, seen: Seen, tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text('{"budget": "1GB", "method": "subzero", "refresh": 9, "subspace-rank": 3}')
+    invoke("tune", "b", "--config", file, "--refresh", "4")
+    assert seen[0][2] == TuneConfig.of("subzero", refresh=4, subspace_rank=3)
+    assert flat_config(seen[0][2])["refresh"] == 4
+    assert "num_directions" not in flat_config(seen[0][2])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +218,11 @@ def test_durations(text: str, seconds: float) -> None:
         ["--lr", "nan"],
         ["--lr", "0"],
         ["--method", "guess"],
+        ["--rule", "guess"],
+        ["--mask", "some"],
+        ["--refresh", "often"],
+        ["--method", "auto", "--refresh", "4"],
+        ["--method", "rloo", "--lr", "published"],
         ["--steps", "-1"],
         ["--max-seq", "0"],
         ["--threads", "-1"],

@@ -47,7 +47,15 @@ RESULT = {
     "adapter_sha256": str,
     "warnings": list,
     "created_by": str,
+    "method": str,
+    "lr": float,
+    "eps": float,
+    "rates": str,
+    "events": list,
 }
+
+RATES = ("--lr", "0.01", "--eps", "0.01")
+"""In place of measuring them."""
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -140,7 +148,7 @@ def test_the_saved_config_starts_the_same_run(invoke: Invoke, tiny: Tiny) -> Non
 def test_a_run_short_of_memory_stops_and_goes_on(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = json.loads(invoke(*tune_args(tiny, "--json", "-o", "whole")).stdout)
+    whole = json.loads(invoke(*tune_args(tiny, *RATES, "--json", "-o", "whole")).stdout)
     looks = iter([0] * 14)  # enough memory at first, then never
     guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
 
@@ -151,7 +159,7 @@ def test_a_run_short_of_memory_stops_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr("edgezo.cli.tune_job.make_plan", watched)
-        done = invoke(*tune_args(tiny), code=4)
+        done = invoke(*tune_args(tiny, *RATES), code=4)
     assert "streaming all" in done.stderr
     assert "is saved in run" in done.stderr
     receipt = json.loads((tmp_path / "run/receipt.json").read_text())
@@ -331,7 +339,9 @@ def test_losses_that_are_not_numbers(invoke: Invoke, tiny: Tiny, bundle: Path) -
     nan = np.full(head["model.norm.weight"].shape, np.nan, np.float32).tobytes()
     content[8 + size + start_at : 8 + size + end] = nan
     path.write_bytes(content)
-    assert "nan" in tune_spoiled(invoke, tiny, bundle, "--no-verify")
+    assert "are not finite" in tune_spoiled(invoke, tiny, bundle, "--no-verify")
+    settings = ("--no-verify", *RATES, "--no-guard")
+    assert "nan" in tune_spoiled(invoke, tiny, bundle, *settings)
     receipt = json.loads(Path("run/receipt.json").read_text())
     assert receipt["status"] == "diverged"
     assert receipt["steps"] == 0
@@ -349,8 +359,8 @@ def test_losses_that_become_infinite_keep_the_last_state(
         calls += 1
         return example_losses(batch, scores) * (np.inf if calls > 3 else 1)
 
-    monkeypatch.setattr("edgezo_runtime.tuner.example_losses", fail_late)
-    done = invoke(*tune_args(tiny), code=1)
+    monkeypatch.setattr("edgezo_runtime.prober.example_losses", fail_late)
+    done = invoke(*tune_args(tiny, *RATES, "--no-guard"), code=1)
     assert "the state after 3 steps is saved in run" in done.stderr
     adapter = load_adapter(Path("run"))
     assert adapter.info.steps == 3

@@ -19,7 +19,7 @@ def test_the_defaults_are_fine() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("method", "mezo", "--method mezo: expected one of two_point"),
+        ("method", "mezo", "--method mezo: expected one of auto, zo-sgd"),
         ("rule", "lion", "--rule lion: expected one of"),
         ("lr_schedule", "step", "--lr-schedule step: expected one of"),
         ("noise", "uniform", "--noise uniform: expected rademacher or gaussian"),
@@ -29,7 +29,9 @@ def test_the_defaults_are_fine() -> None:
         ("lr", math.nan, "--lr nan"),
         ("eps", -1e-3, "--eps -0.001"),
         ("eps", math.inf, "--eps inf"),
-        ("clip", 0.0, "--clip 0.0"),
+        ("clip", -1.0, "--clip -1.0"),
+        ("clip", math.inf, "--clip inf"),
+        ("lr", "best", "--lr best: must be a number above zero, auto or published"),
         ("batch_size", 0, "--batch-size 0: must be 1 or more"),
         ("save_every", 0, "--save-every 0: must be 1 or more"),
         ("steps", -1, "--steps -1: must be 0 or more"),
@@ -48,7 +50,7 @@ def test_values_that_make_no_sense_are_refused(field: str, value: Any, message: 
 
 
 def test_the_ends_of_the_ranges_are_fine() -> None:
-    TuneConfig(seed=2**64 - 1, average=0.0, steps=1, max_time_s=0.0, batch_size=1).check()
+    TuneConfig(seed=2**64 - 1, average=0.0, clip=0.0, steps=1, max_time_s=0.0, batch_size=1).check()
 
 
 def test_the_identity_has_all_that_changes_the_numbers() -> None:

@@ -19,8 +19,8 @@ from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Probe
 from edgezo_runtime.evaluate import evaluate
 from edgezo_runtime.forward import Forward
-from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.prefix_cache import PrefixCache
+from tests.runtime.dense_directions import dense_params
 from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
 
 SIZES = (2, 5, 9, 21, 1, 13, 16, 17, 30, 33, 8, 3)
@@ -57,8 +57,8 @@ def probes_of(groups: int, private: bool) -> list[Probe]:
 
 
 def perturbed_scores(engine, theta, batch, probes, *, active=None, **options):
-    names = set(theta) if active is None else active
-    params = PerturbedParams(theta, names, probes, batch.row_example, "rademacher")
+    names = dict.fromkeys(theta if active is None else active, 0)
+    params = dense_params(theta, names, probes, batch.row_example)
     return engine.score(batch, params, code_matrices([p.scale for p in probes]), **options)
 
 
@@ -86,7 +86,7 @@ def test_every_group_is_the_model_at_its_own_parameters(exported, private):
     batch, probes = batch_of(bundle), probes_of(5, private)
     engine = Engine(bundle)
     found = perturbed_scores(engine, theta, batch, probes)
-    params = PerturbedParams(theta, set(theta), probes, batch.row_example, "rademacher")
+    params = dense_params(theta, dict.fromkeys(theta, 0), probes, batch.row_example)
     for group in range(5):
         for row in (0, 7):
             own = {

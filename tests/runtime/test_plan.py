@@ -23,7 +23,7 @@ from tests.runtime.tiny_sets import random_set
 
 MB = 10**6
 PROCESS, BLOCK, COUNT, A_TOKEN = 100 * MB, 50 * MB, 10, 200_000
-CONFIG = TuneConfig(steps=3, max_time_s=0, batch_size=4, blocks="all")
+CONFIG = TuneConfig(steps=3, max_time_s=0, batch_size=4, blocks="all", lr=0.01, eps=0.01)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
 # --- on a real bundle ---
 
 
-@pytest.mark.parametrize("method", ["two_point", "per_example", "leave_one_out"])
+@pytest.mark.parametrize("method", ["zo-sgd", "auto", "rloo", "block-wise"])
 @pytest.mark.parametrize("scope", ["all", "answer"])
 def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> None:
     bundle = exported("llama").bundle("int8").bundle
@@ -220,10 +220,11 @@ def test_a_budget_below_the_process_is_refused(tuner) -> None:
 def test_state_is_what_the_run_keeps(tuner) -> None:
     theta = sum(value.nbytes for value in tuner.theta.values())
     trained = sum(value.nbytes for name, value in tuner.theta.items() if "lora_B" in name)
-    assert tuner.state.nbytes == theta + trained  # the average; sgd keeps nothing
+    # the average, and a copy of both to go back to; sgd keeps nothing
+    assert tuner.state.nbytes == theta + 3 * trained
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
     other = Tuner(tuner.engine, tuner.examples, momentum, tuner.run)
-    assert other.state.nbytes == theta + 2 * trained  # an average is made, if not used
+    assert other.state.nbytes == theta + 5 * trained  # an average is made, if not used
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -237,7 +238,7 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     tuner = Tuner(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
     seen = []
     monkeypatch.setattr(
-        tuner, "_scores", lambda batch, *others: seen.append(batch.input_ids.shape[0])
+        tuner.prober, "_scores", lambda batch, *others: seen.append(batch.input_ids.shape[0])
     )
     planner = _Planner(tuner, 8 * 10**9, (), 32, (0, 0, 0))
     choice = module.Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)

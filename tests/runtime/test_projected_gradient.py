@@ -6,6 +6,7 @@ slope near zero, and no relative error of its own.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from edgezo_runtime.batches import make_batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import ESTIMATORS, Term, record_losses
+from edgezo_runtime.estimators import ESTIMATORS, StepInfo, Term, record_losses
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.noise import noise
-from edgezo_runtime.perturbed import PerturbedParams
+from edgezo_runtime.prober import _firsts
 from edgezo_runtime.tokenizer import TextTokenizer
+from tests.runtime.dense_directions import dense_params, trained_blocks
 from tests.runtime.tiny_sets import random_set
 
 EPS = 1e-3
@@ -29,11 +31,14 @@ SEEDS = range(8)
 
 def run_estimator(engine, method, eps, seed, theta, active, batch) -> list[Term]:
     """The terms of an estimate, every probe through the engine."""
-    steps = ESTIMATORS[method](eps)(seed, batch.num_examples)
+    info = StepInfo(seed, batch.num_examples, lr=1.0, blocks=tuple(sorted({*active.values()})))
+    steps = ESTIMATORS[method](eps)(info)
     probes = next(steps)
     while True:
-        params = PerturbedParams(theta, active, probes, batch.row_example, "rademacher")
-        scores = engine.score(batch, params, code_matrices([p.scale for p in probes]))
+        params = dense_params(theta, active, probes, batch.row_example)
+        code = code_matrices([probe.scale for probe in probes])
+        first = _firsts(probes, min(info.blocks))
+        scores = engine.score(batch, params, code, first_active=first)
         try:
             probes = steps.send(record_losses(example_losses(batch, scores), probes))
         except StopIteration as end:
@@ -48,6 +53,12 @@ class Slopes:
 
         self._torch = TorchLora(model, bundle)
         self._theta, self._active, self._batch = theta, active, batch
+
+    def along(self, active) -> Slopes:
+        """The same where these tensors alone move."""
+        other = copy.copy(self)
+        other._active = active
+        return other
 
     def of(self, seed: int, row: int) -> np.ndarray:
         """(E,): every example's loss along z(seed, row)."""
@@ -81,7 +92,7 @@ def case(exported):
         name: (value + generator.normal(0, 0.1, value.shape)).astype(np.float32)
         for name, value in bundle.trainables().items()
     }
-    active = {info.name for info in bundle.manifest.trainables if info.trains}
+    active = trained_blocks(bundle)
     examples = random_set("labels", (5, 9, 14, 3), bundle.manifest.tokenizer.pad_id)
     batch = make_batch(examples, range(4))
     slopes = Slopes(exported("llama").model, bundle, theta, active, batch)
@@ -129,6 +140,63 @@ def test_int8_pairs_follow_the_slope(exported, case):
     ]
     exact = [slopes.shared(seed) for seed in SEEDS]
     assert np.corrcoef(found, exact)[0, 1] > 0.98
+
+
+def test_one_sided_is_the_slope_and_half_the_curvature(case):
+    engine, theta, active, batch, slopes = case
+    exact = [slopes.shared(seed) for seed in SEEDS]
+    errors = []
+    for eps in (EPS, EPS / 4):
+        found = [
+            run_estimator(engine, "one_sided", eps, seed, theta, active, batch)[0].coeff[0]
+            for seed in SEEDS
+        ]
+        errors.append(relative_error(found, exact))
+    assert errors[0] < 0.03
+    assert errors[1] < errors[0] / 2
+
+
+def test_forward_grad_is_the_derivative(case):
+    """At a distance where a pair is off by its term in eps^2, the four probes are not."""
+    engine, theta, active, batch, slopes = case
+    exact = [slopes.shared(seed) for seed in SEEDS]
+    errors = {
+        (method, eps): relative_error(
+            [
+                run_estimator(engine, method, eps, seed, theta, active, batch)[0].coeff[0]
+                for seed in SEEDS
+            ],
+            exact,
+        )
+        for method in ("forward_grad", "two_point")
+        for eps in (EPS, 6 * EPS)
+    }
+    assert errors["forward_grad", EPS] < 1e-3
+    assert errors["forward_grad", 6 * EPS] < 5e-4
+    assert errors["forward_grad", 6 * EPS] < errors["two_point", 6 * EPS] / 10
+
+
+def test_int8_forward_grad_follows_the_derivative(exported, case):
+    _, theta, active, batch, slopes = case
+    engine = Engine(exported("llama").bundle("int8").bundle)
+    found = [
+        run_estimator(engine, "forward_grad", EPS, seed, theta, active, batch)[0].coeff[0]
+        for seed in SEEDS
+    ]
+    assert np.corrcoef(found, [slopes.shared(seed) for seed in SEEDS])[0, 1] > 0.98
+
+
+def test_block_wise_has_the_slope_of_every_block(case):
+    """Along directions of one block: the derivative with the others at rest."""
+    engine, theta, active, batch, slopes = case
+    found, exact = [], []
+    for seed in SEEDS:
+        for term in run_estimator(engine, "block_wise", EPS, seed, theta, active, batch):
+            own = {name for name, block in active.items() if term.concerns(block)}
+            found.append(term.coeff[0])
+            exact.append(slopes.along(own).shared(term.seed))
+    assert len(found) == 2 * len(SEEDS)
+    assert relative_error(found, exact) < 1e-3
 
 
 # --- a real model ---
@@ -179,8 +247,7 @@ def load_torch(model):
 
 def parameters(bundle):
     """(theta, active) as a run starts."""
-    active = {info.name for info in bundle.manifest.trainables if info.trains}
-    return bundle.trainables(), active
+    return bundle.trainables(), trained_blocks(bundle)
 
 
 @pytest.mark.slow

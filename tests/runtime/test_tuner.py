@@ -15,15 +15,15 @@ import pytest
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
-from edgezo_runtime.estimators import ESTIMATORS
 from edgezo_runtime.journal import read_journal
+from edgezo_runtime.methods import METHODS
 from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
+from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_to_the_end
 
-SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
 BASE = TuneConfig(
     steps=6, max_time_s=0, batch_size=2, lr=0.03, eps=0.01, blocks="all", save_every=1000
 )
@@ -46,27 +46,10 @@ def examples(bundle):
     return random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
 
 
-def bits(tuner: Tuner) -> dict[str, bytes]:
-    """All that a run goes on from, and what it hands out."""
-    found = {f"theta {name}": value.tobytes() for name, value in tuner.theta.items()}
-    found |= {f"adapter {name}": value.tobytes() for name, value in tuner.adapter().items()}
-    for name, slot in tuner.state.slots.items():
-        found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
-    found["normalizer"] = np.array(tuner.state.norm_state).tobytes()
-    return found
-
-
-def run_to_the_end(bundle, examples, config, folder, **options) -> dict[str, bytes]:
-    with Tuner.open(bundle, examples, config, folder, **options) as tuner:
-        for _ in tuner:
-            pass
-        return bits(tuner)
-
-
 # --- steps ---
 
 
-@pytest.mark.parametrize(("method", "probes"), [("two_point", 2), ("leave_one_out", 8)])
+@pytest.mark.parametrize(("method", "probes"), [("auto", 2), ("zo-sgd", 2), ("rloo", 8)])
 def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, probes):
     config = dataclasses.replace(BASE, method=method, schedule="cyclic", lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
@@ -78,7 +61,7 @@ def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, pro
     assert (first.step, second.step, last.step) == (0, 1, 5)
     assert (first.blocks, second.blocks) == ((0,), (1,))
     assert first.rows == 2 * probes
-    indices = Tuner(tuner.engine, examples, config, tuner.run)._batches.indices(0)
+    indices = Tuner(tuner.engine, examples, config, tuner.run).prober.batches.indices(0)
     assert first.tokens == probes * sum(SIZES[index] for index in indices)
     assert first.lr == pytest.approx(0.03 * (1 - 0.5 / 6))
     assert last.lr == pytest.approx(0.03 * 0.5 / 6)
@@ -102,13 +85,33 @@ def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeyp
     monkeypatch.setattr("edgezo_runtime.tuner.time.monotonic", lambda: next(clock))
     config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        measuring = tuner.elapsed_s
+        assert measuring == 0.5
         reports = list(tuner)
         # a step reads the clock three times; the journal has it once, for when to sync
         spent = reports[0].elapsed_s
-        assert len(reports) == np.ceil(4.0 / spent)
-        assert tuner.elapsed_s == pytest.approx(spent * len(reports))
+        assert len(reports) == np.ceil((4.0 - measuring) / spent)
+        assert tuner.elapsed_s == pytest.approx(measuring + spent * len(reports))
     rates = [report.lr / 0.03 for report in reports]
-    assert rates == pytest.approx([1 - spent * i / 4 for i in range(len(rates))])
+    left = 4.0 - measuring
+    assert rates == pytest.approx([1 - spent * i / left for i in range(len(rates))])
+
+
+def test_the_time_of_measuring_does_not_change_the_first_rate(
+    bundle, examples, tmp_path, monkeypatch
+):
+    """Pins a first learning rate that depended on how fast the machine was."""
+    config = dataclasses.replace(BASE, lr="auto", eps="auto", max_time_s=300, steps=2)
+    found = []
+    for pace in (0.001, 5.0):
+        clock = iter(np.arange(0, 10**6 * pace, pace))
+        with monkeypatch.context() as patch:
+            patch.setattr("edgezo_runtime.tuner.time.monotonic", lambda clock=clock: next(clock))
+            with Tuner.open(bundle, examples, config, tmp_path / f"{pace}") as tuner:
+                found.append((tuner.rates, tuner.step().lr))
+            with Tuner.open(bundle, examples, config, tmp_path / f"{pace}", resume=True) as tuner:
+                assert (tuner.rates, tuner.step_number) == (found[0][0], 1)
+    assert found[0] == found[1]
 
 
 def test_stop_ends_the_iteration(bundle, examples, tmp_path):
@@ -132,7 +135,7 @@ def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
     assert not (tmp_path / "prefix.cache").exists()
 
 
-@pytest.mark.parametrize("method", ESTIMATORS)
+@pytest.mark.parametrize("method", [name for name, made in METHODS.items() if made.any_rule])
 def test_the_loss_falls_on_a_toy_task(bundle, tmp_path, method):
     """The last token of the prompt says the class."""
     examples = random_set("labels", [4] * 12, bundle.manifest.tokenizer.pad_id)
@@ -307,7 +310,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
 def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
     bundle, examples, tmp_path, monkeypatch, normalize
 ):
-    config = dataclasses.replace(BASE, normalize=normalize)
+    config = dataclasses.replace(BASE, normalize=normalize, guard=False)
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         for _ in range(3):
@@ -331,7 +334,8 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 
 
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
-    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+    unguarded = dataclasses.replace(BASE, guard=False)
+    with Tuner.open(bundle, examples, unguarded, tmp_path) as tuner:
         tuner.theta[next(iter(tuner.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
             tuner.step()
@@ -340,25 +344,13 @@ def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
 # --- resume ---
 
 
-def resumed_bits(bundle, examples, config, folder, steps, *, cut=0, snapshot_at=None):
-    """A run that stops after `steps` steps, loses `cut` bytes of its journal, and goes on."""
-    with Tuner.open(bundle, examples, config, folder) as tuner:
-        for number in range(steps):
-            if number == snapshot_at:
-                tuner.snapshot()
-            tuner.step()
-    journal = folder / "journal.bin"
-    os.truncate(journal, journal.stat().st_size - cut)
-    return run_to_the_end(bundle, examples, config, folder, resume=True)
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("method", ESTIMATORS)
-def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, method, rule, schedule):
+def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, rule, schedule):
+    """Every method has its turn in `tests/contract/test_resume.py`."""
     for shaped in (True, False):
         config = dataclasses.replace(
-            BASE, method=method, rule=rule, schedule=schedule, steps=4, lr=0.01,
+            BASE, rule=rule, schedule=schedule, steps=4, lr=0.01,
             normalize=shaped, average=0.9 if shaped else 0.0,
         )  # fmt: skip
         whole = run_to_the_end(bundle, examples, config, tmp_path / f"whole{shaped}")
@@ -373,20 +365,16 @@ def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, method, r
 def test_a_cut_run_on_answers_ends_with_the_same_bits(bundle, examples, tmp_path, schedule):
     for example in examples:
         example.tokens[-1] = 42
-    config = dataclasses.replace(BASE, method="per_example", schedule=schedule, rule="momentum")
+    config = dataclasses.replace(BASE, schedule=schedule, rule="momentum")
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
     options = {"cut": 7, "snapshot_at": 2}
     assert resumed_bits(bundle, examples, config, tmp_path / "cut", 3, **options) == whole
     with Tuner.open(bundle, examples, config, tmp_path / "scope") as tuner:
         assert tuner.scope == "answer"
-        assert isinstance(tuner._cache, AnswerCache)
+        assert isinstance(tuner.prober.cache, AnswerCache)
         assert tuner.step().tokens == 4  # one a row
     everywhere = dataclasses.replace(config, scope="all")
     assert run_to_the_end(bundle, examples, everywhere, tmp_path / "all") != whole
-
-
-def losses_of(journal) -> list[bytes]:
-    return [record.losses.tobytes() for record in read_journal(journal).records]
 
 
 @pytest.mark.parametrize(
@@ -427,7 +415,7 @@ def test_a_run_resumes_with_more_than_one_class_of_words(bundle, tmp_path):
     """Candidates: an example has several sequences, and shares its directions among them."""
     examples = random_set("candidates", SIZES, bundle.manifest.tokenizer.pad_id)
     assert len(ONE_TOKEN_WORDS) == examples.sequences_per_example == 3
-    config = dataclasses.replace(BASE, method="per_example", schedule="last:1", steps=4)
+    config = dataclasses.replace(BASE, schedule="last:1", steps=4)
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
     assert resumed_bits(bundle, examples, config, tmp_path / "cut", 2, cut=3) == whole
 

@@ -1,0 +1,218 @@
+"""Methods: published settings and rates, and which options go with which."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.method_options import MethodOptions
+from edgezo_runtime.methods import METHODS, Published, assemble
+from edgezo_runtime.rates import Rates
+from edgezo_runtime.rules import Adam, FactorMomentum, Helene, Momentum, Sgd, Sign, Svrg
+from edgezo_runtime.samplers import Curvature, Dense, Flipout, LowRank, Sparse, Subspace
+from edgezo_runtime.schedules import parse_schedule
+
+# --- settings ---
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_fills_its_settings(method: str) -> None:
+    config = TuneConfig.of(method, steps=1)
+    config.check()
+    assert config.method == method
+    for name, value in METHODS[method].settings.items():
+        assert getattr(config, name) == value
+    other = TuneConfig.of(method, average=0.5, batch_size=3, noise="gaussian")
+    assert (other.average, other.batch_size, other.noise) == (0.5, 3, "gaussian")
+
+
+def test_auto_is_the_default_configuration() -> None:
+    assert TuneConfig.of("auto") == TuneConfig()
+
+
+def test_only_auto_shapes_and_averages() -> None:
+    for method in METHODS:
+        config = TuneConfig.of(method)
+        plain = not config.normalize and not config.average and config.lr_schedule == "constant"
+        assert plain == (method != "auto")
+        assert (config.clip == 0) == (method not in ("auto", "qzo"))
+
+
+def test_options_go_to_their_place() -> None:
+    config = TuneConfig.of("subzero", subspace_rank=3, seed=5)
+    assert config.options == MethodOptions(subspace_rank=3)
+    assert config.seed == 5
+    both = TuneConfig.of("subzero", options=MethodOptions(refresh=7), subspace_rank=3)
+    assert both.options.given() == {"subspace_rank": 3, "refresh": 7}
+    assert both.identity()["options"] == {"subspace_rank": 3, "refresh": 7}
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(UsageError, match="--method mezo: expected one of auto, zo-sgd"):
+        TuneConfig.of("mezo")
+
+
+# --- parts ---
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "sampler"),
+    [
+        ("auto", Sgd(), Dense),
+        ("zo-sgd-sign", Sign(), Dense),
+        ("zo-sgd-mmt", Momentum(), Dense),
+        ("zo-adam", Adam(), Dense),
+        ("adazeta", Adam(weight_decay=0.01), Dense),
+        ("sparse", Sgd(), Sparse),
+        ("subzero", Sgd(), Subspace),
+        ("lozo", Sgd(), LowRank),
+        ("lozo-m", FactorMomentum(), LowRank),
+        ("helene", Helene(batch_size=16), Dense),
+        ("mezo-svrg", Svrg(), Dense),
+        ("hizoo", Sgd(), Curvature),
+        ("grzo", Sgd(), Flipout),
+    ],
+)
+def test_a_method_is_made_of_its_parts(method: str, rule: object, sampler: type) -> None:
+    parts = assemble(TuneConfig.of(method), 1e-3)
+    assert parts.rule == rule
+    assert type(parts.sampler) is sampler
+
+
+def test_options_and_the_batch_size_reach_the_parts() -> None:
+    config = TuneConfig.of("helene", b1=0.5, hessian_every=3, batch_size=7)
+    assert assemble(config, 1e-3).rule == Helene(b1=0.5, hessian_every=3, batch_size=7)
+    assert assemble(TuneConfig.of("adazeta", weight_decay=0.5), 1.0).rule == Adam(weight_decay=0.5)
+    scalar = TuneConfig.of("zo-sgd-sign", sign="scalar", weight_decay=0.5)
+    assert assemble(scalar, 1.0).rule == Sgd(0.5)
+    assert assemble(TuneConfig.of("auto", rule="adam", b2=0.5), 1.0).rule == Adam(b2=0.5)
+
+
+def test_every_option_is_taken_by_a_method_or_a_rule() -> None:
+    taken = {name for made in METHODS.values() for name in made.options()}
+    assert taken == {field.name for field in dataclasses.fields(MethodOptions)}
+
+
+def test_options_come_with_the_method_s_own_defaults() -> None:
+    assert METHODS["adazeta"].options()["weight_decay"] == 0.01
+    assert METHODS["subzero"].options() == {
+        "weight_decay": 0.0,
+        "subspace_rank": 8,
+        "refresh": 2000,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "message"),
+    [
+        ("auto", {"refresh": 3}, "--refresh: auto does not take it; methods that do: subzero, "),
+        ("auto", {"subspace_rank": 3}, "--subspace-rank: auto .* do: subzero, lozo, lozo-m$"),
+        ("zo-sgd", {"mask": "random"}, "--mask: zo-sgd does not take it; methods that do: sparse$"),
+        ("sparse", {"smoothing": 0.1}, "methods that do: hizoo$"),
+        ("zo-sgd", {"num_directions": 2}, "do: n-spsa, adazeta, fzoo, rloo$"),
+        ("lozo-m", {"weight_decay": 0.1}, "--weight-decay: lozo-m does not take it"),
+        ("zo-adam", {"rule": "sgd"}, "--rule sgd: zo-adam has a rule of its own"),
+        ("lozo-m", {"rule": "momentum"}, "--rule momentum: lozo-m has a rule of its own"),
+        ("sparse", {"sparsity": 1.0}, "sparsity 1.0: must be"),
+        ("rloo", {"num_directions": 1}, "a baseline needs 2 or more"),
+        ("fzoo", {"num_directions": 1}, "num_directions"),
+        ("mezo-svrg", {"schedule": "last:2"}, "mezo-svrg has all blocks active in every step"),
+        ("zo-sgd-sign", {"sign": "some"}, "sign some: expected elementwise or scalar"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    method: str, given: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        TuneConfig.of(method, **given).check()
+
+
+# --- published rates ---
+
+
+def test_published_rates_for_lora_are_those_of_the_paper_at_its_scale() -> None:
+    assert Published(1e-4, 1e-2).converted(2.0) == pytest.approx((1e-4, 1e-2))
+    # a product that counts half as much moves twice as far, along a gradient half as large
+    assert Published(1e-4, 1e-2).converted(1.0) == pytest.approx((4e-4, 2e-2))
+    assert Published(1e-4, 1e-2).converted(4.0) == pytest.approx((2.5e-5, 5e-3))
+
+
+def test_published_rates_for_all_weights_are_taken_over_by_mezo_s_ratio() -> None:
+    """1e-6 and 1e-3 for all weights became 1e-4 and 1e-2 for LoRA."""
+    assert Published(1e-6, 1e-3, "all weights").converted(2.0) == pytest.approx((1e-4, 1e-2))
+    assert Published(5e-5, 1e-4, "all weights").converted(2.0) == pytest.approx((5e-3, 1e-3))
+
+
+def test_a_converted_step_changes_the_model_as_much() -> None:
+    """Of scale * B A: a MeZO step with B at another scale, on a loss linear in the product."""
+    for scale in (0.5, 1.0, 4.0):
+        changes = []
+        for own in (2.0, scale):
+            lr, eps = Published(1e-4, 1e-2).converted(own)
+            slope = own * 3.0  # of the loss along one element of B
+            changes.append((own * lr * slope, own * eps))  # of the product: a step, a probe
+        np.testing.assert_allclose(changes[0], changes[1])
+
+
+@pytest.mark.parametrize("field", ["lr", "eps"])
+def test_published_is_refused_where_nothing_was(field: str) -> None:
+    for method, made in METHODS.items():
+        config = TuneConfig.of(method, **{field: "published"})
+        if made.published is not None:
+            config.check()
+            assert getattr(Rates.of(config, 2.0), field) > 0
+            continue
+        with pytest.raises(UsageError, match=f"--{field} published: nothing that fits was publ"):
+            config.check()
+
+
+def test_rates_of_a_run() -> None:
+    given = Rates.of(TuneConfig.of("zo-sgd", lr=0.5, eps=0.25), 1.0)
+    assert (given.lr, given.eps, given.words) == (0.5, 0.25, "")
+    mixed = Rates.of(TuneConfig.of("zo-sgd-mmt", lr="published", eps=0.25), 2.0)
+    assert (mixed.lr, mixed.eps) == pytest.approx((1e-5, 0.25))
+    assert "published" in mixed.words
+
+
+# --- a share of the blocks ---
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks", "count"),
+    [
+        ("random:25%", 8, 2),
+        ("random:25%", 30, 8),  # 7.5, rounded up
+        ("random:25%", 2, 1),
+        ("random:1%", 8, 1),
+        ("random:100%", 8, 8),
+        ("random:50%", 5, 3),
+    ],
+)
+def test_a_share_of_the_blocks(text: str, blocks: int, count: int) -> None:
+    schedule, own = parse_schedule(text), range(10, 10 + blocks)
+    chosen = [schedule(step, 0, own) for step in range(300)]
+    assert {len(set(active)) for active in chosen} == {count}
+    assert all(list(active) == sorted(active) for active in chosen)
+    seen = np.bincount(np.concatenate(chosen) - 10, minlength=blocks)
+    expected = 300 * count / blocks
+    assert (np.abs(seen - expected) < 5 * np.sqrt(expected) + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("random:0%", "0% is not 1% to 100%"),
+        ("random:101%", "101% is not 1% to 100%"),
+        ("random:%", "expected a whole number after 'random:'"),
+        ("random:²%", "expected a whole number"),
+        ("cyclic:25%", "expected a whole number after 'cyclic:'"),
+        ("last:25%", "expected a whole number after 'last:'"),
+    ],
+)
+def test_shares_that_are_none_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_schedule(text)

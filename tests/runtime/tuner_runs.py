@@ -1,0 +1,66 @@
+"""Runs on a tiny bundle, whole or cut, and all the bits that they end with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.journal import read_journal
+from edgezo_runtime.tuner import Tuner
+
+SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
+"""Tokens of the examples."""
+
+
+def bits(tuner: Tuner) -> dict[str, bytes]:
+    """All that a run goes on from, and what it hands out."""
+    found = {f"theta {name}": value.tobytes() for name, value in tuner.theta.items()}
+    found |= {f"adapter {name}": value.tobytes() for name, value in tuner.adapter().items()}
+    for kind in (tuner.state.slots, tuner.state.sampler_slots):
+        for name, slot in kind.items():
+            found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
+    found["normalizer"] = np.array(tuner.state.norm_state).tobytes()
+    found["watch"] = repr(tuner.state.watch).encode()
+    return found
+
+
+def run_to_the_end(
+    bundle: Bundle, examples: ExampleSet, config: TuneConfig, folder: Path, **options: Any
+) -> dict[str, bytes]:
+    """Start or, with `resume`, continue a run, and finish it."""
+    with Tuner.open(bundle, examples, config, folder, **options) as tuner:
+        for _ in tuner:
+            pass
+        return bits(tuner)
+
+
+def resumed_bits(
+    bundle: Bundle,
+    examples: ExampleSet,
+    config: TuneConfig,
+    folder: Path,
+    steps: int,
+    *,
+    cut: int = 0,
+    snapshot_at: int | None = None,
+) -> dict[str, bytes]:
+    """A run that stops after `steps` steps, loses `cut` bytes of its journal, and goes on."""
+    with Tuner.open(bundle, examples, config, folder) as tuner:
+        for number in range(steps):
+            if number == snapshot_at:
+                tuner.snapshot()
+            tuner.step()
+    journal = folder / "journal.bin"
+    os.truncate(journal, journal.stat().st_size - cut)
+    return run_to_the_end(bundle, examples, config, folder, resume=True)
+
+
+def losses_of(journal: Path) -> list[bytes]:
+    """The recorded losses of every step."""
+    return [record.losses.tobytes() for record in read_journal(journal).records]
