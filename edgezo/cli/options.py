@@ -112,7 +112,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Function], Fu
 
 def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
     if field.name in _KNOWN_NAMES:
-        return KeysOf(*_KNOWN_NAMES[field.name])
+        return KeysOf(*_KNOWN_NAMES[field.name], or_nothing=field.default == "")
     if field.name.endswith("_s") and hint is float:
         return Duration()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -131,13 +131,20 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """One of the keys of a dict that is imported when the option is used or explained."""
+    """One of the keys of a dict that is imported when the option is used or explained.
+
+    Args:
+        module: has the dict.
+        attribute: the dict's name.
+        or_nothing: is the empty text taken as well?
+    """
 
     name = "name"
 
-    def __init__(self, module: str, attribute: str) -> None:
+    def __init__(self, module: str, attribute: str, *, or_nothing: bool = False) -> None:
         self._module = module
         self._attribute = attribute
+        self._or_nothing = or_nothing
 
     def keys(self) -> list[str]:
         """The names there are."""
@@ -150,7 +157,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Accept a known name."""
         keys = self.keys()
-        if value not in keys:
+        if value not in keys and not (self._or_nothing and value == ""):
             self.fail(f"{value!r} is not one of {', '.join(keys)}", param, ctx)
         return str(value)
 
