@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 import click
 
+from edgezo_runtime.method_options import OWN_RULE
+
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KNOWN_NAMES = {
     "method": ("edgezo_runtime.methods", "METHODS"),
-    "rule": ("edgezo_runtime.rules", "RULES"),
+    "rule": ("edgezo_runtime.rules", "RULES", OWN_RULE),
     "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
 }
 """Fields whose values are the keys of a dict of the runtime."""
@@ -112,7 +114,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Function], Fu
 
 def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
     if field.name in _KNOWN_NAMES:
-        return KeysOf(*_KNOWN_NAMES[field.name], or_nothing=field.default == "")
+        return KeysOf(*_KNOWN_NAMES[field.name])
     if field.name.endswith("_s") and hint is float:
         return Duration()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
@@ -131,24 +133,18 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """One of the keys of a dict that is imported when the option is used or explained.
-
-    Args:
-        module: has the dict.
-        attribute: the dict's name.
-        or_nothing: is the empty text taken as well?
-    """
+    """One of some words, or of the keys of a dict that is imported when the option is used."""
 
     name = "name"
 
-    def __init__(self, module: str, attribute: str, *, or_nothing: bool = False) -> None:
+    def __init__(self, module: str, attribute: str, *words: str) -> None:
         self._module = module
         self._attribute = attribute
-        self._or_nothing = or_nothing
+        self._words = words
 
     def keys(self) -> list[str]:
         """The names there are."""
-        return list(getattr(import_module(self._module), self._attribute))
+        return [*self._words, *getattr(import_module(self._module), self._attribute)]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """The names, as `click.Choice` shows them."""
@@ -157,7 +153,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Accept a known name."""
         keys = self.keys()
-        if value not in keys and not (self._or_nothing and value == ""):
+        if value not in keys:
             self.fail(f"{value!r} is not one of {', '.join(keys)}", param, ctx)
         return str(value)
 

@@ -198,6 +198,10 @@ class Batches:
         """
         return make_batch(self.examples, self.indices(step), self.pad_to)
 
+    def part(self, step: int, count: int) -> Batch:
+        """Make a batch of the first `count` examples of a step's batch, or of all there are."""
+        return make_batch(self.examples, self.indices(step)[:count], self.pad_to)
+
     def indices(self, step: int) -> list[int]:
         """Tell which examples are in the batch of a step, in its order."""
         if step < 0:

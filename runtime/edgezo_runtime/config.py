@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.method_options import MethodOptions
+from edgezo_runtime.method_options import OWN_RULE, MethodOptions
 
 
 def option(default: Any, help: str, *, exact: bool = True) -> Any:
@@ -23,7 +23,9 @@ class TuneConfig:
     """How to tune. The defaults are meant to work for a user who sets nothing."""
 
     method: str = option("auto", "what descends; 'edgezo methods' explains them")
-    rule: str = option("", "what a tensor does with the gradient, in place of the method's own")
+    rule: str = option(
+        OWN_RULE, "what a tensor does with the gradient, in place of the method's own"
+    )
     schedule: str = option(
         "all", "blocks active in a step: all, last:K, cyclic:K, random:K, random:P%"
     )
@@ -80,7 +82,7 @@ class TuneConfig:
 
         for name, known in (
             ("method", list(METHODS)),
-            ("rule", ["", *RULES]),
+            ("rule", [OWN_RULE, *RULES]),
             ("lr_schedule", list(LR_SCHEDULES)),
         ):
             value = getattr(self, name)

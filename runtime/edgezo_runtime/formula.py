@@ -60,7 +60,9 @@ class Formula:
         longest = max(int(part.lengths().max()) for part in sets)
         rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
-        answers = tuner.config.prefix_cache and isinstance(tuner.make_cache(None), AnswerCache)
+        answers = tuner.config.prefix_cache and isinstance(
+            tuner.prober.make_cache(None), AnswerCache
+        )
         return cls(
             a_token=_a_token(bundle),
             kept_of_token=_kept_of_token(bundle),

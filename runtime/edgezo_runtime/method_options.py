@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+OWN_RULE = "own"
+"""The word for the rule that is a method's own."""
+
 
 def _option(help: str) -> Any:
     return field(default=None, metadata={"help": help})

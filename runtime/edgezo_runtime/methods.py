@@ -30,7 +30,7 @@ from edgezo_runtime.estimators import (
     two_point,
     variance_reduced,
 )
-from edgezo_runtime.method_options import MethodOptions
+from edgezo_runtime.method_options import OWN_RULE, MethodOptions
 from edgezo_runtime.rules import (
     RULES,
     Adam,
@@ -157,7 +157,8 @@ def assemble(config: TuneConfig, eps: float) -> Parts:
     Raises:
         UsageError: the method does not take an option or another rule, or a value is out of range.
     """
-    name, rule, options = config.method, config.rule, config.options.given()
+    name, options = config.method, config.options.given()
+    rule = None if config.rule == OWN_RULE else config.rule
     method = METHODS[name]
     if rule and not method.any_rule:
         raise UsageError(f"--rule {rule}: {name} has a rule of its own")

@@ -241,7 +241,9 @@ class _Planner:
         if self._start:  # a rehearsal may have been the peak so far
             chosen = chosen[0], dataclasses.replace(chosen[1], start=peak_rss_bytes())
         limit = self._tuner.cache_limit
-        cache = self._tuner.make_cache(None, limit) if self._tuner.config.prefix_cache else None
+        cache = (
+            self._tuner.prober.make_cache(None, limit) if self._tuner.config.prefix_cache else None
+        )
         return Plan(
             budget_bytes=self._budget,
             num_blocks=len(self._blocks),

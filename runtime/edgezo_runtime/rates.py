@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.methods import METHODS
 
 
@@ -38,6 +41,22 @@ class Rates:
             eps=_chosen(config.eps, eps),
             words=words,
         )
+
+    @classmethod
+    def read(cls, values: object, journal: Path) -> Rates:
+        """What a journal's header keeps.
+
+        Raises:
+            RunFileError: it is something else.
+        """
+        try:
+            lr, eps = float(values["lr"]), float(values["eps"])  # type: ignore[index]
+            words = str(values["words"])  # type: ignore[index]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFileError(f"{journal}: the header has no rates; start a new run") from error
+        if not (0 < lr < math.inf and 0 < eps < math.inf):
+            raise RunFileError(f"{journal}: the header has lr {lr} and eps {eps}; start a new run")
+        return cls(lr, eps, words)
 
 
 def _chosen(given: float | str, published: float) -> float:

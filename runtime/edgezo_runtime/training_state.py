@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,11 @@ class StepDirections:
         made = self._frames.get(name)
         return self._frames.setdefault(name, self._state.frame(name)) if made is None else made
 
+    @property
+    def theta(self) -> Mapping[str, Float32]:
+        """The trainables."""
+        return self._state.theta
+
     def base(self, name: str, *, anchored: bool) -> Float32:
         """Theta, or the rule's anchor."""
         if not anchored:
@@ -69,6 +74,8 @@ class TrainingState:
         step: steps done.
         elapsed_s: seconds they took.
         norm_state: state of the normalization of projected gradients.
+        normalizer: what is done to projected gradients; None for nothing.
+        seed: of the run.
     """
 
     def __init__(
@@ -81,9 +88,9 @@ class TrainingState:
         self._rule = parts.rule
         self._sampler = parts.sampler
         self._blocks = dict(trained)
-        self._normalizer = _normalizer(config)
+        self.normalizer = _normalizer(config)
         self._noise = config.noise
-        self._seed = config.seed
+        self.seed = config.seed
         self._decay = np.float32(config.average)
         self.step = 0
         self.theta = dict(initial)
@@ -93,7 +100,7 @@ class TrainingState:
         self.slots: dict[str, Slot] = {name: self._first_slot(name) for name in trained}
         self.average = {name: np.zeros_like(self.theta[name]) for name in self.slots}
         self._average_weight = 0.0
-        self.norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
+        self.norm_state = self.normalizer.init() if self.normalizer else (0.0, 0.0)
         self.elapsed_s = 0.0
 
     def _first_slot(self, name: str) -> Slot:
@@ -104,7 +111,7 @@ class TrainingState:
     def frame(self, name: str) -> Frame:
         """The directions of a tensor in the step to come."""
         slot = self.sampler_slots[name]
-        return self._sampler.frame(name, self.theta[name], slot, self.step, self._seed)
+        return self._sampler.frame(name, self.theta[name], slot, self.step, self.seed)
 
     @property
     def nbytes(self) -> int:
@@ -115,6 +122,13 @@ class TrainingState:
             tensor.nbytes for tensor in [*self.theta.values(), *self.average.values(), *slots]
         )
 
+    def gradients(self, terms: list[Term], blocks: Collection[int]) -> Iterator[Float32]:
+        """The gradient estimate of every trained tensor of some blocks."""
+        for name, block in self._blocks.items():
+            if block in blocks:
+                own = [term for term in terms if term.concerns(block)]
+                yield self.frame(name).gradient(own, name, self._noise)
+
     def apply(self, record: StepRecord, terms: list[Term]) -> None:
         """Update the trainables of a step's active blocks.
 
@@ -122,8 +136,8 @@ class TrainingState:
             record: the step.
             terms: the gradient that follows from its losses.
         """
-        if self._normalizer is not None:
-            terms, self.norm_state = self._normalizer.apply(terms, self.norm_state)
+        if self.normalizer is not None:
+            terms, self.norm_state = self.normalizer.apply(terms, self.norm_state)
         for name, block in self._blocks.items():
             if block in record.blocks:
                 own = [term for term in terms if term.concerns(block)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,31 +14,28 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch, Batches, SequentialBatches
+from edgezo_runtime.batches import Batch
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.engine import Engine, SharedParams
+from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import BudgetStopError, RunFileError, UsageError
-from edgezo_runtime.estimators import Probe, StepInfo, Term, record_losses
+from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
-from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
+from edgezo_runtime.measured_rates import measure_rates
 from edgezo_runtime.methods import assemble
-from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.plan import make_plan
-from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
+from edgezo_runtime.prefix_cache import AnswerCache
+from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.schedules import parse_schedule
-from edgezo_runtime.scope import choose_scope
+from edgezo_runtime.scope import Scope
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import StepDirections, TrainingState
+from edgezo_runtime.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -87,25 +85,12 @@ class Tuner:
     ) -> None:
         """Use `Tuner.open`; this does not touch the run folder."""
         config.check()
-        manifest = engine.bundle.manifest
         self.engine = engine
         self.examples = examples
         self.config = config
         self.run = run
-        self._names = {
-            block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
-            for block in range(manifest.model.num_blocks)
-        }
-        blocks = [block for block, names in self._names.items() if names]
-        self._schedule = parse_schedule(config.schedule)
-        self._blocks = config.select_blocks(blocks)
-        if config.schedule.startswith("last"):  # the same blocks in every step
-            self._blocks = list(self._schedule(0, config.seed, self._blocks))
-        self._batches = Batches(examples, config.batch_size, config.seed)
-        self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
-        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
+        self.prober = Prober(engine, examples, config)
         self._journal: Journal | None = None
-        self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False
         self.rates = self._first_rates()
         self._parts = assemble(config, self.rates.eps)
@@ -119,11 +104,12 @@ class Tuner:
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""
         initial = self.engine.bundle.trainables()
-        return TrainingState(initial, self._trained(self._blocks), self.config, self._parts)
+        return TrainingState(initial, self.prober.trained, self.config, self._parts)
 
-    def _trained(self, blocks: Iterable[int]) -> dict[str, int]:
-        """Trainables of blocks, and the block of each."""
-        return {name: block for block in blocks for name in self._names[block]}
+    @property
+    def scope(self) -> Scope:
+        """Tokens the adapters act on."""
+        return self.prober.scope
 
     @property
     def theta(self) -> dict[str, Float32]:
@@ -205,11 +191,10 @@ class Tuner:
                     )
                 self._resume()
             else:
+                self._open_cache()
                 self._begin()
-            if self.config.prefix_cache:
-                limit = self.cache_limit
-                self.run.cache.unlink(missing_ok=True)
-                self._cache = self.make_cache(self.run.cache, limit)
+            if self.prober.cache is None:
+                self._open_cache()
         except MemoryError as error:
             self.close()
             raise BudgetStopError(
@@ -223,7 +208,7 @@ class Tuner:
     def close(self) -> None:
         """Make the journal durable and let the folder go; the tuner cannot step any more."""
         journal, self._journal = self._journal, None
-        cache, self._cache = self._cache, None
+        cache, self.prober.cache = self.prober.cache, None
         try:
             if journal is not None:
                 journal.close()
@@ -296,8 +281,8 @@ class Tuner:
         started = time.monotonic()
         number = self.step_number
         before = self.elapsed_s
-        blocks = self._schedule(number, self.config.seed, self._blocks)
-        info = self._step_info(number, blocks, float(np.float32(self._learning_rate())))
+        blocks = self.prober.active(number)
+        info = self.prober.info(number, blocks, float(np.float32(self._learning_rate())))
         batch, losses, terms, rows = self._evaluated(info)
         elapsed = before + time.monotonic() - started
         extra = _pack_elapsed(elapsed)
@@ -307,7 +292,7 @@ class Tuner:
         self.state.elapsed_s = before + spent
         if self.step_number % self.config.save_every == 0:
             self._snapshot_if_possible()
-        answers = isinstance(self._cache, AnswerCache)
+        answers = isinstance(self.prober.cache, AnswerCache)
         tokens = batch.num_rows if answers else int(batch.lengths.sum())
         coeff = np.array([value for term in terms for value in term.coeff])
         return StepReport(
@@ -321,23 +306,11 @@ class Tuner:
             elapsed_s=spent,
         )
 
-    def _step_info(self, number: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
-        """What the estimator is told of a step; the same when it is replayed."""
-        return StepInfo(
-            seed=derive_seed(self.config.seed, "step", number),
-            batch_size=self._batches.batch_size,
-            step=number,
-            lr=lr,
-            epoch=number * self._batches.batch_size // len(self.examples),
-            blocks=blocks,
-        )
-
-    def _evaluated(self, info: StepInfo) -> tuple[Batch, npt.NDArray[np.float64], list[Term], int]:
+    def _evaluated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int]:
         """A step's batch and what is found on it, in smaller pieces where memory is refused."""
         while True:
             try:
-                batch = self._batches.batch(info.step)
-                return batch, *self._estimate(batch, info)
+                return self.prober.estimate(self._parts.estimator, info, self.state)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -383,58 +356,6 @@ class Tuner:
             reason = str(error) or _REFUSED
         self.engine.give_back()
         self.engine.reliefs.append(f"{reason}: no snapshot after {self.step_number} steps")
-
-    def _estimate(
-        self, batch: Batch, info: StepInfo
-    ) -> tuple[npt.NDArray[np.float64], list[Term], int]:
-        steps = self._parts.estimator(info)
-        directions = StepDirections(self.state)
-        probes = next(steps)
-        rounds: list[npt.NDArray[np.float64]] = []
-        rows = 0
-        while True:
-            taken = self._taken(batch, info, probes)
-            scores = self._scores(taken, info.blocks, probes, self._cache, directions)
-            losses = record_losses(example_losses(taken, scores), probes)
-            rounds.append(losses)
-            rows += len(probes) * taken.num_rows
-            try:
-                probes = steps.send(losses)
-            except StopIteration as end:
-                return np.concatenate(rounds), end.value, rows
-
-    def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
-        """The examples that probes ask for: the step's, or further ones."""
-        number = probes[0].batch
-        if not number:
-            return batch
-        return self._further.batch(info.step * _MOST_FURTHER + number)
-
-    def _scores(
-        self,
-        batch: Batch,
-        blocks: tuple[int, ...],
-        probes: list[Probe],
-        cache: PrefixCache | AnswerCache | None,
-        directions: StepDirections,
-    ) -> Float32:
-        params = PerturbedParams(
-            self.theta,
-            self._trained(blocks),
-            directions,
-            probes,
-            batch.row_example,
-            self.config.noise,
-        )
-        return self.engine.score(
-            batch,
-            params,
-            code_matrices([probe.scale for probe in probes]),
-            first_active=_firsts(probes, min(blocks)),
-            cache=cache,
-            cache_block=min(self._blocks) if cache is not None else 0,
-            scope=self.scope,
-        )
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
         self.state.apply(record, terms)
@@ -489,20 +410,49 @@ class Tuner:
     def _digest(self) -> str:
         return json.dumps(self._meta(), sort_keys=True)
 
+    def _open_cache(self) -> None:
+        if self.config.prefix_cache:
+            limit = self.cache_limit
+            self.run.cache.unlink(missing_ok=True)
+            self.prober.cache = self.prober.make_cache(self.run.cache, limit)
+
     def _begin(self) -> None:
-        self._journal = Journal.create(
-            self.run.journal, self._meta(), SyncPolicy(every_steps=None, every_s=1.0)
-        )
+        started = time.monotonic()
+        rates = self._measured()
+        self._use(rates)
+        spent = round(time.monotonic() - started, 3)
+        self.state.elapsed_s = spent
+        meta = self._meta() | {_RATES: {**dataclasses.asdict(rates), "seconds": spent}}
+        policy = SyncPolicy(every_steps=None, every_s=1.0)
+        self._journal = Journal.create(self.run.journal, meta, policy)
         self.snapshot()
+
+    def _measured(self) -> Rates:
+        """The rates of the run, in smaller pieces where memory is refused."""
+        while True:
+            try:
+                return measure_rates(self.prober, self.state, self.config, self.rates)
+            except MemoryError as error:
+                reason = str(error) or _REFUSED
+            self.engine.shrink(reason)
+
+    def _use(self, rates: Rates) -> None:
+        """Go on with these rates; the state begins anew."""
+        self.rates = rates
+        self._parts = assemble(self.config, rates.eps)
+        self.state = self._initial_state()
 
     def _resume(self) -> None:
         contents = read_journal(self.run.journal)
-        differences = _differences(contents.header.meta, self._meta())
+        known = dict(contents.header.meta)
+        rates = known.pop(_RATES, None)
+        differences = _differences(known, self._meta())
         if differences:
             raise RunFileError(
                 f"{self.run.path}: cannot be continued, it was started with other inputs: "
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
+        self._use(Rates.read(rates, self.run.journal))
         if self.run.snapshot.exists():
             snapshot = load_snapshot(self.run.snapshot, self._digest())
             # A disk that lost records it had called safe: the journal alone brings the state back,
@@ -520,7 +470,7 @@ class Tuner:
             raise RunFileError(
                 f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
             )
-        info = self._step_info(record.step, record.blocks, record.lr)
+        info = self.prober.info(record.step, record.blocks, record.lr)
         steps = self._parts.estimator(info)
         probes = next(steps)
         first = 0
@@ -534,24 +484,6 @@ class Tuner:
                 self._apply(record, end.value)
                 self.state.elapsed_s = _unpack_elapsed(record.extra)
                 return
-
-    def make_cache(
-        self, path: Path | None, max_bytes: int | None = None
-    ) -> PrefixCache | AnswerCache | None:
-        """The cache that suits the run: nothing where all blocks train on whole prompts.
-
-        Args:
-            path: its file, made new; None forgets the numbers.
-            max_bytes: no more than so much of the file is used.
-        """
-        entry = min(self._blocks)
-        lengths = self.examples.sequence_lengths()
-        width = self.engine.bundle.manifest.model.hidden_size
-        graphs = self.engine.bundle.manifest.graphs
-        if self.scope == "answer" and graphs.continues and self.examples.kind == "labels":
-            layout = KeyValueLayout.of(graphs, entry)
-            return AnswerCache(path, lengths, width, layout, max_bytes)
-        return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
 
     @property
     def cache_limit(self) -> int:
@@ -569,20 +501,17 @@ class Tuner:
     @property
     def warnings(self) -> tuple[DataWarning, ...]:
         """What the user should know about the batches."""
-        return self._batches.warnings
+        return self.prober.batches.warnings
 
     @property
     def batch_size(self) -> int:
         """Examples a step."""
-        return self._batches.batch_size
+        return self.prober.batches.batch_size
 
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        return len(self._first_probes())
-
-    def _first_probes(self) -> list[Probe]:
-        return next(self._parts.estimator(self._step_info(0, tuple(self._blocks), 0.0)))
+        return len(self.prober.first_probes(self._parts.estimator))
 
     def rehearse(
         self,
@@ -591,44 +520,15 @@ class Tuner:
         *,
         max_rows: int | None = None,
     ) -> None:
-        """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
-
-        For what it takes; nothing comes of it.
-
-        Args:
-            others: what is evaluated on besides the training data.
-            eval_batch_size: examples a pass in evaluations.
-            max_rows: sequences of a pass, where so many take as much as any number; None for all.
-        """
-
-        def longest(examples: ExampleSet, size: int) -> Batch:
-            if max_rows is not None:
-                size = min(size, -(-max_rows // examples.sequences_per_example))
-            return next(iter(SequentialBatches(examples, size)))
-
-        batch = longest(self.examples, self.batch_size)
-        probes = self._first_probes()
-        cache = self.make_cache(None) if self.config.prefix_cache else None
-        params = SharedParams(self.theta)
-        with self.engine.sampling(self.engine.model.kinds):
-            for examples in others:
-                self.engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
-            for _ in range(2):  # the second finds prompts, and an arena as the first one left it
-                directions = StepDirections(self.state)
-                self._scores(batch, tuple(self._blocks), probes, cache, directions)
+        """See `Prober.rehearse`."""
+        estimator = self._parts.estimator
+        self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
 
 
 _REFUSED = "numpy was refused memory"
 
-_MOST_FURTHER = 2**16
-"""Further batches that a step may ask for."""
-
-
-def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
-    """The block each probe is perturbed from; one number where it is the same for all."""
-    if all(probe.blocks is None for probe in probes):
-        return first
-    return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)
+_RATES = "rates"
+"""Where the journal's header keeps what was measured before the first step."""
 
 
 def _pack_elapsed(seconds: float) -> bytes:

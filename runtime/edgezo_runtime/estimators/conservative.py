@@ -35,8 +35,8 @@ def conservative(eps: float) -> Estimator:
         centre = float(losses[0, 0])
         projected_grad = float(losses[1, 0] - losses[2, 0]) / (2 * eps)
         length = info.lr * projected_grad
-        if length == 0:
-            return [Term(seed, (0.0,))]
+        if length == 0:  # nothing to choose between
+            return [Term(seed, (projected_grad,))]
         tried = yield [Probe(seed, -length), Probe(seed, length)]  # (2, 1)
         forward, backward = (float(loss) for loss in tried[:, 0])
         best = min(centre, forward, backward)

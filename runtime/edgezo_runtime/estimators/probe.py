@@ -67,6 +67,8 @@ class Term:
         private: as in `Probe`.
         blocks: whose tensors it is for; None for all.
         curvature: second derivative of the loss along z, where the estimator measured it.
+        gain: what the coefficients are over those of the gradient, where an estimate has units of
+            its own.
     """
 
     seed: int
@@ -74,6 +76,7 @@ class Term:
     private: bool = False
     blocks: tuple[int, ...] | None = None
     curvature: float | None = None
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.private and len(self.coeff) != 1:

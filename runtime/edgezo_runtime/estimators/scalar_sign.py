@@ -31,6 +31,8 @@ def scalar_sign(eps: float) -> Estimator:
 
     def steps(info: StepInfo) -> Steps:
         losses = yield [Probe(info.seed, eps), Probe(info.seed, -eps)]  # (2, 1)
-        return [Term(info.seed, (float(np.sign(losses[0, 0] - losses[1, 0])),))]
+        slope = float(losses[0, 0] - losses[1, 0]) / (2 * eps)
+        gain = 1 / abs(slope) if slope else 1.0
+        return [Term(info.seed, (float(np.sign(slope)),), gain=gain)]
 
     return steps

@@ -41,8 +41,9 @@ def scaled_one_sided(eps: float, num_directions: int = 8) -> Estimator:
         losses = yield [Probe(info.seed, 0.0), *(Probe(own, eps) for own in seeds)]  # (N + 1, 1)
         spread = float(losses[1:, 0].std(ddof=1))
         unit = 0.0 if spread < _SMALLEST else 1 / (num_directions * spread)
+        gain = unit * num_directions * eps or 1.0
         return [
-            Term(own, (float(loss - losses[0, 0]) * unit,))
+            Term(own, (float(loss - losses[0, 0]) * unit,), gain=gain)
             for own, loss in zip(seeds, losses[1:, 0], strict=True)
         ]
 

@@ -35,7 +35,8 @@ def scaled_per_example(eps: float) -> Estimator:
         seed = info.seed
         losses = yield [Probe(seed, eps, private=True), Probe(seed, -eps, private=True)]  # (2, B)
         differences = losses[0] - losses[1]
-        unit = 1 / (2 * eps * info.batch_size * (differences.std() + _SMALLEST))
-        return [Term(seed, tuple(float(d) * unit for d in differences), private=True)]
+        gain = 1 / (float(differences.std()) + _SMALLEST)
+        coeff = differences / (2 * eps * info.batch_size) * gain
+        return [Term(seed, tuple(float(c) for c in coeff), private=True, gain=gain)]
 
     return steps

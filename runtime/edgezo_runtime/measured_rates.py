@@ -1,0 +1,143 @@
+"""The rates of a run whose configuration leaves them to measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgezo_runtime.calibrate import Losses, Scale, find_rate, find_scale
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import DivergedError, UsageError
+from edgezo_runtime.estimators import Probe, Term
+from edgezo_runtime.methods import Parts, assemble
+from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.prober import Prober
+from edgezo_runtime.rates import Rates
+from edgezo_runtime.training_state import StepDirections, TrainingState
+
+PROBED_EXAMPLES = 32
+"""Examples of the first batch that the perturbation scale is found on."""
+
+PROBED_DIRECTIONS, PROBED_STEPS = 16, 16
+"""So many projected gradients are looked at, of so many steps at most, without taking the steps."""
+
+
+def measure_rates(
+    prober: Prober,
+    state: TrainingState,
+    config: TuneConfig,
+    rates: Rates,
+    stopped: Callable[[], None] = lambda: None,
+) -> Rates:
+    """Fill in what "auto" stands for.
+
+    Args:
+        prober: evaluates losses.
+        state: where the run begins; only read.
+        config: which of the two rates is measured.
+        rates: those that are not.
+        stopped: called before every pass; raises to end this early.
+
+    Raises:
+        DivergedError: the losses are not finite where nothing is perturbed.
+        UsageError: the losses do not answer to the trainables.
+    """
+    words: list[str] = []
+    if config.eps == "auto":
+        scale = _find_scale(prober, state, stopped)
+        rates = dataclasses.replace(rates, eps=scale.eps)
+        words.append(_scale_words(scale))
+    if config.lr == "auto":
+        lr = _find_rate(prober, state, config, assemble(config, rates.eps), stopped)
+        rates = dataclasses.replace(rates, lr=lr)
+        words.append(f"lr {lr:.3g}: a step moves the trainables as far as their noise allows")
+    return dataclasses.replace(rates, words="; ".join([*words, rates.words]).strip("; "))
+
+
+def _scale_words(scale: Scale) -> str:
+    return (
+        f"eps {scale.eps:g}: it moves the loss of a row by {scale.signal:.2g} nats, "
+        f"{_rounded(scale.ratio)} times what rounding does"
+    )
+
+
+def _rounded(value: float) -> str:
+    """Two digits, without an exponent."""
+    if value < 10:
+        return f"{value:.1f}"
+    unit = 10 ** (math.floor(math.log10(value)) - 1)
+    return f"{round(value / unit) * unit:,}"
+
+
+def _find_scale(prober: Prober, state: TrainingState, stopped: Callable[[], None]) -> Scale:
+    batch = prober.batches.part(0, PROBED_EXAMPLES)
+    directions = StepDirections(state)
+    blocks = tuple(prober.blocks)
+    seed = derive_seed(state.seed, "calibrate")
+
+    def evaluate(scales: Sequence[float]) -> Losses:
+        stopped()
+        probes = [Probe(seed, scale, private=True) for scale in scales]
+        losses = prober.losses(batch, blocks, probes, directions)
+        if not np.isfinite(losses[0]).all():
+            raise DivergedError(
+                "the losses of the model as it was exported are not finite; is it a damaged one?"
+            )
+        return losses
+
+    return find_scale(evaluate)
+
+
+def _find_rate(
+    prober: Prober,
+    state: TrainingState,
+    config: TuneConfig,
+    parts: Parts,
+    stopped: Callable[[], None],
+) -> float:
+    """The learning rate from the first steps' estimates."""
+    normalizer = state.normalizer
+    shaping = normalizer.init() if normalizer else (0.0, 0.0)
+    true: list[float] = []
+    applied: list[float] = []
+    seen = 0
+    for step in range(PROBED_STEPS):
+        stopped()
+        if seen >= PROBED_DIRECTIONS:
+            break
+        info = prober.info(step, prober.active(step), 0.0)
+        terms = prober.estimate(parts.estimator, info, state)[2]
+        seen += sum(len(term.coeff) for term in terms)
+        true.append(_mean_square(state, [_unscaled(term) for term in terms], info.blocks))
+        if normalizer:
+            terms, shaping = normalizer.apply(terms, shaping)
+        applied.append(_mean_square(state, terms, info.blocks))
+    lr = find_rate(_rms(true), _rms(applied), parts.rule)
+    if not math.isfinite(lr):
+        raise UsageError(
+            "--lr auto: the gradient estimates of the first steps are zero; give --lr a number"
+        )
+    return float(np.float32(lr))
+
+
+def _rms(squares: Sequence[float]) -> float:
+    """Over the steps with any signal: around an anchor at theta itself there is none."""
+    seen = [value for value in squares if value]
+    return math.sqrt(sum(seen) / len(seen)) if seen else 0.0
+
+
+def _unscaled(term: Term) -> Term:
+    """In units of the gradient."""
+    return dataclasses.replace(term, coeff=tuple(value / term.gain for value in term.coeff))
+
+
+def _mean_square(state: TrainingState, terms: list[Term], blocks: Sequence[int]) -> float:
+    """Of the elements of an estimate, over all active tensors."""
+    total, count = 0.0, 0
+    for g in state.gradients(terms, blocks):
+        total += float(np.square(g, dtype=np.float64).sum())
+        count += g.size
+    return total / count

@@ -1,0 +1,231 @@
+"""Losses at probes: which rows, which blocks, which directions, and what is kept between passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.batches import Batch, Batches, SequentialBatches
+from edgezo_runtime.coding import code_matrices
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.engine import Engine, SharedParams
+from edgezo_runtime.estimators import Estimator, Losses, Probe, StepInfo, Term, record_losses
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.losses import example_losses
+from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.perturbed import PerturbedParams
+from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
+from edgezo_runtime.schedules import parse_schedule
+from edgezo_runtime.scope import choose_scope
+from edgezo_runtime.training_state import StepDirections, TrainingState
+
+Float32 = npt.NDArray[np.float32]
+Cache = PrefixCache | AnswerCache
+
+_MOST_FURTHER = 2**16
+"""Further batches that a step may ask for."""
+
+
+class Prober:
+    """Evaluates what an estimator asks for.
+
+    Args:
+        engine: runs the bundle.
+        examples: training data.
+        config: batches, blocks and noise.
+
+    Attributes:
+        scope: tokens the adapters act on.
+        blocks: those that train at all, ascending.
+        batches: the order of the data.
+        cache: what is kept between passes; None for nothing.
+
+    Raises:
+        UsageError: no block is left to train.
+    """
+
+    def __init__(self, engine: Engine, examples: ExampleSet, config: TuneConfig) -> None:
+        manifest = engine.bundle.manifest
+        self._engine = engine
+        self._examples = examples
+        self._config = config
+        self._names = {
+            block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
+            for block in range(manifest.model.num_blocks)
+        }
+        self._schedule = parse_schedule(config.schedule)
+        self.blocks = config.select_blocks([b for b, names in self._names.items() if names])
+        if config.schedule.startswith("last"):  # the same blocks in every step
+            self.blocks = list(self._schedule(0, config.seed, self.blocks))
+        self.batches = Batches(examples, config.batch_size, config.seed)
+        self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
+        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
+        self.cache: Cache | None = None
+
+    @property
+    def trained(self) -> dict[str, int]:
+        """Trainables of the blocks that train, and the block of each."""
+        return self._of(self.blocks)
+
+    def _of(self, blocks: Sequence[int]) -> dict[str, int]:
+        return {name: block for block in blocks for name in self._names[block]}
+
+    def active(self, step: int) -> tuple[int, ...]:
+        """Blocks of a step."""
+        return self._schedule(step, self._config.seed, self.blocks)
+
+    def info(self, step: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
+        """What the estimator is told of a step; the same when it is replayed."""
+        size = self.batches.batch_size
+        return StepInfo(
+            seed=derive_seed(self._config.seed, "step", step),
+            batch_size=size,
+            step=step,
+            lr=lr,
+            epoch=step * size // len(self._examples),
+            blocks=blocks,
+        )
+
+    def estimate(
+        self, estimator: Estimator, info: StepInfo, state: TrainingState
+    ) -> tuple[Batch, Losses, list[Term], int]:
+        """Ask an estimator and evaluate what it asks.
+
+        Args:
+            estimator: of the gradient.
+            info: the step.
+            state: before the step; only read.
+
+        Returns:
+            The step's batch, the losses of all probes one under the other, the terms of the
+            gradient, and the rows evaluated.
+
+        Raises:
+            DivergedError: a loss is not finite.
+            MemoryError: memory was refused.
+            BudgetStopError: it is short.
+        """
+        batch = self.batches.batch(info.step)
+        steps = estimator(info)
+        directions = StepDirections(state)
+        probes = next(steps)
+        rounds: list[Losses] = []
+        rows = 0
+        while True:
+            taken = self._taken(batch, info, probes)
+            losses = record_losses(self.losses(taken, info.blocks, probes, directions), probes)
+            rounds.append(losses)
+            rows += len(probes) * taken.num_rows
+            try:
+                probes = steps.send(losses)
+            except StopIteration as end:
+                return batch, np.concatenate(rounds), end.value, rows
+
+    def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
+        """The examples that probes ask for: the step's, or further ones."""
+        number = probes[0].batch
+        return batch if not number else self._further.batch(info.step * _MOST_FURTHER + number)
+
+    def losses(
+        self,
+        batch: Batch,
+        blocks: tuple[int, ...],
+        probes: Sequence[Probe],
+        directions: StepDirections,
+    ) -> Losses:
+        """The loss of every example at every probe, (probes, B)."""
+        return example_losses(batch, self._scores(batch, blocks, probes, directions, self.cache))
+
+    def _scores(
+        self,
+        batch: Batch,
+        blocks: tuple[int, ...],
+        probes: Sequence[Probe],
+        directions: StepDirections,
+        cache: Cache | None,
+    ) -> Float32:
+        params = PerturbedParams(
+            directions.theta,
+            self._of(blocks),
+            directions,
+            probes,
+            batch.row_example,
+            self._config.noise,
+        )
+        return self._engine.score(
+            batch,
+            params,
+            code_matrices([probe.scale for probe in probes]),
+            first_active=_firsts(probes, min(blocks)),
+            cache=cache,
+            cache_block=min(self.blocks) if cache is not None else 0,
+            scope=self.scope,
+        )
+
+    def make_cache(self, path: Path | None, max_bytes: int | None = None) -> Cache | None:
+        """The cache that suits the run: nothing where all blocks train on whole prompts.
+
+        Args:
+            path: its file, made new; None forgets the numbers.
+            max_bytes: no more than so much of the file is used.
+        """
+        entry = min(self.blocks)
+        lengths = self._examples.sequence_lengths()
+        width = self._engine.bundle.manifest.model.hidden_size
+        graphs = self._engine.bundle.manifest.graphs
+        if self.scope == "answer" and graphs.continues and self._examples.kind == "labels":
+            layout = KeyValueLayout.of(graphs, entry)
+            return AnswerCache(path, lengths, width, layout, max_bytes)
+        return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
+
+    # --- what a step takes ---
+
+    def first_probes(self, estimator: Estimator) -> list[Probe]:
+        """What an estimator asks for first."""
+        return next(estimator(self.info(0, tuple(self.blocks), 0.0)))
+
+    def rehearse(
+        self,
+        estimator: Estimator,
+        state: TrainingState,
+        others: Sequence[ExampleSet] = (),
+        eval_batch_size: int = 32,
+        *,
+        max_rows: int | None = None,
+    ) -> None:
+        """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
+
+        For what it takes; nothing comes of it.
+
+        Args:
+            estimator: of the gradient.
+            state: only read.
+            others: what is evaluated on besides the training data.
+            eval_batch_size: examples a pass in evaluations.
+            max_rows: sequences of a pass, where so many take as much as any number; None for all.
+        """
+
+        def longest(examples: ExampleSet, size: int) -> Batch:
+            if max_rows is not None:
+                size = min(size, -(-max_rows // examples.sequences_per_example))
+            return next(iter(SequentialBatches(examples, size)))
+
+        batch = longest(self._examples, self.batches.batch_size)
+        probes = self.first_probes(estimator)
+        cache = self.make_cache(None) if self._config.prefix_cache else None
+        params = SharedParams(state.theta)
+        with self._engine.sampling(self._engine.model.kinds):
+            for examples in others:
+                self._engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
+            for _ in range(2):  # the second finds prompts, and an arena as the first one left it
+                self._scores(batch, tuple(self.blocks), probes, StepDirections(state), cache)
+
+
+def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
+    """The block each probe is perturbed from; one number where it is the same for all."""
+    if all(probe.blocks is None for probe in probes):
+        return first
+    return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)
