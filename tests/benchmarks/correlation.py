@@ -32,7 +32,6 @@ from edgezo_runtime.losses import example_losses
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import models
-from tests.benchmarks.quantization import LABELS, TEMPLATE
 from tests.benchmarks.targets import (
     DATA,
     Target,
@@ -41,6 +40,7 @@ from tests.benchmarks.targets import (
     print_table,
     print_targets,
 )
+from tests.benchmarks.tasks import TASKS
 
 ALL_EPS = (1e-1, 1e-2, 1e-3)
 TARGET_EPS = (1e-2, 1e-3)
@@ -56,7 +56,11 @@ def load_batch(bundle: Path, file: Path) -> Batch:
     manifest = opened.manifest
     tokenizer = TextTokenizer.open(opened.root, manifest.tokenizer, task=manifest.model.task)
     examples = load_examples(
-        file, tokenizer, template=TEMPLATE, labels=LABELS, max_seq=manifest.model.max_seq
+        file,
+        tokenizer,
+        template=TASKS["sst2"].template,
+        labels=TASKS["sst2"].labels,
+        max_seq=manifest.model.max_seq,
     )
     return Batches(examples, ROWS, seed=0).batch(0)
 

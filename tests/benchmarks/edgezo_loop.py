@@ -48,8 +48,7 @@ def edgezo_steps(
     process = rss_bytes()
     opened = Bundle.open(bundle)
     config = TuneConfig(
-        method="two_point",
-        rule="sgd",
+        method="zo-sgd",
         blocks="all",
         scope=scope,
         steps=10**9,
@@ -58,7 +57,9 @@ def edgezo_steps(
         eps=EPS,
         lr=LR,
         lr_schedule="constant",
+        horizon=0,
         normalize=False,
+        clip=0,
         average=0,
     )
     examples = random_rows(
