@@ -55,11 +55,12 @@ def load_batch(bundle: Path, file: Path) -> Batch:
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     tokenizer = TextTokenizer.open(opened.root, manifest.tokenizer, task=manifest.model.task)
+    task = TASKS["sst2"]
     examples = load_examples(
         file,
         tokenizer,
-        template=TASKS["sst2"].template,
-        labels=TASKS["sst2"].labels,
+        template=task.template,
+        labels=task.labels,
         max_seq=manifest.model.max_seq,
     )
     return Batches(examples, ROWS, seed=0).batch(0)

@@ -32,9 +32,8 @@ def read_points(metrics: Path) -> list[Point]:
     for entry in read_metrics(metrics):
         if entry["event"] == "step":
             forwards += entry["rows"]
-        elif entry["event"] == "eval" and entry["split"] == "valid":
-            if entry["accuracy"] is not None:
-                points.append(Point(entry["seconds"], forwards, entry["accuracy"]))
+        elif entry.get("split") == "valid" and entry["accuracy"] is not None:
+            points.append(Point(entry["seconds"], forwards, entry["accuracy"]))
     return points
 
 

@@ -222,14 +222,9 @@ def main() -> int:
     options = arguments().parse_args()
     results = ResultFile(options.output / "results.jsonl", KEYS)
     if not options.only_report:
-        if results.all() and not options.resume:
-            raise SystemExit(
-                f"{results.path}: holds results; go on with --resume, show them with --only-report, "
-                f"or choose another folder with --output"
-            )
-        needed = [
-            find_rows(task, options.data) for task in chosen(options.tasks, list(TASKS), "tasks")
-        ]
+        results.refuse_used(resume=options.resume)
+        tasks = chosen(options.tasks, list(TASKS), "tasks")
+        needed = [find_rows(task, options.data) for task in tasks]
         if missing_data([file for rows in needed for file in (rows.train, rows.valid)]):
             return 0
         run_all(options, results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     """Places for labels as near as may be to where they belong, no two nearer than a gap."""
     order = sorted(range(len(values)), key=lambda number: values[number])
     placed = list(values)
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in pairwise(order):
         placed[above] = max(placed[above], placed[below] + gap)
     excess = sum(placed) / len(placed) - sum(values) / len(values) if values else 0.0
     return [place - excess for place in placed]

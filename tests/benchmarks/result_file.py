@@ -44,6 +44,14 @@ class ResultFile:
         found = self._found.get(tuple(run[key] for key in self._keys))
         return found is not None and found["status"] == DONE
 
+    def refuse_used(self, *, resume: bool) -> None:
+        """End the program where there are results that it was not told to go on from."""
+        if self._found and not resume:
+            raise SystemExit(
+                f"{self.path}: holds results; go on with --resume, show them with --only-report, "
+                f"or choose another folder with --output"
+            )
+
     def all(self) -> list[dict[str, Any]]:
         """The last result of every run."""
         return list(self._found.values())

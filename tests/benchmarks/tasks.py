@@ -5,8 +5,9 @@
 Prints the rows of every split and the share of its largest class, which is what an answer without
 reading gets. With a bundle also the accuracy of the untuned model on the validation rows.
 
-The prompts ask what those of MeZO ask (arXiv:2305.17333, appendix E.2) and end where the next token
-is the label word. All label words are single tokens of SmolLM2's tokenizer, so a row is scored once.
+The prompts ask what those of MeZO ask (arXiv:2305.17333, appendix E.2) and end where the next
+token is the label word. All label words are single tokens of SmolLM2's tokenizer, so a row is
+scored once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training in torch on rows of a task, evaluated now and then: what both torch loops have in common.
+"""Training in torch on rows of a task, evaluated now and then: what both loops have in common.
 
 Rows become tokens by the bundle's tokenizer, exactly as edgezo's do. Scores are the logits of the
 label words at the end of each prompt and nothing else: no other logits are computed, which is less
