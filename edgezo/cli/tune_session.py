@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ class Session:
         self._rows = 0
         self._seconds = 0.0
         self._told = 0
+        self._events: list[str] = []
 
     def run(self, run: RunFolder) -> dict[str, Any]:
         """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
@@ -91,6 +93,9 @@ class Session:
         return None
 
     def _tuning(self, result: dict[str, Any]) -> None:
+        if self._tuner.rates.words:
+            self._progress.end()
+            print(f"measured {self._tuner.rates.words}", file=sys.stderr)
         result |= _named("before", self._evaluate("valid", "before"))
         self._steps()
 
@@ -118,6 +123,7 @@ class Session:
                 }
             )
             self._tell_reliefs(report.step)
+            self._tell_events(report)
             if self._progress.due():
                 self._progress.update(self._live_line(report))
             if self._tuner.elapsed_s >= due and not self._tuner.done:
@@ -127,6 +133,14 @@ class Session:
     def _next_evaluation(self, every: float) -> float:
         """Seconds of tuning after which rows are evaluated again: multiples of `every`."""
         return every * (self._tuner.elapsed_s // every + 1) if every else math.inf
+
+    def _tell_events(self, report: StepReport) -> None:
+        """Say what the guard noticed in a step."""
+        for text in report.events:
+            self._progress.end()
+            warn(text)
+            self._events.append(text)
+            self._metrics.write({"event": "guard", "step": report.step, "text": text})
 
     def _tell_reliefs(self, step: int) -> None:
         """Say what the engine did since the last step because memory was short."""
@@ -201,6 +215,11 @@ class Session:
             **({"error": result["error"]} if "error" in result else {}),
             "run": str(run.path),
             "model": job.bundle.manifest.model.id,
+            "method": job.config.method,
+            "lr": self._tuner.rates.lr,
+            "eps": self._tuner.rates.eps,
+            "rates": self._tuner.rates.words,
+            "events": list(self._events),
             "steps": self._tuner.step_number,
             "seconds": round(self._tuner.elapsed_s, 3),
             "rows_per_s": round(self._rows / self._seconds, 2) if self._seconds else None,

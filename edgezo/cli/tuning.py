@@ -121,7 +121,7 @@ def _write_config(job: Job, run: RunFolder) -> None:
 
 def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[str, Any]:
     with job.tuner as tuner:
-        tuner.start(resume=resume)
+        tuner.start(resume=resume, interrupted=signals.check)
         signals.on_request(tuner.stop)
         _write_config(job, run)
         metrics = Metrics(run.metrics, tuner.step_number)

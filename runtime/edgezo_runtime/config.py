@@ -66,6 +66,7 @@ class TuneConfig:
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
     )
+    guard: bool = option(True, "go back and halve the learning rate when the loss diverges")
     prefix_cache: bool = option(True, "keep what does not change between steps on disk")
     save_every: int = option(200, "steps between snapshots", exact=False)
 

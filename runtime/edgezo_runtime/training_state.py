@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Term
 from edgezo_runtime.methods import Parts
 from edgezo_runtime.rules import FrameRule
 from edgezo_runtime.rules.rule import Slot
+from edgezo_runtime.safeguard import MOST_RETURNS, WINDOW, Watch
 from edgezo_runtime.samplers import Frame
 from edgezo_runtime.shaping import Normalizer
 from edgezo_runtime.snapshot import Snapshot
@@ -23,7 +26,27 @@ from edgezo_runtime.step_record import StepRecord
 Float32 = npt.NDArray[np.float32]
 
 _AVERAGE = "#average"
+_GOOD = "#good"
 _SAMPLER = "sampler."
+
+
+@dataclass(slots=True)
+class Copy:
+    """Where a run returns to when it diverges.
+
+    Attributes:
+        step: steps done then.
+        arrays: trainables, averages (with a suffix), and state of rule and sampler, by name.
+        slots: state of rule and sampler, by name.
+        average_weight: of the running average.
+        norm_state: of the normalization.
+    """
+
+    step: int
+    arrays: dict[str, Float32]
+    slots: dict[str, Slot]
+    average_weight: float
+    norm_state: tuple[float, float]
 
 
 class StepDirections:
@@ -73,6 +96,8 @@ class TrainingState:
         average: running average of those, before division by its weight.
         step: steps done.
         elapsed_s: seconds they took.
+        watch: what is known of the losses; its factor is part of the learning rate.
+        events: what was noticed in the last step, in words.
         norm_state: state of the normalization of projected gradients.
         normalizer: what is done to projected gradients; None for nothing.
         seed: of the run.
@@ -102,6 +127,10 @@ class TrainingState:
         self._average_weight = 0.0
         self.norm_state = self.normalizer.init() if self.normalizer else (0.0, 0.0)
         self.elapsed_s = 0.0
+        self.watch = Watch()
+        self.events: list[str] = []
+        self._guards = config.guard
+        self._good = self._copied()
 
     def _first_slot(self, name: str) -> Slot:
         if isinstance(self._rule, FrameRule):
@@ -116,11 +145,10 @@ class TrainingState:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        kept = [*self.slots.values(), *self.sampler_slots.values()]
+        kept = [*self.slots.values(), *self.sampler_slots.values(), *self._good.slots.values()]
         slots = [part for slot in kept if slot for part in slot.values()]
-        return sum(
-            tensor.nbytes for tensor in [*self.theta.values(), *self.average.values(), *slots]
-        )
+        own = [*self.theta.values(), *self.average.values(), *self._good.arrays.values()]
+        return sum(tensor.nbytes for tensor in [*own, *slots])
 
     def gradients(self, terms: list[Term], blocks: Collection[int]) -> Iterator[Float32]:
         """The gradient estimate of every trained tensor of some blocks."""
@@ -136,6 +164,10 @@ class TrainingState:
             record: the step.
             terms: the gradient that follows from its losses.
         """
+        self.events.clear()
+        if not record.losses.size:
+            self._return(record, "a loss that is not finite")
+            return
         if self.normalizer is not None:
             terms, self.norm_state = self.normalizer.apply(terms, self.norm_state)
         for name, block in self._blocks.items():
@@ -144,6 +176,73 @@ class TrainingState:
                 self._update(name, own, record)
         self._fold_average()
         self.step = record.step + 1
+        if self._guards:
+            self._judge(record)
+
+    def _judge(self, record: StepRecord) -> None:
+        """Keep a copy, return to the last one, or tell of a plateau."""
+        loss = float(record.losses.mean(dtype=np.float64))
+        self.watch, verdict = self.watch.see(loss)
+        if verdict == "diverged":
+            best = self.watch.best
+            self._return(record, f"a loss of {self.watch.mean / self.watch.weight:.3g}, {best:.3g}")
+        elif verdict == "good":
+            self._good = self._copied()
+        elif verdict == "plateau":
+            self.events.append(
+                f"step {self.step}: the loss has not fallen in the last {WINDOW} steps; more of "
+                f"them bring little"
+            )
+
+    def _return(self, record: StepRecord, reason: str) -> None:
+        """Go back to the last good copy, with half the learning rate.
+
+        Raises:
+            DivergedError: the run did that too often.
+        """
+        good = self._good
+        self.watch = self.watch.returned()
+        self.step = record.step + 1
+        self._restore_arrays(good.arrays, good.slots)
+        self._average_weight, self.norm_state = good.average_weight, good.norm_state
+        self._good = self._copied()
+        if self.watch.returns > MOST_RETURNS:
+            raise DivergedError(
+                f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables "
+                f"are those after {good.step} steps; give a smaller --lr, or look at the data"
+            )
+        self.events.append(
+            f"step {self.step}: {reason}: back to the trainables after {good.step} steps, "
+            f"learning rate halved"
+        )
+
+    def _copied(self) -> Copy:
+        arrays, slots = self._arrays()
+        return Copy(
+            self.step,
+            {name: value.copy() for name, value in arrays.items()},
+            {
+                name: slot and {part: value.copy() for part, value in slot.items()}
+                for name, slot in slots.items()
+            },
+            self._average_weight,
+            self.norm_state,
+        )
+
+    def _arrays(self) -> tuple[dict[str, Float32], dict[str, Slot]]:
+        """What changes: trainables and averages, and state of rule and sampler; not copied."""
+        arrays = {name: self.theta[name] for name in self.slots}
+        arrays |= {f"{name}{_AVERAGE}": mean for name, mean in self.average.items()}
+        slots = {name: _joined(slot, self.sampler_slots[name]) for name, slot in self.slots.items()}
+        return arrays, slots
+
+    def _restore_arrays(self, arrays: Mapping[str, Float32], slots: Mapping[str, Slot]) -> None:
+        for name in self.slots:
+            self.theta[name] = np.array(arrays[name])
+            self.average[name] = np.array(arrays[f"{name}{_AVERAGE}"])
+            own = slots.get(name)
+            copied = own and {part: np.array(value) for part, value in own.items()}
+            self.slots[name], self.sampler_slots[name] = _parted(copied)
 
     def _update(self, name: str, terms: list[Term], record: StepRecord) -> None:
         """One tensor's step, along the directions of its probes."""
@@ -183,28 +282,43 @@ class TrainingState:
         Args:
             digest: what the run depends on.
         """
-        theta = self.theta | {f"{name}{_AVERAGE}": mean for name, mean in self.average.items()}
-        slots = {name: _joined(slot, self.sampler_slots[name]) for name, slot in self.slots.items()}
+        arrays, slots = self._arrays()
+        good = self._good
+        arrays |= {f"{name}{_GOOD}": value for name, value in good.arrays.items()}
+        slots |= {f"{name}{_GOOD}": slot for name, slot in good.slots.items()}
         counters: dict[str, Any] = {
             "elapsed_s": self.elapsed_s,
             "average_weight": self._average_weight,
             "norm_state": list(self.norm_state),
+            "watch": {
+                name: value if math.isfinite(value) else None
+                for name, value in dataclasses.asdict(self.watch).items()
+            },
+            "good": [good.step, good.average_weight, *good.norm_state],
         }
-        return Snapshot(theta, slots, self.step, digest, counters)
+        return Snapshot(self.theta | arrays, slots, self.step, digest, counters)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Become what a snapshot of the same run keeps."""
+        counters = snapshot.counters
+        step, weight, *norm_state = counters["good"]
+        self._restore_arrays(
+            {name.removesuffix(_GOOD): v for name, v in snapshot.theta.items() if _GOOD in name},
+            {name.removesuffix(_GOOD): v for name, v in snapshot.slots.items() if _GOOD in name},
+        )
+        self.step, self._average_weight = int(step), float(weight)
+        self.norm_state = float(norm_state[0]), float(norm_state[1])
+        self._good = self._copied()
         self.theta = {name: np.array(snapshot.theta[name]) for name in self.theta}
-        self.average = {
-            name: np.array(snapshot.theta[f"{name}{_AVERAGE}"]) for name in self.average
-        }
-        for name in self.slots:
-            self.slots[name], self.sampler_slots[name] = _parted(snapshot.slots.get(name))
+        self._restore_arrays(snapshot.theta, snapshot.slots)
         self.step = snapshot.step
-        self.elapsed_s = float(snapshot.counters["elapsed_s"])
-        self._average_weight = float(snapshot.counters["average_weight"])
-        total, weight = snapshot.counters["norm_state"]
+        self.elapsed_s = float(counters["elapsed_s"])
+        self._average_weight = float(counters["average_weight"])
+        total, weight = counters["norm_state"]
         self.norm_state = (float(total), float(weight))
+        known: dict[str, Any] = dict(counters["watch"])
+        unset = {name: math.inf for name, value in known.items() if value is None}
+        self.watch = Watch(**{**known, **unset})
 
 
 def _normalizer(config: TuneConfig) -> Normalizer | None:

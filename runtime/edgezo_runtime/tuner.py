@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import BudgetStopError, RunFileError, UsageError
+from edgezo_runtime.errors import BudgetStopError, DivergedError, RunFileError, UsageError
 from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
@@ -46,13 +47,14 @@ class StepReport:
 
     Attributes:
         step: its number, from 0.
-        loss: mean loss over the probes of the step, nats.
+        loss: mean loss over the probes of the step, nats; not a number where one was not finite.
         projected_grad: root mean square of the projected gradients.
         lr: learning rate used.
         blocks: active blocks.
         rows: rows of the model evaluated.
         tokens: tokens evaluated in them, padding and what was kept not counted.
         elapsed_s: wall-clock seconds of the step.
+        events: what the guard noticed, in words.
     """
 
     step: int
@@ -63,6 +65,7 @@ class StepReport:
     rows: int
     tokens: int
     elapsed_s: float
+    events: tuple[str, ...] = ()
 
 
 class Tuner:
@@ -171,11 +174,17 @@ class Tuner:
         tuner.start(resume=resume)
         return tuner
 
-    def start(self, *, resume: bool = False) -> None:
+    def start(
+        self, *, resume: bool = False, interrupted: Callable[[], None] = lambda: None
+    ) -> None:
         """Begin the run in the folder, or continue the one that is there.
+
+        Where the learning rate or the perturbation scale is left to measurement, a new run begins
+        with that; see `edgezo_runtime.calibrate`.
 
         Args:
             resume: continue it.
+            interrupted: called between the passes of a measurement; raises to end it.
         Raises:
             UsageError: the folder holds a run and `resume` is off.
             RunFileError: the run's files are damaged or belong to other inputs.
@@ -192,7 +201,7 @@ class Tuner:
                 self._resume()
             else:
                 self._open_cache()
-                self._begin()
+                self._begin(interrupted)
             if self.prober.cache is None:
                 self._open_cache()
         except MemoryError as error:
@@ -283,7 +292,13 @@ class Tuner:
         before = self.elapsed_s
         blocks = self.prober.active(number)
         info = self.prober.info(number, blocks, float(np.float32(self._learning_rate())))
-        batch, losses, terms, rows = self._evaluated(info)
+        try:
+            batch, losses, terms, rows = self._evaluated(info)
+        except DivergedError:
+            if not self.config.guard:
+                raise
+            batch, rows = self.prober.batches.batch(number), 0
+            losses, terms = np.empty((0, 0)), list[Term]()  # the state goes back for this
         elapsed = before + time.monotonic() - started
         extra = _pack_elapsed(elapsed)
         record = StepRecord(number, info.seed, info.lr, blocks, losses, extra=extra)
@@ -297,13 +312,14 @@ class Tuner:
         coeff = np.array([value for term in terms for value in term.coeff])
         return StepReport(
             step=number,
-            loss=float(losses.mean()),
-            projected_grad=float(np.sqrt(np.mean(np.square(coeff * coeff.size)))),
+            loss=float(losses.mean()) if losses.size else math.nan,
+            projected_grad=float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if rows else 0.0,
             lr=info.lr,
             blocks=blocks,
             rows=rows,
             tokens=rows // batch.num_rows * tokens,
             elapsed_s=spent,
+            events=tuple(self.state.events),
         )
 
     def _evaluated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int]:
@@ -365,7 +381,12 @@ class Tuner:
         fraction = self.fraction_done
         if self.config.steps:
             fraction += 0.5 / self.config.steps
-        return self.rates.lr * self._pace() * lr_factor(min(fraction, 1.0), 0.0)
+        return (
+            self.rates.lr
+            * self.state.watch.factor
+            * self._pace()
+            * lr_factor(min(fraction, 1.0), 0.0)
+        )
 
     def _pace(self) -> float:
         """Share of the learning rate that a run of this length takes.
@@ -416,9 +437,9 @@ class Tuner:
             self.run.cache.unlink(missing_ok=True)
             self.prober.cache = self.prober.make_cache(self.run.cache, limit)
 
-    def _begin(self) -> None:
+    def _begin(self, interrupted: Callable[[], None]) -> None:
         started = time.monotonic()
-        rates = self._measured()
+        rates = self._measured(interrupted)
         self._use(rates)
         spent = round(time.monotonic() - started, 3)
         self.state.elapsed_s = spent
@@ -427,11 +448,11 @@ class Tuner:
         self._journal = Journal.create(self.run.journal, meta, policy)
         self.snapshot()
 
-    def _measured(self) -> Rates:
+    def _measured(self, interrupted: Callable[[], None]) -> Rates:
         """The rates of the run, in smaller pieces where memory is refused."""
         while True:
             try:
-                return measure_rates(self.prober, self.state, self.config, self.rates)
+                return measure_rates(self.prober, self.state, self.config, self.rates, interrupted)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -470,6 +491,10 @@ class Tuner:
             raise RunFileError(
                 f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
             )
+        if not record.losses.size:
+            self._apply(record, [])
+            self.state.elapsed_s = _unpack_elapsed(record.extra)
+            return
         info = self.prober.info(record.step, record.blocks, record.lr)
         steps = self._parts.estimator(info)
         probes = next(steps)
