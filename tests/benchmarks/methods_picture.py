@@ -75,6 +75,7 @@ def draw(done: Mapping[str, Sequence[Mapping[str, Any]]], task: str, picture: Pa
         _draw_lines(axis, lines, bright)
         if name == "forwards":
             axis.set_xscale("symlog", linthresh=1000)
+            axis.set_xlim(left=0)
         axis.set_xlabel(title)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", color="#eeeeee")
