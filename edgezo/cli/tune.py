@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class TuneInputs:
     )
     max_seq: int = setting(512, "longest row in tokens; what is longer is cut")
     eval_batch_size: int = setting(32, "examples a pass in evaluations")
+    eval_every_s: float = setting(
+        0.0,
+        "evaluate during the run as well, after every so much tuning (30s, 10m, not counted in "
+        "--max-time); 0: never",
+        metavar="TIME",
+    )
     threads: int = setting(0, "compute threads; 0 takes one a core")
     verify: bool = setting(True, "check the digests of the bundle's files first")
 
@@ -58,6 +65,8 @@ class TuneInputs:
             if value < low:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {value}: must be {low} or more")
+        if not 0 <= self.eval_every_s < math.inf:
+            raise UsageError(f"--eval-every {self.eval_every_s}: must be 0 seconds or more")
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,11 @@ def _prepare(
     else:
         task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
         sets = _read(bundle, inputs, task)
+    if inputs.eval_every_s and "valid" not in sets:
+        raise UsageError(
+            f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; give "
+            f"--valid FILE"
+        )
     signals.check()
     release_freed()
     data = max(0, rss_bytes() - process)

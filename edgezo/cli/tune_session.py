@@ -104,6 +104,8 @@ class Session:
         result |= _named("test", self._evaluate("test", "after"))
 
     def _steps(self) -> None:
+        every = self._job.inputs.eval_every_s
+        due = self._next_evaluation(every)
         for report in self._tuner:
             self._rows += report.rows
             self._seconds += report.elapsed_s
@@ -124,6 +126,13 @@ class Session:
             self._tell_events(report)
             if self._progress.due():
                 self._progress.update(self._live_line(report))
+            if self._tuner.elapsed_s >= due and not self._tuner.done:
+                self._evaluate("valid", "during")
+                due = self._next_evaluation(every)
+
+    def _next_evaluation(self, every: float) -> float:
+        """Seconds of tuning after which rows are evaluated again: multiples of `every`."""
+        return every * (self._tuner.elapsed_s // every + 1) if every else math.inf
 
     def _tell_events(self, report: StepReport) -> None:
         """Say what the guard noticed in a step."""
@@ -182,6 +191,7 @@ class Session:
             "split": split,
             "when": when,
             "step": 0 if initial else self._tuner.step_number,
+            "seconds": 0.0 if initial else round(self._tuner.elapsed_s, 4),
             "rows": found.rows,
             "loss": found.loss,
             "accuracy": found.accuracy,

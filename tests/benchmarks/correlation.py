@@ -31,7 +31,6 @@ from edgezo_runtime.examples import load_examples
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import models
-from tests.benchmarks.quantization import LABELS, TEMPLATE
 from tests.benchmarks.targets import (
     DATA,
     Target,
@@ -40,6 +39,7 @@ from tests.benchmarks.targets import (
     print_table,
     print_targets,
 )
+from tests.benchmarks.tasks import TASKS
 from tests.runtime.dense_directions import dense_params, trained_blocks
 
 ALL_EPS = (1e-1, 1e-2, 1e-3)
@@ -55,8 +55,13 @@ def load_batch(bundle: Path, file: Path) -> Batch:
     opened = Bundle.open(bundle)
     manifest = opened.manifest
     tokenizer = TextTokenizer.open(opened.root, manifest.tokenizer, task=manifest.model.task)
+    task = TASKS["sst2"]
     examples = load_examples(
-        file, tokenizer, template=TEMPLATE, labels=LABELS, max_seq=manifest.model.max_seq
+        file,
+        tokenizer,
+        template=task.template,
+        labels=task.labels,
+        max_seq=manifest.model.max_seq,
     )
     return Batches(examples, ROWS, seed=0).batch(0)
 

@@ -57,7 +57,9 @@ def edgezo_steps(
         eps=EPS,
         lr=LR,
         lr_schedule="constant",
+        horizon=0,
         normalize=False,
+        clip=0,
         average=0,
     )
     examples = random_rows(

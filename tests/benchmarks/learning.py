@@ -16,18 +16,15 @@ Expect the peak below the budget and an accuracy above .8, from .6 before (SmolL
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.children import environment
-from tests.benchmarks.quantization import LABELS, TEMPLATE
+from tests.benchmarks.curves import read_metrics, read_points
 from tests.benchmarks.targets import (
     DATA,
     Target,
@@ -36,49 +33,11 @@ from tests.benchmarks.targets import (
     print_table,
     print_targets,
 )
+from tests.benchmarks.tasks import find_rows
+from tests.benchmarks.tune_child import tune
 
 MIN_ACCURACY = 0.8
 SMOOTHED_STEPS = 50
-
-
-def tune(
-    train: Path,
-    valid: Path,
-    run: Path,
-    *,
-    seed: int,
-    budget: str = "1GB",
-    max_time: str = "10m",
-    bundle: Path | None = None,
-    extra: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Run the command in a child process.
-
-    Args:
-        train: rows to tune on.
-        valid: rows to evaluate on.
-        run: folder of the run.
-        seed: of noise and data order.
-        budget: as for the command.
-        max_time: as for the command.
-        bundle: None for the embedded default.
-        extra: further options.
-    Returns:
-        What the command prints with --json.
-    Raises:
-        RuntimeError: the command failed.
-    """
-    command = [sys.executable, "-m", "edgezo", "tune"]
-    command += [str(bundle)] if bundle else []
-    command += ["--data", str(train), "--valid", str(valid), "--template", TEMPLATE]
-    command += [part for label in LABELS for part in ("--label", label)]
-    command += ["--budget", budget, "--max-time", max_time, "--seed", str(seed)]
-    command += ["-o", str(run), "--json", *extra]
-    done = subprocess.run(command, env=environment(), stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise RuntimeError(f"edgezo tune ended with exit code {done.returncode}")
-    receipt: dict[str, Any] = json.loads(done.stdout)
-    return receipt
 
 
 def report(receipts: dict[int, dict[str, Any]]) -> list[Target]:
@@ -113,16 +72,14 @@ def report(receipts: dict[int, dict[str, Any]]) -> list[Target]:
 
 def curves(metrics: Path) -> dict[str, list[tuple[float, float]]]:
     """Points (seconds, value) of a run: "loss", smoothed, and "accuracy"."""
-    entries = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     elapsed, losses = 0.0, []
-    points: dict[str, list[tuple[float, float]]] = {"loss": [], "accuracy": []}
-    for entry in entries:
+    accuracy = [(point.seconds, point.accuracy) for point in read_points(metrics)]
+    points: dict[str, list[tuple[float, float]]] = {"loss": [], "accuracy": accuracy}
+    for entry in read_metrics(metrics):
         if entry["event"] == "step":
             elapsed += entry["elapsed_s"]
             losses.append(entry["loss"])
             points["loss"].append((elapsed, statistics.fmean(losses[-SMOOTHED_STEPS:])))
-        elif entry["split"] == "valid" and entry["accuracy"] is not None:
-            points["accuracy"].append((elapsed, entry["accuracy"]))
     return points
 
 
@@ -153,14 +110,13 @@ def main() -> int:
     arguments.add_argument("--output", type=Path, default=Path("runs", f"learning-{now}"))
     arguments.add_argument("extra", nargs="*", metavar="ARGS", help="options of edgezo tune")
     options = arguments.parse_args()
-    train, valid = (options.data / "sst2" / f"{name}.jsonl" for name in ("train", "validation"))
-    if missing_data([train, valid]):
+    rows = dataclasses.replace(find_rows("sst2", options.data), test=None)
+    if missing_data([rows.train, rows.valid]):
         return 0
     runs = {int(seed): options.output / f"seed{seed}" for seed in options.seeds.split(",")}
     receipts = {
         seed: tune(
-            train,
-            valid,
+            rows,
             run,
             seed=seed,
             budget=options.budget,

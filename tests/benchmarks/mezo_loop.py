@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -57,36 +57,30 @@ class MezoLoop:
     """Perturbs the trainable parameters in place, and back.
 
     Args:
-        model: a causal language model of transformers, in eval mode.
+        theta: what trains.
         eps: perturbation scale.
         lr: learning rate.
-        all_logits: logits of every position over the whole vocabulary, as the reference computes
-            them; else those of the last position only, which is all that the loss needs.
     """
 
-    def __init__(self, model: nn.Module, eps: float, lr: float, all_logits: bool) -> None:
-        self.model = model
+    def __init__(self, theta: Sequence[Tensor], eps: float, lr: float) -> None:
+        self.theta = list(theta)
         self.eps = eps
         self.lr = lr
-        self.keep = 0 if all_logits else 1
-        self.theta = [p for p in model.parameters() if p.requires_grad]
 
-    def step(self, seed: int, input_ids: Tensor, label_ids: Tensor, labels: Tensor) -> float:
+    def step(self, seed: int, loss: Callable[[], float]) -> float:
         """One step of Algorithm 1.
 
         Args:
             seed: of z.
-            input_ids: (B, S) without padding; the last position predicts the label word.
-            label_ids: (C,) token of each class.
-            labels: (B,) class of each row.
+            loss: evaluates a batch at theta as it stands.
         Returns:
             The projected gradient.
         """
         with torch.inference_mode():
             self._perturb(seed, self.eps)
-            loss_plus = self._loss(input_ids, label_ids, labels)
+            loss_plus = loss()
             self._perturb(seed, -2 * self.eps)
-            loss_minus = self._loss(input_ids, label_ids, labels)
+            loss_minus = loss()
             self._perturb(seed, self.eps)
             projected_grad = (loss_plus - loss_minus) / (2 * self.eps)
             self._perturb(seed, -self.lr * projected_grad)
@@ -102,10 +96,28 @@ class MezoLoop:
         for theta in self.theta:
             yield torch.randn(theta.shape, dtype=theta.dtype)
 
-    def _loss(self, input_ids: Tensor, label_ids: Tensor, labels: Tensor) -> float:
-        output: Any = self.model(input_ids, logits_to_keep=self.keep, use_cache=False)
-        logits = output.logits[:, -1, label_ids]  # (B, C)
-        return float(nn.functional.cross_entropy(logits, labels))
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that train."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def label_loss(
+    model: nn.Module, input_ids: Tensor, label_ids: Tensor, labels: Tensor, *, all_logits: bool
+) -> float:
+    """Cross entropy over the label words.
+
+    Args:
+        model: a causal language model of transformers, in eval mode.
+        input_ids: (B, S) without padding; the last position predicts the label word.
+        label_ids: (C,) token of each class.
+        labels: (B,) class of each row.
+        all_logits: logits of every position over the whole vocabulary, as the reference computes
+            them; else those of the last position only, which is all that the loss needs.
+    """
+    output: Any = model(input_ids, logits_to_keep=0 if all_logits else 1, use_cache=False)
+    logits = output.logits[:, -1, label_ids]  # (B, C)
+    return float(nn.functional.cross_entropy(logits, labels))
 
 
 def mezo_steps(
@@ -126,13 +138,16 @@ def mezo_steps(
     network.eval()
     torch.manual_seed(0)
     add_lora(network, **scheme)
-    loop = MezoLoop(network, EPS, LR, all_logits)
+    loop = MezoLoop(trained(network), EPS, LR)
     label_ids = torch.tensor(LABEL_IDS)
 
     def step() -> None:
         input_ids = torch.randint(network.config.vocab_size, (rows, tokens))
         labels = torch.randint(len(LABEL_IDS), (rows,))
-        loop.step(int(torch.randint(2**31, ())), input_ids, label_ids, labels)
+        loop.step(
+            int(torch.randint(2**31, ())),
+            lambda: label_loss(network, input_ids, label_ids, labels, all_logits=all_logits),
+        )
 
     seconds = [timed(step) for _ in range(WARM_UP + steps)][WARM_UP:]
     return {"seconds": seconds, "trained": sum(p.numel() for p in loop.theta)}

@@ -36,6 +36,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="Hugging Face id, folder or .gguf file (default: SmolLM2-135M-Instruct)",
     )
     parser.add_argument("--int8", type=Path, metavar="BUNDLE", help="use this int8 bundle")
+    parser.add_argument(
+        "--torch", type=Path, metavar="FOLDER", help="use these weights, read as float32, for torch"
+    )
     parser.add_argument("--fp32", type=Path, metavar="BUNDLE", help="use this fp32 bundle")
 
 
@@ -53,7 +56,7 @@ def prepared(
         train: which LoRA factors train in bundles made here.
     """
     with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-") as temporary:
-        paths = {"int8": options.int8, "fp32": options.fp32, "torch": None}
+        paths = {"int8": options.int8, "fp32": options.fp32, "torch": options.torch}
         for kind in needed:
             if paths[kind] is None:
                 paths[kind] = Path(temporary, kind)

@@ -36,9 +36,8 @@ from tests.benchmarks.targets import (
     print_table,
     print_targets,
 )
+from tests.benchmarks.tasks import TASKS
 
-TEMPLATE = "{sentence} It was"
-LABELS = (" terrible", " great")
 SST2_ROWS = 500
 MAX_PERPLEXITY_RATIO, MAX_MARGIN_RMS = 1.02, 0.30
 
@@ -77,8 +76,8 @@ def measure(bundle: Path, text: Path, rows: Path, limit: int | None = None) -> Q
     labelled = load_examples(
         rows,
         tokenizer,
-        template=TEMPLATE,
-        labels=LABELS,
+        template=TASKS["sst2"].template,
+        labels=TASKS["sst2"].labels,
         max_seq=max_seq,
         limit=limit or SST2_ROWS,
     )

@@ -87,7 +87,7 @@ def main() -> int:
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-") as temporary:
         tiny = None if options.int8 else write_tiny_model(Path(temporary, "model"))
-        source = argparse.Namespace(model=tiny, int8=options.int8, fp32=None)
+        source = argparse.Namespace(model=tiny, int8=options.int8, fp32=None, torch=None)
         with models.prepared(source, "int8") as made:
             stages = measure_start(made.int8, options.rounds)
         help_s = measure_help(options.rounds)

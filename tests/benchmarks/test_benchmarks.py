@@ -35,8 +35,10 @@ from tests.benchmarks import (
 from tests.benchmarks.children import call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
 from tests.benchmarks.first_step import STAGES
-from tests.benchmarks.mezo_loop import MezoLoop, add_lora, mezo_steps
+from tests.benchmarks.mezo_loop import MezoLoop, add_lora, label_loss, mezo_steps, trained
 from tests.benchmarks.targets import Target, missing_data, print_targets
+from tests.benchmarks.tasks import TASKS, TaskRows
+from tests.benchmarks.tune_child import tune
 
 ROWS, TOKENS = 4, 8
 SCHEME: dict[str, Any] = {"targets": models.TARGETS, "rank": models.RANK, "alpha": models.ALPHA}
@@ -65,14 +67,19 @@ def fp32(folder: Path) -> Path:
 
 
 @pytest.fixture
-def mezo(folder: Path) -> MezoLoop:
+def lora_model(folder: Path) -> Any:
     model = load_torch(folder)
     torch.manual_seed(0)
     add_lora(model, train="ab", **SCHEME)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):  # at zero A has no slope
             torch.nn.init.normal_(parameter, std=0.1)
-    return MezoLoop(model, eps=1e-2, lr=0.1, all_logits=False)
+    return model
+
+
+@pytest.fixture
+def mezo(lora_model: Any) -> MezoLoop:
+    return MezoLoop(trained(lora_model), eps=1e-2, lr=0.1)
 
 
 @pytest.fixture
@@ -95,20 +102,21 @@ def test_both_sides_train_the_same_number_of_parameters(int8: Path, folder: Path
 
 
 def test_mezo_moves_along_its_direction_only(
-    mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]
+    mezo: MezoLoop, lora_model: Any, torch_batch: tuple[torch.Tensor, ...]
 ) -> None:
     before = [theta.clone() for theta in mezo.theta]
     directions = list(mezo._directions(7))
-    input_ids, label_ids, labels = torch_batch
-    projected_grad = mezo.step(7, input_ids, label_ids, labels)
+    projected_grad = mezo.step(7, lambda: label_loss(lora_model, *torch_batch, all_logits=False))
     for old, new, z in zip(before, mezo.theta, directions, strict=True):
         # Perturbing there and back rounds.
         torch.testing.assert_close(new, old - 0.1 * projected_grad * z, rtol=0, atol=1e-6)
 
 
-def test_mezo_estimates_the_slope(mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]) -> None:
+def test_mezo_estimates_the_slope(
+    mezo: MezoLoop, lora_model: Any, torch_batch: tuple[torch.Tensor, ...]
+) -> None:
     input_ids, label_ids, labels = torch_batch
-    logits = mezo.model(input_ids).logits[:, -1, label_ids]
+    logits = lora_model(input_ids).logits[:, -1, label_ids]
     loss: Any = torch.nn.functional.cross_entropy(logits, labels)
     loss.backward()
     slope = sum(
@@ -117,16 +125,18 @@ def test_mezo_estimates_the_slope(mezo: MezoLoop, torch_batch: tuple[torch.Tenso
         if theta.grad is not None
     )
     mezo.eps = 1e-3
-    assert mezo.step(3, input_ids, label_ids, labels) == pytest.approx(slope, rel=0.02, abs=1e-3)
+    found = mezo.step(3, lambda: label_loss(lora_model, *torch_batch, all_logits=False))
+    assert found == pytest.approx(slope, rel=0.02, abs=1e-3)
 
 
 def test_mezo_finds_the_same_with_all_logits(
-    mezo: MezoLoop, torch_batch: tuple[torch.Tensor, ...]
+    lora_model: Any, torch_batch: tuple[torch.Tensor, ...]
 ) -> None:
     with torch.inference_mode():
-        last = mezo._loss(*torch_batch)
-        mezo.keep = 0
-        assert mezo._loss(*torch_batch) == pytest.approx(last, rel=1e-6)
+        last = label_loss(lora_model, *torch_batch, all_logits=False)
+        assert label_loss(lora_model, *torch_batch, all_logits=True) == pytest.approx(
+            last, rel=1e-6
+        )
 
 
 def test_float32_copy_has_the_same_weights(folder: Path, tmp_path: Path) -> None:
@@ -222,9 +232,9 @@ def test_benchmark_without_data_says_so(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_curves_of_a_run(tmp_path: Path) -> None:
-    before = {"event": "eval", "split": "valid", "accuracy": 0.5}
-    steps = [{"event": "step", "loss": loss, "elapsed_s": 0.5} for loss in (1.0, 0.5)]
-    after = {"event": "eval", "split": "valid", "accuracy": 0.75}
+    before = {"event": "eval", "split": "valid", "accuracy": 0.5, "seconds": 0.0}
+    steps = [{"event": "step", "loss": loss, "elapsed_s": 0.5, "rows": 8} for loss in (1.0, 0.5)]
+    after = {"event": "eval", "split": "valid", "accuracy": 0.75, "seconds": 1.0}
     file = tmp_path / "metrics.jsonl"
     file.write_text("".join(json.dumps(entry) + "\n" for entry in (before, *steps, after)))
     assert learning.curves(file) == {
@@ -263,7 +273,8 @@ def test_tune_two_steps(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path / "run"
     extra = ["--steps", "2", "--batch-size", "2"]
-    receipt = learning.tune(file, file, run, seed=1, bundle=default_bundle, extra=extra)
+    rows = TaskRows(TASKS["sst2"], file, file)
+    receipt = tune(rows, run, seed=1, bundle=default_bundle, extra=extra)
     assert receipt["steps"] == 2
     learning.report({1: receipt})
     assert capsys.readouterr().out.startswith("seed")

@@ -416,3 +416,29 @@ def test_fewer_rows_than_a_batch(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
     result = json.loads(done.stdout)
     assert result["steps"] == 4
     assert any("fewer than the batch size" in text for text in result["warnings"])
+
+
+def test_evaluations_during_the_run(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    invoke(*tune_args(tiny, "--eval-every", "0.000001"))
+    lines = read_metrics(tmp_path / "run")
+    # After every step but the last, whose evaluation is the one after tuning.
+    events = [line.get("when", "step") for line in lines]
+    assert events == ["before", *["step", "during"] * 3, "step", "after"]
+    seconds = [line["seconds"] for line in lines if line["event"] == "eval"]
+    spent = [line["elapsed_s"] for line in lines if line["event"] == "step"]
+    # Only steps, and what is measured before the first, count as tuning time.
+    assert np.diff(seconds[1:]) == pytest.approx(spent[1:], abs=1e-3)
+
+
+def test_evaluations_during_the_run_change_nothing(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path
+) -> None:
+    ends = ["--max-time", "0", "--json"]  # by steps alone: the rates do not depend on the clock
+    often = json.loads(invoke(*tune_args(tiny, "--eval-every", "0.000001", *ends)).stdout)
+    args = tune_args(tiny, "-o", "other", *ends)
+    assert json.loads(invoke(*args).stdout)["adapter_sha256"] == often["adapter_sha256"]
+
+
+def test_evaluations_need_rows(invoke: Invoke, tiny: Tiny) -> None:
+    done = invoke(*tune_args(tiny, "--data", tiny.prompts, "--eval-every", "1m"), code=2)
+    assert "--eval-every 1m00s: there are no rows to evaluate on" in done.stderr

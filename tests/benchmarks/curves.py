@@ -1,0 +1,77 @@
+"""Accuracy over a run, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Axis = Literal["seconds", "forwards"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An evaluation.
+
+    Attributes:
+        seconds: of tuning before it, evaluations not counted.
+        forwards: rows of the model evaluated in tuning before it.
+        accuracy: on the validation rows.
+    """
+
+    seconds: float
+    forwards: float
+    accuracy: float
+
+
+def read_points(metrics: Path) -> list[Point]:
+    """Evaluations on the validation rows in a run's metrics.jsonl, in order."""
+    points, forwards = [], 0
+    for entry in read_metrics(metrics):
+        if entry["event"] == "step":
+            forwards += entry["rows"]
+        elif entry.get("split") == "valid" and entry["accuracy"] is not None:
+            points.append(Point(entry["seconds"], forwards, entry["accuracy"]))
+    return points
+
+
+def read_metrics(metrics: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+
+
+def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float | None:
+    """Accuracy somewhere on a curve, straight between evaluations; None beyond its end."""
+    for before, after in zip([points[0], *points], points, strict=False):
+        end = getattr(after, axis)
+        if end >= place:
+            start = getattr(before, axis)
+            share = (place - start) / (end - start) if end > start else 1.0
+            return before.accuracy + share * (after.accuracy - before.accuracy)
+    return None
+
+
+def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds") -> float | None:
+    """Where a curve, straight between evaluations, first has an accuracy; None if it never has."""
+    for before, after in zip([points[0], *points], points, strict=False):
+        if after.accuracy >= accuracy:
+            start, end = getattr(before, axis), getattr(after, axis)
+            if after.accuracy == before.accuracy:
+                return float(end)
+            share = (accuracy - before.accuracy) / (after.accuracy - before.accuracy)
+            return float(start + max(0.0, share) * (end - start))
+    return None
+
+
+def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> float | None:
+    """Mean accuracy of several curves somewhere; None where one of them has ended."""
+    found = [accuracy_at(points, place, axis) for points in curves]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(found) else None
+
+
+def common_end(curves: Sequence[Sequence[Point]], axis: Axis) -> float:
+    """The place up to which all curves go."""
+    return min(float(getattr(points[-1], axis)) for points in curves)
