@@ -23,6 +23,7 @@ _KNOWN_NAMES = {
     "method": ("edgezo_runtime.estimators", "ESTIMATORS"),
     "rule": ("edgezo_runtime.rules", "RULES"),
     "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
+    "trainable": ("edgezo_runtime.manifest", "SCHEME_KINDS"),
 }
 """Fields whose values are the keys of a dict of the runtime."""
 
