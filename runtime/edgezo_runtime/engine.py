@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch
+from edgezo_runtime.batches import Batch, behind
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.errors import BudgetStopError, UsageError
@@ -131,6 +131,9 @@ class Engine:
             DivergedError: a hidden state does not fit the cache.
             BudgetStopError: memory is short, and nothing is left to save any.
         """
+        scheme = self.bundle.manifest.scheme
+        if scheme.prompt_tokens:
+            batch = behind(batch, scheme.tokens)
         while True:
             chunk_tokens = self.limits.chunk_tokens
             work = Work(self.model, batch, params, self._watch, chunk_tokens, self._sample)
@@ -175,8 +178,9 @@ class Engine:
             self._sample = None
 
     def _cutter(self) -> Cutter:
-        model = self.bundle.manifest.model
-        return Cutter(self.limits, model.max_seq, model.hidden_size)
+        manifest = self.bundle.manifest
+        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
+        return Cutter(self.limits, longest, manifest.model.hidden_size)
 
     # --- who is where when ---
 

@@ -31,6 +31,7 @@ __all__ = [
     "PAST",
     "READABLE",
     "SCHEME_KINDS",
+    "SLOTS",
     "TRAINABLE_FILE",
     "VERSION",
     "WEIGHTS_FILE",
@@ -63,6 +64,9 @@ DTYPES = frozenset(
 )
 PAST = ("past_key", "past_value")
 """Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
+
+SLOTS = "slots"
+"""Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

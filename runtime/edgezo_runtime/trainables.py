@@ -27,10 +27,10 @@ TrainableRole = Literal[
     "lora_B",
     "gain",
     "input_gain",
-    "bias",
+    "added_bias",
     "norm_weight",
     "norm_bias",
-    "scale",
+    "channel_scale",
     "tt_down",
     "tt_up",
     "weight",
@@ -49,9 +49,10 @@ class TrainableInfo:
     lora_A                   (rank, in)     factor at the input
     lora_R                   (rank, rank)   factor between the two others, of lora-xs
     lora_B                   (out, rank)    factor at the output
-    gain, scale              (out,)         factor of the output, of the product before the bias
+    gain                     (out,)         factor of the output
+    channel_scale            (out,)         factor of the product, before the bias
     input_gain               (in,)          factor of the input
-    bias                     (out,)         added to the output
+    added_bias               (out,)         added to the output
     norm_weight, norm_bias   (width,)       added to a norm's weight and bias
     tt_down, tt_up           (r, k, r')     a core of a tensor train
     weight                   (in, out)      the weight itself
@@ -101,6 +102,16 @@ class SchemeInfo:
         return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
 
     @property
+    def prompt_tokens(self) -> int:
+        """Virtual tokens that go through the blocks in front of every row."""
+        return len(self.tokens) if self.kind == "prompt" else 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Virtual tokens whose keys and values alone are there."""
+        return len(self.tokens) if self.kind == "prefix" else 0
+
+    @property
     def everywhere(self) -> bool:
         """Does it act on every token by its nature?"""
         return self.kind in ("last-layers", "prompt", "prefix")
@@ -110,8 +121,8 @@ ROLES: dict[SchemeKind, tuple[TrainableRole, ...]] = {
     "lora": ("lora_A", "lora_B"),
     "lora-xs": ("lora_A", "lora_R", "lora_B"),
     "ia3": ("gain", "input_gain"),
-    "bitfit": ("bias", "norm_weight", "norm_bias"),
-    "scales": ("scale",),
+    "bitfit": ("added_bias", "norm_weight", "norm_bias"),
+    "scales": ("channel_scale",),
     "tt": ("tt_down", "tt_up"),
     "last-layers": ("weight",),
     "prompt": ("prompt", "prompt_base"),

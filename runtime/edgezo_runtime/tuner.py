@@ -102,7 +102,8 @@ class Tuner:
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
         self._estimator = ESTIMATORS[config.method](config.eps)
         self._batches = Batches(examples, config.batch_size, config.seed)
-        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
+        continues = manifest.graphs.continues
+        self.scope = choose_scope(config.scope, examples, continues, manifest.scheme)
         self._journal: Journal | None = None
         self._cache: PrefixCache | AnswerCache | None = None
         self._stopped = False

@@ -8,14 +8,31 @@ from typing import Any, cast
 
 from edgezo_export.schemes.bitfit import BitFit
 from edgezo_export.schemes.ia3 import Ia3
+from edgezo_export.schemes.last_layers import LastLayers
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.schemes.lora_xs import LoraXs
+from edgezo_export.schemes.prefix import Prefix
+from edgezo_export.schemes.prompt import Prompt
 from edgezo_export.schemes.scales import Scales
 from edgezo_export.schemes.scheme import Scheme
+from edgezo_export.schemes.tt import TensorTrain
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.manifest import SchemeKind
 
-__all__ = ["SCHEMES", "BitFit", "Ia3", "Lora", "LoraXs", "Scales", "Scheme", "make_scheme"]
+__all__ = [
+    "SCHEMES",
+    "BitFit",
+    "Ia3",
+    "LastLayers",
+    "Lora",
+    "LoraXs",
+    "Prefix",
+    "Prompt",
+    "Scales",
+    "Scheme",
+    "TensorTrain",
+    "make_scheme",
+]
 
 SCHEMES: dict[SchemeKind, type[Scheme]] = {
     "lora": Lora,
@@ -23,6 +40,10 @@ SCHEMES: dict[SchemeKind, type[Scheme]] = {
     "ia3": Ia3,
     "bitfit": BitFit,
     "scales": Scales,
+    "tt": TensorTrain,
+    "last-layers": LastLayers,
+    "prompt": Prompt,
+    "prefix": Prefix,
 }
 """What `edgezo export --trainable` takes."""
 

@@ -44,7 +44,7 @@ class BitFit:
         """A bias of a linear layer; a weight of a norm, and a bias where it has one."""
         size = place.out_features
         if place.kind == "linear" and (place.bias or self.biases == "all"):
-            return (_edit((_info(place, "bias"),), size),)
+            return (_edit((_info(place, "added_bias"),), size),)
         if place.kind != "norm":
             return ()
         infos = [_info(place, "norm_weight")]
@@ -52,7 +52,7 @@ class BitFit:
         return (_edit(tuple(infos), size),)
 
 
-def _info(place: Place, role: Literal["bias", "norm_weight", "norm_bias"]) -> TrainableInfo:
+def _info(place: Place, role: Literal["added_bias", "norm_weight", "norm_bias"]) -> TrainableInfo:
     name, shape = f"{place.module}.{role}", (place.out_features,)
     return TrainableInfo(name, place.block, place.module, role, shape, True)
 

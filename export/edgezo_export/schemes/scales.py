@@ -46,7 +46,9 @@ class Scales:
         if place.kind != "linear" or (self.targets and place.name not in self.targets):
             return ()
         module, size = place.module, place.out_features
-        info = TrainableInfo(f"{module}.scale", place.block, module, "scale", (size,), True)
+        info = TrainableInfo(
+            f"{module}.channel_scale", place.block, module, "channel_scale", (size,), True
+        )
 
         def emit(site: Site) -> ir.Value:
             return site.scaled(site.copies(info), size)
