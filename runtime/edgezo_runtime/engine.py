@@ -30,6 +30,7 @@ from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.forward import AnswerPass, Forward, Params, SharedParams, WholePass, Work
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.memory import anonymous_bytes, release_freed
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
@@ -156,7 +157,7 @@ class Engine:
         scope: Scope,
     ) -> list[Chunk]:
         """Cut a batch and take the chunks through all stages."""
-        cutter = self._cutter()
+        cutter = self._cutter(work.params.private)
         groups = 1 if code is None else len(code[0])
         forward: Forward
         if isinstance(cache, AnswerCache):
@@ -177,10 +178,11 @@ class Engine:
         finally:
             self._sample = None
 
-    def _cutter(self) -> Cutter:
+    def _cutter(self, private: bool = False) -> Cutter:
         manifest = self.bundle.manifest
         longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
-        return Cutter(self.limits, longest, manifest.model.hidden_size)
+        copy = copy_bytes(manifest) if private else 0
+        return Cutter(self.limits, longest, manifest.model.hidden_size, copy)
 
     # --- who is where when ---
 

@@ -34,6 +34,10 @@ SCORED_POSITIONS = 256
 class Params(Protocol):
     """Where a pass gets its trainable inputs."""
 
+    @property
+    def private(self) -> bool:
+        """Has every sequence copies of its own?"""
+
     def copies(self, name: str, rows: Int64) -> Float32:
         """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
 
@@ -52,6 +56,11 @@ class SharedParams:
 
     def __init__(self, values: Mapping[str, Float32]) -> None:
         self._values = values
+
+    @property
+    def private(self) -> bool:
+        """No."""
+        return False
 
     def copies(self, name: str, rows: Int64) -> Float32:
         """(1, *shape)."""

@@ -6,6 +6,7 @@ Importing this module loads no array library.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ __all__ = [
     "TrainableRole",
     "check",
     "check_path",
+    "copy_bytes",
 ]
 
 FORMAT = "edgezo-bundle"
@@ -221,6 +223,14 @@ class Manifest:
             raise BundleError(f"manifest: {error}; {_EXPORT_AGAIN}") from error
         check(manifest)
         return manifest
+
+
+def copy_bytes(manifest: Manifest) -> int:
+    """One copy of the tensors that train in the block that has most of them, float32."""
+    blocks = [0] * manifest.model.num_blocks
+    for info in manifest.trainables:
+        blocks[info.block] += 4 * math.prod(info.shape) if info.trains else 0
+    return max(blocks)
 
 
 _EXPORT_AGAIN = "run 'edgezo export --force'"

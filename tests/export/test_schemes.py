@@ -15,8 +15,6 @@ from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.estimators import Probe
-from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.tuner import Tuner
 from tests.export.torch_schemes import chosen_scores, closed_scores, peft_scores, run
 from tests.runtime.tiny_sets import random_set
@@ -137,15 +135,32 @@ def test_initial_values_change_no_bit_of_int8(schemes, name, kind):
 QUANTS = [*(("fp32", kind) for kind in OTHERS), *(("int8", kind) for kind in OTHERS)]
 
 
+class RowCopies:
+    """An antithetic pair for every row."""
+
+    private = True
+
+    def __init__(self, theta, active, rows):
+        generator = np.random.default_rng(2)
+        self._values = {}
+        for name, value in theta.items():
+            noise = generator.normal(0, 0.1, (rows, *value.shape)) * (name in active)
+            pair = np.stack([value + noise, value - noise]).astype(np.float32)
+            self._values[name] = pair if name in active else value
+
+    def copies(self, name, rows):
+        value = self._values[name]
+        shared = name.endswith((".lora_A", ".lora_B", ".prompt_base"))
+        return value[None] if shared else value[:, rows].reshape(-1, *value.shape[2:])
+
+
 @pytest.mark.parametrize(("quant", "kind"), QUANTS)
 def test_copies_are_independent(schemes, quant, kind):
     """A row of many, each with parameters of its own, is the row alone with those."""
     bundle = schemes("llama", kind, quant)
     theta, batch = moved(bundle, 0.1), batch_of(bundle)
     active = {info.name for info in bundle.manifest.trainables if info.trains}
-    probes = [Probe(seed=3, scale=0.1, private=True), Probe(seed=3, scale=-0.1, private=True)]
-    code = code_matrices([probe.scale for probe in probes])
-    params = PerturbedParams(theta, active, probes, batch.row_example, "rademacher")
+    params, code = RowCopies(theta, active, batch.num_rows), code_matrices([0.1, -0.1])
     one, *others = (
         Engine(bundle, chunk_tokens=size).score(batch, params, code) for size in (10_000, 64, 16)
     )
@@ -157,7 +172,7 @@ def test_copies_are_independent(schemes, quant, kind):
     for row in (0, 2):
         for group in range(2):
             own = {name: params.copies(name, np.array([row])) for name in theta}
-            values = {name: copy[group if len(copy) > 1 else 0] for name, copy in own.items()}
+            values = {name: copy[min(group, len(copy) - 1)] for name, copy in own.items()}
             alone = Engine(bundle).score(batch, SharedParams(values))
             np.testing.assert_array_equal(one[group, row], alone[0, row])
 
