@@ -112,15 +112,16 @@ def test_scores_are_those_of_torch(exported, schemes, tmp_path, name, kind):
         assert np.abs(found - begun).max() > 0.01
 
 
-INT8 = [
-    (name, kind)
-    for name in ("llama", "gpt2")
-    for kind in OTHERS
-    if kind not in ("last-layers", "prompt", "prefix")
-]
+def fast_first(pairs, fast):
+    """Parameters of a test; those whose kind is not in `fast` are slow."""
+    return [pair if pair[1] in fast else pytest.param(*pair, marks=slow) for pair in pairs]
 
 
-@pytest.mark.parametrize(("name", "kind"), [p for p in INT8 if p[0] == "llama" or p[1] == "scales"])
+AS_IT_WAS = [kind for kind in OTHERS if kind not in ("last-layers", "prompt", "prefix")]
+INT8 = [(name, kind) for name in ("llama", "gpt2") for kind in AS_IT_WAS]
+
+
+@pytest.mark.parametrize(("name", "kind"), fast_first(INT8, {"ia3", "scales"}))
 def test_initial_values_change_no_bit_of_int8(schemes, name, kind):
     plain, bundle = schemes(name, "lora", "int8"), schemes(name, kind, "int8")
     batch = batch_of(bundle)
@@ -132,7 +133,10 @@ def test_initial_values_change_no_bit_of_int8(schemes, name, kind):
 
 # --- copies ---
 
-QUANTS = [*(("fp32", kind) for kind in OTHERS), *(("int8", kind) for kind in OTHERS)]
+QUANTS = [
+    *(("fp32", kind) for kind in OTHERS),
+    *fast_first([("int8", kind) for kind in OTHERS], {"scales", "prefix"}),
+]
 
 
 class RowCopies:
@@ -212,7 +216,7 @@ STEPS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_the_loss_falls(schemes, tmp_path, kind):
-    bundle = schemes("llama", kind, "int8")
+    bundle = schemes("llama", kind)
     examples = random_set("labels", (9, 5, 14, 8, 3, 12), bundle.manifest.tokenizer.pad_id)
     eps, lr = STEPS[kind]
     config = TuneConfig(
