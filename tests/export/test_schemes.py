@@ -31,6 +31,16 @@ BY_PEFT = ("lora-xs", "ia3", "prompt", "prefix")
 SIZES = (9, 2, 14, 5, 21)
 TOLERANCE = 1e-4  # float32 on both sides: the order of sums
 
+PLAIN_EMBEDDINGS = (
+    "cohere",
+    "mistral",
+    "olmo2",
+    "phi",
+    "phi3",
+    "qwen2",
+    "smollm3",
+    "starcoder2",
+)
 slow = pytest.mark.slow
 OTHERS = [kind for kind in SCHEMES if kind != "lora"]
 PAIRS = [
@@ -43,6 +53,8 @@ PAIRS = [
     *(pytest.param("llama-bias", kind, marks=slow) for kind in OTHERS),
     *(pytest.param("qwen3", kind, marks=slow) for kind in OTHERS),
     *(pytest.param("gpt_neox", kind, marks=slow) for kind in OTHERS if kind != "prefix"),
+    *(pytest.param(name, "prompt", marks=slow) for name in PLAIN_EMBEDDINGS),
+    *(pytest.param(name, "prefix", marks=slow) for name in ("qwen2", "olmo2", "opt")),
 ]
 
 
@@ -110,6 +122,17 @@ def test_scores_are_those_of_torch(exported, schemes, tmp_path, name, kind):
             expected = closed_scores(case.model, bundle, values, batch)
         close(found, expected)
         assert np.abs(found - begun).max() > 0.01
+
+
+@pytest.mark.slow
+def test_a_prompt_in_front_of_an_encoder(exported, schemes):
+    case, bundle = exported("roberta"), schemes("roberta", "prompt")
+    batch, engine = batch_of(bundle), Engine(bundle)
+    begun = engine.score(batch, SharedParams(bundle.trainables()))[0]
+    front = bundle.manifest.scheme.tokens
+    close(begun, chosen_scores(run(case.model, batch, front), batch))
+    found = engine.score(batch, SharedParams(moved(bundle)))[0]
+    assert np.abs(found - begun).max() > 0.01
 
 
 def fast_first(pairs, fast):
