@@ -20,14 +20,14 @@ from edgezo_export.attention import (
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
 from edgezo_export.edits import BlockEdits
+from edgezo_export.embedding import embedding_rows
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.group_query import Past
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.partition import Segment
-from edgezo_export.quantize import ZERO_POINT
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace import DOMAIN
-from edgezo_export.weights import PlannedTensor, plan_embedding
+from edgezo_export.weights import PlannedTensor
 
 PREFIX = "model."
 """What the tracing wrapper puts before every parameter name."""
@@ -341,29 +341,6 @@ class SegmentLowering:
             self.value(ids),
         )
         self.bind(node.outputs[0], rows)
-
-
-def embedding_tensors(
-    name: str, shape: tuple[int, int], quant: Quant
-) -> tuple[PlannedTensor, PlannedTensor | None]:
-    """The embedding as it lies in the bundle, and its scales."""
-    if quant == "fp32":
-        return PlannedTensor(name, "F32", shape, (name,), "plain", False), None
-    return plan_embedding(name, f"{name.removesuffix('.weight')}.scale", name, shape)
-
-
-def embedding_rows(
-    draft: GraphDraft, name: str, shape: tuple[int, int], quant: Quant, ids: ir.Value
-) -> ir.Value:
-    """Rows `ids` of the embedding as float32, ids.shape + (H,)."""
-    table, scale = embedding_tensors(name, shape, quant)
-    rows = draft.op("Gather", draft.weight(table), ids, axis=0)
-    if scale is None:
-        return rows
-    centred = draft.op(
-        "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(float(ZERO_POINT))
-    )
-    return draft.op("Mul", centred, draft.op("Gather", draft.weight(scale), ids, axis=0))
 
 
 def lower_block(

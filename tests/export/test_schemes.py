@@ -290,6 +290,20 @@ def test_models_that_a_scheme_does_not_go_with(exported, tmp_path, name, kind, o
         export_bundle(str(exported(name).folder), tmp_path / "bundle", config)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", pytest.param("gpt_neox", marks=slow)])
+def test_places_of_ia3_are_those_of_peft(exported, schemes, name):
+    constants = pytest.importorskip("peft.utils.constants")
+    case, infos = exported(name), schemes(name, "ia3").manifest.trainables
+    architecture = case.model.config.model_type
+    for role, wanted in (
+        (None, constants.TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING),
+        ("input_gain", constants.TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING),
+    ):
+        ends = tuple(f".{end}" for end in wanted[architecture])
+        expected = {path for path, _ in case.model.named_modules() if path.endswith(ends)}
+        assert {info.module for info in infos if role in (None, info.role)} == expected
+
+
 def test_every_scheme_has_its_name():
     for name, scheme in SCHEMES.items():
         assert scheme.kind == name
