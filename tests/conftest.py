@@ -26,13 +26,13 @@ class Exported:
     def bundle(self, quant: str) -> BundleRunner:
         """Its bundle, exported at the first call."""
         from edgezo_export.export import ExportConfig, export_bundle
-        from edgezo_export.lora import LoraConfig
+        from edgezo_export.schemes.lora import Lora
         from tests.export.bundle_runner import BundleRunner
 
         if quant not in self._runners:
             output = self.folder.with_suffix(f".{quant}")
-            lora = LoraConfig(rank=3, alpha=6.0, targets=self.kind.targets)
-            export_bundle(str(self.folder), output, ExportConfig(quant=quant, lora=lora))
+            lora = Lora(rank=3, alpha=6.0, targets=self.kind.targets)
+            export_bundle(str(self.folder), output, ExportConfig(quant=quant, scheme=lora))
             self._runners[quant] = BundleRunner(output)
         return self._runners[quant]
 

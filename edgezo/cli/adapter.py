@@ -42,7 +42,7 @@ def command() -> None:
 @json_option
 def export(source: Path, output: Path, as_json: bool, **values: Any) -> None:
     """Write the adapter of a run folder or an adapter file to OUT."""
-    from edgezo_runtime.adapter import load_adapter
+    from edgezo_runtime.adapter import load_adapter, scheme_flags
 
     settings = build(AdapterExportSettings, values)
     adapter = load_adapter(source)
@@ -53,8 +53,9 @@ def export(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         "format": settings.format,
         "output": str(output),
         "base_model": adapter.info.model,
-        "rank": adapter.info.rank,
-        "alpha": adapter.info.alpha,
+        "trainable": adapter.info.scheme.kind,
+        "rank": adapter.info.scheme.rank,
+        "alpha": adapter.info.scheme.alpha,
         "modules": len(adapter.modules),
         "steps": adapter.info.steps,
     }
@@ -62,7 +63,7 @@ def export(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         [
             ("adapter", f"{output} ({settings.format})"),
             ("base model", adapter.info.model),
-            ("modules", f"{len(adapter.modules)}, rank {adapter.info.rank}"),
+            ("modules", f"{len(adapter.modules)}, {scheme_flags(adapter.info.scheme)}"),
         ]
     )
     print_result(result, lines, as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,22 +28,37 @@ class ExportSettings:
     """What `edgezo export` is asked for."""
 
     quant: Literal["int8", "fp32"] = setting("int8", "storage of the frozen weights")
-    trainable: Literal["lora"] = setting("lora", "kind of the trainable tensors")
-    rank: int = setting(1, "inner dimension of the LoRA matrices")
+    trainable: str = setting("lora", "what trains; docs/schemes.md says more")
+    rank: int | None = setting(
+        None, "inner dimension of lora (1 if not set), lora-xs (8) and the tensor trains of tt (5)"
+    )
     alpha: float | None = setting(
         None,
-        "LoRA scale: alpha / rank times B A is added to a weight; equal to the rank if not set",
+        "scale of lora and lora-xs: alpha / rank times B A is added to a weight; equal to the rank "
+        "if not set",
     )
-    targets: str = setting(
-        "",
-        "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; the "
-        "layer that MLPs end with if not set",
+    targets: str | None = setting(
+        None,
+        "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; if not "
+        "set the layer that MLPs end with for lora and lora-xs, all for scales",
     )
-    lora_train: Literal["b", "ab"] = setting(
-        "b", "LoRA matrices that train: B with A frozen, or both"
+    lora_train: Literal["b", "ab"] | None = setting(
+        None, "LoRA matrices that train: B with A frozen (if not set), or both"
+    )
+    biases: Literal["own", "all"] | None = setting(
+        None,
+        "biases that bitfit trains: those the model has (if not set), or one for every linear "
+        "layer",
+    )
+    bottleneck: int | None = setting(None, "width between the two maps of tt; 64 if not set")
+    last_layers: int | None = setting(
+        None, "blocks, the last ones, whose weights last-layers trains; 1 if not set"
+    )
+    virtual_tokens: int | None = setting(
+        None, "tokens that prompt (10 if not set) and prefix (5) put in front"
     )
     task: Literal["auto", "causal-lm", "masked-lm"] = setting("auto", "what the model predicts")
-    seed: int = setting(0, "of the random A matrices")
+    seed: int | None = setting(None, "of the random initial values; 0 if not set")
     force: bool = setting(False, "replace an existing bundle")
 
 
@@ -72,7 +89,7 @@ def command(model: str | None, output: Path, as_json: bool, **values: Any) -> No
             ("model", f"{manifest.model.id} ({manifest.model.architecture})"),
             ("blocks", str(manifest.model.num_blocks)),
             ("weights", f"{manifest.quant}, {result['bytes'] / 1e6:.0f} MB"),
-            ("trainables", f"{result['trainable_parameters']:,} numbers in {result['targets']}"),
+            ("trainables", f"{result['trainable_parameters']:,} numbers, {result['scheme']}"),
             ("time", duration(result["seconds"])),
         ]
     )
@@ -94,21 +111,18 @@ def require_extra() -> None:
 
 
 def _export(model: str | None, output: Path, settings: ExportSettings) -> Manifest:
-    targets = tuple(part.strip() for part in settings.targets.split(",") if part.strip())
-    if settings.seed < 0 or settings.seed >= 2**64:
-        raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")
     from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.hub import embedded_default
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes import make_scheme
 
-    lora = LoraConfig(
-        rank=settings.rank,
-        alpha=settings.alpha,
-        targets=targets,
-        train=settings.lora_train,
-        seed=settings.seed,
+    if settings.seed is not None and not 0 <= settings.seed < 2**64:
+        raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")
+    config = ExportConfig(
+        quant=settings.quant,
+        scheme=make_scheme(settings.trainable, scheme_options(settings)),
+        task=settings.task,
+        force=settings.force,
     )
-    config = ExportConfig(quant=settings.quant, lora=lora, task=settings.task, force=settings.force)
     name = model if model is not None else embedded_default()
     note(f"exporting {name} to {output}")
     with Progress() as progress:
@@ -120,9 +134,22 @@ def _export(model: str | None, output: Path, settings: ExportSettings) -> Manife
         return export_bundle(name, output, config, tell)
 
 
+_OF_ALL = frozenset({"quant", "trainable", "task", "force"})
+"""Settings that do not depend on the scheme."""
+
+
+def scheme_options(settings: ExportSettings) -> dict[str, Any]:
+    """The options of the scheme that were given."""
+    fields = (field.name for field in dataclasses.fields(settings) if field.name not in _OF_ALL)
+    options = {name: getattr(settings, name) for name in fields}
+    given = {name: value for name, value in options.items() if value is not None}
+    if "targets" in given:
+        names = (part.strip() for part in given["targets"].split(","))
+        given["targets"] = tuple(name for name in names if name)
+    return given
+
+
 def _result(manifest: Manifest, output: Path, seconds: float) -> dict[str, Any]:
-    numbers = [rows * columns for rows, columns in (t.shape for t in manifest.trainables)]
-    trains = [info.trains for info in manifest.trainables]
     return {
         "bundle": str(output),
         "model": manifest.model.id,
@@ -131,7 +158,17 @@ def _result(manifest: Manifest, output: Path, seconds: float) -> dict[str, Any]:
         "quant": manifest.quant,
         "blocks": manifest.model.num_blocks,
         "bytes": sum(info.bytes for info in manifest.files.values()),
-        "trainable_parameters": sum(n for n, used in zip(numbers, trains, strict=True) if used),
+        "scheme": _words(manifest),
+        "trainable": manifest.scheme.kind,
+        "trainable_parameters": sum(
+            math.prod(info.shape) for info in manifest.trainables if info.trains
+        ),
         "targets": ",".join(manifest.scheme.targets),
         "seconds": round(seconds, 3),
     }
+
+
+def _words(manifest: Manifest) -> str:
+    """The scheme, for people."""
+    targets = ",".join(manifest.scheme.targets)
+    return f"{manifest.scheme.kind} in {targets}" if targets else manifest.scheme.kind

@@ -12,21 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import safetensors.numpy
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfigManager
 from transformers import PretrainedConfig, PreTrainedModel
 
+from edgezo_export.activations import KeysValues
 from edgezo_export.canonical import canonicalize
 from edgezo_export.draft import GraphDraft
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.linear import Quant
-from edgezo_export.lora import LoraConfig, initial_values
 from edgezo_export.lower import Checkpoint, Context, lower_block, lower_prologue
 from edgezo_export.partition import partition
+from edgezo_export.schemes.lora import Lora
+from edgezo_export.schemes.scheme import Edit, ModelFacts, Origin, Scheme
 from edgezo_export.scorers import lower_label_scorer, lower_token_scorer
 from edgezo_export.sources import Source, open_source
 from edgezo_export.trace import Trace, trace_model
+from edgezo_export.trainable_file import write_initial
 from edgezo_export.weights import PlannedTensor, write_weights
 from edgezo_runtime.bundle import describe_files
 from edgezo_runtime.errors import EdgezoError, UsageError
@@ -39,6 +41,7 @@ from edgezo_runtime.manifest import (
     Graphs,
     Manifest,
     ModelInfo,
+    TokenizerInfo,
     TrainableInfo,
 )
 
@@ -83,13 +86,13 @@ class ExportConfig:
 
     Attributes:
         quant: int8 (coded, row-independent) or fp32 (reference).
-        lora: the trainable tensors.
+        scheme: the trainable tensors.
         task: auto takes masked-lm for classes named *MaskedLM, else causal-lm.
         force: replace an existing bundle.
     """
 
     quant: Quant = "int8"
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    scheme: Scheme = field(default_factory=Lora)
     task: Task = "auto"
     force: bool = False
 
@@ -102,7 +105,12 @@ class Parts:
     blocks: list[GraphDraft]
     score_labels: GraphDraft
     score_tokens: GraphDraft
-    trainables: list[TrainableInfo]
+    edits: list[Edit]
+
+    @property
+    def trainables(self) -> tuple[TrainableInfo, ...]:
+        """What the scheme brought, in the order of the blocks."""
+        return tuple(info for edit in self.edits for info in edit.tensors)
 
     def drafts(self) -> list[GraphDraft]:
         """All graphs in the order they run."""
@@ -262,7 +270,9 @@ def _write(
             f"{_reason(error)}"
         ) from error
     tell("trace", 1, 1)
-    config = replace(config, lora=config.lora.resolve(_names(trace)))
+    tokenizer = source.save_tokenizer(folder)
+    config = replace(config, scheme=config.scheme.resolve(_facts(trace, source, facts, tokenizer)))
+    scheme = config.scheme.info()
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
     graphs = parts.save(folder, tell)
     write_weights(
@@ -271,9 +281,8 @@ def _write(
         source,
         lambda done, total: tell("weights", done, total),
     )
-    values = initial_values(config.lora, parts.trainables)
-    safetensors.numpy.save_file(values, folder / TRAINABLE_FILE)
-    tokenizer = source.save_tokenizer(folder)
+    origin = Origin(source, KeysValues(folder, graphs).of)
+    write_initial(folder / TRAINABLE_FILE, parts.edits, origin)
     model = ModelInfo(
         id=source.model_id,
         architecture=source.config.model_type,
@@ -281,7 +290,7 @@ def _write(
         task="masked-lm" if task == "masked-lm" else "causal-lm",
         num_blocks=len(trace.layers),
         tied_embeddings=bool(trace.tied),
-        **facts,
+        **facts | {"max_seq": facts["max_seq"] - len(scheme.tokens)},
     )
     names = [
         path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()
@@ -291,8 +300,8 @@ def _write(
         model=model,
         quant=config.quant,
         graphs=graphs,
-        trainables=tuple(parts.trainables),
-        scheme=config.lora.info(),
+        trainables=parts.trainables,
+        scheme=scheme,
         context=tuple(t.name for t in graphs.prologue.outputs if t.name != "hidden"),
         tokenizer=tokenizer,
         base_config=source.config_dict,
@@ -309,19 +318,22 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
     checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size)
     context = Context()
     blocks: list[GraphDraft] = []
-    trainables: list[TrainableInfo] = []
+    edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
         draft, own = lower_block(
-            segment, index, module, checkpoint, context, config.lora, config.quant, hidden_size
+            segment, index, module, checkpoint, context, config.scheme, config.quant, hidden_size
         )
         blocks.append(draft)
-        trainables.extend(own)
+        edits.extend(own)
     prologue = lower_prologue(
         cut.prologue, trace.model.graph.inputs, checkpoint, context, config.quant, hidden_size
     )
     labels = lower_label_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
     tokens = lower_token_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
-    return Parts(prologue, blocks, labels, tokens, trainables)
+    if not edits:
+        kind = config.scheme.info().kind
+        raise UsageError(f"--trainable {kind}: there is nothing in the model that it could train")
+    return Parts(prologue, blocks, labels, tokens, edits)
 
 
 def _dimensions(config: PretrainedConfig) -> dict[str, Any]:
@@ -342,6 +354,23 @@ def _dimensions(config: PretrainedConfig) -> dict[str, Any]:
         "vocab_size": int(known.vocab_size),
         "max_seq": max_seq,
     }
+
+
+def _facts(
+    trace: Trace, source: Source, sizes: dict[str, Any], tokenizer: TokenizerInfo
+) -> ModelFacts:
+    known = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id, tokenizer.mask_id)
+    special = {token for token in (*known, *tokenizer.eos_ids) if token is not None}
+    return ModelFacts(
+        architecture=source.config.model_type,
+        layers=tuple(_names(trace)),
+        num_blocks=len(trace.layers),
+        hidden_size=sizes["hidden_size"],
+        vocab_size=sizes["vocab_size"],
+        max_seq=sizes["max_seq"],
+        special_ids=frozenset(special),
+        embedding=trace.embedding,
+    )
 
 
 def _names(trace: Trace) -> list[str]:

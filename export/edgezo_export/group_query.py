@@ -9,34 +9,58 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.edits import BlockEdits
 from edgezo_runtime.manifest import PAST
 
 _INT32 = int(ir.DataType.INT32)
 
 
 class Past:
-    """Keys and values of earlier tokens as inputs of a graph, and those of all as outputs."""
+    """Keys and values of earlier tokens as inputs of a graph, and those of all as outputs.
 
-    def __init__(self, draft: GraphDraft) -> None:
+    Args:
+        draft: the graph.
+        edits: the scheme's, which may put virtual tokens in front.
+    """
+
+    def __init__(self, draft: GraphDraft, edits: BlockEdits) -> None:
         self._draft = draft
+        self._edits = edits
         self._outputs: tuple[ir.Value, ir.Value] | None = None
+        self._virtual: ir.Value | None = None
         self._shape: tuple[int | str, ...] = ()
 
     def inputs(self, heads: int, width: int) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """past_key and past_value (R, n, P, D), and how many of P count in each row (R,)."""
+        """Earlier keys and values (R, n, P, D), and how many of P count in each row (R,)."""
+        draft = self._draft
         self._shape = ("rows", heads, "past", width)
-        key, value = (self._draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
-        return key, value, self._draft.input("past_lengths", ir.DataType.INT32, ("rows",))
+        key, value = (draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
+        lengths = draft.input("past_lengths", ir.DataType.INT32, ("rows",))
+        edits = self._edits.attention(heads, width)
+        if not edits:
+            return key, value, lengths
+        longer = self._edits.apply(edits, "key", key)
+        self._virtual = draft.op(
+            "Sub",
+            draft.op("Shape", longer, start=2, end=3),
+            draft.op("Shape", key, start=2, end=3),
+        )
+        lengths = draft.op("Add", lengths, draft.op("Cast", self._virtual, to=_INT32))
+        return longer, self._edits.apply(edits, "value", value), lengths
 
     def bind(self, key: ir.Value, value: ir.Value) -> None:
         """Tell what the attention made of the inputs and its own tokens."""
         self._outputs = key, value
 
     def declare_outputs(self) -> None:
-        """Make key and value outputs of the graph."""
+        """Make key and value outputs of the graph, without those of virtual tokens."""
+        draft = self._draft
         for name, value in zip(("key", "value"), self._outputs or (), strict=False):
             shape = (*self._shape[:2], "total", self._shape[3])
-            self._draft.output(value, name, ir.DataType.FLOAT, shape)
+            if self._virtual is not None:
+                end = draft.ints(np.iinfo(np.int64).max)
+                value = draft.op("Slice", value, self._virtual, end, draft.ints(2))
+            draft.output(value, name, ir.DataType.FLOAT, shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,31 +74,37 @@ class LinearLowering:
             self._draft.input("decode", ir.DataType.FLOAT, shape),
         )
 
-    def emit(self, spec: LinearSpec, x: ir.Value, rank: int) -> tuple[ir.Value, ir.Value]:
-        """x W + b for all layers of `spec` side by side.
+    def emit(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
+        """x W for all layers of `spec` side by side.
 
         Args:
             spec: the layers.
             x: (R, S, in) or (R*S, in).
-            rank: number of dimensions of x.
-        Returns:
-            The result and its leading dimensions as an int64 vector.
+            leading: int64 vector, the dimensions of x before the last.
         """
-        draft = self._draft
-        leading = draft.op("Shape", x, start=0, end=rank - 1)
         if self._quant == "int8" and self._code is not None:
-            y = self._coded(spec, x, leading)
-        else:
-            shape = (spec.in_features, sum(spec.sizes))
-            weight = PlannedTensor(
-                f"{spec.name}.weight", "F32", shape, spec.sources, "concat", not spec.in_out
-            )
-            y = draft.op("MatMul", x, draft.weight(weight))
-        if spec.biases:
-            total = (sum(spec.sizes),)
-            bias = PlannedTensor(f"{spec.name}.bias", "F32", total, spec.biases, "concat", False)
-            y = draft.op("Add", y, draft.weight(bias))
-        return y, leading
+            return self._coded(spec, x, leading)
+        shape = (spec.in_features, sum(spec.sizes))
+        weight = PlannedTensor(
+            f"{spec.name}.weight", "F32", shape, spec.sources, "concat", not spec.in_out
+        )
+        return self._draft.op("MatMul", x, self._draft.weight(weight))
+
+    def add_bias(
+        self, spec: LinearSpec, y: ir.Value, part: tuple[int, int] | None = None
+    ) -> ir.Value:
+        """y + b, if there is one.
+
+        Args:
+            spec: the layers.
+            y: their product.
+            part: first and end of the outputs that y has; None for all.
+        """
+        if not spec.biases:
+            return y
+        total = (sum(spec.sizes),)
+        bias = PlannedTensor(f"{spec.name}.bias", "F32", total, spec.biases, "concat", False)
+        return self._draft.op("Add", y, self._draft.weight(bias, part))
 
     def _coded(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
         if self._code is None:

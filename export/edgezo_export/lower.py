@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -17,15 +19,15 @@ from edgezo_export.attention import (
 )
 from edgezo_export.canonical import constant
 from edgezo_export.draft import MICROSOFT, GraphDraft
+from edgezo_export.edits import BlockEdits
+from edgezo_export.embedding import embedding_rows
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.group_query import Past
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
-from edgezo_export.lora import LoraConfig, add_lora
 from edgezo_export.partition import Segment
-from edgezo_export.quantize import ZERO_POINT
+from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace import DOMAIN
-from edgezo_export.weights import PlannedTensor, plan_embedding
-from edgezo_runtime.manifest import TrainableInfo
+from edgezo_export.weights import PlannedTensor
 
 PREFIX = "model."
 """What the tracing wrapper puts before every parameter name."""
@@ -78,9 +80,8 @@ class SegmentLowering:
         draft: the graph.
         checkpoint: names and buffers.
         linears: emits frozen linear layers.
-        lora: adapters to inject, None outside blocks; they read the input `active`.
-        block: index recorded for trainables.
         outside: gives the value of a tensor made by another segment.
+        edits: the scheme's edits, None outside blocks.
         rotary_cache: gives the (S, D/2) form of a rotary table.
         quant: form of embeddings.
         past: keys and values of earlier tokens, None where there cannot be any.
@@ -92,22 +93,16 @@ class SegmentLowering:
         checkpoint: Checkpoint,
         linears: LinearLowering,
         outside: Callable[[ir.Value], ir.Value],
-        lora: LoraConfig | None = None,
-        block: int = 0,
+        edits: BlockEdits | None = None,
         rotary_cache: Callable[[ir.Value], ir.Value] | None = None,
         quant: Quant = "fp32",
         past: Past | None = None,
     ) -> None:
         self.draft = draft
-        self.trainables: list[TrainableInfo] = []
         self._checkpoint = checkpoint
         self._linears = linears
         self._outside = outside
-        self._lora = lora
-        self._active = (
-            draft.input("active", ir.DataType.FLOAT, ("rows", "tokens")) if lora else None
-        )
-        self._block = block
+        self._edits = edits
         self._quant = quant
         self._values: dict[ir.Value, ir.Value] = {}
         self._attention = AttentionLowering(
@@ -180,6 +175,34 @@ class SegmentLowering:
             node.op_type, len(node.outputs), *inputs, domain=node.domain, **attributes
         )
         self._values.update(zip(node.outputs, outputs, strict=True))
+        if self._edits is not None and node.op_type == "LayerNormalization":
+            norm = partial(self.draft.op, node.op_type, inputs[0], **attributes)
+            self.bind(node.outputs[0], self._edited_norm(node, outputs[0], norm))
+
+    def _edited_norm(
+        self, node: ir.Node, y: ir.Value, norm: Callable[[ir.Value], ir.Value]
+    ) -> ir.Value:
+        """A norm's output with the scheme's edits.
+
+        Args:
+            node: the traced norm; its second input is its weight.
+            y: its output.
+            norm: makes it with another weight, and without a bias.
+        """
+        weight = _only(node.inputs[1])
+        shape = node.outputs[0].shape
+        if self._edits is None or not weight.is_initializer() or shape is None:
+            return y
+        module = self._checkpoint.name(weight).removesuffix(".weight")
+        bias = len(node.inputs) > 2 and node.inputs[2] is not None
+        edits = self._edits.norm(module, _width(node), bias)
+        if not edits:
+            return y
+        heads = shape[2] if len(shape) == 4 else 1
+        if isinstance(shape[1], int) or not isinstance(heads, int):
+            raise UnsupportedModelError(f"norm {module!r}: its output {shape} is not by token")
+        ones = self.draft.constant(np.ones(_width(node), np.float32))
+        return self._edits.apply(edits, "output", y, x=norm(ones), heads=heads)
 
     def _symbol(self, node: ir.Node) -> None:
         output = node.outputs[0]
@@ -205,14 +228,15 @@ class SegmentLowering:
         x, gain = (self.value(_only(value)) for value in node.inputs[:2])
         if node.attributes["plus_one"].value:
             gain = self.draft.op("Add", gain, self.draft.scalar(1.0))
-        return self.draft.op(
+        norm = partial(
+            self.draft.op,
             "SimplifiedLayerNormalization",
             x,
-            gain,
             axis=-1,
             epsilon=float(node.attributes["epsilon"].value),
             stash_type=1,
         )
+        return self._edited_norm(node, norm(gain), norm)
 
     def _rotary(self, node: ir.Node) -> ir.Value:
         traced, cos, sin = (_only(value) for value in node.inputs)
@@ -230,24 +254,61 @@ class SegmentLowering:
             if index == 0 and user in self._order and _same_kind(user, node)
         ]
         siblings.sort(key=self._order.__getitem__)
-        self._emit_linears(siblings if node in siblings else [node], x)
+        together: list[tuple[ir.Node, Sequence[Edit]]] = []
+        for sibling in siblings if node in siblings else [node]:
+            edits = self._linear_edits(sibling, x)
+            if any(edit.stage in ("input", "weight") for edit in edits):
+                self._emit_linears([(sibling, edits)], x)
+            else:
+                together.append((sibling, edits))
+        if together:
+            self._emit_linears(together, x)
 
-    def _emit_linears(self, nodes: Sequence[ir.Node], traced_x: ir.Value) -> None:
-        spec = self._spec(nodes, traced_x)
+    def _linear_edits(self, node: ir.Node, x: ir.Value) -> Sequence[Edit]:
+        if self._edits is None:
+            return ()
+        spec = self._spec([node], x)
+        return self._edits.linear(
+            node,
+            spec.modules[0],
+            (spec.in_features, spec.sizes[0]),
+            in_out=spec.in_out,
+            bias=bool(spec.biases),
+        )
+
+    def _emit_linears(
+        self, layers: Sequence[tuple[ir.Node, Sequence[Edit]]], traced_x: ir.Value
+    ) -> None:
+        """Linear layers that read the same input, as one; alone if it or the weight is edited."""
+        spec = self._spec([node for node, _ in layers], traced_x)
         x = self.value(traced_x)
-        rank = len(traced_x.shape or ())
-        y, leading = self._linears.emit(spec, x, rank)
+        edits = layers[0][1]
+        leading = self.draft.op("Shape", x, start=0, end=len(traced_x.shape or ()) - 1)
+        if self._edits is not None:
+            x = self._edits.apply(edits, "input", x)
+        if self._edits is not None and any(edit.stage == "weight" for edit in edits):
+            shape = self.draft.op("Concat", leading, self.draft.ints(*spec.sizes), axis=0)
+            y = self._edits.apply(edits, "weight", x, like=shape)
+        else:
+            y = self._linears.emit(spec, x, leading)
+        bias_last = any(edit.stage == "product" for _, own in layers for edit in own)
+        if not bias_last:
+            y = self._linears.add_bias(spec, y)
         parts: Sequence[ir.Value] = (y,)
-        if len(nodes) > 1:
-            lengths = self.draft.ints(*spec.sizes)
-            parts = self.draft.ops("Split", len(nodes), y, lengths, axis=-1)
-        for node, module, size, part in zip(nodes, spec.modules, spec.sizes, parts, strict=True):
+        if len(layers) > 1:
+            parts = self.draft.ops("Split", len(layers), y, self.draft.ints(*spec.sizes), axis=-1)
+        start = 0
+        for (node, own), size, part in zip(layers, spec.sizes, parts, strict=True):
             result = part
-            if self._lora and self._active is not None and self._lora.matches(module):
-                factors = self._lora.trainables(self._block, module, spec.in_features, size)
+            if self._edits is not None and own:
                 like = self.draft.op("Concat", leading, self.draft.ints(size), axis=0)
-                result = add_lora(self.draft, self._lora, factors, x, part, like, self._active)
-                self.trainables.extend(factors)
+                result = self._edits.apply(own, "product", result, x=x, like=like)
+                if bias_last:
+                    result = self._linears.add_bias(spec, result, (start, start + size))
+                result = self._edits.apply(own, "output", result, x=x, like=like)
+            elif bias_last:
+                result = self._linears.add_bias(spec, result, (start, start + size))
+            start += size
             self.bind(node.outputs[0], result)
 
     def _spec(self, nodes: Sequence[ir.Node], x: ir.Value) -> LinearSpec:
@@ -282,41 +343,18 @@ class SegmentLowering:
         self.bind(node.outputs[0], rows)
 
 
-def embedding_tensors(
-    name: str, shape: tuple[int, int], quant: Quant
-) -> tuple[PlannedTensor, PlannedTensor | None]:
-    """The embedding as it lies in the bundle, and its scales."""
-    if quant == "fp32":
-        return PlannedTensor(name, "F32", shape, (name,), "plain", False), None
-    return plan_embedding(name, f"{name.removesuffix('.weight')}.scale", name, shape)
-
-
-def embedding_rows(
-    draft: GraphDraft, name: str, shape: tuple[int, int], quant: Quant, ids: ir.Value
-) -> ir.Value:
-    """Rows `ids` of the embedding as float32, ids.shape + (H,)."""
-    table, scale = embedding_tensors(name, shape, quant)
-    rows = draft.op("Gather", draft.weight(table), ids, axis=0)
-    if scale is None:
-        return rows
-    centred = draft.op(
-        "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(float(ZERO_POINT))
-    )
-    return draft.op("Mul", centred, draft.op("Gather", draft.weight(scale), ids, axis=0))
-
-
 def lower_block(
     segment: Segment,
     index: int,
     module: str,
     checkpoint: Checkpoint,
     context: Context,
-    lora: LoraConfig,
+    scheme: Scheme,
     quant: Quant,
     hidden_size: int,
     *,
     continuing: bool = True,
-) -> tuple[GraphDraft, list[TrainableInfo]]:
+) -> tuple[GraphDraft, list[Edit]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
     Where its attention can go on from earlier tokens, it also takes past_key and past_value
@@ -328,7 +366,7 @@ def lower_block(
         module: its path.
         checkpoint: names and buffers.
         context: collects what the prologue has to make.
-        lora: adapters to inject.
+        scheme: trainables to inject.
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
         continuing: take earlier keys and values, where that is possible.
@@ -359,9 +397,10 @@ def lower_block(
 
     linears = LinearLowering(draft, quant)
     linears.declare_code()
-    past = Past(draft) if continuing and continues(segment.nodes) else None
+    edits = BlockEdits(draft, scheme, index, module, segment.nodes)
+    past = Past(draft, edits) if continuing and continues(segment.nodes) else None
     lowering = SegmentLowering(
-        draft, checkpoint, linears, outside, lora, index, rotary_cache, quant, past
+        draft, checkpoint, linears, outside, edits, rotary_cache, quant, past
     )
     if segment.hidden_in is None:
         raise UnsupportedModelError(f"block {index} has no hidden states to start from")
@@ -370,9 +409,10 @@ def lower_block(
             f"block {index}: its class computes attention itself, or something else in its place; "
             "only attention that goes through transformers' attention interface can be exported"
         )
-    lowering.bind(segment.hidden_in, hidden)
+    start = edits.apply(edits.entry(hidden_size), "output", hidden)
+    lowering.bind(segment.hidden_in, start)
     lowering.run(segment.nodes)
-    names = [info.name for info in lowering.trainables]
+    names = [info.name for info in edits.trainables]
     if len(set(names)) < len(names):
         raise UnsupportedModelError(
             f"block {index} runs some of its layers more than once; shared layers cannot be tuned"
@@ -380,11 +420,13 @@ def lower_block(
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     if past is not None and by_position:
-        own = (module, checkpoint, context, lora, quant, hidden_size)
+        own = (module, checkpoint, context, scheme, quant, hidden_size)
         return lower_block(segment, index, *own, continuing=False)
-    if past is not None:
+    if past is None:
+        edits.no_past()
+    else:
         past.declare_outputs()
-    return draft, lowering.trainables
+    return draft, edits.made
 
 
 def lower_prologue(
@@ -450,6 +492,14 @@ def _only(value: ir.Value | None) -> ir.Value:
 def _in_out(node: ir.Node) -> int:
     attribute = node.attributes.get("in_out")
     return int(attribute.value) if attribute is not None else 0
+
+
+def _width(norm: ir.Node) -> int:
+    """Numbers that a norm brings to one scale."""
+    dim = None if norm.outputs[0].shape is None else norm.outputs[0].shape[-1]
+    if not isinstance(dim, int):
+        raise UnsupportedModelError(f"norm {norm.name!r} of unknown width")
+    return dim
 
 
 def _same_kind(a: ir.Node, b: ir.Node) -> bool:

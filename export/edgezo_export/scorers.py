@@ -12,13 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.draft import GraphDraft
+from edgezo_export.embedding import embedding_rows, embedding_tensors
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.linear import LinearLowering, Quant
 from edgezo_export.lower import (
     Checkpoint,
     SegmentLowering,
-    embedding_rows,
-    embedding_tensors,
     logits_tail,
 )
 from edgezo_export.partition import Segment

@@ -50,12 +50,14 @@ class Trace:
         layers: module paths of the repeated layers, in execution order.
         buffers: values of the non-parameter tensors the graph refers to, by name.
         tied: parameter name -> the name it shares its storage with.
+        embedding: parameter name of the token embedding.
     """
 
     model: ir.Model
     layers: tuple[str, ...]
     buffers: dict[str, torch.Tensor]
     tied: dict[str, str]
+    embedding: str
 
 
 def trace_model(
@@ -88,6 +90,7 @@ def trace_model(
         tuple(_layer_paths(model)),
         buffers,
         _tied(model),
+        _embedding(model),
     )
 
 
@@ -361,6 +364,11 @@ def _buffers(
     with _NoStorage(), no_init_weights():
         model = model_class(config)
     return {name: value for name, value in model.named_buffers() if not value.is_meta}
+
+
+def _embedding(model: PreTrainedModel) -> str:
+    table = model.get_input_embeddings().weight
+    return next(name for name, parameter in model.named_parameters() if parameter is table)
 
 
 def _tied(model: PreTrainedModel) -> dict[str, str]:

@@ -1,14 +1,15 @@
-"""Adapters: the tuned LoRA matrices in one safetensors file that knows where they belong.
+"""Adapters: the tuned tensors in one safetensors file that knows where they belong.
 
-Tensors have the bundle's names: "<module>.lora_A" (rank, in) and "<module>.lora_B" (out, rank). A
-module takes both, the frozen A included, or none. What the file says of itself is one JSON object
-in the header, under a single key because safetensors writes several keys in no fixed order.
+Tensors have the bundle's names, "<module>.<role>"; see `TrainableInfo` for the roles. A module
+takes all of its tensors, frozen ones included, or none. What the file says of itself is one JSON
+object in the header, under a single key because safetensors writes several keys in no fixed order.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,18 @@ from edgezo_runtime.files import atomic_path
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.tensor_file import write_tensors
+from edgezo_runtime.trainables import (
+    ROLES,
+    SchemeInfo,
+    SchemeKind,
+    dimensions,
+    scheme_problem,
+)
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
 Float32 = npt.NDArray[np.float32]
 
-VERSION = 1
+VERSION = 2
 _KEY = "edgezo_adapter"
 
 
@@ -43,10 +51,9 @@ class AdapterInfo:
         architecture: its Hugging Face model_type.
         task: what it predicts.
         bundle_sha256: digest of the manifest of the bundle it was tuned on.
-        rank: inner dimension r.
-        alpha: the matrices are applied as (alpha / rank) B A.
-        targets: last components of the adapted modules' paths.
-        complete: are all modules in it that the bundle adapts? Those whose B is zero are left out.
+        scheme: what its tensors are, as the bundle's manifest says it.
+        complete: are all modules in it that the bundle adapts? Those that are as they
+            began are left out, but for schemes that act everywhere.
         steps: training steps behind it.
         scope: tokens it acts on; see `edgezo_runtime.scope`.
         invocation: the token it begins to act at, if it is always the same.
@@ -58,9 +65,7 @@ class AdapterInfo:
     architecture: str
     task: Literal["causal-lm", "masked-lm"]
     bundle_sha256: str
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
+    scheme: SchemeInfo
     complete: bool
     steps: int
     scope: Scope = "all"
@@ -73,7 +78,7 @@ class Adapter:
 
     Attributes:
         info: where it belongs.
-        tensors: (rank, in) and (out, rank) float32 by name, both of every module.
+        tensors: float32 by name.
         path: the file it was read from.
     """
 
@@ -84,7 +89,7 @@ class Adapter:
     @property
     def modules(self) -> list[str]:
         """Paths of the adapted modules."""
-        return [name.removesuffix(_A) for name in self.tensors if name.endswith(_A)]
+        return sorted({split_name(name)[0] for name in self.tensors})
 
     def params(self, bundle: Bundle) -> dict[str, Float32]:
         """Every trainable input of a bundle: the adapter's, else the bundle's initial value.
@@ -93,7 +98,7 @@ class Adapter:
         model takes it too.
 
         Raises:
-            RunFileError: the bundle is of another architecture or scale, or lacks a module, or a
+            RunFileError: the bundle is of another architecture or scheme, or lacks a module, or a
                 shape differs.
         """
         model, scheme = bundle.manifest.model, bundle.manifest.scheme
@@ -102,10 +107,13 @@ class Adapter:
                 f"{self.path}: adapter of a {self.info.architecture} model, bundle {bundle.root} "
                 f"has a {model.architecture} model; use a bundle of {self.info.model}"
             )
-        if not np.isclose(self.info.alpha / self.info.rank, scheme.alpha / scheme.rank):
+        own = self.info.scheme
+        if (own.kind, own.tokens) != (scheme.kind, scheme.tokens) or not np.isclose(
+            own.scale, scheme.scale
+        ):
             raise RunFileError(
-                f"{self.path}: alpha {self.info.alpha:g} and rank {self.info.rank}, bundle "
-                f"{bundle.root} has {scheme.alpha:g} and {scheme.rank}; {self._export_hint()}"
+                f"{self.path}: {scheme_flags(own)}, bundle {bundle.root} has "
+                f"{scheme_flags(scheme)}; {self._export_hint()}"
             )
         result = bundle.trainables()
         for name, value in self.tensors.items():
@@ -150,13 +158,30 @@ class Adapter:
         return sha256_file(path)
 
     def _export_hint(self) -> str:
-        return (
-            f"use a bundle exported with --rank {self.info.rank} --alpha {self.info.alpha:g} "
-            f"--targets {','.join(self.info.targets)}"
-        )
+        return f"use a bundle exported with {scheme_flags(self.info.scheme)}"
 
 
-_A, _B = ".lora_A", ".lora_B"
+def scheme_flags(scheme: SchemeInfo) -> str:
+    """The flags of `edgezo export` that make this scheme, as far as an adapter depends on them."""
+    flags = {
+        "--trainable": scheme.kind,
+        "--rank": scheme.rank,
+        "--alpha": None if scheme.alpha is None else f"{scheme.alpha:g}",
+        "--targets": ",".join(scheme.targets) if scheme.kind != "ia3" else "",
+        "--lora-train": scheme.train,
+        "--biases": scheme.biases,
+        "--bottleneck": scheme.bottleneck,
+        "--last-layers": scheme.layers,
+        "--virtual-tokens": len(scheme.tokens),
+    }
+    return " ".join(f"{flag} {value}" for flag, value in flags.items() if value)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Module and role of a tensor; cores of tensor trains have numbers."""
+    module, _, last = name.rpartition(".")
+    role, _, number = last.rpartition("_")
+    return module, role if number.isdigit() else last
 
 
 def make_adapter(
@@ -171,7 +196,7 @@ def make_adapter(
 ) -> Adapter:
     """Collect what an adapter file holds.
 
-    Modules whose B is zero change nothing and are left out, unless all are.
+    Modules that are as they began change nothing and are left out, unless all are.
 
     Args:
         path: where it will lie.
@@ -187,9 +212,11 @@ def make_adapter(
     for name, value in tensors.items():
         if not np.isfinite(value).all():
             raise DivergedError(f"adapter {path}: {name!r} has numbers that are not finite")
-    modules = {info.module for info in bundle.manifest.trainables}
-    chosen = {module for module in modules if tensors[module + _B].any()} or modules
+    infos, initial = bundle.manifest.trainables, bundle.trainables()
+    modules = {info.module for info in infos}
+    changed = {i.module for i in infos if not np.array_equal(tensors[i.name], initial[i.name])}
     model, scheme = bundle.manifest.model, bundle.manifest.scheme
+    chosen = modules if scheme.everywhere else changed or modules
     info = AdapterInfo(
         version=VERSION,
         created_by=created_by,
@@ -197,9 +224,7 @@ def make_adapter(
         architecture=model.architecture,
         task=model.task,
         bundle_sha256=sha256_file(bundle.root / MANIFEST_FILE),
-        rank=scheme.rank,
-        alpha=scheme.alpha,
-        targets=scheme.targets,
+        scheme=scheme,
         complete=chosen == modules,
         steps=steps,
         scope=scope,
@@ -208,7 +233,7 @@ def make_adapter(
     kept = {
         name: np.ascontiguousarray(value, np.float32)
         for name, value in sorted(tensors.items())
-        if name.rpartition(".")[0] in chosen
+        if split_name(name)[0] in chosen
     }
     return Adapter(info, kept, path)
 
@@ -252,12 +277,15 @@ def load_adapter(path: Path) -> Adapter:
         raise RunFileError(f"{file}: not an adapter that can be read: {error}") from error
     if text is None:
         raise RunFileError(f"{file}: a safetensors file, but no adapter of edgezo's")
-    return Adapter(_parse_info(file, text), _check_tensors(file, tensors), file)
+    info = _parse_info(file, text)
+    return Adapter(info, _check_tensors(file, info.scheme.kind, tensors), file)
 
 
 def _parse_info(file: Path, text: str) -> AdapterInfo:
     try:
         content = parse_object(text)
+        if content.get("version") == 1:
+            _bring_up(content)
         if content.get("version") != VERSION:
             raise RunFileError(
                 f"{file}: adapter of version {content.get('version')!r:.20}, this edgezo reads "
@@ -267,23 +295,32 @@ def _parse_info(file: Path, text: str) -> AdapterInfo:
         info = decode(AdapterInfo, content)
     except JsonShapeError as error:
         raise RunFileError(f"{file}: damaged header: {error}") from error
-    if info.rank < 1 or not 0 < info.alpha < float("inf"):
-        raise RunFileError(f"{file}: rank {info.rank} and alpha {info.alpha} make no sense")
+    problem = scheme_problem(info.scheme, sys.maxsize)
+    if problem is not None:
+        raise RunFileError(f"{file}: scheme.{problem}")
     return info
 
 
-def _check_tensors(file: Path, tensors: dict[str, Float32]) -> dict[str, Float32]:
+def _bring_up(content: dict[str, object]) -> None:
+    """Turn what version 1 says of an adapter into what version 2 does: it knew LoRA only."""
+    scheme = {name: content.pop(name, None) for name in ("rank", "alpha", "targets")}
+    content |= {"version": 2, "scheme": {"kind": "lora", **scheme}}
+
+
+def _check_tensors(file: Path, kind: SchemeKind, tensors: dict[str, Float32]) -> dict[str, Float32]:
     for name, value in tensors.items():
-        module, _, role = name.rpartition(".")
-        if not module or f".{role}" not in (_A, _B):
+        module, role = split_name(name)
+        known = next((own for own in ROLES[kind] if own == role), None)
+        if not module or known is None:
             raise RunFileError(f"{file}: unexpected tensor {name!r:.100}")
-        other = module + (_B if f".{role}" == _A else _A)
-        if other not in tensors:
-            raise RunFileError(f"{file}: {name!r:.100} without {other!r:.100}")
-        if value.dtype != np.float32 or value.ndim != 2:
+        if value.dtype != np.float32 or value.ndim != dimensions(known):
             raise RunFileError(
-                f"{file}: {name!r:.100} is {value.dtype} {value.shape}, expected a float32 matrix"
+                f"{file}: {name!r:.100} is {value.dtype} {value.shape}, expected float32 with "
+                f"{dimensions(known)} axes"
             )
+        for other in ROLES[kind] if kind in ("lora", "lora-xs") else ():
+            if f"{module}.{other}" not in tensors:
+                raise RunFileError(f"{file}: {name!r:.100} without {module + '.' + other!r:.100}")
     if not tensors:
         raise RunFileError(f"{file}: no tensors in it")
     return dict(sorted(tensors.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,18 @@ class Batch:
     def padding(self) -> int:
         """Padding tokens in `input_ids`."""
         return int(self.input_ids.size - self.lengths.sum())
+
+
+def behind(batch: Batch, tokens: Sequence[int]) -> Batch:
+    """The same batch with these tokens in front of every sequence."""
+    count = len(tokens)
+    front = np.tile(np.array(tokens, np.int64), (batch.num_rows, 1))
+    return replace(
+        batch,
+        input_ids=np.concatenate([front, batch.input_ids], axis=1),
+        lengths=batch.lengths + count,
+        positions=batch.positions + np.array([0, count]),
+    )
 
 
 def make_batch(examples: ExampleSet, indices: Sequence[int], pad_to: int = 1) -> Batch:

@@ -7,6 +7,7 @@ where a batch is cut.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,10 @@ WAVE_BYTES = 48 << 20
 FETCH_BYTES = 16 << 20
 """Weights of neighbouring streamed blocks that are resident at once: chunks wait for each other
 less often than after every block."""
+
+COPY_BYTES = 64 << 20
+"""Copies of a block's trainables that a chunk holds where every sequence has its own; those of one
+sequence may be more."""
 
 _WORTH_A_WORKER = 64
 """Tokens below which the kernels lose more than an idle worker costs."""
@@ -162,11 +167,13 @@ class Cutter:
         limits: how large the parts are.
         max_seq: tokens of the longest sequence the model takes.
         hidden_size: H.
+        copy_bytes: trainables of a block, where every sequence has copies of its own; else 0.
     """
 
     limits: Limits
     max_seq: int
     hidden_size: int
+    copy_bytes: int = 0
 
     def padded(self, tokens: int) -> int:
         """Next even number of tokens: attention works in tiles of an even number of rows, and a
@@ -178,6 +185,7 @@ class Cutter:
         total = groups * int(batch.lengths.sum())
         fair = -(-total // (2 * self.limits.workers))  # two a worker, so that none waits for long
         limit = min(self.limits.chunk_tokens, max(fair, _WORTH_A_WORKER))
+        most = self._most_copies(groups)
         chunks: list[Chunk] = []
         rows = batch.positions[:, 0]
         start = 0
@@ -185,7 +193,8 @@ class Cutter:
             stop, longest = start, 0
             while stop < batch.num_rows:
                 longer = max(longest, self.padded(int(batch.lengths[stop])))
-                if stop > start and groups * (stop + 1 - start) * longer > limit:
+                count = stop + 1 - start
+                if stop > start and (groups * count * longer > limit or count > most):
                     break
                 stop, longest = stop + 1, longer
             first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
@@ -199,7 +208,8 @@ class Cutter:
         limits = self.limits
         share = -(-batch.num_rows // limits.workers)
         fits = limits.past_bytes // max(1, 2 * layout.size * int(batch.lengths.max()))
-        size = min(share, max(1, limits.chunk_tokens // groups), max(2, fits))
+        most = min(max(1, limits.chunk_tokens // groups), self._most_copies(groups))
+        size = min(share, most, max(2, fits))
         chunks: list[Chunk] = []
         for start in range(0, batch.num_rows, size):
             stop = min(start + size, batch.num_rows)
@@ -209,6 +219,10 @@ class Cutter:
             index = np.minimum(np.arange(start, stop + (stop - start) % 2), stop - 1)
             chunks.append(Chunk(index, 1, positions, slice(start, stop)))
         return chunks
+
+    def _most_copies(self, groups: int) -> int:
+        """Sequences of a chunk whose copies of trainables it can hold."""
+        return max(1, COPY_BYTES // (groups * self.copy_bytes)) if self.copy_bytes else sys.maxsize
 
     def prompts(self, lengths: Int64, rows: Int64) -> Iterator[Int64]:
         """Cut rows of these lengths into parts of a chunk's tokens."""

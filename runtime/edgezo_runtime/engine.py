@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch
+from edgezo_runtime.batches import Batch, behind
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.errors import BudgetStopError, UsageError
@@ -38,6 +38,7 @@ from edgezo_runtime.forward import (
 )
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.memory import anonymous_bytes, release_freed
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
@@ -140,6 +141,9 @@ class Engine:
             DivergedError: a hidden state does not fit the cache.
             BudgetStopError: memory is short, and nothing is left to save any.
         """
+        scheme = self.bundle.manifest.scheme
+        if scheme.prompt_tokens:
+            batch = behind(batch, scheme.tokens)
         while True:
             chunk_tokens = self.limits.chunk_tokens
             work = Work(self.model, batch, params, self._watch, chunk_tokens, self._sample)
@@ -162,7 +166,7 @@ class Engine:
         scope: Scope,
     ) -> list[Chunk]:
         """Cut a batch and take the chunks through all stages."""
-        cutter = self._cutter()
+        cutter = self._cutter(work.params.private)
         groups = 1 if code is None else len(code[0])
         forward: Forward
         if isinstance(cache, AnswerCache):
@@ -183,9 +187,11 @@ class Engine:
         finally:
             self._sample = None
 
-    def _cutter(self) -> Cutter:
-        model = self.bundle.manifest.model
-        return Cutter(self.limits, model.max_seq, model.hidden_size)
+    def _cutter(self, private: bool = False) -> Cutter:
+        manifest = self.bundle.manifest
+        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
+        copy = copy_bytes(manifest) if private else 0
+        return Cutter(self.limits, longest, manifest.model.hidden_size, copy)
 
     # --- who is where when ---
 

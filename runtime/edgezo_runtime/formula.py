@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.chunks import Limits
+from edgezo_runtime.chunks import COPY_BYTES, Limits
 from edgezo_runtime.forward import SCORED_POSITIONS
+from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.prefix_cache import AnswerCache
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Formula:
         past_of_token: bytes of a token in that copy.
         state_of_token: bytes of a token between two blocks.
         hidden: bytes of a batch's hidden states.
+        copies: bytes of a chunk's copies of a block's trainables, at most.
     """
 
     a_token: int
@@ -50,6 +52,7 @@ class Formula:
     past_of_token: int
     state_of_token: int
     hidden: int
+    copies: int
 
     @classmethod
     def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> Formula:
@@ -57,12 +60,14 @@ class Formula:
         bundle = tuner.engine.bundle
         model = bundle.manifest.model
         groups = tuner.groups
-        longest = max(int(part.lengths().max()) for part in sets)
+        virtual = bundle.manifest.scheme.prompt_tokens
+        longest = virtual + max(int(part.lengths().max()) for part in sets)
         rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
         answers = tuner.config.prefix_cache and isinstance(
             tuner.prober.make_cache(None), AnswerCache
         )
+        copy = groups * copy_bytes(bundle.manifest)
         return cls(
             a_token=_a_token(bundle),
             kept_of_token=_kept_of_token(bundle),
@@ -74,6 +79,7 @@ class Formula:
             past_of_token=_half_bytes(bundle) if answers else 0,
             state_of_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
+            copies=max(copy, min(COPY_BYTES, rows * copy)),
         )
 
     def waves(self, limits: Limits) -> int:
@@ -99,6 +105,7 @@ class Formula:
         workers = min(limits.workers, chunks)
         tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
         worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
+        worker += self.copies
         if row > limits.chunk_tokens:
             worker += row * self.kept_of_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0

@@ -18,7 +18,7 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.chunks import Chunk, Cutter
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
-from edgezo_runtime.manifest import PAST
+from edgezo_runtime.manifest import PAST, SLOTS
 from edgezo_runtime.pieces import cut_tokens, run_pieces
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
@@ -35,6 +35,10 @@ SCORED_POSITIONS = 256
 
 class Params(Protocol):
     """Where a pass gets its trainable inputs."""
+
+    @property
+    def private(self) -> bool:
+        """Has every sequence copies of its own?"""
 
     def copies(self, name: str, rows: Int64) -> Float32:
         """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
@@ -54,6 +58,11 @@ class SharedParams:
 
     def __init__(self, values: Mapping[str, Float32]) -> None:
         self._values = values
+
+    @property
+    def private(self) -> bool:
+        """No."""
+        return False
 
     def copies(self, name: str, rows: Int64) -> Float32:
         """(1, *shape)."""
@@ -126,6 +135,9 @@ class Forward:
         if ids.shape[1] < tokens:
             pad = self._manifest.tokenizer.pad_id
             ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
+        prefix = self._manifest.scheme.tokens[: self._manifest.scheme.prefix_tokens]
+        if prefix:  # for the positions of the others
+            ids = np.concatenate([np.tile(np.array(prefix, np.int64), (len(ids), 1)), ids], axis=1)
         prologue = self._model.prologue
         feed = {"input_ids": self._model.value(ids)} | prologue.weights
         if "attention_mask" in prologue.inputs:
@@ -134,6 +146,8 @@ class Forward:
         context = self._manifest.context
         outputs = run_graph(prologue.session, ["hidden", *context], feed)
         chunk.hidden = outputs[0]
+        if prefix:
+            chunk.hidden = self._model.value(outputs[0].numpy()[:, len(prefix) :])
         chunk.inputs = dict(zip(context, outputs[1:], strict=True))
         for tensor in self._manifest.graphs.prologue.outputs:
             if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
@@ -320,6 +334,10 @@ class WholePass(_ScoringPass):
         active = np.arange(chunk.tokens) >= lengths[:, None]
         chunk.by_row["active"] = active.astype(np.float32)
         chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
+        virtual = self._manifest.scheme.prompt_tokens
+        if virtual:
+            slots = np.minimum(np.arange(chunk.tokens), virtual)
+            chunk.by_row[SLOTS] = np.tile(slots, (len(rows), 1))
         self._feed_rows(chunk)
         chunk.entry = 0
         if self._cache is not None:

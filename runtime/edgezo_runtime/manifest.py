@@ -1,4 +1,4 @@
-"""The manifest of a bundle: the only contract between the exporter and the runtime (version 1).
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 3).
 
 Importing this module loads no array library.
 """
@@ -14,10 +14,49 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from edgezo_runtime.errors import BundleError
+from edgezo_runtime.trainables import (
+    SCHEME_KINDS,
+    SchemeInfo,
+    SchemeKind,
+    TrainableInfo,
+    TrainableRole,
+    scheme_problem,
+    trainable_problem,
+)
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
+__all__ = [
+    "DTYPES",
+    "FORMAT",
+    "MANIFEST_FILE",
+    "PAST",
+    "READABLE",
+    "SCHEME_KINDS",
+    "SLOTS",
+    "TRAINABLE_FILE",
+    "VERSION",
+    "WEIGHTS_FILE",
+    "Binding",
+    "FileInfo",
+    "GraphInfo",
+    "Graphs",
+    "Manifest",
+    "ModelInfo",
+    "SchemeInfo",
+    "SchemeKind",
+    "TensorInfo",
+    "TokenizerInfo",
+    "TrainableInfo",
+    "TrainableRole",
+    "check",
+    "check_path",
+    "copy_bytes",
+]
+
 FORMAT = "edgezo-bundle"
-VERSION = 2
+VERSION = 3
+READABLE = (2, 3)
+"""Versions that can be read; version 2 knows no scheme but LoRA."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -27,6 +66,9 @@ DTYPES = frozenset(
 )
 PAST = ("past_key", "past_value")
 """Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
+
+SLOTS = "slots"
+"""Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -103,29 +145,6 @@ class ModelInfo:
     max_seq: int
     num_blocks: int
     tied_embeddings: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TrainableInfo:
-    """One trainable tensor: lora_A is (rank, in), lora_B is (out, rank), without the leading P."""
-
-    name: str
-    block: int
-    module: str
-    role: Literal["lora_A", "lora_B"]
-    shape: tuple[int, ...]
-    trains: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SchemeInfo:
-    """How trainables enter a linear layer: y += (alpha / rank) * B A x."""
-
-    kind: Literal["lora"]
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
-    train: Literal["b", "ab"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +225,14 @@ class Manifest:
         return manifest
 
 
+def copy_bytes(manifest: Manifest) -> int:
+    """One copy of the tensors that train in the block that has most of them, float32."""
+    blocks = [0] * manifest.model.num_blocks
+    for info in manifest.trainables:
+        blocks[info.block] += 4 * math.prod(info.shape) if info.trains else 0
+    return max(blocks)
+
+
 _EXPORT_AGAIN = "run 'edgezo export --force'"
 
 
@@ -214,7 +241,7 @@ def _check_version(content: dict[str, object]) -> None:
         found = json.dumps(content.get("format"))[:60]
         raise JsonShapeError(f'format: expected "{FORMAT}", found {found}')
     version = content.get("version")
-    if type(version) is int and version == VERSION:
+    if type(version) is int and version in READABLE:
         return
     writer = str(content.get("created_by", "an unknown program"))[:60]
     if type(version) is int and version > VERSION:
@@ -223,7 +250,8 @@ def _check_version(content: dict[str, object]) -> None:
         remedy = _EXPORT_AGAIN
     raise BundleError(
         f"manifest: version {json.dumps(version)[:20]} (written by {writer}), "
-        f"edgezo {_own_version()} reads version {VERSION}; {remedy} with edgezo {_own_version()}"
+        f"edgezo {_own_version()} reads versions {READABLE[0]} to {VERSION}; {remedy} with "
+        f"edgezo {_own_version()}"
     )
 
 
@@ -333,20 +361,16 @@ def _check_context(manifest: Manifest) -> None:
 
 def _check_trainables(manifest: Manifest) -> None:
     scheme = manifest.scheme
-    _require(scheme.rank > 0, f"scheme.rank: {scheme.rank} is not above zero")
-    good = math.isfinite(scheme.alpha) and scheme.alpha > 0
-    _require(good, f"scheme.alpha: {scheme.alpha} is not a finite number above zero")
+    problem = scheme_problem(scheme, manifest.model.vocab_size)
+    _require(problem is None, f"scheme.{problem}")
     _unique((info.name for info in manifest.trainables), "trainables")
     by_block: dict[int, set[str]] = {index: set() for index in range(manifest.model.num_blocks)}
     for info in manifest.trainables:
         place = f"trainables.{info.name}"
         _require(info.block in by_block, f"{place}: block {info.block} does not exist")
         by_block[info.block].add(info.name)
-        rank_axis = 0 if info.role == "lora_A" else 1
-        fits = len(info.shape) == 2 and min(info.shape) > 0
-        _require(fits, f"{place}: shape {info.shape} is not a matrix")
-        rank = info.shape[rank_axis]
-        _require(rank == scheme.rank, f"{place}: rank {rank}, scheme has {scheme.rank}")
+        problem = trainable_problem(info, scheme)
+        _require(problem is None, f"{place}: {problem}")
     for where, graph in manifest.graphs.named():
         index = int(where[7:-1]) if where.startswith("blocks[") else None
         expected = by_block[index] if index is not None else set()

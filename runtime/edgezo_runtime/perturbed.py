@@ -55,6 +55,11 @@ class PerturbedParams:
         self._row_example = row_example
         self._kind = kind
 
+    @property
+    def private(self) -> bool:
+        """Are the probes private to examples?"""
+        return self._probes[0].private
+
     def copies(self, name: str, rows: npt.NDArray[np.int64]) -> Float32:
         """(1, *shape) where nothing differs, else (G, *shape), or (G * len(rows), *shape) for
         private probes."""

@@ -420,7 +420,7 @@ class _Planner:
         int8 = self._engine.bundle.manifest.quant == "int8"
         advice = {
             "data": "fewer rows",
-            "adapter": "a lower --rank at export",
+            "adapter": "fewer trainables at export (a lower --rank, another --trainable)",
             "epilogue": "label words of one token, whose scores need no whole vocabulary",
             "blocks": "a smaller model" if int8 else "an int8 bundle",
             "activations": "a smaller --max-seq",

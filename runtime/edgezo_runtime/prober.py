@@ -62,7 +62,9 @@ class Prober:
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
         self.batches = Batches(examples, config.batch_size, config.seed)
         self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
-        self.scope = choose_scope(config.scope, examples, manifest.graphs.continues)
+        self.scope = choose_scope(
+            config.scope, examples, manifest.graphs.continues, manifest.scheme
+        )
         self.cache: Cache | None = None
 
     @property

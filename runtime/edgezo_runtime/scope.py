@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.trainables import SchemeInfo
 
 Scope = Literal["all", "answer"]
 
@@ -34,7 +36,10 @@ def invocation(examples: ExampleSet) -> tuple[int, ...]:
 
 
 def choose_scope(
-    wanted: Literal["auto", "all", "answer"], examples: ExampleSet, continues: bool
+    wanted: Literal["auto", "all", "answer"],
+    examples: ExampleSet,
+    continues: bool,
+    scheme: SchemeInfo,
 ) -> Scope:
     """What "auto" means: "answer" where it is faster and other programs can express it.
 
@@ -42,7 +47,17 @@ def choose_scope(
         wanted: as configured.
         examples: training data.
         continues: can the bundle's blocks go on from earlier keys and values?
+        scheme: of the bundle.
+    Raises:
+        UsageError: "answer", and the bundle's trainables act on every token by their nature.
     """
+    if scheme.everywhere:
+        if wanted == "answer":
+            raise UsageError(
+                f"--scope answer: {scheme.kind} changes what the model makes of every token; use "
+                f"--scope all, or a bundle exported with another --trainable"
+            )
+        return "all"
     if wanted != "auto":
         return wanted
     return "answer" if continues and examples.kind == "labels" and invocation(examples) else "all"

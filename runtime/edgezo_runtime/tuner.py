@@ -103,7 +103,7 @@ class Tuner:
     def _first_rates(self) -> Rates:
         """Learning rate and perturbation scale where neither is to be measured."""
         scheme = self.engine.bundle.manifest.scheme
-        return Rates.of(self.config, scheme.alpha / scheme.rank)
+        return Rates.of(self.config, scheme.scale)
 
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""

@@ -76,10 +76,10 @@ def model_name(options: argparse.Namespace) -> str:
 def export(model: str, folder: Path, quant: str, train: str) -> None:
     """A bundle with LoRA of rank 8 on the query and value projections."""
     from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes.lora import Lora
 
-    lora = LoraConfig(rank=RANK, alpha=ALPHA, targets=TARGETS, train=train)  # type: ignore[arg-type]
-    export_bundle(model, folder, ExportConfig(quant=quant, lora=lora))  # type: ignore[arg-type]
+    lora = Lora(rank=RANK, alpha=ALPHA, targets=TARGETS, lora_train=train)  # type: ignore[arg-type]
+    export_bundle(model, folder, ExportConfig(quant=quant, scheme=lora))  # type: ignore[arg-type]
 
 
 def write_float32(model: str, folder: Path, *_: str) -> None:

@@ -40,16 +40,16 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Made once a session: the exports take a second each."""
     from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes.lora import Lora
     from tests.export.tiny_models import TINY, save
 
     folder = tmp_path_factory.mktemp("tiny")
     model = save(TINY["llama"].build(), folder / "model")
     bundles = {}
     for quant in ("int8", "fp32"):
-        lora = LoraConfig(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
+        lora = Lora(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
         bundles[quant] = folder / f"tiny.{quant}"
-        export_bundle(str(model), bundles[quant], ExportConfig(quant=quant, lora=lora))
+        export_bundle(str(model), bundles[quant], ExportConfig(quant=quant, scheme=lora))
     return Tiny(model, bundles["int8"], bundles["fp32"], _data(folder), _prompts(folder))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgezo.cli import tuning
-from edgezo.cli.export import ExportSettings
+from edgezo.cli.export import ExportSettings, scheme_options
 from edgezo.cli.method_config import CONFIG_CLASSES, flat_config
 from edgezo.cli.options import Duration, flag_name, flat_fields
 from edgezo.cli.tune import TuneInputs
@@ -248,16 +248,10 @@ def test_auto_is_the_default(invoke: Invoke, seen: Seen) -> None:
 
 def test_export_defaults_are_those_of_the_exporter() -> None:
     from edgezo_export.export import ExportConfig
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes import make_scheme
 
-    own, lora, config = ExportSettings(), LoraConfig(), ExportConfig()
-    assert (own.rank, own.alpha, own.lora_train, own.seed) == (
-        lora.rank,
-        lora.alpha,
-        lora.train,
-        lora.seed,
-    )
-    assert tuple(filter(None, own.targets.split(","))) == lora.targets
+    own, config = ExportSettings(), ExportConfig()
+    assert make_scheme(own.trainable, scheme_options(own)) == config.scheme
     assert (own.quant, own.task, own.force) == (config.quant, config.task, config.force)
 
 

@@ -13,7 +13,8 @@ import transformers
 from edgezo_export import export
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.export import KNOWN, ExportConfig, check_output, export_bundle, model_class
-from edgezo_export.lora import LoraConfig, initial_values
+from edgezo_export.schemes.lora import Lora
+from edgezo_export.schemes.scheme import Origin, Place
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
@@ -52,27 +53,27 @@ def test_the_bundle_verifies(exported, quant):
 
 
 def test_initial_values_start_where_the_model_is():
-    lora = LoraConfig(rank=2, train="ab")
-    infos = lora.trainables(0, "m.q_proj", 64, 8)
-    values = initial_values(lora, infos)
-    assert not values["m.q_proj.lora_B"].any()
-    a = values["m.q_proj.lora_A"]
+    lora = Lora(rank=2, targets=("q_proj",), lora_train="ab")
+
+    def values(scheme: Lora) -> list[np.ndarray]:
+        (edit,) = scheme.edits(Place("linear", 0, "m.q_proj", 64, 8))
+        assert all(info.trains for info in edit.tensors)
+        return list(edit.values(Origin(None, None)))
+
+    a, b = values(lora)
+    assert not b.any()
     assert np.abs(a).max() <= 1 / 8
     assert a.std() == pytest.approx(1 / 8 / 3**0.5, rel=0.1)
-    assert all(info.trains for info in infos)
-    # by name and seed, whatever else there is
-    again = initial_values(lora, infos[:1])["m.q_proj.lora_A"]
-    assert np.array_equal(a, again)
-    other = initial_values(dataclasses.replace(lora, seed=1), infos)["m.q_proj.lora_A"]
-    assert not np.array_equal(a, other)
+    assert np.array_equal(a, values(lora)[0])  # by name and seed, whatever else there is
+    assert not np.array_equal(a, values(dataclasses.replace(lora, seed=1))[0])
 
 
 @pytest.mark.slow
 def test_the_same_export_has_the_same_bytes(exported, tmp_path):
     case = exported("llama")
     manifest = case.bundle("int8").manifest
-    lora = LoraConfig(rank=3, alpha=6.0, targets=case.kind.targets)
-    again = export_bundle(str(case.folder), tmp_path / "again", ExportConfig(lora=lora))
+    lora = Lora(rank=3, alpha=6.0, targets=case.kind.targets)
+    again = export_bundle(str(case.folder), tmp_path / "again", ExportConfig(scheme=lora))
     assert again == manifest
 
 
@@ -84,8 +85,8 @@ def test_a_bfloat16_checkpoint_is_computed_in_float32(exported, tmp_path):
     model.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((case.folder / name).read_bytes())
-    lora = LoraConfig(rank=3, alpha=6.0, targets=case.kind.targets)
-    manifest = export_bundle(str(folder), tmp_path / "b", ExportConfig(quant="fp32", lora=lora))
+    lora = Lora(rank=3, alpha=6.0, targets=case.kind.targets)
+    manifest = export_bundle(str(folder), tmp_path / "b", ExportConfig(quant="fp32", scheme=lora))
     assert manifest.graphs == case.bundle("fp32").manifest.graphs
     for file in [graph.file for graph in manifest.graphs.blocks]:
         assert manifest.files[file] == case.bundle("fp32").manifest.files[file]
@@ -117,12 +118,12 @@ def test_a_tied_embedding_is_stored_once(exported):
 
 
 def test_targets_that_match_nothing_name_the_layers_there_are(exported, tmp_path):
-    lora = LoraConfig(targets=("query", "value"))
+    lora = Lora(targets=("query", "value"))
     with pytest.raises(
         UsageError,
         match=r"query,value.*it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj$",
     ):
-        export_bundle(str(exported("llama").folder), tmp_path / "b", ExportConfig(lora=lora))
+        export_bundle(str(exported("llama").folder), tmp_path / "b", ExportConfig(scheme=lora))
     assert not list(tmp_path.iterdir())
 
 
@@ -184,4 +185,4 @@ def test_an_output_that_cannot_be_made(exported, tmp_path):
 @pytest.mark.parametrize("changes", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("nan")}])
 def test_impossible_adapters(changes):
     with pytest.raises(UsageError):
-        LoraConfig(**changes)
+        Lora(**changes)

@@ -16,7 +16,9 @@ import safetensors.numpy
 from edgezo_runtime.adapter import Adapter, find_adapter, load_adapter, make_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
-from edgezo_runtime.peft_format import peft_config, save_peft
+from edgezo_runtime.peft_content import peft_content
+from edgezo_runtime.peft_format import save_peft
+from edgezo_runtime.trainables import SchemeInfo
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Trained = Callable[[str], tuple[Path, Bundle]]
@@ -27,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Name of a tiny model -> its folder and its float32 bundle."""
     pytest.importorskip("torch")
     from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes.lora import Lora
     from tests.export.tiny_models import TINY, save
 
     made: dict[str, tuple[Path, Bundle]] = {}
@@ -37,8 +39,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             kind = TINY[name]
             folder = tmp_path_factory.mktemp(name)
             model = save(kind.build(), folder / "model")
-            lora = LoraConfig(rank=3, alpha=6.0, targets=kind.targets)
-            export_bundle(str(model), folder / "bundle", ExportConfig(quant="fp32", lora=lora))
+            lora = Lora(rank=3, alpha=6.0, targets=kind.targets)
+            export_bundle(str(model), folder / "bundle", ExportConfig(quant="fp32", scheme=lora))
             made[name] = (model, Bundle.open(folder / "bundle"))
         return made[name]
 
@@ -100,8 +102,9 @@ def test_numbers_that_are_not_finite_are_refused(trained: Trained, tmp_path: Pat
     ("change", "message"),
     [
         ({"architecture": "gpt2"}, "adapter of a gpt2 model"),
-        ({"alpha": 3.0}, "--alpha 3"),
-        ({"rank": 6}, "--rank 6"),
+        ({"scheme": SchemeInfo("lora", (), 3, 3.0)}, "--alpha 3"),
+        ({"scheme": SchemeInfo("lora", (), 6, 6.0)}, "--rank 6"),
+        ({"scheme": SchemeInfo("ia3")}, "--trainable ia3, bundle"),
     ],
 )
 def test_another_model_is_refused(
@@ -122,7 +125,7 @@ def test_other_names_and_shapes_are_refused(trained: Trained, tmp_path: Path) ->
     with pytest.raises(RunFileError, match=r"no trainable 'model.layers.9.x.lora_A'"):
         replace(adapter, tensors=extra).params(bundle)
     short = {**adapter.tensors, name: adapter.tensors[name][:, 1:]}
-    with pytest.raises(RunFileError, match="use a bundle exported with --rank 3"):
+    with pytest.raises(RunFileError, match="use a bundle exported with --trainable lora --rank 3"):
         replace(adapter, tensors=short).params(bundle)
 
 
@@ -150,21 +153,36 @@ def test_damaged_files_are_refused(trained: Trained, tmp_path: Path) -> None:
     refused("not an adapter that can be read")
     safetensors.numpy.save_file(tensors, adapter.path)
     refused("no adapter of edgezo's")
-    rewrite(tensors, version=2)
-    refused("adapter of version 2")
-    rewrite(tensors, rank="3")
+    rewrite(tensors, version=3)
+    refused("adapter of version 3")
+    rewrite(tensors, scheme={**info["scheme"], "rank": "3"})
     refused("damaged header")
-    rewrite(tensors, rank=0)
-    refused("make no sense")
+    rewrite(tensors, scheme={**info["scheme"], "rank": 0})
+    refused("rank: 0 is not above zero")
     one = next(iter(tensors))
     rewrite({one: tensors[one]})
     refused("without")
     rewrite({"x": tensors[one]})
     refused("unexpected tensor")
     rewrite({**tensors, one: tensors[one].astype(np.float16)})
-    refused("expected a float32 matrix")
+    refused("expected float32 with 2 axes")
     rewrite({})
     refused("no tensors")
+
+
+def test_files_of_version_1_are_read(trained: Trained, tmp_path: Path) -> None:
+    _, bundle = trained("llama")
+    adapter = random_adapter(bundle, tmp_path / "a.safetensors")
+    adapter.save(adapter.path)
+    tensors = safetensors.numpy.load_file(adapter.path)
+    with safetensors.safe_open(adapter.path, "np") as file:
+        info = json.loads(file.metadata()["edgezo_adapter"])
+    scheme = info.pop("scheme")
+    old = {**info, "version": 1, **{key: scheme[key] for key in ("rank", "alpha", "targets")}}
+    safetensors.numpy.save_file(tensors, adapter.path, {"edgezo_adapter": json.dumps(old)})
+    found = load_adapter(adapter.path)
+    assert found.info.scheme == replace(adapter.info.scheme, train=None)
+    assert found.params(bundle).keys() == adapter.params(bundle).keys()
 
 
 def test_finding_the_adapter_of_a_run(tmp_path: Path) -> None:
@@ -269,19 +287,19 @@ def test_peft_gives_the_scores_of_an_adapter_for_answers(
 def test_what_peft_cannot_express_is_refused(trained: Trained, tmp_path: Path) -> None:
     adapter = acts_on_answers(random_adapter(trained("llama")[1], tmp_path / "a"))
     with pytest.raises(UsageError, match=r"different tokens.*--scope all"):
-        peft_config(adapter)
-    assert peft_config(acts_on_answers(adapter, 7))["alora_invocation_tokens"] == [7]
+        peft_content(adapter)
+    assert peft_content(acts_on_answers(adapter, 7))[0]["alora_invocation_tokens"] == [7]
     encoder = acts_on_answers(random_adapter(trained("bert")[1], tmp_path / "b"), 7)
     with pytest.raises(UsageError, match="not a causal model"):
-        peft_config(encoder)
+        peft_content(encoder)
 
 
 def test_peft_config_names_paths_where_some_blocks_train(trained: Trained, tmp_path: Path) -> None:
     _, bundle = trained("llama")
-    whole = peft_config(random_adapter(bundle, tmp_path / "a"))
+    whole = peft_content(random_adapter(bundle, tmp_path / "a"))[0]
     assert whole["target_modules"] == ["down_proj", "o_proj", "q_proj", "v_proj"]
     assert (whole["r"], whole["lora_alpha"], whole["task_type"]) == (3, 6, "CAUSAL_LM")
-    part = peft_config(random_adapter(bundle, tmp_path / "a", blocks=(0,)))
+    part = peft_content(random_adapter(bundle, tmp_path / "a", blocks=(0,)))[0]
     assert all(name.startswith("model.layers.0.") for name in part["target_modules"])
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from edgezo_runtime.batches import make_batch
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout
 from edgezo_runtime.scope import choose_scope, invocation
+from edgezo_runtime.trainables import SchemeInfo
 from tests.runtime.test_engine import (
     FAMILIES,
     KINDS,
@@ -235,14 +236,17 @@ def test_a_token_that_comes_again_is_no_invocation():
     assert invocation(words) == ()
 
 
+LORA = SchemeInfo("lora", ("down_proj",), 1, 1.0, "b")
+
+
 def test_auto_takes_answers_where_it_pays_and_can_be_expressed():
     same, differ = with_last_token("labels", 42), with_last_token("labels", None)
-    assert choose_scope("auto", same, True) == "answer"
-    assert choose_scope("auto", same, False) == "all"
-    assert choose_scope("auto", differ, True) == "all"
-    assert choose_scope("auto", with_last_token("completion", 42), True) == "all"
+    assert choose_scope("auto", same, True, LORA) == "answer"
+    assert choose_scope("auto", same, False, LORA) == "all"
+    assert choose_scope("auto", differ, True, LORA) == "all"
+    assert choose_scope("auto", with_last_token("completion", 42), True, LORA) == "all"
     for wanted in ("all", "answer"):
-        assert choose_scope(wanted, differ, False) == wanted
+        assert choose_scope(wanted, differ, False, LORA) == wanted
 
 
 def test_first_scored_token_of_each_row():
@@ -266,3 +270,12 @@ def test_a_cache_without_a_file_forgets_the_numbers(answers):
     assert not states.hidden.any()
     cache.close()
     own.cache = kept
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix", "last-layers"])
+def test_what_changes_every_token_takes_all(kind):
+    same, scheme = with_last_token("labels", 42), SchemeInfo(kind, tokens=(5, 6))
+    assert choose_scope("auto", same, True, scheme) == "all"
+    assert choose_scope("all", same, True, scheme) == "all"
+    with pytest.raises(UsageError, match=f"--scope answer: {kind} changes"):
+        choose_scope("answer", same, True, scheme)

@@ -68,7 +68,7 @@ def make_manifest(files: dict[str, FileInfo]) -> Manifest:
             )
             for name, array in TRAINABLES.items()
         ),
-        scheme=SchemeInfo("lora", 2, 16.0, ("q",), "b"),
+        scheme=SchemeInfo("lora", ("q",), 2, 16.0, "b"),
         context=("cos",),
         tokenizer=TokenizerInfo("tokenizer.json", None, None, (2,), 0, None, None, False),
         base_config={"model_type": "llama", "nested": {"a": [1, 2.5, None, "ü"]}},
@@ -148,7 +148,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "f50df46988a31af49a84407e4fa47798165dc9cf2b5d26c4c3018910644fb9e4"
+GOLDEN_SHA256 = "867a0efb6792aeb6e534591157f32c9dc8e304f5622acd6b2caa08c30c063eb3"
 
 
 def test_digest_of_files(root):
@@ -163,7 +163,7 @@ def test_progress_of_verify(root):
     assert seen[-1] == (bundle.size_bytes, bundle.size_bytes)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 99, "2", None, True, 2.0])
+@pytest.mark.parametrize("version", [0, 1, 4, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -171,13 +171,45 @@ def test_version_is_checked_before_anything_else(root, version):
 
     edit(root, change)
     (root / "weights.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"version .*reads version 2.*'edgezo export --force'"):
+    with pytest.raises(
+        BundleError, match=r"version .*reads versions 2 to 3.*'edgezo export --force'"
+    ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=3, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=4, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
+        Bundle.open(root)
+
+
+def test_version_2_is_read(root):
+    """It had the fields of LoRA alone."""
+
+    def change(content):
+        names = ("kind", "rank", "alpha", "targets", "train")
+        content["version"] = 2
+        content["scheme"] = {name: content["scheme"][name] for name in names}
+
+    expected = Bundle.open(root).manifest
+    edit(root, change)
+    assert Bundle.open(root).manifest == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "ia3"}, "ia3 has no trainables of role lora_A"),
+        ({"kind": "dora"}, r"scheme\.kind: expected"),
+        ({"kind": "prompt"}, r"scheme\.tokens: prompt without virtual tokens"),
+        ({"kind": "prefix", "tokens": [50]}, "id 50 with a vocabulary of 50"),
+        ({"kind": "tt", "rank": None}, r"scheme\.rank: None is not above zero"),
+        ({"kind": "lora-xs", "alpha": None}, r"scheme\.alpha: None"),
+    ],
+)
+def test_schemes_that_contradict_their_trainables(root, change, message):
+    edit(root, lambda content: content["scheme"].update(change))
+    with pytest.raises(BundleError, match=message):
         Bundle.open(root)
 
 
@@ -369,8 +401,8 @@ BLOCK = ("graphs", "blocks", 1)
         (put("trainables", 0, "name", "x"), "trainables differ"),
         (put("trainables", 0, "name", "layers.1.q.lora_A"), "twice"),
         (put("trainables", 0, "role", "lora_C"), "role: expected"),
-        (put("trainables", 0, "shape", [2]), "is not a matrix"),
-        (put("trainables", 0, "shape", [2, 0]), "is not a matrix"),
+        (put("trainables", 0, "shape", [2]), "does not fit the role lora_A"),
+        (put("trainables", 0, "shape", [2, 0]), "does not fit the role lora_A"),
         (put("trainables", 0, "shape", [2, "K"]), "expected int"),
         (put("graphs", "prologue", "trainables", [HIDDEN]), "trainables differ"),
         (put(*BLOCK, "trainables", [ABSENT]), "'absent' is bound but not an input"),

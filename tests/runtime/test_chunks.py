@@ -7,8 +7,11 @@ import itertools
 
 import pytest
 
-from edgezo_runtime.chunks import Limits
+from edgezo_runtime.batches import make_batch
+from edgezo_runtime.chunks import COPY_BYTES, Cutter, Limits
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.prefix_cache import KeyValueLayout
+from tests.runtime.tiny_sets import random_set
 
 LIMITS = Limits(2, fetch_bytes=10)
 
@@ -46,3 +49,17 @@ def test_smaller_ends() -> None:
 def test_limits_are_checked(name) -> None:
     with pytest.raises(UsageError, match=f"{name} 0: must be 1 or more"):
         dataclasses.replace(Limits(1), **{name: 0}).check()
+
+
+@pytest.mark.parametrize(("share", "most"), [(0, 8), (100, 8), (4, 2), (2, 1), (1, 1)])
+def test_copies_of_large_trainables_bound_a_chunk(share: int, most: int) -> None:
+    """A pair of copies for every sequence: a chunk holds `share` copies of a block's trainables."""
+    examples = random_set("labels", (4,) * 8, 0)
+    batch = make_batch(examples, range(8))
+    copy_bytes = COPY_BYTES // share if share else 0
+    cutter = Cutter(Limits(1, chunk_tokens=4096), 64, 8, copy_bytes)
+    layout = KeyValueLayout({0: 1}, {0: 4}, {0: 0}, 8)
+    for chunks in (cutter.chunks(batch, 2), cutter.answers(batch, 2, layout)):
+        sizes = [chunk.scored.stop - chunk.scored.start for chunk in chunks]
+        assert max(sizes) == most
+        assert sum(sizes) == 8

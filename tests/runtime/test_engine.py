@@ -231,6 +231,8 @@ def test_a_wrong_number_of_copies_is_refused(exported, copies, first):
     bundle, theta = tiny(exported, "llama", "fp32")
 
     class Wrong:
+        private = False
+
         def copies(self, name, rows):
             return np.repeat(theta[name][None], copies, axis=0)
 

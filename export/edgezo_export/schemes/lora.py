@@ -1,0 +1,90 @@
+"""`lora`: y += (alpha / rank) * x A^T B^T beside a frozen linear layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from edgezo_export.schemes.randomness import generator
+from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
+from edgezo_export.schemes.site import low_rank
+from edgezo_export.schemes.targets import last_of_mlp
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
+
+    Attributes:
+        rank: inner dimension r, at least 1. The noise of a zeroth-order estimate grows with the
+            number of trained parameters, so the default is the smallest.
+        alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
+        targets: last component of the module paths that get an adapter, e.g. ("down_proj",); empty
+            for the layer MLPs end with, whatever the architecture calls it.
+        lora_train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
+        seed: of the random A.
+    """
+
+    kind: ClassVar[SchemeKind] = "lora"
+    chosen: ClassVar[frozenset[str]] = frozenset()
+
+    rank: int = 1
+    alpha: float | None = None
+    targets: tuple[str, ...] = ()
+    lora_train: Literal["b", "ab"] = "b"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_rank(self.rank, self.alpha)
+
+    def resolve(self, model: ModelFacts) -> Lora:
+        """The same with targets filled in."""
+        return replace(self, targets=last_of_mlp(self.targets, model.layers))
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    def info(self) -> SchemeInfo:
+        """The manifest's record."""
+        return SchemeInfo("lora", self.targets, self.rank, self.scale * self.rank, self.lora_train)
+
+    def edits(self, place: Place) -> Sequence[Edit]:
+        """Both factors beside a linear layer that is named."""
+        if place.kind != "linear" or place.name not in self.targets:
+            return ()
+        block, module = place.block, place.module
+        a, b = (self.rank, place.in_features), (place.out_features, self.rank)
+        trains = self.lora_train == "ab"
+        factors = (
+            TrainableInfo(f"{module}.lora_A", block, module, "lora_A", a, trains),
+            TrainableInfo(f"{module}.lora_B", block, module, "lora_B", b, True),
+        )
+        emit = partial(low_rank, factors=factors, scale=self.scale)
+        return (Edit(factors, "output", emit, partial(self._values, factors)),)
+
+    def _values(self, factors: Sequence[TrainableInfo], origin: Origin) -> Iterator[Float32]:
+        """A uniform in +-1/sqrt(in) (Kaiming, as PEFT does) and B = 0."""
+        a, b = factors
+        bound = 1 / np.sqrt(a.shape[1])
+        yield generator(self.seed, a.name).uniform(-bound, bound, a.shape).astype(np.float32)
+        yield np.zeros(b.shape, np.float32)
+
+
+def check_rank(rank: int, alpha: float | None) -> None:
+    """Refuse a rank or alpha that makes no sense.
+
+    Raises:
+        UsageError: naming the flag.
+    """
+    if rank < 1:
+        raise UsageError(f"--rank {rank}: must be 1 or more")
+    if alpha is not None and not (np.isfinite(alpha) and alpha > 0):
+        raise UsageError(f"--alpha {alpha}: must be a number above zero")

@@ -1,0 +1,168 @@
+"""What a manifest says of trainables: the scheme they belong to, and each tensor's role."""
+
+from __future__ import annotations
+
+import math
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+SchemeKind = Literal[
+    "lora",
+    "lora-xs",
+    "ia3",
+    "bitfit",
+    "scales",
+    "tt",
+    "last-layers",
+    "prompt",
+    "prefix",
+]
+
+SCHEME_KINDS: tuple[str, ...] = typing.get_args(SchemeKind)
+
+TrainableRole = Literal[
+    "lora_A",
+    "lora_R",
+    "lora_B",
+    "gain",
+    "input_gain",
+    "added_bias",
+    "norm_weight",
+    "norm_bias",
+    "channel_scale",
+    "tt_down",
+    "tt_up",
+    "weight",
+    "prompt",
+    "prompt_base",
+    "prefix_key",
+    "prefix_value",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableInfo:
+    """One trainable tensor, without the leading axis P.
+
+    role                     shape          what it is
+    lora_A                   (rank, in)     factor at the input
+    lora_R                   (rank, rank)   factor between the two others, of lora-xs
+    lora_B                   (out, rank)    factor at the output
+    gain                     (out,)         factor of the output
+    channel_scale            (out,)         factor of the product, before the bias
+    input_gain               (in,)          factor of the input
+    added_bias               (out,)         added to the output
+    norm_weight, norm_bias   (width,)       added to a norm's weight and bias
+    tt_down, tt_up           (r, k, r')     a core of a tensor train
+    weight                   (in, out)      the weight itself
+    prompt, prompt_base      (N, H)         embeddings of virtual tokens, and what they began as
+    prefix_key, prefix_value (n, N, D)      keys and values of virtual tokens
+    """
+
+    name: str
+    block: int
+    module: str
+    role: TrainableRole
+    shape: tuple[int, ...]
+    trains: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeInfo:
+    """How trainables enter a model; what a kind has no use for is empty.
+
+    Attributes:
+        kind: see `edgezo export --help`.
+        targets: last components of the paths of the layers they are at; empty where the kind
+            chooses them itself.
+        rank: inner dimension of low-rank factors or tensor trains.
+        alpha: low-rank products are scaled by alpha / rank.
+        train: of lora, the factors that train.
+        biases: of bitfit, whether layers without a bias get one.
+        bottleneck: of tt, the width between its two maps.
+        layers: of last-layers, how many blocks train.
+        tokens: of prompt and prefix, the tokens whose embeddings, or keys and values, the virtual
+            tokens begin as.
+    """
+
+    kind: SchemeKind
+    targets: tuple[str, ...] = ()
+    rank: int | None = None
+    alpha: float | None = None
+    train: Literal["b", "ab"] | None = None
+    biases: Literal["own", "all"] | None = None
+    bottleneck: int | None = None
+    layers: int | None = None
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank; 1 where there is no alpha."""
+        return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Virtual tokens that go through the blocks in front of every row."""
+        return len(self.tokens) if self.kind == "prompt" else 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Virtual tokens whose keys and values alone are there."""
+        return len(self.tokens) if self.kind == "prefix" else 0
+
+    @property
+    def everywhere(self) -> bool:
+        """Does it act on every token by its nature?"""
+        return self.kind in ("last-layers", "prompt", "prefix")
+
+
+ROLES: dict[SchemeKind, tuple[TrainableRole, ...]] = {
+    "lora": ("lora_A", "lora_B"),
+    "lora-xs": ("lora_A", "lora_R", "lora_B"),
+    "ia3": ("gain", "input_gain"),
+    "bitfit": ("added_bias", "norm_weight", "norm_bias"),
+    "scales": ("channel_scale",),
+    "tt": ("tt_down", "tt_up"),
+    "last-layers": ("weight",),
+    "prompt": ("prompt", "prompt_base"),
+    "prefix": ("prefix_key", "prefix_value"),
+}
+"""Roles of each scheme's tensors."""
+
+_MATRICES = frozenset({"lora_A", "lora_R", "lora_B", "weight", "prompt", "prompt_base"})
+_CUBES = frozenset({"tt_down", "tt_up", "prefix_key", "prefix_value"})
+_RANK_AXIS: dict[TrainableRole, int] = {"lora_A": 0, "lora_R": 0, "lora_B": 1}
+
+
+def dimensions(role: TrainableRole) -> int:
+    """Axes of a tensor of this role."""
+    return 2 if role in _MATRICES else 3 if role in _CUBES else 1
+
+
+def scheme_problem(scheme: SchemeInfo, vocab_size: int) -> str | None:
+    """What is wrong with a scheme, beginning with the field; None if nothing is."""
+    rank, alpha = scheme.rank, scheme.alpha
+    if scheme.kind in ("lora", "lora-xs", "tt") and (rank is None or rank < 1):
+        return f"rank: {rank} is not above zero"
+    low_rank = scheme.kind in ("lora", "lora-xs")
+    if low_rank and not (alpha is not None and math.isfinite(alpha) and alpha > 0):
+        return f"alpha: {alpha} is not a finite number above zero"
+    if scheme.kind in ("prompt", "prefix") and not scheme.tokens:
+        return f"tokens: {scheme.kind} without virtual tokens"
+    for token in scheme.tokens:
+        if not 0 <= token < vocab_size:
+            return f"tokens: id {token} with a vocabulary of {vocab_size}"
+    return None
+
+
+def trainable_problem(info: TrainableInfo, scheme: SchemeInfo) -> str | None:
+    """What is wrong with a trainable of a scheme; None if nothing is."""
+    if info.role not in ROLES[scheme.kind]:
+        return f"{scheme.kind} has no trainables of role {info.role}"
+    if len(info.shape) != dimensions(info.role) or min(info.shape) < 1:
+        return f"shape {info.shape} does not fit the role {info.role}"
+    axis = _RANK_AXIS.get(info.role)
+    if axis is not None and info.shape[axis] != scheme.rank:
+        return f"rank {info.shape[axis]}, scheme has {scheme.rank}"
+    return None
