@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfigManager
 from transformers import PretrainedConfig, PreTrainedModel
 
+from edgezo_export.backward import Backward
 from edgezo_export.canonical import canonicalize
 from edgezo_export.draft import GraphDraft
 from edgezo_export.errors import UnsupportedModelError
@@ -35,6 +37,7 @@ from edgezo_runtime.manifest import (
     MANIFEST_FILE,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
+    BackwardInfo,
     GraphInfo,
     Graphs,
     Manifest,
@@ -103,6 +106,7 @@ class Parts:
     score_labels: GraphDraft
     score_tokens: GraphDraft
     trainables: list[TrainableInfo]
+    backward: Backward
 
     def drafts(self) -> list[GraphDraft]:
         """All graphs in the order they run."""
@@ -133,6 +137,29 @@ class Parts:
             infos.append(draft.info(files[content]))
         prologue, *blocks, labels, tokens = infos
         return Graphs(prologue, tuple(blocks), labels, tokens)
+
+    def save_backward(self, folder: Path, graphs: Graphs) -> tuple[BackwardInfo, ...] | str:
+        """Write the backward graph of every kind of block and of the scorers to `folder`/graphs.
+
+        Returns:
+            What the manifest says about them; why there are none where an operator has no
+            derivative: the rest of the bundle does not need them.
+        """
+        made: dict[str, Callable[[], GraphDraft]] = {}
+        for index, graph in enumerate(graphs.blocks):
+            made.setdefault(graph.file, partial(self.backward.block, index))
+        made[graphs.score_labels.file] = self.backward.label_scorer
+        made[graphs.score_tokens.file] = self.backward.token_scorer
+        try:
+            drafts = {of: make() for of, make in made.items()}
+        except UnsupportedModelError as error:
+            return str(error)
+        infos: list[BackwardInfo] = []
+        for of, draft in drafts.items():
+            file = of.replace(".onnx", ".backward.onnx")
+            (folder / file).write_bytes(draft.serialize())
+            infos.append(draft.backward_info(file, of))
+        return tuple(infos)
 
 
 def export_bundle(
@@ -265,6 +292,7 @@ def _write(
     config = replace(config, lora=config.lora.resolve(_names(trace)))
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
     graphs = parts.save(folder, tell)
+    backward = parts.save_backward(folder, graphs)
     write_weights(
         folder / WEIGHTS_FILE,
         parts.planned(),
@@ -297,6 +325,7 @@ def _write(
         tokenizer=tokenizer,
         base_config=source.config_dict,
         files=describe_files(folder, names),
+        backward=backward,
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -321,7 +350,16 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
     )
     labels = lower_label_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
     tokens = lower_token_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
-    return Parts(prologue, blocks, labels, tokens, trainables)
+    backward = Backward(
+        layers=list(zip(cut.layers, trace.layers, strict=True)),
+        epilogue=cut.epilogue,
+        checkpoint=checkpoint,
+        context=context,
+        lora=config.lora,
+        quant=config.quant,
+        hidden_size=hidden_size,
+    )
+    return Parts(prologue, blocks, labels, tokens, trainables, backward)
 
 
 def _dimensions(config: PretrainedConfig) -> dict[str, Any]:

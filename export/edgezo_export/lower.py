@@ -22,6 +22,7 @@ from edgezo_export.group_query import Past
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.lora import LoraConfig, add_lora
 from edgezo_export.partition import Segment
+from edgezo_export.plain import PLAIN
 from edgezo_export.quantize import ZERO_POINT
 from edgezo_export.trace import DOMAIN
 from edgezo_export.weights import PlannedTensor, plan_embedding
@@ -316,6 +317,7 @@ def lower_block(
     hidden_size: int,
     *,
     continuing: bool = True,
+    plain: bool = False,
 ) -> tuple[GraphDraft, list[TrainableInfo]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
@@ -332,8 +334,9 @@ def lower_block(
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
         continuing: take earlier keys and values, where that is possible.
+        plain: in operators that have a derivative, without earlier tokens, code and decode.
     """
-    draft = GraphDraft("block", f"{module}.")
+    draft = GraphDraft("block", f"{module}.", PLAIN if plain else None)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs: dict[str, ir.Value] = {}
 
@@ -357,9 +360,10 @@ def lower_block(
         shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
         return ask(context.rotary_cache(value), ir.DataType.FLOAT, shape)
 
-    linears = LinearLowering(draft, quant)
-    linears.declare_code()
-    past = Past(draft) if continuing and continues(segment.nodes) else None
+    linears = LinearLowering(draft, quant, dequantize=plain)
+    if not plain:
+        linears.declare_code()
+    past = Past(draft) if continuing and not plain and continues(segment.nodes) else None
     lowering = SegmentLowering(
         draft, checkpoint, linears, outside, lora, index, rotary_cache, quant, past
     )

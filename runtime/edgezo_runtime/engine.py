@@ -143,6 +143,40 @@ class Engine:
                 reason = str(error) or "numpy was refused memory"
             self.shrink(reason)  # here, where the error no longer holds what the pass held
 
+    def run(
+        self,
+        batch: Batch,
+        params: Params,
+        make: Callable[[Work], Forward],
+        cut: Callable[[], list[Chunk]],
+    ) -> list[Chunk]:
+        """Take one group through all blocks by a pass of the caller's.
+
+        Args:
+            batch: B sequences.
+            params: the trainable inputs.
+            make: gives the pass.
+            cut: gives the chunks; asked again where memory was short.
+        Returns:
+            The chunks, all through.
+        Raises:
+            BudgetStopError: memory is short, and nothing is left to save any.
+        """
+        while True:
+            work = Work(
+                self.model, batch, params, self._watch, self.limits.chunk_tokens, self._sample
+            )
+            chunks = cut()
+            try:
+                self._run(make(work), chunks, 1)
+                if self.trim_above is not None and anonymous_bytes() > self.trim_above:
+                    self.model.shrink_arena()
+                return chunks
+            except MemoryError as error:
+                reason = str(error) or "numpy was refused memory"
+            del work, chunks
+            self.shrink(reason)
+
     def _evaluate(
         self,
         work: Work,

@@ -28,6 +28,9 @@ DTYPES = frozenset(
 PAST = ("past_key", "past_value")
 """Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
 
+GRAD = "grad"
+"""Input of a backward graph: the gradient at the result of the graph it goes back through."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -88,6 +91,31 @@ class Graphs:
         blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
         tail = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
         return [("prologue", self.prologue), *blocks, *tail]
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardInfo:
+    """A graph that carries a gradient back through another one.
+
+    It takes `GRAD` and inputs of the other, bound to the same tensors, and gives gradients named by
+    `grad_name`.
+
+    Attributes:
+        file: its ONNX file.
+        of: file of the other.
+        inputs: what it takes.
+        outputs: what it gives.
+    """
+
+    file: str
+    of: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+def grad_name(name: str) -> str:
+    """Name of the output that is the gradient of an input."""
+    return f"{name}.{GRAD}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +187,7 @@ class Manifest:
         context: names of the tensors made once by the prologue and fed to the blocks.
         base_config: the model's Hugging Face config.json, for adapters.
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
+        backward: a graph for every kind of block and for both scorers, or why there are none.
     """
 
     created_by: str
@@ -171,6 +200,7 @@ class Manifest:
     tokenizer: TokenizerInfo
     base_config: dict[str, object]
     files: dict[str, FileInfo]
+    backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
 
     def to_json(self) -> str:
         """The text of manifest.json.
@@ -264,6 +294,7 @@ def check(manifest: Manifest) -> None:
     _check_model(manifest)
     for where, graph in manifest.graphs.named():
         _check_graph(where, graph)
+    _check_backward(manifest)
     _check_context(manifest)
     _check_trainables(manifest)
     _check_tokenizer(manifest)
@@ -284,6 +315,7 @@ def _check_files(manifest: Manifest) -> None:
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
     needed += [graph.file for _, graph in manifest.graphs.named()]
+    needed += [info.file for info in _backward(manifest)]
     for path in needed:
         check_path(path)
         _require(path in manifest.files, f"files: {path!r} is missing")
@@ -322,6 +354,26 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
         _require(fixed, f"graphs.{where}: weight {binding.input!r} has no fixed shape")
         low = f"weight {binding.input!r} starts at row {binding.start}"
         _require(binding.start >= 0, f"graphs.{where}: {low}")
+
+
+def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
+    return () if isinstance(manifest.backward, str) else manifest.backward
+
+
+def _check_backward(manifest: Manifest) -> None:
+    _unique((info.of for info in _backward(manifest)), "backward")
+    forward = {graph.file: graph for _, graph in manifest.graphs.named()}
+    for info in _backward(manifest):
+        place = f"backward.{info.file}"
+        _require(info.of in forward, f"{place}: there is no graph {info.of!r}")
+        taken = {tensor.name for tensor in forward[info.of].inputs}
+        outputs = [tensor.name for tensor in info.outputs]
+        odd = [name for name in outputs if name not in {grad_name(name) for name in taken}]
+        _require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
+        _require(grad_name("hidden") in outputs, f"{place}: no gradient of the hidden states")
+    lost = forward.keys() - {info.of for info in _backward(manifest)}
+    lost -= {manifest.graphs.prologue.file}
+    _require(not lost or not _backward(manifest), f"backward: none for {min(lost, default='')!r}")
 
 
 def _check_context(manifest: Manifest) -> None:

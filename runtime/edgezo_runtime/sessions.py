@@ -95,8 +95,16 @@ class SharedEnvironment:
             ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))
             self._ready = True
 
-    def open(self, bundle: Bundle, file: str) -> onnxruntime.InferenceSession:
+    def open(
+        self, bundle: Bundle, file: str, *, in_order: bool = False
+    ) -> onnxruntime.InferenceSession:
         """Open one graph of a bundle.
+
+        Args:
+            bundle: the bundle.
+            file: the graph's file in it.
+            in_order: run the nodes in the order of the file. Left to itself onnxruntime makes
+                values long before they are needed, float32 copies of weights for one.
 
         Raises:
             BundleError: the graph is damaged, or needs what this onnxruntime does not have.
@@ -114,6 +122,8 @@ class SharedEnvironment:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool
         # would do as well, but then every other session of the process would have to use it.
+        if in_order:
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         try:

@@ -1,0 +1,249 @@
+"""Exact gradients of the last blocks' trainable tensors, by going back through their graphs.
+
+A part of the batch goes forward through the whole model as it does for scores; from the first block
+of the tail on the hidden states at the entry of every block are kept, nothing else. Behind the
+scores the gradient comes back block by block, and each backward graph computes again what is inside
+its block. The parts are the same however many threads there are and however short memory is, and
+their gradients are added in their order, so the bits of the sum are always the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.backward import BackwardGraphs
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.chunks import Chunk
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.forward import SCORED_POSITIONS, SharedParams, WholePass, Work
+from edgezo_runtime.losses import example_losses, score_gradients
+from edgezo_runtime.prefix_cache import PrefixCache
+from edgezo_runtime.scope import Scope
+
+Float32 = npt.NDArray[np.float32]
+
+PART_TOKENS = 256
+"""Tokens that go back through a block together; one example may have more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailResult:
+    """What one batch gives.
+
+    Attributes:
+        losses: (E,) float64, nats.
+        gradients: of the mean loss by every tensor of the tail that trains, in its own shape.
+    """
+
+    losses: npt.NDArray[np.float64]
+    gradients: dict[str, Float32]
+
+
+class TailGradient:
+    """Gradients of the blocks from `first_block` on.
+
+    Args:
+        engine: runs the bundle.
+        first_block: the tail's first block.
+        part_tokens: see `PART_TOKENS`; results depend on it in their last bits.
+    Raises:
+        UsageError: the bundle has no backward graphs, or there is no such block.
+    """
+
+    def __init__(self, engine: Engine, first_block: int, part_tokens: int = PART_TOKENS) -> None:
+        if not 0 <= first_block < engine.num_blocks:
+            raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
+        self.first_block = first_block
+        self._engine = engine
+        self._part_tokens = part_tokens
+        self._graphs = BackwardGraphs(engine.model)
+        infos = engine.bundle.manifest.trainables
+        self.names = tuple(i.name for i in infos if i.block >= first_block and i.trains)
+
+    def gradient(
+        self,
+        batch: Batch,
+        params: Mapping[str, Float32],
+        scope: Scope = "all",
+        cache: PrefixCache | None = None,
+        cache_block: int = 0,
+    ) -> TailResult:
+        """Losses of a batch, and the gradient of their mean.
+
+        Args:
+            batch: E examples.
+            params: every trainable tensor by name.
+            scope: tokens the adapters act on.
+            cache: states at the entry of block `cache_block`, as for `Engine.score`.
+            cache_block: at most `first_block`.
+        Raises:
+            BudgetStopError: memory is short, and nothing is left to save any.
+
+        Memory:
+            For each worker, of one part: the hidden states at the entry of every block of the tail,
+            and the activations and float32 weights inside one block.
+        """
+        kept = cache if cache_block <= self.first_block else None
+
+        def make(work: Work) -> _TailPass:
+            return _TailPass(work, self._graphs, self.first_block, kept, cache_block, scope)
+
+        chunks = self._engine.run(batch, SharedParams(params), make, lambda: self.parts(batch))
+        results: list[_PartResult] = [chunk.scores for chunk in chunks]
+        losses = np.concatenate([result.losses for result in results])
+        sums = {name: np.zeros(params[name].shape) for name in self.names}
+        for result in results:
+            for name, grad in result.gradients.items():
+                sums[name] += grad
+        mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
+        return TailResult(losses, mean)
+
+    def parts(self, batch: Batch) -> list[Chunk]:
+        """Cut a batch between examples."""
+        manifest = self._engine.bundle.manifest
+        rows_each = batch.num_rows // batch.num_examples
+        starts = np.append(np.searchsorted(batch.positions[:, 0], np.arange(batch.num_rows)), -1)
+        starts[-1] = len(batch.positions)
+        chunks: list[Chunk] = []
+        start = 0
+        while start < batch.num_rows:
+            stop, longest = start, 0
+            while stop < batch.num_rows:
+                own = int(batch.lengths[stop : stop + rows_each].max())
+                longer = max(longest, min(own + own % 2, manifest.model.max_seq))
+                if stop > start and (stop + rows_each - start) * longer > self._part_tokens:
+                    break
+                stop, longest = stop + rows_each, longer
+            scored = slice(int(starts[start]), int(starts[stop]))
+            positions = batch.positions[scored] - np.array([start, 0])
+            chunks.append(Chunk(np.arange(start, stop), longest, positions, scored))
+            start = stop
+        return chunks
+
+    def kept_bytes(self, tokens: int) -> int:
+        """Hidden states kept for a part of so many tokens, in bytes."""
+        blocks = self._engine.num_blocks - self.first_block
+        return 4 * tokens * self._engine.bundle.manifest.model.hidden_size * (blocks + 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _PartResult:
+    """Losses of a part's examples (E',), and the gradients of their sum."""
+
+    losses: npt.NDArray[np.float64]
+    gradients: dict[str, Float32]
+
+
+class _TailPass(WholePass):
+    """Evaluates one group, and goes back behind the scores."""
+
+    def __init__(
+        self,
+        work: Work,
+        graphs: BackwardGraphs,
+        first_block: int,
+        cache: PrefixCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> None:
+        super().__init__(work, None, 0, cache, cache_block, scope)
+        self._graphs = graphs
+        self._first = first_block
+
+    def wave_bytes(self) -> int:
+        """What is kept of a sequence at the entries of blocks."""
+        blocks = len(self._model.blocks) - self._first
+        return 4 * blocks * self.batch.seq * self._manifest.model.hidden_size
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block; keep what enters the tail's."""
+        if index == self._first:
+            chunk.kept = []
+        if index >= self._first:
+            entry = chunk.hidden
+            if len(self._pieces(self._model.blocks[index], chunk)) > 1:  # they overwrite it
+                entry = self._model.value(entry.numpy().copy())
+            chunk.kept.append(entry)
+        super().block(index, chunk)
+
+    def end(self, chunk: Chunk) -> None:
+        """Score, and go back."""
+        scores = np.concatenate([self._scores(chunk, part) for part in _stretches(chunk)])
+        own = _part(self.batch, chunk)
+        losses = example_losses(own, scores[None])[0]
+        slopes = score_gradients(own, scores)
+        grad = np.zeros(chunk.hidden.shape(), np.float32)
+        for part in _stretches(chunk):
+            grad += self._score_gradient(chunk, part, scores[part], slopes[part])
+        gradients: dict[str, Float32] = {}
+        for index in range(len(self._model.blocks) - 1, self._first - 1, -1):
+            chunk.hidden = chunk.kept.pop()
+            grad = self._back(index, chunk, grad, gradients)
+        chunk.release()
+        chunk.scores = _PartResult(losses, gradients)
+
+    def _scores(self, chunk: Chunk, part: slice) -> Float32:
+        return self._score(chunk, chunk.positions[part], self._targets(chunk)[part])
+
+    def _targets(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        return self.batch.targets[chunk.scored]
+
+    def _score_gradient(self, chunk: Chunk, part: slice, scores: Float32, slopes: Float32) -> Any:
+        """Gradient at the last hidden states from that at some of the scores."""
+        feed = {"hidden": chunk.hidden, "positions": self._model.value(chunk.positions[part])}
+        if self.batch.label_ids is not None:
+            info = self._manifest.graphs.score_labels
+            feed["label_ids"] = self._model.value(self.batch.label_ids)
+        else:
+            info = self._manifest.graphs.score_tokens
+            feed["targets"] = self._model.value(self._targets(chunk)[part])
+            feed["log_probs"] = self._model.value(scores)
+        slope = self._model.value(slopes)
+        return self._graphs.through(info.file).run(self._model.scorer(info), feed, slope)["hidden"]
+
+    def _back(
+        self, index: int, chunk: Chunk, grad: Float32, gradients: dict[str, Float32]
+    ) -> Float32:
+        """Go back through a block; note the gradients of its tensors."""
+        if self._work.sample is not None and index not in self._work.sample:
+            return grad
+        graph = self._model.blocks[index]
+        feed = {**chunk.inputs, "hidden": chunk.hidden}
+        for name, tensor in graph.trainables.items():
+            feed[name] = self._model.value(self._work.params.copies(tensor, chunk.index))
+        file = self._manifest.graphs.blocks[index].file
+        found = self._graphs.through(file).run(graph, feed, self._model.value(grad))
+        grad = found.pop("hidden")
+        gradients |= {graph.trainables[name]: value[0] for name, value in found.items()}
+        self._work.after_block()
+        return grad
+
+
+def _stretches(chunk: Chunk) -> list[slice]:
+    """The scored positions, not too many at a time."""
+    count = len(chunk.positions)
+    starts = range(0, count, SCORED_POSITIONS)
+    return [slice(start, min(start + SCORED_POSITIONS, count)) for start in starts]
+
+
+def _part(batch: Batch, chunk: Chunk) -> Batch:
+    """The examples of a chunk as a batch of their own."""
+    rows = chunk.index
+    examples = batch.row_example[rows]
+    return dataclasses.replace(
+        batch,
+        example_ids=batch.example_ids[rows],
+        input_ids=batch.input_ids[rows],
+        lengths=batch.lengths[rows],
+        positions=chunk.positions,
+        targets=batch.targets[chunk.scored],
+        row_example=examples - examples[0],
+        labels=batch.labels[examples[0] : examples[-1] + 1],
+    )
