@@ -107,7 +107,9 @@ class Adjoint:
         if own is not None and own == all_ and None not in own:
             return True
         others = [v for v in self.node.inputs if v is not None and v is not value]
-        return self.node.op_type != "Expand" and all(v.const_value is not None and v.const_value.size == 1 for v in others)
+        return self.node.op_type != "Expand" and all(
+            v.const_value is not None and v.const_value.size == 1 for v in others
+        )
 
 
 Rule = Callable[[Adjoint], Sequence[ir.Value | None]]

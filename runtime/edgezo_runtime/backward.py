@@ -53,8 +53,7 @@ class BackwardGraph:
         values = run_graph(self.session, list(self.outputs), own)
         suffix = len(grad_name(""))
         return {
-            name[:-suffix]: value.numpy()
-            for name, value in zip(self.outputs, values, strict=True)
+            name[:-suffix]: value.numpy() for name, value in zip(self.outputs, values, strict=True)
         }
 
 

@@ -10,7 +10,7 @@ their gradients are added in their order, so the bits of the sum are always the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.chunks import Chunk
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.forward import SCORED_POSITIONS, SharedParams, WholePass, Work
+from edgezo_runtime.forward import SCORED_POSITIONS, Params, SharedParams, WholePass, Work
 from edgezo_runtime.losses import example_losses, score_gradients
 from edgezo_runtime.prefix_cache import PrefixCache
 from edgezo_runtime.scope import Scope
@@ -162,16 +162,26 @@ class _TailPass(WholePass):
         blocks = len(self._model.blocks) - self._first
         return 4 * blocks * self.batch.seq * self._manifest.model.hidden_size
 
-    def block(self, index: int, chunk: Chunk) -> None:
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk, or find its states; nothing is kept yet."""
+        super().start(chunk)
+        chunk.kept = []
+
+    def _run_block(
+        self,
+        index: int,
+        chunk: Chunk,
+        params: Params,
+        code: Sequence[Any],
+        keep: bool = False,
+    ) -> list[Any]:
         """Run a block; keep what enters the tail's."""
-        if index == self._first:
-            chunk.kept = []
         if index >= self._first:
             entry = chunk.hidden
             if len(self._pieces(self._model.blocks[index], chunk)) > 1:  # they overwrite it
                 entry = self._model.value(entry.numpy().copy())
             chunk.kept.append(entry)
-        super().block(index, chunk)
+        return super()._run_block(index, chunk, params, code, keep)
 
     def end(self, chunk: Chunk) -> None:
         """Score, and go back."""

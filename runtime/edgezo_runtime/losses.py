@@ -75,9 +75,7 @@ def class_scores(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Array:
     return scores.astype(np.float64)
 
 
-def score_gradients(
-    batch: Batch, scores: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
+def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Derivative of the sum of all examples' losses by every score.
 
         labels: softmax(z) - onehot(class);  a token of the class: the same through the mean
@@ -107,7 +105,8 @@ def score_gradients(
         rows = slopes.ravel()
     places = batch.positions[:, 0]
     counts = np.bincount(places, minlength=batch.num_rows)
-    return (rows / counts)[places].astype(np.float32)
+    by_token: npt.NDArray[np.float32] = (rows / counts)[places].astype(np.float32)
+    return by_token
 
 
 def predictions(batch: Batch, scores: npt.NDArray[np.float32]) -> Int64Array:
