@@ -58,7 +58,7 @@ class Backward:
         Raises:
             UnsupportedModelError: an operator has no derivative.
         """
-        draft, infos = self.plain_block(index)
+        draft, infos = self._plain(index)
         result = draft.withdraw_output()
         grad = draft.input(GRAD, _FLOAT, ("rows", "tokens", self.hidden_size))
         names = [draft.local(info.name) for info in infos if info.trains]
@@ -69,8 +69,11 @@ class Backward:
         draft.name = "block_backward"
         return draft
 
-    def plain_block(self, index: int) -> tuple[GraphDraft, list[TrainableInfo]]:
+    def plain_block(self, index: int) -> GraphDraft:
         """The block forward, in operators that have a derivative."""
+        return self._plain(index)[0]
+
+    def _plain(self, index: int) -> tuple[GraphDraft, list[TrainableInfo]]:
         segment, module = self.layers[index]
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.lora, self.quant, self.hidden_size)
@@ -82,12 +85,16 @@ class Backward:
     def label_scorer(self) -> GraphDraft:
         """hidden (R, S, H), positions (T, 2), label_ids (C,), grad (T, C) -> its gradient."""
         draft = GraphDraft("labels_backward", expand=PLAIN)
-        lowering, states, head, tail = self._gathered(draft)
-        label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
-        scores = dot(draft, states, head, self.quant, label_ids, draft.ints(0))
-        logits = after_head(lowering, self.epilogue, tail, scores)
+        logits = self._label_logits(draft)
         grad = draft.input(GRAD, _FLOAT, ("scored", "labels"))
         return self._finished(draft, logits, grad)
+
+    def plain_label_scorer(self) -> GraphDraft:
+        """The label scorer forward, in operators that have a derivative."""
+        draft = GraphDraft("score_labels", expand=PLAIN)
+        logits = self._label_logits(draft)
+        draft.output(logits, "label_logits", _FLOAT, ("scored", "labels"))
+        return draft
 
     def token_scorer(self) -> GraphDraft:
         """hidden, positions, targets (T,), log_probs (T,), grad (T,) -> gradient of hidden.
@@ -116,6 +123,12 @@ class Backward:
             (share,) = pull_back(draft, {logits: draft.op("Mul", likely, falling)}, [states])
             total = draft.op("Add", total, share)
         return self._finished(draft, states, total)
+
+    def _label_logits(self, draft: GraphDraft) -> ir.Value:
+        lowering, states, head, tail = self._gathered(draft)
+        label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
+        scores = dot(draft, states, head, self.quant, label_ids, draft.ints(0))
+        return after_head(lowering, self.epilogue, tail, scores)
 
     def _gathered(self, draft: GraphDraft) -> tuple[SegmentLowering, ir.Value, Head, Tail]:
         return gathered(draft, self.epilogue, self.checkpoint, self.hidden_size)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edgezo_export.weights import PlannedTensor
-from edgezo_runtime.manifest import BackwardInfo, Binding, GraphInfo, TensorInfo
+from edgezo_runtime.manifest import Binding, GraphInfo, TensorInfo
 
 MICROSOFT = "com.microsoft"
 IR_VERSION = 10
@@ -234,11 +234,6 @@ class GraphDraft:
             trainables=tuple(self.trainables),
             weights=tuple(self.weights),
         )
-
-    def backward_info(self, file: str, of: str) -> BackwardInfo:
-        """What the manifest says about this graph, which goes back through the one in `of`."""
-        own = self.info(file)
-        return BackwardInfo(file, of, own.inputs, own.outputs)
 
     def serialize(self) -> bytes:
         """The finished graph as the content of an ONNX file; equal graphs give equal bytes."""

@@ -145,20 +145,31 @@ class Parts:
             What the manifest says about them; why there are none where an operator has no
             derivative: the rest of the bundle does not need them.
         """
-        made: dict[str, Callable[[], GraphDraft]] = {}
+        back = self.backward
+        made: dict[str, tuple[Callable[[], GraphDraft], Callable[[], GraphDraft] | None]] = {}
         for index, graph in enumerate(graphs.blocks):
-            made.setdefault(graph.file, partial(self.backward.block, index))
-        made[graphs.score_labels.file] = self.backward.label_scorer
-        made[graphs.score_tokens.file] = self.backward.token_scorer
+            made.setdefault(
+                graph.file, (partial(back.block, index), partial(back.plain_block, index))
+            )
+        made[graphs.score_labels.file] = back.label_scorer, back.plain_label_scorer
+        made[graphs.score_tokens.file] = back.token_scorer, None
         try:
-            drafts = {of: make() for of, make in made.items()}
+            drafts = {
+                of: (make(), None if plain is None else plain())
+                for of, (make, plain) in made.items()
+            }
         except UnsupportedModelError as error:
             return str(error)
         infos: list[BackwardInfo] = []
-        for of, draft in drafts.items():
-            file = of.replace(".onnx", ".backward.onnx")
+        for of, (draft, plain) in drafts.items():
+            name = of.removesuffix(".onnx")
+            file, plain_file = f"{name}.backward.onnx", None
             (folder / file).write_bytes(draft.serialize())
-            infos.append(draft.backward_info(file, of))
+            if plain is not None:
+                plain_file = f"{name}.plain.onnx"
+                (folder / plain_file).write_bytes(plain.serialize())
+            own = draft.info(file)
+            infos.append(BackwardInfo(file, of, own.inputs, own.outputs, plain_file))
         return tuple(infos)
 
 

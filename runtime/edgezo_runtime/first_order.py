@@ -62,7 +62,7 @@ class TailGradient:
             raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
         self.first_block = first_block
         self._engine = engine
-        self._part_tokens = part_tokens
+        self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
         self._graphs = BackwardGraphs(engine.model)
         infos = engine.bundle.manifest.trainables
         self.names = tuple(i.name for i in infos if i.block >= first_block and i.trains)
@@ -95,7 +95,9 @@ class TailGradient:
         def make(work: Work) -> _TailPass:
             return _TailPass(work, self._graphs, self.first_block, kept, cache_block, scope)
 
-        chunks = self._engine.run(batch, SharedParams(params), make, lambda: self.parts(batch))
+        chunks = self._engine.run(
+            batch, SharedParams(params), make, lambda: self._cutter.cut(batch)
+        )
         results: list[_PartResult] = [chunk.scores for chunk in chunks]
         losses = np.concatenate([result.losses for result in results])
         sums = {name: np.zeros(params[name].shape) for name in self.names}
@@ -105,32 +107,43 @@ class TailGradient:
         mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
         return TailResult(losses, mean)
 
-    def parts(self, batch: Batch) -> list[Chunk]:
-        """Cut a batch between examples."""
-        manifest = self._engine.bundle.manifest
-        rows_each = batch.num_rows // batch.num_examples
-        starts = np.append(np.searchsorted(batch.positions[:, 0], np.arange(batch.num_rows)), -1)
-        starts[-1] = len(batch.positions)
+    def kept_bytes(self, tokens: int) -> int:
+        """Hidden states kept for a part of so many tokens, in bytes."""
+        blocks = self._engine.num_blocks - self.first_block
+        return 4 * tokens * self._engine.bundle.manifest.model.hidden_size * (blocks + 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCutter:
+    """Cuts batches between examples, always at the same places.
+
+    Attributes:
+        part_tokens: tokens of a part; one example may have more.
+        max_seq: tokens of the longest sequence the model takes.
+    """
+
+    part_tokens: int
+    max_seq: int
+
+    def cut(self, batch: Batch) -> list[Chunk]:
+        """Cut a batch; every part is padded to its own longest sequence only."""
+        each = batch.num_rows // batch.num_examples
+        rows = batch.positions[:, 0]
         chunks: list[Chunk] = []
         start = 0
         while start < batch.num_rows:
             stop, longest = start, 0
             while stop < batch.num_rows:
-                own = int(batch.lengths[stop : stop + rows_each].max())
-                longer = max(longest, min(own + own % 2, manifest.model.max_seq))
-                if stop > start and (stop + rows_each - start) * longer > self._part_tokens:
+                own = int(batch.lengths[stop : stop + each].max())
+                longer = max(longest, min(own + own % 2, self.max_seq))
+                if stop > start and (stop + each - start) * longer > self.part_tokens:
                     break
-                stop, longest = stop + rows_each, longer
-            scored = slice(int(starts[start]), int(starts[stop]))
-            positions = batch.positions[scored] - np.array([start, 0])
-            chunks.append(Chunk(np.arange(start, stop), longest, positions, scored))
+                stop, longest = stop + each, longer
+            first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
+            positions = batch.positions[first:last] - np.array([start, 0])
+            chunks.append(Chunk(np.arange(start, stop), longest, positions, slice(first, last)))
             start = stop
         return chunks
-
-    def kept_bytes(self, tokens: int) -> int:
-        """Hidden states kept for a part of so many tokens, in bytes."""
-        blocks = self._engine.num_blocks - self.first_block
-        return 4 * tokens * self._engine.bundle.manifest.model.hidden_size * (blocks + 2)
 
 
 @dataclass(frozen=True, slots=True)

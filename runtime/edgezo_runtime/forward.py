@@ -343,6 +343,11 @@ class AnswerPass(_ScoringPass):
         entry: int,
     ) -> None:
         super().__init__(work, code, first_active)
+        if any(graph.past is None for graph in work.model.blocks):
+            raise UsageError(
+                "blocks cannot go on from earlier tokens with this model or onnxruntime; let the "
+                "adapters act on all tokens, or run pip install 'onnxruntime>=1.20'"
+            )
         self._cache = cache
         self._entry = entry
 

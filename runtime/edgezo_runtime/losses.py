@@ -101,7 +101,8 @@ def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArra
             slopes /= slopes.sum(axis=1, keepdims=True)
         slopes[np.arange(len(slopes)), batch.labels] -= 1
         if batch.kind == "labels":
-            return slopes.astype(np.float32)
+            by_class: npt.NDArray[np.float32] = slopes.astype(np.float32)
+            return by_class
         rows = slopes.ravel()
     places = batch.positions[:, 0]
     counts = np.bincount(places, minlength=batch.num_rows)

@@ -105,12 +105,16 @@ class BackwardInfo:
         of: file of the other.
         inputs: what it takes.
         outputs: what it gives.
+        plain: file of what the other computes without earlier tokens, in standard operators that
+            have a derivative; it takes the same inputs without `GRAD`. None where the other is that
+            already.
     """
 
     file: str
     of: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    plain: str | None
 
 
 def grad_name(name: str) -> str:
@@ -315,7 +319,8 @@ def _check_files(manifest: Manifest) -> None:
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
     needed += [graph.file for _, graph in manifest.graphs.named()]
-    needed += [info.file for info in _backward(manifest)]
+    for derived in _backward(manifest):
+        needed += [derived.file] if derived.plain is None else [derived.file, derived.plain]
     for path in needed:
         check_path(path)
         _require(path in manifest.files, f"files: {path!r} is missing")

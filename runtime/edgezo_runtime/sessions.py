@@ -21,7 +21,10 @@ from edgezo_runtime.memory import is_unmapped, save_addresses
 if TYPE_CHECKING:
     import onnxruntime
 
-OLDEST = (1, 20)
+OLDEST = (1, 19)
+"""First release that reads the graphs of bundles."""
+
+FUSED = (1, 20)
 """First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
 
 _CPU = "CPUExecutionProvider"
@@ -179,8 +182,8 @@ def import_onnxruntime() -> Any:
         ) from error
     if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
         raise MissingExtraError(
-            f"onnxruntime {ort.__version__} cannot run the attention of bundles; "
-            f"run pip install 'onnxruntime>={OLDEST[0]}.{OLDEST[1]}'"
+            f"onnxruntime {ort.__version__} cannot run the graphs of bundles; "
+            f"run pip install 'onnxruntime>={FUSED[0]}.{FUSED[1]}'"
         )
     if not hasattr(ort, "InferenceSession"):
         raise MissingExtraError(
@@ -188,6 +191,11 @@ def import_onnxruntime() -> Any:
             "uninstall all of them, then run pip install 'edgezo[cpu]'"
         )
     return ort
+
+
+def runs_fused_attention() -> bool:
+    """Can the installed onnxruntime run blocks as they are, and not in their plain form only?"""
+    return _release(str(import_onnxruntime().__version__)) >= FUSED
 
 
 def _release(version: str) -> tuple[int, int]:
