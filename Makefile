@@ -48,9 +48,9 @@ test-fast: env
 	$(BIN)/python -m pytest -m 'not slow'
 
 # onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own.
-$(TRAINING_STAMP): pyproject.toml
+$(TRAINING_STAMP): pyproject.toml constraints.txt
 	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
-	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -e '.[training]' onnx 'pytest>=8.4'
+	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
 	touch $@
 
 test-training: env $(TRAINING_STAMP)

@@ -52,6 +52,10 @@ class TuneConfig:
     normalize: bool = option(True, "divide projected gradients by their running rms")
     clip: float = option(2.5, "clip normalized projected gradients at so many rms")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
+    hybrid: int = option(
+        0, "tune the last so many blocks by exact gradients (first-order steps of Adam); 0: none"
+    )
+    hybrid_lr: float = option(0.03, "learning rate of the blocks that --hybrid names")
     seed: int = option(0, "of the noise and the data order")
     prefix_cache: bool = option(True, "keep what does not change between steps on disk")
     save_every: int = option(200, "steps between snapshots", exact=False)
@@ -80,7 +84,7 @@ class TuneConfig:
         if self.noise not in ("rademacher", "gaussian"):
             raise UsageError(f"--noise {self.noise}: expected rademacher or gaussian")
         parse_schedule(self.schedule)
-        for name in ("lr", "eps", "clip"):
+        for name in ("lr", "eps", "clip", "hybrid_lr"):
             value = getattr(self, name)
             if not math.isfinite(value) or value <= 0:
                 raise UsageError(f"{_flag(name)} {value}: must be a number above zero")
@@ -89,6 +93,7 @@ class TuneConfig:
             ("save_every", 1),
             ("steps", 0),
             ("horizon", 0),
+            ("hybrid", 0),
             ("seed", 0),
         ):
             if getattr(self, name) < low:

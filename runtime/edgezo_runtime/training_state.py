@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.estimators import Term, gradient
 from edgezo_runtime.rules import RULES
+from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.shaping import Normalizer
 from edgezo_runtime.snapshot import Snapshot
@@ -28,6 +29,7 @@ class TrainingState:
         initial: the trainables a run begins with; its arrays are taken over.
         trained: names of those that the run trains.
         config: how.
+        tail: names of those that first-order steps train.
 
     Attributes:
         theta: the trainables by name.
@@ -39,14 +41,21 @@ class TrainingState:
     """
 
     def __init__(
-        self, initial: Mapping[str, Float32], trained: Iterable[str], config: TuneConfig
+        self,
+        initial: Mapping[str, Float32],
+        trained: Iterable[str],
+        config: TuneConfig,
+        tail: Iterable[str] = (),
     ) -> None:
+        self._tail_rule = Adam()
+        self._tail_share = config.hybrid_lr / config.lr
         self._rule = RULES[config.rule]()
         self._normalizer = Normalizer(clip=config.clip) if config.normalize else None
         self._noise = config.noise
         self._decay = np.float32(config.average)
         self.theta = dict(initial)
         self.slots: dict[str, Slot] = {name: self._rule.init(self.theta[name]) for name in trained}
+        self.slots |= {name: self._tail_rule.init(self.theta[name]) for name in tail}
         self.average = {name: np.zeros_like(self.theta[name]) for name in self.slots}
         self._average_weight = 0.0
         self.norm_state = self._normalizer.init() if self._normalizer else (0.0, 0.0)
@@ -61,13 +70,20 @@ class TrainingState:
             tensor.nbytes for tensor in [*self.theta.values(), *self.average.values(), *slots]
         )
 
-    def apply(self, record: StepRecord, terms: list[Term], names: Iterable[str]) -> None:
+    def apply(
+        self,
+        record: StepRecord,
+        terms: list[Term],
+        names: Iterable[str],
+        tail: Mapping[str, Float32],
+    ) -> None:
         """Update the trainables.
 
         Args:
             record: the step.
             terms: the gradient that follows from its losses.
             names: trainables of its active blocks.
+            tail: gradients by first-order steps; their rate follows the same schedule.
         """
         if self._normalizer is not None:
             terms, self.norm_state = self._normalizer.apply(terms, self.norm_state)
@@ -75,6 +91,10 @@ class TrainingState:
             theta = self.theta[name]
             g = gradient(terms, name, theta.shape, kind=self._noise)
             self.slots[name] = self._rule.apply(theta, g, self.slots[name], record.step, record.lr)
+        lr = float(np.float32(record.lr * self._tail_share))
+        for name, g in tail.items():
+            slot = self.slots[name]
+            self.slots[name] = self._tail_rule.apply(self.theta[name], g, slot, record.step, lr)
         self._fold_average()
         self.step = record.step + 1
 

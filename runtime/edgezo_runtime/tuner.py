@@ -24,6 +24,7 @@ from edgezo_runtime.estimators import ESTIMATORS, Probe, Term, record_losses
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
+from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
@@ -96,8 +97,9 @@ class Tuner:
             for block in range(manifest.model.num_blocks)
         }
         blocks = [block for block, names in self._names.items() if names]
+        self._tail = HybridTail(engine, config.hybrid) if config.hybrid else None
         self._schedule = parse_schedule(config.schedule)
-        self._blocks = config.select_blocks(blocks)
+        self._blocks = config.select_blocks(self._before_tail(blocks))
         if config.schedule.startswith("last"):  # the same blocks in every step
             self._blocks = list(self._schedule(0, config.seed, self._blocks))
         self._estimator = ESTIMATORS[config.method](config.eps)
@@ -108,10 +110,23 @@ class Tuner:
         self._stopped = False
         self.state = self._initial_state()
 
+    def _before_tail(self, blocks: list[int]) -> list[int]:
+        """Those of the blocks that zeroth-order steps may train."""
+        if self._tail is None:
+            return blocks
+        left = [block for block in blocks if block < self._tail.first_block]
+        if not left:
+            raise UsageError(
+                f"--hybrid {self.config.hybrid}: leaves no block with trainables to zeroth-order "
+                f"steps; take fewer"
+            )
+        return left
+
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""
         initial = self.engine.bundle.trainables()
-        return TrainingState(initial, self._trained(self._blocks), self.config)
+        tail = () if self._tail is None else self._tail.names
+        return TrainingState(initial, self._trained(self._blocks), self.config, tail)
 
     def _trained(self, blocks: Iterable[int]) -> Iterator[str]:
         """Trainables of blocks."""
@@ -291,9 +306,10 @@ class Tuner:
         blocks = self._schedule(number, self.config.seed, self._blocks)
         seed = derive_seed(self.config.seed, "step", number)
         batch, losses, terms, rows = self._evaluated(number, blocks, seed)
+        tail = self._tail_gradient(batch)
         lr = float(np.float32(self._learning_rate()))
         elapsed = before + time.monotonic() - started
-        record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed))
+        record = StepRecord(number, seed, lr, blocks, losses, extra=_pack_elapsed(elapsed) + tail)
         self._commit(journal, record, terms)
         spent = time.monotonic() - started
         self.state.elapsed_s = before + spent
@@ -403,8 +419,17 @@ class Tuner:
             scope=self.scope,
         )
 
+    def _tail_gradient(self, batch: Batch) -> bytes:
+        """First-order gradient as the journal keeps it; nothing where there is no tail."""
+        if self._tail is None:
+            return b""
+        own = self._tail.gradient(batch, self.theta, self.scope, self._cache, min(self._blocks))
+        return self._tail.pack(own)
+
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
-        self.state.apply(record, terms, self._trained(record.blocks))
+        own = record.extra[_ELAPSED_BYTES:]
+        tail = {} if self._tail is None else self._tail.unpack(own)
+        self.state.apply(record, terms, self._trained(record.blocks), tail)
 
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
@@ -580,18 +605,23 @@ class Tuner:
                 self.engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 self._scores(batch, tuple(self._blocks), probes, cache)
+                if self._tail is not None:
+                    self._tail.gradient(batch, self.theta, self.scope, None, 0)
 
 
 _REFUSED = "numpy was refused memory"
 
 
+_ELAPSED_BYTES = 4
+
+
 def _pack_elapsed(seconds: float) -> bytes:
     """Milliseconds as 4 bytes: where a time-based schedule goes on."""
-    return min(int(seconds * 1000), 2**32 - 1).to_bytes(4, "little")
+    return min(int(seconds * 1000), 2**32 - 1).to_bytes(_ELAPSED_BYTES, "little")
 
 
 def _unpack_elapsed(extra: bytes) -> float:
-    return int.from_bytes(extra[:4], "little") / 1000
+    return int.from_bytes(extra[:_ELAPSED_BYTES], "little") / 1000
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
