@@ -1,21 +1,26 @@
-# make env | check | fix | test | test-fast | help-docs | tune | size | clean
+# make env | check | fix | test | test-fast | test-training | help-docs | tune | size | clean
 #
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
 #   VENV=/elsewhere                 where the environment lives
+#   TRAINING_PYTHON=python3.12      interpreter of the one with onnxruntime-training, below 3.13
 #   PIP_FLAGS='--extra-index-url ...' where pip looks, e.g. for torch without CUDA
 #   BUDGET=2GB                      memory `make tune` may use
 
 PYTHON ?= python3
+TRAINING_PYTHON ?= $(PYTHON)
 VENV ?= .venv
+TRAINING_VENV ?= $(VENV)-training
 PIP_FLAGS ?=
 BUDGET ?= 8GB
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgezo-env
+TRAINING_BIN := $(TRAINING_VENV)/bin
+TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
 
 .DEFAULT_GOAL := test
-.PHONY: env check fix test test-fast help-docs tune size clean
+.PHONY: env check fix test test-fast test-training help-docs tune size clean
 
 env: $(STAMP)
 
@@ -41,6 +46,16 @@ test: check
 
 test-fast: env
 	$(BIN)/python -m pytest -m 'not slow'
+
+# onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own.
+$(TRAINING_STAMP): pyproject.toml constraints.txt
+	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
+	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
+	touch $@
+
+test-training: env $(TRAINING_STAMP)
+	$(BIN)/python -m tests.training.make_reference build/training
+	$(TRAINING_BIN)/python -m pytest -m training tests/training
 
 help-docs: env
 	$(BIN)/python -m edgezo.cli.help_document docs/help.md

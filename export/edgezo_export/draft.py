@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
@@ -31,15 +32,28 @@ _NAMES = {
 }
 
 
+Expansion: TypeAlias = (
+    "Callable[[GraphDraft, Sequence[ir.Value | None], Mapping[str, Any]], tuple[ir.Value, ...]]"
+)
+"""Appends what an operator with these inputs and attributes is made of; returns its outputs."""
+
+
+Shapes: TypeAlias = dict[str, tuple[int | str | None, ...]]
+"""What is known of the shapes of values, by name; a str is the same number wherever it occurs."""
+
+
 class GraphDraft:
     """Collects one ONNX graph of the bundle.
 
     Args:
         name: name of the graph.
         module: path of the module it stands for, with a dot behind; left out of input names.
+        expand: operators that are written out in others instead, by type.
     """
 
-    def __init__(self, name: str, module: str = "") -> None:
+    def __init__(
+        self, name: str, module: str = "", expand: Mapping[str, Expansion] | None = None
+    ) -> None:
         self.name = name
         self.planned: dict[str, PlannedTensor] = {}
         self.trainables: list[Binding] = []
@@ -51,6 +65,45 @@ class GraphDraft:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
         self._weights: dict[str, ir.Value] = {}
         self._count = 0
+        self._expand = expand or {}
+
+    @property
+    def plain(self) -> bool:
+        """Are operators written out?"""
+        return bool(self._expand)
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """What was appended so far."""
+        return tuple(self._nodes)
+
+    @property
+    def inputs(self) -> dict[str, ir.Value]:
+        """The graph inputs declared so far, by name."""
+        return {str(value.name): value for value in self._inputs}
+
+    def shapes(self) -> Shapes:
+        """Infer shapes from those of the inputs."""
+        graph = onnx.GraphProto(name=self.name)
+        graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
+        graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
+        graph.initializer.extend(
+            ir.serde.serialize_tensor(value.const_value)
+            for value in self._constants.values()
+            if value.const_value is not None
+        )
+        opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        found: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        for value in (*inferred.input, *inferred.value_info):
+            if value.type.tensor_type.HasField("shape"):
+                dims = value.type.tensor_type.shape.dim
+                found[value.name] = tuple(
+                    dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+                    for dim in dims
+                )
+        return found
 
     def op(
         self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any
@@ -67,6 +120,8 @@ class GraphDraft:
         **attributes: Any,
     ) -> tuple[ir.Value, ...]:
         """Append a node with several outputs."""
+        if op_type in self._expand:
+            return self._expand[op_type](self, inputs, attributes)
         self._count += 1
         node = ir.node(
             op_type,
@@ -168,6 +223,11 @@ class GraphDraft:
         value.type = ir.TensorType(dtype)
         value.shape = ir.Shape(shape)
         self._outputs.append(value)
+
+    def withdraw_outputs(self) -> list[ir.Value]:
+        """Make all outputs inner values again, and return them."""
+        values, self._outputs = self._outputs, []
+        return values
 
     def info(self, file: str) -> GraphInfo:
         """What the manifest says about this graph."""

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from optimum.utils import NormalizedConfigManager
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgezo_export.activations import KeysValues
+from edgezo_export.backward import Backward
 from edgezo_export.canonical import canonicalize
 from edgezo_export.draft import GraphDraft
 from edgezo_export.errors import UnsupportedModelError
@@ -37,6 +39,7 @@ from edgezo_runtime.manifest import (
     MANIFEST_FILE,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
+    BackwardInfo,
     GraphInfo,
     Graphs,
     Manifest,
@@ -106,6 +109,7 @@ class Parts:
     score_labels: GraphDraft
     score_tokens: GraphDraft
     edits: list[Edit]
+    backward: Backward
 
     @property
     def trainables(self) -> tuple[TrainableInfo, ...]:
@@ -141,6 +145,40 @@ class Parts:
             infos.append(draft.info(files[content]))
         prologue, *blocks, labels, tokens = infos
         return Graphs(prologue, tuple(blocks), labels, tokens)
+
+    def save_backward(self, folder: Path, graphs: Graphs) -> tuple[BackwardInfo, ...] | str:
+        """Write the backward graph of every kind of block and of the scorers to `folder`/graphs.
+
+        Returns:
+            What the manifest says about them; why there are none where an operator has no
+            derivative: the rest of the bundle does not need them.
+        """
+        back = self.backward
+        made: dict[str, tuple[Callable[[], GraphDraft], Callable[[], GraphDraft] | None]] = {}
+        for index, graph in enumerate(graphs.blocks):
+            made.setdefault(
+                graph.file, (partial(back.block, index), partial(back.plain_block, index))
+            )
+        made[graphs.score_labels.file] = back.label_scorer, back.plain_label_scorer
+        made[graphs.score_tokens.file] = back.token_scorer, None
+        try:
+            drafts = {
+                of: (make(), None if plain is None else plain())
+                for of, (make, plain) in made.items()
+            }
+        except UnsupportedModelError as error:
+            return str(error)
+        infos: list[BackwardInfo] = []
+        for of, (draft, plain) in drafts.items():
+            name = of.removesuffix(".onnx")
+            file, plain_file = f"{name}.backward.onnx", None
+            (folder / file).write_bytes(draft.serialize())
+            if plain is not None:
+                plain_file = f"{name}.plain.onnx"
+                (folder / plain_file).write_bytes(plain.serialize())
+            own = draft.info(file)
+            infos.append(BackwardInfo(file, of, own.inputs, own.outputs, plain_file))
+        return tuple(infos)
 
 
 def export_bundle(
@@ -275,6 +313,7 @@ def _write(
     scheme = config.scheme.info()
     parts = build_graphs(trace, config, facts["hidden_size"], facts["vocab_size"])
     graphs = parts.save(folder, tell)
+    backward = parts.save_backward(folder, graphs)
     write_weights(
         folder / WEIGHTS_FILE,
         parts.planned(),
@@ -306,6 +345,7 @@ def _write(
         tokenizer=tokenizer,
         base_config=source.config_dict,
         files=describe_files(folder, names),
+        backward=backward,
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
@@ -333,7 +373,16 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
     if not edits:
         kind = config.scheme.info().kind
         raise UsageError(f"--trainable {kind}: there is nothing in the model that it could train")
-    return Parts(prologue, blocks, labels, tokens, edits)
+    backward = Backward(
+        layers=list(zip(cut.layers, trace.layers, strict=True)),
+        epilogue=cut.epilogue,
+        checkpoint=checkpoint,
+        context=context,
+        scheme=config.scheme,
+        quant=config.quant,
+        hidden_size=hidden_size,
+    )
+    return Parts(prologue, blocks, labels, tokens, edits, backward)
 
 
 def _dimensions(config: PretrainedConfig) -> dict[str, Any]:

@@ -109,6 +109,10 @@ class GroupQuery:
         last = draft.op("Add", past_lengths, before_last)
         total = self._scalar(draft.op("Add", tokens, before))
         states = (query, key, value, past_key, past_value, last)
+        if draft.plain:
+            outputs = self._node(*states, total)
+            past.bind(*outputs[1:])
+            return outputs
         # The operator takes several new tokens behind others for one row at a time only.
         several = draft.op("Greater", tokens, draft.ints(1))
         outputs = draft.ops(

@@ -58,11 +58,19 @@ class LinearSpec:
 
 
 class LinearLowering:
-    """Emits the frozen part of linear layers into one graph."""
+    """Emits the frozen part of linear layers into one graph.
 
-    def __init__(self, draft: GraphDraft, quant: Quant) -> None:
+    Args:
+        draft: the graph.
+        quant: form of the weights.
+        dequantize: compute with the float32 values of int8 weights, activations as they are: a
+            form that has a derivative.
+    """
+
+    def __init__(self, draft: GraphDraft, quant: Quant, *, dequantize: bool = False) -> None:
         self._draft = draft
         self._quant = quant
+        self._dequantize = dequantize
         self._code: tuple[ir.Value, ir.Value] | None = None
 
     def declare_code(self) -> None:
@@ -84,6 +92,8 @@ class LinearLowering:
         """
         if self._quant == "int8" and self._code is not None:
             return self._coded(spec, x, leading)
+        if self._quant == "int8" and self._dequantize:
+            return self._dequantized(spec, x, leading)
         shape = (spec.in_features, sum(spec.sizes))
         weight = PlannedTensor(
             f"{spec.name}.weight", "F32", shape, spec.sources, "concat", not spec.in_out
@@ -118,13 +128,7 @@ class LinearLowering:
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
         rows = draft.op("Reshape", self._rotated(mixed, spec), draft.ints(-1, spec.in_features))
         quantized, scale = self._quantize(rows)
-        weight, weight_scale = plan_linear(
-            f"{spec.name}.weight",
-            f"{spec.name}.scale",
-            spec.sources,
-            (spec.in_features, out_features),
-            transpose=not spec.in_out,
-        )
+        weight, weight_scale = _planned(spec)
         product = draft.op(
             "MatMulIntegerToFloat",
             quantized,
@@ -138,6 +142,13 @@ class LinearLowering:
         decoded = draft.op("MatMul", decode, draft.op("Reshape", scaled, by_group))
         shape = draft.op("Concat", leading, draft.ints(out_features), axis=0)
         return draft.op("Reshape", decoded, shape)
+
+    def _dequantized(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
+        draft = self._draft
+        shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
+        rotated = draft.op("Reshape", self._rotated(x, spec), shape)
+        weight, scale = (draft.weight(planned) for planned in _planned(spec))
+        return draft.op("MatMul", rotated, draft.op("DequantizeLinear", weight, scale, axis=1))
 
     def _rotated(self, mixed: ir.Value, spec: LinearSpec) -> ir.Value:
         size = block_size(spec.in_features)
@@ -161,3 +172,14 @@ class LinearLowering:
         vector = draft.op("Squeeze", scale, axis)
         zero = draft.op("Expand", draft.constant(np.uint8(ZERO_POINT)), draft.op("Shape", vector))
         return draft.op("QuantizeLinear", rows, vector, zero, axis=0), scale
+
+
+def _planned(spec: LinearSpec) -> tuple[PlannedTensor, PlannedTensor]:
+    """The int8 weight of `spec` and its scales."""
+    return plan_linear(
+        f"{spec.name}.weight",
+        f"{spec.name}.scale",
+        spec.sources,
+        (spec.in_features, sum(spec.sizes)),
+        transpose=not spec.in_out,
+    )

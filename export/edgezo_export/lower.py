@@ -25,6 +25,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.group_query import Past
 from edgezo_export.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.partition import Segment
+from edgezo_export.plain import PLAIN
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace import DOMAIN
 from edgezo_export.weights import PlannedTensor
@@ -354,6 +355,7 @@ def lower_block(
     hidden_size: int,
     *,
     continuing: bool = True,
+    plain: bool = False,
 ) -> tuple[GraphDraft, list[Edit]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
@@ -370,8 +372,9 @@ def lower_block(
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
         continuing: take earlier keys and values, where that is possible.
+        plain: in operators that have a derivative, without code and decode.
     """
-    draft = GraphDraft("block", f"{module}.")
+    draft = GraphDraft("block", f"{module}.", PLAIN if plain else None)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs: dict[str, ir.Value] = {}
 
@@ -395,8 +398,9 @@ def lower_block(
         shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
         return ask(context.rotary_cache(value), ir.DataType.FLOAT, shape)
 
-    linears = LinearLowering(draft, quant)
-    linears.declare_code()
+    linears = LinearLowering(draft, quant, dequantize=plain)
+    if not plain:
+        linears.declare_code()
     edits = BlockEdits(draft, scheme, index, module, segment.nodes)
     past = Past(draft, edits) if continuing and continues(segment.nodes) else None
     lowering = SegmentLowering(
@@ -421,7 +425,7 @@ def lower_block(
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     if past is not None and by_position:
         own = (module, checkpoint, context, scheme, quant, hidden_size)
-        return lower_block(segment, index, *own, continuing=False)
+        return lower_block(segment, index, *own, continuing=False, plain=plain)
     if past is None:
         edits.no_past()
     else:

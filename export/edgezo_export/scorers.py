@@ -29,7 +29,9 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class Head:
+    """Name and shape (V, H) of the head's matrix, and the name of its bias."""
+
     name: str
     shape: tuple[int, int]
     bias: str | None
@@ -40,10 +42,10 @@ def lower_label_scorer(
 ) -> GraphDraft:
     """hidden (R, S, H), positions (T, 2), label_ids (C,) -> label_logits (T, C)."""
     draft = GraphDraft("score_labels")
-    lowering, states, head, tail = _gathered(draft, segment, checkpoint, hidden_size)
+    lowering, states, head, tail = gathered(draft, segment, checkpoint, hidden_size)
     label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
-    logits = _dot(draft, states, head, quant, label_ids, draft.ints(0))
-    result = _after(lowering, segment, tail, logits)
+    logits = dot(draft, states, head, quant, label_ids, draft.ints(0))
+    result = after_head(lowering, segment, tail, logits)
     draft.output(result, "label_logits", ir.DataType.FLOAT, ("scored", "labels"))
     return draft
 
@@ -53,15 +55,15 @@ def lower_token_scorer(
 ) -> GraphDraft:
     """hidden (R, S, H), positions (T, 2), targets (T,) -> log_probs (T,)."""
     draft = GraphDraft("score_tokens")
-    lowering, states, head, tail = _gathered(draft, segment, checkpoint, hidden_size)
+    lowering, states, head, tail = gathered(draft, segment, checkpoint, hidden_size)
     targets = draft.input("targets", ir.DataType.INT64, ("scored",))
     last = draft.ints(1)
-    target = _after(lowering, segment, tail, _dot(draft, states, head, quant, targets, None))
+    target = after_head(lowering, segment, tail, dot(draft, states, head, quant, targets, None))
     maximum, total = None, None
     for start in range(0, head.shape[0], CHUNK):
         stop = min(start + CHUNK, head.shape[0])
-        chunk = _chunk(draft, states, head, quant, range(start, stop), total)
-        logits = _after(lowering, segment, tail, chunk)
+        chunk = chunk_logits(draft, states, head, quant, range(start, stop), total)
+        logits = after_head(lowering, segment, tail, chunk)
         largest = draft.op("ReduceMax", logits, last, keepdims=1)
         shifted = draft.op("Exp", draft.op("Sub", logits, largest))
         mass = draft.op("ReduceSum", _aligned(draft, shifted, stop - start), last, keepdims=1)
@@ -86,9 +88,13 @@ def lower_token_scorer(
     return draft
 
 
-def _gathered(
+Tail = tuple[ir.Node, tuple[ir.Node, ...]]
+"""The head of a model and the nodes behind it."""
+
+
+def gathered(
     draft: GraphDraft, segment: Segment, checkpoint: Checkpoint, hidden_size: int
-) -> tuple[SegmentLowering, ir.Value, _Head, tuple[ir.Node, tuple[ir.Node, ...]]]:
+) -> tuple[SegmentLowering, ir.Value, Head, Tail]:
     """The states at the scored positions (T, H) after the model's final norm."""
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     positions = draft.input("positions", ir.DataType.INT64, ("scored", 2))
@@ -107,14 +113,14 @@ def _gathered(
     states = draft.op("Reshape", lowering.value(head.inputs[0]), draft.ints(-1, width))
     shape = tuple(int(dim) for dim in head.inputs[1].shape or ())  # type: ignore[arg-type]
     bias = checkpoint.name(head.inputs[2]) if len(head.inputs) > 2 and head.inputs[2] else None
-    known = _Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias)
+    known = Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias)
     return lowering, states, known, (head, tuple(after))
 
 
-def _dot(
+def dot(
     draft: GraphDraft,
     states: ir.Value,
-    head: _Head,
+    head: Head,
     quant: Quant,
     ids: ir.Value,
     axis: ir.Value | None,
@@ -168,10 +174,10 @@ def _aligned(draft: GraphDraft, terms: ir.Value, width: int, rank: int = 2) -> i
     return draft.op("Pad", terms, draft.ints(*[0] * (2 * rank - 1), missing))
 
 
-def _chunk(
+def chunk_logits(
     draft: GraphDraft,
     states: ir.Value,
-    head: _Head,
+    head: Head,
     quant: Quant,
     tokens: range,
     total: ir.Value | None,
@@ -193,10 +199,10 @@ def _chunk(
     return logits
 
 
-def _after(
+def after_head(
     lowering: SegmentLowering,
     segment: Segment,
-    tail: tuple[ir.Node, tuple[ir.Node, ...]],
+    tail: Tail,
     logits: ir.Value,
 ) -> ir.Value:
     """Apply what follows the head (a soft cap, a scale), element by element."""

@@ -212,12 +212,7 @@ class Cutter:
         size = min(share, most, max(2, fits))
         chunks: list[Chunk] = []
         for start in range(0, batch.num_rows, size):
-            stop = min(start + size, batch.num_rows)
-            positions = np.zeros((stop - start, 2), np.int64)
-            positions[:, 0] = np.arange(stop - start)
-            # In pairs, for the same reason as in `padded`.
-            index = np.minimum(np.arange(start, stop + (stop - start) % 2), stop - 1)
-            chunks.append(Chunk(index, 1, positions, slice(start, stop)))
+            chunks.append(answer_chunk(slice(start, min(start + size, batch.num_rows))))
         return chunks
 
     def _most_copies(self, groups: int) -> int:
@@ -257,3 +252,12 @@ class Cutter:
             held += size
         if wave:
             yield wave
+
+
+def answer_chunk(rows: slice) -> Chunk:
+    """The last tokens of neighbouring sequences; an odd one comes twice, see `Cutter.padded`."""
+    count = rows.stop - rows.start
+    positions = np.zeros((count, 2), np.int64)
+    positions[:, 0] = np.arange(count)
+    index = np.minimum(np.arange(rows.start, rows.stop + count % 2), rows.stop - 1)
+    return Chunk(index, 1, positions, rows)

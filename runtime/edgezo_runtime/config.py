@@ -62,6 +62,10 @@ class TuneConfig:
     normalize: bool = option(True, "divide projected gradients by their running rms")
     clip: float = option(2.5, "clip projected gradients at so many rms; 0: never")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
+    hybrid: int = option(
+        0, "tune the last so many blocks by exact gradients (first-order steps of Adam); 0: none"
+    )
+    hybrid_lr: float = option(0.03, "learning rate of the blocks that --hybrid names")
     seed: int = option(0, "of the noise and the data order")
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
@@ -106,6 +110,8 @@ class TuneConfig:
                 raise UsageError(
                     f"{_flag(name)} {value}: must be a number above zero, auto or published"
                 )
+        if not (math.isfinite(self.hybrid_lr) and self.hybrid_lr > 0):
+            raise UsageError(f"--hybrid-lr {self.hybrid_lr}: must be a number above zero")
         if not (math.isfinite(self.clip) and self.clip >= 0):
             raise UsageError(f"--clip {self.clip}: must be a number, 0 or more")
         for name, low in (
@@ -113,6 +119,7 @@ class TuneConfig:
             ("save_every", 1),
             ("steps", 0),
             ("horizon", 0),
+            ("hybrid", 0),
             ("seed", 0),
         ):
             if getattr(self, name) < low:

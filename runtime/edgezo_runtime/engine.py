@@ -156,6 +156,44 @@ class Engine:
                 reason = str(error) or "numpy was refused memory"
             self.shrink(reason)  # here, where the error no longer holds what the pass held
 
+    def run(
+        self,
+        batch: Batch,
+        params: Params,
+        make: Callable[[Work], Forward],
+        cut: Callable[[Batch], list[Chunk]],
+    ) -> list[Chunk]:
+        """Take one group through all blocks by a pass of the caller's.
+
+        Args:
+            batch: B sequences.
+            params: the trainable inputs.
+            make: gives the pass.
+            cut: gives the chunks of the batch, behind the scheme's virtual tokens if it has any;
+                asked again where memory was short.
+        Returns:
+            The chunks, all through.
+        Raises:
+            BudgetStopError: memory is short, and nothing is left to save any.
+        """
+        scheme = self.bundle.manifest.scheme
+        if scheme.prompt_tokens:
+            batch = behind(batch, scheme.tokens)
+        while True:
+            work = Work(
+                self.model, batch, params, self._watch, self.limits.chunk_tokens, self._sample
+            )
+            chunks = cut(batch)
+            try:
+                self._run(make(work), chunks, 1)
+                if self.trim_above is not None and anonymous_bytes() > self.trim_above:
+                    self.model.shrink_arena()
+                return chunks
+            except MemoryError as error:
+                reason = str(error) or "numpy was refused memory"
+            del work, chunks
+            self.shrink(reason)
+
     def _evaluate(
         self,
         work: Work,
@@ -177,6 +215,11 @@ class Engine:
             chunks = cutter.chunks(work.batch, groups)
         self._run(forward, chunks, groups)
         return chunks
+
+    def leave(self, index: int) -> None:
+        """A chunk is through a block on its way back: let its weights go if they are streamed."""
+        if index in self.streamed:
+            self.model.drop(index)
 
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:

@@ -230,7 +230,7 @@ class Forward:
         return dict.fromkeys(PAST, chunk.nothing[shape])
 
 
-class _ScoringPass(Forward):
+class ScoringPass(Forward):
     """Ends with scores of every group.
 
     Args:
@@ -300,7 +300,7 @@ class _ScoringPass(Forward):
         return scores[:count]
 
 
-class WholePass(_ScoringPass):
+class WholePass(ScoringPass):
     """Evaluates whole sequences.
 
     Args:
@@ -358,7 +358,7 @@ class WholePass(_ScoringPass):
         return [int(key) for key in self.batch.row_keys[chunk.index]]
 
 
-class AnswerPass(_ScoringPass):
+class AnswerPass(ScoringPass):
     """Evaluates the last token of every sequence on top of kept keys and values.
 
     Args:

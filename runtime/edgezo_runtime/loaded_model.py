@@ -19,6 +19,7 @@ import numpy.typing as npt
 from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import PAST, GraphInfo
 from edgezo_runtime.memory import trim_heap
+from edgezo_runtime.plain_form import runnable
 from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime, run_graph
 from edgezo_runtime.weights import WeightsFile
 
@@ -74,7 +75,7 @@ class LoadedModel:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="edgezo-reader")
         graphs = bundle.manifest.graphs
         self.prologue = self._open(graphs.prologue)
-        self.blocks = [self._open(graph) for graph in graphs.blocks]
+        self.blocks = [self._open(runnable(bundle.manifest, graph)) for graph in graphs.blocks]
 
     def scorer(self, graph: GraphInfo) -> LoadedGraph:
         """One of the two scorers, opened at its first use."""

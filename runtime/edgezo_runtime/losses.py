@@ -75,6 +75,41 @@ def class_scores(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Array:
     return scores.astype(np.float64)
 
 
+def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Derivative of the sum of all examples' losses by every score.
+
+        labels: softmax(z) - onehot(class);  a token of the class: the same through the mean
+
+    Args:
+        batch: the batch the scores are of.
+        scores: (B, C) or (T,), those of one group; see `example_losses`.
+
+    Returns:
+        The shape of `scores`, float32.
+
+    Raises:
+        UsageError: as for `example_losses`.
+    """
+    if batch.kind == "completion":
+        rows = np.full(batch.num_rows, -1.0)
+    else:
+        if (batch.labels < 0).any():
+            raise UsageError("a loss of label words needs the class of every example")
+        z = class_scores(batch, scores[None])[0]
+        with np.errstate(invalid="ignore"):
+            slopes = np.exp(z - z.max(axis=1, keepdims=True))
+            slopes /= slopes.sum(axis=1, keepdims=True)
+        slopes[np.arange(len(slopes)), batch.labels] -= 1
+        if batch.kind == "labels":
+            by_class: npt.NDArray[np.float32] = slopes.astype(np.float32)
+            return by_class
+        rows = slopes.ravel()
+    places = batch.positions[:, 0]
+    counts = np.bincount(places, minlength=batch.num_rows)
+    by_token: npt.NDArray[np.float32] = (rows / counts)[places].astype(np.float32)
+    return by_token
+
+
 def predictions(batch: Batch, scores: npt.NDArray[np.float32]) -> Int64Array:
     """Class with the highest score; the first of equals.
 

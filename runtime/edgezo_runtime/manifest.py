@@ -69,6 +69,8 @@ PAST = ("past_key", "past_value")
 
 SLOTS = "slots"
 """Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
+GRAD = "grad"
+"""Input of a backward graph: the gradient at the result of the graph it goes back through."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -133,6 +135,35 @@ class Graphs:
 
 
 @dataclass(frozen=True, slots=True)
+class BackwardInfo:
+    """A graph that carries a gradient back through another one.
+
+    It takes `GRAD` and inputs of the other, bound to the same tensors, and gives gradients named by
+    `grad_name`.
+
+    Attributes:
+        file: its ONNX file.
+        of: file of the other.
+        inputs: what it takes.
+        outputs: what it gives.
+        plain: file of what the other computes without earlier tokens, in standard operators that
+            have a derivative; it takes the same inputs without `GRAD`. None where the other is that
+            already.
+    """
+
+    file: str
+    of: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    plain: str | None
+
+
+def grad_name(name: str) -> str:
+    """Name of the output that is the gradient of an input."""
+    return f"{name}.{GRAD}"
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The model the bundle was made from; `architecture` is its Hugging Face model_type."""
 
@@ -178,6 +209,7 @@ class Manifest:
         context: names of the tensors made once by the prologue and fed to the blocks.
         base_config: the model's Hugging Face config.json, for adapters.
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
+        backward: a graph for every kind of block and for both scorers, or why there are none.
     """
 
     created_by: str
@@ -190,6 +222,7 @@ class Manifest:
     tokenizer: TokenizerInfo
     base_config: dict[str, object]
     files: dict[str, FileInfo]
+    backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
 
     def to_json(self) -> str:
         """The text of manifest.json.
@@ -292,6 +325,7 @@ def check(manifest: Manifest) -> None:
     _check_model(manifest)
     for where, graph in manifest.graphs.named():
         _check_graph(where, graph)
+    _check_backward(manifest)
     _check_context(manifest)
     _check_trainables(manifest)
     _check_tokenizer(manifest)
@@ -312,6 +346,8 @@ def _check_files(manifest: Manifest) -> None:
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
     needed += [graph.file for _, graph in manifest.graphs.named()]
+    for derived in _backward(manifest):
+        needed += [derived.file] if derived.plain is None else [derived.file, derived.plain]
     for path in needed:
         check_path(path)
         _require(path in manifest.files, f"files: {path!r} is missing")
@@ -350,6 +386,26 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
         _require(fixed, f"graphs.{where}: weight {binding.input!r} has no fixed shape")
         low = f"weight {binding.input!r} starts at row {binding.start}"
         _require(binding.start >= 0, f"graphs.{where}: {low}")
+
+
+def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
+    return () if isinstance(manifest.backward, str) else manifest.backward
+
+
+def _check_backward(manifest: Manifest) -> None:
+    _unique((info.of for info in _backward(manifest)), "backward")
+    forward = {graph.file: graph for _, graph in manifest.graphs.named()}
+    for info in _backward(manifest):
+        place = f"backward.{info.file}"
+        _require(info.of in forward, f"{place}: there is no graph {info.of!r}")
+        taken = {tensor.name for tensor in forward[info.of].inputs}
+        outputs = [tensor.name for tensor in info.outputs]
+        odd = [name for name in outputs if name not in {grad_name(name) for name in taken}]
+        _require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
+        _require(grad_name("hidden") in outputs, f"{place}: no gradient of the hidden states")
+    lost = forward.keys() - {info.of for info in _backward(manifest)}
+    lost -= {manifest.graphs.prologue.file}
+    _require(not lost or not _backward(manifest), f"backward: none for {min(lost, default='')!r}")
 
 
 def _check_context(manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.estimators import Estimator, Losses, Probe, StepInfo, Term, record_losses
 from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
@@ -39,7 +40,8 @@ class Prober:
 
     Attributes:
         scope: tokens the adapters act on.
-        blocks: those that train at all, ascending.
+        blocks: those that estimates are for, ascending; none where first-order steps train all.
+        first: the first block that trains at all.
         batches: the order of the data.
         cache: what is kept between passes; None for nothing.
 
@@ -57,9 +59,12 @@ class Prober:
             for block in range(manifest.model.num_blocks)
         }
         self._schedule = parse_schedule(config.schedule)
-        self.blocks = config.select_blocks([b for b, names in self._names.items() if names])
-        if config.schedule.startswith("last"):  # the same blocks in every step
+        able = [block for block, names in self._names.items() if names]
+        tail = manifest.model.num_blocks - config.hybrid
+        self.blocks = [block for block in config.select_blocks(able) if block < tail]
+        if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
+        self.first = min([*self.blocks, *(block for block in able if block >= tail)])
         self.batches = Batches(examples, config.batch_size, config.seed)
         self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
         self.scope = choose_scope(
@@ -77,7 +82,7 @@ class Prober:
 
     def active(self, step: int) -> tuple[int, ...]:
         """Blocks of a step."""
-        return self._schedule(step, self._config.seed, self.blocks)
+        return self._schedule(step, self._config.seed, self.blocks) if self.blocks else ()
 
     def info(self, step: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
         """What the estimator is told of a step; the same when it is replayed."""
@@ -163,7 +168,7 @@ class Prober:
             code_matrices([probe.scale for probe in probes]),
             first_active=_firsts(probes, min(blocks)),
             cache=cache,
-            cache_block=min(self.blocks) if cache is not None else 0,
+            cache_block=self.first if cache is not None else 0,
             scope=self.scope,
         )
 
@@ -174,7 +179,7 @@ class Prober:
             path: its file, made new; None forgets the numbers.
             max_bytes: no more than so much of the file is used.
         """
-        entry = min(self.blocks)
+        entry = self.first
         lengths = self._examples.sequence_lengths()
         width = self._engine.bundle.manifest.model.hidden_size
         graphs = self._engine.bundle.manifest.graphs
@@ -197,6 +202,7 @@ class Prober:
         eval_batch_size: int = 32,
         *,
         max_rows: int | None = None,
+        tail: HybridTail | None = None,
     ) -> None:
         """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
 
@@ -208,6 +214,7 @@ class Prober:
             others: what is evaluated on besides the training data.
             eval_batch_size: examples a pass in evaluations.
             max_rows: sequences of a pass, where so many take as much as any number; None for all.
+            tail: what first-order steps do.
         """
 
         def longest(examples: ExampleSet, size: int) -> Batch:
@@ -216,14 +223,18 @@ class Prober:
             return next(iter(SequentialBatches(examples, size)))
 
         batch = longest(self._examples, self.batches.batch_size)
-        probes = self.first_probes(estimator)
+        probes = self.first_probes(estimator) if self.blocks else []
         cache = self.make_cache(None) if self._config.prefix_cache else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:
                 self._engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
-                self._scores(batch, tuple(self.blocks), probes, StepDirections(state), cache)
+                if probes:
+                    directions = StepDirections(state)
+                    self._scores(batch, tuple(self.blocks), probes, directions, cache)
+                if tail is not None:
+                    tail.gradient(batch, state.theta, self.scope, cache, self.first)
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:

@@ -21,7 +21,10 @@ from edgezo_runtime.memory import is_unmapped, save_addresses
 if TYPE_CHECKING:
     import onnxruntime
 
-OLDEST = (1, 20)
+OLDEST = (1, 19)
+"""First release that reads the graphs of bundles."""
+
+FUSED = (1, 20)
 """First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
 
 _CPU = "CPUExecutionProvider"
@@ -95,8 +98,16 @@ class SharedEnvironment:
             ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))
             self._ready = True
 
-    def open(self, bundle: Bundle, file: str) -> onnxruntime.InferenceSession:
+    def open(
+        self, bundle: Bundle, file: str, *, in_order: bool = False
+    ) -> onnxruntime.InferenceSession:
         """Open one graph of a bundle.
+
+        Args:
+            bundle: the bundle.
+            file: the graph's file in it.
+            in_order: run the nodes in the order of the file. Left to itself onnxruntime makes
+                values long before they are needed, float32 copies of weights for one.
 
         Raises:
             BundleError: the graph is damaged, or needs what this onnxruntime does not have.
@@ -114,6 +125,8 @@ class SharedEnvironment:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool
         # would do as well, but then every other session of the process would have to use it.
+        if in_order:
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         try:
@@ -169,8 +182,8 @@ def import_onnxruntime() -> Any:
         ) from error
     if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
         raise MissingExtraError(
-            f"onnxruntime {ort.__version__} cannot run the attention of bundles; "
-            f"run pip install 'onnxruntime>={OLDEST[0]}.{OLDEST[1]}'"
+            f"onnxruntime {ort.__version__} cannot run the graphs of bundles; "
+            f"run pip install 'onnxruntime>={FUSED[0]}.{FUSED[1]}'"
         )
     if not hasattr(ort, "InferenceSession"):
         raise MissingExtraError(
@@ -178,6 +191,11 @@ def import_onnxruntime() -> Any:
             "uninstall all of them, then run pip install 'edgezo[cpu]'"
         )
     return ort
+
+
+def runs_fused_attention() -> bool:
+    """Can the installed onnxruntime run blocks as they are, and not in their plain form only?"""
+    return _release(str(import_onnxruntime().__version__)) >= FUSED
 
 
 def _release(version: str) -> tuple[int, int]:

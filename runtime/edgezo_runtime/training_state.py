@@ -16,6 +16,7 @@ from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Term
 from edgezo_runtime.methods import Parts
 from edgezo_runtime.rules import FrameRule
+from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.safeguard import MOST_RETURNS, WINDOW, Watch
 from edgezo_runtime.samplers import Frame
@@ -47,6 +48,19 @@ class Copy:
     slots: dict[str, Slot]
     average_weight: float
     norm_state: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TailSteps:
+    """What first-order steps train, and how fast.
+
+    Attributes:
+        names: of tensors.
+        share: their learning rate, as a multiple of the step's.
+    """
+
+    names: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 class StepDirections:
@@ -88,6 +102,7 @@ class TrainingState:
         trained: the blocks of those that the run trains, by name.
         config: how.
         parts: rule and sampler.
+        tail: tensors that first-order steps train, none for most runs.
 
     Attributes:
         theta: the trainables by name.
@@ -109,7 +124,10 @@ class TrainingState:
         trained: Mapping[str, int],
         config: TuneConfig,
         parts: Parts,
+        tail: TailSteps | None = None,
     ) -> None:
+        self._tail = tail or TailSteps()
+        self._tail_rule = Adam()
         self._rule = parts.rule
         self._sampler = parts.sampler
         self._blocks = dict(trained)
@@ -123,6 +141,8 @@ class TrainingState:
             name: self._sampler.init(self.theta[name]) for name in trained
         }
         self.slots: dict[str, Slot] = {name: self._first_slot(name) for name in trained}
+        for name in self._tail.names:
+            self.slots[name] = self._tail_rule.init(self.theta[name])
         self.average = {name: np.zeros_like(self.theta[name]) for name in self.slots}
         self._average_weight = 0.0
         self.norm_state = self.normalizer.init() if self.normalizer else (0.0, 0.0)
@@ -157,12 +177,15 @@ class TrainingState:
                 own = [term for term in terms if term.concerns(block)]
                 yield self.frame(name).gradient(own, name, self._noise)
 
-    def apply(self, record: StepRecord, terms: list[Term]) -> None:
-        """Update the trainables of a step's active blocks.
+    def apply(
+        self, record: StepRecord, terms: list[Term], exact: Mapping[str, Float32] | None = None
+    ) -> None:
+        """Update the trainables of a step's active blocks, and those of the tail.
 
         Args:
             record: the step.
             terms: the gradient that follows from its losses.
+            exact: gradients of the tail.
         """
         self.events.clear()
         if not record.losses.size:
@@ -174,6 +197,10 @@ class TrainingState:
             if block in record.blocks:
                 own = [term for term in terms if term.concerns(block)]
                 self._update(name, own, record)
+        lr = float(np.float32(record.lr * self._tail.share))
+        for name, g in (exact or {}).items():
+            slot = self.slots[name]
+            self.slots[name] = self._tail_rule.apply(self.theta[name], g, slot, record.step, lr)
         self._fold_average()
         self.step = record.step + 1
         if self._guards:
@@ -233,7 +260,9 @@ class TrainingState:
         """What changes: trainables and averages, and state of rule and sampler; not copied."""
         arrays = {name: self.theta[name] for name in self.slots}
         arrays |= {f"{name}{_AVERAGE}": mean for name, mean in self.average.items()}
-        slots = {name: _joined(slot, self.sampler_slots[name]) for name, slot in self.slots.items()}
+        slots = {
+            name: _joined(slot, self.sampler_slots.get(name)) for name, slot in self.slots.items()
+        }
         return arrays, slots
 
     def _restore_arrays(self, arrays: Mapping[str, Float32], slots: Mapping[str, Slot]) -> None:
@@ -242,7 +271,9 @@ class TrainingState:
             self.average[name] = np.array(arrays[f"{name}{_AVERAGE}"])
             own = slots.get(name)
             copied = own and {part: np.array(value) for part, value in own.items()}
-            self.slots[name], self.sampler_slots[name] = _parted(copied)
+            self.slots[name], kept = _parted(copied)
+            if name in self._blocks:
+                self.sampler_slots[name] = kept
 
     def _update(self, name: str, terms: list[Term], record: StepRecord) -> None:
         """One tensor's step, along the directions of its probes."""

@@ -24,6 +24,7 @@ from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
+from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.measured_rates import measure_rates
@@ -36,7 +37,7 @@ from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import TrainingState
+from edgezo_runtime.training_state import TailSteps, TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -92,6 +93,7 @@ class Tuner:
         self.examples = examples
         self.config = config
         self.run = run
+        self._tail = HybridTail(engine, config.hybrid) if config.hybrid else None
         self.prober = Prober(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
@@ -108,7 +110,10 @@ class Tuner:
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""
         initial = self.engine.bundle.trainables()
-        return TrainingState(initial, self.prober.trained, self.config, self._parts)
+        tail = None
+        if self._tail is not None:
+            tail = TailSteps(self._tail.names, self.config.hybrid_lr / self.rates.lr)
+        return TrainingState(initial, self.prober.trained, self.config, self._parts, tail)
 
     @property
     def scope(self) -> Scope:
@@ -297,14 +302,14 @@ class Tuner:
         blocks = self.prober.active(number)
         info = self.prober.info(number, blocks, float(np.float32(self._learning_rate())))
         try:
-            batch, losses, terms, rows = self._evaluated(info)
+            batch, losses, terms, rows, exact = self._evaluated(info)
         except DivergedError:
             if not self.config.guard:
                 raise
             batch, rows = self.prober.batches.batch(number), 0
-            losses, terms = np.empty((0, 0)), list[Term]()  # the state goes back for this
+            losses, terms, exact = np.empty((0, 0)), list[Term](), b""  # the state goes back
         elapsed = before + time.monotonic() - started
-        extra = _pack_elapsed(elapsed)
+        extra = _pack_elapsed(elapsed) + exact
         record = StepRecord(number, info.seed, info.lr, blocks, losses, extra=extra)
         self._commit(journal, record, terms)
         spent = time.monotonic() - started
@@ -326,14 +331,31 @@ class Tuner:
             events=tuple(self.state.events),
         )
 
-    def _evaluated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int]:
+    def _evaluated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int, bytes]:
         """A step's batch and what is found on it, in smaller pieces where memory is refused."""
         while True:
             try:
-                return self.prober.estimate(self._parts.estimator, info, self.state)
+                return self._estimated(info)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
+
+    def _estimated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int, bytes]:
+        """Batch, losses, the terms of the estimate, rows, and the tail's packed gradient."""
+        batch = self.prober.batches.batch(info.step)
+        losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
+        if self.prober.blocks:
+            batch, losses, terms, rows = self.prober.estimate(
+                self._parts.estimator, info, self.state
+            )
+        if self._tail is not None:
+            prober = self.prober
+            found = self._tail.gradient(batch, self.theta, self.scope, prober.cache, prober.first)
+            exact = self._tail.pack(found.gradients)
+            rows += batch.num_rows
+            if not losses.size:
+                losses = found.losses[None]
+        return batch, losses, terms, rows, exact
 
     def _commit(self, journal: Journal, record: StepRecord, terms: list[Term]) -> None:
         """Journal a step, then apply it.
@@ -378,7 +400,9 @@ class Tuner:
         self.engine.reliefs.append(f"{reason}: no snapshot after {self.step_number} steps")
 
     def _apply(self, record: StepRecord, terms: list[Term]) -> None:
-        self.state.apply(record, terms)
+        exact = record.extra[_ELAPSED_BYTES:]
+        found = self._tail.unpack(exact) if self._tail is not None and record.losses.size else {}
+        self.state.apply(record, terms, found)
 
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
@@ -443,7 +467,7 @@ class Tuner:
 
     def _begin(self, interrupted: Callable[[], None]) -> None:
         started = time.monotonic()
-        rates = self._measured(interrupted)
+        rates = self._measured(interrupted) if self.prober.blocks else self.rates
         self._use(rates)
         spent = round(time.monotonic() - started, 3)
         self.state.elapsed_s = self._measured_s = spent
@@ -497,7 +521,7 @@ class Tuner:
             raise RunFileError(
                 f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
             )
-        if not record.losses.size:
+        if not record.losses.size or not record.blocks:
             self._apply(record, [])
             self.state.elapsed_s = _unpack_elapsed(record.extra)
             return
@@ -542,6 +566,8 @@ class Tuner:
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
+        if not self.prober.blocks:
+            return 1
         return len(self.prober.first_probes(self._parts.estimator))
 
     def rehearse(
@@ -553,7 +579,9 @@ class Tuner:
     ) -> None:
         """See `Prober.rehearse`."""
         estimator = self._parts.estimator
-        self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
+        self.prober.rehearse(
+            estimator, self.state, others, eval_batch_size, max_rows=max_rows, tail=self._tail
+        )
 
 
 _REFUSED = "numpy was refused memory"
@@ -562,13 +590,16 @@ _RATES = "rates"
 """Where the journal's header keeps what was measured before the first step."""
 
 
+_ELAPSED_BYTES = 4
+
+
 def _pack_elapsed(seconds: float) -> bytes:
     """Milliseconds as 4 bytes: where a time-based schedule goes on."""
-    return min(int(seconds * 1000), 2**32 - 1).to_bytes(4, "little")
+    return min(int(seconds * 1000), 2**32 - 1).to_bytes(_ELAPSED_BYTES, "little")
 
 
 def _unpack_elapsed(extra: bytes) -> float:
-    return int.from_bytes(extra[:4], "little") / 1000
+    return int.from_bytes(extra[:_ELAPSED_BYTES], "little") / 1000
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

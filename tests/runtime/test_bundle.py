@@ -142,6 +142,7 @@ def test_manifest_text_is_stable(root):
         "tokenizer",
         "base_config",
         "files",
+        "backward",
     ]
     del content["files"]["trainable.safetensors"]  # its bytes are safetensors' business
     canonical = json.dumps(content, sort_keys=True).encode()
@@ -217,6 +218,61 @@ def test_schemes_that_contradict_their_trainables(root, change, message):
 def test_another_format(root, found):
     edit(root, lambda content: content.update(format=found))
     with pytest.raises(BundleError, match='format: expected "edgezo-bundle"'):
+        Bundle.open(root)
+
+
+def backward(of: str, **changes: object) -> dict[str, object]:
+    """An entry of the manifest's list of backward graphs."""
+    hidden = {"name": "hidden", "dtype": "float32", "shape": ["R", "S", 8]}
+    return {
+        "file": "graphs/labels.onnx",  # any that is listed
+        "of": of,
+        "inputs": [hidden, hidden | {"name": "grad"}],
+        "outputs": [hidden | {"name": "hidden.grad"}],
+        "plain": None,
+        **changes,
+    }
+
+
+FORWARD = [f"graphs/{name}.onnx" for name in ("block_000", "block_001", "labels", "tokens")]
+
+
+def test_backward_graphs_are_read(root):
+    edit(root, lambda content: content.update(backward=[backward(of) for of in FORWARD]))
+    infos = Bundle.open(root).manifest.backward
+    assert [info.of for info in infos] == FORWARD
+
+
+def test_a_bundle_from_before_backward_graphs_opens(root):
+    edit(root, lambda content: content.pop("backward"))
+    assert "made none" in Bundle.open(root).manifest.backward
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"of": "graphs/other.onnx"}, "there is no graph 'graphs/other.onnx'"),
+        ({"of": FORWARD[1]}, "'graphs/block_001.onnx' twice"),
+        ({"file": "graphs/other.onnx"}, "'graphs/other.onnx' is missing"),
+        ({"plain": "../other.onnx"}, "unsafe path"),
+        ({"outputs": []}, "no gradient of the hidden states"),
+        (
+            {"outputs": [{"name": "x.grad", "dtype": "float32", "shape": []}]},
+            "'x.grad' is the gradient of no input",
+        ),
+    ],
+)
+def test_backward_graphs_are_checked(root, change, message):
+    infos = [backward(of) for of in FORWARD]
+    infos[0] |= change
+    edit(root, lambda content: content.update(backward=infos))
+    with pytest.raises(BundleError, match=message):
+        Bundle.open(root)
+
+
+def test_a_kind_of_block_without_a_backward_graph(root):
+    edit(root, lambda content: content.update(backward=[backward(of) for of in FORWARD[1:]]))
+    with pytest.raises(BundleError, match=r"none for 'graphs/block_000\.onnx'"):
         Bundle.open(root)
 
 

@@ -9,7 +9,7 @@ import pytest
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.example_set import Kind
-from edgezo_runtime.losses import class_scores, example_losses, predictions
+from edgezo_runtime.losses import class_scores, example_losses, predictions, score_gradients
 
 RNG = np.random.Generator(np.random.Philox(3))
 
@@ -170,3 +170,25 @@ def test_what_cannot_be_scored() -> None:
         predictions(COMPLETION, normal(1, 9))
     with pytest.raises(UsageError, match="needs the class of every example"):
         example_losses(make("labels", [1], [-1], classes=2), normal(1, 1, 2))
+
+
+@pytest.mark.parametrize("batch", [LABELS, CANDIDATES, COMPLETION], ids=lambda b: b.kind)
+def test_score_gradients_are_differences_of_losses(batch: Batch) -> None:
+    shape = (4, 3) if batch.kind == "labels" else (batch.targets.size,)
+    scores = -np.abs(normal(*shape))
+    found = score_gradients(batch, scores)
+    assert found.dtype == np.float32
+    assert found.shape == scores.shape
+    step = np.float32(2**-6)
+    for place in np.ndindex(shape):
+        both = np.stack([scores, scores])
+        both[0][place] += step
+        both[1][place] -= step
+        high, low = example_losses(batch, both).sum(axis=1)
+        assert found[place] == pytest.approx((high - low) / (2 * step), abs=1e-4)
+
+
+def test_score_gradients_need_classes() -> None:
+    unknown = make("labels", [1] * 4, [0, -1, 1, 2], classes=3)
+    with pytest.raises(UsageError, match="class of every example"):
+        score_gradients(unknown, normal(4, 3))

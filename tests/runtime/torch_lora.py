@@ -18,13 +18,21 @@ Tensors = dict[str, torch.Tensor]
 
 
 class TorchLora:
-    """W + alpha / rank * B A in float64, differentiable in both directions."""
+    """W + alpha / rank * B A in float64.
 
-    def __init__(self, model: PreTrainedModel, bundle: Bundle) -> None:
+    Args:
+        model: the model.
+        bundle: its bundle.
+        attention: "eager" has a derivative forward as well; "sdpa" has none that is not a number
+            where a row of padding sees nothing.
+    """
+
+    def __init__(self, model: PreTrainedModel, bundle: Bundle, attention: str = "eager") -> None:
         self._model = copy.deepcopy(model).double().eval()
-        self._model.set_attn_implementation("eager")  # the fused one has no forward derivative
+        self._model.set_attn_implementation(attention)
         scheme = bundle.manifest.scheme
         self._scale = scheme.alpha / scheme.rank
+        self._masked = bundle.manifest.model.task == "masked-lm"
         self._modules = sorted({info.module for info in bundle.manifest.trainables})
 
     @staticmethod
@@ -41,9 +49,10 @@ class TorchLora:
             weights[f"{module}.weight"] = layer.weight + (
                 delta.T if isinstance(layer, Conv1D) else delta  # Conv1D keeps (in, out)
             )
-        ids = torch.tensor(batch.input_ids)
-        mask = (torch.arange(batch.seq) < torch.tensor(batch.lengths)[:, None]).long()
-        inputs = {"input_ids": ids, "attention_mask": mask}
+        inputs = {"input_ids": torch.tensor(batch.input_ids)}
+        if self._masked:  # padding on the right is behind every token that a causal model sees
+            lengths = torch.tensor(batch.lengths)[:, None]
+            inputs["attention_mask"] = (torch.arange(batch.seq) < lengths).long()
         logits = torch.func.functional_call(self._model, weights, (), inputs).logits
         chosen = logits[batch.positions[:, 0], batch.positions[:, 1]]
         if batch.label_ids is not None:
@@ -73,11 +82,25 @@ class TorchLora:
             for hook in hooks:
                 hook.remove()
 
-    def losses(self, params: Tensors, batch: Batch) -> torch.Tensor:
-        """Cross-entropy of each example of a batch of one-token label words, (E,)."""
-        logits = self.scores(params, batch)
+    def losses(self, params: Tensors, batch: Batch, *, answer: bool = False) -> torch.Tensor:
+        """Loss of each example, (E,), of adapters that act on all tokens or on answers."""
+        scores = self.answer_scores(params, batch) if answer else self.scores(params, batch)
         labels = torch.tensor(batch.labels)
-        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        if batch.kind != "labels":
+            rows = torch.tensor(batch.positions[:, 0])
+            sums = torch.zeros(batch.num_rows).double().index_add(0, rows, scores)
+            means = sums / torch.bincount(rows, minlength=batch.num_rows)
+            if batch.kind == "completion":
+                return -means
+            scores = means.reshape(batch.num_examples, -1)
+        return torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+
+    def gradient(self, values: Mapping[str, np.ndarray], batch: Batch, *, answer: bool = False):
+        """Mean loss of a batch, and its derivative by every tensor."""
+        params = {name: value.requires_grad_() for name, value in self.tensors(values).items()}
+        loss = self.losses(params, batch, answer=answer).mean()
+        loss.backward()
+        return loss.item(), {name: value.grad.numpy() for name, value in params.items()}
 
     def slopes(self, theta: Tensors, directions: Tensors, batch: Batch) -> np.ndarray:
         """Derivative of every example's loss along a direction, (E,)."""

@@ -1,0 +1,95 @@
+"""The graphs that carry gradients back, opened, and run on what the forward graphs were fed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
+from edgezo_runtime.manifest import GRAD, BackwardInfo, grad_name
+from edgezo_runtime.sessions import ENVIRONMENT, run_graph
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Float32 = npt.NDArray[np.float32]
+HIDDEN = grad_name("hidden")
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardGraph:
+    """A session that carries a gradient back through another graph.
+
+    Attributes:
+        session: runs the graph.
+        inputs: what it takes.
+        outputs: what it gives, the gradient of the hidden states first.
+    """
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, graph: LoadedGraph, feed: Mapping[str, Any], grad: Any) -> dict[str, Float32]:
+        """Carry a gradient back.
+
+        Args:
+            graph: what it goes back through, with its weights.
+            feed: the other inputs by name, OrtValues; more than it takes do no harm.
+            grad: the gradient at the result of that graph, an OrtValue.
+        Returns:
+            Gradients by the name of the input, arrays; of a trainable with its leading axis.
+        Raises:
+            ShortOfMemoryError: it was refused memory.
+        """
+        known = {**graph.weights, **feed, GRAD: grad}
+        own = {name: known[name] for name in self.inputs}
+        values = run_graph(self.session, list(self.outputs), own)
+        suffix = len(grad_name(""))
+        return {
+            name[:-suffix]: value.numpy() for name, value in zip(self.outputs, values, strict=True)
+        }
+
+
+class BackwardGraphs:
+    """The backward graphs of a bundle, opened at their first use.
+
+    Args:
+        model: the graphs they go back through.
+    Raises:
+        UsageError: the bundle has none.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        manifest = model.bundle.manifest
+        if isinstance(manifest.backward, str):
+            raise UsageError(
+                f"the bundle has no backward graphs ({manifest.model.architecture}): "
+                f"{manifest.backward}; tune without --hybrid, or run 'edgezo export --force' with "
+                f"an edgezo that can derive it"
+            )
+        self._infos: dict[str, BackwardInfo] = {info.of: info for info in manifest.backward}
+        self._bundle = model.bundle
+        self._opened: dict[str, BackwardGraph] = {}
+        self._lock = threading.Lock()
+
+    def through(self, file: str) -> BackwardGraph:
+        """The graph that goes back through the forward graph in `file`.
+
+        Raises:
+            BundleError: it cannot be loaded.
+        """
+        with self._lock:
+            if file not in self._opened:
+                info = self._infos[file]
+                session = ENVIRONMENT.open(self._bundle, info.file, in_order=True)
+                inputs = tuple(tensor.name for tensor in info.inputs)
+                outputs = tuple(tensor.name for tensor in info.outputs)
+                self._opened[file] = BackwardGraph(session, inputs, outputs)
+            return self._opened[file]

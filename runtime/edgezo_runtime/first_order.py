@@ -1,0 +1,322 @@
+"""Exact gradients of the last blocks' trainable tensors, by going back through their graphs.
+
+A part of the batch goes forward through the model as it does for scores; from the first block of
+the tail on the hidden states at the entry of every block are kept, nothing else. Behind the scores
+the gradient comes back block by block; each backward graph computes again what is inside its block.
+Where the adapters act on last tokens only, those alone go forward and back: the keys and values of
+the tokens before them are no function of what trains. The parts are the same however many threads
+there are and however short memory is, and their gradients are added in their order, so the bits of
+the sum are always the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.backward import BackwardGraphs
+from edgezo_runtime.batches import Batch
+from edgezo_runtime.chunks import Chunk, answer_chunk
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.forward import (
+    SCORED_POSITIONS,
+    AnswerPass,
+    Forward,
+    Params,
+    ScoringPass,
+    SharedParams,
+    WholePass,
+    Work,
+)
+from edgezo_runtime.losses import example_losses, score_gradients
+from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.scope import Scope
+
+Float32 = npt.NDArray[np.float32]
+
+PART_TOKENS = 256
+"""Tokens that go back through a block together; one example may have more."""
+
+PART_ANSWERS = 32
+"""Last tokens that go back through a block together."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailResult:
+    """What one batch gives.
+
+    Attributes:
+        losses: (E,) float64, nats.
+        gradients: of the mean loss by every tensor of the tail that trains, in its own shape.
+    """
+
+    losses: npt.NDArray[np.float64]
+    gradients: dict[str, Float32]
+
+
+class TailGradient:
+    """Gradients of the blocks from `first_block` on.
+
+    Args:
+        engine: runs the bundle.
+        first_block: the tail's first block.
+        part_tokens: see `PART_TOKENS`; results depend on it in their last bits.
+    Raises:
+        UsageError: the bundle has no backward graphs, or there is no such block.
+    """
+
+    def __init__(self, engine: Engine, first_block: int, part_tokens: int = PART_TOKENS) -> None:
+        if not 0 <= first_block < engine.num_blocks:
+            raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
+        self.first_block = first_block
+        self._engine = engine
+        self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
+        self._graphs = BackwardGraphs(engine.model)
+        infos = engine.bundle.manifest.trainables
+        self.names = tuple(i.name for i in infos if i.block >= first_block and i.trains)
+
+    def gradient(
+        self,
+        batch: Batch,
+        params: Mapping[str, Float32],
+        scope: Scope = "all",
+        cache: PrefixCache | AnswerCache | None = None,
+        cache_block: int = 0,
+    ) -> TailResult:
+        """Losses of a batch, and the gradient of their mean.
+
+        Args:
+            batch: E examples.
+            params: every trainable tensor by name.
+            scope: tokens the adapters act on.
+            cache: what is kept between passes, as for `Engine.score`.
+            cache_block: where its states enter, at most `first_block`.
+        Raises:
+            BudgetStopError: memory is short, and nothing is left to save any.
+
+        Memory:
+            For each worker, of one part: the hidden states at the entry of every block of the tail,
+            and the activations and float32 weights inside one block.
+        """
+        way = _WayBack(self._engine, self._graphs, self.first_block)
+
+        def make(work: Work) -> Forward:
+            if isinstance(cache, AnswerCache):
+                return _AnswerTailPass(work, None, 0, cache, cache_block, way=way)
+            return _WholeTailPass(work, None, 0, cache, cache_block, scope, way=way)
+
+        cut = _cut_answers if isinstance(cache, AnswerCache) else self._cutter.cut
+        chunks = self._engine.run(batch, SharedParams(params), make, cut)
+        results: list[_PartResult] = [chunk.scores for chunk in chunks]
+        losses = np.concatenate([result.losses for result in results])
+        sums = {name: np.zeros(params[name].shape) for name in self.names}
+        for result in results:
+            for name, grad in result.gradients.items():
+                sums[name] += grad
+        mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
+        return TailResult(losses, mean)
+
+    def kept_bytes(self, tokens: int) -> int:
+        """Hidden states kept for a part of so many tokens, in bytes."""
+        blocks = self._engine.num_blocks - self.first_block
+        return 4 * tokens * self._engine.bundle.manifest.model.hidden_size * (blocks + 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCutter:
+    """Cuts batches between examples, always at the same places.
+
+    Attributes:
+        part_tokens: tokens of a part; one example may have more.
+        max_seq: tokens of the longest sequence the model takes.
+    """
+
+    part_tokens: int
+    max_seq: int
+
+    def cut(self, batch: Batch) -> list[Chunk]:
+        """Cut a batch; every part is padded to its own longest sequence only."""
+        each = batch.num_rows // batch.num_examples
+        rows = batch.positions[:, 0]
+        chunks: list[Chunk] = []
+        start = 0
+        while start < batch.num_rows:
+            stop, longest = start, 0
+            while stop < batch.num_rows:
+                own = int(batch.lengths[stop : stop + each].max())
+                longer = max(longest, min(own + own % 2, self.max_seq))
+                if stop > start and (stop + each - start) * longer > self.part_tokens:
+                    break
+                stop, longest = stop + each, longer
+            first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
+            positions = batch.positions[first:last] - np.array([start, 0])
+            chunks.append(Chunk(np.arange(start, stop), longest, positions, slice(first, last)))
+            start = stop
+        return chunks
+
+
+@dataclass(frozen=True, slots=True)
+class _PartResult:
+    """Losses of a part's examples (E',), and the gradients of their sum."""
+
+    losses: npt.NDArray[np.float64]
+    gradients: dict[str, Float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _WayBack:
+    """The engine, its backward graphs, and the first block of the tail."""
+
+    engine: Engine
+    graphs: BackwardGraphs
+    first_block: int
+
+
+class _TailPass(ScoringPass):
+    """Evaluates one group, and goes back behind the scores. To be mixed into a pass that starts."""
+
+    def __init__(self, *args: Any, way: _WayBack) -> None:
+        super().__init__(*args)
+        self._way = way
+        self._graphs = way.graphs
+        self._first = way.first_block
+
+    def wave_bytes(self) -> int:
+        """What is kept of a sequence, also at the entries of blocks."""
+        blocks = len(self._model.blocks) - self._first
+        tokens = self._tokens_kept()
+        kept = 4 * blocks * tokens * self._manifest.model.hidden_size
+        return super().wave_bytes() + kept
+
+    def _tokens_kept(self) -> int:
+        """Tokens of the longest sequence that go through the blocks."""
+        return self.batch.seq
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk, or find its states; nothing is kept yet."""
+        super().start(chunk)
+        chunk.kept = []
+
+    def _run_block(
+        self,
+        index: int,
+        chunk: Chunk,
+        params: Params,
+        code: Sequence[Any],
+        keep: bool = False,
+    ) -> list[Any]:
+        """Run a block; keep what enters the tail's."""
+        if index >= self._first:
+            entry = chunk.hidden
+            if len(self._pieces(self._model.blocks[index], chunk)) > 1:  # they overwrite it
+                entry = self._model.value(entry.numpy().copy())
+            chunk.kept.append(entry)
+        return super()._run_block(index, chunk, params, code, keep)
+
+    def end(self, chunk: Chunk) -> None:
+        """Score, and go back."""
+        scores = np.concatenate([self._scores(chunk, part) for part in _stretches(chunk)])
+        own = self._part(chunk)
+        losses = example_losses(own, scores[None])[0]
+        slopes = score_gradients(own, scores)
+        grad = np.zeros(chunk.hidden.shape(), np.float32)
+        for part in _stretches(chunk):
+            grad += self._score_gradient(chunk, part, scores[part], slopes[part])
+        gradients: dict[str, Float32] = {}
+        for index in range(len(self._model.blocks) - 1, self._first - 1, -1):
+            chunk.hidden = chunk.kept.pop()
+            grad = self._back(index, chunk, grad, gradients)
+        chunk.release()
+        chunk.scores = _PartResult(losses, gradients)
+
+    def _scores(self, chunk: Chunk, part: slice) -> Float32:
+        return self._score(chunk, chunk.positions[part], self._targets(chunk)[part])
+
+    def _targets(self, chunk: Chunk) -> npt.NDArray[np.int64]:
+        return self.batch.targets[chunk.scored]
+
+    def _score_gradient(self, chunk: Chunk, part: slice, scores: Float32, slopes: Float32) -> Any:
+        """Gradient at the last hidden states from that at some of the scores."""
+        feed = {"hidden": chunk.hidden, "positions": self._model.value(chunk.positions[part])}
+        if self.batch.label_ids is not None:
+            info = self._manifest.graphs.score_labels
+            feed["label_ids"] = self._model.value(self.batch.label_ids)
+        else:
+            info = self._manifest.graphs.score_tokens
+            feed["targets"] = self._model.value(self._targets(chunk)[part])
+            feed["log_probs"] = self._model.value(scores)
+        slope = self._model.value(slopes)
+        return self._graphs.through(info.file).run(self._model.scorer(info), feed, slope)["hidden"]
+
+    def _back(
+        self, index: int, chunk: Chunk, grad: Float32, gradients: dict[str, Float32]
+    ) -> Float32:
+        """Go back through a block; note the gradients of its tensors."""
+        if self._work.sample is not None and index not in self._work.sample:
+            return grad
+        graph = self._model.blocks[index]
+        feed = {**chunk.inputs, "hidden": chunk.hidden, **self._past(index, chunk)}
+        for name, tensor in graph.trainables.items():
+            feed[name] = self._model.value(self._work.params.copies(tensor, chunk.index))
+        file = self._manifest.graphs.blocks[index].file
+        found = self._graphs.through(file).run(graph, feed, self._model.value(grad))
+        grad = found.pop("hidden")
+        gradients |= {graph.trainables[name]: value[0] for name, value in found.items()}
+        self._work.after_block()
+        self._way.engine.leave(index)
+        return grad
+
+    def _part(self, chunk: Chunk) -> Batch:
+        """The examples of a chunk as a batch of their own."""
+        raise NotImplementedError
+
+
+class _WholeTailPass(_TailPass, WholePass):
+    """The same with whole sequences."""
+
+    def _part(self, chunk: Chunk) -> Batch:
+        return _part(self.batch, chunk, chunk.index)
+
+
+class _AnswerTailPass(_TailPass, AnswerPass):
+    """The same with last tokens."""
+
+    def _tokens_kept(self) -> int:
+        return 1
+
+    def _part(self, chunk: Chunk) -> Batch:
+        return _part(self.batch, chunk, chunk.index[: len(chunk.positions)])
+
+
+def _cut_answers(batch: Batch) -> list[Chunk]:
+    """Parts of last tokens, always the same."""
+    starts = range(0, batch.num_rows, PART_ANSWERS)
+    return [answer_chunk(slice(s, min(s + PART_ANSWERS, batch.num_rows))) for s in starts]
+
+
+def _stretches(chunk: Chunk) -> list[slice]:
+    """The scored positions, not too many at a time."""
+    count = len(chunk.positions)
+    starts = range(0, count, SCORED_POSITIONS)
+    return [slice(start, min(start + SCORED_POSITIONS, count)) for start in starts]
+
+
+def _part(batch: Batch, chunk: Chunk, rows: npt.NDArray[np.int64]) -> Batch:
+    """The examples of some rows, which are a chunk's, as a batch of their own."""
+    examples = batch.row_example[rows]
+    return dataclasses.replace(
+        batch,
+        example_ids=batch.example_ids[rows],
+        input_ids=batch.input_ids[rows],
+        lengths=batch.lengths[rows],
+        positions=chunk.positions,
+        targets=batch.targets[chunk.scored],
+        row_example=examples - examples[0],
+        labels=batch.labels[examples[0] : examples[-1] + 1],
+    )

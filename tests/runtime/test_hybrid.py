@@ -1,0 +1,135 @@
+"""Runs whose last blocks take first-order steps."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.first_order import TailGradient
+from edgezo_runtime.hybrid import HybridTail
+from edgezo_runtime.journal import read_journal
+from edgezo_runtime.rules.adam import Adam
+from edgezo_runtime.tuner import Tuner
+from tests.runtime.tiny_sets import random_set
+
+SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
+BASE = TuneConfig(
+    steps=6,
+    max_time_s=0,
+    batch_size=2,
+    lr=0.03,
+    eps=0.01,
+    blocks="all",
+    save_every=1000,
+    hybrid=1,
+    hybrid_lr=0.01,
+)
+
+
+@pytest.fixture
+def bundle(exported) -> Bundle:
+    return exported("llama").bundle("fp32").bundle
+
+
+@pytest.fixture
+def examples(bundle):
+    return random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+
+
+def bits(tuner: Tuner) -> dict[str, bytes]:
+    """All that a run goes on from."""
+    found = {name: value.tobytes() for name, value in tuner.theta.items()}
+    for name, slot in tuner.state.slots.items():
+        found |= {f"{name} {key}": value.tobytes() for key, value in (slot or {}).items()}
+    return found
+
+
+@pytest.mark.parametrize("scope", ["all", "answer"])
+def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path, scope):
+    config = dataclasses.replace(BASE, scope=scope)
+    alone = dataclasses.replace(config, hybrid=0, blocks="0")
+    with Tuner.open(bundle, examples, config, tmp_path / "hybrid") as tuner:
+        batch = tuner._batches.batch(0)
+        expected = TailGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope=scope)
+        tail = {name: tuner.theta[name].copy() for name in expected.gradients}
+        report = tuner.step()
+    with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
+        assert other.step().loss == report.loss
+    rule = Adam()
+    lr = float(np.float32(report.lr * (config.hybrid_lr / config.lr)))
+    for name, theta in tail.items():
+        rule.apply(theta, expected.gradients[name], rule.init(theta), 0, lr)
+        np.testing.assert_array_equal(tuner.theta[name], theta)
+        assert np.abs(theta - bundle.trainables()[name]).max() > 0
+    for name in tuner.theta.keys() - tail.keys():
+        np.testing.assert_array_equal(tuner.theta[name], other.theta[name])
+
+
+@pytest.mark.parametrize("kind", ["labels", "candidates", "completion"])
+def test_a_cut_run_ends_with_the_same_bits(bundle, tmp_path, kind):
+    examples = random_set(kind, SIZES, bundle.manifest.tokenizer.pad_id)
+    with Tuner.open(bundle, examples, BASE, tmp_path / "whole") as tuner:
+        list(tuner)
+        expected = bits(tuner)
+    with Tuner.open(bundle, examples, BASE, tmp_path / "cut") as tuner:
+        for _ in range(4):
+            tuner.step()
+    # The snapshot is that of step 0: the journal alone brings four gradients back.
+    with Tuner.open(bundle, examples, BASE, tmp_path / "cut", resume=True) as tuner:
+        assert tuner.step_number == 4
+        list(tuner)
+        assert bits(tuner) == expected
+
+
+def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.step()
+        numbers = sum(tuner.theta[name].size for name in tuner._tail.names)
+        (record,) = read_journal(tuner.run.journal).records
+    assert len(record.extra) == 4 + 4 * numbers
+
+
+def test_the_loss_falls(bundle, examples, tmp_path):
+    config = dataclasses.replace(BASE, steps=30, batch_size=8, hybrid_lr=0.05)
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        before = tuner.evaluate(examples).loss
+        list(tuner)
+        assert tuner.evaluate(examples).loss < 0.5 * before
+
+
+@pytest.mark.parametrize("blocks", [2, 3, -1])
+def test_a_tail_that_leaves_nothing_is_refused(bundle, examples, tmp_path, blocks):
+    config = dataclasses.replace(BASE, hybrid=blocks)
+    with pytest.raises(UsageError, match=f"--hybrid {blocks}: "):
+        Tuner.open(bundle, examples, config, tmp_path)
+
+
+def test_zeroth_order_blocks_inside_the_tail_are_refused(bundle, examples, tmp_path):
+    config = dataclasses.replace(BASE, blocks="1")
+    with pytest.raises(UsageError, match="none of them has trainables"):
+        Tuner.open(bundle, examples, config, tmp_path)
+
+
+def test_a_record_of_another_length_is_refused(bundle):
+    tail = HybridTail(Engine(bundle), 1)
+    with pytest.raises(RunFileError, match="3 bytes in the journal"):
+        tail.unpack(b"abc")
+
+
+def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        name = tuner._tail.names[0]
+        with pytest.raises(DivergedError, match="not finite"):
+            tuner._tail.gradient(
+                tuner._batches.batch(0),
+                tuner.theta | {name: np.full_like(tuner.theta[name], np.inf)},
+                "all",
+                None,
+                0,
+            )
