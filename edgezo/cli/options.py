@@ -121,7 +121,7 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
         if len(parts) == 2:
-            return NumberOrWord(*typing.get_args(parts[1]))
+            return NumberOrWord(*typing.get_args(parts[1]), kind=parts[0])
         (hint,) = parts
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
@@ -181,20 +181,21 @@ class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # no generic bef
 
     name = "number"
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, kind: type[float] | type[int] = float) -> None:
         self._words = words
+        self._kind = kind
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         """What to write."""
-        return "|".join([*self._words, "X"])
+        return "|".join([*self._words, "X" if self._kind is float else "N"])
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str:
+    ) -> float | int | str:
         """The number, or the word."""
         if value in self._words:
             return str(value)
         try:
-            return float(value)
+            return self._kind(value)
         except ValueError:
             self.fail(f"{value!r} is neither a number nor {' or '.join(self._words)}", param, ctx)

@@ -62,10 +62,12 @@ class TuneConfig:
     normalize: bool = option(True, "divide projected gradients by their running rms")
     clip: float = option(2.5, "clip projected gradients at so many rms; 0: never")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
-    hybrid: int = option(
-        0, "tune the last so many blocks by exact gradients (first-order steps of Adam); 0: none"
+    hybrid: int | Literal["auto"] = option(
+        "auto",
+        "tune the last so many blocks by exact gradients, first-order steps of Adam; 0: none; "
+        "auto: of --method auto as many as train, where bundle and budget allow, else none",
     )
-    hybrid_lr: float = option(0.03, "learning rate of the blocks that --hybrid names")
+    hybrid_lr: float = option(0.3, "learning rate of the blocks that --hybrid names")
     seed: int = option(0, "of the noise and the data order")
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
@@ -119,8 +121,8 @@ class TuneConfig:
             ("save_every", 1),
             ("steps", 0),
             ("horizon", 0),
-            ("hybrid", 0),
             ("seed", 0),
+            *([] if self.hybrid == "auto" else [("hybrid", 0)]),
         ):
             if getattr(self, name) < low:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be {low} or more")
@@ -168,6 +170,11 @@ class TuneConfig:
             if f.metadata.get("exact", True)
         }
         return fields | {"options": self.options.given()}
+
+    @property
+    def wants_tail(self) -> bool:
+        """Are first-order steps taken wherever they can be?"""
+        return self.hybrid == "auto" and self.method == "auto"
 
     def select_blocks(self, blocks: Sequence[int]) -> list[int]:
         """The blocks that train, of those that have trainables.

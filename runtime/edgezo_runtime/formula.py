@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import COPY_BYTES, Limits
+from edgezo_runtime.first_order import PART_ANSWERS
 from edgezo_runtime.forward import SCORED_POSITIONS
 from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.prefix_cache import AnswerCache
@@ -40,6 +42,8 @@ class Formula:
         state_of_token: bytes of a token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
+        back: bytes of float32 weights, twice those of the largest layer, on the way back.
+        back_rows: sequences that go back together, where their number is given.
     """
 
     a_token: int
@@ -53,6 +57,8 @@ class Formula:
     state_of_token: int
     hidden: int
     copies: int
+    back: int
+    back_rows: int
 
     @classmethod
     def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> Formula:
@@ -80,6 +86,8 @@ class Formula:
             state_of_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
+            back=2 * _FLOAT * _largest_layer(bundle) if tuner.tail_blocks else 0,
+            back_rows=PART_ANSWERS if tuner.tail_blocks and answers else 0,
         )
 
     def waves(self, limits: Limits) -> int:
@@ -96,7 +104,7 @@ class Formula:
         if self.past_of_token:
             row = self.past_of_token * self.longest
             rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
-        return max(rows, 2 * limits.workers)
+        return max(rows, limits.workers * max(2, self.back_rows))
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Bytes of all workers."""
@@ -105,7 +113,7 @@ class Formula:
         workers = min(limits.workers, chunks)
         tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
         worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
-        worker += self.copies
+        worker += self.copies + self.back
         if row > limits.chunk_tokens:
             worker += row * self.kept_of_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
@@ -123,6 +131,14 @@ def _a_token(bundle: Bundle) -> int:
     widest = max((int(dim) for dim in wide), default=model.hidden_size)
     copies = 4 if bundle.manifest.quant == "int8" else 3
     return (6 * model.hidden_size + copies * widest) * _FLOAT
+
+
+def _largest_layer(bundle: Bundle) -> int:
+    """Numbers of the largest weight that blocks take."""
+    graphs = bundle.manifest.graphs.blocks
+    weights = {binding.input for graph in graphs for binding in graph.weights}
+    shapes = [t.shape for graph in graphs for t in graph.inputs if t.name in weights]
+    return max(math.prod(int(dim) for dim in shape) for shape in shapes)
 
 
 def _kept_of_token(bundle: Bundle) -> int:

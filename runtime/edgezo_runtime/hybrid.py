@@ -2,8 +2,8 @@
 
 The blocks before them are tuned by zeroth-order steps on the same batch, at the same parameters.
 A gradient is no function of a few recorded losses, so the journal keeps it, and a replay needs
-neither data nor backward graphs: 4 bytes for each number that trains, 2.3 KB a block and step for
-adapters of rank 1 on SmolLM2's down_proj.
+neither data nor backward graphs. It is rounded to 8 bits before it is used, one scale a tensor: 580
+bytes a block and step for adapters of rank 1 on SmolLM2's down_proj.
 
 References:
     Zhang et al. 2024, Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning,
@@ -12,12 +12,14 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.batches import Batch
+from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.first_order import TailGradient, TailResult
@@ -26,6 +28,17 @@ from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
 
 Float32 = npt.NDArray[np.float32]
+
+_LEVELS = 127
+_SCALE_BYTES = 4
+
+
+def first_tail(config: TuneConfig, engine: Engine) -> int:
+    """How many of the last blocks take first-order steps, memory aside."""
+    if isinstance(config.hybrid, int):
+        return config.hybrid
+    manifest = engine.bundle.manifest
+    return engine.num_blocks if config.wants_tail and manifest.has_backward else 0
 
 
 class HybridTail:
@@ -77,22 +90,32 @@ class HybridTail:
         return found
 
     def pack(self, gradient: Mapping[str, Float32]) -> bytes:
-        """A gradient as the journal keeps it."""
-        return b"".join(gradient[name].astype("<f4").tobytes() for name in self.names)
+        """A gradient as the journal keeps it: a float32 scale and int8 multiples of it a tensor."""
+        parts: list[bytes] = []
+        for name in self.names:
+            grad = gradient[name]
+            scale = np.float32(np.abs(grad).max()) / np.float32(_LEVELS)
+            levels = np.rint(grad / scale) if scale else np.zeros_like(grad)
+            parts += [scale.astype("<f4").tobytes(), levels.astype(np.int8).tobytes()]
+        return b"".join(parts)
 
     def unpack(self, data: bytes) -> dict[str, Float32]:
-        """What `pack` wrote.
+        """The gradient that `pack` wrote, as it was rounded.
 
         Raises:
             RunFileError: it is of another length.
         """
-        sizes = [int(np.prod(self._shapes[name])) for name in self.names]
-        if len(data) != 4 * sum(sizes):
+        sizes = {name: math.prod(self._shapes[name]) for name in self.names}
+        expected = sum(sizes.values()) + _SCALE_BYTES * len(sizes)
+        if len(data) != expected:
             raise RunFileError(
-                f"a step's gradient has {len(data)} bytes in the journal, expected {4 * sum(sizes)}"
+                f"a step's gradient has {len(data)} bytes in the journal, expected {expected}"
             )
-        parts = np.split(np.frombuffer(data, "<f4").astype(np.float32), np.cumsum(sizes)[:-1])
-        return {
-            name: part.reshape(self._shapes[name])
-            for name, part in zip(self.names, parts, strict=True)
-        }
+        found: dict[str, Float32] = {}
+        start = 0
+        for name, size in sizes.items():
+            scale = np.frombuffer(data, "<f4", 1, start).astype(np.float32)
+            levels = np.frombuffer(data, np.int8, size, start + _SCALE_BYTES)
+            found[name] = levels.reshape(self._shapes[name]).astype(np.float32) * scale
+            start += _SCALE_BYTES + size
+        return found

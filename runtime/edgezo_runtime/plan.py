@@ -183,7 +183,7 @@ def make_plan(
     """Plan a run that was not started.
 
     Args:
-        tuner: the run.
+        tuner: the run; its first-order steps are dropped where they do not fit and may be.
         budget_bytes: what the process may take.
         others: sets it is evaluated on.
         eval_batch_size: examples a pass in evaluations.
@@ -196,9 +196,13 @@ def make_plan(
         BundleError: the weights' header cannot be read.
     """
     before = (process_bytes, data_bytes, start_bytes)
-    planner = _Planner(tuner, budget_bytes, others, eval_batch_size, before)
     try:
-        return planner.plan()
+        try:
+            return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
+        except DoesNotFitError:
+            if not tuner.drop_tail():
+                raise
+            return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
     finally:
         tuner.engine.reliefs.clear()
 

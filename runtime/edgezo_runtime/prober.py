@@ -37,6 +37,7 @@ class Prober:
         engine: runs the bundle.
         examples: training data.
         config: batches, blocks and noise.
+        tail: how many of the last blocks are left to first-order steps.
 
     Attributes:
         scope: tokens the adapters act on.
@@ -49,7 +50,9 @@ class Prober:
         UsageError: no block is left to train.
     """
 
-    def __init__(self, engine: Engine, examples: ExampleSet, config: TuneConfig) -> None:
+    def __init__(
+        self, engine: Engine, examples: ExampleSet, config: TuneConfig, tail: int = 0
+    ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
         self._examples = examples
@@ -60,11 +63,11 @@ class Prober:
         }
         self._schedule = parse_schedule(config.schedule)
         able = [block for block, names in self._names.items() if names]
-        tail = manifest.model.num_blocks - config.hybrid
-        self.blocks = [block for block in config.select_blocks(able) if block < tail]
+        before = manifest.model.num_blocks - tail
+        self.blocks = [block for block in config.select_blocks(able) if block < before]
         if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
-        self.first = min([*self.blocks, *(block for block in able if block >= tail)])
+        self.first = min([*self.blocks, *(block for block in able if block >= before)])
         self.batches = Batches(examples, config.batch_size, config.seed)
         self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
         self.scope = choose_scope(

@@ -19,19 +19,22 @@ class Rates:
         lr: learning rate before its schedule.
         eps: perturbation scale.
         words: where they come from, for people; empty where they were given.
+        tail: how many of the last blocks take first-order steps.
     """
 
     lr: float
     eps: float
     words: str = ""
+    tail: int = 0
 
     @classmethod
-    def of(cls, config: TuneConfig, scale: float) -> Rates:
+    def of(cls, config: TuneConfig, scale: float, tail: int = 0) -> Rates:
         """Those that are given or published; what is to be measured stands at 1 until then.
 
         Args:
             config: how to tune.
             scale: alpha / rank of the adapters.
+            tail: how many of the last blocks take first-order steps.
         """
         published = METHODS[config.method].published
         lr, eps = published.converted(scale) if published else (1.0, 1.0)
@@ -40,6 +43,7 @@ class Rates:
             lr=_chosen(config.lr, lr),
             eps=_chosen(config.eps, eps),
             words=words,
+            tail=tail,
         )
 
     @classmethod
@@ -52,11 +56,12 @@ class Rates:
         try:
             lr, eps = float(values["lr"]), float(values["eps"])  # type: ignore[index]
             words = str(values["words"])  # type: ignore[index]
+            tail = int(values["tail"])  # type: ignore[index]
         except (KeyError, TypeError, ValueError) as error:
             raise RunFileError(f"{journal}: the header has no rates; start a new run") from error
         if not (0 < lr < math.inf and 0 < eps < math.inf):
             raise RunFileError(f"{journal}: the header has lr {lr} and eps {eps}; start a new run")
-        return cls(lr, eps, words)
+        return cls(lr, eps, words, tail)
 
 
 def _chosen(given: float | str, published: float) -> float:

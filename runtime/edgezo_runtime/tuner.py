@@ -24,7 +24,7 @@ from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.hybrid import HybridTail
+from edgezo_runtime.hybrid import HybridTail, first_tail
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.measured_rates import measure_rates
@@ -93,19 +93,28 @@ class Tuner:
         self.examples = examples
         self.config = config
         self.run = run
-        self._tail = HybridTail(engine, config.hybrid) if config.hybrid else None
-        self.prober = Prober(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
         self._measured_s = 0.0
-        self.rates = self._first_rates()
-        self._parts = assemble(config, self.rates.eps)
-        self.state = self._initial_state()
+        self._arrange(first_tail(config, engine))
 
-    def _first_rates(self) -> Rates:
-        """Learning rate and perturbation scale where neither is to be measured."""
+    def _arrange(self, tail: int) -> None:
+        """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
+        self._tail = HybridTail(self.engine, tail) if tail else None
+        self.prober = Prober(self.engine, self.examples, self.config, tail)
         scheme = self.engine.bundle.manifest.scheme
-        return Rates.of(self.config, scheme.scale)
+        self._use(Rates.of(self.config, scheme.scale, tail))
+
+    def drop_tail(self) -> bool:
+        """Leave all blocks to zeroth-order steps, if that is what "auto" can mean; before a start.
+
+        Returns:
+            Whether anything changed.
+        """
+        if self._tail is None or not self.config.wants_tail:
+            return False
+        self._arrange(0)
+        return True
 
     def _initial_state(self) -> TrainingState:
         """Where a run begins."""
@@ -319,10 +328,11 @@ class Tuner:
         answers = isinstance(self.prober.cache, AnswerCache)
         tokens = batch.num_rows if answers else int(batch.lengths.sum())
         coeff = np.array([value for term in terms for value in term.coeff])
+        spread = float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if coeff.size else 0.0
         return StepReport(
             step=number,
             loss=float(losses.mean()) if losses.size else math.nan,
-            projected_grad=float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if rows else 0.0,
+            projected_grad=spread,
             lr=info.lr,
             blocks=blocks,
             rows=rows,
@@ -501,7 +511,10 @@ class Tuner:
                 f"{self.run.path}: cannot be continued, it was started with other inputs: "
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
-        self._use(Rates.read(rates, self.run.journal))
+        read = Rates.read(rates, self.run.journal)
+        if read.tail != self.rates.tail:  # planned with more memory, or less
+            self._arrange(read.tail)
+        self._use(read)
         self._measured_s = float(rates.get("seconds", 0.0)) if isinstance(rates, dict) else 0.0
         self.state.elapsed_s = self._measured_s
         if self.run.snapshot.exists():
@@ -562,6 +575,11 @@ class Tuner:
     def batch_size(self) -> int:
         """Examples a step."""
         return self.prober.batches.batch_size
+
+    @property
+    def tail_blocks(self) -> int:
+        """How many of the last blocks take first-order steps."""
+        return self.rates.tail
 
     @property
     def groups(self) -> int:

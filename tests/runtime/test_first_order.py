@@ -12,7 +12,7 @@ from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.first_order import TailGradient
 from edgezo_runtime.losses import example_losses
-from edgezo_runtime.prefix_cache import PrefixCache
+from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
 from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
 
 SIZES = (2, 5, 9, 21, 1, 13, 16, 17, 30, 33, 8, 3)
@@ -161,6 +161,33 @@ def test_cached_prefix_gives_nearly_the_same(exported, tmp_path):
         np.testing.assert_array_equal(first.gradients[name], second.gradients[name])
         # The cache keeps float16.
         np.testing.assert_allclose(second.gradients[name], grad, atol=5e-3 * np.abs(grad).max())
+    cache.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("gemma2", "gpt2"))]
+)
+@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
+def test_last_tokens_alone_give_the_gradient_of_adapters_on_them(
+    exported, tmp_path, name, streamed
+):
+    """Rows of different lengths, an odd number of them, behind prompts that are kept."""
+    bundle, theta = tiny(exported, name)
+    examples = random_set("labels", SIZES[:11], bundle.manifest.tokenizer.pad_id)
+    batch = make_batch(examples, range(11))
+    layout = KeyValueLayout.of(bundle.manifest.graphs, 0)
+    width = bundle.manifest.model.hidden_size
+    cache = AnswerCache(tmp_path / "states", batch.lengths, width, layout)
+    engine = Engine(bundle)
+    if streamed:
+        engine.streamed = frozenset(range(engine.num_blocks))
+    tail = TailGradient(engine, 0)
+    first, second = (tail.gradient(batch, theta, "answer", cache) for _ in range(2))
+    _, expected = torch_gradient(exported, name, bundle, theta, batch, answer=True)
+    for name, grad in first.gradients.items():
+        np.testing.assert_array_equal(second.gradients[name], grad)
+        # The cache keeps float16.
+        np.testing.assert_allclose(grad, expected[name], atol=5e-3 * np.abs(expected[name]).max())
     cache.close()
 
 

@@ -15,6 +15,7 @@ from edgezo_runtime.first_order import TailGradient
 from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.journal import read_journal
 from edgezo_runtime.rules.adam import Adam
+from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import random_set
 
@@ -55,16 +56,18 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     config = dataclasses.replace(BASE, scope=scope)
     alone = dataclasses.replace(config, hybrid=0, blocks="0")
     with Tuner.open(bundle, examples, config, tmp_path / "hybrid") as tuner:
-        batch = tuner._batches.batch(0)
-        expected = TailGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope=scope)
-        tail = {name: tuner.theta[name].copy() for name in expected.gradients}
+        batch = tuner.prober.batches.batch(0)
+        cache = tuner.prober.cache
+        exact = TailGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope, cache, 0)
+        expected = tuner._tail.unpack(tuner._tail.pack(exact.gradients))
+        tail = {name: tuner.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
         assert other.step().loss == report.loss
     rule = Adam()
     lr = float(np.float32(report.lr * (config.hybrid_lr / config.lr)))
     for name, theta in tail.items():
-        rule.apply(theta, expected.gradients[name], rule.init(theta), 0, lr)
+        rule.apply(theta, expected[name], rule.init(theta), 0, lr)
         np.testing.assert_array_equal(tuner.theta[name], theta)
         assert np.abs(theta - bundle.trainables()[name]).max() > 0
     for name in tuner.theta.keys() - tail.keys():
@@ -92,7 +95,8 @@ def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_
         tuner.step()
         numbers = sum(tuner.theta[name].size for name in tuner._tail.names)
         (record,) = read_journal(tuner.run.journal).records
-    assert len(record.extra) == 4 + 4 * numbers
+        tensors = len(tuner._tail.names)
+    assert len(record.extra) == 4 + 4 * tensors + numbers
 
 
 def test_the_loss_falls(bundle, examples, tmp_path):
@@ -103,17 +107,47 @@ def test_the_loss_falls(bundle, examples, tmp_path):
         assert tuner.evaluate(examples).loss < 0.5 * before
 
 
-@pytest.mark.parametrize("blocks", [2, 3, -1])
-def test_a_tail_that_leaves_nothing_is_refused(bundle, examples, tmp_path, blocks):
+@pytest.mark.parametrize("blocks", [3, -1])
+def test_a_tail_of_blocks_that_are_not_there_is_refused(bundle, examples, tmp_path, blocks):
     config = dataclasses.replace(BASE, hybrid=blocks)
     with pytest.raises(UsageError, match=f"--hybrid {blocks}: "):
         Tuner.open(bundle, examples, config, tmp_path)
 
 
-def test_zeroth_order_blocks_inside_the_tail_are_refused(bundle, examples, tmp_path):
-    config = dataclasses.replace(BASE, blocks="1")
-    with pytest.raises(UsageError, match="none of them has trainables"):
-        Tuner.open(bundle, examples, config, tmp_path)
+@pytest.mark.parametrize("given", [{"hybrid": 2}, {"blocks": "1"}], ids=str)
+def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given):
+    config = dataclasses.replace(BASE, **given)
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        batch = tuner.prober.batches.batch(0)
+        report = tuner.step()
+        assert report.rows == batch.num_rows
+        assert tuner.prober.blocks == []
+    (record,) = read_journal(tuner.run.journal).records
+    assert record.losses.shape == (1, batch.num_examples)
+    assert report.loss == pytest.approx(record.losses.mean(), rel=1e-6)
+
+
+def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
+    config = TuneConfig(steps=2, max_time_s=0, batch_size=2)
+    with Tuner.open(bundle, examples, config, tmp_path / "auto") as tuner:
+        assert tuner.tail_blocks == 2
+    assert Tuner(Engine(bundle), examples, TuneConfig.of("zo-sgd"), None).tail_blocks == 0
+    manifest = dataclasses.replace(bundle.manifest, backward="an operator has no gradient")
+    lesser = dataclasses.replace(bundle, manifest=manifest)
+    assert Tuner(Engine(lesser), examples, config, None).tail_blocks == 0
+    with pytest.raises(UsageError, match="no backward graphs"):
+        Tuner(Engine(lesser), examples, dataclasses.replace(config, hybrid=1), None)
+
+
+def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
+    config = TuneConfig(steps=4, max_time_s=0, batch_size=2, lr=0.1, eps=0.1)
+    tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
+    assert tuner.drop_tail() and not tuner.drop_tail()
+    with tuner:
+        tuner.start()
+        tuner.step()
+    with Tuner.open(bundle, examples, config, tmp_path, resume=True) as again:
+        assert (again.tail_blocks, again.step_number) == (0, 1)
 
 
 def test_a_record_of_another_length_is_refused(bundle):
@@ -127,7 +161,7 @@ def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path
         name = tuner._tail.names[0]
         with pytest.raises(DivergedError, match="not finite"):
             tuner._tail.gradient(
-                tuner._batches.batch(0),
+                tuner.prober.batches.batch(0),
                 tuner.theta | {name: np.full_like(tuner.theta[name], np.inf)},
                 "all",
                 None,
