@@ -27,6 +27,7 @@ from edgezo_runtime.memory import (
     rss_bytes,
     total_bytes,
 )
+from edgezo_runtime.methods import METHODS
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.run_folder import RunFolder
@@ -162,6 +163,12 @@ def _prepare(
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     warnings += [warning.message for warning in tuner.warnings]
+    scheme, kind = METHODS[config.method].scheme, bundle.manifest.scheme.kind
+    if scheme and scheme != kind:
+        warnings.append(
+            f"{config.method} is made for what 'edgezo export --trainable {scheme}' lets train; "
+            f"in this bundle {kind} trains"
+        )
     if config.scope == "answer" and not invocation(train):
         warnings.append(
             "answers do not all begin after the same token, so other programs cannot be told where "

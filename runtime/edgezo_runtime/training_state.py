@@ -103,6 +103,7 @@ class TrainingState:
         config: how.
         parts: rule and sampler.
         tail: tensors that first-order steps train, none for most runs.
+        scales: tensors that never go below zero (QZO, arXiv:2505.13430).
 
     Attributes:
         theta: the trainables by name.
@@ -125,7 +126,9 @@ class TrainingState:
         config: TuneConfig,
         parts: Parts,
         tail: TailSteps | None = None,
+        scales: Collection[str] = (),
     ) -> None:
+        self._scales = frozenset(scales)
         self._tail = tail or TailSteps()
         self._tail_rule = Adam()
         self._rule = parts.rule
@@ -201,6 +204,8 @@ class TrainingState:
         for name, g in (exact or {}).items():
             slot = self.slots[name]
             self.slots[name] = self._tail_rule.apply(self.theta[name], g, slot, record.step, lr)
+        for name in self._scales.intersection(self.slots):
+            np.maximum(self.theta[name], 0, out=self.theta[name])
         self._fold_average()
         self.step = record.step + 1
         if self._guards:

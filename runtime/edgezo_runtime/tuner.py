@@ -122,7 +122,9 @@ class Tuner:
         tail = None
         if self._tail is not None:
             tail = TailSteps(self._tail.names, self.config.hybrid_lr / self.rates.lr)
-        return TrainingState(initial, self.prober.trained, self.config, self._parts, tail)
+        infos = self.engine.bundle.manifest.trainables
+        scales = [info.name for info in infos if info.role == "channel_scale"]
+        return TrainingState(initial, self.prober.trained, self.config, self._parts, tail, scales)
 
     @property
     def scope(self) -> Scope:

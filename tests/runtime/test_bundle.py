@@ -149,7 +149,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "867a0efb6792aeb6e534591157f32c9dc8e304f5622acd6b2caa08c30c063eb3"
+GOLDEN_SHA256 = "5aec845e4be67df78c257c29be83119befd16ef6c5c1d4e26bab0d2b847cdd51"
 
 
 def test_digest_of_files(root):
