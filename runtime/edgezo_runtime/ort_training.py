@@ -137,7 +137,7 @@ class TrainingTail:
             chunks = self._engine.run(
                 batch,
                 SharedParams(params),
-                partial(_EntryPass, names=self._inputs, scope=scope),
+                partial(_EntryPass, first_block=self._first, names=self._inputs, scope=scope),
                 self._cutter.cut,
             )
         for chunk in chunks:
@@ -159,13 +159,18 @@ class TrainingTail:
 class _EntryPass(WholePass):
     """Ends with what the tail takes, by name; the blocks of the tail are passed by."""
 
-    def __init__(self, work: Work, *, names: Sequence[str], scope: Scope) -> None:
+    def __init__(
+        self, work: Work, *, first_block: int, names: Sequence[str], scope: Scope
+    ) -> None:
         super().__init__(work, None, 0, None, 0, scope)
+        self._first = first_block
         self._names = names
 
     def end(self, chunk: Chunk) -> None:
         """Keep copies: a chunk's inputs go when it is through."""
-        values = {**chunk.inputs, "hidden": chunk.hidden}
+        # Whole sequences follow no earlier tokens; blocks of a tail take pasts of one shape.
+        past = self._past(self._first, chunk)
+        values = {**chunk.inputs, **past, "hidden": chunk.hidden}
         feed = {name: values[name].numpy().copy() for name in self._names if name in values}
         feed["positions"] = chunk.positions
         chunk.release()
