@@ -286,12 +286,12 @@ def _unbatched(a: Adjoint, grad: ir.Value, index: int) -> ir.Value:
 
 
 def _afresh(draft: GraphDraft, value: ir.Value) -> ir.Value:
-    """A dequantized weight made once more: kept from its first use it would stay in memory."""
+    """A float32 copy of a weight made once more: kept from its first use it would stay in memory."""
     producer = value.producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
+    if producer is None or producer.op_type not in ("Cast", "DequantizeLinear"):
         return value
     attributes = {name: attribute.value for name, attribute in producer.attributes.items()}
-    return draft.op("DequantizeLinear", *producer.inputs, **attributes)
+    return draft.op(producer.op_type, *producer.inputs, **attributes)
 
 
 def _gemm(a: Adjoint) -> Sequence[ir.Value | None]:
