@@ -187,9 +187,7 @@ class TrainingTail:
 class _EntryPass(WholePass):
     """Ends with what the tail takes, by name; the blocks of the tail are passed by."""
 
-    def __init__(
-        self, work: Work, *, first_block: int, names: Sequence[str], scope: Scope
-    ) -> None:
+    def __init__(self, work: Work, *, first_block: int, names: Sequence[str], scope: Scope) -> None:
         super().__init__(work, None, 0, None, 0, scope)
         self._first = first_block
         self._names = names

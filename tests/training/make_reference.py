@@ -15,6 +15,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgezo_export.export import ExportConfig, export_bundle
 from edgezo_export.schemes import Lora
@@ -84,5 +85,6 @@ def tune(
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # threads would wait for each other longer than so little work takes
     for family in FAMILIES:
         make(family, Path(sys.argv[1]))
