@@ -286,7 +286,7 @@ def _unbatched(a: Adjoint, grad: ir.Value, index: int) -> ir.Value:
 
 
 def _afresh(draft: GraphDraft, value: ir.Value) -> ir.Value:
-    """A float32 copy of a weight made once more: kept from its first use it would stay in memory."""
+    """A float32 copy of a weight made once more: one kept from its first use stays in memory."""
     producer = value.producer()
     if producer is None or producer.op_type not in ("Cast", "DequantizeLinear"):
         return value

@@ -148,7 +148,7 @@ class LinearLowering:
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
         rotated = draft.op("Reshape", self._rotated(x, spec), shape)
         weight, scale = (draft.weight(planned) for planned in _planned(spec))
-        # Scaling the result costs less than the matrix: DequantizeLinear is slower than the product.
+        # To scale the result costs less than the matrix; DequantizeLinear takes longer than MatMul.
         product = draft.op("MatMul", rotated, draft.op("Cast", weight, to=int(ir.DataType.FLOAT)))
         return draft.op("Mul", product, scale)
 
