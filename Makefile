@@ -10,7 +10,7 @@
 PYTHON ?= python3
 TRAINING_PYTHON ?= $(PYTHON)
 VENV ?= .venv
-TRAINING_VENV ?= $(VENV)-training
+TRAINING_VENV ?= $(VENV)/training
 PIP_FLAGS ?=
 BUDGET ?= 8GB
 
@@ -51,6 +51,9 @@ test-fast: env
 $(TRAINING_STAMP): pyproject.toml constraints.txt
 	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
+	@$(TRAINING_BIN)/python -m pip show --quiet onnxruntime-training-cpu || { \
+		echo 'onnxruntime-training is not made for this Python or machine; see TRAINING_PYTHON' >&2; \
+		exit 1; }
 	touch $@
 
 test-training: env $(TRAINING_STAMP)

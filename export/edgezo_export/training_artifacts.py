@@ -36,7 +36,8 @@ def write_training_artifacts(bundle: Bundle, first_block: int, folder: Path) -> 
     Returns:
         Where they are.
     Raises:
-        UsageError: the bundle has no graphs with derivatives, or no such block.
+        UsageError: the bundle has no graphs with derivatives, or no such block, or blocks of the
+            tail differ in the shape of what they take.
         MissingExtraError: onnxruntime-training is not installed.
 
     Memory:
@@ -64,7 +65,9 @@ def write_training_artifacts(bundle: Bundle, first_block: int, folder: Path) -> 
 
 
 def compose_tail(bundle: Bundle, first_block: int) -> tuple[onnx.ModelProto, list[str]]:
-    """The tail forward: hidden, context..., positions, label_ids -> label_logits.
+    """The tail forward: hidden, context..., active, past..., positions, label_ids -> label_logits.
+
+    All blocks take the same past, (R, n, P, D): it is empty, since whole sequences follow nothing.
 
     Returns:
         The model, and the names of its initializers that train, each (1, *shape).
@@ -120,7 +123,11 @@ class _Tail:
                 names[value.name] = self._last.name
             else:
                 names[value.name] = value.name
-                self._inputs.setdefault(value.name, value)
+                if self._inputs.setdefault(value.name, value) != value:
+                    raise UsageError(
+                        f"{place} takes '{value.name}' in another shape than a block before it; "
+                        f"training artifacts need one shape: choose a later first block"
+                    )
         for tensor in proto.initializer:
             names[tensor.name] = self._initializer(
                 f"{place}.{tensor.name}", numpy_helper.to_array(tensor)

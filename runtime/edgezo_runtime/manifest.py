@@ -146,9 +146,9 @@ class BackwardInfo:
         of: file of the other.
         inputs: what it takes.
         outputs: what it gives.
-        plain: file of what the other computes without earlier tokens, in standard operators that
-            have a derivative; it takes the same inputs without `GRAD`. None where the other is that
-            already.
+        plain: file of what the other computes, in standard operators that have a derivative; it
+            takes the same inputs without `GRAD`, and gives what the other gives. None where the
+            other is that already.
     """
 
     file: str

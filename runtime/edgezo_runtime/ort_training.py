@@ -2,6 +2,11 @@
 
 The gradients are onnxruntime's own, of the model in `training_model.onnx`; they are added over the
 parts of a batch, and AdamW takes a step. See `edgezo_export.training_artifacts`.
+
+No command comes here: `edgezo tune --hybrid` goes back through the bundle's backward graphs, on
+onnxruntime-training as on any other onnxruntime. This is the reference that the gradients of those
+graphs are checked against (tests/training), and for programs that have onnxruntime-training anyway
+and want its optimizer and checkpoints. docs/decisions/0013-hybrid.md says why.
 """
 
 from __future__ import annotations
@@ -113,10 +118,32 @@ class TrainingTail:
         self._first = first_block
         self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
 
+    def gradient(
+        self, batch: Batch, params: Mapping[str, Float32], scope: Scope = "all"
+    ) -> tuple[float, dict[str, Float32]]:
+        """Compute the gradient of a batch, and take no step.
+
+        Args:
+            batch: examples whose classes are known.
+            params: every trainable tensor by name; of the tail's, the result uses its own.
+            scope: tokens the adapters act on.
+        Returns:
+            The mean loss, nats, and its gradient by every tensor that trains, in its own shape.
+        Raises:
+            UsageError: the batch has no label words.
+        """
+        loss = self._accumulate(batch, params, scope)
+        found = {
+            name: parameter.grad[0] / np.float32(batch.num_examples)
+            for name, parameter in self._state.parameters
+        }
+        self._module.lazy_reset_grad()
+        return loss, found
+
     def step(
         self, batch: Batch, params: Mapping[str, Float32], lr: float, scope: Scope = "all"
     ) -> float:
-        """Take a step of AdamW by the gradient of a batch.
+        """Take a step of AdamW by the gradient of the sum of a batch's losses.
 
         Args:
             batch: examples whose classes are known.
@@ -128,44 +155,48 @@ class TrainingTail:
         Raises:
             UsageError: the batch has no label words.
         """
+        loss = self._accumulate(batch, params, scope)
+        self._optimizer.set_learning_rate(lr)
+        self._optimizer.step()
+        self._module.lazy_reset_grad()
+        return loss
+
+    def values(self) -> dict[str, Float32]:
+        """The tensors that train, in their own shapes."""
+        return {name: parameter.data[0].copy() for name, parameter in self._state.parameters}
+
+    def _accumulate(self, batch: Batch, params: Mapping[str, Float32], scope: Scope) -> float:
+        """Add a batch's gradients up in the module; returns the mean loss."""
         if batch.label_ids is None or (batch.labels < 0).any():
             raise UsageError("training artifacts score label words; give --template and --label")
         self._module.train()
         before = frozenset(range(self._first))
-        total = 0.0
+        make = partial(_EntryPass, first_block=self._first, names=self._inputs, scope=scope)
         with self._engine.sampling(before):
-            chunks = self._engine.run(
-                batch,
-                SharedParams(params),
-                partial(_EntryPass, names=self._inputs, scope=scope),
-                self._cutter.cut,
-            )
+            chunks = self._engine.run(batch, SharedParams(params), make, self._cutter.cut)
+        total = 0.0
         for chunk in chunks:
             feed = chunk.scores | {
                 "label_ids": batch.label_ids,
                 "labels": batch.labels[chunk.index],
             }
             total += float(self._module(*(feed[name] for name in self._inputs)))
-        self._optimizer.set_learning_rate(lr)
-        self._optimizer.step()
-        self._module.lazy_reset_grad()
         return total / batch.num_examples
-
-    def values(self) -> dict[str, Float32]:
-        """The tensors that train, in their own shapes."""
-        return {name: parameter.data[0].copy() for name, parameter in self._state.parameters}
 
 
 class _EntryPass(WholePass):
     """Ends with what the tail takes, by name; the blocks of the tail are passed by."""
 
-    def __init__(self, work: Work, *, names: Sequence[str], scope: Scope) -> None:
+    def __init__(self, work: Work, *, first_block: int, names: Sequence[str], scope: Scope) -> None:
         super().__init__(work, None, 0, None, 0, scope)
+        self._first = first_block
         self._names = names
 
     def end(self, chunk: Chunk) -> None:
         """Keep copies: a chunk's inputs go when it is through."""
-        values = {**chunk.inputs, "hidden": chunk.hidden}
+        # Whole sequences follow no earlier tokens; blocks of a tail take pasts of one shape.
+        past = self._past(self._first, chunk)
+        values = {**chunk.inputs, **past, "hidden": chunk.hidden}
         feed = {name: values[name].numpy().copy() for name in self._names if name in values}
         feed["positions"] = chunk.positions
         chunk.release()

@@ -2,8 +2,9 @@
 
     python -m tests.training.make_reference FOLDER
 
-Writes tiny bundles and, beside each, reference.npz: a batch, tensors, torch's losses and gradient
-of all blocks, and the last block's tensors after three steps of AdamW by torch's gradient.
+Writes tiny bundles and, in those of float32, reference.npz: tensors, torch's loss and gradients of
+all blocks, of adapters on all tokens and on answers alone, and the last block's tensors after three
+steps of AdamW by torch's gradient.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgezo_export.export import ExportConfig, export_bundle
 from edgezo_export.schemes import Lora
@@ -21,19 +23,20 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.bundle import Bundle
 from tests.export.tiny_models import TINY, save
 from tests.runtime.torch_lora import TorchLora
-from tests.training.reference import FAMILIES, LR, STEPS, tiny_batch
+from tests.training.reference import FAMILIES, LR, QUANTS, STEPS, tiny_batch
 
 
 def make(name: str, folder: Path) -> None:
-    """Write one family's bundle and reference."""
+    """Write one family's bundles and reference."""
     kind = TINY[name]
     model = kind.build()
     with tempfile.TemporaryDirectory() as place:
         source = save(model, Path(place) / "model")
         scheme = Lora(rank=3, alpha=6.0, targets=kind.targets)
-        config = ExportConfig(quant="fp32", scheme=scheme, force=True)
-        export_bundle(str(source), folder / name, config)
-    bundle = Bundle.open(folder / name)
+        for quant in QUANTS[name]:
+            config = ExportConfig(quant=quant, scheme=scheme, force=True)
+            export_bundle(str(source), folder / quant / name, config)
+    bundle = Bundle.open(folder / "fp32" / name)
     generator = np.random.default_rng(1)
     theta = {
         key: (value + generator.normal(0, 0.1, value.shape)).astype(np.float32)
@@ -43,14 +46,16 @@ def make(name: str, folder: Path) -> None:
     batch = tiny_batch(bundle)
     reference = TorchLora(model, bundle, "sdpa" if kind.encoder else "eager")
     loss, gradient = reference.gradient(theta, batch)
+    _, of_answers = reference.gradient(theta, batch, answer=True)
     last = {i.name for i in bundle.manifest.trainables if i.block == 1 and i.trains}
     tuned, losses = tune(reference, batch, initial, last)
     np.savez(
-        folder / name / "reference.npz",
+        folder / "fp32" / name / "reference.npz",
         loss=loss,
         losses=losses,
         **{f"theta:{key}": value for key, value in theta.items()},
         **{f"gradient:{key}": value for key, value in gradient.items()},
+        **{f"answers:{key}": value for key, value in of_answers.items()},
         **{f"tuned:{key}": value for key, value in tuned.items()},
     )
 
@@ -80,5 +85,6 @@ def tune(
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # threads would wait for each other longer than so little work takes
     for family in FAMILIES:
         make(family, Path(sys.argv[1]))

@@ -11,7 +11,9 @@ from edgezo_runtime.batches import Batch, make_batch
 from edgezo_runtime.bundle import Bundle
 from tests.runtime.tiny_sets import random_set
 
-FAMILIES = ("llama", "gpt2", "roberta")
+QUANTS = {"llama": ("fp32", "int8"), "gpt2": ("fp32",), "roberta": ("fp32",)}
+"""The bundles of every family; the blocks of the first two go on from earlier keys and values."""
+FAMILIES = tuple(QUANTS)
 FOLDER = Path(__file__).parents[2] / "build" / "training"
 LR = 0.01
 STEPS = 3
