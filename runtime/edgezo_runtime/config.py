@@ -65,7 +65,8 @@ class TuneConfig:
     hybrid: int | Literal["auto"] = option(
         "auto",
         "tune the last so many blocks by exact gradients, first-order steps of Adam; 0: none; "
-        "auto: of --method auto as many as train, where bundle and budget allow, else none",
+        "auto: of --method auto all that train, where bundle and budget allow and no rule, "
+        "schedule, lr or eps is given; else none",
     )
     hybrid_lr: float = option(0.3, "learning rate of the blocks that --hybrid names")
     seed: int = option(0, "of the noise and the data order")
@@ -173,8 +174,10 @@ class TuneConfig:
 
     @property
     def wants_tail(self) -> bool:
-        """Are first-order steps taken wherever they can be?"""
-        return self.hybrid == "auto" and self.method == "auto"
+        """Are first-order steps taken wherever they can be? Not where estimates were asked for."""
+        settings = (self.hybrid, self.method, self.lr, self.eps)
+        own = self.rule == OWN_RULE and self.schedule == "all"
+        return own and all(value == "auto" for value in settings)
 
     def select_blocks(self, blocks: Sequence[int]) -> list[int]:
         """The blocks that train, of those that have trainables.

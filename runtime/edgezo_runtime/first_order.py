@@ -12,7 +12,7 @@ the sum are always the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +67,18 @@ class TailGradient:
         engine: runs the bundle.
         first_block: the tail's first block.
         part_tokens: see `PART_TOKENS`; results depend on it in their last bits.
+        blocks: those of the tail that train; empty for all.
     Raises:
         UsageError: the bundle has no backward graphs, or there is no such block.
     """
 
-    def __init__(self, engine: Engine, first_block: int, part_tokens: int = PART_TOKENS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        first_block: int,
+        part_tokens: int = PART_TOKENS,
+        blocks: Collection[int] = (),
+    ) -> None:
         if not 0 <= first_block < engine.num_blocks:
             raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
         self.first_block = first_block
@@ -79,7 +86,8 @@ class TailGradient:
         self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
         self._graphs = BackwardGraphs(engine.model)
         infos = engine.bundle.manifest.trainables
-        self.names = tuple(i.name for i in infos if i.block >= first_block and i.trains)
+        able = blocks or range(first_block, engine.num_blocks)
+        self.names = tuple(i.name for i in infos if i.block in able and i.trains)
 
     def gradient(
         self,
@@ -117,8 +125,8 @@ class TailGradient:
         losses = np.concatenate([result.losses for result in results])
         sums = {name: np.zeros(params[name].shape) for name in self.names}
         for result in results:
-            for name, grad in result.gradients.items():
-                sums[name] += grad
+            for name in self.names:
+                sums[name] += result.gradients[name]
         mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
         return TailResult(losses, mean)
 

@@ -47,20 +47,31 @@ class HybridTail:
     Args:
         engine: runs the bundle.
         blocks: how many blocks, at least 1.
+        config: says which of them train at all; None for all.
+
+    Attributes:
+        start: the first of them.
+        first_block: the first of them that trains.
+        names: what trains.
+
     Raises:
         UsageError: so many blocks make no sense, they have nothing to train, or the bundle has no
             backward graphs.
     """
 
-    def __init__(self, engine: Engine, blocks: int) -> None:
+    def __init__(self, engine: Engine, blocks: int, config: TuneConfig | None = None) -> None:
         if not 1 <= blocks <= engine.num_blocks:
             raise UsageError(f"--hybrid {blocks}: the model has {engine.num_blocks} blocks")
-        self.first_block = engine.num_blocks - blocks
-        self._gradient = TailGradient(engine, self.first_block)
-        self.names = self._gradient.names
-        if not self.names:
-            raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
+        self.start = engine.num_blocks - blocks
         infos: tuple[TrainableInfo, ...] = engine.bundle.manifest.trainables
+        able = {info.block for info in infos if info.trains and info.block >= self.start}
+        if not able:
+            raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
+        if config is not None and config.blocks != "auto":
+            able = set(config.select_blocks(sorted(able)))
+        self.first_block = min(able)
+        self._gradient = TailGradient(engine, self.first_block, blocks=able)
+        self.names = self._gradient.names
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}
 
     def gradient(

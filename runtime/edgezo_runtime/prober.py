@@ -37,7 +37,7 @@ class Prober:
         engine: runs the bundle.
         examples: training data.
         config: batches, blocks and noise.
-        tail: how many of the last blocks are left to first-order steps.
+        tail: the last blocks, where they are left to first-order steps.
 
     Attributes:
         scope: tokens the adapters act on.
@@ -51,7 +51,11 @@ class Prober:
     """
 
     def __init__(
-        self, engine: Engine, examples: ExampleSet, config: TuneConfig, tail: int = 0
+        self,
+        engine: Engine,
+        examples: ExampleSet,
+        config: TuneConfig,
+        tail: HybridTail | None = None,
     ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
@@ -63,11 +67,12 @@ class Prober:
         }
         self._schedule = parse_schedule(config.schedule)
         able = [block for block, names in self._names.items() if names]
-        before = manifest.model.num_blocks - tail
-        self.blocks = [block for block in config.select_blocks(able) if block < before]
+        end = manifest.model.num_blocks if tail is None else tail.start
+        self.blocks = [block for block in config.select_blocks(able) if block < end]
         if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
-        self.first = min([*self.blocks, *(block for block in able if block >= before)])
+        self.first = min([*self.blocks, *([] if tail is None else [tail.first_block])])
+        self._tail = tail
         self.batches = Batches(examples, config.batch_size, config.seed)
         self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
         self.scope = choose_scope(
@@ -205,7 +210,6 @@ class Prober:
         eval_batch_size: int = 32,
         *,
         max_rows: int | None = None,
-        tail: HybridTail | None = None,
     ) -> None:
         """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
 
@@ -217,7 +221,6 @@ class Prober:
             others: what is evaluated on besides the training data.
             eval_batch_size: examples a pass in evaluations.
             max_rows: sequences of a pass, where so many take as much as any number; None for all.
-            tail: what first-order steps do.
         """
 
         def longest(examples: ExampleSet, size: int) -> Batch:
@@ -236,8 +239,8 @@ class Prober:
                 if probes:
                     directions = StepDirections(state)
                     self._scores(batch, tuple(self.blocks), probes, directions, cache)
-                if tail is not None:
-                    tail.gradient(batch, state.theta, self.scope, cache, self.first)
+                if self._tail is not None:
+                    self._tail.gradient(batch, state.theta, self.scope, cache, self.first)
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:

@@ -100,8 +100,8 @@ class Tuner:
 
     def _arrange(self, tail: int) -> None:
         """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
-        self._tail = HybridTail(self.engine, tail) if tail else None
-        self.prober = Prober(self.engine, self.examples, self.config, tail)
+        self._tail = HybridTail(self.engine, tail, self.config) if tail else None
+        self.prober = Prober(self.engine, self.examples, self.config, self._tail)
         scheme = self.engine.bundle.manifest.scheme
         self._use(Rates.of(self.config, scheme.scale, tail))
 
@@ -599,9 +599,7 @@ class Tuner:
     ) -> None:
         """See `Prober.rehearse`."""
         estimator = self._parts.estimator
-        self.prober.rehearse(
-            estimator, self.state, others, eval_batch_size, max_rows=max_rows, tail=self._tail
-        )
+        self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
 
 
 _REFUSED = "numpy was refused memory"

@@ -140,7 +140,7 @@ def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
 
 
 def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
-    config = TuneConfig(steps=4, max_time_s=0, batch_size=2, lr=0.1, eps=0.1)
+    config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
     tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
     assert tuner.drop_tail()
     assert not tuner.drop_tail()
