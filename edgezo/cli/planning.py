@@ -35,7 +35,7 @@ def print_plan(
     result = {
         **more,
         "model": job.bundle.manifest.model.id,
-        "batch_size": min(job.config.batch_size, len(train)),
+        "batch_size": job.tuner.batch_size,
         "longest": int(train.lengths().max()),
         "scope": job.scope,
         **job.plan.as_json(),
@@ -71,7 +71,7 @@ def _rows(job: Job) -> list[tuple[str, str]]:
         ("model", f"{job.bundle.manifest.model.id} ({job.bundle.manifest.quant})"),
         (
             "a step",
-            f"{min(job.config.batch_size, len(train))} rows of up to {train.lengths().max()} "
+            f"{job.tuner.batch_size} rows of up to {train.lengths().max()} "
             f"tokens, {job.tuner.groups} copies each, scope {job.scope}",
         ),
         ("choice", plan.words()),

@@ -80,16 +80,25 @@ class Job:
 
     def summary(self) -> str:
         """One line: the model, the rows and how."""
-        config = self.config
+        config = self.tuner.settled
         ends = [f"{config.steps} steps"] if config.steps else []
         ends += [duration(config.max_time_s)] if config.max_time_s else []
         model = self.bundle.manifest.model
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
-            f"{' or '.join(ends)}, {config.method}, lr {_rate(config.lr)}, "
-            f"eps {_rate(config.eps)}, batch {config.batch_size}, scope {self.scope}, "
+            f"{' or '.join(ends)}, {self._descent()}, batch {config.batch_size}, "
+            f"scope {self.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
         )
+
+    def _descent(self) -> str:
+        """The method, its rates, and what first-order steps take."""
+        config, tail = self.config, self.tuner.tail_blocks
+        exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.hybrid_lr)}"
+        if not self.tuner.prober.blocks:
+            return f"{config.method}: {exact}"
+        rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"
+        return f"{rates}, {exact}" if tail else rates
 
 
 def prepare(
@@ -226,7 +235,8 @@ def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) ->
     model = bundle.manifest.model
     tokens = max(2, min(inputs.max_seq, model.max_seq))
     label_ids = range(1, 1 + len(inputs.label))
-    return random_rows(config.batch_size, tokens, model.vocab_size, label_ids)
+    rows = config.settled(1 << 30, first_order=False).batch_size
+    return random_rows(int(rows), tokens, model.vocab_size, label_ids)
 
 
 def verify(bundle: Bundle, signals: StopSignals) -> None:

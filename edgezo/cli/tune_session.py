@@ -207,6 +207,7 @@ class Session:
                 f"the peak of {format_size(peak)} was above the budget of {format_size(job.budget)}"
             )
             warn(warnings[-1])
+        rates = self._tuner.rates
         names = ("before", "after", "test")
         losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
         shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
@@ -216,9 +217,13 @@ class Session:
             "run": str(run.path),
             "model": job.bundle.manifest.model.id,
             "method": job.config.method,
-            "lr": self._tuner.rates.lr,
-            "eps": self._tuner.rates.eps,
-            "rates": self._tuner.rates.words,
+            "estimated_blocks": self._tuner.prober.blocks,
+            "first_order_blocks": self._tuner.first_order_blocks,
+            "batch_size": self._tuner.batch_size,
+            "lr": rates.lr if self._tuner.prober.blocks else None,
+            "eps": rates.eps if self._tuner.prober.blocks else None,
+            "hybrid_lr": rates.tail_lr if rates.tail else None,
+            "rates": rates.words,
             "events": list(self._events),
             "steps": self._tuner.step_number,
             "seconds": round(self._tuner.elapsed_s, 3),

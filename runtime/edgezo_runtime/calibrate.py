@@ -12,7 +12,8 @@ curvature and gains lr |grad|^2, so the best rate is inversely proportional to |
 square of the estimate's elements. Neither |grad| nor tr(H) can be measured at the price of a few
 passes. Their ratio is a loss, though, and tr(H) is close to the mean square slope of a row's loss
 (Gauss-Newton). So lr is chosen with lr * mean(g^2) = `STEP_NATS`, a constant that was measured once
-(docs/decisions/0011). Other rules get the rate at which they move theta as far.
+(docs/decisions/0011). Other rules get the rate at which they move theta as far. First-order steps
+of Adam are measured by what they do to losses: `find_tail_rate`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ SIGNAL_TO_NOISE = 1e4
 
 STEP_NATS = 3e-3
 """lr times the mean square element of an SGD step's gradient estimate, in nats."""
+
+TAIL_NATS = 0.015
+"""Root mean square change of a row's loss by a first-order step along random signs, in nats."""
 
 SMALLEST, LARGEST, FACTOR = 2.0**-13, 2.0**7, 4.0
 """The ladder of perturbation scales."""
@@ -119,6 +123,15 @@ def _parts(evaluate: Evaluate, eps: float) -> tuple[float, float, float]:
 
 def _rms(values: Losses) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+def find_tail_rate(scale: Scale) -> float:
+    """The learning rate of Adam that moves the loss of a row by `TAIL_NATS` along random signs.
+
+    Adam's steps have nearly the length of lr times a vector of signs, whatever the gradient is, so
+    what such a vector does to a row's loss says how far a step may go.
+    """
+    return float(np.float32(TAIL_NATS * scale.eps / scale.signal))
 
 
 def find_rate(true_rms: float, applied_rms: float, rule: Rule | FrameRule) -> float:

@@ -12,6 +12,12 @@ from typing import Any, Literal
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.method_options import OWN_RULE, MethodOptions
 
+_BATCH, _EPOCHS = 16, 4
+"""Examples a step, and passes over the data, where gradients are exact; docs/decisions/0013."""
+
+_BATCH_OF_ESTIMATES = 128
+"""Examples a step where gradients are estimated; docs/decisions/0006."""
+
 
 def option(default: Any, help: str, *, exact: bool = True) -> Any:
     """A field with its help; `exact` fields are part of a run's identity."""
@@ -42,7 +48,14 @@ class TuneConfig:
     max_time_s: float = option(
         300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
     )
-    batch_size: int = option(128, "examples a step")
+    epochs: float | Literal["auto"] = option(
+        "auto",
+        "stop after so many passes over the data; 0: no limit; auto: 4 where all steps are "
+        "first-order and --steps is not given, else no limit",
+    )
+    batch_size: int | Literal["auto"] = option(
+        "auto", "examples a step; auto: 16 where all steps are first-order, else 128"
+    )
     lr: float | Literal["auto", "published"] = option(
         "auto",
         "learning rate: a number, auto (measured before the first step), published (the paper's)",
@@ -68,7 +81,9 @@ class TuneConfig:
         "auto: of --method auto all that train, where bundle and budget allow and no rule, "
         "schedule, lr or eps is given; else none",
     )
-    hybrid_lr: float = option(0.3, "learning rate of the blocks that --hybrid names")
+    hybrid_lr: float | Literal["auto"] = option(
+        "auto", "learning rate of the blocks that --hybrid names: a number, auto (measured)"
+    )
     seed: int = option(0, "of the noise and the data order")
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
@@ -113,17 +128,22 @@ class TuneConfig:
                 raise UsageError(
                     f"{_flag(name)} {value}: must be a number above zero, auto or published"
                 )
-        if not (math.isfinite(self.hybrid_lr) and self.hybrid_lr > 0):
-            raise UsageError(f"--hybrid-lr {self.hybrid_lr}: must be a number above zero")
+        for name, low in (("hybrid_lr", 5e-324), ("epochs", 0.0)):
+            value = getattr(self, name)
+            if value != "auto" and not (low <= value < math.inf):
+                raise UsageError(
+                    f"{_flag(name)} {value}: must be auto or a number "
+                    f"{'above zero' if low else 'of 0 or more'}"
+                )
         if not (math.isfinite(self.clip) and self.clip >= 0):
             raise UsageError(f"--clip {self.clip}: must be a number, 0 or more")
         for name, low in (
-            ("batch_size", 1),
             ("save_every", 1),
             ("steps", 0),
             ("horizon", 0),
             ("seed", 0),
             *([] if self.hybrid == "auto" else [("hybrid", 0)]),
+            *([] if self.batch_size == "auto" else [("batch_size", 1)]),
         ):
             if getattr(self, name) < low:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be {low} or more")
@@ -135,7 +155,7 @@ class TuneConfig:
             raise UsageError("--steps 0 and --max-time 0: a run needs an end; give one of them")
         if not 0 <= self.average < 1:
             raise UsageError(f"--average {self.average}: must be in [0, 1)")
-        assemble(self, 1.0)
+        assemble(self.settled(1, first_order=False), 1.0)
         if self.method == "mezo-svrg" and self.schedule != "all":
             raise UsageError(
                 f"--schedule {self.schedule}: mezo-svrg has all blocks active in every step"
@@ -178,6 +198,23 @@ class TuneConfig:
         settings = (self.hybrid, self.method, self.lr, self.eps)
         own = self.rule == OWN_RULE and self.schedule == "all"
         return own and all(value == "auto" for value in settings)
+
+    def settled(self, rows: int, *, first_order: bool) -> TuneConfig:
+        """The same with "auto" filled in: the batch size, and as `steps` the end of the epochs.
+
+        Args:
+            rows: examples there are.
+            first_order: are there no estimates in a step?
+        """
+        batch, epochs, steps = self.batch_size, self.epochs, self.steps
+        if batch == "auto":
+            batch = _BATCH if first_order else _BATCH_OF_ESTIMATES
+        if epochs == "auto":
+            epochs = _EPOCHS if first_order and not steps else 0
+        if epochs:
+            limit = math.ceil(epochs * rows / min(batch, rows))
+            steps = min(steps, limit) if steps else limit
+        return dataclasses.replace(self, batch_size=batch, epochs=epochs, steps=steps)
 
     def select_blocks(self, blocks: Sequence[int]) -> list[int]:
         """The blocks that train, of those that have trainables.

@@ -51,7 +51,8 @@ class HybridTail:
 
     Attributes:
         start: the first of them.
-        first_block: the first of them that trains.
+        blocks: those of them that train, ascending.
+        first_block: the first of those.
         names: what trains.
 
     Raises:
@@ -69,7 +70,8 @@ class HybridTail:
             raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
         if config is not None and config.blocks != "auto":
             able = set(config.select_blocks(sorted(able)))
-        self.first_block = min(able)
+        self.blocks = tuple(sorted(able))
+        self.first_block = self.blocks[0]
         self._gradient = TailGradient(engine, self.first_block, blocks=able)
         self.names = self._gradient.names
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgezo_runtime.calibrate import Losses, Scale, find_rate, find_scale
+from edgezo_runtime.calibrate import TAIL_NATS, Losses, Scale, find_rate, find_scale, find_tail_rate
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Probe, Term
+from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.methods import Parts, assemble
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
+from edgezo_runtime.samplers import Frame
 from edgezo_runtime.training_state import StepDirections, TrainingState
 
 PROBED_EXAMPLES = 32
@@ -30,6 +32,7 @@ def measure_rates(
     state: TrainingState,
     config: TuneConfig,
     rates: Rates,
+    tail: HybridTail | None = None,
     stopped: Callable[[], None] = lambda: None,
 ) -> Rates:
     """Fill in what "auto" stands for.
@@ -39,6 +42,7 @@ def measure_rates(
         state: where the run begins; only read.
         config: which of the two rates is measured.
         rates: those that are not.
+        tail: what takes first-order steps.
         stopped: called before every pass; raises to end this early.
 
     Raises:
@@ -46,8 +50,17 @@ def measure_rates(
         UsageError: the losses do not answer to the trainables.
     """
     words: list[str] = []
+    if tail is not None and config.hybrid_lr == "auto":
+        scale = _find_scale(prober, state, tail.blocks, stopped)
+        rates = dataclasses.replace(rates, tail_lr=find_tail_rate(scale))
+        words.append(
+            f"lr {rates.tail_lr:.3g} of first-order steps: so far along random signs moves the "
+            f"loss of a row by {TAIL_NATS:g} nats"
+        )
+    if not prober.blocks:
+        return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
-        scale = _find_scale(prober, state, stopped)
+        scale = _find_scale(prober, state, prober.blocks, stopped)
         rates = dataclasses.replace(rates, eps=scale.eps)
         words.append(_scale_words(scale))
     if config.lr == "auto":
@@ -72,16 +85,28 @@ def _rounded(value: float) -> str:
     return f"{round(value / unit) * unit:,}"
 
 
-def _find_scale(prober: Prober, state: TrainingState, stopped: Callable[[], None]) -> Scale:
+class _DenseDirections(StepDirections):
+    """Directions of every coordinate, whatever the method's sampler makes of them."""
+
+    def frame(self, name: str) -> Frame:
+        """All coordinates of a tensor."""
+        return Frame(self.theta[name].shape)
+
+
+def _find_scale(
+    prober: Prober,
+    state: TrainingState,
+    blocks: Sequence[int],
+    stopped: Callable[[], None],
+) -> Scale:
     batch = prober.batches.part(0, PROBED_EXAMPLES)
-    directions = StepDirections(state)
-    blocks = tuple(prober.blocks)
+    directions = _DenseDirections(state)
     seed = derive_seed(state.seed, "calibrate")
 
     def evaluate(scales: Sequence[float]) -> Losses:
         stopped()
         probes = [Probe(seed, scale, private=True) for scale in scales]
-        losses = prober.losses(batch, blocks, probes, directions)
+        losses = prober.losses(batch, tuple(blocks), probes, directions)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(
                 "the losses of the model as it was exported are not finite; is it a damaged one?"

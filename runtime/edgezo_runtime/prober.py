@@ -43,6 +43,7 @@ class Prober:
         scope: tokens the adapters act on.
         blocks: those that estimates are for, ascending; none where first-order steps train all.
         first: the first block that trains at all.
+        config: how to tune, "auto" filled in.
         batches: the order of the data.
         cache: what is kept between passes; None for nothing.
 
@@ -60,7 +61,6 @@ class Prober:
         manifest = engine.bundle.manifest
         self._engine = engine
         self._examples = examples
-        self._config = config
         self._names = {
             block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
             for block in range(manifest.model.num_blocks)
@@ -73,8 +73,10 @@ class Prober:
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
         self.first = min([*self.blocks, *([] if tail is None else [tail.first_block])])
         self._tail = tail
-        self.batches = Batches(examples, config.batch_size, config.seed)
-        self._further = Batches(examples, config.batch_size, derive_seed(config.seed, "further"))
+        self.config = config.settled(len(examples), first_order=not self.blocks)
+        batch = int(self.config.batch_size)
+        self.batches = Batches(examples, batch, config.seed)
+        self._further = Batches(examples, batch, derive_seed(config.seed, "further"))
         self.scope = choose_scope(
             config.scope, examples, manifest.graphs.continues, manifest.scheme
         )
@@ -90,13 +92,13 @@ class Prober:
 
     def active(self, step: int) -> tuple[int, ...]:
         """Blocks of a step."""
-        return self._schedule(step, self._config.seed, self.blocks) if self.blocks else ()
+        return self._schedule(step, self.config.seed, self.blocks) if self.blocks else ()
 
     def info(self, step: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
         """What the estimator is told of a step; the same when it is replayed."""
         size = self.batches.batch_size
         return StepInfo(
-            seed=derive_seed(self._config.seed, "step", step),
+            seed=derive_seed(self.config.seed, "step", step),
             batch_size=size,
             step=step,
             lr=lr,
@@ -168,7 +170,7 @@ class Prober:
             directions,
             probes,
             batch.row_example,
-            self._config.noise,
+            self.config.noise,
         )
         return self._engine.score(
             batch,
@@ -230,7 +232,7 @@ class Prober:
 
         batch = longest(self._examples, self.batches.batch_size)
         probes = self.first_probes(estimator) if self.blocks else []
-        cache = self.make_cache(None) if self._config.prefix_cache else None
+        cache = self.make_cache(None) if self.config.prefix_cache else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:

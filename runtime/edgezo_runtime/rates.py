@@ -20,12 +20,14 @@ class Rates:
         eps: perturbation scale.
         words: where they come from, for people; empty where they were given.
         tail: how many of the last blocks take first-order steps.
+        tail_lr: learning rate of those.
     """
 
     lr: float
     eps: float
     words: str = ""
     tail: int = 0
+    tail_lr: float = 1.0
 
     @classmethod
     def of(cls, config: TuneConfig, scale: float, tail: int = 0) -> Rates:
@@ -44,6 +46,7 @@ class Rates:
             eps=_chosen(config.eps, eps),
             words=words,
             tail=tail,
+            tail_lr=_chosen(config.hybrid_lr, 1.0),
         )
 
     @classmethod
@@ -57,11 +60,13 @@ class Rates:
             lr, eps = float(values["lr"]), float(values["eps"])  # type: ignore[index]
             words = str(values["words"])  # type: ignore[index]
             tail = int(values["tail"])  # type: ignore[index]
+            tail_lr = float(values["tail_lr"])  # type: ignore[index]
         except (KeyError, TypeError, ValueError) as error:
             raise RunFileError(f"{journal}: the header has no rates; start a new run") from error
-        if not (0 < lr < math.inf and 0 < eps < math.inf):
-            raise RunFileError(f"{journal}: the header has lr {lr} and eps {eps}; start a new run")
-        return cls(lr, eps, words, tail)
+        for name, value in (("lr", lr), ("eps", eps), ("tail_lr", tail_lr)):
+            if not 0 < value < math.inf:
+                raise RunFileError(f"{journal}: the header has {name} {value}; start a new run")
+        return cls(lr, eps, words, tail, tail_lr)
 
 
 def _chosen(given: float | str, published: float) -> float:

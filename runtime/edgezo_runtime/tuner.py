@@ -102,6 +102,7 @@ class Tuner:
         """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
         self._tail = HybridTail(self.engine, tail, self.config) if tail else None
         self.prober = Prober(self.engine, self.examples, self.config, self._tail)
+        self.settled = self.prober.config
         scheme = self.engine.bundle.manifest.scheme
         self._use(Rates.of(self.config, scheme.scale, tail))
 
@@ -121,10 +122,10 @@ class Tuner:
         initial = self.engine.bundle.trainables()
         tail = None
         if self._tail is not None:
-            tail = TailSteps(self._tail.names, self.config.hybrid_lr / self.rates.lr)
+            tail = TailSteps(self._tail.names, self.rates.tail_lr / self.rates.lr)
         infos = self.engine.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
-        return TrainingState(initial, self.prober.trained, self.config, self._parts, tail, scales)
+        return TrainingState(initial, self.prober.trained, self.settled, self._parts, tail, scales)
 
     @property
     def scope(self) -> Scope:
@@ -277,7 +278,7 @@ class Tuner:
     @property
     def fraction_done(self) -> float:
         """Share of the run that is over, by steps or by time, whichever is further."""
-        by_steps = self.step_number / self.config.steps if self.config.steps else 0.0
+        by_steps = self.step_number / self.settled.steps if self.settled.steps else 0.0
         if not self.config.max_time_s:
             return by_steps
         # from the first step on, so that its learning rate does not depend on a clock
@@ -335,7 +336,7 @@ class Tuner:
             step=number,
             loss=float(losses.mean()) if losses.size else math.nan,
             projected_grad=spread,
-            lr=info.lr,
+            lr=info.lr if blocks else info.lr * self.rates.tail_lr / self.rates.lr,
             blocks=blocks,
             rows=rows,
             tokens=rows // batch.num_rows * tokens,
@@ -419,8 +420,8 @@ class Tuner:
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
         fraction = self.fraction_done
-        if self.config.steps:
-            fraction += 0.5 / self.config.steps
+        if self.settled.steps:
+            fraction += 0.5 / self.settled.steps
         return (
             self.rates.lr
             * self.state.watch.factor
@@ -434,7 +435,7 @@ class Tuner:
         The way a run goes is the sum of its rates, the noise it collects the sum of their squares.
         Beyond the horizon the way stays the same and more steps buy less noise.
         """
-        expected = float(self.config.steps)
+        expected = float(self.settled.steps)
         if not expected and self.fraction_done:
             expected = self.step_number / self.fraction_done
         if not self.config.horizon or not expected:
@@ -479,7 +480,7 @@ class Tuner:
 
     def _begin(self, interrupted: Callable[[], None]) -> None:
         started = time.monotonic()
-        rates = self._measured(interrupted) if self.prober.blocks else self.rates
+        rates = self._measured(interrupted)
         self._use(rates)
         spent = round(time.monotonic() - started, 3)
         self.state.elapsed_s = self._measured_s = spent
@@ -492,7 +493,9 @@ class Tuner:
         """The rates of the run, in smaller pieces where memory is refused."""
         while True:
             try:
-                return measure_rates(self.prober, self.state, self.config, self.rates, interrupted)
+                return measure_rates(
+                    self.prober, self.state, self.settled, self.rates, self._tail, interrupted
+                )
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -500,7 +503,7 @@ class Tuner:
     def _use(self, rates: Rates) -> None:
         """Go on with these rates; the state begins anew."""
         self.rates = rates
-        self._parts = assemble(self.config, rates.eps)
+        self._parts = assemble(self.settled, rates.eps)
         self.state = self._initial_state()
 
     def _resume(self) -> None:
@@ -577,6 +580,11 @@ class Tuner:
     def batch_size(self) -> int:
         """Examples a step."""
         return self.prober.batches.batch_size
+
+    @property
+    def first_order_blocks(self) -> list[int]:
+        """Blocks that take first-order steps, ascending."""
+        return [] if self._tail is None else list(self._tail.blocks)
 
     @property
     def tail_blocks(self) -> int:
