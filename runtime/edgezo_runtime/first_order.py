@@ -125,7 +125,7 @@ class TailGradient:
         losses = np.concatenate([result.losses for result in results])
         sums = {name: np.zeros(params[name].shape) for name in self.names}
         for result in results:
-            for name in self.names:
+            for name in sums.keys() & result.gradients.keys():  # not all where blocks are sampled
                 sums[name] += result.gradients[name]
         mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
         return TailResult(losses, mean)
