@@ -36,7 +36,7 @@ SIGNAL_TO_NOISE = 1e4
 STEP_NATS = 3e-3
 """lr times the mean square element of an SGD step's gradient estimate, in nats."""
 
-TAIL_NATS = 0.015
+TAIL_NATS = 0.06
 """Root mean square change of a row's loss by a first-order step along random signs, in nats."""
 
 SMALLEST, LARGEST, FACTOR = 2.0**-13, 2.0**7, 4.0
