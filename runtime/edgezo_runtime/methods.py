@@ -212,8 +212,9 @@ _MEZO = Published(_LORA_LR, _LORA_EPS)
 
 METHODS: dict[str, Method] = {
     "auto": Method(
-        summary="the default: per-example pairs of signs, normalized, averaged, annealed",
-        paper="docs/decisions/0006, 0011",
+        summary="the default: exact gradients where bundle and budget allow (--hybrid), else "
+        "per-example pairs of signs, normalized, averaged, annealed",
+        paper="docs/decisions/0006, 0011, 0013",
         evaluations="2",
         estimator=per_example,
     ),
