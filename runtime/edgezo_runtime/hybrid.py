@@ -29,6 +29,9 @@ from edgezo_runtime.scope import Scope
 
 Float32 = npt.NDArray[np.float32]
 
+RELATIVE_STEP = 0.02
+"""Largest learning rate over the root mean square of a tensor's elements."""
+
 _LEVELS = 127
 _SCALE_BYTES = 4
 
@@ -39,6 +42,24 @@ def first_tail(config: TuneConfig, engine: Engine) -> int:
         return config.hybrid
     manifest = engine.bundle.manifest
     return engine.num_blocks if config.wants_tail and manifest.has_backward else 0
+
+
+def own_rates(initial: Mapping[str, Float32], lr: float) -> dict[str, float]:
+    """The learning rate of each tensor: lr, or `RELATIVE_STEP` of its size where that is less.
+
+    What a step does to losses is measured where a run begins, and there a factor that meets a zero,
+    such as LoRA's A, does nothing at all. Its own size bounds its steps instead; what begins at
+    zero has no size.
+
+    Args:
+        initial: tensors by name, as the run begins.
+        lr: learning rate.
+    """
+    rates: dict[str, float] = {}
+    for name, value in initial.items():
+        size = math.sqrt(float(np.mean(np.square(value, dtype=np.float64))))
+        rates[name] = min(lr, RELATIVE_STEP * size) if size else lr
+    return rates
 
 
 class HybridTail:

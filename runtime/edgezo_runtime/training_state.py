@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,10 @@ class TailSteps:
     """What first-order steps train, and how fast.
 
     Attributes:
-        names: of tensors.
-        share: their learning rate, as a multiple of the step's.
+        rates: learning rate of every tensor, as a multiple of the step's.
     """
 
-    names: tuple[str, ...] = ()
-    share: float = 1.0
+    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 class StepDirections:
@@ -144,7 +142,7 @@ class TrainingState:
             name: self._sampler.init(self.theta[name]) for name in trained
         }
         self.slots: dict[str, Slot] = {name: self._first_slot(name) for name in trained}
-        for name in self._tail.names:
+        for name in self._tail.rates:
             self.slots[name] = self._tail_rule.init(self.theta[name])
         self.average = {name: np.zeros_like(self.theta[name]) for name in self.slots}
         self._average_weight = 0.0
@@ -200,9 +198,8 @@ class TrainingState:
             if block in record.blocks:
                 own = [term for term in terms if term.concerns(block)]
                 self._update(name, own, record)
-        lr = float(np.float32(record.lr * self._tail.share))
         for name, g in (exact or {}).items():
-            slot = self.slots[name]
+            slot, lr = self.slots[name], float(np.float32(record.lr * self._tail.rates[name]))
             self.slots[name] = self._tail_rule.apply(self.theta[name], g, slot, record.step, lr)
         for name in self._scales.intersection(self.slots):
             np.maximum(self.theta[name], 0, out=self.theta[name])

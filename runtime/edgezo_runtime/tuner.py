@@ -24,7 +24,7 @@ from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.hybrid import HybridTail, first_tail
+from edgezo_runtime.hybrid import HybridTail, first_tail, own_rates
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.measured_rates import measure_rates
@@ -122,7 +122,11 @@ class Tuner:
         initial = self.engine.bundle.trainables()
         tail = None
         if self._tail is not None:
-            tail = TailSteps(self._tail.names, self.rates.tail_lr / self.rates.lr)
+            values = {name: initial[name] for name in self._tail.names}
+            own = dict.fromkeys(values, self.rates.tail_lr)
+            if self.config.hybrid_lr == "auto":
+                own = own_rates(values, self.rates.tail_lr)
+            tail = TailSteps({name: rate / self.rates.lr for name, rate in own.items()})
         infos = self.engine.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
         return TrainingState(initial, self.prober.trained, self.settled, self._parts, tail, scales)
