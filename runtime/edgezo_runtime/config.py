@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.method_options import OWN_RULE, MethodOptions
+from edgezo_runtime.trainables import TrainableInfo
 
 _BATCH, _EPOCHS = 16, 4
 """Examples a step, and passes over the data, where gradients are exact; docs/decisions/0013."""
@@ -37,6 +38,11 @@ class TuneConfig:
     )
     blocks: str = option(
         "auto", "blocks that train at all: auto (the middle), all, or ranges such as 8-19,25"
+    )
+    modules: str = option(
+        "auto",
+        "layers whose adapters train: auto (by first-order steps all, by estimates of LoRA those "
+        "with the widest input, which MLPs end with), all, or names such as down_proj,o_proj",
     )
     scope: Literal["auto", "all", "answer"] = option(
         "auto",
@@ -238,6 +244,34 @@ class TuneConfig:
             raise UsageError(
                 f"--blocks {self.blocks}: none of them has trainables; the bundle has them in "
                 f"{blocks[0]} to {blocks[-1]}"
+            )
+        return chosen
+
+    def select_tensors(self, infos: Sequence[TrainableInfo]) -> list[TrainableInfo]:
+        """The trainables that estimates are for.
+
+        Args:
+            infos: those of the bundle.
+        Raises:
+            UsageError: `modules` leaves nothing.
+        """
+        able = [info for info in infos if info.trains]
+        if self.modules == "all":
+            return able
+        if self.modules == "auto":
+            widths = {
+                (info.block, info.module): info.shape[1] for info in infos if info.role == "lora_A"
+            }
+            widest = max(widths.values(), default=0)
+            names = {module for (_, module), width in widths.items() if width == widest}
+            return [info for info in able if not names or info.module in names]
+        wanted = tuple(f".{name}" for name in self.modules.split(","))
+        chosen = [info for info in able if f".{info.module}".endswith(wanted)]
+        if not chosen:
+            known = sorted({info.module.rpartition(".")[2] for info in able})
+            raise UsageError(
+                f"--modules {self.modules}: none of them has trainables; the bundle has them in "
+                f"{', '.join(known)}"
             )
         return chosen
 

@@ -12,7 +12,7 @@ the sum are always the same.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class TailGradient:
         engine: runs the bundle.
         first_block: the tail's first block.
         part_tokens: see `PART_TOKENS`; results depend on it in their last bits.
-        blocks: those of the tail that train; empty for all.
+        tensors: those of the tail that train; empty for all.
     Raises:
         UsageError: the bundle has no backward graphs, or there is no such block.
     """
@@ -77,7 +77,7 @@ class TailGradient:
         engine: Engine,
         first_block: int,
         part_tokens: int = PART_TOKENS,
-        blocks: Collection[int] = (),
+        tensors: Sequence[str] = (),
     ) -> None:
         if not 0 <= first_block < engine.num_blocks:
             raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
@@ -86,8 +86,8 @@ class TailGradient:
         self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
         self._graphs = BackwardGraphs(engine.model)
         infos = engine.bundle.manifest.trainables
-        able = blocks or range(first_block, engine.num_blocks)
-        self.names = tuple(i.name for i in infos if i.block in able and i.trains)
+        able = tuple(i.name for i in infos if i.block >= first_block and i.trains)
+        self.names = tuple(tensors) or able
 
     def gradient(
         self,

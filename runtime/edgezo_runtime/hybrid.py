@@ -74,7 +74,8 @@ class HybridTail:
         start: the first of them.
         blocks: those of them that train, ascending.
         first_block: the first of those.
-        names: what trains.
+        names: of the tensors that train.
+        tensors: their blocks.
 
     Raises:
         UsageError: so many blocks make no sense, they have nothing to train, or the bundle has no
@@ -86,15 +87,19 @@ class HybridTail:
             raise UsageError(f"--hybrid {blocks}: the model has {engine.num_blocks} blocks")
         self.start = engine.num_blocks - blocks
         infos: tuple[TrainableInfo, ...] = engine.bundle.manifest.trainables
-        able = {info.block for info in infos if info.trains and info.block >= self.start}
+        own = [info for info in infos if info.trains and info.block >= self.start]
+        if config is not None and config.modules != "auto":
+            own = [info for info in config.select_tensors(infos) if info.block >= self.start]
+        able = {info.block for info in own}
         if not able:
             raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
         if config is not None and config.blocks != "auto":
             able = set(config.select_blocks(sorted(able)))
+        self.tensors = {info.name: info.block for info in own if info.block in able}
+        self.names = tuple(self.tensors)
         self.blocks = tuple(sorted(able))
         self.first_block = self.blocks[0]
-        self._gradient = TailGradient(engine, self.first_block, blocks=able)
-        self.names = self._gradient.names
+        self._gradient = TailGradient(engine, self.first_block, tensors=self.names)
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}
 
     def gradient(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def measure_rates(
     """
     words: list[str] = []
     if tail is not None and config.hybrid_lr == "auto":
-        scale = _find_scale(prober, state, tail.blocks, stopped)
+        scale = _find_scale(prober, state, tail.tensors, stopped)
         rates = dataclasses.replace(rates, tail_lr=find_tail_rate(scale))
         words.append(
             f"lr {rates.tail_lr:.3g} of first-order steps: so far along random signs moves the "
@@ -60,7 +60,7 @@ def measure_rates(
     if not prober.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
-        scale = _find_scale(prober, state, prober.blocks, stopped)
+        scale = _find_scale(prober, state, prober.trained, stopped)
         rates = dataclasses.replace(rates, eps=scale.eps)
         words.append(_scale_words(scale))
     if config.lr == "auto":
@@ -96,17 +96,19 @@ class _DenseDirections(StepDirections):
 def _find_scale(
     prober: Prober,
     state: TrainingState,
-    blocks: Sequence[int],
+    tensors: Mapping[str, int],
     stopped: Callable[[], None],
 ) -> Scale:
+    """Of these tensors, with the block of each."""
     batch = prober.batches.part(0, PROBED_EXAMPLES)
     directions = _DenseDirections(state)
+    blocks = tuple(sorted(set(tensors.values())))
     seed = derive_seed(state.seed, "calibrate")
 
     def evaluate(scales: Sequence[float]) -> Losses:
         stopped()
         probes = [Probe(seed, scale, private=True) for scale in scales]
-        losses = prober.losses(batch, tuple(blocks), probes, directions)
+        losses = prober.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(
                 "the losses of the model as it was exported are not finite; is it a damaged one?"

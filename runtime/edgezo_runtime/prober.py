@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +61,9 @@ class Prober:
         manifest = engine.bundle.manifest
         self._engine = engine
         self._examples = examples
+        own = config.select_tensors(manifest.trainables)
         self._names = {
-            block: tuple(t.name for t in manifest.trainables if t.trains and t.block == block)
+            block: tuple(info.name for info in own if info.block == block)
             for block in range(manifest.model.num_blocks)
         }
         self._schedule = parse_schedule(config.schedule)
@@ -152,13 +153,25 @@ class Prober:
         blocks: tuple[int, ...],
         probes: Sequence[Probe],
         directions: StepDirections,
+        tensors: Mapping[str, int] | None = None,
     ) -> Losses:
-        """The loss of every example at every probe, (probes, B)."""
-        return example_losses(batch, self._scores(batch, blocks, probes, directions, self.cache))
+        """The loss of every example at every probe, (probes, B).
+
+        Args:
+            batch: the examples.
+            blocks: those whose tensors are perturbed.
+            probes: where.
+            directions: of the tensors.
+            tensors: in place of those that estimates are for, with the block of each.
+        """
+        perturbed = self._of(blocks) if tensors is None else tensors
+        scores = self._scores(batch, perturbed, blocks, probes, directions, self.cache)
+        return example_losses(batch, scores)
 
     def _scores(
         self,
         batch: Batch,
+        tensors: Mapping[str, int],
         blocks: tuple[int, ...],
         probes: Sequence[Probe],
         directions: StepDirections,
@@ -166,7 +179,7 @@ class Prober:
     ) -> Float32:
         params = PerturbedParams(
             directions.theta,
-            self._of(blocks),
+            tensors,
             directions,
             probes,
             batch.row_example,
@@ -240,7 +253,8 @@ class Prober:
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 if probes:
                     directions = StepDirections(state)
-                    self._scores(batch, tuple(self.blocks), probes, directions, cache)
+                    blocks = tuple(self.blocks)
+                    self._scores(batch, self.trained, blocks, probes, directions, cache)
                 if self._tail is not None:
                     self._tail.gradient(batch, state.theta, self.scope, cache, self.first)
 

@@ -14,10 +14,13 @@ from edgezo_runtime.calibrate import (
     SIGNAL_TO_NOISE,
     SMALLEST,
     STEP_NATS,
+    TAIL_NATS,
     Evaluate,
     Losses,
+    Scale,
     find_rate,
     find_scale,
+    find_tail_rate,
 )
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.rules import RULES, Adam, FactorMomentum, Momentum, Rule, Sgd, Sign
@@ -102,3 +105,8 @@ def test_every_rule_has_a_rate(name: str) -> None:
 
 def test_no_signal_has_no_rate() -> None:
     assert find_rate(0.0, 0.0, Sgd()) == math.inf
+
+
+def test_a_first_order_step_moves_losses_by_so_much() -> None:
+    scale = Scale(eps=0.5, signal=0.25, floor=1e-9)  # half a nat a unit
+    assert find_tail_rate(scale) == pytest.approx(2 * TAIL_NATS, rel=1e-6)

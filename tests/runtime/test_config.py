@@ -10,6 +10,7 @@ import pytest
 
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.trainables import TrainableInfo
 
 
 def test_the_defaults_are_fine() -> None:
@@ -38,6 +39,10 @@ def test_the_defaults_are_fine() -> None:
         ("seed", -1, "--seed -1: must be 0 or more"),
         ("seed", 2**64, "must be below"),
         ("max_time_s", -1.0, "--max-time -1.0: must be 0 seconds or more"),
+        ("epochs", -1.0, "--epochs -1.0: must be auto or a number of 0 or more"),
+        ("epochs", math.inf, "--epochs inf"),
+        ("hybrid", -1, "--hybrid -1: must be 0 or more"),
+        ("hybrid_lr", 0.0, "--hybrid-lr 0.0: must be auto or a number above zero"),
         ("max_time_s", math.nan, "--max-time nan"),
         ("max_time_s", 0.0, "a run needs an end"),
         ("average", 1.0, r"--average 1.0: must be in \[0, 1\)"),
@@ -110,3 +115,77 @@ def test_ranges_without_trainables_are_refused(text: str) -> None:
 def test_a_bundle_without_trainables_is_refused() -> None:
     with pytest.raises(UsageError, match="the bundle has no trainables"):
         TuneConfig().select_blocks([])
+
+
+# --- what "auto" stands for ---
+
+
+@pytest.mark.parametrize(
+    ("given", "first_order", "batch", "steps"),
+    [
+        ({}, True, 16, 250),
+        ({}, False, 128, 0),
+        ({"steps": 7}, True, 16, 7),
+        ({"steps": 7, "epochs": 0.008}, False, 128, 1),
+        ({"batch_size": 300, "epochs": 2}, False, 300, 7),
+        ({"batch_size": 5000, "epochs": 2}, True, 5000, 2),
+    ],
+)
+def test_batches_and_the_end_of_a_run(
+    given: dict[str, Any], first_order: bool, batch: int, steps: int
+) -> None:
+    settled = TuneConfig(**given).settled(1000, first_order=first_order)
+    assert (settled.batch_size, settled.steps) == (batch, steps)
+
+
+@pytest.mark.parametrize(
+    ("given", "wants"),
+    [
+        ({}, True),
+        ({"hybrid": 0}, False),
+        ({"method": "zo-sgd"}, False),
+        ({"lr": 0.1}, False),
+        ({"eps": 0.1}, False),
+        ({"rule": "adam"}, False),
+        ({"schedule": "last:3"}, False),
+        ({"blocks": "1-2", "scope": "all", "steps": 3}, True),
+    ],
+    ids=str,
+)
+def test_who_asks_for_estimates_gets_them(given: dict[str, Any], wants: bool) -> None:
+    assert TuneConfig(**given).wants_tail is wants
+
+
+LAYERS = {"q_proj": 64, "down_proj": 256, "o_proj": 64}
+INFOS = [
+    TrainableInfo(f"{layer}.{role}", 0, f"model.layers.0.{layer}", role, shape, trains)
+    for layer, width in LAYERS.items()
+    for role, shape, trains in (
+        ("lora_A", (2, width), False),
+        ("lora_B", (64, 2), True),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("modules", "expected"),
+    [
+        ("auto", ["down_proj"]),
+        ("all", list(LAYERS)),
+        ("q_proj,o_proj", ["q_proj", "o_proj"]),
+        ("layers.0.q_proj", ["q_proj"]),
+    ],
+)
+def test_layers_that_estimates_train(modules: str, expected: list[str]) -> None:
+    found = TuneConfig(modules=modules).select_tensors(INFOS)
+    assert [info.name for info in found] == [f"{layer}.lora_B" for layer in expected]
+
+
+def test_auto_takes_all_of_what_is_no_lora() -> None:
+    infos = [TrainableInfo(f"{n}.g", 0, f"l.{n}", "gain", (4,), True) for n in ("k_proj", "v_proj")]
+    assert TuneConfig().select_tensors(infos) == infos
+
+
+def test_layers_that_are_not_there_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--modules fc: .* has them in down_proj, o_proj, q_proj"):
+        TuneConfig(modules="fc").select_tensors(INFOS)

@@ -12,7 +12,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.first_order import TailGradient
-from edgezo_runtime.hybrid import HybridTail
+from edgezo_runtime.hybrid import RELATIVE_STEP, HybridTail, own_rates
 from edgezo_runtime.journal import read_journal
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.run_folder import RunFolder
@@ -168,3 +168,28 @@ def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path
                 None,
                 0,
             )
+
+
+def test_rates_follow_the_size_of_what_they_change():
+    values = {
+        "zero": np.zeros((3, 2), np.float32),
+        "small": np.array([0.3, -0.4], np.float32),
+        "large": np.full(4, 100, np.float32),
+    }
+    found = own_rates(values, 0.5)
+    assert found["zero"] == found["large"] == 0.5
+    assert found["small"] == pytest.approx(RELATIVE_STEP * np.sqrt(0.125), rel=1e-6)
+
+
+@pytest.mark.parametrize("modules", ["auto", "v_proj"])
+def test_layers_that_first_order_steps_train(exported, examples, tmp_path, modules):
+    bundle = exported("llama").bundle("fp32").bundle
+    config = TuneConfig(steps=1, max_time_s=0, batch_size=2, modules=modules)
+    with Tuner.open(bundle, examples, config, tmp_path) as tuner:
+        before = {name: value.copy() for name, value in tuner.theta.items()}
+        tuner.step()
+        changed = {n for n in before if not np.array_equal(tuner.theta[n], before[n])}
+    able = {i.name for i in bundle.manifest.trainables if i.trains}
+    expected = {name for name in able if modules == "auto" or "v_proj" in name}
+    assert changed == expected
+    assert expected
