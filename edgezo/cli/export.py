@@ -40,7 +40,7 @@ class ExportSettings:
     targets: str | None = setting(
         None,
         "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; if not "
-        "set the layer that MLPs end with for lora and lora-xs, all for scales",
+        "set all for lora and scales, the layer that MLPs end with for lora-xs",
     )
     lora_train: Literal["b", "ab"] | None = setting(
         None, "LoRA matrices that train: B with A frozen (if not set), or both"

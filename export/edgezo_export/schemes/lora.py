@@ -12,7 +12,7 @@ import numpy as np
 from edgezo_export.schemes.randomness import generator
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import low_rank
-from edgezo_export.schemes.targets import last_of_mlp
+from edgezo_export.schemes.targets import check_targets
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
@@ -26,7 +26,7 @@ class Lora:
             number of trained parameters, so the default is the smallest.
         alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
         targets: last component of the module paths that get an adapter, e.g. ("down_proj",); empty
-            for the layer MLPs end with, whatever the architecture calls it.
+            for every linear layer of the blocks.
         lora_train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
         seed: of the random A.
     """
@@ -45,7 +45,8 @@ class Lora:
 
     def resolve(self, model: ModelFacts) -> Lora:
         """The same with targets filled in."""
-        return replace(self, targets=last_of_mlp(self.targets, model.layers))
+        check_targets(self.targets, model.layers)
+        return replace(self, targets=self.targets or model.layers)
 
     @property
     def scale(self) -> float:
