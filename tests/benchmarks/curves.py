@@ -43,14 +43,18 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
 
 
 def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float | None:
-    """Accuracy somewhere on a curve, straight between evaluations; None beyond its end."""
+    """Accuracy somewhere on a curve, straight between evaluations.
+
+    A run that was over before so many seconds has what it ended with; beyond its forwards there is
+    nothing (None).
+    """
     for before, after in zip([points[0], *points], points, strict=False):
         end = getattr(after, axis)
         if end >= place:
             start = getattr(before, axis)
             share = (place - start) / (end - start) if end > start else 1.0
             return before.accuracy + share * (after.accuracy - before.accuracy)
-    return None
+    return points[-1].accuracy if axis == "seconds" else None
 
 
 def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds") -> float | None:
@@ -73,5 +77,6 @@ def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> floa
 
 
 def common_end(curves: Sequence[Sequence[Point]], axis: Axis) -> float:
-    """The place up to which all curves go."""
-    return min(float(getattr(points[-1], axis)) for points in curves)
+    """The place up to which all curves go; in seconds the end of the last, the others being over."""
+    ends = [float(getattr(points[-1], axis)) for points in curves]
+    return max(ends) if axis == "seconds" else min(ends)

@@ -5,7 +5,8 @@
         [--data FOLDER] [--output FOLDER] [--resume] [--only-report] [-- ARGS]
 
 Runs `edgezo tune` for every method, task and seed, one after the other, each with the settings the
-method has and with --lr auto --eps auto; what follows "--" goes to every run as it is. A method
+method has and with --lr auto --eps auto; what follows "--" goes to every run as it is. "auto"
+takes exact gradients, and "auto-estimates" is the same method without them (--hybrid 0). A method
 whose trainables are part of it (adazeta, qzo) runs on a bundle exported for it into the output
 folder, all others on the default bundle or the one that is named.
 
@@ -18,7 +19,7 @@ installed (the extra `bench`) pictures of accuracy over seconds and over forward
 Results are kept in results.jsonl of the output folder as runs end: --resume runs what is not done,
 --only-report runs nothing. A method that cannot run is a row with the reason.
 
-All 23 methods take 23 times --max-time a task and seed, and a sixth more for evaluations.
+All take 24 times --max-time a task and seed, and a sixth more for evaluations.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from tests.benchmarks.tasks import TASKS, find_rows
 from tests.benchmarks.tune_child import edgezo, tune
 
 KEYS = ("method", "task", "seed")
+FLAGS = {name: ["--method", name] for name in METHODS}
+FLAGS["auto-estimates"] = ["--method", "auto", "--hybrid", "0"]
 HEAD = (
     "method", "before", "after", "equal forwards", "equal time", "test",
     "steps", "forwards", "s a step", "peak MB",
@@ -78,10 +81,11 @@ def run_one(
 ) -> dict[str, Any]:
     """Tune once; an error becomes a result."""
     run = {"method": method, "task": task, "seed": seed}
+    scheme = METHODS[FLAGS[method][1]].scheme
     try:
-        bundle = bundles.find(METHODS[method].scheme)
+        bundle = bundles.find(scheme)
     except RuntimeError as error:
-        reason = f"no bundle with --trainable {METHODS[method].scheme}: {error}"
+        reason = f"no bundle with --trainable {scheme}: {error}"
         return {**run, "status": MISSING, "reason": reason}
     name = f"{task}-{method}-{seed}"
     folder: Path = options.output / "runs" / name
@@ -95,7 +99,7 @@ def run_one(
             budget=options.budget,
             max_time=options.max_time,
             bundle=bundle,
-            extra=["--method", method, "--eval-every", options.eval_every, *options.extra],
+            extra=[*FLAGS[method], "--eval-every", options.eval_every, *options.extra],
             log=options.output / "logs" / f"{name}.log",
         )
     except RuntimeError as error:
@@ -208,7 +212,7 @@ def run_all(options: argparse.Namespace, results: ResultFile) -> None:
     bundles = Bundles(options)
     for task in chosen(options.tasks, list(TASKS), "tasks"):
         for seed in map(int, options.seeds.split(",")):
-            for method in chosen(options.methods, list(METHODS), "methods"):
+            for method in chosen(options.methods, list(FLAGS), "methods"):
                 if results.is_done(method=method, task=task, seed=seed):
                     continue
                 result = run_one(method, task, seed, options, bundles)

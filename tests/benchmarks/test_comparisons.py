@@ -55,11 +55,15 @@ def test_points_of_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"), [(0, 0.5), (5, 0.6), (10, 0.7), (25, 0.75), (30, 0.9), (31, None)]
+    ("place", "expected"), [(0, 0.5), (5, 0.6), (10, 0.7), (25, 0.75), (30, 0.9), (31, 0.9)]
 )
-def test_accuracy_between_evaluations(place: float, expected: float | None) -> None:
-    found = accuracy_at(CURVE, place, "seconds")
-    assert found == (None if expected is None else pytest.approx(expected))
+def test_accuracy_between_evaluations(place: float, expected: float) -> None:
+    assert accuracy_at(CURVE, place, "seconds") == pytest.approx(expected)
+
+
+def test_what_was_not_evaluated_has_no_accuracy() -> None:
+    assert accuracy_at(CURVE, 400, "forwards") == pytest.approx(0.9)
+    assert accuracy_at(CURVE, 401, "forwards") is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,9 @@ def test_curves_of_seeds_are_compared_where_all_go() -> None:
     short = [Point(0, 0, 0.5), Point(20, 200, 0.9)]
     assert common_end([CURVE, short], "forwards") == 200
     assert mean_at([CURVE, short], 10, "seconds") == pytest.approx(0.7)
-    assert mean_at([CURVE, short], 25, "seconds") is None
+    assert common_end([CURVE, short], "seconds") == 30
+    assert mean_at([CURVE, short], 30, "seconds") == pytest.approx(0.9)
+    assert mean_at([CURVE, short], 300, "forwards") is None
 
 
 def result(method: str, seed: int, after: float, **more: object) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def bundle(exported: Any) -> Bundle:
 
 def short_config(method: str, **given: object) -> TuneConfig:
     """Five steps on all blocks, with an average."""
-    rest = {"blocks": "all", "steps": STEPS, "max_time_s": 0, "batch_size": 2, "average": 0.9}
+    rest = {"blocks": "all", "modules": "all", "steps": STEPS, "max_time_s": 0, "batch_size": 2}
+    rest |= {"average": 0.9}
     own = {**rest, **SHORT.get(method, {}), **given}
     return TuneConfig.of(method, lr=0.01 if method != "grzo" else 1e-4, eps=0.01, **own)
 

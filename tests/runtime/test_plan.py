@@ -23,7 +23,9 @@ from tests.runtime.tiny_sets import random_set
 
 MB = 10**6
 PROCESS, BLOCK, COUNT, A_TOKEN = 100 * MB, 50 * MB, 10, 200_000
-CONFIG = TuneConfig(steps=3, max_time_s=0, batch_size=4, blocks="all", lr=0.01, eps=0.01)
+CONFIG = TuneConfig(
+    steps=3, max_time_s=0, batch_size=4, blocks="all", modules="all", lr=0.01, eps=0.01
+)
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_a_return_halves_the_rate_and_remembers_the_best() -> None:
 # --- in a run ---
 
 HOT = TuneConfig(
+    modules="all",
     steps=60, max_time_s=0, batch_size=8, blocks="all", scope="all", lr=3e3, eps=0.1,
     lr_schedule="constant", horizon=0, save_every=17,
 )  # fmt: skip
