@@ -86,7 +86,9 @@ def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
     if value is None and origin in (typing.Union, types.UnionType):
         return None
     if origin in (typing.Union, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        hint, *words = (part for part in typing.get_args(hint) if part is not type(None))
+        if any(value in typing.get_args(word) for word in words):  # a number or a word
+            return value
         origin = typing.get_origin(hint)
     if origin is tuple:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -185,6 +185,7 @@ def test_options_of_a_method_arrive(invoke: Invoke, seen: Seen, tmp_path: Path) 
         ("lrr = 1", "did you mean 'lr'"),
         ("steps = 1.5", "expected a whole number"),
         ("steps = true", "expected a whole number"),
+        ('hybrid = "all"', "expected a whole number"),
         ("lr = true", "expected a number"),
         ('normalize = "no"', "expected true or false"),
         ('label = " x"', "expected a list of strings"),

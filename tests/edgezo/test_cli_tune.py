@@ -48,8 +48,12 @@ RESULT = {
     "warnings": list,
     "created_by": str,
     "method": str,
+    "estimated_blocks": list,
+    "first_order_blocks": list,
+    "batch_size": int,
     "lr": float,
     "eps": float,
+    "hybrid_lr": float,
     "rates": str,
     "events": list,
 }
@@ -72,7 +76,8 @@ def tune_args(tiny: Tiny, *more: object) -> list[object]:
 
 
 def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
-    done = invoke(*tune_args(tiny, "--test", tiny.data / "valid.jsonl", "--json"))
+    hybrid = ("--hybrid", "1", "--blocks", "all")
+    done = invoke(*tune_args(tiny, "--test", tiny.data / "valid.jsonl", "--json", *hybrid))
     result = json.loads(done.stdout)
     assert {key: type(value) for key, value in result.items()} == RESULT
     assert result["status"] == "done"
@@ -92,6 +97,19 @@ def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     assert "evaluating" in done.stderr
     assert "step 1 " in done.stderr
     assert "rows/s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "blocks"), [((), ([], [0, 1])), (("--hybrid", "0"), ([0, 1], []))], ids=str
+)
+def test_what_auto_takes(
+    invoke: Invoke, tiny: Tiny, args: tuple[str, ...], blocks: tuple[list[int], list[int]]
+) -> None:
+    done = invoke(*tune_args(tiny, "--json", *args))
+    result = json.loads(done.stdout)
+    assert (result["estimated_blocks"], result["first_order_blocks"]) == blocks
+    assert (result["lr"] is None) == (result["hybrid_lr"] is not None) == (not args)
+    assert ("first-order steps of the last 2 blocks" in done.stderr) == (not args)
 
 
 def test_human_result(invoke: Invoke, tiny: Tiny) -> None:

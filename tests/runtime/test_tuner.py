@@ -26,7 +26,13 @@ from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_t
 
 BASE = TuneConfig(
     modules="all",
-    steps=6, max_time_s=0, batch_size=2, lr=0.03, eps=0.01, blocks="all", save_every=1000
+    steps=6,
+    max_time_s=0,
+    batch_size=2,
+    lr=0.03,
+    eps=0.01,
+    blocks="all",
+    save_every=1000,
 )
 SCHEDULES = ("all", "cyclic", "random:1", "last:1")
 
