@@ -77,6 +77,6 @@ def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> floa
 
 
 def common_end(curves: Sequence[Sequence[Point]], axis: Axis) -> float:
-    """The place up to which all curves go; in seconds the end of the last, the others being over."""
+    """The place up to which all curves go; in seconds the end of the last, as others are over."""
     ends = [float(getattr(points[-1], axis)) for points in curves]
     return max(ends) if axis == "seconds" else min(ends)
