@@ -410,9 +410,36 @@ def _pad(a: Adjoint) -> Sequence[ir.Value | None]:
 
 
 def _gather_nd(a: Adjoint) -> Sequence[ir.Value | None]:
+    batch, index = int(a.attribute("batch_dims", 0)), a.input(1)
+    if batch > 1:
+        raise UnsupportedModelError("the gradient of a GatherND of several batch dimensions")
+    if batch:  # ScatterND has none: the place in the batch goes in front of each index
+        shape = a.op("Shape", index)
+        ranks = a.shapes.get(str(index.name), ())
+        if len(ranks) < 2:
+            raise UnsupportedModelError("the gradient of a GatherND by an index of unknown rank")
+        zero, one = (a.draft.constant(np.int64(number)) for number in (0, 1))
+        first = a.op("Squeeze", a.op("Gather", shape, a.draft.ints(0)))
+        count = a.op("Range", zero, first, one)
+        column = a.op("Reshape", count, a.draft.ints(-1, *[1] * (len(ranks) - 1)))
+        lead = a.op("Slice", shape, a.draft.ints(0), a.draft.ints(len(ranks) - 1))
+        wide = a.op("Concat", lead, a.draft.ints(1), axis=0)
+        index = a.op("Concat", a.op("Expand", column, wide), index, axis=-1)
+    return [_scattered(a, index)]
+
+
+def _gather(a: Adjoint) -> Sequence[ir.Value | None]:
+    """Rows of the first axis."""
+    if int(a.attribute("axis", 0)):
+        raise UnsupportedModelError("the gradient of a Gather of another axis than the first")
+    return [_scattered(a, a.op("Unsqueeze", a.input(1), a.draft.ints(-1)))]
+
+
+def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
+    """The gradient added up where an index points."""
     zero = ir.tensor(np.zeros(1, np.float32))
     nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
-    return [a.op("ScatterND", nothing, a.input(1), a.grad, reduction="add")]
+    return a.op("ScatterND", nothing, index, a.grad, reduction="add")
 
 
 RULES: dict[str, Rule] = {
@@ -424,6 +451,7 @@ RULES: dict[str, Rule] = {
     "Erf": _slope(_erf_slope),
     "Exp": _slope(_exp_slope),
     "Expand": _expand,
+    "Gather": _gather,
     "GatherND": _gather_nd,
     "Gemm": _gemm,
     "Identity": _same,

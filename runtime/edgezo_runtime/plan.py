@@ -200,7 +200,7 @@ def make_plan(
         try:
             return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
         except DoesNotFitError:
-            if not tuner.drop_tail():
+            if not tuner.descent.drop_tail():
                 raise
             return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
     finally:
@@ -341,7 +341,7 @@ class _Planner:
         try:
             with PeakSampler() as sampler:
                 rows = self._formula.telling_rows(choice.limits, streams=bool(choice.streamed))
-                self._tuner.rehearse(self._others, self._eval_batch_size, max_rows=rows)
+                self._tuner.descent.rehearse(self._others, self._eval_batch_size, max_rows=rows)
         except DivergedError:
             pass  # the run itself will say so
         except BudgetStopError:

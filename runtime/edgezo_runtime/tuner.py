@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,29 +14,25 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.descent import Descent, Evaluated
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import BudgetStopError, DivergedError, RunFileError, UsageError
-from edgezo_runtime.estimators import Losses, StepInfo, Term
+from edgezo_runtime.estimators import StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.hybrid import HybridTail, first_tail, own_rates
 from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
-from edgezo_runtime.measured_rates import measure_rates
-from edgezo_runtime.methods import assemble
 from edgezo_runtime.plan import make_plan
-from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import TailSteps, TrainingState
+from edgezo_runtime.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -93,43 +88,30 @@ class Tuner:
         self.examples = examples
         self.config = config
         self.run = run
+        self.descent = Descent(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
         self._measured_s = 0.0
-        self._arrange(first_tail(config, engine))
 
-    def _arrange(self, tail: int) -> None:
-        """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
-        self._tail = HybridTail(self.engine, tail, self.config) if tail else None
-        self.prober = Prober(self.engine, self.examples, self.config, self._tail)
-        self.settled = self.prober.config
-        scheme = self.engine.bundle.manifest.scheme
-        self._use(Rates.of(self.config, scheme.scale, tail))
+    @property
+    def prober(self) -> Prober:
+        """Evaluates losses."""
+        return self.descent.prober
 
-    def drop_tail(self) -> bool:
-        """Leave all blocks to zeroth-order steps, if that is what "auto" can mean; before a start.
+    @property
+    def state(self) -> TrainingState:
+        """Trainables, and what rules and samplers keep."""
+        return self.descent.state
 
-        Returns:
-            Whether anything changed.
-        """
-        if self._tail is None or not self.config.wants_tail:
-            return False
-        self._arrange(0)
-        return True
+    @property
+    def rates(self) -> Rates:
+        """Learning rates and perturbation scale; measured when the run has started."""
+        return self.descent.rates
 
-    def _initial_state(self) -> TrainingState:
-        """Where a run begins."""
-        initial = self.engine.bundle.trainables()
-        tail = None
-        if self._tail is not None:
-            values = {name: initial[name] for name in self._tail.names}
-            own = dict.fromkeys(values, self.rates.tail_lr)
-            if self.config.hybrid_lr == "auto":
-                own = own_rates(values, self.rates.tail_lr)
-            tail = TailSteps({name: rate / self.rates.lr for name, rate in own.items()})
-        infos = self.engine.bundle.manifest.trainables
-        scales = [info.name for info in infos if info.role == "channel_scale"]
-        return TrainingState(initial, self.prober.trained, self.settled, self._parts, tail, scales)
+    @property
+    def settled(self) -> TuneConfig:
+        """The configuration with "auto" filled in where that is no matter of measurement."""
+        return self.descent.settled
 
     @property
     def scope(self) -> Scope:
@@ -315,64 +297,40 @@ class Tuner:
         started = time.monotonic()
         number = self.step_number
         before = self.elapsed_s
-        blocks = self.prober.active(number)
-        info = self.prober.info(number, blocks, float(np.float32(self._learning_rate())))
+        descent = self.descent
+        info = descent.info(number, self._learning_rate())
         try:
-            batch, losses, terms, rows, exact = self._evaluated(info)
+            found = self._evaluated(info)
         except DivergedError:
             if not self.config.guard:
                 raise
-            batch, rows = self.prober.batches.batch(number), 0
-            losses, terms, exact = np.empty((0, 0)), list[Term](), b""  # the state goes back
+            found = descent.lost(info)
         elapsed = before + time.monotonic() - started
-        extra = _pack_elapsed(elapsed) + exact
-        record = StepRecord(number, info.seed, info.lr, blocks, losses, extra=extra)
-        self._commit(journal, record, terms)
+        self._commit(journal, descent.record(info, found, elapsed), found.terms)
         spent = time.monotonic() - started
         self.state.elapsed_s = before + spent
         if self.step_number % self.config.save_every == 0:
             self._snapshot_if_possible()
-        answers = isinstance(self.prober.cache, AnswerCache)
-        tokens = batch.num_rows if answers else int(batch.lengths.sum())
-        coeff = np.array([value for term in terms for value in term.coeff])
-        spread = float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if coeff.size else 0.0
         return StepReport(
             step=number,
-            loss=float(losses.mean()) if losses.size else math.nan,
-            projected_grad=spread,
-            lr=info.lr if blocks else info.lr * self.rates.tail_lr / self.rates.lr,
-            blocks=blocks,
-            rows=rows,
-            tokens=rows // batch.num_rows * tokens,
+            loss=descent.mean_loss(found),
+            projected_grad=found.projected_grad,
+            lr=descent.shown_lr(info),
+            blocks=info.blocks,
+            rows=found.rows,
+            tokens=descent.tokens(found),
             elapsed_s=spent,
             events=tuple(self.state.events),
         )
 
-    def _evaluated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int, bytes]:
-        """A step's batch and what is found on it, in smaller pieces where memory is refused."""
+    def _evaluated(self, info: StepInfo) -> Evaluated:
+        """What is found on a step's batch, in smaller pieces where memory is refused."""
         while True:
             try:
-                return self._estimated(info)
+                return self.descent.evaluate(info)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
-
-    def _estimated(self, info: StepInfo) -> tuple[Batch, Losses, list[Term], int, bytes]:
-        """Batch, losses, the terms of the estimate, rows, and the tail's packed gradient."""
-        batch = self.prober.batches.batch(info.step)
-        losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
-        if self.prober.blocks:
-            batch, losses, terms, rows = self.prober.estimate(
-                self._parts.estimator, info, self.state
-            )
-        if self._tail is not None:
-            prober = self.prober
-            found = self._tail.gradient(batch, self.theta, self.scope, prober.cache, prober.first)
-            exact = self._tail.pack(found.gradients)
-            rows += batch.num_rows
-            if not losses.size:
-                losses = found.losses[None]
-        return batch, losses, terms, rows, exact
 
     def _commit(self, journal: Journal, record: StepRecord, terms: list[Term]) -> None:
         """Journal a step, then apply it.
@@ -383,7 +341,7 @@ class Tuner:
         """
         try:
             journal.append(record)
-            self._apply(record, terms)
+            self.descent.apply(record, terms)
             return
         except MemoryError as error:
             reason = str(error) or _REFUSED
@@ -398,7 +356,7 @@ class Tuner:
         try:
             self.engine.give_back()
             journal.close()
-            self.state = self._initial_state()
+            self.descent.begin()
             self._resume()
         except MemoryError as error:
             raise BudgetStopError(
@@ -415,11 +373,6 @@ class Tuner:
             reason = str(error) or _REFUSED
         self.engine.give_back()
         self.engine.reliefs.append(f"{reason}: no snapshot after {self.step_number} steps")
-
-    def _apply(self, record: StepRecord, terms: list[Term]) -> None:
-        exact = record.extra[_ELAPSED_BYTES:]
-        found = self._tail.unpack(exact) if self._tail is not None and record.losses.size else {}
-        self.state.apply(record, terms, found)
 
     def _learning_rate(self) -> float:
         lr_factor = LR_SCHEDULES[self.config.lr_schedule]
@@ -485,7 +438,7 @@ class Tuner:
     def _begin(self, interrupted: Callable[[], None]) -> None:
         started = time.monotonic()
         rates = self._measured(interrupted)
-        self._use(rates)
+        self.descent.use(rates)
         spent = round(time.monotonic() - started, 3)
         self.state.elapsed_s = self._measured_s = spent
         meta = self._meta() | {_RATES: {**dataclasses.asdict(rates), "seconds": spent}}
@@ -497,18 +450,10 @@ class Tuner:
         """The rates of the run, in smaller pieces where memory is refused."""
         while True:
             try:
-                return measure_rates(
-                    self.prober, self.state, self.settled, self.rates, self._tail, interrupted
-                )
+                return self.descent.measure(interrupted)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
-
-    def _use(self, rates: Rates) -> None:
-        """Go on with these rates; the state begins anew."""
-        self.rates = rates
-        self._parts = assemble(self.settled, rates.eps)
-        self.state = self._initial_state()
 
     def _resume(self) -> None:
         contents = read_journal(self.run.journal)
@@ -520,10 +465,7 @@ class Tuner:
                 f"{self.run.path}: cannot be continued, it was started with other inputs: "
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
-        read = Rates.read(rates, self.run.journal)
-        if read.tail != self.rates.tail:  # planned with more memory, or less
-            self._arrange(read.tail)
-        self._use(read)
+        self.descent.use(Rates.read(rates, self.run.journal))
         self._measured_s = float(rates.get("seconds", 0.0)) if isinstance(rates, dict) else 0.0
         self.state.elapsed_s = self._measured_s
         if self.run.snapshot.exists():
@@ -543,24 +485,7 @@ class Tuner:
             raise RunFileError(
                 f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
             )
-        if not record.losses.size or not record.blocks:
-            self._apply(record, [])
-            self.state.elapsed_s = _unpack_elapsed(record.extra)
-            return
-        info = self.prober.info(record.step, record.blocks, record.lr)
-        steps = self._parts.estimator(info)
-        probes = next(steps)
-        first = 0
-        losses = record.losses.astype(np.float64)
-        while True:
-            part = losses[first : first + len(probes)]
-            first += len(probes)
-            try:
-                probes = steps.send(part)
-            except StopIteration as end:
-                self._apply(record, end.value)
-                self.state.elapsed_s = _unpack_elapsed(record.extra)
-                return
+        self.descent.replay(record)
 
     @property
     def cache_limit(self) -> int:
@@ -588,7 +513,8 @@ class Tuner:
     @property
     def first_order_blocks(self) -> list[int]:
         """Blocks that take first-order steps, ascending."""
-        return [] if self._tail is None else list(self._tail.blocks)
+        tail = self.descent.tail
+        return [] if tail is None else list(tail.blocks)
 
     @property
     def tail_blocks(self) -> int:
@@ -598,38 +524,13 @@ class Tuner:
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        if not self.prober.blocks:
-            return 1
-        return len(self.prober.first_probes(self._parts.estimator))
-
-    def rehearse(
-        self,
-        others: Sequence[ExampleSet] = (),
-        eval_batch_size: int = 32,
-        *,
-        max_rows: int | None = None,
-    ) -> None:
-        """See `Prober.rehearse`."""
-        estimator = self._parts.estimator
-        self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
+        return self.descent.groups
 
 
 _REFUSED = "numpy was refused memory"
 
 _RATES = "rates"
 """Where the journal's header keeps what was measured before the first step."""
-
-
-_ELAPSED_BYTES = 4
-
-
-def _pack_elapsed(seconds: float) -> bytes:
-    """Milliseconds as 4 bytes: where a time-based schedule goes on."""
-    return min(int(seconds * 1000), 2**32 - 1).to_bytes(_ELAPSED_BYTES, "little")
-
-
-def _unpack_elapsed(extra: bytes) -> float:
-    return int.from_bytes(extra[:_ELAPSED_BYTES], "little") / 1000
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

@@ -148,6 +148,21 @@ CASES: dict[str, tuple[Build, Torch]] = {
         ),
         lambda x, y: (x * y).reshape(6, 4) @ tensor(5, 4).T,
     ),
+    "Gather": (
+        lambda d, x, y: d.op(
+            "Gather", d.op("Mul", x, y), d.constant(np.array([1, 0, 1, 1], np.int64)), axis=0
+        ),
+        lambda x, y: (x * y)[[1, 0, 1, 1]],
+    ),
+    "GatherND in batches": (
+        lambda d, x, y: d.op(
+            "GatherND",
+            d.op("Mul", x, y),
+            d.constant(np.array([[[2], [0], [2], [1]], [[1], [1], [1], [0]]], np.int64)),
+            batch_dims=1,
+        ),
+        lambda x, y: torch.stack([(x * y)[0, [2, 0, 2, 1]], (x * y)[1, [1, 1, 1, 0]]]),
+    ),
     "GatherND": (
         lambda d, x, y: d.op(
             "GatherND", d.op("Mul", x, y), d.constant(np.array([[1, 2], [0, 0], [1, 2]], np.int64))
@@ -221,6 +236,21 @@ def test_an_operator_without_a_derivative_is_named():
     x = draft.input("x", ir.DataType.FLOAT, ("rows", 4))
     y = draft.op("Floor", x)
     with pytest.raises(UnsupportedModelError, match="operator Floor has no gradient"):
+        pull_back(draft, {y: draft.op("Identity", y)}, [x])
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attributes", "message"),
+    [
+        ("Gather", (2,), {"axis": 1}, "another axis"),
+        ("GatherND", (2, 3, 1), {"batch_dims": 2}, "several batch dimensions"),
+    ],
+)
+def test_a_form_without_a_derivative_is_named(op, shape, attributes, message):
+    draft = GraphDraft("case")
+    x = draft.input("x", ir.DataType.FLOAT, (2, 3, 4))
+    y = draft.op(op, x, draft.constant(np.zeros(shape, np.int64)), **attributes)
+    with pytest.raises(UnsupportedModelError, match=message):
         pull_back(draft, {y: draft.op("Identity", y)}, [x])
 
 

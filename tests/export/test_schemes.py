@@ -15,6 +15,9 @@ from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.first_order import TailGradient
+from edgezo_runtime.losses import example_losses
+from edgezo_runtime.methods import METHODS
 from edgezo_runtime.tuner import Tuner
 from tests.export.torch_schemes import chosen_scores, closed_scores, peft_scores, run
 from tests.runtime.tiny_sets import random_set
@@ -251,6 +254,65 @@ def test_the_loss_falls(schemes, tmp_path, kind):
         for _ in tuner:
             pass
         assert tuner.evaluate(examples).loss < 0.98 * before
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_gradients_are_the_slopes_of_losses(schemes, kind):
+    """Along a random direction, against central differences."""
+    bundle = schemes("llama", kind)
+    assert bundle.manifest.has_backward, bundle.manifest.backward
+    values, batch, engine = moved(bundle), batch_of(bundle), Engine(bundle)
+    found = TailGradient(engine, 0).gradient(batch, values)
+    generator = np.random.default_rng(3)
+    z = {
+        name: generator.normal(size=g.shape).astype(np.float32)
+        for name, g in found.gradients.items()
+    }
+    assert set(z) == {info.name for info in bundle.manifest.trainables if info.trains}
+
+    def loss(eps: float) -> float:
+        there = values | {name: values[name] + np.float32(eps) * z[name] for name in z}
+        return float(example_losses(batch, engine.score(batch, SharedParams(there))).mean())
+
+    eps = 2e-3
+    expected = (8 * (loss(eps) - loss(-eps)) - (loss(2 * eps) - loss(-2 * eps))) / (12 * eps)
+    slope = sum(float((g * z[name]).sum()) for name, g in found.gradients.items())
+    assert slope == pytest.approx(expected, rel=0.02, abs=2e-4)
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_the_loss_falls_by_measured_first_order_steps(schemes, tmp_path, kind):
+    bundle = schemes("llama", kind)
+    examples = random_set("labels", (9, 5, 14, 8, 3, 12), bundle.manifest.tokenizer.pad_id)
+    config = TuneConfig(steps=20, max_time_s=0, batch_size=6, average=0.0)
+    with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
+        assert tuner.tail_blocks == 2
+        before = tuner.evaluate(examples).loss
+        list(tuner)
+        assert tuner.evaluate(examples).loss < 0.98 * before
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        pytest.param(method, kind, marks=() if (row + column) % 9 == 0 else slow)
+        for row, method in enumerate(METHODS)
+        for column, kind in enumerate(SCHEMES)
+    ],
+)
+def test_every_method_trains_every_scheme(schemes, tmp_path, method, kind):
+    bundle = schemes("llama", kind)
+    examples = random_set("labels", (9, 5, 14, 8), bundle.manifest.tokenizer.pad_id)
+    own = {"directions": "private"} if method == "rloo" else {}
+    config = TuneConfig.of(
+        method, steps=2, max_time_s=0, batch_size=4, lr=1e-3, eps=1e-2, blocks="all", **own
+    )
+    initial = bundle.trainables()
+    with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
+        losses = [report.loss for report in tuner]
+        changed = [n for n, value in tuner.theta.items() if (value != initial[n]).any()]
+    assert np.isfinite(losses).all()
+    assert changed
 
 
 # --- what is refused ---

@@ -59,7 +59,7 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
         batch = tuner.prober.batches.batch(0)
         cache = tuner.prober.cache
         exact = TailGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope, cache, 0)
-        expected = tuner._tail.unpack(tuner._tail.pack(exact.gradients))
+        expected = tuner.descent.tail.unpack(tuner.descent.tail.pack(exact.gradients))
         tail = {name: tuner.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
@@ -93,9 +93,9 @@ def test_a_cut_run_ends_with_the_same_bits(bundle, tmp_path, kind):
 def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
-        numbers = sum(tuner.theta[name].size for name in tuner._tail.names)
+        numbers = sum(tuner.theta[name].size for name in tuner.descent.tail.names)
         (record,) = read_journal(tuner.run.journal).records
-        tensors = len(tuner._tail.names)
+        tensors = len(tuner.descent.tail.names)
     assert len(record.extra) == 4 + 4 * tensors + numbers
 
 
@@ -142,8 +142,8 @@ def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
 def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
     config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
     tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    assert tuner.drop_tail()
-    assert not tuner.drop_tail()
+    assert tuner.descent.drop_tail()
+    assert not tuner.descent.drop_tail()
     with tuner:
         tuner.start()
         tuner.step()
@@ -159,9 +159,9 @@ def test_a_record_of_another_length_is_refused(bundle):
 
 def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
-        name = tuner._tail.names[0]
+        name = tuner.descent.tail.names[0]
         with pytest.raises(DivergedError, match="not finite"):
-            tuner._tail.gradient(
+            tuner.descent.tail.gradient(
                 tuner.prober.batches.batch(0),
                 tuner.theta | {name: np.full_like(tuner.theta[name], np.inf)},
                 "all",
