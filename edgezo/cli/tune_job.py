@@ -19,6 +19,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.examples import ExampleSet, load_examples
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
+from edgezo_runtime.hybrid import why_no_tail
 from edgezo_runtime.memory import (
     available_bytes,
     limit_bytes,
@@ -107,6 +108,8 @@ def prepare(
     config: TuneConfig,
     run: RunFolder,
     signals: StopSignals,
+    *,
+    resume: bool = False,
 ) -> Job:
     """Read and check everything a run needs, and plan its memory. Writes nothing.
 
@@ -116,11 +119,12 @@ def prepare(
         config: how to tune.
         run: folder of the run.
         signals: ends it early.
+        resume: continue the run in it.
     Raises:
         EdgezoError: something is missing, damaged, or does not fit.
     """
     with refusing_to_begin():
-        return _prepare(root, inputs, config, run, signals)
+        return _prepare(root, inputs, config, run, signals, resume)
 
 
 def _prepare(
@@ -129,6 +133,7 @@ def _prepare(
     config: TuneConfig,
     run: RunFolder,
     signals: StopSignals,
+    resume: bool,
 ) -> Job:
     import_onnxruntime()
     budget, resolved = resolve_budget(inputs.budget)
@@ -152,6 +157,8 @@ def _prepare(
     data = max(0, rss_bytes() - process)
     train, *others = sets.values()
     tuner = Tuner(fenced_engine(bundle, budget, inputs.threads or None), train, config, run)
+    if resume:
+        tuner.recall()
     plan = make_plan(
         tuner,
         budget,
@@ -172,6 +179,9 @@ def _prepare(
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     warnings += [warning.message for warning in tuner.warnings]
+    if config.wants_tail and not tuner.tail_blocks:
+        reason = why_no_tail(bundle.manifest) or "the budget has no room for gradients"
+        warnings.append(f"no first-order steps, the run descends by losses alone: {reason}")
     scheme, kind = METHODS[config.method].scheme, bundle.manifest.scheme.kind
     if scheme and scheme != kind:
         warnings.append(

@@ -56,7 +56,7 @@ def tune(
         output = Path("runs") / f"{root.resolve().name}-{now}"
     with StopSignals() as signals:
         run = RunFolder(output)
-        job = prepare(root, inputs, config, run, signals)
+        job = prepare(root, inputs, config, run, signals, resume=resume)
         if dry_run:
             _print_dry_run(job, enforce=enforce, as_json=as_json)
             return

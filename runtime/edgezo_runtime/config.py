@@ -157,8 +157,20 @@ class TuneConfig:
             raise UsageError(f"--seed {self.seed}: must be below 2^64")
         if not math.isfinite(self.max_time_s) or self.max_time_s < 0:
             raise UsageError(f"--max-time {self.max_time_s}: must be 0 seconds or more")
-        if not self.steps and not self.max_time_s:
-            raise UsageError("--steps 0 and --max-time 0: a run needs an end; give one of them")
+        if not self.steps and not self.max_time_s and self.epochs in ("auto", 0):
+            raise UsageError(
+                "--steps 0 and --max-time 0: a run needs an end; give one of them, or --epochs"
+            )
+        none = not self.wants_tail if self.hybrid == "auto" else not self.hybrid
+        if none and self.hybrid_lr != "auto":
+            raise UsageError(
+                f"--hybrid-lr {self.hybrid_lr}: no block takes first-order steps; give --hybrid K"
+            )
+        if self.method == "zo-sgd-cons" and (self.normalize or self.clip):
+            raise UsageError(
+                "zo-sgd-cons evaluates the steps it may take, so they cannot be shaped afterwards; "
+                "leave out --normalize and --clip"
+            )
         if not 0 <= self.average < 1:
             raise UsageError(f"--average {self.average}: must be in [0, 1)")
         assemble(self.settled(1, first_order=False), 1.0)
@@ -202,7 +214,8 @@ class TuneConfig:
     def wants_tail(self) -> bool:
         """Are first-order steps taken wherever they can be? Not where estimates were asked for."""
         settings = (self.hybrid, self.method, self.lr, self.eps)
-        own = self.rule == OWN_RULE and self.schedule == "all"
+        others = ("rule", "schedule", "noise", "normalize", "clip")
+        own = all(getattr(self, name) == _DEFAULTS[name] for name in others)
         return own and all(value == "auto" for value in settings)
 
     def settled(self, rows: int, *, first_order: bool) -> TuneConfig:
@@ -265,12 +278,20 @@ class TuneConfig:
             widest = max(widths.values(), default=0)
             names = {module for (_, module), width in widths.items() if width == widest}
             return [info for info in able if not names or info.module in names]
-        wanted = tuple(f".{name}" for name in self.modules.split(","))
-        chosen = [info for info in able if f".{info.module}".endswith(wanted)]
-        if not chosen:
+        names_given = [name.strip() for name in self.modules.split(",")]
+        chosen: list[TrainableInfo] = []
+        for info in able:
+            if f".{info.module}".endswith(tuple(f".{name}" for name in names_given)):
+                chosen.append(info)
+        lost = [
+            name
+            for name in names_given
+            if not any(f".{info.module}".endswith(f".{name}") for info in chosen)
+        ]
+        if lost:
             known = sorted({info.module.rpartition(".")[2] for info in able})
             raise UsageError(
-                f"--modules {self.modules}: none of them has trainables; the bundle has them in "
+                f"--modules {self.modules}: '{lost[0]}' has no trainables; the bundle has them in "
                 f"{', '.join(known)}"
             )
         return chosen
@@ -294,3 +315,6 @@ def _parse_ranges(text: str) -> list[tuple[int, int]]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(TuneConfig)}

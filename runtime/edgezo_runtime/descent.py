@@ -77,14 +77,21 @@ class Descent:
         self._engine = engine
         self._examples = examples
         self._config = config
-        self._arrange(first_tail(config, engine))
+        self._keeps = False
+        self._arrange(first_tail(config, engine.bundle.manifest))
+
+    def keep_tail(self, tail: int) -> None:
+        """Leave so many of the last blocks to first-order steps, whatever there is room for."""
+        self._keeps = True
+        if tail != self.rates.tail:
+            self._arrange(tail)
 
     def _arrange(self, tail: int) -> None:
         """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
         self.tail = HybridTail(self._engine, tail, self._config) if tail else None
         self.prober = Prober(self._engine, self._examples, self._config, self.tail)
         self.settled = self.prober.config
-        self._use(Rates.of(self._config, self._engine.bundle.manifest.scheme.scale, tail))
+        self._use(Rates.of(self._config, self._engine.bundle.manifest.scheme, tail))
 
     def _use(self, rates: Rates) -> None:
         self.rates = rates
@@ -93,8 +100,7 @@ class Descent:
 
     def use(self, rates: Rates) -> None:
         """Go on with these rates and their division of the blocks; the state begins anew."""
-        if rates.tail != self.rates.tail:  # planned with more memory, or less
-            self._arrange(rates.tail)
+        self.keep_tail(rates.tail)
         self._use(rates)
 
     def drop_tail(self) -> bool:
@@ -103,7 +109,7 @@ class Descent:
         Returns:
             Whether anything changed.
         """
-        if self.tail is None or not self._config.wants_tail:
+        if self.tail is None or self._keeps or not self._config.wants_tail:
             return False
         self._arrange(0)
         return True

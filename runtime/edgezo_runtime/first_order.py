@@ -12,6 +12,7 @@ the sum are always the same.
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,7 @@ class TailGradient:
             raise UsageError(f"no block {first_block}: the model has {engine.num_blocks}")
         self.first_block = first_block
         self._engine = engine
-        self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
+        self._cutter = ExampleCutter.of(engine, part_tokens)
         self._graphs = BackwardGraphs(engine.model)
         infos = engine.bundle.manifest.trainables
         able = tuple(i.name for i in infos if i.block >= first_block and i.trains)
@@ -112,28 +113,27 @@ class TailGradient:
             For each worker, of one part: the hidden states at the entry of every block of the tail,
             and the activations and float32 weights inside one block.
         """
-        way = _WayBack(self._engine, self._graphs, self.first_block)
+        sums = _OrderedSums()
 
         def make(work: Work) -> Forward:
+            way = _WayBack(self._engine, self._graphs, self.first_block, sums, self.names)
             if isinstance(cache, AnswerCache):
                 return _AnswerTailPass(work, None, 0, cache, cache_block, way=way)
             return _WholeTailPass(work, None, 0, cache, cache_block, scope, way=way)
 
-        cut = _cut_answers if isinstance(cache, AnswerCache) else self._cutter.cut
-        chunks = self._engine.run(batch, SharedParams(params), make, cut)
-        results: list[_PartResult] = [chunk.scores for chunk in chunks]
-        losses = np.concatenate([result.losses for result in results])
-        sums = {name: np.zeros(params[name].shape) for name in self.names}
-        for result in results:
-            for name in sums.keys() & result.gradients.keys():  # not all where blocks are sampled
-                sums[name] += result.gradients[name]
-        mean = {name: (total / len(losses)).astype(np.float32) for name, total in sums.items()}
-        return TailResult(losses, mean)
+        def cut(taken: Batch) -> list[Chunk]:
+            parts = _cut_answers if isinstance(cache, AnswerCache) else self._cutter.cut
+            return sums.begin(parts(taken))
 
-    def kept_bytes(self, tokens: int) -> int:
-        """Hidden states kept for a part of so many tokens, in bytes."""
-        blocks = self._engine.num_blocks - self.first_block
-        return 4 * tokens * self._engine.bundle.manifest.model.hidden_size * (blocks + 2)
+        chunks = self._engine.run(batch, SharedParams(params), make, cut)
+        losses = np.concatenate([chunk.scores for chunk in chunks])
+        mean = {
+            name: (sums.total[name] / len(losses)).astype(np.float32)
+            if name in sums.total  # not all are where blocks are sampled
+            else np.zeros_like(params[name])
+            for name in self.names
+        }
+        return TailResult(losses, mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,12 @@ class ExampleCutter:
     part_tokens: int
     max_seq: int
 
+    @classmethod
+    def of(cls, engine: Engine, part_tokens: int) -> ExampleCutter:
+        """That of a model, whose virtual tokens are in front of every sequence."""
+        manifest = engine.bundle.manifest
+        return cls(part_tokens, manifest.model.max_seq + manifest.scheme.prompt_tokens)
+
     def cut(self, batch: Batch) -> list[Chunk]:
         """Cut a batch; every part is padded to its own longest sequence only."""
         each = batch.num_rows // batch.num_examples
@@ -158,7 +164,7 @@ class ExampleCutter:
             stop, longest = start, 0
             while stop < batch.num_rows:
                 own = int(batch.lengths[stop : stop + each].max())
-                longer = max(longest, min(own + own % 2, self.max_seq))
+                longer = max(longest, own, min(own + own % 2, self.max_seq))
                 if stop > start and (stop + each - start) * longer > self.part_tokens:
                     break
                 stop, longest = stop + each, longer
@@ -169,21 +175,49 @@ class ExampleCutter:
         return chunks
 
 
-@dataclass(frozen=True, slots=True)
-class _PartResult:
-    """Losses of a part's examples (E',), and the gradients of their sum."""
+class _OrderedSums:
+    """Adds the gradients of parts in the order of the parts, whichever ends first.
 
-    losses: npt.NDArray[np.float64]
-    gradients: dict[str, Float32]
+    No more of them are held than end before an earlier one does.
+    """
+
+    def __init__(self) -> None:
+        self.total: dict[str, npt.NDArray[np.float64]] = {}
+        self._waiting: dict[int, dict[str, Float32]] = {}
+        self._number: dict[int, int] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def begin(self, parts: list[Chunk]) -> list[Chunk]:
+        """Forget what was added; these parts are to come."""
+        self.total.clear()
+        self._waiting.clear()
+        self._number = {id(part): number for number, part in enumerate(parts)}
+        self._next = 0
+        return parts
+
+    def add(self, part: Chunk, gradients: dict[str, Float32]) -> None:
+        """A part is through. Called from several threads."""
+        with self._lock:
+            self._waiting[self._number[id(part)]] = gradients
+            while self._next in self._waiting:
+                for name, grad in self._waiting.pop(self._next).items():
+                    if name in self.total:
+                        self.total[name] += grad
+                    else:
+                        self.total[name] = grad.astype(np.float64)
+                self._next += 1
 
 
 @dataclass(frozen=True, slots=True)
 class _WayBack:
-    """The engine, its backward graphs, and the first block of the tail."""
+    """The engine, its backward graphs, the tail's first block and tensors, and their sums."""
 
     engine: Engine
     graphs: BackwardGraphs
     first_block: int
+    sums: _OrderedSums
+    names: tuple[str, ...]
 
 
 class _TailPass(ScoringPass):
@@ -241,7 +275,10 @@ class _TailPass(ScoringPass):
             chunk.hidden = chunk.kept.pop()
             grad = self._back(index, chunk, grad, gradients)
         chunk.release()
-        chunk.scores = _PartResult(losses, gradients)
+        self._way.sums.add(
+            chunk, {name: gradients[name] for name in self._way.names if name in gradients}
+        )
+        chunk.scores = losses
 
     def _scores(self, chunk: Chunk, part: slice) -> Float32:
         return self._score(chunk, chunk.positions[part], self._targets(chunk)[part])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import COPY_BYTES, Limits
-from edgezo_runtime.first_order import PART_ANSWERS
+from edgezo_runtime.first_order import PART_ANSWERS, PART_TOKENS
 from edgezo_runtime.forward import SCORED_POSITIONS
 from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.prefix_cache import AnswerCache
@@ -22,6 +22,46 @@ VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer takes at a time."""
 
 _FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BackFormula:
+    """What a first-order step takes besides.
+
+    Attributes:
+        tokens: of a part that goes back through a block.
+        telling_rows: sequences of two parts.
+        weights: bytes of float32 weights, twice those of the largest layer.
+        kept: bytes of a part's hidden states at the entries of blocks.
+        sums: bytes of the gradients, those of a part that waits, and their sums.
+        block: bytes of the largest block's weights.
+    """
+
+    tokens: int
+    telling_rows: int
+    weights: int
+    kept: int
+    sums: int
+    block: int
+
+    @classmethod
+    def of(cls, tuner: Tuner, longest: int, *, answers: bool) -> BackFormula | None:
+        """Read the sizes off a run; None where no step is first-order."""
+        tail = tuner.descent.tail
+        if tail is None:
+            return None
+        engine = tuner.engine
+        tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
+        numbers = sum(tuner.theta[name].size for name in tail.names)
+        blocks = engine.num_blocks - tail.first_block
+        return cls(
+            tokens=tokens,
+            telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
+            weights=2 * _FLOAT * _largest_layer(engine.bundle),
+            kept=_FLOAT * blocks * tokens * engine.bundle.manifest.model.hidden_size,
+            sums=numbers * (3 * _FLOAT + 8),
+            block=max(engine.model.block_bytes(index) for index in range(engine.num_blocks)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +82,7 @@ class Formula:
         state_of_token: bytes of a token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
-        back: bytes of float32 weights, twice those of the largest layer, on the way back.
-        back_rows: sequences that go back together, where their number is given.
+        back: what goes back together where steps are first-order.
     """
 
     a_token: int
@@ -57,8 +96,7 @@ class Formula:
     state_of_token: int
     hidden: int
     copies: int
-    back: int
-    back_rows: int
+    back: BackFormula | None
 
     @classmethod
     def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> Formula:
@@ -86,8 +124,7 @@ class Formula:
             state_of_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
-            back=2 * _FLOAT * _largest_layer(bundle) if tuner.tail_blocks else 0,
-            back_rows=PART_ANSWERS if tuner.tail_blocks and answers else 0,
+            back=BackFormula.of(tuner, longest, answers=answers),
         )
 
     def waves(self, limits: Limits) -> int:
@@ -104,7 +141,14 @@ class Formula:
         if self.past_of_token:
             row = self.past_of_token * self.longest
             rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
-        return max(rows, limits.workers * max(2, self.back_rows))
+        return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
+
+    def unsampled(self, limits: Limits, *, streams: bool) -> int:
+        """Bytes of a step that a rehearsal of one block of each kind does not take."""
+        if self.back is None:
+            return 0
+        blocks = (limits.workers - 1) * self.back.block if streams else 0
+        return limits.workers * self.back.kept + self.back.sums + blocks
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Bytes of all workers."""
@@ -113,11 +157,13 @@ class Formula:
         workers = min(limits.workers, chunks)
         tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
         worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
-        worker += self.copies + self.back
+        worker += self.copies
+        if self.back is not None:
+            worker = max(worker, self.back.tokens * self.a_token) + self.back.weights
         if row > limits.chunk_tokens:
             worker += row * self.kept_of_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * (1 + workers) // 2 + waiting
+        return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
 
 
 def _a_token(bundle: Bundle) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.errors import CacheRangeError
 
 Float16 = npt.NDArray[np.float16]
 
@@ -23,11 +23,11 @@ def to_half(values: npt.NDArray[np.float32]) -> Float16:
     """Round to float16.
 
     Raises:
-        DivergedError: a number is beyond float16's range.
+        CacheRangeError: a number is beyond float16's range.
     """
     largest = float(np.abs(values).max(initial=0))
     if not largest <= _LARGEST:
-        raise DivergedError(
+        raise CacheRangeError(
             f"a hidden state, key or value of {largest:.3g} does not fit the prefix cache (float16 "
             f"ends at {_LARGEST:.0f}); begin another run with --no-prefix-cache"
         )

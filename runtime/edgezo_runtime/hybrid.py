@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,11 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.first_order import TailGradient, TailResult
-from edgezo_runtime.manifest import TrainableInfo
+from edgezo_runtime.journal import MAX_BODY
+from edgezo_runtime.manifest import Manifest, TrainableInfo
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
+from edgezo_runtime.sizes import format_size
 
 Float32 = npt.NDArray[np.float32]
 
@@ -34,14 +36,33 @@ RELATIVE_STEP = 0.02
 
 _LEVELS = 127
 _SCALE_BYTES = 4
+_SPARE_BYTES = 2**20
+"""Room for the rest of a record: losses, blocks, time."""
 
 
-def first_tail(config: TuneConfig, engine: Engine) -> int:
+def first_tail(config: TuneConfig, manifest: Manifest) -> int:
     """How many of the last blocks take first-order steps, memory aside."""
     if isinstance(config.hybrid, int):
         return config.hybrid
-    manifest = engine.bundle.manifest
-    return engine.num_blocks if config.wants_tail and manifest.has_backward else 0
+    return 0 if not config.wants_tail or why_no_tail(manifest) else manifest.model.num_blocks
+
+
+def why_no_tail(manifest: Manifest) -> str | None:
+    """Why first-order steps of all blocks cannot be taken with a bundle; None if they can."""
+    if isinstance(manifest.backward, str):
+        return manifest.backward
+    return _too_long([info for info in manifest.trainables if info.trains])
+
+
+def _too_long(infos: Sequence[TrainableInfo]) -> str | None:
+    """Whether the gradient of these tensors does not fit a record of the journal."""
+    size = sum(_SCALE_BYTES + math.prod(info.shape) for info in infos)
+    if size + _SPARE_BYTES <= MAX_BODY:
+        return None
+    return (
+        f"a gradient takes {format_size(size)} in the journal, whose records end at "
+        f"{format_size(MAX_BODY)}"
+    )
 
 
 def own_rates(initial: Mapping[str, Float32], lr: float) -> dict[str, float]:
@@ -94,9 +115,18 @@ class HybridTail:
         if not able:
             raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
         if config is not None and config.blocks != "auto":
-            able = set(config.select_blocks(sorted(able)))
+            every = {info.block for info in infos if info.trains}
+            able &= set(config.select_blocks(sorted(every)))
+            if not able:
+                raise UsageError(
+                    f"--hybrid {blocks}: --blocks {config.blocks} leaves nothing to train from "
+                    f"block {self.start} on"
+                )
         self.tensors = {info.name: info.block for info in own if info.block in able}
         self.names = tuple(self.tensors)
+        reason = _too_long([info for info in own if info.block in able])
+        if reason:
+            raise UsageError(f"--hybrid {blocks}: {reason}; take fewer blocks")
         self.blocks = tuple(sorted(able))
         self.first_block = self.blocks[0]
         self._gradient = TailGradient(engine, self.first_block, tensors=self.names)

@@ -35,7 +35,7 @@ _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON
 _CRC = struct.Struct("<I")
 _MARKER = 0xE2
 _FRAME = struct.Struct("<BII")  # marker, length of the body, crc32
-_MAX_BODY = 2**26
+MAX_BODY = 2**26
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class Journal:
             UsageError: the record is longer than the format allows (64 MiB).
         """
         body = pack_count(self.unsynced_bytes) + record.pack()
-        if len(body) > _MAX_BODY:
+        if len(body) > MAX_BODY:
             raise UsageError(f"step {record.step}: a record of {len(body)} bytes is too long")
         data = _FRAME.pack(_MARKER, len(body), _crc(body)) + body
         try:
@@ -314,7 +314,7 @@ def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
             f"journal '{path}' has version {version}, this edgezo reads {JOURNAL_VERSION}; "
             "use the edgezo that wrote it"
         )
-    text, crc = file.read(min(length, _MAX_BODY)), file.read(_CRC.size)
+    text, crc = file.read(min(length, MAX_BODY)), file.read(_CRC.size)
     if crc != _CRC.pack(zlib.crc32(prefix + text)):
         raise RunFileError(f"journal '{path}' has a damaged header; it cannot be resumed")
     meta = json.loads(text)
@@ -328,7 +328,7 @@ def _read_body(file: BinaryIO, offset: int, size: int) -> bytes | None:
     if len(frame) < _FRAME.size:
         return None
     marker, length, crc = _FRAME.unpack(frame)
-    if marker != _MARKER or not 0 < length <= min(_MAX_BODY, size - offset - _FRAME.size):
+    if marker != _MARKER or not 0 < length <= min(MAX_BODY, size - offset - _FRAME.size):
         return None
     body = file.read(length)
     return body if len(body) == length and _crc(body) == crc else None

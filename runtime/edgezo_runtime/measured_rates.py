@@ -51,7 +51,7 @@ def measure_rates(
     """
     words: list[str] = []
     if tail is not None and config.hybrid_lr == "auto":
-        scale = _find_scale(prober, state, tail.tensors, stopped)
+        scale = _find_scale(prober, state, tail.tensors, stopped, private=False)
         rates = dataclasses.replace(rates, tail_lr=find_tail_rate(scale))
         words.append(
             f"lr {rates.tail_lr:.3g} of first-order steps: so far along random signs moves the "
@@ -98,8 +98,10 @@ def _find_scale(
     state: TrainingState,
     tensors: Mapping[str, int],
     stopped: Callable[[], None],
+    *,
+    private: bool = True,
 ) -> Scale:
-    """Of these tensors, with the block of each."""
+    """Of these tensors, with the block of each; along one direction or one an example."""
     batch = prober.batches.part(0, PROBED_EXAMPLES)
     directions = _DenseDirections(state)
     blocks = tuple(sorted(set(tensors.values())))
@@ -107,7 +109,7 @@ def _find_scale(
 
     def evaluate(scales: Sequence[float]) -> Losses:
         stopped()
-        probes = [Probe(seed, scale, private=True) for scale in scales]
+        probes = [Probe(seed, scale, private=private) for scale in scales]
         losses = prober.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(

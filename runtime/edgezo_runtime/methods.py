@@ -7,6 +7,7 @@ To add one: its estimator, rule or sampler in a file of its own, an entry here, 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,11 +72,15 @@ class Published:
         lr: learning rate.
         eps: perturbation scale.
         trainables: what they were published for.
+        lengths: is a step lr long, whatever the gradient is (signs, Adam, normalized estimates)?
+        rank: the published directions are `rank` ** 0.5 times as long as those made here.
     """
 
     lr: float
     eps: float
-    trainables: Literal["LoRA", "all weights"] = "LoRA"
+    trainables: Literal["LoRA", "all weights", "tensor trains"] = "LoRA"
+    lengths: bool = False
+    rank: int = 1
 
     def converted(self, scale: float) -> tuple[float, float]:
         """The same for adapters with a factor of their own.
@@ -83,7 +88,7 @@ class Published:
         Of rates for all weights those for LoRA are made by the ratio of MeZO's own two. An adapter
         whose product is multiplied by `scale` in place of MeZO's 2 moves the model's function as
         far if it moves 2 / scale as far itself: eps by this factor, and lr by its square, since the
-        gradient has the factor the other way round.
+        gradient has the factor the other way round. Where lr is a length it goes like eps.
 
         Args:
             scale: alpha / rank; 1 for trainables that have none.
@@ -91,11 +96,18 @@ class Published:
         Returns:
             (lr, eps).
         """
-        lr, eps = self.lr, self.eps
+        factor = 1.0
         if self.trainables == "all weights":
-            lr, eps = lr / _FULL_LR * _LORA_LR, eps / _FULL_EPS * _LORA_EPS
-        factor = _LORA_SCALE / scale
-        return lr * factor**2, eps * factor
+            factor = _LORA_EPS / _FULL_EPS
+        if self.trainables != "tensor trains":
+            factor *= _LORA_SCALE / scale
+        longer = math.sqrt(self.rank)
+        lr = self.lr * factor if self.lengths else self.lr * (factor * longer) ** 2
+        return lr, self.eps * factor * longer
+
+    def fits(self, kind: str) -> bool:
+        """Can the rates be converted for trainables of this kind?"""
+        return kind == ("tt" if self.trainables == "tensor trains" else "lora")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +221,9 @@ _PLAIN: Mapping[str, object] = {
 """MeZO's loop: nothing is shaped, nothing averaged, the rate stays."""
 
 _MEZO = Published(_LORA_LR, _LORA_EPS)
+_MEZO_LENGTH = Published(_LORA_LR, _LORA_EPS, lengths=True)
+_MEZO_FULL = Published(_FULL_LR, _FULL_EPS, "all weights")
+_LOZO = Published(_FULL_LR, _FULL_EPS, "all weights", rank=2)
 
 METHODS: dict[str, Method] = {
     "auto": Method(
@@ -249,7 +264,7 @@ METHODS: dict[str, Method] = {
         estimator=_sign_estimator,
         rule=_sign_rule,
         settings=_PLAIN,
-        published=_MEZO,
+        published=_MEZO_LENGTH,
         any_rule=False,
     ),
     "zo-sgd-mmt": Method(
@@ -280,7 +295,7 @@ METHODS: dict[str, Method] = {
         estimator=two_point,
         rule=Adam,
         settings=_PLAIN,
-        published=_MEZO,
+        published=_MEZO_LENGTH,
         any_rule=False,
     ),
     "forward-grad": Method(
@@ -306,7 +321,7 @@ METHODS: dict[str, Method] = {
         estimator=two_point,
         sampler=Sparse,
         settings=_PLAIN,
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_MEZO_FULL,
     ),
     "subzero": Method(
         summary="directions in a random subspace of each matrix",
@@ -324,7 +339,7 @@ METHODS: dict[str, Method] = {
         estimator=two_point,
         sampler=LowRank,
         settings=_PLAIN,
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_LOZO,
     ),
     "lozo-m": Method(
         summary="LOZO with momentum in the free factor",
@@ -335,7 +350,7 @@ METHODS: dict[str, Method] = {
         rule=FactorMomentum,
         sampler=LowRank,
         settings=_PLAIN,
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_LOZO,
         any_rule=False,
     ),
     "lezo": Method(
@@ -344,7 +359,7 @@ METHODS: dict[str, Method] = {
         evaluations="2",
         estimator=two_point,
         settings={**_PLAIN, "schedule": "random:25%"},
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_MEZO_FULL,
     ),
     "helene": Method(
         summary="annealed momentum over a clipped diagonal Hessian",
@@ -364,7 +379,7 @@ METHODS: dict[str, Method] = {
         estimator=growing_pairs,
         rule=partial(Adam, weight_decay=0.01),
         settings=_PLAIN,
-        published=Published(1e-4, 1e-3),
+        published=Published(1e-4, 1e-3, "tensor trains", lengths=True),
         scheme="tt",
         any_rule=False,
     ),
@@ -376,7 +391,7 @@ METHODS: dict[str, Method] = {
         estimator=variance_reduced,
         rule=Svrg,
         settings=_PLAIN,
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_MEZO_FULL,
         any_rule=False,
     ),
     "hizoo": Method(
@@ -387,7 +402,7 @@ METHODS: dict[str, Method] = {
         estimator=curved_pair,
         sampler=Curvature,
         settings=_PLAIN,
-        published=Published(_FULL_LR, _FULL_EPS, "all weights"),
+        published=_MEZO_FULL,
     ),
     "fzoo": Method(
         summary="several one-sided directions in units of their spread",
@@ -395,7 +410,7 @@ METHODS: dict[str, Method] = {
         evaluations="N + 1",
         estimator=scaled_one_sided,
         settings={**_PLAIN, "noise": "rademacher"},
-        published=Published(5e-5, 1e-4, "all weights"),
+        published=Published(5e-5, 1e-4, "all weights", lengths=True),
     ),
     "grzo": Method(
         summary="per-example pairs by flipout, in units of their spread",

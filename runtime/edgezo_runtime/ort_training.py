@@ -116,7 +116,7 @@ class TrainingTail:
         self._inputs = tuple(self._module.input_names())
         self._engine = engine
         self._first = first_block
-        self._cutter = ExampleCutter(part_tokens, engine.bundle.manifest.model.max_seq)
+        self._cutter = ExampleCutter.of(engine, part_tokens)
 
     def gradient(
         self, batch: Batch, params: Mapping[str, Float32], scope: Scope = "all"

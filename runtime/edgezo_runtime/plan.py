@@ -349,6 +349,7 @@ class _Planner:
         finally:
             engine.guard = guard
         activations = sampler.peak - before
+        activations += self._formula.unsampled(choice.limits, streams=bool(choice.streamed))
         if engine.reliefs:  # the arena's limit cut it smaller
             self._failed.add(_key(choice))
             engine.reliefs.clear()

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.methods import METHODS
+from edgezo_runtime.trainables import SchemeInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,24 @@ class Rates:
     tail_lr: float = 1.0
 
     @classmethod
-    def of(cls, config: TuneConfig, scale: float, tail: int = 0) -> Rates:
+    def of(cls, config: TuneConfig, scheme: SchemeInfo, tail: int = 0) -> Rates:
         """Those that are given or published; what is to be measured stands at 1 until then.
 
         Args:
             config: how to tune.
-            scale: alpha / rank of the adapters.
+            scheme: what trains.
             tail: how many of the last blocks take first-order steps.
+        Raises:
+            UsageError: the published rates are for other trainables.
         """
         published = METHODS[config.method].published
-        lr, eps = published.converted(scale) if published else (1.0, 1.0)
+        if published and "published" in (config.lr, config.eps) and not published.fits(scheme.kind):
+            raise UsageError(
+                f"--lr and --eps published: those of {config.method} are for "
+                f"{published.trainables}, in this bundle {scheme.kind} trains; give numbers, or "
+                f"auto"
+            )
+        lr, eps = published.converted(scheme.scale) if published else (1.0, 1.0)
         words = "" if "published" not in (config.lr, config.eps) else "published, converted"
         return cls(
             lr=_chosen(config.lr, lr),

@@ -127,6 +127,7 @@ class TrainingState:
         scales: Collection[str] = (),
     ) -> None:
         self._scales = frozenset(scales)
+        self._flag = "--lr" if trained else "--hybrid-lr"
         self._tail = tail or TailSteps()
         self._tail_rule = Adam()
         self._rule = parts.rule
@@ -238,7 +239,8 @@ class TrainingState:
         if self.watch.returns > MOST_RETURNS:
             raise DivergedError(
                 f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables "
-                f"are those after {good.step} steps; give a smaller --lr, or look at the data"
+                f"are those after {good.step} steps; give a smaller {self._flag}, or look at the "
+                f"data"
             )
         self.events.append(
             f"step {self.step}: {reason}: back to the trainables after {good.step} steps, "

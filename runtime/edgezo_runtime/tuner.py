@@ -23,7 +23,7 @@ from edgezo_runtime.estimators import StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.journal import Journal, SyncPolicy, read_journal
+from edgezo_runtime.journal import Journal, JournalContents, SyncPolicy, read_journal
 from edgezo_runtime.lr_schedules import LR_SCHEDULES
 from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prober import Prober
@@ -173,6 +173,8 @@ class Tuner:
         with refusing_to_begin():
             engine = fenced_engine(opened, budget_bytes, threads)
             tuner = cls(engine, examples, config or TuneConfig(), folder)
+            if resume:
+                tuner.recall()
             if budget_bytes is not None:
                 make_plan(tuner, budget_bytes).apply(engine)
         tuner.start(resume=resume)
@@ -298,13 +300,14 @@ class Tuner:
         number = self.step_number
         before = self.elapsed_s
         descent = self.descent
+        reason: tuple[str, ...] = ()
         info = descent.info(number, self._learning_rate())
         try:
             found = self._evaluated(info)
-        except DivergedError:
+        except DivergedError as error:
             if not self.config.guard:
                 raise
-            found = descent.lost(info)
+            found, reason = descent.lost(info), (f"step {number}: {error}",)
         elapsed = before + time.monotonic() - started
         self._commit(journal, descent.record(info, found, elapsed), found.terms)
         spent = time.monotonic() - started
@@ -320,7 +323,7 @@ class Tuner:
             rows=found.rows,
             tokens=descent.tokens(found),
             elapsed_s=spent,
-            events=tuple(self.state.events),
+            events=(*reason, *self.state.events),
         )
 
     def _evaluated(self, info: StepInfo) -> Evaluated:
@@ -455,8 +458,18 @@ class Tuner:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
 
-    def _resume(self) -> None:
-        contents = read_journal(self.run.journal)
+    def recall(self) -> None:
+        """Divide the blocks as the run in the folder does: what is planned then is what resumes.
+
+        Raises:
+            RunFileError: the run's files are damaged or belong to other inputs.
+        """
+        if self.run.has_journal():
+            rates = Rates.read(self._recorded(read_journal(self.run.journal)), self.run.journal)
+            self.descent.keep_tail(rates.tail)
+
+    def _recorded(self, contents: JournalContents) -> object:
+        """The rates in a journal's header, which is that of this run."""
         known = dict(contents.header.meta)
         rates = known.pop(_RATES, None)
         differences = _differences(known, self._meta())
@@ -465,6 +478,11 @@ class Tuner:
                 f"{self.run.path}: cannot be continued, it was started with other inputs: "
                 f"{'; '.join(differences)}; use the same ones or another folder with -o"
             )
+        return rates
+
+    def _resume(self) -> None:
+        contents = read_journal(self.run.journal)
+        rates = self._recorded(contents)
         self.descent.use(Rates.read(rates, self.run.journal))
         self._measured_s = float(rates.get("seconds", 0.0)) if isinstance(rates, dict) else 0.0
         self.state.elapsed_s = self._measured_s

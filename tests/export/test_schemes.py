@@ -280,6 +280,17 @@ def test_gradients_are_the_slopes_of_losses(schemes, kind):
     assert slope == pytest.approx(expected, rel=0.02, abs=2e-4)
 
 
+def test_rows_as_long_as_a_model_takes_behind_virtual_tokens(schemes):
+    """Pins a part that was padded to the limit of the rows, not of what goes through the blocks."""
+    bundle = schemes("llama", "prompt")
+    limit = bundle.manifest.model.max_seq
+    batch, engine = batch_of(bundle, sizes=(limit, limit - 1)), Engine(bundle)
+    values = moved(bundle)
+    found = TailGradient(engine, 0).gradient(batch, values)
+    expected = example_losses(batch, engine.score(batch, SharedParams(values)))[0]
+    np.testing.assert_array_equal(found.losses, expected)
+
+
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_the_loss_falls_by_measured_first_order_steps(schemes, tmp_path, kind):
     bundle = schemes("llama", kind)

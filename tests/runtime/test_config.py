@@ -117,6 +117,30 @@ def test_a_bundle_without_trainables_is_refused() -> None:
         TuneConfig().select_blocks([])
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"hybrid": 0}, {"method": "zo-sgd"}, {"lr": 0.1}, {"noise": "gaussian"}],
+    ids=str,
+)
+def test_a_rate_of_first_order_steps_needs_some(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--hybrid-lr 0.5: no block takes first-order steps"):
+        TuneConfig.of(**{"method": "auto", "hybrid_lr": 0.5, **given}).check()
+    TuneConfig(hybrid_lr=0.5).check()
+
+
+def test_passes_over_the_data_end_a_run() -> None:
+    TuneConfig(epochs=0.5, max_time_s=0).check()
+    with pytest.raises(UsageError, match="give one of them, or --epochs"):
+        TuneConfig(max_time_s=0).check()
+
+
+@pytest.mark.parametrize("given", [{"normalize": True}, {"clip": 2.0}], ids=str)
+def test_steps_that_were_evaluated_are_not_shaped(given: dict[str, Any]) -> None:
+    TuneConfig.of("zo-sgd-cons").check()
+    with pytest.raises(UsageError, match="leave out --normalize and --clip"):
+        TuneConfig.of("zo-sgd-cons", **given).check()
+
+
 # --- what "auto" stands for ---
 
 
@@ -148,6 +172,8 @@ def test_batches_and_the_end_of_a_run(
         ({"eps": 0.1}, False),
         ({"rule": "adam"}, False),
         ({"schedule": "last:3"}, False),
+        ({"normalize": False}, False),
+        ({"clip": 0.0}, False),
         ({"blocks": "1-2", "scope": "all", "steps": 3}, True),
     ],
     ids=str,
@@ -174,6 +200,7 @@ INFOS = [
         ("all", list(LAYERS)),
         ("q_proj,o_proj", ["q_proj", "o_proj"]),
         ("layers.0.q_proj", ["q_proj"]),
+        ("down_proj, o_proj", ["down_proj", "o_proj"]),
     ],
 )
 def test_layers_that_estimates_train(modules: str, expected: list[str]) -> None:
@@ -186,6 +213,7 @@ def test_auto_takes_all_of_what_is_no_lora() -> None:
     assert TuneConfig().select_tensors(infos) == infos
 
 
-def test_layers_that_are_not_there_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"--modules fc: .* has them in down_proj, o_proj, q_proj"):
-        TuneConfig(modules="fc").select_tensors(INFOS)
+@pytest.mark.parametrize("modules", ["fc", "q_proj,fc"])
+def test_layers_that_are_not_there_are_refused(modules: str) -> None:
+    with pytest.raises(UsageError, match=r"'fc' has no .* has them in down_proj, o_proj, q_proj"):
+        TuneConfig(modules=modules).select_tensors(INFOS)

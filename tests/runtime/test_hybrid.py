@@ -12,7 +12,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.first_order import TailGradient
-from edgezo_runtime.hybrid import RELATIVE_STEP, HybridTail, own_rates
+from edgezo_runtime.hybrid import RELATIVE_STEP, HybridTail, own_rates, why_no_tail
 from edgezo_runtime.journal import read_journal
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.run_folder import RunFolder
@@ -54,7 +54,7 @@ def bits(tuner: Tuner) -> dict[str, bytes]:
 @pytest.mark.parametrize("scope", ["all", "answer"])
 def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path, scope):
     config = dataclasses.replace(BASE, scope=scope)
-    alone = dataclasses.replace(config, hybrid=0, blocks="0")
+    alone = dataclasses.replace(config, hybrid=0, hybrid_lr="auto", blocks="0")
     with Tuner.open(bundle, examples, config, tmp_path / "hybrid") as tuner:
         batch = tuner.prober.batches.batch(0)
         cache = tuner.prober.cache
@@ -193,3 +193,37 @@ def test_layers_that_first_order_steps_train(exported, examples, tmp_path, modul
     expected = {name for name in able if modules == "auto" or "v_proj" in name}
     assert changed == expected
     assert expected
+
+
+def test_blocks_that_the_tail_does_not_have_are_refused(bundle):
+    config = dataclasses.replace(BASE, blocks="0")
+    with pytest.raises(UsageError, match="--blocks 0 leaves nothing to train from block 1 on"):
+        HybridTail(Engine(bundle), 1, config)
+
+
+def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch):
+    monkeypatch.setattr("edgezo_runtime.hybrid.MAX_BODY", 2**20 + 100)
+    assert "whose records end at" in (why_no_tail(bundle.manifest) or "")
+    config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
+    assert Tuner(Engine(bundle), examples, config, None).tail_blocks == 0
+    with pytest.raises(UsageError, match=r"--hybrid 1: .* take fewer blocks"):
+        HybridTail(Engine(bundle), 1)
+
+
+def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
+    config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
+    tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
+    tuner.descent.drop_tail()
+    with tuner:
+        tuner.start()
+    again = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
+    assert again.tail_blocks == 2
+    again.recall()
+    assert again.tail_blocks == 0
+    kept = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
+    with kept:
+        kept.start()
+    other = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
+    other.recall()
+    assert not other.descent.drop_tail()  # too small a budget is refused instead
+    assert other.tail_blocks == 2

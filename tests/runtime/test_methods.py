@@ -15,6 +15,7 @@ from edgezo_runtime.rates import Rates
 from edgezo_runtime.rules import Adam, FactorMomentum, Helene, Momentum, Sgd, Sign, Svrg
 from edgezo_runtime.samplers import Curvature, Dense, Flipout, LowRank, Sparse, Subspace
 from edgezo_runtime.schedules import parse_schedule
+from edgezo_runtime.trainables import SchemeInfo
 
 # --- settings ---
 
@@ -133,6 +134,8 @@ def test_what_does_not_go_together_is_refused(
 
 # --- published rates ---
 
+LORA = SchemeInfo("lora", ("q_proj",), 8, 16.0, "b")
+
 
 def test_published_rates_for_lora_are_those_of_the_paper_at_its_scale() -> None:
     assert Published(1e-4, 1e-2).converted(2.0) == pytest.approx((1e-4, 1e-2))
@@ -145,6 +148,32 @@ def test_published_rates_for_all_weights_are_taken_over_by_mezo_s_ratio() -> Non
     """1e-6 and 1e-3 for all weights became 1e-4 and 1e-2 for LoRA."""
     assert Published(1e-6, 1e-3, "all weights").converted(2.0) == pytest.approx((1e-4, 1e-2))
     assert Published(5e-5, 1e-4, "all weights").converted(2.0) == pytest.approx((5e-3, 1e-3))
+
+
+def test_lengths_go_like_the_perturbation_scale() -> None:
+    """lr / eps of FZOO is 0.5 whatever it is converted for."""
+    for scale in (1.0, 2.0, 4.0):
+        lr, eps = METHODS["fzoo"].published.converted(scale)
+        assert lr == pytest.approx(0.5 * eps)
+    assert METHODS["fzoo"].published.converted(2.0) == pytest.approx((5e-4, 1e-3))
+
+
+def test_longer_directions_take_smaller_steps() -> None:
+    """z' = 2^.5 z: eps' z' = eps z and lr' g'(z') z' = lr g(z) z."""
+    plain = Published(1e-6, 1e-3, "all weights").converted(2.0)
+    assert METHODS["lozo"].published.converted(2.0) == pytest.approx(
+        (2 * plain[0], 2**0.5 * plain[1])
+    )
+
+
+def test_rates_of_tensor_trains_are_for_them_alone() -> None:
+    config = TuneConfig.of("adazeta", lr="published", eps="published")
+    rates = Rates.of(config, SchemeInfo("tt", rank=5))
+    assert (rates.lr, rates.eps) == (1e-4, 1e-3)
+    with pytest.raises(UsageError, match="are for tensor trains, in this bundle lora trains"):
+        Rates.of(config, LORA)
+    with pytest.raises(UsageError, match="are for LoRA, in this bundle ia3 trains"):
+        Rates.of(TuneConfig.of("zo-sgd", lr="published"), SchemeInfo("ia3"))
 
 
 def test_a_converted_step_changes_the_model_as_much() -> None:
@@ -162,18 +191,19 @@ def test_a_converted_step_changes_the_model_as_much() -> None:
 def test_published_is_refused_where_nothing_was(field: str) -> None:
     for method, made in METHODS.items():
         config = TuneConfig.of(method, **{field: "published"})
+        scheme = SchemeInfo("tt", rank=5) if method == "adazeta" else LORA
         if made.published is not None:
             config.check()
-            assert getattr(Rates.of(config, 2.0), field) > 0
+            assert getattr(Rates.of(config, scheme), field) > 0
             continue
         with pytest.raises(UsageError, match=f"--{field} published: nothing that fits was publ"):
             config.check()
 
 
 def test_rates_of_a_run() -> None:
-    given = Rates.of(TuneConfig.of("zo-sgd", lr=0.5, eps=0.25), 1.0)
+    given = Rates.of(TuneConfig.of("zo-sgd", lr=0.5, eps=0.25), LORA)
     assert (given.lr, given.eps, given.words) == (0.5, 0.25, "")
-    mixed = Rates.of(TuneConfig.of("zo-sgd-mmt", lr="published", eps=0.25), 2.0)
+    mixed = Rates.of(TuneConfig.of("zo-sgd-mmt", lr="published", eps=0.25), LORA)
     assert (mixed.lr, mixed.eps) == pytest.approx((1e-5, 0.25))
     assert "published" in mixed.words
 
