@@ -9,7 +9,7 @@
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
     ├── MissingExtraError    1    an optional dependency is not installed
     ├── DivergedError        1    a loss is not finite
-    ├── CacheRangeError      1    a number does not fit what is kept between steps
+    │   └── CacheRangeError  1    a number does not fit what is kept between steps
     └── InterruptedRunError  130  stopped by a signal; the state is saved
 
 A message says what is wrong, the two values, where, and the next command; lower case, no full
@@ -71,8 +71,9 @@ class DivergedError(EdgezoError):
     """A loss is not finite; the message names the probe."""
 
 
-class CacheRangeError(EdgezoError):
-    """A hidden state, key or value is beyond what is kept of it between steps."""
+class CacheRangeError(DivergedError):
+    """A hidden state, key or value is beyond what is kept of it between steps; the rate does not
+    matter to it."""
 
 
 class InterruptedRunError(EdgezoError):

@@ -202,6 +202,7 @@ def make_plan(
         except DoesNotFitError:
             if not tuner.descent.drop_tail():
                 raise
+            tuner.engine.give_back()
             return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
     finally:
         tuner.engine.reliefs.clear()

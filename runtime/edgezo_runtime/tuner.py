@@ -18,7 +18,13 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.descent import Descent, Evaluated
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import BudgetStopError, DivergedError, RunFileError, UsageError
+from edgezo_runtime.errors import (
+    BudgetStopError,
+    CacheRangeError,
+    DivergedError,
+    RunFileError,
+    UsageError,
+)
 from edgezo_runtime.estimators import StepInfo, Term
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.example_set import DataWarning, ExampleSet
@@ -305,7 +311,7 @@ class Tuner:
         try:
             found = self._evaluated(info)
         except DivergedError as error:
-            if not self.config.guard:
+            if not self.config.guard or isinstance(error, CacheRangeError):
                 raise
             found, reason = descent.lost(info), (f"step {number}: {error}",)
         elapsed = before + time.monotonic() - started

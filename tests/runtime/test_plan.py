@@ -62,7 +62,7 @@ class Machine(_Planner):
         monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
         monkeypatch.setattr(module, "PeakSampler", self._sampler)
         monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
-        monkeypatch.setattr(tuner, "rehearse", lambda *args, **options: None)
+        monkeypatch.setattr(tuner.descent, "rehearse", lambda *args, **options: None)
         monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
 
     def _sampler(self) -> Machine:
@@ -165,7 +165,7 @@ def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None
         if tuner.engine.limits.workers > 1:
             raise BudgetStopError("more than was foreseen")
 
-    monkeypatch.setattr(tuner, "rehearse", stop_large)
+    monkeypatch.setattr(tuner.descent, "rehearse", stop_large)
     assert machine.plan().choice.limits.workers == 1
 
 
@@ -174,7 +174,7 @@ def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
         raise DivergedError("a hidden state of nan")
 
     machine = Machine(tuner, 1000 * MB, monkeypatch)
-    monkeypatch.setattr(tuner, "rehearse", fail)
+    monkeypatch.setattr(tuner.descent, "rehearse", fail)
     assert machine.plan().choice.streamed == frozenset()
 
 
