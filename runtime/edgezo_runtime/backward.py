@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.manifest import GRAD, BackwardInfo, grad_name
@@ -58,12 +58,14 @@ class BackwardGraph:
 
 
 class BackwardGraphs:
-    """The backward graphs of a bundle, opened at their first use.
+    """The backward graphs of a bundle, all open: while a run goes on memory may be short, and
+    onnxruntime does not survive it where it opens a graph.
 
     Args:
         model: the graphs they go back through.
     Raises:
         UsageError: the bundle has none.
+        BundleError: one cannot be loaded.
     """
 
     def __init__(self, model: LoadedModel) -> None:
@@ -74,22 +76,14 @@ class BackwardGraphs:
                 f"{manifest.backward}; tune without --hybrid, or run 'edgezo export --force' with "
                 f"an edgezo that can derive it"
             )
-        self._infos: dict[str, BackwardInfo] = {info.of: info for info in manifest.backward}
-        self._bundle = model.bundle
-        self._opened: dict[str, BackwardGraph] = {}
-        self._lock = threading.Lock()
+        self._opened = {info.of: _open(model.bundle, info) for info in manifest.backward}
 
     def through(self, file: str) -> BackwardGraph:
-        """The graph that goes back through the forward graph in `file`.
+        """The graph that goes back through the forward graph in `file`."""
+        return self._opened[file]
 
-        Raises:
-            BundleError: it cannot be loaded.
-        """
-        with self._lock:
-            if file not in self._opened:
-                info = self._infos[file]
-                session = ENVIRONMENT.open(self._bundle, info.file, in_order=True)
-                inputs = tuple(tensor.name for tensor in info.inputs)
-                outputs = tuple(tensor.name for tensor in info.outputs)
-                self._opened[file] = BackwardGraph(session, inputs, outputs)
-            return self._opened[file]
+
+def _open(bundle: Bundle, info: BackwardInfo) -> BackwardGraph:
+    session = ENVIRONMENT.open(bundle, info.file, in_order=True)
+    inputs = tuple(tensor.name for tensor in info.inputs)
+    return BackwardGraph(session, inputs, tuple(tensor.name for tensor in info.outputs))

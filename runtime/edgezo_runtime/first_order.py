@@ -202,10 +202,12 @@ class _OrderedSums:
             self._waiting[self._number[id(part)]] = gradients
             while self._next in self._waiting:
                 for name, grad in self._waiting.pop(self._next).items():
+                    # Cast first: buffers that numpy is refused inside an operation end the process.
+                    wide = grad.astype(np.float64)
                     if name in self.total:
-                        self.total[name] += grad
+                        self.total[name] += wide
                     else:
-                        self.total[name] = grad.astype(np.float64)
+                        self.total[name] = wide
                 self._next += 1
 
 

@@ -78,7 +78,7 @@ def own_rates(initial: Mapping[str, Float32], lr: float) -> dict[str, float]:
     """
     rates: dict[str, float] = {}
     for name, value in initial.items():
-        size = math.sqrt(float(np.mean(np.square(value, dtype=np.float64))))
+        size = math.sqrt(float(np.mean(np.square(value.astype(np.float64)))))
         rates[name] = min(lr, RELATIVE_STEP * size) if size else lr
     return rates
 

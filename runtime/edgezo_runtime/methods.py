@@ -230,7 +230,8 @@ METHODS: dict[str, Method] = {
         summary="the default: exact gradients where bundle and budget allow (--hybrid), else "
         "per-example pairs of signs, normalized, averaged, annealed",
         paper="docs/decisions/0006, 0011, 0013",
-        evaluations="2",
+        evaluations="1 and its gradient, else 2",
+        state="2, else 0",
         estimator=per_example,
     ),
     "zo-sgd": Method(

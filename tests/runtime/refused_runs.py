@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
@@ -22,7 +22,7 @@ SIZES = (24, 57, 35, 49)
 STEPS = 2
 
 
-def _config(**values: str) -> TuneConfig:
+def _config(**values: Any) -> TuneConfig:
     return TuneConfig(
         **{"scope": "all", **values}, steps=STEPS, max_time_s=0, batch_size=2, lr=0.03, save_every=1
     )
@@ -32,8 +32,10 @@ CONFIGS = {
     "all": _config(blocks="all"),
     "prefix": _config(blocks="1"),
     "answer": _config(blocks="1", scope="answer"),
+    "hybrid": _config(blocks="all", scope="answer", hybrid=1),
 }
-"""Whole prompts, whole prompts behind kept states, last tokens behind kept keys and values."""
+"""Whole prompts, whole prompts behind kept states, last tokens behind kept keys and values, those
+with first-order steps."""
 
 
 @dataclass(slots=True)

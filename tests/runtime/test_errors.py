@@ -16,7 +16,8 @@ CLASSES = {
 
 
 def test_the_drawn_tree_names_every_class_and_its_exit_code() -> None:
-    drawn = re.findall(r"^    (?:[├└]── )?(\w+Error) +(\d+) ", errors.__doc__ or "", re.MULTILINE)
+    line = r"^    (?:│   )?(?:[├└]── )?(\w+Error) +(\d+) "
+    drawn = re.findall(line, errors.__doc__ or "", re.MULTILINE)
     assert {name: int(code) for name, code in drawn} == {
         name: value.exit_code for name, value in CLASSES.items()
     }
