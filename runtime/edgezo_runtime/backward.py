@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Float32 = npt.NDArray[np.float32]
-HIDDEN = grad_name("hidden")
 
 
 @dataclass(frozen=True, slots=True)

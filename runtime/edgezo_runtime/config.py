@@ -166,18 +166,12 @@ class TuneConfig:
             raise UsageError(
                 f"--hybrid-lr {self.hybrid_lr}: no block takes first-order steps; give --hybrid K"
             )
-        if self.method == "zo-sgd-cons" and (self.normalize or self.clip):
-            raise UsageError(
-                "zo-sgd-cons evaluates the steps it may take, so they cannot be shaped afterwards; "
-                "leave out --normalize and --clip"
-            )
         if not 0 <= self.average < 1:
             raise UsageError(f"--average {self.average}: must be in [0, 1)")
         assemble(self.settled(1, first_order=False), 1.0)
-        if self.method == "mezo-svrg" and self.schedule != "all":
-            raise UsageError(
-                f"--schedule {self.schedule}: mezo-svrg has all blocks active in every step"
-            )
+        problem = METHODS[self.method].problem(self)
+        if problem:
+            raise UsageError(problem)
 
     @classmethod
     def of(cls, method: str, **given: Any) -> TuneConfig:
@@ -278,23 +272,15 @@ class TuneConfig:
             widest = max(widths.values(), default=0)
             names = {module for (_, module), width in widths.items() if width == widest}
             return [info for info in able if not names or info.module in names]
-        names_given = [name.strip() for name in self.modules.split(",")]
-        chosen: list[TrainableInfo] = []
-        for info in able:
-            if f".{info.module}".endswith(tuple(f".{name}" for name in names_given)):
-                chosen.append(info)
-        lost = [
-            name
-            for name in names_given
-            if not any(f".{info.module}".endswith(f".{name}") for info in chosen)
-        ]
-        if lost:
-            known = sorted({info.module.rpartition(".")[2] for info in able})
-            raise UsageError(
-                f"--modules {self.modules}: '{lost[0]}' has no trainables; the bundle has them in "
-                f"{', '.join(known)}"
-            )
-        return chosen
+        ends = [f".{name.strip()}" for name in self.modules.split(",")]
+        for end in ends:
+            if not any(f".{info.module}".endswith(end) for info in able):
+                known = sorted({info.module.rpartition(".")[2] for info in able})
+                raise UsageError(
+                    f"--modules {self.modules}: '{end[1:]}' has no trainables; the bundle has them "
+                    f"in {', '.join(known)}"
+                )
+        return [info for info in able if f".{info.module}".endswith(tuple(ends))]
 
 
 _MIDDLE = (0.27, 0.7)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import Losses, StepInfo, Term
+from edgezo_runtime.estimators import Losses, StepInfo, Term, ask, in_turn
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.hybrid import HybridTail, first_tail, own_rates
 from edgezo_runtime.measured_rates import measure_rates
@@ -157,7 +157,7 @@ class Descent:
         batch = prober.batches.batch(info.step)
         losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
         if prober.blocks:
-            batch, losses, terms, rows = prober.estimate(self._parts.estimator, info, self.state)
+            losses, terms, rows = prober.estimate(self._parts.estimator, info, batch, self.state)
         if self.tail is not None:
             found = self.tail.gradient(
                 batch, self.state.theta, prober.scope, prober.cache, prober.first
@@ -193,23 +193,10 @@ class Descent:
         terms: list[Term] = []
         if record.losses.size and record.blocks:
             info = self.prober.info(record.step, record.blocks, record.lr)
-            terms = self._recorded_terms(info, record.losses.astype(np.float64))
+            recorded = in_turn(record.losses.astype(np.float64))
+            terms = ask(self._parts.estimator, info, recorded)
         self.apply(record, terms)
         self.state.elapsed_s = int.from_bytes(record.extra[:_ELAPSED_BYTES], "little") / 1000
-
-    def _recorded_terms(self, info: StepInfo, losses: Losses) -> list[Term]:
-        """What the estimator makes of the losses it asked for."""
-        steps = self._parts.estimator(info)
-        probes = next(steps)
-        first = 0
-        while True:
-            part = losses[first : first + len(probes)]
-            first += len(probes)
-            try:
-                probes = steps.send(part)
-            except StopIteration as end:
-                terms: list[Term] = end.value
-                return terms
 
     # --- what a step takes ---
 

@@ -224,11 +224,6 @@ class Manifest:
     files: dict[str, FileInfo]
     backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
 
-    @property
-    def has_backward(self) -> bool:
-        """Can gradients be carried back?"""
-        return not isinstance(self.backward, str)
-
     def to_json(self) -> str:
         """The text of manifest.json.
 

@@ -138,7 +138,8 @@ def _find_rate(
         if seen >= PROBED_DIRECTIONS:
             break
         info = prober.info(step, prober.active(step), 0.0)
-        terms = prober.estimate(parts.estimator, info, state)[2]
+        batch = prober.batches.batch(step)
+        _, terms, _ = prober.estimate(parts.estimator, info, batch, state)
         seen += sum(len(term.coeff) for term in terms)
         true.append(_mean_square(state, [_unscaled(term) for term in terms], info.blocks))
         if normalizer:

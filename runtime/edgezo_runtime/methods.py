@@ -126,6 +126,7 @@ class Method:
         published: rates, where the paper has any that can be taken over.
         scheme: kind of trainables that the paper has, where that is part of the method.
         any_rule: may the user choose another rule?
+        problem: what of a configuration does not go with it; None if nothing.
     """
 
     summary: str
@@ -139,6 +140,7 @@ class Method:
     published: Published | None = None
     scheme: str | None = None
     any_rule: bool = True
+    problem: Callable[[TuneConfig], str | None] = lambda config: None
 
     def options(self) -> dict[str, object]:
         """Settings of its own with their defaults."""
@@ -207,6 +209,21 @@ def _sign_estimator(
     eps: float, sign: Literal["elementwise", "scalar"] = "elementwise"
 ) -> Estimator:
     return two_point(eps) if sign == "elementwise" else scalar_sign(eps)
+
+
+def _shaped(config: TuneConfig) -> str | None:
+    if not (config.normalize or config.clip):
+        return None
+    return (
+        f"{config.method} evaluates the steps it may take, so they cannot be shaped afterwards; "
+        f"leave out --normalize and --clip"
+    )
+
+
+def _resting(config: TuneConfig) -> str | None:
+    if config.schedule == "all":
+        return None
+    return f"--schedule {config.schedule}: {config.method} has all blocks active in every step"
 
 
 _PLAIN: Mapping[str, object] = {
@@ -287,6 +304,7 @@ METHODS: dict[str, Method] = {
         settings=_PLAIN,
         published=_MEZO,
         any_rule=False,
+        problem=_shaped,
     ),
     "zo-adam": Method(
         summary="MeZO with Adam",
@@ -394,6 +412,7 @@ METHODS: dict[str, Method] = {
         settings=_PLAIN,
         published=_MEZO_FULL,
         any_rule=False,
+        problem=_resting,
     ),
     "hizoo": Method(
         summary="directions scaled by a diagonal Hessian",

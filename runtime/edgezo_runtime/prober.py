@@ -12,7 +12,7 @@ from edgezo_runtime.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.estimators import Estimator, Losses, Probe, StepInfo, Term, record_losses
+from edgezo_runtime.estimators import Estimator, Losses, Probe, StepInfo, Term, ask, record_losses
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.losses import example_losses
@@ -108,39 +108,39 @@ class Prober:
         )
 
     def estimate(
-        self, estimator: Estimator, info: StepInfo, state: TrainingState
-    ) -> tuple[Batch, Losses, list[Term], int]:
+        self, estimator: Estimator, info: StepInfo, batch: Batch, state: TrainingState
+    ) -> tuple[Losses, list[Term], int]:
         """Ask an estimator and evaluate what it asks.
 
         Args:
             estimator: of the gradient.
             info: the step.
+            batch: the step's.
             state: before the step; only read.
 
         Returns:
-            The step's batch, the losses of all probes one under the other, the terms of the
-            gradient, and the rows evaluated.
+            The losses of all probes one under the other, the terms of the gradient, and the rows
+            evaluated.
 
         Raises:
             DivergedError: a loss is not finite.
             MemoryError: memory was refused.
             BudgetStopError: it is short.
         """
-        batch = self.batches.batch(info.step)
-        steps = estimator(info)
         directions = StepDirections(state)
-        probes = next(steps)
         rounds: list[Losses] = []
         rows = 0
-        while True:
+
+        def evaluate(probes: list[Probe]) -> Losses:
+            nonlocal rows
             taken = self._taken(batch, info, probes)
             losses = record_losses(self.losses(taken, info.blocks, probes, directions), probes)
             rounds.append(losses)
             rows += len(probes) * taken.num_rows
-            try:
-                probes = steps.send(losses)
-            except StopIteration as end:
-                return batch, np.concatenate(rounds), end.value, rows
+            return losses
+
+        terms = ask(estimator, info, evaluate)
+        return np.concatenate(rounds), terms, rows
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.estimators import Probe, StepInfo, Term, record_losses
+from edgezo_runtime.estimators import Probe, StepInfo, Term, ask, record_losses
 from edgezo_runtime.methods import Parts, assemble
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.perturbed import PerturbedParams
@@ -142,9 +142,9 @@ class QuadraticRun:
         """What a step finds: its recorded losses, pass after pass, and the terms of g."""
         active = {name: block for name, block in BLOCKS.items() if block in info.blocks}
         directions = StepDirections(self.state)
-        steps = self.parts.estimator(info)
-        probes, rounds = next(steps), []
-        while True:
+        rounds: list[Float64] = []
+
+        def ask_target(probes: list[Probe]) -> Float64:
             params = PerturbedParams(
                 self.state.theta,
                 active,
@@ -155,11 +155,10 @@ class QuadraticRun:
             )
             losses = record_losses((evaluate or self.losses)(probes, params, directions), probes)
             rounds.append(losses)
-            try:
-                probes = steps.send(losses)
-            except StopIteration as end:
-                terms: list[Term] = end.value
-                return np.concatenate(rounds), terms
+            return losses
+
+        terms = ask(self.parts.estimator, info, ask_target)
+        return np.concatenate(rounds), terms
 
     def gradient(self, info: StepInfo, terms: Sequence[Term]) -> Float64:
         """The estimate that terms stand for, before any rule, (DIMS,)."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.estimators import ask, in_turn
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
@@ -103,16 +104,8 @@ def test_a_restored_state_goes_on_to_the_same_bits(method: str, tmp_path: Path) 
 def replay(run: QuadraticRun, losses: np.ndarray) -> None:
     """A recorded step, as a resume takes it."""
     info = run.info()
-    steps = run.parts.estimator(info)
-    probes, first = next(steps), 0
-    while True:
-        part = losses[first : first + len(probes)]
-        first += len(probes)
-        try:
-            probes = steps.send(part)
-        except StopIteration as end:
-            run.state.apply(run.record(info, losses), end.value)
-            return
+    terms = ask(run.parts.estimator, info, in_turn(losses))
+    run.state.apply(run.record(info, losses), terms)
 
 
 def test_every_rule_goes_with_every_method_that_takes_one() -> None:

@@ -23,6 +23,8 @@ from edgezo_runtime.estimators.probe import (
     StepInfo,
     Steps,
     Term,
+    ask,
+    in_turn,
     record_losses,
 )
 from edgezo_runtime.estimators.scalar_sign import scalar_sign
@@ -56,11 +58,13 @@ __all__ = [
     "StepInfo",
     "Steps",
     "Term",
+    "ask",
     "block_wise",
     "conservative",
     "curved_pair",
     "forward_grad",
     "growing_pairs",
+    "in_turn",
     "leave_one_out",
     "n_spsa",
     "one_sided",

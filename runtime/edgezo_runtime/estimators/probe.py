@@ -96,6 +96,39 @@ Later probes may depend on earlier losses. The generator is pure: same info and 
 """
 
 
+def ask(
+    estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
+) -> list[Term]:
+    """The terms of a step's gradient; a step that runs and one that is replayed come by them alike.
+
+    Args:
+        estimator: of the gradient.
+        info: the step.
+        evaluate: gives the losses of probes as `record_losses` makes them.
+    """
+    steps = estimator(info)
+    probes = next(steps)
+    while True:
+        losses = evaluate(probes)
+        try:
+            probes = steps.send(losses)
+        except StopIteration as end:
+            terms: list[Term] = end.value
+            return terms
+
+
+def in_turn(losses: Losses) -> Callable[[list[Probe]], Losses]:
+    """Recorded losses, one under the other, for `ask`: each time those of the probes asked for."""
+    first = 0
+
+    def evaluate(probes: list[Probe]) -> Losses:
+        nonlocal first
+        first += len(probes)
+        return losses[first - len(probes) : first]
+
+    return evaluate
+
+
 def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
     """Reduce the losses of a pass to what the journal keeps and the estimator sees.
 

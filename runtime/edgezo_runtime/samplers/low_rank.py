@@ -7,12 +7,13 @@ import math
 import numpy as np
 
 from edgezo_runtime.noise import derive_seed, noise
-from edgezo_runtime.samplers.frame import Float32Array, Frame, Slot, Stateless
+from edgezo_runtime.samplers.frame import Float32Array, Frame
 from edgezo_runtime.samplers.matrix_view import matrix_shape
-from edgezo_runtime.samplers.subspace import require_rank_and_refresh, sum_of_products
+from edgezo_runtime.samplers.refreshed import Refreshed
+from edgezo_runtime.samplers.subspace import sum_of_products
 
 
-class LowRank(Stateless):
+class LowRank(Refreshed):
     """z = N V' / sqrt(r) for an m x n tensor, N (m, r) noise of the step, V (n, r) Gaussian.
 
     V is drawn anew every `refresh` steps from the number of the refresh. With the root of r every
@@ -35,20 +36,7 @@ class LowRank(Stateless):
     """
 
     def __init__(self, subspace_rank: int = 2, refresh: int = 50) -> None:
-        require_rank_and_refresh(subspace_rank, refresh)
-        self._rank = subspace_rank
-        self._refresh = refresh
-        self._made: dict[str, tuple[tuple[int, int], Frame]] = {}
-
-    def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """V of the step; see `Sampler.frame`."""
-        epoch = step // self._refresh
-        key = seed, epoch
-        made = self._made.get(name)
-        if made is None or made[0] != key:
-            made = key, self._make(name, theta, derive_seed(seed, "frame", epoch))
-            self._made[name] = made
-        return made[1]
+        super().__init__(subspace_rank, refresh)
 
     def _make(self, name: str, theta: Float32Array, seed: int) -> Frame:
         matrix = matrix_shape(theta.shape, self._rank)

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from edgezo_runtime.errors import UsageError
 from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.samplers.frame import Float32Array, Frame, Slot, Stateless
+from edgezo_runtime.samplers.frame import Float32Array, Frame
 from edgezo_runtime.samplers.matrix_view import matrix_shape, orthonormal
+from edgezo_runtime.samplers.refreshed import Refreshed
 
 
-class Subspace(Stateless):
+class Subspace(Refreshed):
     """z = sqrt(m n) / r * U N V' for an m x n tensor, N (r, r) noise, U and V orthonormal.
 
     The scale gives z the length of dense noise, E |z|^2 = m n. U and V are drawn anew every
@@ -35,20 +35,7 @@ class Subspace(Stateless):
     """
 
     def __init__(self, subspace_rank: int = 8, refresh: int = 2000) -> None:
-        require_rank_and_refresh(subspace_rank, refresh)
-        self._rank = subspace_rank
-        self._refresh = refresh
-        self._made: dict[str, tuple[tuple[int, int], Frame]] = {}
-
-    def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """U and V of the step; see `Sampler.frame`."""
-        epoch = step // self._refresh
-        key = seed, epoch
-        made = self._made.get(name)
-        if made is None or made[0] != key:
-            made = key, self._make(name, theta, derive_seed(seed, "frame", epoch))
-            self._made[name] = made
-        return made[1]
+        super().__init__(subspace_rank, refresh)
 
     def _make(self, name: str, theta: Float32Array, seed: int) -> Frame:
         matrix = matrix_shape(theta.shape, self._rank)
@@ -95,14 +82,3 @@ def sum_of_products(a: Float32Array, b: Float32Array, axis: int) -> Float32Array
     for i in range(1, count):
         total = total + np.multiply(a.take(i, axis), b.take(i, axis), dtype=np.float32)
     return np.asarray(total, np.float32)
-
-
-def require_rank_and_refresh(rank: int, refresh: int) -> None:
-    """Refuse a rank or a refresh below 1.
-
-    Raises:
-        UsageError: one is.
-    """
-    for name, value in (("subspace_rank", rank), ("refresh", refresh)):
-        if value < 1:
-            raise UsageError(f"{name} {value}: must be 1 or more")
