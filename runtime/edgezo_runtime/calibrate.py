@@ -11,9 +11,10 @@ Learning rate. A step of SGD along an estimate g with n elements loses lr^2/2 tr
 curvature and gains lr |grad|^2, so the best rate is inversely proportional to |g|^2 / n, the mean
 square of the estimate's elements. Neither |grad| nor tr(H) can be measured at the price of a few
 passes. Their ratio is a loss, though, and tr(H) is close to the mean square slope of a row's loss
-(Gauss-Newton). So lr is chosen with lr * mean(g^2) = `STEP_NATS`, a constant that was measured once
-(docs/decisions/0011). Other rules get the rate at which they move theta as far. First-order steps
-of Adam are measured by what they do to losses: `find_tail_rate`.
+(Gauss-Newton). So lr is chosen with lr * mean(g^2) = `STEP_NATS`, or `STEADY_NATS` where the rate
+does not fall: constants that were measured once (docs/decisions/0011). Other rules get the rate at
+which they move theta as far. First-order steps of Adam are measured by what they do to losses:
+`find_tail_rate`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ SIGNAL_TO_NOISE = 1e4
 
 STEP_NATS = 3e-3
 """lr times the mean square element of an SGD step's gradient estimate, in nats."""
+
+STEADY_NATS = 1e-3
+"""The same where the rate stays, so that the noise of late steps is not averaged out."""
 
 TAIL_NATS = 0.06
 """Root mean square change of a row's loss by a first-order step along random signs, in nats."""
@@ -134,13 +138,16 @@ def find_tail_rate(scale: Scale) -> float:
     return float(np.float32(TAIL_NATS * scale.eps / scale.signal))
 
 
-def find_rate(true_rms: float, applied_rms: float, rule: Rule | FrameRule) -> float:
+def find_rate(
+    true_rms: float, applied_rms: float, rule: Rule | FrameRule, nats: float = STEP_NATS
+) -> float:
     """The learning rate at which a rule moves theta as far as SGD does at its best.
 
     Args:
         true_rms: of the elements of the gradient estimate, in nats a unit of theta.
         applied_rms: of what the rule is given, normalized or clipped.
         rule: what a tensor does with it.
+        nats: see `STEP_NATS`.
 
     Returns:
         The rate, or `math.inf` where the estimate is zero.
@@ -148,7 +155,7 @@ def find_rate(true_rms: float, applied_rms: float, rule: Rule | FrameRule) -> fl
     moved = _walk(rule, applied_rms)
     if not true_rms or not moved:
         return math.inf
-    return STEP_NATS / true_rms / moved
+    return nats / true_rms / moved
 
 
 def _walk(rule: Rule | FrameRule, rms: float) -> float:

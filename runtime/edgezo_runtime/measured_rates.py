@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from edgezo_runtime.calibrate import TAIL_NATS, Losses, Scale, find_rate, find_scale, find_tail_rate
+from edgezo_runtime.calibrate import (
+    STEADY_NATS,
+    STEP_NATS,
+    TAIL_NATS,
+    Losses,
+    Scale,
+    find_rate,
+    find_scale,
+    find_tail_rate,
+)
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.estimators import Probe, Term
@@ -145,7 +154,8 @@ def _find_rate(
         if normalizer:
             terms, shaping = normalizer.apply(terms, shaping)
         applied.append(_mean_square(state, terms, info.blocks))
-    lr = find_rate(_rms(true), _rms(applied), parts.rule)
+    nats = STEADY_NATS if config.lr_schedule == "constant" else STEP_NATS
+    lr = find_rate(_rms(true), _rms(applied), parts.rule, nats)
     if not math.isfinite(lr):
         raise UsageError(
             "--lr auto: the gradient estimates of the first steps are zero; give --lr a number"

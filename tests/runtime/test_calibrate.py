@@ -13,6 +13,7 @@ from edgezo_runtime.calibrate import (
     LARGEST,
     SIGNAL_TO_NOISE,
     SMALLEST,
+    STEADY_NATS,
     STEP_NATS,
     TAIL_NATS,
     Evaluate,
@@ -78,6 +79,10 @@ def test_the_rate_of_sgd_is_that_of_the_formula(rms: float) -> None:
     """lr mean(g^2) = STEP_NATS: the best rate is one over the noise of the estimate."""
     lr = find_rate(rms, rms, Sgd())
     assert lr * rms**2 == pytest.approx(STEP_NATS, rel=0.05)
+
+
+def test_a_rate_that_stays_is_a_third() -> None:
+    assert find_rate(0.3, 0.3, Sgd(), STEADY_NATS) == pytest.approx(find_rate(0.3, 0.3, Sgd()) / 3)
 
 
 def test_a_normalized_estimate_moves_as_far() -> None:

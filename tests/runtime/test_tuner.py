@@ -121,6 +121,15 @@ def test_the_time_of_measuring_does_not_change_the_first_rate(
     assert found[0] == found[1]
 
 
+def test_a_measured_rate_that_stays_is_a_third_of_one_that_falls(bundle, examples, tmp_path):
+    found = {}
+    for name in ("constant", "linear"):
+        config = dataclasses.replace(BASE, lr="auto", lr_schedule=name)
+        with Tuner.open(bundle, examples, config, tmp_path / name) as tuner:
+            found[name] = tuner.rates.lr
+    assert found["constant"] == pytest.approx(found["linear"] / 3, rel=1e-6)
+
+
 def test_stop_ends_the_iteration(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         for report in tuner:
