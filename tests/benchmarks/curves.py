@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Axis = Literal["seconds", "forwards"]
+
+_WHOLE = 0.9
+"""Share of the longest run's time that a run of the same length took at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,10 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
 
 
-def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float | None:
+def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float:
     """Accuracy somewhere on a curve, straight between evaluations.
 
-    A run that was over before so many seconds has what it ended with; beyond its forwards there is
-    nothing (None).
+    A run that was over before has what it ended with.
     """
     for before, after in zip([points[0], *points], points, strict=False):
         end = getattr(after, axis)
@@ -54,7 +57,7 @@ def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float | No
             start = getattr(before, axis)
             share = (place - start) / (end - start) if end > start else 1.0
             return before.accuracy + share * (after.accuracy - before.accuracy)
-    return points[-1].accuracy if axis == "seconds" else None
+    return points[-1].accuracy
 
 
 def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds") -> float | None:
@@ -69,14 +72,17 @@ def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds"
     return None
 
 
-def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> float | None:
-    """Mean accuracy of several curves somewhere; None where one of them has ended."""
-    found = [accuracy_at(points, place, axis) for points in curves]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None
+def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> float:
+    """Mean accuracy of several curves somewhere."""
+    return statistics.fmean(accuracy_at(points, place, axis) for points in curves)
 
 
 def common_end(curves: Sequence[Sequence[Point]], axis: Axis) -> float:
-    """The place up to which all curves go; in seconds the end of the last, as others are over."""
-    ends = [float(getattr(points[-1], axis)) for points in curves]
-    return max(ends) if axis == "seconds" else min(ends)
+    """The place up to which all curves go that took the time they were given; others were over."""
+    longest = max(points[-1].seconds for points in curves)
+    ends = [
+        float(getattr(points[-1], axis))
+        for points in curves
+        if points[-1].seconds >= _WHOLE * longest
+    ]
+    return longest if axis == "seconds" else min(ends)

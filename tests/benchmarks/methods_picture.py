@@ -36,8 +36,7 @@ def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> list[tuple[floa
         return [(getattr(point, axis), point.accuracy) for point in curves[0]]
     end = common_end(curves, axis)
     places = [end * number / SAMPLES for number in range(SAMPLES + 1)]
-    found = [(place, mean_at(curves, place, axis)) for place in places]
-    return [(place, value) for place, value in found if value is not None]
+    return [(place, mean_at(curves, place, axis)) for place in places]
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:

@@ -61,9 +61,9 @@ def test_accuracy_between_evaluations(place: float, expected: float) -> None:
     assert accuracy_at(CURVE, place, "seconds") == pytest.approx(expected)
 
 
-def test_what_was_not_evaluated_has_no_accuracy() -> None:
-    assert accuracy_at(CURVE, 400, "forwards") == pytest.approx(0.9)
-    assert accuracy_at(CURVE, 401, "forwards") is None
+def test_what_was_over_has_what_it_ended_with() -> None:
+    assert accuracy_at(CURVE, 350, "forwards") == pytest.approx(0.75)
+    assert accuracy_at(CURVE, 401, "forwards") == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,13 @@ def test_first_time_of_an_accuracy(accuracy: float, seconds: float | None) -> No
 
 def test_curves_of_seeds_are_compared_where_all_go() -> None:
     short = [Point(0, 0, 0.5), Point(20, 200, 0.9)]
-    assert common_end([CURVE, short], "forwards") == 200
+    slow = [Point(0, 0, 0.5), Point(29, 300, 0.9)]
+    assert common_end([CURVE, short], "forwards") == 400
+    assert common_end([CURVE, short, slow], "forwards") == 300
     assert mean_at([CURVE, short], 10, "seconds") == pytest.approx(0.7)
     assert common_end([CURVE, short], "seconds") == 30
     assert mean_at([CURVE, short], 30, "seconds") == pytest.approx(0.9)
-    assert mean_at([CURVE, short], 300, "forwards") is None
+    assert mean_at([CURVE, short], 350, "forwards") == pytest.approx((0.75 + 0.9) / 2)
 
 
 def result(method: str, seed: int, after: float, **more: object) -> dict[str, Any]:
