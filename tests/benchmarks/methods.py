@@ -11,9 +11,9 @@ whose trainables are part of it (adazeta, qzo) runs on a bundle exported for it 
 folder, all others on the default bundle or the one that is named.
 
 Prints a table a task, best first: accuracy on the validation rows before and after (the mean over
-the seeds), at as many forwards and seconds as all methods had (what was over before them has what
-it ended with), on the test rows where there are any; steps, forwards (rows of the model
-evaluated), median seconds a step, peak memory. Seconds are those of tuning, calibration included;
+the seeds, and the least and greatest of them), at as many forwards and seconds as all methods had
+(what was over before them has what it ended with), on the test rows where there are any; steps,
+forwards (rows of the model evaluated), median seconds a step, peak memory. Seconds are those of tuning, calibration included;
 forwards are those of the steps alone. Where matplotlib is installed (the extra `bench`) pictures of
 accuracy over seconds and over forwards are saved.
 
@@ -48,7 +48,7 @@ KEYS = ("method", "task", "seed")
 FLAGS = {name: ["--method", name] for name in METHODS}
 FLAGS["auto-estimates"] = ["--method", "auto", "--hybrid", "0"]
 HEAD = (
-    "method", "before", "after", "equal forwards", "equal time", "test",
+    "method", "before", "after", "of seeds", "equal forwards", "equal time", "test",
     "steps", "forwards", "s a step", "peak MB",
 )  # fmt: skip
 
@@ -138,6 +138,12 @@ def mean(results: Sequence[dict[str, Any]], field: str) -> float:
     return statistics.fmean(result[field] for result in results)
 
 
+def spread(results: Sequence[dict[str, Any]], field: str) -> str | None:
+    """Least and greatest over the seeds; None of a single one."""
+    found = [result[field] for result in results]
+    return f"{min(found):.3f} to {max(found):.3f}" if len(found) > 1 else None
+
+
 def report(results: Sequence[dict[str, Any]]) -> None:
     """Print a table a task, and what could not be run."""
     for task in dict.fromkeys(result["task"] for result in results):
@@ -161,6 +167,7 @@ def table_rows(done: dict[str, list[dict[str, Any]]]) -> list[list[object]]:
         cells: list[object] = [
             mean(results, "before"),
             mean(results, "after"),
+            spread(results, "after"),
             mean_at(curves[method], forwards, "forwards"),
             mean_at(curves[method], seconds, "seconds"),
             mean(results, "test") if results[0]["test"] is not None else None,
