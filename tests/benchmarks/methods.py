@@ -13,9 +13,9 @@ folder, all others on the default bundle or the one that is named.
 Prints a table a task, best first: accuracy on the validation rows before and after (the mean over
 the seeds, and the least and greatest of them), at as many forwards and seconds as all methods had
 (what was over before them has what it ended with), on the test rows where there are any; steps,
-forwards (rows of the model evaluated), median seconds a step, peak memory. Seconds are those of tuning, calibration included;
-forwards are those of the steps alone. Where matplotlib is installed (the extra `bench`) pictures of
-accuracy over seconds and over forwards are saved.
+forwards (rows of the model evaluated), median seconds a step, peak memory. Seconds are those of
+tuning, calibration included; forwards are those of the steps alone. Where matplotlib is installed
+(the extra `bench`) pictures of accuracy over seconds and over forwards are saved.
 
 Results are kept in results.jsonl of the output folder as runs end: --resume runs what is not done,
 --only-report runs nothing. A method that cannot run is a row with the reason.
