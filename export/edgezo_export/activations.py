@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import MissingExtraError
 from edgezo_runtime.manifest import PAST, WEIGHTS_FILE, GraphInfo, Graphs
+from edgezo_runtime.sessions import keep_quiet
 
 Float32 = npt.NDArray[np.float32]
 
@@ -80,6 +81,7 @@ class KeysValues:
 
     def _session(self, file: str) -> Any:
         if file not in self._sessions:
+            keep_quiet()
             try:
                 import onnxruntime
             except ImportError as error:

@@ -165,6 +165,15 @@ ENVIRONMENT = SharedEnvironment()
 """The environment of this process."""
 
 
+def keep_quiet() -> None:
+    """Let onnxruntime tell nobody; to be called before its first import.
+
+    From 1.29 on its official builds for Linux write what they run to a database in the user's cache
+    and send it to their makers, unless the environment says otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
 def import_onnxruntime() -> Any:
     """Import onnxruntime.
 
@@ -172,6 +181,7 @@ def import_onnxruntime() -> Any:
         MissingExtraError: no flavour of onnxruntime is installed.
         MemoryError: there is no room for it.
     """
+    keep_quiet()
     try:
         import onnxruntime as ort
     except ImportError as error:
