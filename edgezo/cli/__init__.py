@@ -74,6 +74,7 @@ _EPILOG = (
         "tune": "edgezo.cli.tune",
         "eval": "edgezo.cli.eval",
         "adapter": "edgezo.cli.adapter",
+        "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",
         "doctor": "edgezo.cli.doctor",
     },

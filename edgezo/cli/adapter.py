@@ -11,7 +11,7 @@ import click
 
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option, print_result, table
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo.cli.output_file import new_file
 
 if TYPE_CHECKING:
     from edgezo_runtime.adapter import Adapter
@@ -76,14 +76,7 @@ def _write_peft(adapter: Adapter, output: Path, force: bool) -> None:
 
 
 def _write_safetensors(adapter: Adapter, output: Path, force: bool) -> None:
-    if output.is_dir():
-        raise UsageError(f"{output}: a folder; the safetensors format is a file")
-    if output.exists() and not force:
-        raise UsageError(f"{output}: exists; choose another place or pass --force")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFileError(f"{output}: cannot be written: {error.strerror}") from error
+    new_file(output, force)
     adapter.save(output)
 
 

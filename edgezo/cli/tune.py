@@ -136,7 +136,8 @@ def command(
     A row of the data is a JSON object. With --template and --label it is classified; without, it
     has messages, prompt and completion, instruction and output, or text.
 
-    The first Ctrl-C ends the run after its step and saves it; a second one ends it at once.
+    Where RUN holds a run with the same settings it is continued; the same command can simply be
+    given again. The first Ctrl-C ends the run and saves it; a second one ends it at once.
     """
     config, inputs = build_config(values), build(TuneInputs, values)
     inputs.check()
@@ -149,7 +150,6 @@ def command(
         inputs,
         config,
         output,
-        resume=resume,
         dry_run=dry_run,
         enforce=enforce,
         as_json=as_json,

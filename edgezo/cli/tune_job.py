@@ -19,7 +19,6 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.examples import ExampleSet, load_examples
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.hybrid import why_no_tail
 from edgezo_runtime.memory import (
     available_bytes,
     limit_bytes,
@@ -35,6 +34,7 @@ from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import invocation
 from edgezo_runtime.sessions import import_onnxruntime
 from edgezo_runtime.sizes import format_size, parse_size
+from edgezo_runtime.tail_layout import why_no_tail
 from edgezo_runtime.tokenizer import TextTokenizer
 from edgezo_runtime.tuner import Tuner
 
@@ -96,7 +96,7 @@ class Job:
         """The method, its rates, and what first-order steps take."""
         config, tail = self.config, self.tuner.tail_blocks
         exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.hybrid_lr)}"
-        if not self.tuner.prober.blocks:
+        if not self.tuner.estimated_blocks:
             return f"{config.method}: {exact}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"
         return f"{rates}, {exact}" if tail else rates

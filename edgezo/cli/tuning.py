@@ -16,7 +16,7 @@ from edgezo.cli.tune import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
 from edgezo.cli.tune_session import Session, receipt_lines
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError, UsageError
+from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.run_folder import RunFolder
 
@@ -30,7 +30,6 @@ def tune(
     config: TuneConfig,
     output: Path | None,
     *,
-    resume: bool,
     dry_run: bool,
     enforce: bool,
     as_json: bool,
@@ -41,8 +40,7 @@ def tune(
         bundle: path, or None for the embedded default.
         inputs: data and budget.
         config: how to tune.
-        output: folder of the run, or None for a new one.
-        resume: continue the run in it.
+        output: folder of the run, or None for a new one; a run that it holds is continued.
         dry_run: stop before anything is written.
         enforce: show the fences.
         as_json: print the result as JSON.
@@ -56,7 +54,7 @@ def tune(
         output = Path("runs") / f"{root.resolve().name}-{now}"
     with StopSignals() as signals:
         run = RunFolder(output)
-        job = prepare(root, inputs, config, run, signals, resume=resume)
+        job = prepare(root, inputs, config, run, signals, resume=run.has_journal())
         if dry_run:
             _print_dry_run(job, enforce=enforce, as_json=as_json)
             return
@@ -64,11 +62,11 @@ def tune(
             warn(text)
         run.acquire()
         try:
-            _begin(job, run, resume)
+            _begin(job, run)
             if enforce:
                 for line in fence_lines(job):
                     note(line)
-            result = _run(job, run, resume, signals)
+            result = _run(job, run, signals)
         except MemoryError as error:
             raise BudgetStopError(
                 f"memory is short: {str(error) or 'it was refused'}; the steps so far are in "
@@ -84,14 +82,11 @@ def tune(
         )
 
 
-def _begin(job: Job, run: RunFolder, resume: bool) -> None:
+def _begin(job: Job, run: RunFolder) -> None:
     """Check the folder; a new run gets its configuration before its journal."""
-    if run.has_journal() and not resume:
-        raise UsageError(
-            f"{run.path}: holds a run; continue it with --resume or choose another folder with -o"
-        )
     if run.has_journal():
         _check_same_rows(job, run)
+        note(f"{run.path} holds a run with the same settings: it is continued")
     else:
         _write_config(job, run)
     note(f"run {run.path}: {job.summary()}")
@@ -119,10 +114,10 @@ def _write_config(job: Job, run: RunFolder) -> None:
     atomic_write(run.config, text.encode())
 
 
-def _run(job: Job, run: RunFolder, resume: bool, signals: StopSignals) -> dict[str, Any]:
+def _run(job: Job, run: RunFolder, signals: StopSignals) -> dict[str, Any]:
     with job.tuner as tuner:
-        tuner.start(resume=resume, interrupted=signals.check)
         signals.on_request(tuner.stop)
+        tuner.start()
         _write_config(job, run)
         metrics = Metrics(run.metrics, tuner.step_number)
         session = Session(job, tuner, metrics, signals)

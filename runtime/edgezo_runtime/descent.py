@@ -1,31 +1,25 @@
-"""What a step of a run computes, and how it is applied: estimates, exact gradients, the state."""
+"""What a step of a run evaluates: estimates, and exact gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.course import Course, pack_elapsed
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import Losses, StepInfo, Term, ask, in_turn
+from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.hybrid import HybridTail, first_tail, own_rates
+from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.measured_rates import measure_rates
-from edgezo_runtime.methods import assemble
 from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import TailSteps, TrainingState
-
-Float32 = npt.NDArray[np.float32]
-
-_ELAPSED_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +48,8 @@ class Evaluated:
         return float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if coeff.size else 0.0
 
 
-class Descent:
-    """The steps of a run, apart from when they are taken and where they are kept.
+class Descent(Course):
+    """The steps of a run as they are taken: what they apply comes from the model and the data.
 
     Args:
         engine: runs the bundle.
@@ -64,10 +58,7 @@ class Descent:
 
     Attributes:
         prober: evaluates losses.
-        tail: the blocks that take first-order steps, if any do.
-        settled: the configuration with "auto" filled in where that is no matter of measurement.
-        rates: learning rates and perturbation scale.
-        state: trainables, and what rules and samplers keep.
+        tail: gradients of the blocks that take first-order steps, if any do.
 
     Raises:
         UsageError: nothing is left to train, or what is asked for does not go together.
@@ -76,74 +67,24 @@ class Descent:
     def __init__(self, engine: Engine, examples: ExampleSet, config: TuneConfig) -> None:
         self._engine = engine
         self._examples = examples
-        self._config = config
-        self._keeps = False
-        self._arrange(first_tail(config, engine.bundle.manifest))
-
-    def keep_tail(self, tail: int) -> None:
-        """Leave so many of the last blocks to first-order steps, whatever there is room for."""
-        self._keeps = True
-        if tail != self.rates.tail:
-            self._arrange(tail)
+        super().__init__(engine.bundle, config, len(examples))
 
     def _arrange(self, tail: int) -> None:
-        """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
-        self.tail = HybridTail(self._engine, tail, self._config) if tail else None
-        self.prober = Prober(self._engine, self._examples, self._config, self.tail)
-        self.settled = self.prober.config
-        self._use(Rates.of(self._config, self._engine.bundle.manifest.scheme, tail))
+        super()._arrange(tail)
+        layout = self.outline.tail
+        self.tail = None if layout is None else HybridTail(self._engine, layout)
+        self.prober = Prober(self._engine, self._examples, self.outline, self.tail)
 
-    def _use(self, rates: Rates) -> None:
-        self.rates = rates
-        self._parts = assemble(self.settled, rates.eps)
-        self.begin()
-
-    def use(self, rates: Rates) -> None:
-        """Go on with these rates and their division of the blocks; the state begins anew."""
-        self.keep_tail(rates.tail)
-        self._use(rates)
-
-    def drop_tail(self) -> bool:
-        """Leave all blocks to estimates, if that is what "auto" can mean; before a start.
-
-        Returns:
-            Whether anything changed.
-        """
-        if self.tail is None or self._keeps or not self._config.wants_tail:
-            return False
-        self._arrange(0)
-        return True
-
-    def begin(self) -> None:
-        """Return to where a run begins."""
-        bundle = self._engine.bundle
-        initial = bundle.trainables()
-        tail = None
-        if self.tail is not None:
-            values = {name: initial[name] for name in self.tail.names}
-            own = dict.fromkeys(values, self.rates.tail_lr)
-            if self._config.hybrid_lr == "auto":
-                own = own_rates(values, self.rates.tail_lr)
-            tail = TailSteps({name: rate / self.rates.lr for name, rate in own.items()})
-        scales = [info.name for info in bundle.manifest.trainables if info.role == "channel_scale"]
-        self.state = TrainingState(
-            initial, self.prober.trained, self.settled, self._parts, tail, scales
-        )
-
-    def measure(self, interrupted: Callable[[], None]) -> Rates:
-        """The rates that are left to measurement.
-
-        Args:
-            interrupted: called between passes; raises to end it.
-        """
+    def measure(self) -> Rates:
+        """The rates that are left to measurement."""
         config, state = self.settled, self.state
-        return measure_rates(self.prober, state, config, self.rates, self.tail, interrupted)
+        return measure_rates(self.prober, state, config, self.rates, self.tail)
 
     # --- steps ---
 
     def info(self, step: int, lr: float) -> StepInfo:
         """A step to come."""
-        return self.prober.info(step, self.prober.active(step), float(np.float32(lr)))
+        return self.outline.info(step, self.outline.active(step), float(np.float32(lr)))
 
     def evaluate(self, info: StepInfo) -> Evaluated:
         """Evaluate what a step needs.
@@ -156,13 +97,13 @@ class Descent:
         prober = self.prober
         batch = prober.batches.batch(info.step)
         losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
-        if prober.blocks:
+        if self.outline.blocks:
             losses, terms, rows = prober.estimate(self._parts.estimator, info, batch, self.state)
         if self.tail is not None:
             found = self.tail.gradient(
-                batch, self.state.theta, prober.scope, prober.cache, prober.first
+                batch, self.state.theta, prober.scope, prober.cache, self.outline.first
             )
-            exact = self.tail.pack(found.gradients)
+            exact = self.tail.layout.pack(found.gradients)
             rows += batch.num_rows
             losses = losses if losses.size else found.losses[None]
         return Evaluated(batch, losses, terms, rows, exact)
@@ -173,30 +114,8 @@ class Descent:
 
     def record(self, info: StepInfo, found: Evaluated, elapsed_s: float) -> StepRecord:
         """A step as the journal keeps it."""
-        extra = _pack_elapsed(elapsed_s) + found.exact
+        extra = pack_elapsed(elapsed_s) + found.exact
         return StepRecord(info.step, info.seed, info.lr, info.blocks, found.losses, extra=extra)
-
-    def apply(self, record: StepRecord, terms: list[Term]) -> None:
-        """Update the state by a step.
-
-        Raises:
-            RunFileError: the record's gradient does not fit the run.
-            DivergedError: the run diverged too often.
-        """
-        exact: dict[str, Float32] = {}
-        if self.tail is not None and record.losses.size:
-            exact = self.tail.unpack(record.extra[_ELAPSED_BYTES:])
-        self.state.apply(record, terms, exact)
-
-    def replay(self, record: StepRecord) -> None:
-        """Apply a recorded step without evaluating anything."""
-        terms: list[Term] = []
-        if record.losses.size and record.blocks:
-            info = self.prober.info(record.step, record.blocks, record.lr)
-            recorded = in_turn(record.losses.astype(np.float64))
-            terms = ask(self._parts.estimator, info, recorded)
-        self.apply(record, terms)
-        self.state.elapsed_s = int.from_bytes(record.extra[:_ELAPSED_BYTES], "little") / 1000
 
     # --- what a step takes ---
 
@@ -218,7 +137,7 @@ class Descent:
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        if not self.prober.blocks:
+        if not self.outline.blocks:
             return 1
         return len(self.prober.first_probes(self._parts.estimator))
 
@@ -232,8 +151,3 @@ class Descent:
         """See `Prober.rehearse`."""
         estimator = self._parts.estimator
         self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
-
-
-def _pack_elapsed(seconds: float) -> bytes:
-    """Milliseconds as 4 bytes: where a time-based schedule goes on."""
-    return min(int(seconds * 1000), 2**32 - 1).to_bytes(_ELAPSED_BYTES, "little")

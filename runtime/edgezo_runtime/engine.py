@@ -64,6 +64,7 @@ class Engine:
         limits: how much of a batch is in memory at once.
         streamed: blocks that are fetched from the file when their turn comes, and let go again.
         reliefs: what was done because memory was short, in words.
+        interrupted: called at every block boundary, by any worker; raises to end the pass.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
             what it does not need; None for never. It keeps what it ever took, and shapes that
             change from pass to pass leave holes.
@@ -100,6 +101,7 @@ class Engine:
         self.guard = guard
         self.reliefs: list[str] = []
         self.trim_above: int | None = None
+        self.interrupted: Callable[[], None] | None = None
         self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
 
@@ -338,11 +340,13 @@ class Engine:
     # --- memory ---
 
     def _watch(self) -> None:
-        """Look at the memory; the first time it is short, stream every block.
+        """Ask whether to go on, then look at the memory; if it is short, stream every block.
 
         Raises:
             ShortOfMemoryError: it is short, and every block is streamed already.
         """
+        if self.interrupted is not None:
+            self.interrupted()
         if self.guard is None or self.guard.pressure() is None:
             return
         with self._relief:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +157,18 @@ class ExampleSet:
     def sequences_per_example(self) -> int:
         """Rows of the model that one example takes."""
         return len(self.label_tokens) if self.kind == "candidates" else 1
+
+    def tokens_sha256(self) -> str:
+        """Of the token ids, the places that count and the classes: what template, labels, tokenizer
+        and longest sequence made of the file."""
+        words = [list(tokens) for tokens in self.label_tokens]
+        digest = hashlib.sha256(json.dumps([self.kind, words]).encode())
+        for example in self.examples:
+            sizes = (example.tokens.size, example.places.size, example.label)
+            digest.update(np.array(sizes, "<i8").tobytes())
+            digest.update(example.tokens.astype("<i4").tobytes())
+            digest.update(example.places.astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def lengths(self) -> Int32Array:
         """Input tokens of each example's longest sequence, (len(self),) int32."""

@@ -47,7 +47,7 @@ class BackFormula:
     @classmethod
     def of(cls, tuner: Tuner, longest: int, *, answers: bool) -> BackFormula | None:
         """Read the sizes off a run; None where no step is first-order."""
-        tail = tuner.descent.tail
+        tail = tuner.descent.outline.tail
         if tail is None:
             return None
         engine = tuner.engine

@@ -259,8 +259,14 @@ class Journal:
         """
         try:
             sync_descriptor(self._file.fileno())
+            names = os.fstat(self._file.fileno()).st_nlink
         except OSError as error:
             raise self._failed(error) from error
+        if not names:
+            raise RunFileError(
+                f"journal '{self._path}' was removed while the run went on; what it kept since "
+                f"is lost, start again in another folder"
+            )
         self._synced_length = self._length
         self._synced_at = time.monotonic()
         self._unsynced_records = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -42,7 +42,6 @@ def measure_rates(
     config: TuneConfig,
     rates: Rates,
     tail: HybridTail | None = None,
-    stopped: Callable[[], None] = lambda: None,
 ) -> Rates:
     """Fill in what "auto" stands for.
 
@@ -52,7 +51,6 @@ def measure_rates(
         config: which of the two rates is measured.
         rates: those that are not.
         tail: what takes first-order steps.
-        stopped: called before every pass; raises to end this early.
 
     Raises:
         DivergedError: the losses are not finite where nothing is perturbed.
@@ -60,20 +58,20 @@ def measure_rates(
     """
     words: list[str] = []
     if tail is not None and config.hybrid_lr == "auto":
-        scale = _find_scale(prober, state, tail.tensors, stopped, private=False)
+        scale = _find_scale(prober, state, tail.layout.tensors, private=False)
         rates = dataclasses.replace(rates, tail_lr=find_tail_rate(scale))
         words.append(
             f"lr {rates.tail_lr:.3g} of first-order steps: so far along random signs moves the "
             f"loss of a row by {TAIL_NATS:g} nats"
         )
-    if not prober.blocks:
+    if not prober.outline.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
-        scale = _find_scale(prober, state, prober.trained, stopped)
+        scale = _find_scale(prober, state, prober.outline.trained)
         rates = dataclasses.replace(rates, eps=scale.eps)
         words.append(_scale_words(scale))
     if config.lr == "auto":
-        lr = _find_rate(prober, state, config, assemble(config, rates.eps), stopped)
+        lr = _find_rate(prober, state, config, assemble(config, rates.eps))
         rates = dataclasses.replace(rates, lr=lr)
         words.append(f"lr {lr:.3g}: a step moves the trainables as far as their noise allows")
     return dataclasses.replace(rates, words="; ".join([*words, rates.words]).strip("; "))
@@ -106,7 +104,6 @@ def _find_scale(
     prober: Prober,
     state: TrainingState,
     tensors: Mapping[str, int],
-    stopped: Callable[[], None],
     *,
     private: bool = True,
 ) -> Scale:
@@ -117,7 +114,6 @@ def _find_scale(
     seed = derive_seed(state.seed, "calibrate")
 
     def evaluate(scales: Sequence[float]) -> Losses:
-        stopped()
         probes = [Probe(seed, scale, private=private) for scale in scales]
         losses = prober.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
@@ -134,7 +130,6 @@ def _find_rate(
     state: TrainingState,
     config: TuneConfig,
     parts: Parts,
-    stopped: Callable[[], None],
 ) -> float:
     """The learning rate from the first steps' estimates."""
     normalizer = state.normalizer
@@ -143,10 +138,9 @@ def _find_rate(
     applied: list[float] = []
     seen = 0
     for step in range(PROBED_STEPS):
-        stopped()
         if seen >= PROBED_DIRECTIONS:
             break
-        info = prober.info(step, prober.active(step), 0.0)
+        info = prober.outline.info(step, prober.outline.active(step), 0.0)
         batch = prober.batches.batch(step)
         _, terms, _ = prober.estimate(parts.estimator, info, batch, state)
         seen += sum(len(term.coeff) for term in terms)

@@ -10,16 +10,15 @@ import numpy.typing as npt
 
 from edgezo_runtime.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.coding import code_matrices
-from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.estimators import Estimator, Losses, Probe, StepInfo, Term, ask, record_losses
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.outline import Outline
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
-from edgezo_runtime.schedules import parse_schedule
 from edgezo_runtime.scope import choose_scope
 from edgezo_runtime.training_state import StepDirections, TrainingState
 
@@ -36,76 +35,39 @@ class Prober:
     Args:
         engine: runs the bundle.
         examples: training data.
-        config: batches, blocks and noise.
-        tail: the last blocks, where they are left to first-order steps.
+        outline: what trains.
+        tail: gradients of the last blocks, where they take first-order steps.
 
     Attributes:
+        outline: likewise.
         scope: tokens the adapters act on.
-        blocks: those that estimates are for, ascending; none where first-order steps train all.
-        first: the first block that trains at all.
-        config: how to tune, "auto" filled in.
         batches: the order of the data.
         cache: what is kept between passes; None for nothing.
 
     Raises:
-        UsageError: no block is left to train.
+        UsageError: the scope does not go with the bundle.
     """
 
     def __init__(
         self,
         engine: Engine,
         examples: ExampleSet,
-        config: TuneConfig,
+        outline: Outline,
         tail: HybridTail | None = None,
     ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
         self._examples = examples
-        own = config.select_tensors(manifest.trainables)
-        self._names = {
-            block: tuple(info.name for info in own if info.block == block)
-            for block in range(manifest.model.num_blocks)
-        }
-        self._schedule = parse_schedule(config.schedule)
-        able = [block for block, names in self._names.items() if names]
-        end = manifest.model.num_blocks if tail is None else tail.start
-        self.blocks = [block for block in config.select_blocks(able) if block < end]
-        if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
-            self.blocks = list(self._schedule(0, config.seed, self.blocks))
-        self.first = min([*self.blocks, *([] if tail is None else [tail.first_block])])
+        self.outline = outline
         self._tail = tail
-        self.config = config.settled(len(examples), first_order=not self.blocks)
-        batch = int(self.config.batch_size)
+        config = outline.config
+        batch = int(config.batch_size)
         self.batches = Batches(examples, batch, config.seed)
         self._further = Batches(examples, batch, derive_seed(config.seed, "further"))
         self.scope = choose_scope(
             config.scope, examples, manifest.graphs.continues, manifest.scheme
         )
         self.cache: Cache | None = None
-
-    @property
-    def trained(self) -> dict[str, int]:
-        """Trainables of the blocks that train, and the block of each."""
-        return self._of(self.blocks)
-
-    def _of(self, blocks: Sequence[int]) -> dict[str, int]:
-        return {name: block for block in blocks for name in self._names[block]}
-
-    def active(self, step: int) -> tuple[int, ...]:
-        """Blocks of a step."""
-        return self._schedule(step, self.config.seed, self.blocks) if self.blocks else ()
-
-    def info(self, step: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
-        """What the estimator is told of a step; the same when it is replayed."""
-        size = self.batches.batch_size
-        return StepInfo(
-            seed=derive_seed(self.config.seed, "step", step),
-            batch_size=size,
-            step=step,
-            lr=lr,
-            epoch=step * size // len(self._examples),
-            blocks=blocks,
-        )
 
     def estimate(
         self, estimator: Estimator, info: StepInfo, batch: Batch, state: TrainingState
@@ -164,7 +126,7 @@ class Prober:
             directions: of the tensors.
             tensors: in place of those that estimates are for, with the block of each.
         """
-        perturbed = self._of(blocks) if tensors is None else tensors
+        perturbed = self.outline.tensors(blocks) if tensors is None else tensors
         scores = self._scores(batch, perturbed, blocks, probes, directions, self.cache)
         return example_losses(batch, scores)
 
@@ -183,7 +145,7 @@ class Prober:
             directions,
             probes,
             batch.row_example,
-            self.config.noise,
+            self.outline.config.noise,
         )
         return self._engine.score(
             batch,
@@ -191,7 +153,7 @@ class Prober:
             code_matrices([probe.scale for probe in probes]),
             first_active=_firsts(probes, min(blocks)),
             cache=cache,
-            cache_block=self.first if cache is not None else 0,
+            cache_block=self.outline.first if cache is not None else 0,
             scope=self.scope,
         )
 
@@ -202,7 +164,7 @@ class Prober:
             path: its file, made new; None forgets the numbers.
             max_bytes: no more than so much of the file is used.
         """
-        entry = self.first
+        entry = self.outline.first
         lengths = self._examples.sequence_lengths()
         width = self._engine.bundle.manifest.model.hidden_size
         graphs = self._engine.bundle.manifest.graphs
@@ -215,7 +177,7 @@ class Prober:
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""
-        return next(estimator(self.info(0, tuple(self.blocks), 0.0)))
+        return next(estimator(self.outline.info(0, tuple(self.outline.blocks), 0.0)))
 
     def rehearse(
         self,
@@ -244,8 +206,8 @@ class Prober:
             return next(iter(SequentialBatches(examples, size)))
 
         batch = longest(self._examples, self.batches.batch_size)
-        probes = self.first_probes(estimator) if self.blocks else []
-        cache = self.make_cache(None) if self.config.prefix_cache else None
+        probes = self.first_probes(estimator) if self.outline.blocks else []
+        cache = self.make_cache(None) if self.outline.config.prefix_cache else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:
@@ -253,10 +215,10 @@ class Prober:
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 if probes:
                     directions = StepDirections(state)
-                    blocks = tuple(self.blocks)
-                    self._scores(batch, self.trained, blocks, probes, directions, cache)
+                    blocks = tuple(self.outline.blocks)
+                    self._scores(batch, self.outline.trained, blocks, probes, directions, cache)
                 if self._tail is not None:
-                    self._tail.gradient(batch, state.theta, self.scope, cache, self.first)
+                    self._tail.gradient(batch, state.theta, self.scope, cache, self.outline.first)
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.trainables import SchemeInfo
 
@@ -22,6 +21,7 @@ class Rates:
         words: where they come from, for people; empty where they were given.
         tail: how many of the last blocks take first-order steps.
         tail_lr: learning rate of those.
+        seconds: that measuring them took.
     """
 
     lr: float
@@ -29,6 +29,7 @@ class Rates:
     words: str = ""
     tail: int = 0
     tail_lr: float = 1.0
+    seconds: float = 0.0
 
     @classmethod
     def of(cls, config: TuneConfig, scheme: SchemeInfo, tail: int = 0) -> Rates:
@@ -58,24 +59,18 @@ class Rates:
             tail_lr=_chosen(config.hybrid_lr, 1.0),
         )
 
-    @classmethod
-    def read(cls, values: object, journal: Path) -> Rates:
-        """What a journal's header keeps.
+    def check(self) -> None:
+        """Refuse what no run steps with.
 
         Raises:
-            RunFileError: it is something else.
+            UsageError: naming the rate.
         """
-        try:
-            lr, eps = float(values["lr"]), float(values["eps"])  # type: ignore[index]
-            words = str(values["words"])  # type: ignore[index]
-            tail = int(values["tail"])  # type: ignore[index]
-            tail_lr = float(values["tail_lr"])  # type: ignore[index]
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunFileError(f"{journal}: the header has no rates; start a new run") from error
-        for name, value in (("lr", lr), ("eps", eps), ("tail_lr", tail_lr)):
+        for name in ("lr", "eps", "tail_lr"):
+            value = getattr(self, name)
             if not 0 < value < math.inf:
-                raise RunFileError(f"{journal}: the header has {name} {value}; start a new run")
-        return cls(lr, eps, words, tail, tail_lr)
+                raise UsageError(f"{name} {value}: must be above zero")
+        if self.tail < 0 or not 0 <= self.seconds < math.inf:
+            raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
 
 
 def _chosen(given: float | str, published: float) -> float:

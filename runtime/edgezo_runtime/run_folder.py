@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +18,7 @@ class RunFolder:
 
     path: Path
     _lock: int = field(default=-1, repr=False)
+    _taken: bool = field(default=False, repr=False)
 
     @property
     def journal(self) -> Path:
@@ -56,46 +60,86 @@ class RunFolder:
         return self.journal.exists()
 
     def acquire(self) -> None:
-        """Make the folder and lock it for this process.
+        """Make the folder and lock it for this process; a process that ends lets it go.
 
         Raises:
-            UsageError: it cannot be made, or another process has it.
+            UsageError: it cannot be made or locked, or another process has it.
         """
         if self._lock >= 0:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UsageError(
                 f"{self.path}: cannot be used for a run: {error.strerror}; choose another -o"
             ) from error
-        if not _try_lock(self._lock):
-            os.close(self._lock)
-            self._lock = -1
-            raise UsageError(f"{self.path}: another process is tuning in this folder")
+        try:
+            self._claim(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._lock = descriptor
+
+    def take(self) -> None:
+        """Let a tuner write here: one at a time, in this process as well.
+
+        Raises:
+            UsageError: as for `acquire`, or another tuner of this process has it.
+        """
+        if self._taken:
+            raise UsageError(f"{self.path}: another tuner of this process has it; close that first")
+        self.acquire()
+        self._taken = True
 
     def release(self) -> None:
         """Let the lock go."""
+        self._taken = False
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
+    def _claim(self, descriptor: int) -> None:
+        """Lock the file and write down who has it."""
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise UsageError(
+                    f"{self.path}: its file system cannot lock files ({error.strerror}); choose a "
+                    f"folder on another one with -o"
+                ) from error
+            raise UsageError(
+                f"{self.path}: {_owner(descriptor)} is tuning in this folder; wait until it ends, "
+                f"or choose another folder with -o"
+            ) from error
+        with contextlib.suppress(OSError):  # a full disk; the lock is what counts
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
 
-def _try_lock(descriptor: int) -> bool:
-    """Lock a file for this process; the system lets it go when the process ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: no advisory locks in the standard library's fcntl
+
+_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file for this process, without waiting.
+
+    Raises:
+        OSError: another one has it, or the file system has no locks.
+    """
+    if sys.platform == "win32":
         import msvcrt
 
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+
+
+def _owner(descriptor: int) -> str:
+    """Who holds the lock, as far as the file says."""
+    with contextlib.suppress(OSError, ValueError):
+        number = int(os.read(descriptor, 20))
+        return "this process" if number == os.getpid() else f"process {number}"
+    return "another process"

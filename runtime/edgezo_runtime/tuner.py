@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from edgezo_runtime.errors import (
     BudgetStopError,
     CacheRangeError,
     DivergedError,
+    InterruptedRunError,
     RunFileError,
     UsageError,
 )
@@ -35,6 +36,7 @@ from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.run_header import RunHeader, differences
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord
@@ -97,7 +99,8 @@ class Tuner:
         self.descent = Descent(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
-        self._measured_s = 0.0
+        self._took = False
+        self._inputs: RunHeader | None = None
 
     @property
     def prober(self) -> Prober:
@@ -149,19 +152,19 @@ class Tuner:
         config: TuneConfig | None = None,
         run: RunFolder | str | Path = "run",
         *,
-        resume: bool = False,
+        resume: bool = True,
         threads: int | None = None,
         budget_bytes: int | None = None,
     ) -> Tuner:
-        """Start a run, or continue one.
+        """Start a run, or continue the one in the folder.
 
         Args:
             bundle: the model.
             examples: training data.
             config: what to do; the defaults are meant to work.
             run: folder of the run; made if it is not there.
-            resume: continue the run in the folder; it must have had the same bundle, data and
-                configuration.
+            resume: continue the run that the folder holds, if it holds one; it must have had the
+                same bundle, data and configuration. False refuses a folder that holds a run.
             threads: compute threads; None takes one a core.
             budget_bytes: what the resident memory of the process must stay below. What is in
                 memory at once is planned for it, see `edgezo_runtime.plan`, and watched at every
@@ -186,34 +189,33 @@ class Tuner:
         tuner.start(resume=resume)
         return tuner
 
-    def start(
-        self, *, resume: bool = False, interrupted: Callable[[], None] = lambda: None
-    ) -> None:
+    def start(self, *, resume: bool = True) -> None:
         """Begin the run in the folder, or continue the one that is there.
 
         Where the learning rate or the perturbation scale is left to measurement, a new run begins
         with that; see `edgezo_runtime.calibrate`.
 
         Args:
-            resume: continue it.
-            interrupted: called between the passes of a measurement; raises to end it.
+            resume: False refuses a folder that holds a run.
         Raises:
-            UsageError: the folder holds a run and `resume` is off.
+            InterruptedRunError: `stop` was called before the run had begun.
+            UsageError: the folder holds a run and `resume` is off, or another tuner has it.
             RunFileError: the run's files are damaged or belong to other inputs.
             BudgetStopError: memory was refused.
         """
-        self.run.acquire()
+        self.run.take()
+        self._took = True
         try:
             if self.run.has_journal():
                 if not resume:
                     raise UsageError(
-                        f"{self.run.path}: holds a run; continue it with --resume or choose "
-                        f"another folder with -o"
+                        f"{self.run.path}: holds a run; continue it, or choose another folder"
                     )
                 self._resume()
             else:
                 self._open_cache()
-                self._begin(interrupted)
+                with self._ending_at_once():
+                    self._begin()
             if self.prober.cache is None:
                 self._open_cache()
         except MemoryError as error:
@@ -237,7 +239,9 @@ class Tuner:
             if cache is not None:
                 cache.close()
                 self.run.cache.unlink(missing_ok=True)
-            self.run.release()
+            if self._took:
+                self._took = False
+                self.run.release()
 
     def __enter__(self) -> Tuner:
         """Return the tuner; leaving the block closes it."""
@@ -257,7 +261,11 @@ class Tuner:
     def __iter__(self) -> Iterator[StepReport]:
         """Step until the configured number of steps or time is reached, or `stop` is called."""
         while not self.done:
-            yield self.step()
+            try:
+                report = self.step()
+            except InterruptedRunError:
+                return
+            yield report
 
     @property
     def closed(self) -> bool:
@@ -276,18 +284,34 @@ class Tuner:
         if not self.config.max_time_s:
             return by_steps
         # from the first step on, so that its learning rate does not depend on a clock
-        left = self.config.max_time_s - self._measured_s
-        by_time = (self.elapsed_s - self._measured_s) / left if left > 0 else 1.0
+        left = self.config.max_time_s - self.rates.seconds
+        by_time = (self.elapsed_s - self.rates.seconds) / left if left > 0 else 1.0
         return max(by_steps, by_time)
 
     def stop(self) -> None:
-        """End iteration after the step that is running."""
+        """End iteration. A step that is running is given up where its pass meets the next block;
+        may be called from any thread, and from a signal handler."""
         self._stopped = True
+
+    @contextlib.contextmanager
+    def _ending_at_once(self) -> Iterator[None]:
+        """Let `stop` end passes meanwhile."""
+
+        def check() -> None:
+            if self._stopped:
+                raise InterruptedRunError("stopped in a step; the state is that before it")
+
+        self.engine.interrupted = check
+        try:
+            yield
+        finally:
+            self.engine.interrupted = None
 
     def step(self) -> StepReport:
         """Evaluate, record, update.
 
         Raises:
+            InterruptedRunError: `stop` was called; the trainables are as before the step.
             DivergedError: a loss is not finite; the trainables are as before the step.
             BudgetStopError: memory is short; the step was done or not, as `step_number` says, or
                 the tuner is closed, and a resume goes on from the last step in the journal.
@@ -336,7 +360,8 @@ class Tuner:
         """What is found on a step's batch, in smaller pieces where memory is refused."""
         while True:
             try:
-                return self.descent.evaluate(info)
+                with self._ending_at_once():
+                    return self.descent.evaluate(info)
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -423,20 +448,15 @@ class Tuner:
         if self._journal is None:
             raise UsageError("the tuner is closed")
         self._journal.sync()
-        save_snapshot(self.run.snapshot, self.state.snapshot(self._digest()))
+        save_snapshot(self.run.snapshot, self.state.snapshot(self._header().digest()))
 
-    def _meta(self) -> dict[str, object]:
-        """What the journal's header says a run depends on."""
-        files = self.engine.bundle.manifest.files
-        return {
-            "config": self.config.identity(),
-            "bundle": {name: info.sha256 for name, info in sorted(files.items())},
-            "data": self.examples.sha256,
-            "rows": len(self.examples),
-        }
-
-    def _digest(self) -> str:
-        return json.dumps(self._meta(), sort_keys=True)
+    def _header(self) -> RunHeader:
+        """What the run depends on, with its rates."""
+        if self._inputs is None:
+            self._inputs = RunHeader.of(
+                self.engine.bundle, self.config, self.examples, self.scope, self.rates
+            )
+        return dataclasses.replace(self._inputs, rates=self.rates)
 
     def _open_cache(self) -> None:
         if self.config.prefix_cache:
@@ -444,22 +464,20 @@ class Tuner:
             self.run.cache.unlink(missing_ok=True)
             self.prober.cache = self.prober.make_cache(self.run.cache, limit)
 
-    def _begin(self, interrupted: Callable[[], None]) -> None:
+    def _begin(self) -> None:
         started = time.monotonic()
-        rates = self._measured(interrupted)
-        self.descent.use(rates)
+        rates = self._measured()
         spent = round(time.monotonic() - started, 3)
-        self.state.elapsed_s = self._measured_s = spent
-        meta = self._meta() | {_RATES: {**dataclasses.asdict(rates), "seconds": spent}}
+        self._use(dataclasses.replace(rates, seconds=spent))
         policy = SyncPolicy(every_steps=None, every_s=1.0)
-        self._journal = Journal.create(self.run.journal, meta, policy)
+        self._journal = Journal.create(self.run.journal, self._header().as_json(), policy)
         self.snapshot()
 
-    def _measured(self, interrupted: Callable[[], None]) -> Rates:
+    def _measured(self) -> Rates:
         """The rates of the run, in smaller pieces where memory is refused."""
         while True:
             try:
-                return self.descent.measure(interrupted)
+                return self.descent.measure()
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)
@@ -471,29 +489,30 @@ class Tuner:
             RunFileError: the run's files are damaged or belong to other inputs.
         """
         if self.run.has_journal():
-            rates = Rates.read(self._recorded(read_journal(self.run.journal)), self.run.journal)
-            self.descent.keep_tail(rates.tail)
+            self.descent.keep_tail(self._recorded(read_journal(self.run.journal)).tail)
 
-    def _recorded(self, contents: JournalContents) -> object:
+    def _recorded(self, contents: JournalContents) -> Rates:
         """The rates in a journal's header, which is that of this run."""
-        known = dict(contents.header.meta)
-        rates = known.pop(_RATES, None)
-        differences = _differences(known, self._meta())
-        if differences:
+        found = RunHeader.read(contents.header.meta, self.run.journal)
+        changed = differences(found.inputs(), self._header().inputs())
+        if changed:
             raise RunFileError(
                 f"{self.run.path}: cannot be continued, it was started with other inputs: "
-                f"{'; '.join(differences)}; use the same ones or another folder with -o"
+                f"{'; '.join(changed)}; use the same ones ('edgezo tune --resume -o "
+                f"{self.run.path}' takes them from the run) or another folder with -o"
             )
-        return rates
+        return found.rates
+
+    def _use(self, rates: Rates) -> None:
+        """Begin anew with these rates."""
+        self.descent.use(rates)
+        self.state.elapsed_s = rates.seconds
 
     def _resume(self) -> None:
         contents = read_journal(self.run.journal)
-        rates = self._recorded(contents)
-        self.descent.use(Rates.read(rates, self.run.journal))
-        self._measured_s = float(rates.get("seconds", 0.0)) if isinstance(rates, dict) else 0.0
-        self.state.elapsed_s = self._measured_s
+        self._use(self._recorded(contents))
         if self.run.snapshot.exists():
-            snapshot = load_snapshot(self.run.snapshot, self._digest())
+            snapshot = load_snapshot(self.run.snapshot, self._header().digest())
             # A disk that lost records it had called safe: the journal alone brings the state back,
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):
@@ -504,12 +523,10 @@ class Tuner:
         self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))
 
     def _replay(self, record: StepRecord) -> None:
-        """Apply a recorded step without evaluating anything."""
-        if record.step != self.step_number:
-            raise RunFileError(
-                f"{self.run.journal}: step {record.step} follows step {self.step_number - 1}"
-            )
-        self.descent.replay(record)
+        try:
+            self.descent.replay(record)
+        except RunFileError as error:
+            raise RunFileError(f"{self.run.journal}: {error}") from error
 
     @property
     def cache_limit(self) -> int:
@@ -537,8 +554,13 @@ class Tuner:
     @property
     def first_order_blocks(self) -> list[int]:
         """Blocks that take first-order steps, ascending."""
-        tail = self.descent.tail
+        tail = self.descent.outline.tail
         return [] if tail is None else list(tail.blocks)
+
+    @property
+    def estimated_blocks(self) -> list[int]:
+        """Blocks that are tuned by estimates, ascending."""
+        return self.descent.outline.blocks
 
     @property
     def tail_blocks(self) -> int:
@@ -552,18 +574,3 @@ class Tuner:
 
 
 _REFUSED = "numpy was refused memory"
-
-_RATES = "rates"
-"""Where the journal's header keeps what was measured before the first step."""
-
-
-def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """Readable differences between two headers."""
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found.extend(f"{key}.{text}" for text in _differences(before, after))
-        elif before != after:
-            found.append(f"{key} was {before!r:.60}, is {after!r:.60}")
-    return found

@@ -257,9 +257,22 @@ def test_a_run_goes_on_as_what_it_was(
     assert (tmp_path / "run/config.json").read_text() == config
 
 
-def test_a_used_folder_needs_resume(invoke: Invoke, tiny: Tiny) -> None:
+def test_the_same_command_continues_the_run(invoke: Invoke, tiny: Tiny) -> None:
+    settings = ("--lr-schedule", "constant", "--json")
+    whole = json.loads(invoke(*tune_args(tiny, *settings, "-o", "whole", "--steps", "7")).stdout)
+    invoke(*tune_args(tiny, *settings, "--steps", "3"))
+    done = invoke(*tune_args(tiny, *settings, "--steps", "7"))
+    assert "run holds a run with the same settings: it is continued" in done.stderr
+    assert json.loads(done.stdout)["adapter_sha256"] == whole["adapter_sha256"]
+
+
+def test_another_command_does_not_touch_the_run(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     invoke(*tune_args(tiny))
-    assert "--resume" in invoke(*tune_args(tiny), code=2).stderr
+    files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    stderr = invoke(*tune_args(tiny, "--seed", "3"), code=1).stderr
+    assert "config.seed was 0, is 3" in stderr
+    assert "edgezo tune --resume -o run" in stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == files
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

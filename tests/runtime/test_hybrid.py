@@ -12,10 +12,10 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.first_order import TailGradient
-from edgezo_runtime.hybrid import RELATIVE_STEP, HybridTail, own_rates, why_no_tail
 from edgezo_runtime.journal import read_journal
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.tail_layout import RELATIVE_STEP, TailLayout, own_rates, why_no_tail
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import random_set
 
@@ -58,8 +58,9 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     with Tuner.open(bundle, examples, config, tmp_path / "hybrid") as tuner:
         batch = tuner.prober.batches.batch(0)
         cache = tuner.prober.cache
+        layout = tuner.descent.outline.tail
         exact = TailGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope, cache, 0)
-        expected = tuner.descent.tail.unpack(tuner.descent.tail.pack(exact.gradients))
+        expected = layout.unpack(layout.pack(exact.gradients))
         tail = {name: tuner.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
@@ -93,9 +94,9 @@ def test_a_cut_run_ends_with_the_same_bits(bundle, tmp_path, kind):
 def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
-        numbers = sum(tuner.theta[name].size for name in tuner.descent.tail.names)
+        numbers = sum(tuner.theta[name].size for name in tuner.descent.outline.tail.names)
         (record,) = read_journal(tuner.run.journal).records
-        tensors = len(tuner.descent.tail.names)
+        tensors = len(tuner.descent.outline.tail.names)
     assert len(record.extra) == 4 + 4 * tensors + numbers
 
 
@@ -121,7 +122,7 @@ def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given
         batch = tuner.prober.batches.batch(0)
         report = tuner.step()
         assert report.rows == batch.num_rows
-        assert tuner.prober.blocks == []
+        assert tuner.estimated_blocks == []
     (record,) = read_journal(tuner.run.journal).records
     assert record.losses.shape == (1, batch.num_examples)
     assert report.loss == pytest.approx(record.losses.mean(), rel=1e-6)
@@ -152,14 +153,14 @@ def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
 
 
 def test_a_record_of_another_length_is_refused(bundle):
-    tail = HybridTail(Engine(bundle), 1)
+    layout = TailLayout(bundle.manifest, 1)
     with pytest.raises(RunFileError, match="3 bytes in the journal"):
-        tail.unpack(b"abc")
+        layout.unpack(b"abc")
 
 
 def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
-        name = tuner.descent.tail.names[0]
+        name = tuner.descent.outline.tail.names[0]
         with pytest.raises(DivergedError, match="not finite"):
             tuner.descent.tail.gradient(
                 tuner.prober.batches.batch(0),
@@ -198,16 +199,16 @@ def test_layers_that_first_order_steps_train(exported, examples, tmp_path, modul
 def test_blocks_that_the_tail_does_not_have_are_refused(bundle):
     config = dataclasses.replace(BASE, blocks="0")
     with pytest.raises(UsageError, match="--blocks 0 leaves nothing to train from block 1 on"):
-        HybridTail(Engine(bundle), 1, config)
+        TailLayout(bundle.manifest, 1, config)
 
 
 def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch):
-    monkeypatch.setattr("edgezo_runtime.hybrid.MAX_BODY", 2**20 + 100)
+    monkeypatch.setattr("edgezo_runtime.tail_layout.MAX_BODY", 2**20 + 100)
     assert "whose records end at" in (why_no_tail(bundle.manifest) or "")
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
     assert Tuner(Engine(bundle), examples, config, None).tail_blocks == 0
     with pytest.raises(UsageError, match=r"--hybrid 1: .* take fewer blocks"):
-        HybridTail(Engine(bundle), 1)
+        TailLayout(bundle.manifest, 1)
 
 
 def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):

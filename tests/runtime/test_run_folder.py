@@ -1,5 +1,7 @@
 """The folder of a run and its lock."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,7 @@ def test_a_second_opener_is_refused_until_the_first_lets_go(tmp_path: Path) -> N
     first.acquire()
     first.acquire()  # its own lock
     for _ in range(2):
-        with pytest.raises(UsageError, match="another process is tuning in this folder"):
+        with pytest.raises(UsageError, match="this process is tuning in this folder; wait until"):
             second.acquire()
     first.release()
     first.release()
@@ -40,11 +42,35 @@ def test_a_second_opener_is_refused_until_the_first_lets_go(tmp_path: Path) -> N
     second.release()
 
 
-def test_a_lock_file_left_behind_locks_nobody_out(tmp_path: Path) -> None:
-    (tmp_path / "lock").touch()
+@pytest.mark.parametrize("content", ["", "1", "not a number"])
+def test_a_lock_file_left_behind_locks_nobody_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lock").write_text(content)
     run = RunFolder(tmp_path)
     run.acquire()
+    assert (tmp_path / "lock").read_text() == str(os.getpid())
     run.release()
+
+
+def test_one_tuner_at_a_time(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.acquire()
+    run.take()
+    with pytest.raises(UsageError, match="another tuner of this process has it"):
+        run.take()
+    run.release()
+    run.take()
+    run.release()
+
+
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("edgezo_runtime.run_folder._lock", refuse)
+    with pytest.raises(UsageError, match=r"file system cannot lock files .No locks available"):
+        RunFolder(tmp_path).acquire()
 
 
 def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -115,9 +115,11 @@ def test_the_time_of_measuring_does_not_change_the_first_rate(
         with monkeypatch.context() as patch:
             patch.setattr("edgezo_runtime.tuner.time.monotonic", lambda clock=clock: next(clock))
             with Tuner.open(bundle, examples, config, tmp_path / f"{pace}") as tuner:
-                found.append((tuner.rates, tuner.step().lr))
+                rates = dataclasses.replace(tuner.rates, seconds=0)
+                found.append((rates, tuner.step().lr))
             with Tuner.open(bundle, examples, config, tmp_path / f"{pace}", resume=True) as tuner:
-                assert (tuner.rates, tuner.step_number) == (found[0][0], 1)
+                rates = dataclasses.replace(tuner.rates, seconds=0)
+                assert (rates, tuner.step_number) == (found[0][0], 1)
     assert found[0] == found[1]
 
 
@@ -262,9 +264,9 @@ def test_a_journal_that_cannot_be_closed_lets_the_folder_go(
 
 def test_a_folder_with_a_run_is_not_overwritten(bundle, examples, tmp_path):
     expected = run_to_the_end(bundle, examples, BASE, tmp_path)
-    with pytest.raises(UsageError, match="holds a run; continue it with --resume"):
-        Tuner.open(bundle, examples, BASE, tmp_path)
-    assert run_to_the_end(bundle, examples, BASE, tmp_path, resume=True) == expected
+    with pytest.raises(UsageError, match="holds a run; continue it, or choose another folder"):
+        Tuner.open(bundle, examples, BASE, tmp_path, resume=False)
+    assert run_to_the_end(bundle, examples, BASE, tmp_path) == expected
 
 
 _HOLD = """
@@ -284,14 +286,19 @@ def test_one_process_at_a_time(bundle, examples, tmp_path):
         env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as other:  # fmt: skip
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="another process is tuning in this folder"):
+        with pytest.raises(UsageError, match=f"process {other.pid} is tuning in this folder"):
             Tuner.open(bundle, examples, BASE, tmp_path)
         assert not (tmp_path / "journal.bin").exists()
         other.communicate("")
     with Tuner.open(bundle, examples, BASE, tmp_path):
-        with pytest.raises(UsageError, match="another process is tuning"):
+        with pytest.raises(UsageError, match="this process is tuning"):
             Tuner.open(bundle, examples, BASE, tmp_path, resume=True)
         assert RunFolder(tmp_path).has_journal()
+    run = RunFolder(tmp_path)
+    with Tuner.open(bundle, examples, BASE, run) as first:
+        with pytest.raises(UsageError, match="another tuner of this process"):
+            Tuner.open(bundle, examples, BASE, run)
+        first.step()
     Tuner.open(bundle, examples, BASE, tmp_path, resume=True).close()
 
 
@@ -314,7 +321,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
     ):
         with pytest.raises(RunFileError, match=message) as caught:
             Tuner.open(*inputs, tmp_path / "run", resume=True)
-        assert "use the same ones or another folder with -o" in str(caught.value)
+        assert "takes them from the run) or another folder with -o" in str(caught.value)
     relaxed = dataclasses.replace(BASE, save_every=3)  # changes nothing that is computed
     Tuner.open(bundle, examples, relaxed, tmp_path / "run", resume=True).close()
 

@@ -1,0 +1,84 @@
+"""`edgezo replay`: what a run made, from its bundle and its journal alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgezo.cli.output import json_option, print_result, table, warn
+from edgezo.cli.output_file import force_option, new_file
+
+
+@click.command(name="replay", short_help="Rebuild an adapter from a bundle and a journal.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("journal", metavar="JOURNAL|RUN", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="ADAPTER",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="file of the adapter",
+)
+@click.option(
+    "--snapshot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="write the state of rule and sampler as well, as a run keeps it",
+)
+@force_option
+@json_option
+def command(
+    bundle: Path,
+    journal: Path,
+    output: Path,
+    snapshot: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Rebuild the adapter that a run ends with from BUNDLE and its journal.
+
+    Nothing is evaluated and no data is read: the journal has the seed and the losses of every step,
+    or its gradient. Steps whose record a power cut tore are left out, and told.
+    """
+    from edgezo.cli.tune_job import CREATED_BY
+    from edgezo_runtime.adapter import make_adapter
+    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.replay import replay
+    from edgezo_runtime.run_folder import RunFolder
+    from edgezo_runtime.snapshot import save_snapshot
+
+    if journal.is_dir():
+        journal = RunFolder(journal).journal
+    for path in (output, snapshot):
+        if path is not None:
+            new_file(path, force)
+    opened = Bundle.open(bundle)
+    opened.verify()
+    found = replay(opened, journal)
+    if found.torn_bytes:
+        warn(f"{journal}: the last {found.torn_bytes} bytes are no whole record and are left out")
+    state = found.state
+    adapter = make_adapter(
+        output,
+        opened,
+        state.adapter(),
+        steps=state.step,
+        created_by=CREATED_BY,
+        scope=found.header.scope,
+        invocation=found.header.invocation,
+    )
+    digest = adapter.save(output)
+    if snapshot is not None:
+        save_snapshot(snapshot, state.snapshot(found.header.digest()))
+    result = {
+        "adapter": str(output),
+        "adapter_sha256": digest,
+        "snapshot": None if snapshot is None else str(snapshot),
+        "steps": state.step,
+        "torn_bytes": found.torn_bytes,
+    }
+    rows = [("adapter", str(output)), ("steps", str(state.step))]
+    rows += [("snapshot", str(snapshot))] if snapshot else []
+    print_result(result, table(rows), as_json)

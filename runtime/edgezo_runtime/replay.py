@@ -1,0 +1,61 @@
+"""The state of a run from its bundle and its journal alone: no data, no pass through the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.course import Course
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal import read_journal
+from edgezo_runtime.run_header import RunHeader, differences
+from edgezo_runtime.training_state import TrainingState
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A run as its journal tells it.
+
+    Attributes:
+        header: what the run depends on.
+        state: trainables, averages, and what rules and samplers keep, after the last whole record.
+        torn_bytes: bytes behind that record, of steps that a crash cut short.
+    """
+
+    header: RunHeader
+    state: TrainingState
+    torn_bytes: int
+
+
+def replay(bundle: Bundle, journal: Path) -> Replayed:
+    """Apply the recorded steps of a run to the trainables of its bundle.
+
+    Args:
+        bundle: what was tuned.
+        journal: of the run; only read.
+
+    Raises:
+        RunFileError: the journal is damaged, of another bundle, or does not fit it.
+        DivergedError: the run ended so.
+    """
+    contents = read_journal(journal)
+    header = RunHeader.read(contents.header.meta, journal)
+    files = {name: info.sha256 for name, info in bundle.manifest.files.items()}
+    other = differences({"bundle": header.bundle}, {"bundle": files})
+    if other:
+        raise RunFileError(
+            f"{journal}: not of the bundle {bundle.root}: {'; '.join(other[:3])}; name the one "
+            f"that was tuned"
+        )
+    try:
+        course = Course(bundle, header.config, header.rows)
+        course.use(header.rates)
+    except UsageError as error:
+        raise RunFileError(f"{journal}: the header does not fit the bundle: {error}") from error
+    for record in contents.records:
+        try:
+            course.replay(record)
+        except RunFileError as error:
+            raise RunFileError(f"{journal}: {error}") from error
+    return Replayed(header, course.state, contents.torn_bytes)

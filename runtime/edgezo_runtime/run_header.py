@@ -1,0 +1,108 @@
+"""What a run depends on: the header of its journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.rates import Rates
+from edgezo_runtime.scope import Scope, invocation
+from edgezo_runtime.typed_json import JsonShapeError, decode, encode
+
+_RATES = "rates"
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """The inputs of a run, and the rates that were measured before its first step.
+
+    Attributes:
+        config: how to tune; what may change when a run is continued is as by default.
+        bundle: SHA-256 of the bundle's files by name.
+        data: SHA-256 of the file of examples.
+        tokens: SHA-256 of what template, labels and tokenizer made of it.
+        rows: examples.
+        scope: tokens the adapters act on.
+        invocation: the token at which answers begin, if it is always the same.
+        rates: with which the run steps.
+    """
+
+    config: TuneConfig
+    bundle: dict[str, str]
+    data: str
+    tokens: str
+    rows: int
+    scope: Scope
+    invocation: tuple[int, ...]
+    rates: Rates
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, config: TuneConfig, examples: ExampleSet, scope: Scope, rates: Rates
+    ) -> RunHeader:
+        """That of a run which begins."""
+        return cls(
+            config,
+            {name: info.sha256 for name, info in sorted(bundle.manifest.files.items())},
+            examples.sha256,
+            examples.tokens_sha256(),
+            len(examples),
+            scope,
+            invocation(examples),
+            rates,
+        )
+
+    @classmethod
+    def read(cls, meta: Mapping[str, Any], path: Path) -> RunHeader:
+        """From a journal's header.
+
+        Args:
+            meta: its values.
+            path: of the journal, for the message.
+
+        Raises:
+            RunFileError: they are no run's.
+        """
+        try:
+            header = decode(cls, dict(meta))
+            header.config.check()
+            header.rates.check()
+        except (JsonShapeError, UsageError) as error:
+            raise RunFileError(
+                f"{path}: the header is no run's: {error}; was it made by another version of "
+                f"edgezo?"
+            ) from error
+        if header.rows < 1:
+            raise RunFileError(f"{path}: the header has {header.rows} rows")
+        return header
+
+    def as_json(self) -> dict[str, Any]:
+        """Values for a journal's header."""
+        return {**encode(self), "config": encode(self.config.identity())}
+
+    def inputs(self) -> dict[str, Any]:
+        """The same without what was measured: what must not change."""
+        return {name: value for name, value in self.as_json().items() if name != _RATES}
+
+    def digest(self) -> str:
+        """The inputs as one line of text."""
+        return json.dumps(self.inputs(), sort_keys=True)
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """What is not the same in two JSON objects, in words; empty if all is."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.extend(f"{key}.{text}" for text in differences(before, after))
+        elif before != after:
+            found.append(f"{key} was {before!r:.60}, is {after!r:.60}")
+    return found
