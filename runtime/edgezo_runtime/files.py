@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+TEMPORARY = ".*.edgezo-tmp"
+"""Names of files that were not finished, as a pattern."""
+
 _NEW_FILE_MODE = 0o644
 
 
@@ -67,7 +70,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     descriptor, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".tmp"
+        dir=target.parent, prefix=f".{target.name[:100]}.", suffix=TEMPORARY[2:]
     )
     os.close(descriptor)
     temporary = Path(name)

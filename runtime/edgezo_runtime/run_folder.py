@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.files import TEMPORARY
 
 
 @dataclass(slots=True)
@@ -80,6 +81,9 @@ class RunFolder:
             os.close(descriptor)
             raise
         self._lock = descriptor
+        for left in self.path.glob(TEMPORARY):  # of a process that was cut off while it wrote
+            with contextlib.suppress(OSError):
+                left.unlink()
 
     def take(self) -> None:
         """Let a tuner write here: one at a time, in this process as well.

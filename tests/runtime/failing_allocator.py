@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-import pytest
 
 # The allocator of onnxruntime calls posix_memalign, the arena's bookkeeping and numpy the others.
 SOURCE = r"""
@@ -57,20 +51,6 @@ int posix_memalign(void **place, size_t alignment, size_t size) {
 """
 
 _NONE = 2**63 - 1
-
-
-def build(folder: Path) -> Path:
-    """Compile it; skips the test where that is not possible."""
-    compiler = shutil.which("cc")
-    if sys.platform != "linux" or compiler is None:
-        pytest.skip("needs Linux, glibc and a C compiler")
-    source, library = folder / "failing.c", folder / "failing.so"
-    source.write_text(SOURCE)
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"the C library is no glibc: {done.stderr}")
-    return library
 
 
 @dataclass(slots=True)

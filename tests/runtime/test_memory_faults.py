@@ -22,6 +22,7 @@ from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.samplers import Frame
 from edgezo_runtime.sessions import ShortOfMemoryError
 from edgezo_runtime.training_state import TrainingState
+from tests.c_library import build
 from tests.runtime import failing_allocator
 from tests.runtime.refused_runs import CONFIGS, STEPS, Refusals, Run, digest
 
@@ -111,7 +112,7 @@ def test_refused_memory_changes_no_bit(run, place, lasting):
 @pytest.mark.parametrize("how", ["once", "lasting"])
 def test_an_allocation_that_fails_changes_no_bit(run, tmp_path, how):
     """Pins a state that was not saved, because safetensors ends a process short of memory."""
-    library = failing_allocator.build(tmp_path)
+    library = build(tmp_path, failing_allocator.SOURCE)
     args = (run.bundle.root, tmp_path / "runs", kind_of(run), how, SMALLEST)
     done = child("tests.runtime.allocator_runs", *args, LD_PRELOAD=str(library))
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,48 @@
+"""Short runs on a tiny bundle that are cut off, and all the bits that they have to end with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgezo_runtime.adapter import make_adapter
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.tuner import Tuner
+from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import SIZES, bits
+
+STEPS = 5
+_COMMON = {"steps": STEPS, "max_time_s": 0, "batch_size": 2, "save_every": 2, "average": 0.9}
+CONFIGS = {
+    "two-point": TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "adam": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "per-example": TuneConfig.of("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
+    "hybrid": TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **_COMMON),
+    "first-order": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+}
+
+
+def finish(bundle: Bundle, method: str, folder: Path, at_least: int = 0) -> dict[str, bytes]:
+    """Begin or continue a run, and end it.
+
+    Args:
+        bundle: the model.
+        method: a name of `CONFIGS`.
+        folder: of the run.
+        at_least: steps that must be there already.
+
+    Returns:
+        All bits of its state, and the adapter's.
+    """
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    with Tuner.open(bundle, examples, CONFIGS[method], folder, threads=1) as tuner:
+        assert tuner.step_number >= at_least, f"{at_least} steps were safe"
+        for _ in tuner:
+            pass
+        tuner.snapshot()
+        adapter = make_adapter(
+            tuner.run.adapter, bundle, tuner.adapter(),
+            steps=tuner.step_number, created_by="test", scope=tuner.scope,
+        )  # fmt: skip
+        adapter.save(tuner.run.adapter)
+        return bits(tuner)

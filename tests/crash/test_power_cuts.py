@@ -1,0 +1,111 @@
+"""Power cuts: whatever part of the unsynced writes the disk kept, a run ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.journal import read_journal
+from tests.c_library import build
+from tests.crash.crash_states import CrashState, Key, crash_points
+from tests.crash.disk_library import SOURCE, Operation, read_log
+from tests.crash.short_runs import CONFIGS, STEPS, finish
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the cuts are made by hand."""
+    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def bundle(exported: Any) -> Bundle:
+    found: Bundle = exported("llama").bundle("fp32").bundle
+    return found
+
+
+def op(kind: str, path: str, other: str = "", offset: int = 0, data: bytes = b"") -> Operation:
+    return Operation(kind, path, other, offset, data)
+
+
+def files(*operations: Operation) -> list[dict[str, bytes]]:
+    """All a disk may hold at the end."""
+    *_, last = crash_points(operations, samples=0)
+    return [state.files for state in last.states.values()]
+
+
+def test_a_write_without_fsync_may_be_lost_or_torn() -> None:
+    found = files(op("create", "a"), op("sync", ""), op("write", "a", data=b"1234"))
+    assert found == [{"a": b""}, {"a": b"1234"}, {"a": b"1"}, {"a": b"12"}, {"a": b"123"}]
+
+
+def test_a_later_write_may_outlive_an_earlier_one() -> None:
+    found = files(
+        op("create", "a"), op("sync", ""),
+        op("write", "a", data=b"1"), op("write", "a", offset=1, data=b"2"),
+    )  # fmt: skip
+    assert {"a": b"\x002"} in found
+
+
+def test_an_fsync_of_a_file_does_not_keep_its_name() -> None:
+    found = files(op("create", "a"), op("write", "a", data=b"1"), op("sync", "a"))
+    assert found == [{}, {"a": b"1"}]
+    safe = files(op("create", "a"), op("write", "a", data=b"1"), op("sync", "a"), op("sync", ""))
+    assert safe == [{"a": b"1"}]
+
+
+def test_a_rename_leaves_the_old_file_or_the_new_one() -> None:
+    found = files(
+        op("create", "a"), op("write", "a", data=b"old"), op("sync", "a"), op("sync", ""),
+        op("create", "t"), op("write", "t", data=b"new"), op("sync", "t"), op("rename", "t", "a"),
+    )  # fmt: skip
+    assert {state["a"] for state in found} == {b"old", b"new"}
+
+
+def recorded(bundle: Bundle, method: str, folder: Path) -> list[Operation]:
+    """What a whole run does to its folder."""
+    library = build(folder, SOURCE)
+    (folder / "run").mkdir()
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    subprocess.run(
+        [sys.executable, "-m", "tests.crash.recorded_run", str(bundle.root), method,
+         str(folder / "run"), str(folder / "log")],
+        env={**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}, check=True,
+    )  # fmt: skip
+    return read_log(folder / "log")
+
+
+def safe_steps(state: CrashState, folder: Path) -> int:
+    """Steps whose records are on the disk for certain."""
+    if "journal.bin" not in state.files:
+        return 0
+    state.write(folder)
+    return sum(1 for _ in read_journal(folder / "journal.bin").records)
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_no_cut_changes_where_a_run_ends(bundle: Bundle, tmp_path: Path, method: str) -> None:
+    operations = recorded(bundle, method, tmp_path)
+    assert sum(operation.kind == "write" for operation in operations) > STEPS
+    expected = finish(bundle, method, tmp_path / "whole")
+    cuts: dict[Key, tuple[CrashState, int]] = {}
+    tried = 0
+    for point in crash_points(operations):
+        tried += point.tried
+        safe = safe_steps(point.certain, tmp_path / f"certain-{point.certain.point}")
+        for key, state in point.states.items():
+            known = cuts.get(key, (state, 0))
+            cuts[key] = known[0], max(safe, known[1])
+    for number, (state, safe) in enumerate(cuts.values()):
+        folder = tmp_path / f"cut-{number}"
+        folder.mkdir()
+        state.write(folder)
+        where = f"cut after {state.point} operations, {state.what}"
+        assert finish(bundle, method, folder, safe) == expected, where
+    print(f"{method}: {tried} schedules of {len(operations)} operations, {len(cuts)} disks")
