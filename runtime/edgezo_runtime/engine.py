@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +44,11 @@ from edgezo_runtime.memory import anonymous_bytes, release_freed
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError
+from edgezo_runtime.turns import Turns
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
+T = TypeVar("T")
 Float32 = npt.NDArray[np.float32]
 Stage = Callable[[Chunk], None]
 
@@ -64,7 +67,6 @@ class Engine:
         limits: how much of a batch is in memory at once.
         streamed: blocks that are fetched from the file when their turn comes, and let go again.
         reliefs: what was done because memory was short, in words.
-        interrupted: called at every block boundary, by any worker; raises to end the pass.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
             what it does not need; None for never. It keeps what it ever took, and shapes that
             change from pass to pass leave holes.
@@ -101,7 +103,8 @@ class Engine:
         self.guard = guard
         self.reliefs: list[str] = []
         self.trim_above: int | None = None
-        self.interrupted: Callable[[], None] | None = None
+        self._own = threading.local()
+        self._turns = Turns()
         self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
 
@@ -146,17 +149,12 @@ class Engine:
         scheme = self.bundle.manifest.scheme
         if scheme.prompt_tokens:
             batch = behind(batch, scheme.tokens)
-        while True:
-            chunk_tokens = self.limits.chunk_tokens
-            work = Work(self.model, batch, params, self._watch, chunk_tokens, self._sample)
-            try:
-                chunks = self._evaluate(work, code, first_active, cache, cache_block, scope)
-                if self.trim_above is not None and anonymous_bytes() > self.trim_above:
-                    self.model.shrink_arena()
-                return np.concatenate([chunk.scores for chunk in chunks], axis=1)
-            except MemoryError as error:
-                reason = str(error) or "numpy was refused memory"
-            self.shrink(reason)  # here, where the error no longer holds what the pass held
+
+        def once(work: Work) -> Float32:
+            chunks = self._evaluate(work, code, first_active, cache, cache_block, scope)
+            return np.concatenate([chunk.scores for chunk in chunks], axis=1)
+
+        return self._passed(batch, params, once)
 
     def run(
         self,
@@ -181,20 +179,54 @@ class Engine:
         scheme = self.bundle.manifest.scheme
         if scheme.prompt_tokens:
             batch = behind(batch, scheme.tokens)
-        while True:
-            work = Work(
-                self.model, batch, params, self._watch, self.limits.chunk_tokens, self._sample
-            )
+
+        def once(work: Work) -> list[Chunk]:
             chunks = cut(batch)
-            try:
-                self._run(make(work), chunks, 1)
-                if self.trim_above is not None and anonymous_bytes() > self.trim_above:
-                    self.model.shrink_arena()
-                return chunks
-            except MemoryError as error:
-                reason = str(error) or "numpy was refused memory"
-            del work, chunks
-            self.shrink(reason)
+            self._run(make(work), chunks, 1)
+            return chunks
+
+        return self._passed(batch, params, once)
+
+    def _passed(self, batch: Batch, params: Params, once: Callable[[Work], T]) -> T:
+        """Do a pass when it is this thread's turn, in smaller pieces where memory was short."""
+        with self._turns:
+            while True:
+                tokens = self.limits.chunk_tokens
+                work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
+                try:
+                    found = once(work)
+                    if self.trim_above is not None and anonymous_bytes() > self.trim_above:
+                        self.model.shrink_arena()
+                    return found
+                except MemoryError as error:
+                    reason = str(error) or "numpy was refused memory"
+                del work
+                self._shrink(reason)  # here, where the error no longer holds what the pass held
+
+    @contextmanager
+    def interruptible(self, check: Callable[[], None]) -> Iterator[None]:
+        """Let something end the passes that this thread asks for meanwhile.
+
+        Args:
+            check: called at every block boundary, by any worker; raises to end the pass.
+        """
+        self._own.check = check
+        try:
+            yield
+        finally:
+            self._own.check = None
+
+    def _checks(self) -> Callable[[], None]:
+        """What the workers of a pass call at every block boundary."""
+        check: Callable[[], None] | None = getattr(self._own, "check", None)
+        if check is None:
+            return self._watch
+
+        def both() -> None:
+            check()
+            self._watch()
+
+        return both
 
     def _evaluate(
         self,
@@ -340,13 +372,11 @@ class Engine:
     # --- memory ---
 
     def _watch(self) -> None:
-        """Ask whether to go on, then look at the memory; if it is short, stream every block.
+        """Look at the memory; the first time it is short, stream every block.
 
         Raises:
             ShortOfMemoryError: it is short, and every block is streamed already.
         """
-        if self.interrupted is not None:
-            self.interrupted()
         if self.guard is None or self.guard.pressure() is None:
             return
         with self._relief:
@@ -369,9 +399,10 @@ class Engine:
 
     def give_back(self) -> None:
         """Give back all that can be had again: between passes, where memory was refused."""
-        self._drop_weights()
-        self.model.shrink_arena()
-        release_freed()
+        with self._turns:
+            self._drop_weights()
+            self.model.shrink_arena()
+            release_freed()
 
     def shrink(self, reason: str) -> None:
         """Halve the chunks, then the workers, and give back what the arena does not need.
@@ -382,6 +413,10 @@ class Engine:
         Raises:
             BudgetStopError: there is nothing left to halve.
         """
+        with self._turns:
+            self._shrink(reason)
+
+    def _shrink(self, reason: str) -> None:
         smaller = self.limits.smaller()
         if smaller is not None:
             told = f"chunks of {smaller.chunk_tokens} tokens"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +75,29 @@ class StepReport:
     events: tuple[str, ...] = ()
 
 
+Phase = Literal["ready", "running", "paused", "stopped", "done", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class TunerStatus:
+    """Where a run stands.
+
+    Attributes:
+        step: steps done.
+        loss: mean loss of the last one, nats; not a number before there is one.
+        elapsed_s: seconds that they took.
+        fraction_done: share of the run that is over.
+        phase: "ready" before the first step of this sitting, "running", "paused", "stopped",
+            "done", or "closed".
+    """
+
+    step: int
+    loss: float
+    elapsed_s: float
+    fraction_done: float
+    phase: Phase
+
+
 class Tuner:
     """Tunes the trainables of a bundle on a set of examples.
 
@@ -81,6 +107,10 @@ class Tuner:
 
     Each step is in the journal before it is applied, so a run that was cut off anywhere continues
     to the same bits: the last snapshot, then the journal's losses through the same code.
+
+    One thread steps; others may meanwhile read `status` and `adapter`, call `snapshot`, `pause`,
+    `resume`, `stop` and `evaluate`, which takes turns with the steps, a batch at a time. What they
+    read is the state between two steps, never half of one.
     """
 
     def __init__(
@@ -99,6 +129,13 @@ class Tuner:
         self.descent = Descent(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
+        self._resumed = threading.Event()
+        self._resumed.set()
+        self._steps = threading.Lock()
+        self._between = threading.RLock()
+        self._loss = math.nan
+        self._began = False
+        self._stands = (0, math.nan, 0.0, 0.0)
         self._took = False
         self._inputs: RunHeader | None = None
 
@@ -129,7 +166,7 @@ class Tuner:
 
     @property
     def theta(self) -> dict[str, Float32]:
-        """The trainables as they stand."""
+        """The trainables as they stand, no copies: for the thread that steps."""
         return self.state.theta
 
     @property
@@ -218,18 +255,27 @@ class Tuner:
                     self._begin()
             if self.prober.cache is None:
                 self._open_cache()
+            self._stand()
         except MemoryError as error:
-            self.close()
+            self._close()
             raise BudgetStopError(
                 f"memory is short: {str(error) or _REFUSED} before the first step; "
                 f"{self.run.path} is as it was, or can be continued with --resume"
             ) from error
         except BaseException:
-            self.close()
+            self._close()
             raise
 
     def close(self) -> None:
-        """Make the journal durable and let the folder go; the tuner cannot step any more."""
+        """Make the journal durable and let the folder go; the tuner cannot step any more.
+
+        A step that another thread is in is given up first.
+        """
+        self._stopped = True
+        with self._steps, self._between:
+            self._close()
+
+    def _close(self) -> None:
         journal, self._journal = self._journal, None
         cache, self.prober.cache = self.prober.cache, None
         try:
@@ -288,24 +334,66 @@ class Tuner:
         by_time = (self.elapsed_s - self.rates.seconds) / left if left > 0 else 1.0
         return max(by_steps, by_time)
 
+    @property
+    def status(self) -> TunerStatus:
+        """Where the run stands; never waits."""
+        step, loss, elapsed_s, fraction = self._stands  # one object, so of one step
+        return TunerStatus(step, loss, elapsed_s, fraction, self._phase(fraction))
+
+    def _phase(self, fraction: float) -> Phase:
+        if self._journal is None:
+            return "closed"
+        if fraction >= 1:
+            return "done"
+        if self._stopped:
+            return "stopped"
+        if not self._resumed.is_set():
+            return "paused"
+        return "running" if self._began else "ready"
+
+    def _stand(self) -> None:
+        """Tell other threads where the run stands now."""
+        self._stands = self.step_number, self._loss, self.elapsed_s, self.fraction_done
+
     def stop(self) -> None:
         """End iteration. A step that is running is given up where its pass meets the next block;
         may be called from any thread, and from a signal handler."""
         self._stopped = True
 
+    def pause(self) -> None:
+        """Keep further steps waiting until `resume` or `stop`.
+
+        A step that is running is given up where its pass meets the next block, and done again
+        later: the losses, and so the bits, are the same.
+        """
+        self._resumed.clear()
+
+    def resume(self) -> None:
+        """Let the steps go on."""
+        self._resumed.set()
+
+    def _wait_while_paused(self) -> None:
+        """Return when there is no pause.
+
+        Raises:
+            InterruptedRunError: `stop` was called meanwhile.
+        """
+        while not self._resumed.wait(_GLANCE_S):  # a signal's `stop` must take no lock
+            if self._stopped:
+                raise InterruptedRunError(_STOPPED)
+
     @contextlib.contextmanager
     def _ending_at_once(self) -> Iterator[None]:
-        """Let `stop` end passes meanwhile."""
+        """Let `stop` and `pause` end the passes of this thread meanwhile."""
 
         def check() -> None:
             if self._stopped:
-                raise InterruptedRunError("stopped in a step; the state is that before it")
+                raise InterruptedRunError(_STOPPED)
+            if not self._resumed.is_set():
+                raise _PausedError
 
-        self.engine.interrupted = check
-        try:
+        with self.engine.interruptible(check):
             yield
-        finally:
-            self.engine.interrupted = None
 
     def step(self) -> StepReport:
         """Evaluate, record, update.
@@ -317,10 +405,20 @@ class Tuner:
                 the tuner is closed, and a resume goes on from the last step in the journal.
             UsageError: the tuner is closed.
         """
+        with self._steps:
+            self._began = True
+            return self._stepped()
+
+    def _stepped(self) -> StepReport:
         if self._journal is None:
             raise UsageError("the tuner is closed")
         try:
-            return self._step(self._journal)
+            while True:
+                self._wait_while_paused()
+                try:
+                    return self._step(self._journal)
+                except _PausedError:
+                    pass
         except MemoryError as error:  # before the update, or after it: an update ends otherwise
             reason = str(error) or _REFUSED
             raise BudgetStopError(f"memory is short: {reason} between two passes") from error
@@ -339,14 +437,17 @@ class Tuner:
                 raise
             found, reason = descent.lost(info), (f"step {number}: {error}",)
         elapsed = before + time.monotonic() - started
-        self._commit(journal, descent.record(info, found, elapsed), found.terms)
-        spent = time.monotonic() - started
-        self.state.elapsed_s = before + spent
+        with self._between:
+            self._commit(journal, descent.record(info, found, elapsed), found.terms)
+            spent = time.monotonic() - started
+            self.state.elapsed_s = before + spent
+            self._loss = descent.mean_loss(found)
+            self._stand()
         if self.step_number % self.config.save_every == 0:
             self._snapshot_if_possible()
         return StepReport(
             step=number,
-            loss=descent.mean_loss(found),
+            loss=self._loss,
             projected_grad=found.projected_grad,
             lr=descent.shown_lr(info),
             blocks=info.blocks,
@@ -437,7 +538,8 @@ class Tuner:
 
     def adapter(self) -> dict[str, Float32]:
         """Copies of the tuned trainables: their running average where one is kept."""
-        return self.state.adapter()
+        with self._between:
+            return self.state.adapter()
 
     def evaluate(self, examples: ExampleSet, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter on a set of examples."""
@@ -445,10 +547,11 @@ class Tuner:
 
     def snapshot(self) -> None:
         """Write trainables and rule state, so that a resume has less to replay."""
-        if self._journal is None:
-            raise UsageError("the tuner is closed")
-        self._journal.sync()
-        save_snapshot(self.run.snapshot, self.state.snapshot(self._header().digest()))
+        with self._between:
+            if self._journal is None:
+                raise UsageError("the tuner is closed")
+            self._journal.sync()
+            save_snapshot(self.run.snapshot, self.state.snapshot(self._header().digest()))
 
     def _header(self) -> RunHeader:
         """What the run depends on, with its rates."""
@@ -574,3 +677,11 @@ class Tuner:
 
 
 _REFUSED = "numpy was refused memory"
+_STOPPED = "stopped in a step; the state is that before it"
+
+_GLANCE_S = 0.5
+"""How often a paused run looks whether it was stopped."""
+
+
+class _PausedError(Exception):
+    """Ends the passes of a step that is done again later."""
