@@ -303,7 +303,10 @@ class Journal:
         self.close()
 
     def _failed(self, error: OSError) -> RunFileError:
-        return RunFileError(f"journal '{self._path}' cannot be written: {error.strerror}")
+        return RunFileError(
+            f"journal '{self._path}' cannot be written: {error.strerror}; the steps in it are "
+            f"safe, continue the run when that is mended"
+        )
 
 
 def _crc(body: bytes) -> int:

@@ -8,9 +8,16 @@ import pytest
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.replay import replay
 from tests.contract.methods_table import TABLE
 from tests.runtime.tiny_sets import random_set
-from tests.runtime.tuner_runs import SIZES, losses_of, resumed_bits, run_to_the_end
+from tests.runtime.tuner_runs import (
+    SIZES,
+    losses_of,
+    resumed_bits,
+    run_to_the_end,
+    state_bits,
+)
 
 STEPS = 5
 SHORT: dict[str, dict[str, object]] = {
@@ -61,6 +68,8 @@ def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Any, method
         found = resumed_bits(bundle, examples, config, tmp_path / name, 4, **options)
         assert found == whole
         assert losses_of(tmp_path / name / "journal.bin") == recorded
+    replayed = replay(bundle, tmp_path / "whole" / "journal.bin")
+    assert state_bits(replayed.state) == whole
     (tmp_path / "whole" / "snapshot.safetensors").unlink()
     assert run_to_the_end(bundle, examples, config, tmp_path / "whole", resume=True) == whole
 

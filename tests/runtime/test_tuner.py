@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -269,8 +271,36 @@ def test_a_folder_with_a_run_is_not_overwritten(bundle, examples, tmp_path):
     assert run_to_the_end(bundle, examples, BASE, tmp_path) == expected
 
 
+def test_a_run_whose_folder_is_removed_ends_with_a_word(bundle, examples, tmp_path):
+    tuner = Tuner.open(bundle, examples, BASE, tmp_path / "run")
+    tuner.step()
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(RunFileError, match=r"journal .* was removed while the run went on"):
+        tuner.close()
+    assert tuner.status.phase == "closed"
+    tuner = Tuner.open(bundle, examples, BASE, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(RunFileError, match="removed"):
+        tuner.snapshot()
+    with pytest.raises(RunFileError, match="removed"):
+        tuner.close()
+
+
+def test_a_clock_that_jumps_changes_nothing(bundle, examples, tmp_path, monkeypatch):
+    """The time of day is asked for names only; the seconds of a run are those of its process."""
+    config = dataclasses.replace(BASE, max_time_s=300, lr_schedule="constant")
+    expected = run_to_the_end(bundle, examples, config, tmp_path / "steady")
+    years = itertools.cycle((0.0, 4e9, -1e9))
+    monkeypatch.setattr(time, "time", lambda: next(years))
+    with Tuner.open(bundle, examples, config, tmp_path / "jumping") as tuner:
+        assert [report.step for report in tuner] == list(range(BASE.steps))
+        assert 0 < tuner.elapsed_s < 300
+        assert bits(tuner) == expected
+
+
 _HOLD = """
 import sys
+import time
 from pathlib import Path
 from edgezo_runtime.run_folder import RunFolder
 RunFolder(Path(sys.argv[1])).acquire()

@@ -12,6 +12,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.journal import read_journal
+from edgezo_runtime.training_state import TrainingState
 from edgezo_runtime.tuner import Tuner
 
 SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
@@ -20,13 +21,18 @@ SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
 
 def bits(tuner: Tuner) -> dict[str, bytes]:
     """All that a run goes on from, and what it hands out."""
-    found = {f"theta {name}": value.tobytes() for name, value in tuner.theta.items()}
-    found |= {f"adapter {name}": value.tobytes() for name, value in tuner.adapter().items()}
-    for kind in (tuner.state.slots, tuner.state.sampler_slots):
+    return state_bits(tuner.state)
+
+
+def state_bits(state: TrainingState) -> dict[str, bytes]:
+    """Likewise."""
+    found = {f"theta {name}": value.tobytes() for name, value in state.theta.items()}
+    found |= {f"adapter {name}": value.tobytes() for name, value in state.adapter().items()}
+    for kind in (state.slots, state.sampler_slots):
         for name, slot in kind.items():
             found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
-    found["normalizer"] = np.array(tuner.state.norm_state).tobytes()
-    found["watch"] = repr(tuner.state.watch).encode()
+    found["normalizer"] = np.array(state.norm_state).tobytes()
+    found["watch"] = repr(state.watch).encode()
     return found
 
 
