@@ -42,7 +42,8 @@ def command(
     Nothing is evaluated and no data is read: the journal has the seed and the losses of every step,
     or its gradient. Steps whose record a power cut tore are left out, and told.
     """
-    from edgezo.cli.tune_job import CREATED_BY
+    from edgezo.cli.stop_signals import StopSignals
+    from edgezo.cli.tune_job import CREATED_BY, verify
     from edgezo_runtime.adapter import make_adapter
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.replay import replay
@@ -55,7 +56,8 @@ def command(
         if path is not None:
             new_file(path, force)
     opened = Bundle.open(bundle)
-    opened.verify()
+    with StopSignals() as signals:
+        verify(opened, signals)
     found = replay(opened, journal)
     if found.torn_bytes:
         warn(f"{journal}: the last {found.torn_bytes} bytes are no whole record and are left out")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.estimators import Term, ask, in_turn
+from edgezo_runtime.estimators import StepInfo, Term, asked_again
 from edgezo_runtime.methods import assemble
 from edgezo_runtime.outline import Outline
 from edgezo_runtime.rates import Rates
@@ -122,15 +124,24 @@ class Course:
         Raises:
             RunFileError: it is not the next one, or does not fit the run.
         """
-        if record.step != self.state.step:
-            raise RunFileError(f"step {record.step} follows step {self.state.step - 1}")
+        info = self.outline.info(record.step, record.blocks, record.lr)
+        self._require_fit(record, info)
         terms: list[Term] = []
         if record.losses.size and record.blocks:
-            info = self.outline.info(record.step, record.blocks, record.lr)
-            recorded = in_turn(record.losses.astype(np.float64))
-            terms = ask(self._parts.estimator, info, recorded)
+            terms = asked_again(self._parts.estimator, info, record.losses.astype(np.float64))
         self.apply(record, terms)
         self.state.elapsed_s = int.from_bytes(record.extra[:_ELAPSED_BYTES], "little") / 1000
+
+    def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
+        """Refuse a record that no run like this one writes."""
+        if record.step != self.state.step:
+            raise RunFileError(f"step {record.step} follows step {self.state.step - 1}")
+        if record.seed != info.seed:
+            raise RunFileError(f"step {record.step} has another seed than a step of this run")
+        if not set(record.blocks) <= set(self.outline.blocks):
+            raise RunFileError(f"step {record.step} has blocks that this run does not estimate for")
+        if not (math.isfinite(record.lr) and np.isfinite(record.losses).all()):
+            raise RunFileError(f"step {record.step} has numbers that are not finite")
 
 
 def pack_elapsed(seconds: float) -> bytes:

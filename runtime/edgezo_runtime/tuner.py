@@ -251,8 +251,7 @@ class Tuner:
                 self._resume()
             else:
                 self._open_cache()
-                with self._ending_at_once():
-                    self._begin()
+                self._begin()
             if self.prober.cache is None:
                 self._open_cache()
             self._stand()
@@ -579,8 +578,12 @@ class Tuner:
     def _measured(self) -> Rates:
         """The rates of the run, in smaller pieces where memory is refused."""
         while True:
+            self._wait_while_paused()
             try:
-                return self.descent.measure()
+                with self._ending_at_once():
+                    return self.descent.measure()
+            except _PausedError:
+                continue
             except MemoryError as error:
                 reason = str(error) or _REFUSED
             self.engine.shrink(reason)

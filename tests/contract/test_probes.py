@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.estimators import ask, in_turn
+from edgezo_runtime.estimators import asked_again
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
@@ -104,7 +104,7 @@ def test_a_restored_state_goes_on_to_the_same_bits(method: str, tmp_path: Path) 
 def replay(run: QuadraticRun, losses: np.ndarray) -> None:
     """A recorded step, as a resume takes it."""
     info = run.info()
-    terms = ask(run.parts.estimator, info, in_turn(losses))
+    terms = asked_again(run.parts.estimator, info, losses)
     run.state.apply(run.record(info, losses), terms)
 
 

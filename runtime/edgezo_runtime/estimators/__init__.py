@@ -24,7 +24,7 @@ from edgezo_runtime.estimators.probe import (
     Steps,
     Term,
     ask,
-    in_turn,
+    asked_again,
     record_losses,
 )
 from edgezo_runtime.estimators.scalar_sign import scalar_sign
@@ -59,12 +59,12 @@ __all__ = [
     "Steps",
     "Term",
     "ask",
+    "asked_again",
     "block_wise",
     "conservative",
     "curved_pair",
     "forward_grad",
     "growing_pairs",
-    "in_turn",
     "leave_one_out",
     "n_spsa",
     "one_sided",

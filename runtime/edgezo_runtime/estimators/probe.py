@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import DivergedError, UsageError
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 
 Losses = npt.NDArray[np.float64]
 
@@ -117,16 +117,36 @@ def ask(
             return terms
 
 
-def in_turn(losses: Losses) -> Callable[[list[Probe]], Losses]:
-    """Recorded losses, one under the other, for `ask`: each time those of the probes asked for."""
+def asked_again(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
+    """The terms that follow from recorded losses.
+
+    Args:
+        estimator: of the gradient.
+        info: the step.
+        losses: of all probes one under the other, as `record_losses` made them.
+
+    Raises:
+        RunFileError: they are not those of the probes that the estimator asks for.
+    """
     first = 0
 
-    def evaluate(probes: list[Probe]) -> Losses:
+    def recorded(probes: list[Probe]) -> Losses:
         nonlocal first
         first += len(probes)
+        rows = info.batch_size if probes[0].private else 1
+        if first > len(losses) or losses.shape[1] != rows:
+            raise RunFileError(
+                f"step {info.step} has losses of {losses.shape[0]} probes and {losses.shape[1]} "
+                f"rows, its estimator asks for {first} or more and {rows}"
+            )
         return losses[first - len(probes) : first]
 
-    return evaluate
+    terms = ask(estimator, info, recorded)
+    if first != len(losses):
+        raise RunFileError(
+            f"step {info.step} has losses of {len(losses)} probes, its estimator asks for {first}"
+        )
+    return terms
 
 
 def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
