@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgezo_runtime.journal import read_journal
 from tests.crash.disk_library import Operation
 
 _NAMES = ("create", "rename", "unlink", "mkdir")
@@ -84,6 +85,46 @@ def crash_points(
             states.setdefault(_key(state), state)
             tried += 1
         yield CrashPoint(certain, states, tried)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A disk that a power cut can leave.
+
+    Attributes:
+        state: its files.
+        safe_steps: steps that must be on it, wherever it came from.
+    """
+
+    state: CrashState
+    safe_steps: int
+
+
+def all_cuts(operations: Sequence[Operation], folder: Path) -> tuple[list[Cut], int]:
+    """Every disk that a run which goes on can tell apart, and how many choices led to them.
+
+    Args:
+        operations: of a run in its folder.
+        folder: for what is certain at every moment.
+    """
+    found: dict[Key, Cut] = {}
+    tried = 0
+    for point in crash_points(operations):
+        tried += point.tried
+        safe = _safe_steps(point.certain, folder / str(point.certain.point))
+        for key, state in point.states.items():
+            known = found.get(key, Cut(state, 0))
+            found[key] = Cut(known.state, max(safe, known.safe_steps))
+    return list(found.values()), tried
+
+
+def _safe_steps(state: CrashState, folder: Path) -> int:
+    """Steps whose records are there."""
+    journals = [path for path in state.files if path.rpartition("/")[2] == "journal.bin"]
+    if not journals:
+        return 0
+    state.write(folder)
+    return sum(1 for _ in read_journal(folder / journals[0]).records)
 
 
 def _key(state: CrashState) -> Key:

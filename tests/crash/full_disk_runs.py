@@ -27,6 +27,7 @@ FAILURES: dict[str, tuple[int | None, int, bool]] = {
     "full": (_LAST, errno.ENOSPC, False),
     "short": (_LAST, errno.ENOSPC, True),
     "once": (None, errno.EIO, False),
+    "read-only": (_LAST, errno.EROFS, False),
 }
 """From an operation on, or in that one alone; with which error; are writes done by half first?"""
 

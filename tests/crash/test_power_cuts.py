@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.journal import read_journal
 from tests.c_library import build
-from tests.crash.crash_states import CrashState, Key, crash_points
+from tests.crash.crash_states import all_cuts, crash_points
 from tests.crash.disk_library import SOURCE, Operation, read_log
 from tests.crash.short_runs import CONFIGS, STEPS, finish
 
@@ -81,31 +80,16 @@ def recorded(bundle: Bundle, method: str, folder: Path) -> list[Operation]:
     return read_log(folder / "log")
 
 
-def safe_steps(state: CrashState, folder: Path) -> int:
-    """Steps whose records are on the disk for certain."""
-    if "journal.bin" not in state.files:
-        return 0
-    state.write(folder)
-    return sum(1 for _ in read_journal(folder / "journal.bin").records)
-
-
 @pytest.mark.parametrize("method", CONFIGS)
 def test_no_cut_changes_where_a_run_ends(bundle: Bundle, tmp_path: Path, method: str) -> None:
     operations = recorded(bundle, method, tmp_path)
     assert sum(operation.kind == "write" for operation in operations) > STEPS
     expected = finish(bundle, method, tmp_path / "whole")
-    cuts: dict[Key, tuple[CrashState, int]] = {}
-    tried = 0
-    for point in crash_points(operations):
-        tried += point.tried
-        safe = safe_steps(point.certain, tmp_path / f"certain-{point.certain.point}")
-        for key, state in point.states.items():
-            known = cuts.get(key, (state, 0))
-            cuts[key] = known[0], max(safe, known[1])
-    for number, (state, safe) in enumerate(cuts.values()):
+    cuts, tried = all_cuts(operations, tmp_path / "certain")
+    for number, cut in enumerate(cuts):
         folder = tmp_path / f"cut-{number}"
         folder.mkdir()
-        state.write(folder)
-        where = f"cut after {state.point} operations, {state.what}"
-        assert finish(bundle, method, folder, safe) == expected, where
+        cut.state.write(folder)
+        where = f"cut after {cut.state.point} operations, {cut.state.what}"
+        assert finish(bundle, method, folder, cut.safe_steps) == expected, where
     print(f"{method}: {tried} schedules of {len(operations)} operations, {len(cuts)} disks")
