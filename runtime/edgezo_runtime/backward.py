@@ -13,7 +13,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.manifest import GRAD, BackwardInfo, grad_name
-from edgezo_runtime.sessions import ENVIRONMENT, run_graph
+from edgezo_runtime.sessions import ENVIRONMENT, check_ends, run_graph
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -84,5 +84,6 @@ class BackwardGraphs:
 
 def _open(bundle: Bundle, info: BackwardInfo) -> BackwardGraph:
     session = ENVIRONMENT.open(bundle, info.file, in_order=True)
+    check_ends(session, info.inputs, info.outputs, str(bundle.root / info.file))
     inputs = tuple(tensor.name for tensor in info.inputs)
     return BackwardGraph(session, inputs, tuple(tensor.name for tensor in info.outputs))

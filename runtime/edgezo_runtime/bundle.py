@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgezo_runtime.tensor_header import TensorHeader
+
 __all__ = [
     "FORMAT",
     "MANIFEST_FILE",
@@ -149,30 +151,39 @@ class Bundle:
         Raises:
             BundleError: the file is damaged, or a name, dtype or shape differs from the manifest.
         """
-        import numpy as np
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from edgezo_runtime.tensor_header import (
+            TensorHeaderError,
+            read_tensor_header,
+            read_tensors,
+        )
 
         path = self.path(TRAINABLE_FILE)
         try:
-            stored = load_file(path)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            header = read_tensor_header(path)
+            self._check_trainables(path, header)
+            stored = read_tensors(path, header)
+        except (TensorHeaderError, OSError) as error:
             raise BundleError(
                 f"{path}: {error} while reading trainables; run 'edgezo export --force'"
             ) from error
+        return {info.name: stored[info.name] for info in self.manifest.trainables}
+
+    def _check_trainables(self, path: Path, header: TensorHeader) -> None:
+        """Compare the file's header with the manifest."""
         infos = self.manifest.trainables
-        odd = stored.keys() ^ {info.name for info in infos}
+        odd = {*header.tensors, *header.unknown} ^ {info.name for info in infos}
         if odd:
-            side = "file only" if min(odd) in stored else "manifest only"
-            raise BundleError(f"{path}: trainable {min(odd)!r} is in the {side}")
+            side = "manifest only" if min(odd) in {info.name for info in infos} else "file only"
+            raise BundleError(f"{path}: trainable {min(odd)!r:.200} is in the {side}")
         for info in infos:
-            array = stored[info.name]
-            if array.dtype != np.float32 or array.shape != info.shape:
+            found = header.tensors.get(info.name)
+            dtype = "another type" if found is None else found.dtype.name
+            shape = () if found is None else found.shape
+            if dtype != "float32" or shape != info.shape:
                 raise BundleError(
-                    f"trainable {info.name!r}: float32 {info.shape} in the manifest, "
-                    f"{array.dtype} {array.shape} in {path}; run 'edgezo export --force'"
+                    f"trainable {info.name!r:.200}: float32 {info.shape} in the manifest, "
+                    f"{dtype} {shape} in {path}; run 'edgezo export --force'"
                 )
-        return {info.name: stored[info.name] for info in infos}
 
 
 def describe_files(root: Path, names: Iterable[str]) -> dict[str, FileInfo]:
@@ -193,19 +204,19 @@ def describe_files(root: Path, names: Iterable[str]) -> dict[str, FileInfo]:
 
 
 def _read_manifest(root: Path) -> str:
-    path = root / MANIFEST_FILE
     if not root.is_dir():
         found = "is not a directory" if root.exists() else "does not exist"
         raise BundleError(f"bundle {root} {found}; run 'edgezo export MODEL -o {root}'")
+    if not (root / MANIFEST_FILE).exists():
+        raise BundleError(
+            f"bundle {root} has no {MANIFEST_FILE}; run 'edgezo export MODEL -o {root}'"
+        )
+    path = _resolve(root.resolve(), MANIFEST_FILE)
     try:
         size = path.stat().st_size
         if size > _MANIFEST_LIMIT_BYTES:
             raise BundleError(f"{path}: {size} bytes is no manifest; run 'edgezo export --force'")
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"bundle {root} has no {MANIFEST_FILE}; run 'edgezo export MODEL -o {root}'"
-        ) from error
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -20,7 +20,7 @@ from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.manifest import PAST, GraphInfo
 from edgezo_runtime.memory import trim_heap
 from edgezo_runtime.plain_form import runnable
-from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime, run_graph
+from edgezo_runtime.sessions import ENVIRONMENT, check_ends, import_onnxruntime, run_graph
 from edgezo_runtime.weights import WeightsFile
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class LoadedModel:
         session = self._sessions.get(graph.file)
         if session is None:
             session = self._sessions[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+        check_ends(session, graph.inputs, graph.outputs, str(self.bundle.root / graph.file))
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         weights: dict[str, Any] = {}
         places: list[tuple[int, int]] = []

@@ -15,6 +15,8 @@ from typing import Literal
 
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.trainables import (
+    MAX_AXIS,
+    MAX_BLOCKS,
     SCHEME_KINDS,
     SchemeInfo,
     SchemeKind,
@@ -69,6 +71,14 @@ PAST = ("past_key", "past_value")
 
 SLOTS = "slots"
 """Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
+_OWN_INPUTS = {
+    "prologue": frozenset({"input_ids", "attention_mask"}),
+    "blocks": frozenset({"hidden", "code", "decode", "active", "past_lengths", *PAST, SLOTS}),
+    "score_labels": frozenset({"hidden", "positions", "label_ids"}),
+    "score_tokens": frozenset({"hidden", "positions", "targets"}),
+}
+"""What the runtime feeds to a graph besides its tensors, and to blocks besides the context."""
+
 GRAD = "grad"
 """Input of a backward graph: the gradient at the result of the graph it goes back through."""
 
@@ -325,6 +335,7 @@ def check(manifest: Manifest) -> None:
     _check_model(manifest)
     for where, graph in manifest.graphs.named():
         _check_graph(where, graph)
+        _check_fed(where, graph, manifest.context)
     _check_backward(manifest)
     _check_context(manifest)
     _check_trainables(manifest)
@@ -358,6 +369,15 @@ def _check_model(manifest: Manifest) -> None:
     for name in ("hidden_size", "vocab_size", "max_seq", "num_blocks"):
         value = getattr(model, name)
         _require(value > 0, f"model.{name}: {value} is not above zero")
+        limit = MAX_BLOCKS if name == "num_blocks" else MAX_AXIS
+        _require(value <= limit, f"model.{name}: {value} is more than {limit}")
+    for name, text in (
+        ("created_by", manifest.created_by),
+        ("model.id", model.id),
+        ("model.architecture", model.architecture),
+        ("model.class_name", model.class_name),
+    ):
+        _require(text.isprintable(), f"{name}: {text[:80]!r} has characters that do not print")
     listed = len(manifest.graphs.blocks)
     _require(model.num_blocks == listed, f"model.num_blocks: {model.num_blocks}, graphs {listed}")
 
@@ -368,8 +388,9 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
         for tensor in tensors:
             place = f"graphs.{where}.{side}.{tensor.name}"
             _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
-            plain = all(dim if isinstance(dim, str) else dim > 0 for dim in tensor.shape)
-            _require(plain, f"{place}: shape {tensor.shape}")
+            plain = all(dim if isinstance(dim, str) else 0 < dim <= MAX_AXIS for dim in tensor.shape)
+            _require(plain, f"{place}: shape {str(tensor.shape)[:80]}")
+    _require(graph.outputs, f"graphs.{where}.outputs: it makes nothing")
     bound = [*graph.trainables, *graph.weights]
     _unique((binding.input for binding in bound), f"graphs.{where}: bound inputs")
     _unique((binding.tensor for binding in graph.trainables), f"graphs.{where}.trainables")
@@ -388,6 +409,19 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
         _require(binding.start >= 0, f"graphs.{where}: {low}")
 
 
+def _check_fed(where: str, graph: GraphInfo, context: Iterable[str]) -> None:
+    """Refuse inputs that nobody feeds, and results that are needed and not made."""
+    kind = where.partition("[")[0]
+    known = _OWN_INPUTS[kind].union(context if kind == "blocks" else ())
+    known |= {binding.input for binding in (*graph.trainables, *graph.weights)}
+    odd = [tensor.name for tensor in graph.inputs if tensor.name not in known]
+    _require(not odd, f"graphs.{where}.inputs: nothing is known of {min(odd, default='')!r}")
+    made = {tensor.name for tensor in graph.outputs}
+    needed = {"hidden"} if kind == "prologue" else {"key", "value"} if graph.past else set()
+    lost = needed - made
+    _require(not lost, f"graphs.{where}.outputs: {min(lost, default='')!r} is missing")
+
+
 def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
     return () if isinstance(manifest.backward, str) else manifest.backward
 
@@ -399,6 +433,10 @@ def _check_backward(manifest: Manifest) -> None:
         place = f"backward.{info.file}"
         _require(info.of in forward, f"{place}: there is no graph {info.of!r}")
         taken = {tensor.name for tensor in forward[info.of].inputs}
+        odd = [tensor.name for tensor in info.inputs if tensor.name not in {*taken, GRAD}]
+        _require(not odd, f"{place}: nothing is known of {min(odd, default='')!r}")
+        for tensor in (*info.inputs, *info.outputs):
+            _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
         outputs = [tensor.name for tensor in info.outputs]
         odd = [name for name in outputs if name not in {grad_name(name) for name in taken}]
         _require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
@@ -427,6 +465,9 @@ def _check_trainables(manifest: Manifest) -> None:
         by_block[info.block].add(info.name)
         problem = trainable_problem(info, scheme)
         _require(problem is None, f"{place}: {problem}")
+    size = sum(4 * math.prod(info.shape) for info in manifest.trainables)
+    listed = manifest.files[TRAINABLE_FILE].bytes
+    _require(size <= listed, f"trainables: {size} bytes in all, {TRAINABLE_FILE} has {listed}")
     for where, graph in manifest.graphs.named():
         index = int(where[7:-1]) if where.startswith("blocks[") else None
         expected = by_block[index] if index is not None else set()
@@ -445,6 +486,6 @@ def _check_tokenizer(manifest: Manifest) -> None:
 def _unique(names: Iterable[str], where: str) -> None:
     seen: set[str] = set()
     for name in names:
-        _require(name, f"{where}: empty name")
+        _require(name and name.isprintable(), f"{where}: {name[:80]!r} is no name")
         _require(name not in seen, f"{where}: {name!r} twice")
         seen.add(name)

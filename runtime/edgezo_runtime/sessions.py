@@ -11,12 +11,16 @@ from __future__ import annotations
 import os
 import re
 import threading
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
+from edgezo_runtime.manifest import TensorInfo
 from edgezo_runtime.memory import is_unmapped, save_addresses
+from edgezo_runtime.onnx_file import MAX_BYTES, check_onnx
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,13 +48,17 @@ def run_graph(
 
     Raises:
         ShortOfMemoryError: it was refused memory.
+        BundleError: the graph does not take or make what its bundle's manifest says.
     """
     try:
         return list(session.run_with_ort_values(outputs, feed, options))
     except Exception as error:  # onnxruntime's errors have no common public base class
         if _is_refusal(error):
             raise ShortOfMemoryError("onnxruntime was refused memory") from error
-        raise
+        raise BundleError(
+            f"onnxruntime could not run a graph of the bundle, from {', '.join(outputs)[:80]}: "
+            f"{str(error)[:400]}; run 'edgezo export --force'"
+        ) from error
 
 
 def _is_refusal(error: Exception) -> bool:
@@ -110,7 +118,8 @@ class SharedEnvironment:
                 values long before they are needed, float32 copies of weights for one.
 
         Raises:
-            BundleError: the graph is damaged, or needs what this onnxruntime does not have.
+            BundleError: the graph is damaged, holds what no graph of a bundle does, or needs what
+                this onnxruntime does not have.
             ShortOfMemoryError: there is no memory for it.
         """
         ort = import_onnxruntime()
@@ -129,8 +138,10 @@ class SharedEnvironment:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        content = _read(path)
+        check_onnx(content, str(path))
         try:
-            return ort.InferenceSession(path.read_bytes(), options, providers=[_CPU])
+            return ort.InferenceSession(content, options, providers=[_CPU])
         except Exception as error:  # onnxruntime's errors have no common public base class
             if _is_refusal(error):
                 raise ShortOfMemoryError("a graph cannot be opened for want of memory") from error
@@ -138,6 +149,63 @@ class SharedEnvironment:
                 f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
                 f"run 'edgezo export --force' again or install another onnxruntime"
             ) from error
+
+
+def check_ends(
+    session: onnxruntime.InferenceSession,
+    inputs: Iterable[TensorInfo],
+    outputs: Iterable[TensorInfo],
+    where: str,
+) -> None:
+    """Compare what a graph takes and makes with what the manifest says of it.
+
+    Args:
+        session: the graph, opened.
+        inputs: what the manifest says it takes.
+        outputs: likewise of what it makes.
+        where: its path, for the message.
+    Raises:
+        BundleError: a name or a type differs.
+    """
+    for side, known, found in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
+        said = {(tensor.name, _TYPES.get(tensor.dtype, tensor.dtype)) for tensor in known}
+        own = {(end.name, end.type) for end in found}
+        if side == "output":  # more than the manifest tells of does no harm
+            own &= said
+        if odd := said ^ own:
+            name, kind = min(odd)
+            told = "the manifest" if (name, kind) in said else "the graph"
+            raise BundleError(
+                f"{where}: {side} {name[:80]!r} of type {kind} is in {told} only; "
+                f"run 'edgezo export --force'"
+            )
+
+
+_TYPES = {
+    "float16": "tensor(float16)",
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    **{name: f"tensor({name})" for name in ("bool", "int8", "int32", "int64")},
+    **{name: f"tensor({name})" for name in ("uint8", "uint16", "uint32")},
+}
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a graph.
+
+    Raises:
+        BundleError: it cannot be read, or is too large for one.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise BundleError(f"{path}: {size} bytes are no graph; run 'edgezo export --force'")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from error
 
 
 def _started(threads: int) -> ThreadPoolExecutor:

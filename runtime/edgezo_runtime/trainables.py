@@ -130,6 +130,16 @@ ROLES: dict[SchemeKind, tuple[TrainableRole, ...]] = {
 }
 """Roles of each scheme's tensors."""
 
+MAX_AXIS = 2**31 - 1
+"""No dimension of a model is larger."""
+
+MAX_BLOCKS = 2**12
+"""No model has more blocks."""
+
+_MAX_ELEMENTS = 2**40
+_SMALLEST_SCALE, _LARGEST_SCALE = 1e-9, 1e9
+_COUNTS = ("rank", "bottleneck", "layers")
+
 _MATRICES = frozenset({"lora_A", "lora_R", "lora_B", "weight", "prompt", "prompt_base"})
 _CUBES = frozenset({"tt_down", "tt_up", "prefix_key", "prefix_value"})
 _RANK_AXIS: dict[TrainableRole, int] = {"lora_A": 0, "lora_R": 0, "lora_B": 1}
@@ -143,11 +153,17 @@ def dimensions(role: TrainableRole) -> int:
 def scheme_problem(scheme: SchemeInfo, vocab_size: int) -> str | None:
     """What is wrong with a scheme, beginning with the field; None if nothing is."""
     rank, alpha = scheme.rank, scheme.alpha
+    for name in _COUNTS:
+        count = getattr(scheme, name)
+        if count is not None and not 0 <= count <= MAX_AXIS:
+            return f"{name}: {count} is no dimension"
     if scheme.kind in ("lora", "lora-xs", "tt") and (rank is None or rank < 1):
         return f"rank: {rank} is not above zero"
     low_rank = scheme.kind in ("lora", "lora-xs")
     if low_rank and not (alpha is not None and math.isfinite(alpha) and alpha > 0):
         return f"alpha: {alpha} is not a finite number above zero"
+    if rank != 0 and not _SMALLEST_SCALE <= abs(scheme.scale) <= _LARGEST_SCALE:
+        return f"alpha: {alpha} is out of proportion to rank {rank}"
     if scheme.kind in ("prompt", "prefix") and not scheme.tokens:
         return f"tokens: {scheme.kind} without virtual tokens"
     for token in scheme.tokens:
@@ -160,8 +176,10 @@ def trainable_problem(info: TrainableInfo, scheme: SchemeInfo) -> str | None:
     """What is wrong with a trainable of a scheme; None if nothing is."""
     if info.role not in ROLES[scheme.kind]:
         return f"{scheme.kind} has no trainables of role {info.role}"
-    if len(info.shape) != dimensions(info.role) or min(info.shape) < 1:
-        return f"shape {info.shape} does not fit the role {info.role}"
+    if len(info.shape) != dimensions(info.role) or not all(0 < n <= MAX_AXIS for n in info.shape):
+        return f"shape {str(info.shape)[:80]} does not fit the role {info.role}"
+    if math.prod(info.shape) > _MAX_ELEMENTS:
+        return f"shape {info.shape} is too large"
     axis = _RANK_AXIS.get(info.role)
     if axis is not None and info.shape[axis] != scheme.rank:
         return f"rank {info.shape[axis]}, scheme has {scheme.rank}"

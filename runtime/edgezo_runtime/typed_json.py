@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_DEEPEST = 64
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(r"[][{}]")
 
 
 class JsonShapeError(ValueError):
@@ -20,11 +26,23 @@ def parse_object(text: str) -> dict[str, Any]:
     """Parse JSON text whose top level is an object.
 
     Args:
-        text: JSON; NaN, Infinity and repeated keys are refused.
+        text: JSON; NaN, Infinity, repeated keys and halves of surrogate pairs are refused.
     Returns:
         The object as a dict.
     Raises:
         JsonShapeError: not JSON, nested too deeply, or not an object.
+    """
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON text, as `parse_object` does, whatever is at its top.
+
+    Raises:
+        JsonShapeError: not JSON, or nested too deeply.
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -37,8 +55,13 @@ def parse_object(text: str) -> dict[str, Any]:
         raise
     except ValueError as error:  # an integer of thousands of digits
         raise JsonShapeError(f"not JSON that can be read: {error}") from error
-    if not isinstance(value, dict):
-        raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
+    if _HALF.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise JsonShapeError("half of a surrogate pair in a string") from None
+    if _depth(text) > _DEEPEST:
+        raise JsonShapeError("nested too deeply")
     return value
 
 
@@ -99,7 +122,7 @@ def _decode_dataclass(kind: Any, value: object, where: str) -> object:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(pairs.keys() - fields.keys())
     if unknown:
-        raise JsonShapeError(f"{_join(where, unknown[0])}: unknown key")
+        raise JsonShapeError(f"{_join(where, unknown[0])[:200]}: unknown key")
     arguments = {}
     for name, field in fields.items():
         if name in pairs:
@@ -151,9 +174,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise JsonShapeError(f"{key}: repeated key")
+                raise JsonShapeError(f"{key[:80]}: repeated key")
             seen.add(key)
     return result
+
+
+def _depth(text: str) -> int:
+    """Brackets that are open at once, of text that is JSON."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _no_constant(text: str) -> float:

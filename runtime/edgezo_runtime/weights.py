@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
-import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +12,15 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import BundleError, DoesNotFitError
 from edgezo_runtime.sizes import format_size
+from edgezo_runtime.tensor_header import StoredTensor, TensorHeaderError, read_tensor_header
+
+__all__ = ["READ_AHEAD_BYTES", "StoredTensor", "WeightsFile", "read_header"]
 
 READ_AHEAD_BYTES = 128 << 10
 """Linux's usual read-ahead of a disk."""
 
-_HEADER_LIMIT = 100 << 20
-_MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error)
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype(np.float32),
-    "I8": np.dtype(np.int8),
-    "U8": np.dtype(np.uint8),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """Where a tensor lies: dtype, shape, absolute offset and length in bytes."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-    length: int
+_DTYPES = frozenset(np.dtype(kind) for kind in (np.float32, np.int8, np.uint8))
+"""What graphs take."""
 
 
 class WeightsFile:
@@ -126,31 +111,15 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
         BundleError: not a safetensors file, or its header does not fit its size.
     """
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _HEADER_LIMIT:
-                raise ValueError(f"a header of {length} bytes")
-            header: dict[str, Any] = json.loads(file.read(length))
-        size = path.stat().st_size - 8 - length
-        header.pop("__metadata__", None)
-        found: dict[str, StoredTensor] = {}
-        for name, entry in header.items():
-            start, end = entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            dtype = _DTYPES.get(entry["dtype"])
-            numbers = (start, end, *shape)
-            if not isinstance(entry["shape"], list) or any(type(n) is not int for n in numbers):
-                raise ValueError(f"tensor {name!r:.80}: shape {entry['shape']!r:.80}")
-            if not 0 <= start <= end <= size or any(dim < 0 for dim in shape):
-                raise ValueError(f"tensor {name!r:.80} lies outside the file")
-            if dtype is None:
-                continue
-            if math.prod(shape) * dtype.itemsize != end - start:
-                raise ValueError(f"tensor {name!r:.80}: {end - start} bytes for {shape}")
-            if start == end or (8 + length + start) % dtype.itemsize:
-                raise ValueError(f"tensor {name!r:.80} is empty or not aligned")
-            found[name] = StoredTensor(dtype, shape, 8 + length + start, end - start)
-    except (*_MALFORMED, OSError) as error:
+        found = {
+            name: stored
+            for name, stored in read_tensor_header(path).tensors.items()
+            if stored.dtype in _DTYPES
+        }
+        for name, stored in found.items():
+            if not stored.length or stored.offset % stored.dtype.itemsize:
+                raise TensorHeaderError(f"tensor {name[:80]!r} is empty or not aligned")
+    except (TensorHeaderError, OSError) as error:
         raise BundleError(
             f"{path}: not a safetensors file: {error}; run 'edgezo export --force'"
         ) from error

@@ -1,0 +1,219 @@
+"""What an ONNX file may hold: read from its bytes, before onnxruntime sees any of them.
+
+A graph of a bundle has nodes of the standard and of onnxruntime's own operators, constants with
+their values beside them, and nothing else: no operators of other domains, no functions, no loops
+(so it always ends), no data in other files. The reader knows only as much of protobuf's wire
+format as that takes, and refuses what is not written the one way that all writers do.
+
+References:
+    https://protobuf.dev/programming-guides/encoding, and onnx.proto of ONNX 1.17 for field numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgezo_runtime.errors import BundleError
+
+DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+"""Operator sets a graph may use."""
+
+MAX_BYTES = 1 << 28
+"""A larger file is refused; exported graphs have kilobytes, their weights are inputs."""
+
+_MAX_FIELDS = 1 << 21
+_MAX_ELEMENTS = 1 << 31
+_MAX_DEPTH = 8
+_REFUSED_OPERATORS = {
+    "EPContext": "names a file",
+    **dict.fromkeys(("Loop", "SequenceMap"), "repeats a graph"),
+    **dict.fromkeys(
+        ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"), "repeats a graph"
+    ),
+}
+"""Operators of allowed domains that no graph of a bundle has, and why none may."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+# Field numbers of onnx.proto, by message.
+_GRAPH, _OPSET, _TRAINING, _FUNCTION = 7, 8, 20, 25  # ModelProto
+_OPSET_DOMAIN = 1  # OperatorSetIdProto
+_NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # GraphProto
+_OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # NodeProto
+_TENSOR, _INNER, _TENSORS, _INNERS, _SPARSES = 5, 6, 10, 11, (22, 23)  # AttributeProto
+_DIMS, _EXTERNAL, _LOCATION = 1, 13, 14  # TensorProto
+
+_Span = tuple[int, int]
+
+
+class _MalformedError(ValueError):
+    """Bytes that are no protobuf, or a field that is not of its type."""
+
+
+def check_onnx(data: bytes, where: str) -> None:
+    """Refuse a file that is not the graph of a bundle.
+
+    Args:
+        data: the file.
+        where: its path, for the message.
+    Raises:
+        BundleError: not ONNX, too large, or it holds what no graph of a bundle does.
+    """
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{where}: {len(data)} bytes are no graph; {_REMEDY}")
+    try:
+        _check_model(_Reader(data))
+    except _MalformedError as error:
+        raise BundleError(f"{where}: not an ONNX graph of a bundle: {error}; {_REMEDY}") from error
+
+
+_REMEDY = "run 'edgezo export --force', and take bundles from where you trust only"
+
+
+class _Reader:
+    """Fields of messages in a buffer; counts them, so that small files cannot take long."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self._left = _MAX_FIELDS
+
+    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int | _Span]]:
+        """Number, wire type and value of each field; bytes as where they begin and end."""
+        position = start
+        while position < end:
+            self._left -= 1
+            if self._left < 0:
+                raise _MalformedError(f"more than {_MAX_FIELDS} fields")
+            tag, position = self.integer(position, end)
+            number, kind = tag >> 3, tag & 7
+            if not 0 < number < 1 << 29:
+                raise _MalformedError(f"field number {number} at byte {position}")
+            value: int | _Span
+            if kind == _VARINT:
+                value, position = self.integer(position, end)
+            elif kind == _BYTES:
+                length, position = self.integer(position, end)
+                value = position, position + length
+                position += length
+            elif kind in (_FIXED64, _FIXED32):
+                value = 0
+                position += 8 if kind == _FIXED64 else 4
+            else:
+                raise _MalformedError(f"wire type {kind} at byte {position}")
+            if position > end:
+                raise _MalformedError(f"field {number} goes beyond its message, at byte {end}")
+            yield number, kind, value
+
+    def text(self, span: _Span) -> str:
+        """A name."""
+        try:
+            return self.data[span[0] : span[1]].decode("ascii")
+        except UnicodeDecodeError:
+            raise _MalformedError(f"a name that is not ASCII, at byte {span[0]}") from None
+
+    def integer(self, position: int, end: int) -> tuple[int, int]:
+        """An integer in its shortest form: another one is read differently by some programs."""
+        value = shift = 0
+        while position < end and shift < 70:
+            octet = self.data[position]
+            position += 1
+            value |= (octet & 0x7F) << shift
+            if octet < 0x80:
+                if value >= 1 << 64 or (not octet and shift):
+                    break
+                return value, position
+            shift += 7
+        raise _MalformedError(f"no integer at byte {position}")
+
+
+def _span(number: int, kind: int, value: int | _Span) -> _Span:
+    if kind != _BYTES or isinstance(value, int):
+        raise _MalformedError(f"field {number} has wire type {kind}")
+    return value
+
+
+def _check_model(reader: _Reader) -> None:
+    graphs = 0
+    for number, kind, value in reader.fields(0, len(reader.data)):
+        if number == _GRAPH:
+            graphs += 1
+            _check_graph(reader, _span(number, kind, value))
+        elif number == _OPSET:
+            for own, own_kind, name in reader.fields(*_span(number, kind, value)):
+                if own == _OPSET_DOMAIN:
+                    _check_domain(reader.text(_span(own, own_kind, name)), "operator set")
+        elif number == _FUNCTION:
+            raise _MalformedError("it defines functions of its own")
+        elif number == _TRAINING:
+            raise _MalformedError("it holds graphs for training")
+    if graphs != 1:
+        raise _MalformedError(f"{graphs} graphs in it")
+
+
+def _check_graph(reader: _Reader, span: _Span, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise _MalformedError(f"graphs in graphs, deeper than {_MAX_DEPTH}")
+    for number, kind, value in reader.fields(*span):
+        if number == _NODE:
+            _check_node(reader, _span(number, kind, value), depth)
+        elif number == _INITIALIZER:
+            _check_tensor(reader, _span(number, kind, value))
+        elif number == _SPARSE:
+            raise _MalformedError("it has a sparse constant")
+
+
+def _check_node(reader: _Reader, span: _Span, depth: int) -> None:
+    operator = "a node"
+    for number, kind, value in reader.fields(*span):
+        if number == _OPERATOR:
+            operator = reader.text(_span(number, kind, value))
+            if operator in _REFUSED_OPERATORS:
+                raise _MalformedError(f"operator {operator} {_REFUSED_OPERATORS[operator]}")
+        elif number == _DOMAIN:
+            _check_domain(reader.text(_span(number, kind, value)), f"operator {operator[:80]!r}")
+        elif number == _ATTRIBUTE:
+            _check_attribute(reader, _span(number, kind, value), depth)
+
+
+def _check_attribute(reader: _Reader, span: _Span, depth: int) -> None:
+    for number, kind, value in reader.fields(*span):
+        if number in (_TENSOR, _TENSORS):
+            _check_tensor(reader, _span(number, kind, value))
+        elif number in (_INNER, _INNERS):
+            _check_graph(reader, _span(number, kind, value), depth + 1)
+        elif number in _SPARSES:
+            raise _MalformedError("it has a sparse constant")
+
+
+def _check_tensor(reader: _Reader, span: _Span) -> None:
+    elements = 1
+    for number, kind, value in reader.fields(*span):
+        if number == _DIMS:
+            for dim in _integers(reader, kind, value):
+                elements *= dim
+                # An element takes half a byte at least.
+                if dim > _MAX_ELEMENTS or elements > min(_MAX_ELEMENTS, 2 * (span[1] - span[0])):
+                    raise _MalformedError(f"a constant that claims {elements} elements or more")
+        elif number == _EXTERNAL:
+            raise _MalformedError("a constant lies in another file")
+        elif number == _LOCATION and value != 0:
+            raise _MalformedError("a constant lies in another place")
+
+
+def _integers(reader: _Reader, kind: int, value: Any) -> Iterator[int]:
+    """Of a repeated field, in either of its two forms."""
+    if kind == _VARINT:
+        yield value
+        return
+    position, end = _span(_DIMS, kind, value)
+    while position < end:
+        number, position = reader.integer(position, end)
+        yield number
+
+
+def _check_domain(domain: str, of: str) -> None:
+    if domain not in DOMAINS:
+        raise _MalformedError(
+            f"{of} of the domain {domain[:80]!r}; bundles have those of ONNX and com.microsoft only"
+        )

@@ -1,0 +1,174 @@
+"""Reads .safetensors files, strictly: sizes and shapes are checked before anything is allocated.
+
+A header that repeats a name, lets two tensors share bytes or claims more than the file has is
+refused, whatever it says: such files come from strangers as well.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import DoesNotFitError
+from edgezo_runtime.memory import available_bytes
+from edgezo_runtime.sizes import format_size
+from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
+
+_LENGTH_BYTES = 8
+_HEADER_LIMIT = 100 << 20
+_MOST_AXES = 32
+_LARGEST_AXIS = 1 << 48
+_SMALL_BYTES = 64 << 20
+"""So much is read without asking whether there is memory for it."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U64": np.dtype(np.uint64),
+    "U32": np.dtype(np.uint32),
+    "U16": np.dtype(np.uint16),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+
+
+class TensorHeaderError(ValueError):
+    """A file that is not .safetensors, or contradicts itself; says what, not where."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: dtype, shape, absolute offset and length in bytes."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """What a file says of itself.
+
+    Attributes:
+        metadata: text by key.
+        tensors: by name; those of types that numpy does not have are left out.
+        unknown: names of those.
+    """
+
+    metadata: Mapping[str, str]
+    tensors: Mapping[str, StoredTensor]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor as the header has it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
+
+
+def read_tensor_header(path: Path) -> TensorHeader:
+    """Read what a file says of itself; nothing else of it is read.
+
+    Raises:
+        TensorHeaderError: it is not .safetensors, is cut off, or contradicts itself.
+        OSError: it cannot be read.
+    Memory:
+        The header, at most 100 MiB of text.
+    """
+    info = path.stat()
+    if not stat.S_ISREG(info.st_mode):
+        raise TensorHeaderError("not a regular file")
+    with path.open("rb") as file:
+        first = file.read(_LENGTH_BYTES)
+        length = int.from_bytes(first, "little")
+        if len(first) < _LENGTH_BYTES or length > min(_HEADER_LIMIT, info.st_size - _LENGTH_BYTES):
+            raise TensorHeaderError(f"a header of {length} bytes in a file of {info.st_size}")
+        content = file.read(length)
+    try:
+        header = parse_object(content.decode("utf-8"))
+        metadata = decode(dict[str, str], header.pop("__metadata__", {}), "__metadata__")
+        entries = {name: decode(_Entry, entry, name[:80]) for name, entry in header.items()}
+    except UnicodeDecodeError as error:
+        raise TensorHeaderError("the header is not UTF-8") from error
+    except JsonShapeError as error:
+        raise TensorHeaderError(f"the header is wrong: {error}") from error
+    start = _LENGTH_BYTES + length
+    tensors = {name: _place(name, entry, start, info.st_size) for name, entry in entries.items()}
+    _check_apart(entries)
+    known = {name: stored for name, stored in tensors.items() if stored is not None}
+    return TensorHeader(metadata, known, tuple(tensors.keys() - known.keys()))
+
+
+def read_tensors(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[Any]]:
+    """Read every tensor of a header.
+
+    Args:
+        path: the file.
+        header: of the same file.
+    Returns:
+        Arrays of the caller's own, by name, in the order of the names.
+    Raises:
+        TensorHeaderError: the file is shorter than it was.
+        DoesNotFitError: they need more memory than there is.
+        OSError: it cannot be read.
+    Memory:
+        The tensors.
+    """
+    total = sum(stored.length for stored in header.tensors.values())
+    if total > _SMALL_BYTES and total > (left := available_bytes()):
+        raise DoesNotFitError(
+            f"{path}: {format_size(total)} of tensors, and {format_size(left)} of memory are left"
+        )
+    found: dict[str, npt.NDArray[Any]] = {}
+    with path.open("rb") as file:
+        for name, stored in sorted(header.tensors.items()):
+            file.seek(stored.offset)
+            count = math.prod(stored.shape)
+            values = np.fromfile(file, stored.dtype.newbyteorder("<"), count)
+            if values.size != count:
+                raise TensorHeaderError(f"tensor {name[:80]!r} is cut off")
+            found[name] = values.astype(stored.dtype, copy=False).reshape(stored.shape)
+    return found
+
+
+def _place(name: str, entry: _Entry, start: int, size: int) -> StoredTensor | None:
+    """Where a tensor lies in the file; None if its type is unknown."""
+    shown = repr(name[:80])
+    dtype = _DTYPES.get(entry.dtype)
+    if len(entry.data_offsets) != 2:
+        raise TensorHeaderError(f"tensor {shown}: {len(entry.data_offsets)} offsets")
+    first, end = entry.data_offsets
+    if not 0 <= first <= end <= size - start:
+        raise TensorHeaderError(f"tensor {shown} lies outside the file")
+    if len(entry.shape) > _MOST_AXES or not all(0 <= dim <= _LARGEST_AXIS for dim in entry.shape):
+        raise TensorHeaderError(f"tensor {shown}: shape {str(entry.shape[:8])[:80]}")
+    if dtype is None:
+        return None
+    if math.prod(entry.shape) * dtype.itemsize != end - first:
+        raise TensorHeaderError(f"tensor {shown}: {end - first} bytes for {entry.shape}")
+    return StoredTensor(dtype, entry.shape, start + first, end - first)
+
+
+def _check_apart(entries: Mapping[str, _Entry]) -> None:
+    """Refuse tensors that share bytes: a small file could fill the memory with them."""
+    behind = 0
+    for first, end, name in sorted((*entry.data_offsets, name) for name, entry in entries.items()):
+        if end > first and first < behind:
+            raise TensorHeaderError(f"tensor {name[:80]!r} shares bytes with another one")
+        behind = max(behind, end)
