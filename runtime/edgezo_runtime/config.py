@@ -153,6 +153,15 @@ class TuneConfig:
         ):
             if getattr(self, name) < low:
                 raise UsageError(f"{_flag(name)} {getattr(self, name)}: must be {low} or more")
+        for name in ("steps", "horizon", "save_every", "batch_size", "epochs", "max_time_s"):
+            value = getattr(self, name)
+            if value != "auto" and value > _LARGEST:
+                raise UsageError(f"{_flag(name)} {value}: must be {_LARGEST} or less")
+        for option, value in self.options.given().items():
+            if not isinstance(value, str) and not -_LARGEST_OPTION <= value <= _LARGEST_OPTION:
+                raise UsageError(
+                    f"{_flag(option)} {value}: must be {_LARGEST_OPTION} or less, and a number"
+                )
         if self.seed >= 2**64:
             raise UsageError(f"--seed {self.seed}: must be below 2^64")
         if not math.isfinite(self.max_time_s) or self.max_time_s < 0:
@@ -282,6 +291,9 @@ class TuneConfig:
                 )
         return [info for info in able if f".{info.module}".endswith(tuple(ends))]
 
+
+_LARGEST, _LARGEST_OPTION = 10**12, 10**6
+"""No count is larger, nor any setting of a method's own."""
 
 _MIDDLE = (0.27, 0.7)
 """Share of the depth where `--blocks auto` begins and ends."""

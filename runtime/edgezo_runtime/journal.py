@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 import time
 import zlib
@@ -28,6 +29,7 @@ from typing import Any, BinaryIO, NamedTuple
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_write, sync_descriptor
 from edgezo_runtime.step_record import StepRecord, pack_count, unpack_count
+from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
 JOURNAL_VERSION = 1
 _MAGIC = b"\x89EZJ\r\n\x1a\n"
@@ -36,6 +38,10 @@ _CRC = struct.Struct("<I")
 _MARKER = 0xE2
 _FRAME = struct.Struct("<BII")  # marker, length of the body, crc32
 MAX_BODY = 2**26
+_STEP_BYTES = 8
+_LONGEST_START = 10 + _STEP_BYTES  # LEB128 of 64 bits, and the step
+_SEARCH_BYTES = 2**30
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -130,17 +136,21 @@ def read_journal(path: str | Path) -> JournalContents:
             been synced. The records are checked before this returns.
 
     Memory:
-        One record; of a damaged or torn file, all behind the damage.
+        One record, and a copy of its bytes.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RunFileError(f"journal '{path}' is not a file")
             header = _read_header(file, path)
             start = good = file.tell()
             size = os.fstat(file.fileno()).st_size
+            last = -1
             while (body := _read_body(file, good, size)) is not None:
+                last = _step_of(body, path, good)
                 good += _FRAME.size + len(body)
             if good < size:
-                _require_torn(file, good, path)
+                _require_torn(file, good, size, last, path)
     except OSError as error:
         raise RunFileError(f"journal '{path}' cannot be read: {error.strerror}") from error
     return JournalContents(header, _iterate(path, start, good), good, size - good)
@@ -309,6 +319,11 @@ class Journal:
         )
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a writer, as a named pipe would have it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _crc(body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_CRC.pack(len(body))))
 
@@ -326,8 +341,10 @@ def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
     text, crc = file.read(min(length, MAX_BODY)), file.read(_CRC.size)
     if crc != _CRC.pack(zlib.crc32(prefix + text)):
         raise RunFileError(f"journal '{path}' has a damaged header; it cannot be resumed")
-    meta = json.loads(text)
-    return JournalHeader(meta, version)
+    try:
+        return JournalHeader(parse_object(text.decode("ascii")), version)
+    except (UnicodeDecodeError, JsonShapeError) as error:
+        raise RunFileError(f"journal '{path}' has a header that is no run's: {error}") from error
 
 
 def _read_body(file: BinaryIO, offset: int, size: int) -> bytes | None:
@@ -343,20 +360,67 @@ def _read_body(file: BinaryIO, offset: int, size: int) -> bytes | None:
     return body if len(body) == length and _crc(body) == crc else None
 
 
-def _require_torn(file: BinaryIO, good: int, path: str | Path) -> None:
-    """Refuse a bad record if a later whole one says that it had been synced."""
-    file.seek(good)
-    rest = file.read()
-    at = rest.find(_MARKER, 1)
-    while at >= 0:
-        body = _read_body(file, good + at, good + len(rest))
-        if body is not None and good + at - unpack_count(body, 0)[0] > good:
+def _step_of(body: bytes, path: str | Path, offset: int) -> int:
+    """The step of a whole record."""
+    try:
+        start = unpack_count(body, 0)[1]
+    except (IndexError, ValueError) as error:
+        raise RunFileError(f"journal '{path}' has no record at byte {offset}: {error}") from error
+    return int.from_bytes(body[start : start + _STEP_BYTES], "little")
+
+
+def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | Path) -> None:
+    """Refuse a bad record if a later whole one says that it had been synced.
+
+    A later record is of a later step, and of one that the bytes between leave room for. What only
+    looks like a frame is almost never so, and costs no checksum; a file that is made to look so all
+    over is refused after `_SEARCH_BYTES`.
+    """
+    if size - good > _SEARCH_BYTES:
+        raise RunFileError(
+            f"journal '{path}' is damaged at byte {good}: {size - good} bytes behind are more than "
+            f"a crash leaves; restore the file from a copy, or cut it there"
+        )
+    left = _SEARCH_BYTES
+    for at in _find_markers(file, good + 1, size):
+        file.seek(at)
+        frame = file.read(_FRAME.size + _LONGEST_START)
+        if len(frame) < _FRAME.size + 1 + _STEP_BYTES:
+            return
+        _, length, _ = _FRAME.unpack_from(frame)
+        try:
+            unsynced, start = unpack_count(frame, _FRAME.size)
+        except (IndexError, ValueError):
+            continue
+        step = int.from_bytes(frame[start : start + _STEP_BYTES], "little")
+        if at - unsynced <= good or not last < step <= last + 1 + (at - good):
+            continue
+        left -= min(length, size - at)
+        if left < 0:
             raise RunFileError(
-                f"journal '{path}' is damaged at byte {good}: records up to byte {good + at} had "
+                f"journal '{path}' is damaged at byte {good}, and too much behind it looks like "
+                f"records; restore the file from a copy, or cut it there"
+            )
+        if _read_body(file, at, size) is not None:
+            raise RunFileError(
+                f"journal '{path}' is damaged at byte {good}: records up to byte {at} had "
                 "been saved and the next one is whole; restore the file from a copy, or cut it "
                 "there to lose the steps behind"
             )
-        at = rest.find(_MARKER, at + 1)
+
+
+def _find_markers(file: BinaryIO, start: int, end: int) -> Iterator[int]:
+    """Where a frame may begin."""
+    while start < end:
+        file.seek(start)
+        piece = file.read(min(_PIECE_BYTES, end - start))
+        if not piece:
+            return
+        at = piece.find(_MARKER)
+        while at >= 0:
+            yield start + at
+            at = piece.find(_MARKER, at + 1)
+        start += len(piece)
 
 
 def _iterate(path: str | Path, start: int, end: int) -> Iterator[StepRecord]:

@@ -42,7 +42,7 @@ class MethodOptions:
     anneal_steps: float | None = _option("steps in which the weight of a new gradient falls to b1")
     hessian_every: int | None = _option("steps between estimates of the curvature")
 
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """Those that are set."""
         fields = dataclasses.fields(self)
         values = {field_.name: getattr(self, field_.name) for field_ in fields}

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods import METHODS
-from edgezo_runtime.trainables import SchemeInfo
+from edgezo_runtime.trainables import MAX_BLOCKS, SchemeInfo
+
+
+_SMALLEST = 1e-30
+"""Rates are float32 where they are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,9 @@ class Rates:
         """
         for name in ("lr", "eps", "tail_lr"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise UsageError(f"{name} {value}: must be above zero")
-        if self.tail < 0 or not 0 <= self.seconds < math.inf:
+            if not _SMALLEST <= value <= 1 / _SMALLEST:
+                raise UsageError(f"{name} {value}: must be a number above zero")
+        if not 0 <= self.tail <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
             raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
 
 

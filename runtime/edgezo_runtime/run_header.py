@@ -17,6 +17,7 @@ from edgezo_runtime.scope import Scope, invocation
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode
 
 _RATES = "rates"
+MOST_ROWS = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class RunHeader:
                 f"{path}: the header is no run's: {error}; was it made by another version of "
                 f"edgezo?"
             ) from error
-        if header.rows < 1:
+        if not 1 <= header.rows <= MOST_ROWS:
             raise RunFileError(f"{path}: the header has {header.rows} rows")
         return header
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.trainables import MAX_BLOCKS
 
 _FIXED = struct.Struct("<QQf")  # step, seed, lr
 
@@ -94,7 +95,11 @@ class StepRecord:
             probes, offset = unpack_count(data, offset)
             rows, offset = unpack_count(data, offset)
             end = offset + 4 * probes * rows
+            if end > len(data) or (probes == 0) != (rows == 0):
+                raise ValueError(f"losses of {probes} probes and {rows} rows in {len(data)} bytes")
             losses = np.frombuffer(data[offset:end], "<f4").reshape(probes, rows)
+            if not np.isfinite(losses).all():
+                raise ValueError("a loss that is not finite")
             return cls(step, seed, lr, blocks, losses.astype(np.float32), data[end:])
         except (struct.error, IndexError, ValueError) as error:
             raise RunFileError(f"not a step record: {error}") from error
@@ -115,7 +120,7 @@ def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
 
     Raises:
         IndexError: the bytes end before the integer does.
-        ValueError: it does not fit 64 bits.
+        ValueError: it does not fit 64 bits, or is not as `pack_count` writes it.
     """
     value = shift = 0
     while True:
@@ -123,6 +128,8 @@ def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
         offset += 1
         value |= (octet & 0x7F) << shift
         if octet < 0x80:
+            if value >= 2**64 or (not octet and shift):
+                raise ValueError("an integer that is not written as it should be")
             return value, offset
         shift += 7
         if shift > 63:
@@ -160,7 +167,7 @@ def unpack_blocks(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
         gap, offset = unpack_count(data, offset)
         more, offset = unpack_count(data, offset)
         first, position = position + gap, position + gap + more + 1
-        if position > 2**20:
+        if position > MAX_BLOCKS:
             raise ValueError(f"block index {position - 1}")
         blocks.extend(range(first, position))
     return tuple(blocks), offset

@@ -150,7 +150,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "5aec845e4be67df78c257c29be83119befd16ef6c5c1d4e26bab0d2b847cdd51"
+GOLDEN_SHA256 = "94e28e8d690f8388f2519e331e02d9e762a8f39ced74537442b6785b033d7b3b"
 
 
 def test_digest_of_files(root):
@@ -427,6 +427,7 @@ def drop(*keys):
 
 
 HIDDEN = {"input": "hidden", "tensor": "hidden"}
+IDS = {"input": "input_ids", "tensor": "input_ids"}
 ABSENT = {"input": "absent", "tensor": "absent"}
 BLOCK = ("graphs", "blocks", 1)
 
@@ -461,7 +462,7 @@ BLOCK = ("graphs", "blocks", 1)
         (put("trainables", 0, "shape", [2]), "does not fit the role lora_A"),
         (put("trainables", 0, "shape", [2, 0]), "does not fit the role lora_A"),
         (put("trainables", 0, "shape", [2, "K"]), "expected int"),
-        (put("graphs", "prologue", "trainables", [HIDDEN]), "trainables differ"),
+        (put("graphs", "prologue", "trainables", [IDS]), "trainables differ"),
         (put(*BLOCK, "trainables", [ABSENT]), "'absent' is bound but not an input"),
         (put(*BLOCK, "weights", [ABSENT]), "'absent' is bound but not an input"),
         (put(*BLOCK, "weights", [HIDDEN]), "weight 'hidden' has no fixed shape"),
