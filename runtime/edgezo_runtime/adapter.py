@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,21 @@ from edgezo_runtime.files import atomic_path
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.tensor_file import write_tensors
+from edgezo_runtime.tensor_header import (
+    TensorHeader,
+    TensorHeaderError,
+    read_tensor_header,
+    read_tensors,
+)
 from edgezo_runtime.trainables import (
+    MAX_AXIS,
     ROLES,
     SchemeInfo,
     SchemeKind,
+    TrainableInfo,
     dimensions,
     scheme_problem,
+    trainable_problem,
 )
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode, parse_object
 
@@ -181,7 +189,7 @@ def split_name(name: str) -> tuple[str, str]:
     """Module and role of a tensor; cores of tensor trains have numbers."""
     module, _, last = name.rpartition(".")
     role, _, number = last.rpartition("_")
-    return module, role if number.isdigit() else last
+    return module, role if number.isascii() and number.isdigit() else last
 
 
 def make_adapter(
@@ -266,19 +274,21 @@ def load_adapter(path: Path) -> Adapter:
     Raises:
         RunFileError: missing, damaged, of another version, or no adapter of edgezo's.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = find_adapter(path)
     try:
-        with safe_open(file, "np") as content:
-            text = (content.metadata() or {}).get(_KEY)
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        header = read_tensor_header(file)
+        text = header.metadata.get(_KEY)
+        if text is None:
+            raise RunFileError(f"{file}: a safetensors file, but no adapter of edgezo's")
+        info = _parse_info(file, text)
+        _check_tensors(file, info.scheme, header)
+        tensors = read_tensors(file, header)
+    except (TensorHeaderError, OSError) as error:
         raise RunFileError(f"{file}: not an adapter that can be read: {error}") from error
-    if text is None:
-        raise RunFileError(f"{file}: a safetensors file, but no adapter of edgezo's")
-    info = _parse_info(file, text)
-    return Adapter(info, _check_tensors(file, info.scheme.kind, tensors), file)
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise RunFileError(f"{file}: {name!r:.100} has numbers that are not finite")
+    return Adapter(info, tensors, file)
 
 
 def _parse_info(file: Path, text: str) -> AdapterInfo:
@@ -295,9 +305,15 @@ def _parse_info(file: Path, text: str) -> AdapterInfo:
         info = decode(AdapterInfo, content)
     except JsonShapeError as error:
         raise RunFileError(f"{file}: damaged header: {error}") from error
-    problem = scheme_problem(info.scheme, sys.maxsize)
+    problem = scheme_problem(info.scheme, MAX_AXIS)
     if problem is not None:
         raise RunFileError(f"{file}: scheme.{problem}")
+    for name in ("created_by", "model", "architecture"):
+        text = getattr(info, name)
+        if not text.isprintable():
+            raise RunFileError(f"{file}: {name} {text[:80]!r} has characters that do not print")
+    if info.steps < 0 or not all(0 <= token <= MAX_AXIS for token in info.invocation):
+        raise RunFileError(f"{file}: damaged header: {info.steps} steps, {info.invocation[:4]}")
     return info
 
 
@@ -307,20 +323,54 @@ def _bring_up(content: dict[str, object]) -> None:
     content |= {"version": 2, "scheme": {"kind": "lora", **scheme}}
 
 
-def _check_tensors(file: Path, kind: SchemeKind, tensors: dict[str, Float32]) -> dict[str, Float32]:
-    for name, value in tensors.items():
+def _check_tensors(file: Path, scheme: SchemeInfo, header: TensorHeader) -> None:
+    """Refuse tensors that are not those of the scheme, before they are read.
+
+    Raises:
+        RunFileError: naming the first.
+    """
+    if header.unknown:
+        raise RunFileError(f"{file}: {header.unknown[0]!r:.100} has an unknown type")
+    if not header.tensors:
+        raise RunFileError(f"{file}: no tensors in it")
+    roles: dict[str, set[str]] = {}
+    for name, stored in sorted(header.tensors.items()):
         module, role = split_name(name)
-        known = next((own for own in ROLES[kind] if own == role), None)
-        if not module or known is None:
+        known = next((own for own in ROLES[scheme.kind] if own == role), None)
+        numbered = scheme.kind == "tt"
+        if not module or known is None or not (numbered or name == f"{module}.{role}"):
             raise RunFileError(f"{file}: unexpected tensor {name!r:.100}")
-        if value.dtype != np.float32 or value.ndim != dimensions(known):
+        if not name.isprintable():
+            raise RunFileError(f"{file}: {name!r:.100} is no name")
+        if stored.dtype != np.float32 or len(stored.shape) != dimensions(known):
             raise RunFileError(
-                f"{file}: {name!r:.100} is {value.dtype} {value.shape}, expected float32 with "
+                f"{file}: {name!r:.100} is {stored.dtype} {stored.shape}, expected float32 with "
                 f"{dimensions(known)} axes"
             )
-        for other in ROLES[kind] if kind in ("lora", "lora-xs") else ():
-            if f"{module}.{other}" not in tensors:
-                raise RunFileError(f"{file}: {name!r:.100} without {module + '.' + other!r:.100}")
-    if not tensors:
-        raise RunFileError(f"{file}: no tensors in it")
-    return dict(sorted(tensors.items()))
+        info = TrainableInfo(name, 0, module, known, stored.shape, trains=True)
+        if problem := trainable_problem(info, scheme):
+            raise RunFileError(f"{file}: {name!r:.100}: {problem}")
+        roles.setdefault(module, set()).add(known)
+    for module, found in roles.items():
+        if problem := _module_problem(module, found, scheme.kind):
+            raise RunFileError(f"{file}: {problem}")
+    if scheme.kind == "prompt" and len(roles) > 1:
+        raise RunFileError(f"{file}: prompts of {len(roles)} modules, expected one")
+    shapes = {stored.shape for stored in header.tensors.values()}
+    if scheme.kind == "prefix" and len(shapes) > 1:
+        raise RunFileError(f"{file}: prefixes of different shapes: {sorted(shapes)[:2]}")
+
+
+def _module_problem(module: str, roles: set[str], kind: SchemeKind) -> str | None:
+    """What is wrong with the tensors of a module; None if nothing is."""
+    whole: tuple[str, ...] = ROLES[kind] if kind in ("lora", "lora-xs", "prefix") else ()
+    whole = ("prompt",) if kind == "prompt" else whole
+    for role in whole:
+        if role not in roles:
+            return f"'{module}.{min(roles)}' without '{module}.{role}'"
+    number = module.rpartition(".")[2]
+    if kind == "prefix" and not (number.isascii() and number.isdigit() and len(number) < 10):
+        return f"{module!r:.100} is no block"
+    if kind == "ia3" and len(roles) > 1:
+        return f"{module!r:.100} has factors of its input and of its output"
+    return None

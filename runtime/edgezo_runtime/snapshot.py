@@ -21,6 +21,8 @@ from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.tensor_file import write_tensors
+from edgezo_runtime.tensor_header import TensorHeaderError, read_tensor_header, read_tensors
+from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
 
 SNAPSHOT_VERSION = 1
 _FORMAT = "edgezo-snapshot"
@@ -44,6 +46,17 @@ class Snapshot:
     step: int
     digest: str
     counters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """What the file says beside its tensors."""
+
+    format: str
+    version: int
+    step: int
+    digest: str
+    counters: dict[str, object]
 
 
 def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
@@ -95,22 +108,32 @@ def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
             another run.
     """
     meta, tensors = _read(Path(path))
-    if digest is not None and meta["digest"] != digest:
+    if digest is not None and meta.digest != digest:
         raise RunFileError(
-            f"snapshot '{path}' belongs to another run: its digest is {meta['digest']}, "
+            f"snapshot '{path}' belongs to another run: its digest is {meta.digest}, "
             f"this configuration and bundle have {digest}"
         )
+    if meta.step < 0:
+        raise RunFileError(f"snapshot '{path}' is damaged: {meta.step} steps")
     theta: dict[str, npt.NDArray[np.float32]] = {}
     slots: dict[str, Slot] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
+        part = ""
+        if kind == "slot":
+            name, _, part = name.rpartition("/")
+        if not name or kind not in ("theta", "slot") or (kind == "slot" and not part):
+            raise RunFileError(f"snapshot '{path}' has an unexpected tensor {key[:80]!r}")
         if kind == "theta":
+            if value.dtype != np.float32:
+                raise RunFileError(f"snapshot '{path}': '{name[:80]}' is {value.dtype}")
             theta[name] = value
             slots.setdefault(name, None)
         else:
-            name, _, part = name.rpartition("/")
             slots[name] = {**(slots.get(name) or {}), part: value}
-    return Snapshot(theta, slots, meta["step"], meta["digest"], meta["counters"])
+    if lost := sorted(slots.keys() - theta.keys()):
+        raise RunFileError(f"snapshot '{path}' has state of {lost[0][:80]!r}, and not itself")
+    return Snapshot(theta, slots, meta.step, meta.digest, meta.counters)
 
 
 def _flatten(snapshot: Snapshot) -> _Tensors:
@@ -137,32 +160,35 @@ def _checksum(text: str, tensors: _Tensors) -> str:
     return f"{crc:08x}"
 
 
-def _read(path: Path) -> tuple[dict[str, Any], _Tensors]:
+def _read(path: Path) -> tuple[_Meta, _Tensors]:
     """Read metadata and tensors, and check them, the version before anything else."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            stored = file.metadata() or {}
-            meta = _parse(stored.get("edgezo", ""), path)
-            tensors = {key: np.array(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        header = read_tensor_header(path)
+        text = header.metadata.get("edgezo", "")
+        meta = _parse(text, path)
+        if header.unknown:
+            raise TensorHeaderError(f"tensor {header.unknown[0][:80]!r} has an unknown type")
+        tensors = read_tensors(path, header)
+    except (OSError, TensorHeaderError) as error:
         raise RunFileError(f"snapshot '{path}' cannot be read: {error}") from error
-    if stored.get("crc32") != _checksum(stored["edgezo"], tensors):
+    if header.metadata.get("crc32") != _checksum(text, tensors):
         raise RunFileError(f"snapshot '{path}' is damaged: its checksum does not match")
     return meta, tensors
 
 
-def _parse(text: str, path: Path) -> dict[str, Any]:
+def _parse(text: str, path: Path) -> _Meta:
     try:
-        meta = json.loads(text)
-    except ValueError:
-        meta = None
-    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        content = parse_object(text)
+    except JsonShapeError:
+        content = {}
+    if content.get("format") != _FORMAT:
         raise RunFileError(f"'{path}' is not an edgezo snapshot")
-    if meta.get("version") != SNAPSHOT_VERSION:
+    if content.get("version") != SNAPSHOT_VERSION:
         raise RunFileError(
-            f"snapshot '{path}' has version {meta.get('version')}, this edgezo reads "
+            f"snapshot '{path}' has version {content.get('version')!r:.40}, this edgezo reads "
             f"{SNAPSHOT_VERSION}; use the edgezo that wrote it"
         )
-    return meta
+    try:
+        return decode(_Meta, content)
+    except JsonShapeError as error:
+        raise RunFileError(f"snapshot '{path}' is damaged: {error}") from error

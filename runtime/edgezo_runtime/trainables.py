@@ -183,4 +183,9 @@ def trainable_problem(info: TrainableInfo, scheme: SchemeInfo) -> str | None:
     axis = _RANK_AXIS.get(info.role)
     if axis is not None and info.shape[axis] != scheme.rank:
         return f"rank {info.shape[axis]}, scheme has {scheme.rank}"
+    if info.role == "lora_R" and info.shape[0] != info.shape[1]:
+        return f"shape {info.shape} is not square"
+    tokens = {"prompt": 0, "prompt_base": 0, "prefix_key": 1, "prefix_value": 1}.get(info.role)
+    if tokens is not None and info.shape[tokens] != len(scheme.tokens):
+        return f"{info.shape[tokens]} virtual tokens, scheme has {len(scheme.tokens)}"
     return None

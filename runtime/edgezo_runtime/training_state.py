@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import DivergedError, UsageError
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.estimators import Term
 from edgezo_runtime.methods import Parts
 from edgezo_runtime.rules import FrameRule
@@ -23,6 +23,7 @@ from edgezo_runtime.samplers import Frame
 from edgezo_runtime.shaping import Normalizer
 from edgezo_runtime.snapshot import Snapshot
 from edgezo_runtime.step_record import StepRecord
+from edgezo_runtime.typed_json import JsonShapeError, decode
 
 Float32 = npt.NDArray[np.float32]
 
@@ -334,9 +335,14 @@ class TrainingState:
         return Snapshot(self.theta | arrays, slots, self.step, digest, counters)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Become what a snapshot of the same run keeps."""
-        counters = snapshot.counters
-        step, weight, *norm_state = counters["good"]
+        """Become what a snapshot of the same run keeps.
+
+        Raises:
+            RunFileError: it is not of this run's tensors, or a number in it makes no sense.
+        """
+        counters = _Counters.read(snapshot.counters)
+        self._check_fits(snapshot)
+        step, weight, *norm_state = counters.good
         self._restore_arrays(
             {name.removesuffix(_GOOD): v for name, v in snapshot.theta.items() if _GOOD in name},
             {name.removesuffix(_GOOD): v for name, v in snapshot.slots.items() if _GOOD in name},
@@ -347,13 +353,81 @@ class TrainingState:
         self.theta = {name: np.array(snapshot.theta[name]) for name in self.theta}
         self._restore_arrays(snapshot.theta, snapshot.slots)
         self.step = snapshot.step
-        self.elapsed_s = float(counters["elapsed_s"])
-        self._average_weight = float(counters["average_weight"])
-        total, weight = counters["norm_state"]
-        self.norm_state = (float(total), float(weight))
-        known: dict[str, Any] = dict(counters["watch"])
-        unset = {name: math.inf for name in ("best", "last") if known[name] is None}
-        self.watch = Watch(**{**known, **unset})
+        self.elapsed_s = counters.elapsed_s
+        self._average_weight = counters.average_weight
+        total, weight = counters.norm_state
+        self.norm_state = (total, weight)
+        self.watch = counters.read_watch()
+
+    def _check_fits(self, snapshot: Snapshot) -> None:
+        """Compare names, types and shapes with those of this state."""
+        own = self.snapshot("")
+        kept = _forms(own.theta, own.slots)
+        found = _forms(snapshot.theta, snapshot.slots)
+        if odd := kept.items() ^ found.items():
+            name = min(name for name, _ in odd)
+            raise RunFileError(
+                f"snapshot: {name[:80]!r} is {found.get(name, 'missing')}, in this run "
+                f"{kept.get(name, 'nothing')}; remove the snapshot, the journal is enough"
+            )
+
+
+def _forms(theta: Mapping[str, Float32], slots: Mapping[str, Slot]) -> dict[str, str]:
+    """Type and shape of every array, by name."""
+    arrays: dict[str, npt.NDArray[Any]] = dict(theta)
+    for name, slot in slots.items():
+        arrays |= {f"{name}/{part}": value for part, value in (slot or {}).items()}
+    return {name: f"{value.dtype} {value.shape}" for name, value in arrays.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    """What a snapshot keeps besides arrays.
+
+    Attributes:
+        elapsed_s: seconds of the run.
+        average_weight: of the running average.
+        norm_state: of the normalization.
+        watch: see `Watch`; null for infinity.
+        good: of the copy to return to: step, weight of the average, state of the normalization.
+    """
+
+    elapsed_s: float
+    average_weight: float
+    norm_state: tuple[float, ...]
+    watch: dict[str, object]
+    good: tuple[float, ...]
+
+    @classmethod
+    def read(cls, counters: Mapping[str, Any]) -> _Counters:
+        """From a snapshot.
+
+        Raises:
+            RunFileError: something is missing, or makes no sense.
+        """
+        try:
+            found = decode(cls, dict(counters))
+            watch = found.read_watch()
+        except JsonShapeError as error:
+            raise RunFileError(f"snapshot: {error}") from error
+        numbers = [found.elapsed_s, found.average_weight, *found.norm_state, *found.good]
+        numbers += [watch.weight, watch.variance, watch.variance_weight, watch.seen, watch.returns]
+        signed = [watch.mean, watch.window, watch.previous or 0.0, watch.factor]
+        sound = all(0 <= number < math.inf for number in numbers)
+        sound = sound and all(map(math.isfinite, signed)) and len(found.norm_state) == 2
+        if not sound or len(found.good) != 4 or found.good[0] >= 2**63:
+            raise RunFileError("snapshot: a counter makes no sense; remove it, the journal is enough")
+        return found
+
+    def read_watch(self) -> Watch:
+        """What was known of the losses.
+
+        Raises:
+            JsonShapeError: something is missing.
+        """
+        known = dict(self.watch)
+        unset = {name: math.inf for name in ("best", "last") if known.get(name, 0) is None}
+        return decode(Watch, {**known, **unset}, "watch")
 
 
 def _normalizer(config: TuneConfig) -> Normalizer | None:
