@@ -15,6 +15,10 @@ import click
 
 from edgezo.cli.options import Function, field_names
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.typed_json import parse_json
+
+_LARGEST_FILE = 1 << 20
+_LARGEST = 2**63
 
 IGNORED = ("created_by",)
 """Keys of a run's own config.json that are no settings."""
@@ -39,7 +43,7 @@ def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"{path}: unknown setting {key!r}{hint}")
+            raise UsageError(f"{path}: unknown setting {key!r:.80}{hint}")
         name, hint_type = known[key]
         if name in values:
             raise UsageError(f"{path}: {key!r} is set twice under different names")
@@ -67,11 +71,16 @@ def config_option(*classes: type) -> Callable[[Function], Function]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > _LARGEST_FILE:
+            raise UsageError(f"--config {path}: no file of settings, it has {size} bytes")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"--config {path}: cannot be read: {error}") from error
     try:
-        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        content = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text)
     except (ValueError, RecursionError) as error:
         kind = "TOML" if path.suffix == ".toml" else "JSON"
         raise UsageError(f"--config {path}: not {kind}: {error}") from error
@@ -82,6 +91,9 @@ def _parse(path: Path) -> dict[str, Any]:
 
 def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
     """Refuse what the option's own parser would bend into shape (1.5 steps, "no" as true)."""
+    texts = value if isinstance(value, list) else [value]
+    if any(isinstance(text, str) and not _is_plain(text) for text in texts):
+        raise UsageError(f"{path}: {key!r} has characters that no setting has")
     origin = typing.get_origin(hint)
     if value is None and origin in (typing.Union, types.UnionType):
         return None
@@ -100,12 +112,27 @@ def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
         raise _wrong(path, key, value, "a whole number")
     if hint is float and (isinstance(value, bool) or not isinstance(value, int | float | str)):
         raise _wrong(path, key, value, "a number")
+    if hint is int and abs(value) >= _LARGEST:
+        raise _wrong(path, key, value, "a smaller number")
     if hint not in (bool, int, float) and not isinstance(value, str):
         raise _wrong(path, key, value, "a string")
     return value
 
 
+def _is_plain(text: str) -> bool:
+    """Has it no NUL and no half of a surrogate pair, which no path can have?"""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{json.dumps(value, default=str):.60}"
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        return f"a {type(value).__name__}"
+
+
 def _wrong(path: Path, key: str, value: Any, expected: str) -> UsageError:
-    return UsageError(
-        f"{path}: {key!r} is {json.dumps(value, default=str):.60}; expected {expected}"
-    )
+    return UsageError(f"{path}: {key!r:.80} is {_shown(value)}; expected {expected}")

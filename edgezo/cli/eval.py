@@ -118,7 +118,12 @@ def _evaluate(
         template, labels = read_task(source)
     examples = load_examples(
         source,
-        TextTokenizer.open(bundle.root, manifest.tokenizer, task=manifest.model.task),
+        TextTokenizer.open(
+            bundle.root,
+            manifest.tokenizer,
+            task=manifest.model.task,
+            vocab_size=manifest.model.vocab_size,
+        ),
         template=template,
         labels=labels,
         max_seq=min(settings.max_seq, manifest.model.max_seq),

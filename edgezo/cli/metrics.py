@@ -56,7 +56,7 @@ class Metrics:
                     entry = json.loads(line)
                     is_step = entry["event"] == "step"
                     late = entry["step"] >= step if is_step else entry["step"] > step
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     break  # torn by a power cut
                 if late:
                     continue

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.records import find_split, resolve
+from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
 PACKAGED = "device_commands"
 """Name of the data set in the package."""
 
 TASK_FILE = "task.json"
+_LARGEST_FILE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,12 @@ def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     if not file.is_file():
         return None, ()
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        if file.stat().st_size > _LARGEST_FILE:
+            raise DataError(f"{file}: larger than {_LARGEST_FILE} bytes")
+        content = parse_object(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, JsonShapeError) as error:
         raise DataError(f"{file}: not JSON that can be read: {error}") from error
-    template = content.get("template") if isinstance(content, dict) else None
-    labels = content.get("labels", []) if isinstance(content, dict) else None
+    template, labels = content.get("template"), content.get("labels", [])
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if not isinstance(template, str) or not strings or not isinstance(labels, list):
         raise DataError(f'{file}: expected "template", a string, and "labels", a list of strings')

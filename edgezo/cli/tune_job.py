@@ -225,7 +225,12 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
 def _read(bundle: Bundle, inputs: TuneInputs, task: TaskData) -> dict[str, ExampleSet]:
     """The sets of a task, tokenized; the one to tune on first."""
     manifest = bundle.manifest
-    tokenizer = TextTokenizer.open(bundle.root, manifest.tokenizer, task=manifest.model.task)
+    tokenizer = TextTokenizer.open(
+        bundle.root,
+        manifest.tokenizer,
+        task=manifest.model.task,
+        vocab_size=manifest.model.vocab_size,
+    )
     files = {"train": task.train, "valid": task.valid, "test": task.test}
     return {
         name: load_examples(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import BundleError, UsageError
 from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.manifest import GRAD, BackwardInfo, grad_name
 from edgezo_runtime.sessions import ENVIRONMENT, check_ends, run_graph
@@ -46,8 +46,14 @@ class BackwardGraph:
             Gradients by the name of the input, arrays; of a trainable with its leading axis.
         Raises:
             ShortOfMemoryError: it was refused memory.
+            BundleError: it takes what there is not.
         """
         known = {**graph.weights, **feed, GRAD: grad}
+        if lost := [name for name in self.inputs if name not in known]:
+            raise BundleError(
+                f"the graph back through {graph.output!r} takes {min(lost)[:80]!r}, which is not "
+                f"at hand; run 'edgezo export --force'"
+            )
         own = {name: known[name] for name in self.inputs}
         values = run_graph(self.session, list(self.outputs), own)
         suffix = len(grad_name(""))

@@ -14,8 +14,12 @@ from edgezo_runtime.tokenizer import TextTokenizer
 if TYPE_CHECKING:
     from jinja2 import Template
 
+    from edgezo_runtime.chat_sandbox import Allowance
+
 Message = Mapping[str, Any]
 Span = tuple[int, int]
+
+_WIDEST_INDENT = 32
 
 
 class ChatTemplate:
@@ -37,7 +41,7 @@ class ChatTemplate:
                 "the bundle has no chat template, so rows of 'messages' cannot be read; give the "
                 "rows as 'prompt' and 'completion', or export a chat model"
             )
-        self._template = _compile(tokenizer.chat_template)
+        self._template, self._allowance = _compile(tokenizer.chat_template)
         self._tokens = {
             "bos_token": tokenizer.token_text(tokenizer.bos_id),
             "eos_token": tokenizer.token_text(next(iter(tokenizer.eos_ids), None)),
@@ -59,13 +63,16 @@ class ChatTemplate:
         Raises:
             DataError: the template refuses the conversation.
         """
-        from jinja2 import TemplateError
-
+        self._allowance.begin(sum(len(str(message["content"])) for message in messages))
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=ask, **self._tokens
+            return check_text(
+                self._template.render(messages=messages, add_generation_prompt=ask, **self._tokens),
+                "the text of the chat template",
+                where,
             )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # a template can make any error happen
             raise DataError(
                 f"{where}: the chat template refuses the messages: {str(error)[:200]}"
             ) from error
@@ -151,39 +158,27 @@ def check_messages(value: object, where: str) -> list[Message]:
     return value
 
 
-def _compile(source: str) -> Template:
+def _compile(source: str) -> tuple[Template, Allowance]:
     from jinja2 import TemplateSyntaxError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _generation_tag()]
-    )
-    environment.filters["tojson"] = _to_json
+    from edgezo_runtime.chat_sandbox import ChatEnvironment
+
+    environment = ChatEnvironment()
+    environment.add_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = _strftime_now
     try:
-        return environment.from_string(source)
+        return environment.from_string(source), environment.allowance
     except TemplateSyntaxError as error:
         raise BundleError(
             f"chat template, line {error.lineno}: {error.message}; export the model again"
         ) from error
-
-
-def _generation_tag() -> Any:
-    """An extension that reads `{% generation %}` ... `{% endgeneration %}` as its content."""
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-
-    class GenerationTag(Extension):
-        tags: set[str] = {"generation"}  # noqa: RUF012  (declared so by jinja2)
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    return GenerationTag
+    except MemoryError:
+        raise
+    except Exception as error:  # jinja2 and Python's compiler have no common class for these
+        raise BundleError(
+            f"chat template: {type(error).__name__}: {str(error)[:200]}; export the model again"
+        ) from error
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -198,4 +193,6 @@ def _strftime_now(form: str) -> str:
 
 def _to_json(value: object, indent: int | None = None) -> str:
     """Plain JSON; jinja2's own filter escapes HTML."""
+    if isinstance(indent, int) and not 0 <= indent <= _WIDEST_INDENT:
+        raise ValueError(f"tojson: an indent of {str(indent)[:20]}")
     return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -48,6 +48,8 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     seen: dict[str, str] = {}
     for label in labels:
         word = label.strip()
+        if any("\ud800" <= char <= "\udfff" for char in label):
+            raise UsageError(f"label {label!r} has half of a surrogate pair in it")
         if not word:
             raise UsageError(f"label {label!r} is empty; give each class a word such as ' great'")
         if word in seen:

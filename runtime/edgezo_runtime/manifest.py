@@ -388,7 +388,9 @@ def _check_graph(where: str, graph: GraphInfo) -> None:
         for tensor in tensors:
             place = f"graphs.{where}.{side}.{tensor.name}"
             _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
-            plain = all(dim if isinstance(dim, str) else 0 < dim <= MAX_AXIS for dim in tensor.shape)
+            plain = all(
+                dim if isinstance(dim, str) else 0 < dim <= MAX_AXIS for dim in tensor.shape
+            )
             _require(plain, f"{place}: shape {str(tensor.shape)[:80]}")
     _require(graph.outputs, f"graphs.{where}.outputs: it makes nothing")
     bound = [*graph.trainables, *graph.weights]
@@ -433,7 +435,8 @@ def _check_backward(manifest: Manifest) -> None:
         place = f"backward.{info.file}"
         _require(info.of in forward, f"{place}: there is no graph {info.of!r}")
         taken = {tensor.name for tensor in forward[info.of].inputs}
-        odd = [tensor.name for tensor in info.inputs if tensor.name not in {*taken, GRAD}]
+        known = {GRAD, *taken, *(tensor.name for tensor in forward[info.of].outputs)}
+        odd = [tensor.name for tensor in info.inputs if tensor.name not in known]
         _require(not odd, f"{place}: nothing is known of {min(odd, default='')!r}")
         for tensor in (*info.inputs, *info.outputs):
             _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")

@@ -10,7 +10,6 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.trainables import MAX_BLOCKS, SchemeInfo
 
-
 _SMALLEST = 1e-30
 """Rates are float32 where they are used."""
 

@@ -157,7 +157,13 @@ def parse_schedule(text: str) -> BlockSchedule:
     if name == "all":
         raise UsageError(f"block schedule '{text}': all takes no number; use last:{number}")
     share = number.removesuffix("%")
-    if name == "random" and share != number and share.isascii() and share.isdigit() and len(share) < 4:
+    if (
+        name == "random"
+        and share != number
+        and share.isascii()
+        and share.isdigit()
+        and len(share) < 4
+    ):
         return random_share(int(share))
     if not (number.isascii() and number.isdigit() and len(number) <= _MOST_DIGITS):
         raise UsageError(f"block schedule '{text}': expected a whole number after '{name}:'")

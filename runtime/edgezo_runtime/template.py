@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from edgezo_runtime.errors import DataError, UsageError
 
+_LONGEST = 1 << 14
+
 _REFUSED = {
     ".": "attribute access",
     "[": "indexing",
@@ -42,6 +44,10 @@ class Template:
             UsageError: no field, a brace without its partner, an empty name, or more than a name
                 in the braces (".", "[", "!", ":").
         """
+        if len(source) > _LONGEST:
+            raise UsageError(f"template '{source:.80}' is longer than {_LONGEST} characters")
+        if not _has_utf8(source):
+            raise UsageError(f"template {source[:80]!r} has half of a surrogate pair in it")
         literals, names, position = [""], list[str](), 0
         while position < len(source):
             char = source[position]
@@ -130,11 +136,19 @@ def check_text(value: str, what: str, where: str) -> str:
     return value
 
 
+def _has_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def list_fields(row: Mapping[str, object]) -> str:
     """Name a row's fields for a message; at most ten of them."""
     if not row:
         return "no fields"
-    shown = [f"'{name:.40}'" for name in list(row)[:10]]
+    shown = [f"{name[:40]!r}" for name in list(row)[:10]]
     more = [f"and {len(row) - 10} more"] if len(row) > 10 else []
     return ", ".join(shown + more)
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgezo_runtime.errors import BundleError
+from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Task = Literal["causal-lm", "masked-lm"]
+
+_MOST_IDS = 2**31 - 1
+_LARGEST_FILE, _LARGEST_TEMPLATE = 512 << 20, 1 << 20
+_REMEDY = "export the model again"
+_PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
+_SPELT = re.compile(r"\\u00[2-7]")
 
 
 class TokenizerSettings(Protocol):
@@ -50,6 +59,7 @@ class TextTokenizer:
         add_bos: does a text start with `bos_id`.
         chat_template: Jinja source that turns messages into one text, or None.
         task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
+        vocab_size: tokens are below it, or the file is not the model's.
     """
 
     core: Tokenizer
@@ -61,6 +71,7 @@ class TextTokenizer:
     add_bos: bool = False
     chat_template: str | None = None
     task: Task = "causal-lm"
+    vocab_size: int = _MOST_IDS
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other, and settings left in the file."""
@@ -73,7 +84,12 @@ class TextTokenizer:
 
     @classmethod
     def open(
-        cls, folder: str | Path, settings: TokenizerSettings, *, task: Task = "causal-lm"
+        cls,
+        folder: str | Path,
+        settings: TokenizerSettings,
+        *,
+        task: Task = "causal-lm",
+        vocab_size: int = _MOST_IDS,
     ) -> TextTokenizer:
         """Load the tokenizer of a bundle.
 
@@ -81,6 +97,7 @@ class TextTokenizer:
             folder: the bundle.
             settings: the manifest's `tokenizer`.
             task: the manifest's `model.task`.
+            vocab_size: the manifest's `model.vocab_size`; tokens are below it.
 
         Returns:
             The tokenizer.
@@ -94,15 +111,13 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         path = Path(folder, settings.file)
-        if not path.is_file():
-            raise BundleError(f"{path}: no such file; export the model again")
-        try:
-            core = Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises Exception itself
-            raise BundleError(
-                f"{path}: the tokenizers package cannot read it ({error}); "
-                "update the package, or export the model again"
-            ) from error
+        text = _read_text(path, _LARGEST_FILE)
+        check_tokenizer(text, str(path))
+        with _refusing(
+            f"{path}: the tokenizers package cannot read it",
+            "update the package, or export the model again",
+        ):
+            core = Tokenizer.from_str(text)
         return cls(
             core=core,
             pad_id=settings.pad_id,
@@ -113,6 +128,7 @@ class TextTokenizer:
             add_bos=settings.add_bos,
             chat_template=_read_template(folder, settings.chat_template),
             task=task,
+            vocab_size=vocab_size,
         )
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
@@ -138,30 +154,99 @@ class TextTokenizer:
 
         Returns:
             Ids and spans, of equal length; an added token stands for (0, 0).
+
+        Raises:
+            BundleError: the tokenizer cannot, or makes tokens that the model does not have.
         """
         masked = self.task == "masked-lm"
-        encoding = self.core.encode(text, add_special_tokens=add_special and masked)
-        ids, spans = list(encoding.ids), list(encoding.offsets)
+        with _refusing(f"the bundle's tokenizer cannot read {text[:40]!r}", _REMEDY):
+            encoding = self.core.encode(text, add_special_tokens=add_special and masked)
+            ids, spans = list(encoding.ids), list(encoding.offsets)
+        if ids and max(ids) >= self.vocab_size:
+            raise BundleError(
+                f"the bundle's tokenizer makes the token {max(ids)}, its model has "
+                f"{self.vocab_size}; {_REMEDY}"
+            )
         if add_special and self.add_bos and not masked and self.bos_id is not None:
             return [self.bos_id, *ids], [(0, 0), *spans]
         return ids, spans
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Turn token ids into text, by default without the special tokens."""
-        return self.core.decode(list(ids), skip_special_tokens=skip_special)
+        """Turn token ids into text, by default without the special tokens.
+
+        Raises:
+            BundleError: the tokenizer cannot.
+        """
+        with _refusing("the bundle's tokenizer cannot write tokens", _REMEDY):
+            return self.core.decode(list(ids), skip_special_tokens=skip_special)
 
     def token_text(self, token_id: int | None) -> str:
         """The text of one token as the vocabulary has it; empty for None or an unknown id."""
-        return ("" if token_id is None else self.core.id_to_token(token_id)) or ""
+        with _refusing("the bundle's tokenizer does not know its tokens", _REMEDY):
+            return ("" if token_id is None else self.core.id_to_token(token_id)) or ""
+
+
+def check_tokenizer(text: str, where: str) -> None:
+    """Refuse a file that the tokenizers package reads beyond its memory.
+
+    Where merges of a BPE model have a prefix to leave out, the package (0.23) cuts so many bytes
+    off the second part, whatever stands there.
+
+    Args:
+        text: tokenizer.json.
+        where: its path, for the message.
+    Raises:
+        BundleError: it is such a file, or not JSON.
+    """
+    if not (_PREFIX.search(text) or _SPELT.search(text)):
+        return
+    try:
+        model = parse_object(text).get("model")
+    except JsonShapeError as error:
+        raise BundleError(f"{where}: {error}; {_REMEDY}") from error
+    if not isinstance(model, dict) or not model.get("continuing_subword_prefix"):
+        return
+    prefix, merges = str(model["continuing_subword_prefix"]), model.get("merges", [])
+    for merge in merges if isinstance(merges, list) else []:
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or not str(parts[-1:] and parts[-1]).startswith(prefix):
+            raise BundleError(
+                f"{where}: merge {str(merge)[:80]!r} without {prefix!r:.40}; {_REMEDY}"
+            )
+
+
+@contextlib.contextmanager
+def _refusing(what: str, remedy: str) -> Iterator[None]:
+    """Name what the tokenizers package cannot do.
+
+    It raises Exception itself, and panics are no Exception at all.
+
+    Raises:
+        BundleError: it cannot.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise BundleError(f"{what} ({str(error)[:200]}); {remedy}") from error
 
 
 def _read_template(folder: str | Path, name: str | None) -> str | None:
-    if name is None:
-        return None
-    path = Path(folder, name)
+    return None if name is None else _read_text(Path(folder, name), _LARGEST_TEMPLATE)
+
+
+def _read_text(path: Path, limit: int) -> str:
+    """The text of a file of the bundle.
+
+    Raises:
+        BundleError: it is missing, too large, or not UTF-8.
+    """
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file; {_REMEDY}")
     try:
+        if path.stat().st_size > limit:
+            raise BundleError(f"{path}: larger than {limit} bytes; {_REMEDY}")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(
-            f"{path}: cannot read the chat template ({error}); export the model again"
-        ) from error
+        raise BundleError(f"{path}: cannot be read ({error}); {_REMEDY}") from error

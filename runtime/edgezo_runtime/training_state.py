@@ -416,7 +416,9 @@ class _Counters:
         sound = all(0 <= number < math.inf for number in numbers)
         sound = sound and all(map(math.isfinite, signed)) and len(found.norm_state) == 2
         if not sound or len(found.good) != 4 or found.good[0] >= 2**63:
-            raise RunFileError("snapshot: a counter makes no sense; remove it, the journal is enough")
+            raise RunFileError(
+                "snapshot: a counter makes no sense; remove it, the journal is enough"
+            )
         return found
 
     def read_watch(self) -> Watch:

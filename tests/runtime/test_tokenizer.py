@@ -78,7 +78,7 @@ def test_chat_template_is_read(folder: Path) -> None:
     assert TextTokenizer.open(folder, replace(INFO, chat_template="chat.jinja")).chat_template == (
         CHAT
     )
-    with pytest.raises(BundleError, match="cannot read the chat template"):
+    with pytest.raises(BundleError, match="no such file"):
         TextTokenizer.open(folder, replace(INFO, chat_template="none.jinja"))
 
 
