@@ -81,6 +81,17 @@ class _Entry:
     shape: tuple[int, ...]
     data_offsets: tuple[int, ...]
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """First byte of the data and end.
+
+        Raises:
+            TensorHeaderError: there are not two offsets.
+        """
+        if len(self.data_offsets) != 2:
+            raise TensorHeaderError(f"{len(self.data_offsets)} offsets")
+        return self.data_offsets[0], self.data_offsets[1]
+
 
 def read_tensor_header(path: Path) -> TensorHeader:
     """Read what a file says of itself; nothing else of it is read.
@@ -151,9 +162,7 @@ def _place(name: str, entry: _Entry, start: int, size: int) -> StoredTensor | No
     """Where a tensor lies in the file; None if its type is unknown."""
     shown = repr(name[:80])
     dtype = _DTYPES.get(entry.dtype)
-    if len(entry.data_offsets) != 2:
-        raise TensorHeaderError(f"tensor {shown}: {len(entry.data_offsets)} offsets")
-    first, end = entry.data_offsets
+    first, end = entry.span
     if not 0 <= first <= end <= size - start:
         raise TensorHeaderError(f"tensor {shown} lies outside the file")
     if len(entry.shape) > _MOST_AXES or not all(0 <= dim <= _LARGEST_AXIS for dim in entry.shape):
@@ -168,7 +177,7 @@ def _place(name: str, entry: _Entry, start: int, size: int) -> StoredTensor | No
 def _check_apart(entries: Mapping[str, _Entry]) -> None:
     """Refuse tensors that share bytes: a small file could fill the memory with them."""
     behind = 0
-    for first, end, name in sorted((*entry.data_offsets, name) for name, entry in entries.items()):
+    for (first, end), name in sorted((entry.span, name) for name, entry in entries.items()):
         if end > first and first < behind:
             raise TensorHeaderError(f"tensor {name[:80]!r} shares bytes with another one")
         behind = max(behind, end)
