@@ -18,7 +18,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.typed_json import parse_json
 
 _LARGEST_FILE = 1 << 20
-_LARGEST = 2**63
+_LARGEST = 2**64
 
 IGNORED = ("created_by",)
 """Keys of a run's own config.json that are no settings."""

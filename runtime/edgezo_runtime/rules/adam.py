@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.rules.rule import (
     Float32Array,
     Slot,
@@ -71,6 +71,8 @@ class Adam:
         _blend(v, np.square(g), self.b2)
         np.multiply(powers, np.array([self.b1, self.b2]), out=powers)
         power1, power2 = (float(p) for p in powers)  # b1^t, b2^t
+        if not (0 <= power1 < 1 and 0 <= power2 < 1):
+            raise RunFileError(f"adam: powers {power1:g} and {power2:g} are those of no run")
         scale = np.sqrt(v)  # float32, the shape of theta
         np.multiply(scale, np.float32(1 / math.sqrt(1 - power2)), out=scale)
         np.add(scale, np.float32(self.eps), out=scale)

@@ -1,0 +1,399 @@
+"""Every parser of edgezo behind one call on bytes, with valid files to start from.
+
+A target may raise `EdgezoError`; whatever else comes out is a finding. Checksums are switched off:
+they protect from disks, and a stranger computes them as well as we do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from edgezo_runtime import journal as journal_module
+from edgezo_runtime import snapshot as snapshot_module
+from edgezo_runtime.adapter import load_adapter, make_adapter
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.chat import ChatTemplate
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.course import Course
+from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.examples import load_examples
+from edgezo_runtime.journal import JournalHeader, read_journal
+from edgezo_runtime.manifest import Manifest
+from edgezo_runtime.methods import METHODS
+from edgezo_runtime.onnx_file import check_onnx
+from edgezo_runtime.peft_content import peft_content
+from edgezo_runtime.rates import Rates
+from edgezo_runtime.run_header import RunHeader
+from edgezo_runtime.snapshot import load_snapshot, save_snapshot
+from edgezo_runtime.step_record import StepRecord
+from edgezo_runtime.template import Template
+from edgezo_runtime.tensor_file import write_tensors
+from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.weights import WeightsFile
+from tests.hostile.onnx_bytes import VALID
+from tests.runtime.tiny_bundle import write_bundle
+from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
+
+Float32 = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A parser.
+
+    Attributes:
+        run: reads bytes; an `EdgezoError` is how it refuses them.
+        seeds: valid files.
+        share: of all executions; fewer for what is slow.
+    """
+
+    run: Callable[[bytes], object]
+    seeds: tuple[bytes, ...]
+    share: float = 1.0
+
+
+def execute(target: Target, data: bytes) -> bool:
+    """Give a target some bytes; True if it took them.
+
+    Raises:
+        BaseException: a finding.
+    """
+    with np.errstate(all="ignore"):
+        try:
+            target.run(data)
+        except EdgezoError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def all_targets() -> Iterator[dict[str, Target]]:
+    """The targets by name; they share a folder, in memory where there is one."""
+    shared = Path("/dev/shm")
+    place = shared if shared.is_dir() else None
+    zero = SimpleNamespace(crc32=lambda data, before=0: 0)
+    with (
+        tempfile.TemporaryDirectory(dir=place) as folder,
+        patch.object(journal_module, "zlib", zero),
+        patch.object(snapshot_module, "zlib", zero),
+    ):
+        yield _Workshop(Path(folder)).targets()
+
+
+class _Workshop:
+    """Makes valid files, and the functions that read changed ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle = Bundle.open(write_bundle(folder / "bundle"))
+        self.tokenizer = byte_tokenizer(chat_template=CHAT)
+        self.courses = [
+            Course(self.bundle, TuneConfig.of(method, batch_size=2, blocks="all"), 4)
+            for method, content in METHODS.items()
+            if content.scheme is None and not isinstance(content.published, str)
+        ]
+        self.file = folder / "input"
+
+    def targets(self) -> dict[str, Target]:
+        """All of them."""
+        return {
+            "manifest": Target(self._manifest, (self._manifest_text(),)),
+            "bundle": Target(self._bundle, (self._manifest_text(),), 0.2),
+            "weights": Target(self._weights, self._tensor_files()),
+            "trainables": Target(self._trainables, self._tensor_files()),
+            "snapshot": Target(self._snapshot, (self._snapshot_bytes(),), 0.3),
+            "adapter": Target(self._adapter, self._adapters()),
+            "journal": Target(self._journal, (self._journal_bytes(),)),
+            "record": Target(_record, self._records()),
+            "replay": Target(self._replay, self._replays(), 0.2),
+            "header": Target(self._header, self._headers(), 0.2),
+            "onnx": Target(lambda data: check_onnx(data, "graph.onnx"), VALID),
+            "tokenizer": Target(self._tokenizer, self._tokenizers(), 0.1),
+            "chat": Target(self._chat, _CHATS, 0.1),
+            "rows": Target(self._rows, _ROWS, 0.3),
+            "template": Target(_template, (b"{sentence} It was", b"{{a}} {b}{c}")),
+            "config": Target(self._config, _CONFIGS),
+            "toml": Target(self._toml, (b'lr = 0.5\nmethod = "zo-sgd"\n[x]\n', b"seed = 3")),
+            "task": Target(self._task, (b'{"template": "{a}", "labels": [" x", " y"]}',)),
+        }
+
+    def _keep(self, data: bytes, name: str = "input") -> Path:
+        path = self.folder / name
+        path.write_bytes(data)
+        return path
+
+    # --- bundles ---
+
+    def _manifest_text(self) -> bytes:
+        return (self.bundle.root / "manifest.json").read_bytes()
+
+    def _manifest(self, data: bytes) -> None:
+        Manifest.from_json(data.decode("utf-8", "replace")).to_json()
+
+    def _bundle(self, data: bytes) -> None:
+        path = self.bundle.root / "manifest.json"
+        before = path.read_bytes()
+        path.write_bytes(data)
+        try:
+            Bundle.open(self.bundle.root).trainables()
+        finally:
+            path.write_bytes(before)
+
+    def _tensor_files(self) -> tuple[bytes, ...]:
+        tensors = {"a": np.ones((3, 2), np.float32), "b": np.zeros(8, np.int8)}
+        write_tensors(self.file, tensors, {"k": "v"})
+        return self.file.read_bytes(), (self.bundle.root / "trainable.safetensors").read_bytes()
+
+    def _weights(self, data: bytes) -> None:
+        weights = WeightsFile(self._keep(data))
+        for name, stored in weights.tensors.items():
+            weights.view(name, stored.dtype.name, stored.shape).sum()
+
+    def _trainables(self, data: bytes) -> None:
+        path = self.bundle.root / "trainable.safetensors"
+        before = path.read_bytes()
+        path.write_bytes(data)
+        try:
+            self.bundle.trainables()
+        finally:
+            path.write_bytes(before)
+
+    # --- runs ---
+
+    def _snapshot_bytes(self) -> bytes:
+        state = self._named("zo-adam").state
+        save_snapshot(self.file, state.snapshot("d"))
+        return self.file.read_bytes()
+
+    def _named(self, method: str) -> Course:
+        return next(course for course in self.courses if course.settled.method == method)
+
+    def _snapshot(self, data: bytes) -> None:
+        snapshot = load_snapshot(self._keep(data))
+        course = self._named("zo-adam")
+        course.begin()
+        course.state.restore(snapshot)
+        course.state.apply(_step(snapshot.step, np.ones((2, 1))), [])
+
+    def _adapters(self) -> tuple[bytes, ...]:
+        tensors = self.bundle.trainables()
+        made = make_adapter(
+            self.file, self.bundle, tensors, steps=3, created_by="edgezo", scope="all"
+        )
+        made.save(self.file)
+        seeds = [self.file.read_bytes()]
+        for kind, names in _OTHER_ADAPTERS.items():
+            info = json.loads(_adapter_text(seeds[0]))
+            info["scheme"] = {"kind": kind, "rank": 2, "alpha": 2.0, "tokens": [1, 2]}
+            arrays = {name: np.ones(shape, np.float32) for name, shape in names.items()}
+            write_tensors(self.file, arrays, {"edgezo_adapter": json.dumps(info)})
+            seeds.append(self.file.read_bytes())
+        return tuple(seeds)
+
+    def _adapter(self, data: bytes) -> None:
+        adapter = load_adapter(self._keep(data))
+        adapter.fits_warning(self.bundle)
+        with contextlib.suppress(EdgezoError):
+            adapter.params(self.bundle)
+        peft_content(adapter)
+
+    def _header_of(self, course: Course, method: str) -> dict[str, Any]:
+        config = TuneConfig.of(method, batch_size=2, blocks="all")
+        header = RunHeader(config, {"a": "b"}, "c", "d", 4, "all", (), Rates(0.1, 0.01))
+        return header.as_json()
+
+    def _journal_bytes(self) -> bytes:
+        meta = self._header_of(self.courses[0], "zo-sgd")
+        records = b""
+        for step in range(3):
+            body = b"\0" + _step(step, np.ones((2, 1))).pack()
+            records += b"\xe2" + len(body).to_bytes(4, "little") + bytes(4) + body
+        return JournalHeader(meta).pack() + records
+
+    def _journal(self, data: bytes) -> None:
+        found = read_journal(self._keep(data))
+        RunHeader.read(found.header.meta, self.file)
+        for record in found.records:
+            record.pack()
+
+    def _headers(self) -> tuple[bytes, ...]:
+        return tuple(
+            json.dumps(self._header_of(course, course.settled.method)).encode()
+            for course in self.courses
+        )
+
+    def _header(self, data: bytes) -> None:
+        journal = JournalHeader({})
+        content = journal.pack()[:12] + len(data).to_bytes(4, "little") + data + bytes(4)
+        meta = read_journal(self._keep(content)).header.meta
+        header = RunHeader.read(meta, self.file)
+        course = Course(self.bundle, header.config, header.rows)
+        course.use(header.rates)
+        course.replay(_step(0, np.ones((2, 1))))
+
+    def _records(self) -> tuple[bytes, ...]:
+        wide = StepRecord(2, 9, 0.1, (0, 1, 7), np.ones((2, 2)), b"\x01\x02\x03\x04")
+        return _step(0, np.ones((2, 1))).pack(), wide.pack()
+
+    def _replays(self) -> tuple[bytes, ...]:
+        """Number of a method, then a record with as many losses as any method asks for."""
+        found: list[bytes] = []
+        for number in range(len(self.courses)):
+            for shape in ((20, 1), (20, 2)):
+                losses = np.linspace(1, 2, shape[0] * shape[1]).reshape(shape)
+                found.append(bytes([number]) + _step(0, losses).pack())
+        return tuple(found)
+
+    def _replay(self, data: bytes) -> None:
+        course = self.courses[(data[0] if data else 0) % len(self.courses)]
+        course.begin()
+        record = StepRecord.unpack(data[1:])
+        course.replay(record)
+        course.state.adapter()
+
+    # --- text ---
+
+    def _tokenizers(self) -> tuple[bytes, ...]:
+        small = json.loads(self.tokenizer.core.to_str())
+        wordpiece = small | {"model": _WORDPIECE, "pre_tokenizer": {"type": "Whitespace"}}
+        unigram = small | {"model": _UNIGRAM, "pre_tokenizer": None}
+        merges = [["a", "b"]]
+        prefix = small["model"] | {
+            "continuing_subword_prefix": "##",
+            "vocab": {"a": 0, "##b": 1, "ab": 2},
+            "merges": [["a", "##b"]],
+        }
+        tiny = small["model"] | {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges}
+        texts = [
+            small | {"model": tiny},
+            small | {"model": prefix},
+            wordpiece,
+            unigram,
+            small | {"model": tiny, "post_processor": _PROCESSOR, "normalizer": {"type": "NFC"}},
+        ]
+        return tuple(json.dumps(text).encode() for text in texts)
+
+    def _tokenizer(self, data: bytes) -> None:
+        self._keep(data, "tokenizer.json")
+        settings = self.bundle.manifest.tokenizer
+        made = TextTokenizer.open(self.folder, settings, vocab_size=50)
+        ids = made.encode("a ab hello\u00fc", add_special=True)
+        made.decode([*ids, 3])
+        made.token_text(1)
+
+    def _chat(self, data: bytes) -> None:
+        source = data.decode("utf-8", "replace")
+        chat = ChatTemplate(byte_like(self.tokenizer, source))
+        chat.assistant_spans(_MESSAGES, "row 1")
+
+    def _rows(self, data: bytes) -> None:
+        path = self._keep(data, "rows.jsonl")
+        load_examples(path, self.tokenizer, max_seq=16)
+        load_examples(path, self.tokenizer, template="{text} It", labels=(" a", " b"), max_seq=16)
+
+    def _config(self, data: bytes) -> None:
+        from edgezo.cli.config_file import read_config
+
+        read_config(self._keep(data, "config.json"), (TuneConfig,))
+
+    def _toml(self, data: bytes) -> None:
+        from edgezo.cli.config_file import read_config
+
+        read_config(self._keep(data, "config.toml"), (TuneConfig,))
+
+    def _task(self, data: bytes) -> None:
+        from edgezo.cli.task_data import read_task
+
+        self._keep(data, "task.json")
+        template, labels = read_task(self.folder)
+        if template is not None:
+            Template.parse(template)
+        "".join(labels)
+
+
+def byte_like(tokenizer: TextTokenizer, source: str) -> TextTokenizer:
+    """The same tokenizer with another chat template."""
+    return TextTokenizer(tokenizer.core, pad_id=0, bos_id=1, eos_ids=(2,), chat_template=source)
+
+
+def _record(data: bytes) -> None:
+    record = StepRecord.unpack(data)
+    if StepRecord.unpack(record.pack()) != record:
+        raise AssertionError("a record that is not what it is packed as")
+
+
+def _template(data: bytes) -> None:
+    template = Template.parse(data.decode("utf-8", "replace"))
+    template.render(template.values({"sentence": "s", "b": "x", "c": ""}, "row 1"))
+
+
+def _step(step: int, losses: Float32) -> StepRecord:
+    return StepRecord(step, 7, 0.1, (0, 1), losses, b"\0\0\0\0")
+
+
+def _adapter_text(data: bytes) -> str:
+    length = int.from_bytes(data[:8], "little")
+    text: str = json.loads(data[8 : 8 + length])["__metadata__"]["edgezo_adapter"]
+    return text
+
+
+_OTHER_ADAPTERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "lora-xs": {"m.lora_A": (2, 4), "m.lora_R": (2, 2), "m.lora_B": (3, 2)},
+    "ia3": {"a.gain": (4,), "b.input_gain": (3,)},
+    "prompt": {"m.prompt": (2, 4), "m.prompt_base": (2, 4)},
+    "prefix": {
+        f"layers.{block}.prefix_{half}": (1, 2, 4) for block in (0, 1) for half in ("key", "value")
+    },
+    "tt": {"m.tt_down_0": (1, 2, 2), "m.tt_up_0": (2, 2, 1)},
+}
+
+_WORDPIECE = {
+    "type": "WordPiece",
+    "unk_token": "[UNK]",
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 100,
+    "vocab": {"[UNK]": 0, "a": 1, "##b": 2},
+}
+_UNIGRAM = {
+    "type": "Unigram",
+    "unk_id": 0,
+    "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0]],
+    "byte_fallback": False,
+}
+_PROCESSOR = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
+}
+_MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+_CHATS = (
+    CHAT.encode(),
+    b"{% set ns = namespace(s='a') %}{% for i in range(3) %}{% set ns.s = ns.s ~ i %}{% endfor %}"
+    b"{{ ns.s }}{% for m in messages %}{{ m.content | trim }}{% endfor %}",
+    b"{% macro say(m) %}{{ '%s' | format(m['content']) }}{% endmacro %}"
+    b"{% for m in messages %}{{ say(m) }}{{ m.content.split(' ')[0].replace('y', 'z') }}"
+    b"{{ m | tojson(indent=2) }}{{ m.content * 2 }}{% endfor %}{{ 2 ** 3 }}",
+    b"{% for m in messages if m.role != 'system' %}{% if loop.last %}{{ m.content }}{% endif %}"
+    b"{% generation %}{{ m['content'].center(9) }}{% endgeneration %}{% endfor %}",
+)
+_ROWS = (
+    b'{"text": "the film", "label": 0}\n{"text": "very good", "label": 1}\n',
+    b'{"prompt": "a", "completion": " b"}\n{"prompt": "c", "completion": " d", "label": 1}\n',
+    b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
+    b'{"instruction": "do", "input": "x", "output": "y"}\r\n\n',
+)
+_CONFIGS = (
+    b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "guard": true}',
+    b'{"created_by": "edgezo", "max-time": 5.0, "average": 0, "seed": 18446744073709551615}',
+)
