@@ -22,7 +22,7 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-MOST_STEPS = 1_000_000
+MOST_STEPS = 300_000
 """Turns of loops, calls and filters of one rendering."""
 
 MOST_CHARACTERS = 64 << 20
@@ -123,6 +123,19 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "**" and not (_bits(left) * _magnitude(right) <= _MOST_BITS):
             raise SecurityError("a power that is too large")
         return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """The method `format` of a text, or None for anything else; see the base class."""
+        made = super().wrap_str_format(value)
+        if made is None:
+            return None
+        wrapped = made
+
+        def checked(*args: Any, **kwargs: Any) -> str:
+            self._check_format(value.__self__, [*args, *kwargs.values()])
+            return wrapped(*args, **kwargs)
+
+        return checked
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         """Count turns of loops and joined text; the base class calls this its hook."""

@@ -67,7 +67,9 @@ def _fuzz_all(names: str, executions: int, seed: int, findings: Path) -> int:
         wanted = round(executions * shares[name] / whole)
         count, seconds, found = _run_child(name, wanted, seed, findings)
         done += count
-        print(f"{name:12} {count:>9} executions {seconds:8.1f} s {count / seconds:9.0f}/s", flush=True)
+        print(
+            f"{name:12} {count:>9} executions {seconds:8.1f} s {count / seconds:9.0f}/s", flush=True
+        )
         if found is not None:
             print(f"finding in {name}: {found}")
             print(f"repeat it: python -m tests.hostile.fuzz --target {name} --input {found}")
