@@ -1,4 +1,4 @@
-"""Fuzz every parser: `python -m tests.hostile.fuzz [--executions N] [--target NAME,...] [--seed 0]`.
+"""Fuzz every parser: `python -m tests.hostile.fuzz [--executions N] [--target NAME,...]`.
 
 Guided by coverage where atheris is installed (`pip install atheris`, Linux and macOS), by chance
 alone where it is not. Each target is a process of its own, since what it reads may end it. The
