@@ -127,8 +127,6 @@ class Course:
         info = self.outline.info(record.step, record.blocks, record.lr)
         self._require_fit(record, info)
         terms: list[Term] = []
-        if record.losses.size and record.losses.shape[1] > self.outline.batch_size:
-            raise RunFileError(f"step {record.step} has losses of {record.losses.shape[1]} rows")
         if record.losses.size and record.blocks:
             terms = asked_again(self._parts.estimator, info, record.losses.astype(np.float64))
         self.apply(record, terms)

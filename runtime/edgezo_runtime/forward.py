@@ -22,7 +22,7 @@ from edgezo_runtime.manifest import PAST, SLOTS
 from edgezo_runtime.pieces import cut_tokens, run_pieces
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.scope import Scope
-from edgezo_runtime.sessions import run_graph
+from edgezo_runtime.sessions import require_shape, run_graph
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -145,6 +145,8 @@ class Forward:
             feed["attention_mask"] = self._model.value(mask.astype(np.int64))
         context = self._manifest.context
         outputs = run_graph(prologue.session, ["hidden", *context], feed)
+        width = self._manifest.model.hidden_size
+        require_shape(outputs[0], (*ids.shape, width), "hidden states of the prologue")
         chunk.hidden = outputs[0]
         if prefix:
             chunk.hidden = self._model.value(outputs[0].numpy()[:, len(prefix) :])
@@ -205,7 +207,14 @@ class Forward:
         else:
             outputs = [graph.output, *(("key", "value") if keep else ())]
             feed |= self._past(index, chunk)
+            shape = tuple(chunk.hidden.shape())
             chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+            require_shape(chunk.hidden, shape, f"hidden states of block {index}")
+            if graph.past is not None:
+                heads, size = graph.past
+                for value in kept:
+                    states = shape[0], heads, chunk.tokens, size
+                    require_shape(value, states, f"keys and values of block {index}")
         self._work.after_block()
         return kept if keep else []
 
@@ -296,7 +305,10 @@ class ScoringPass(Forward):
             feed["targets"] = self._model.value(wanted)
             scorer = self._model.scorer(graphs.score_tokens)
         feed |= scorer.weights
-        scores: Float32 = run_graph(scorer.session, [scorer.output], feed)[0].numpy()
+        (value,) = run_graph(scorer.session, [scorer.output], feed)
+        classes = () if self.batch.label_ids is None else (len(self.batch.label_ids),)
+        require_shape(value, (len(places), *classes), "scores")
+        scores: Float32 = value.numpy()
         return scores[:count]
 
 

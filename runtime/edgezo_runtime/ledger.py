@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgezo_runtime.bundle import WEIGHTS_FILE
+from edgezo_runtime.errors import BundleError
 from edgezo_runtime.memory import anonymous_bytes
 from edgezo_runtime.weights import StoredTensor, read_header
 
@@ -156,6 +157,12 @@ def vocabulary_pages(
     by_label = all(part.kind == "labels" for part in sets)
 
     def touched(graph: GraphInfo, tokens: np.ndarray | None) -> set[int]:
+        for binding in graph.weights:
+            if binding.tensor not in tensors:
+                raise BundleError(
+                    f"{bundle.root}: weight {binding.tensor[:80]!r} is not in {WEIGHTS_FILE}; "
+                    f"run 'edgezo export --force'"
+                )
         return _windows([tensors[b.tensor] for b in graph.weights], vocab_size, tokens)
 
     head = touched(graphs.score_labels, labels) if by_label else touched(graphs.score_tokens, None)

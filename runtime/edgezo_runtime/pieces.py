@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.loaded_model import LoadedGraph
 from edgezo_runtime.manifest import PAST
-from edgezo_runtime.sessions import run_graph
+from edgezo_runtime.sessions import require_shape, run_graph
 
 ToValue = Callable[[npt.NDArray[Any]], Any]
 """Makes an OrtValue of an array."""
@@ -63,5 +63,7 @@ def run_pieces(
         own["past_lengths"] = to_value(np.full(rows, piece.start, np.int32))
         own |= zip(PAST, past, strict=True)
         hidden, *past = run_graph(graph.session, [graph.output, "key", "value"], {**feed, **own})
+        shape = (rows, piece.stop - piece.start, states.shape[2])
+        require_shape(hidden, shape, "hidden states of a piece")
         states[:, piece] = hidden.numpy()
     return past

@@ -61,6 +61,24 @@ def run_graph(
         ) from error
 
 
+def require_shape(value: Any, shape: tuple[int, ...], what: str) -> None:
+    """Refuse a result of a graph that is not what the runtime goes on with.
+
+    Args:
+        value: an OrtValue.
+        shape: what it must have.
+        what: it is, for the message.
+    Raises:
+        BundleError: it has another one.
+    """
+    found = tuple(value.shape())
+    if found != shape:
+        raise BundleError(
+            f"a graph of the bundle made {what} of shape {found}, expected {shape}; "
+            f"run 'edgezo export --force'"
+        )
+
+
 def _is_refusal(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(text in str(error) for text in _REFUSED)
 

@@ -147,6 +147,8 @@ class TailLayout:
         start = 0
         for name, size in sizes.items():
             scale = np.frombuffer(data, "<f4", 1, start).astype(np.float32)
+            if not np.isfinite(scale).all():
+                raise RunFileError(f"a step's gradient of '{name}' is not finite")
             levels = np.frombuffer(data, np.int8, size, start + _SCALE_BYTES)
             found[name] = levels.reshape(self._shapes[name]).astype(np.float32) * scale
             start += _SCALE_BYTES + size
