@@ -1,4 +1,4 @@
-# make env | check | fix | test | test-fast | test-training | help-docs | tune | size | clean
+# make env | check | fix | test | test-fast | test-training | fuzz | help-docs | tune | size | clean
 #
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
@@ -6,6 +6,7 @@
 #   TRAINING_PYTHON=python3.12      interpreter of the one with onnxruntime-training, below 3.13
 #   PIP_FLAGS='--extra-index-url ...' where pip looks, e.g. for torch without CUDA
 #   BUDGET=2GB                      memory `make tune` may use
+#   EXECUTIONS=20000                inputs of `make fuzz`
 
 PYTHON ?= python3
 TRAINING_PYTHON ?= $(PYTHON)
@@ -13,6 +14,7 @@ VENV ?= .venv
 TRAINING_VENV ?= $(VENV)/training
 PIP_FLAGS ?=
 BUDGET ?= 8GB
+EXECUTIONS ?= 1000000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgezo-env
@@ -20,7 +22,7 @@ TRAINING_BIN := $(TRAINING_VENV)/bin
 TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
 
 .DEFAULT_GOAL := test
-.PHONY: env check fix test test-fast test-training help-docs tune size clean
+.PHONY: env check fix test test-fast test-training fuzz help-docs tune size clean
 
 env: $(STAMP)
 
@@ -59,6 +61,9 @@ $(TRAINING_STAMP): pyproject.toml constraints.txt
 test-training: env $(TRAINING_STAMP)
 	$(BIN)/python -m tests.training.make_reference build/training
 	$(TRAINING_BIN)/python -m pytest -m training tests/training
+
+fuzz: env
+	$(BIN)/python -m tests.hostile.fuzz --executions $(EXECUTIONS)
 
 help-docs: env
 	$(BIN)/python -m edgezo.cli.help_document docs/help.md

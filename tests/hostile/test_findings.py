@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -606,6 +608,40 @@ def test_settings_of_strangers(tmp_path: Path, name: str, text: str, message: st
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=message):
         read_config(tmp_path / name, (TuneConfig,))
+
+
+def test_no_code_of_strangers_is_run() -> None:
+    """No pickle and nothing that evaluates text, in any of the three packages."""
+    root = Path(__file__).parents[2]
+    known = re.compile(
+        r"\bpickle\b|allow_pickle|torch\.load\(|\beval\(|\bexec\(|trust_remote_code=True"
+    )
+    files = [
+        file
+        for package in ("edgezo", "export/edgezo_export", "runtime/edgezo_runtime")
+        for file in (root / package).rglob("*.py")
+    ]
+    assert len(files) > 100
+    found = [
+        f"{file.name}: {line.strip()}"
+        for file in files
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if known.search(line) and "model.eval()" not in line
+    ]
+    assert not found
+
+
+def test_nothing_is_fetched(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    opened = Bundle.open(bundle, verify=True)
+    assert opened.trainables()
+    with pytest.raises(BundleError):  # its tokenizer is an empty object
+        TextTokenizer.open(opened.root, opened.manifest.tokenizer)
+    assert ChatTemplate(byte_like(byte_tokenizer(), "{{ 1 }}")).render(MESSAGES, "row 1") == "1"
 
 
 def test_headers_of_journals_stay_as_they_were() -> None:
