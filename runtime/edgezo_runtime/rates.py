@@ -71,7 +71,9 @@ class Rates:
         for name in ("lr", "eps", "tail_lr"):
             value = getattr(self, name)
             if not _SMALLEST <= value <= 1 / _SMALLEST:
-                raise UsageError(f"{name} {value}: must be above zero, {_SMALLEST} to {1 / _SMALLEST}")
+                raise UsageError(
+                    f"{name} {value}: must be above zero, {_SMALLEST} to {1 / _SMALLEST}"
+                )
         if not 0 <= self.tail <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
             raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
 

@@ -648,3 +648,40 @@ def test_headers_of_journals_stay_as_they_were() -> None:
     """What is refused now was never written."""
     text = JournalHeader({"b": [1, 2.5, None], "a": "\u00fc"}).pack()
     assert parse_object(text[16:-4].decode("ascii")) == {"b": [1, 2.5, None], "a": "\u00fc"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for m in messages %}{{ loop.index0 }}/{{ loop.length }}{{ loop.last }}"
+        "{{ loop.revindex }}{{ loop.previtem.role if loop.previtem }}{{ loop.nextitem is defined }}"
+        "{% else %}-{% endfor %}",
+        "{% for m in messages if m.role == 'user' %}{{ loop.length }}{{ m.content }}{% endfor %}",
+        "{% for k, v in messages[0].items() %}{{ k ~ '=' ~ v ~ 1 ~ none }}{% endfor %}",
+        "{% for c in 'abc' recursive %}{{ c }}{{ loop('de') if c == 'a' and loop.depth < 2 }}"
+        "{% endfor %}",
+        "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.content }}"
+        "{% endfor %}",
+        "{{ messages | map(attribute='content') | join(', ') }}{{ messages | length }}",
+        "{{ messages | selectattr('role', 'equalto', 'user') | list }}",
+        "{% set x = namespace(n=0) %}{% for m in messages %}{% set x.n = x.n + 1 %}{% endfor %}"
+        "{{ x.n }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ 'a' * 3 }}{{ [1] + [2] }}{{ '%s-%02d' % ('a', 3) }}",
+        "{{ 'a\nb' | indent(4) }}{{ 'x'.center(9) }}{{ '{:>5}'.format('a') }}{{ 'a,b'.split(',') }}",
+        "{% macro f(m) %}<{{ m.role }}>{{ caller() if caller }}{% endmacro %}"
+        "{% for m in messages %}{{ f(m) }}{% endfor %}{% call f(messages[0]) %}z{% endcall %}",
+        "{% filter upper %}abc{% endfilter %}{% set y %}q{{ 1 }}{% endset %}{{ y }}"
+        "{{ '' | default('d', true) }}",
+        "{{ messages[-1]['content'].replace('e', 'EE') | trim | upper }}{{ '-'.join(['a', 'b']) }}",
+    ],
+)
+def test_templates_that_behave_are_as_they_were(source: str) -> None:
+    """Against jinja2's own sandbox."""
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    plain = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    expected = plain.from_string(source).render(messages=MESSAGES)
+    chat = ChatTemplate(byte_like(byte_tokenizer(), source))
+    assert chat.render(MESSAGES, "row 1") == expected
