@@ -28,7 +28,7 @@ MOST_STEPS = 300_000
 MOST_CHARACTERS = 64 << 20
 """Characters that one rendering may make, besides `_OWN_SHARE` times those it is given."""
 
-MOST_SECONDS = 30.0
+MOST_SECONDS = 10.0
 
 _OWN_SHARE = 32
 _WIDEST = 1000

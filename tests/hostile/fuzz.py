@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import faulthandler
 import importlib.util
+import mmap
 import os
 import random
 import re
@@ -25,7 +26,10 @@ from tests.hostile.mutate import mutate
 MOST_BYTES = 1 << 16
 """No input is longer."""
 
-SLOWEST_S, MOST_MIB = 30, 3072
+_WATCHED = 100
+"""Executions, and seconds, between two looks whether one goes on for ever."""
+
+SLOWEST_S, MOST_MIB = 60, 3072
 """What a single input may take; more is a finding."""
 
 
@@ -98,6 +102,9 @@ def _run_child(
     new = [path for path in sorted(set(findings.iterdir()) - before) if path.is_file()]
     if ended.returncode == 0 and not new:
         return count, seconds, None
+    for path in new:
+        if path.name == f"{name}-{seed}.input":
+            _unwrap(path)
     log_file = findings / f"{name}.log"
     log_file.write_text(text[-100_000:], encoding="utf-8")
     print(f"{name} ended with {ended.returncode}; its last words are in {log_file}")
@@ -112,22 +119,28 @@ def _child(name: str, executions: int, seed: int, findings: Path) -> int:
 
     rng = random.Random(f"{seed} {name}")
     current = findings / f"{name}-{seed}.input"
-    with all_targets() as targets, current.open("wb", buffering=0) as file:
-        target = targets[name]
-        for number in range(executions):
-            data = mutate(target.seeds, rng)[:MOST_BYTES]
-            file.seek(0)  # kept before it is tried: the process may not live to keep it
-            file.truncate()
-            file.write(data)
-            faulthandler.dump_traceback_later(SLOWEST_S, exit=True)
-            try:
+    with all_targets() as targets, current.open("w+b") as file:
+        file.truncate(8 + MOST_BYTES)
+        # A map outlives the process, which may not live to keep what ended it.
+        with mmap.mmap(file.fileno(), 8 + MOST_BYTES, access=mmap.ACCESS_WRITE) as kept:
+            target = targets[name]
+            for number in range(executions):
+                data = mutate(target.seeds, rng)[:MOST_BYTES]
+                kept[: 8 + len(data)] = len(data).to_bytes(8, "little") + data
+                if number % _WATCHED == 0:
+                    faulthandler.dump_traceback_later(SLOWEST_S + _WATCHED, exit=True)
+                    print(f"executions {number}", flush=True)
                 execute(target, data)
-            finally:
-                print(f"executions {number + 1}") if number % 1000 == 999 else None
-        faulthandler.cancel_dump_traceback_later()
-        print(f"executions {executions}")
+            faulthandler.cancel_dump_traceback_later()
+            print(f"executions {executions}")
     current.unlink()
     return 0
+
+
+def _unwrap(path: Path) -> None:
+    """Leave of a map that outlived its process the input."""
+    content = path.read_bytes()
+    path.write_bytes(content[8 : 8 + int.from_bytes(content[:8], "little")])
 
 
 def _guided_child(name: str, executions: int, seed: int, findings: Path) -> int:

@@ -666,7 +666,8 @@ def test_headers_of_journals_stay_as_they_were() -> None:
         "{{ messages | selectattr('role', 'equalto', 'user') | list }}",
         "{% set x = namespace(n=0) %}{% for m in messages %}{% set x.n = x.n + 1 %}{% endfor %}"
         "{{ x.n }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ 'a' * 3 }}{{ [1] + [2] }}{{ '%s-%02d' % ('a', 3) }}",
-        "{{ 'a\nb' | indent(4) }}{{ 'x'.center(9) }}{{ '{:>5}'.format('a') }}{{ 'a,b'.split(',') }}",
+        "{{ 'a\nb' | indent(4) }}{{ 'x'.center(9) }}{{ '{:>5}'.format('a') }}"
+        "{{ 'a,b'.split(',') }}",
         "{% macro f(m) %}<{{ m.role }}>{{ caller() if caller }}{% endmacro %}"
         "{% for m in messages %}{{ f(m) }}{% endfor %}{% call f(messages[0]) %}z{% endcall %}",
         "{% filter upper %}abc{% endfilter %}{% set y %}q{{ 1 }}{% endset %}{{ y }}"
