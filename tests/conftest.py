@@ -10,6 +10,7 @@ import pytest
 if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from transformers import PreTrainedModel
 
+    from edgezo_runtime.bundle import Bundle
     from tests.export.bundle_runner import BundleRunner
     from tests.export.tiny_models import TinyModel
 
@@ -52,3 +53,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         return made[name]
 
     return get
+
+
+@pytest.fixture
+def bundle(exported: Callable[[str], Exported]) -> Bundle:
+    """A tiny llama's, fp32."""
+    return exported("llama").bundle("fp32").bundle
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not wait for the disk: for tests in which nobody pulls the plug."""
+    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)

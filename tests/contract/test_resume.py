@@ -19,6 +19,8 @@ from tests.runtime.tuner_runs import (
     state_bits,
 )
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
 STEPS = 5
 SHORT: dict[str, dict[str, object]] = {
     "n-spsa": {"num_directions": 2},
@@ -34,18 +36,6 @@ SHORT: dict[str, dict[str, object]] = {
     "lezo": {"schedule": "random:50%"},
 }
 """Intervals that end within the run, few directions."""
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here pulls the plug."""
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def bundle(exported: Any) -> Bundle:
-    found: Bundle = exported("llama").bundle("fp32").bundle
-    return found
 
 
 def short_config(method: str, **given: object) -> TuneConfig:

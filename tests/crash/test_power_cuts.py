@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,17 +15,7 @@ from tests.crash.crash_states import all_cuts, crash_points
 from tests.crash.disk_library import SOURCE, Operation, read_log
 from tests.crash.short_runs import CONFIGS, STEPS, finish
 
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the cuts are made by hand."""
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def bundle(exported: Any) -> Bundle:
-    found: Bundle = exported("llama").bundle("fp32").bundle
-    return found
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def op(kind: str, path: str, other: str = "", offset: int = 0, data: bytes = b"") -> Operation:

@@ -19,7 +19,7 @@ from tests.edgezo.conftest import Tiny
 
 @pytest.mark.slow
 def test_the_same_command_ends_the_same_after_any_cut(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, unsynced: None
 ) -> None:
     library = build(tmp_path, SOURCE)
     (tmp_path / "whole").mkdir()
@@ -38,7 +38,6 @@ def test_the_same_command_ends_the_same_after_any_cut(
     assert done.returncode == 0, done.stderr
     expected = json.loads(done.stdout)
     cuts, tried = all_cuts(read_log(tmp_path / "log"), tmp_path / "certain")
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
     for number, cut in enumerate(cuts):
         folder = tmp_path / f"cut-{number}"
         folder.mkdir()

@@ -27,12 +27,6 @@ CONFIGS = {
 }
 
 
-@pytest.fixture
-def bundle(exported: Any) -> Bundle:
-    found: Bundle = exported("llama").bundle("fp32").bundle
-    return found
-
-
 def recorded(bundle: Bundle, kind: str, folder: Path) -> list[StepRecord]:
     """Those of a short run."""
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)

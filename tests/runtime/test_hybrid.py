@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
@@ -31,11 +30,6 @@ BASE = TuneConfig(
     hybrid=1,
     hybrid_lr=0.01,
 )
-
-
-@pytest.fixture
-def bundle(exported) -> Bundle:
-    return exported("llama").bundle("fp32").bundle
 
 
 @pytest.fixture

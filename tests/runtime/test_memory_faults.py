@@ -37,9 +37,8 @@ MOST = 3000
 
 
 @pytest.fixture(autouse=True)
-def _fast(monkeypatch):
+def _fast(unsynced, monkeypatch):
     """Wait for no disk, and collect no garbage of torch's a thousand times over."""
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
     monkeypatch.setattr("edgezo_runtime.engine.release_freed", lambda: None)
 
 

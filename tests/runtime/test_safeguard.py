@@ -77,11 +77,6 @@ HOT = TuneConfig(
 )  # fmt: skip
 
 
-@pytest.fixture
-def bundle(exported):
-    return exported("llama").bundle("fp32").bundle
-
-
 def rows(bundle):
     return random_set("labels", (4, 7, 5, 3, 6, 4, 8, 5), bundle.manifest.tokenizer.pad_id)
 

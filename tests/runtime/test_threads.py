@@ -30,12 +30,6 @@ CONFIG = TuneConfig.of(
 
 
 @pytest.fixture
-def bundle(exported: Any) -> Bundle:
-    found: Bundle = exported("llama").bundle("fp32").bundle
-    return found
-
-
-@pytest.fixture
 def examples(bundle: Bundle) -> ExampleSet:
     return random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
 

@@ -26,6 +26,8 @@ from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
 from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_to_the_end
 
+pytestmark = pytest.mark.usefixtures("unsynced")
+
 BASE = TuneConfig(
     modules="all",
     steps=6,
@@ -37,17 +39,6 @@ BASE = TuneConfig(
     save_every=1000,
 )
 SCHEDULES = ("all", "cyclic", "random:1", "last:1")
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch):
-    """No test here pulls the plug; a hundred runs would wait some 5 s."""
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def bundle(exported) -> Bundle:
-    return exported("llama").bundle("fp32").bundle
 
 
 @pytest.fixture
