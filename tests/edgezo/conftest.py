@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,3 +111,21 @@ def start(
         command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=preexec_fn,
     )  # fmt: skip
+
+
+def tune_args(tiny: Tiny, *more: object) -> list[object]:
+    """A short run on the tiny data."""
+    return [
+        "tune", tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4",
+        "--batch-size", "8", "--threads", "1", "-o", "run", *more,
+    ]  # fmt: skip
+
+
+def wait_for_steps(run: Path, size: int = 3000) -> None:
+    """Wait until the journal of a run has so many bytes, some steps."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if (run / "journal.bin").exists() and (run / "journal.bin").stat().st_size > size:
+            return
+        time.sleep(0.05)
+    pytest.fail("no steps in a minute")

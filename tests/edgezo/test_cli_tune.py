@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.tuner import Tuner
-from tests.edgezo.conftest import Invoke, Tiny, start, write_rows
+from tests.edgezo.conftest import Invoke, Tiny, start, tune_args, wait_for_steps, write_rows
 
 RESULT = {
     "status": str,
@@ -65,14 +64,6 @@ RATES = ("--lr", "0.01", "--eps", "0.01")
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def tune_args(tiny: Tiny, *more: object) -> list[object]:
-    """A short run on the tiny data."""
-    return [
-        "tune", tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4",
-        "--batch-size", "8", "--threads", "1", "-o", "run", *more,
-    ]  # fmt: skip
 
 
 def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
@@ -289,16 +280,6 @@ def test_a_signal_ends_the_run_and_saves_it(tiny: Tiny, tmp_path: Path, number: 
     assert "Traceback" not in stderr
     assert "--resume" in stderr
     assert load_adapter(tmp_path / "run").info.steps == result["steps"]
-
-
-def wait_for_steps(run: Path) -> None:
-    """Wait until a run has made some steps."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        if (run / "journal.bin").exists() and (run / "journal.bin").stat().st_size > 3000:
-            return
-        time.sleep(0.05)
-    pytest.fail("no steps in a minute")
 
 
 # --- bad input ---
