@@ -62,6 +62,8 @@ def command(
     if found.torn_bytes:
         warn(f"{journal}: the last {found.torn_bytes} bytes are no whole record and are left out")
     state = found.state
+    if state.hopeless:
+        warn(state.hopeless)
     adapter = make_adapter(
         output,
         opened,

@@ -181,9 +181,11 @@ class Session:
             show(done, total)
 
         size = self._job.inputs.eval_batch_size
-        found: Evaluation = evaluate(
-            self._tuner.engine, params, examples, size, tell, scope=self._tuner.scope
-        )
+        self._tuner.sync()
+        with self._tuner.engine.interruptible(self._signals.check):
+            found = evaluate(
+                self._tuner.engine, params, examples, size, tell, scope=self._tuner.scope
+            )
         self._progress.end()
         check_loss(found, f"evaluating {when} tuning, {split} rows")
         entry = {

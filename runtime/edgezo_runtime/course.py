@@ -111,7 +111,6 @@ class Course:
 
         Raises:
             RunFileError: the record's gradient does not fit the run.
-            DivergedError: the run diverged too often.
         """
         exact: dict[str, Float32] = {}
         if self.outline.tail is not None and record.losses.size:
@@ -136,6 +135,8 @@ class Course:
         """Refuse a record that no run like this one writes."""
         if record.step != self.state.step:
             raise RunFileError(f"step {record.step} follows step {self.state.step - 1}")
+        if self.state.hopeless:
+            raise RunFileError(f"step {record.step} follows the end of the run: it diverged")
         if record.seed != info.seed:
             raise RunFileError(f"step {record.step} has another seed than a step of this run")
         if not set(record.blocks) <= set(self.outline.blocks):

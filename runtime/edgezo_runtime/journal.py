@@ -13,6 +13,7 @@ whole, and an error says where it is not; what was not is cut, and reported.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -31,7 +32,7 @@ from edgezo_runtime.files import atomic_write, sync_descriptor
 from edgezo_runtime.step_record import StepRecord, pack_count, unpack_count
 from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 _MAGIC = b"\x89EZJ\r\n\x1a\n"
 _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON
 _CRC = struct.Struct("<I")
@@ -240,9 +241,12 @@ class Journal:
             record: the step that is about to be applied.
 
         Raises:
-            RunFileError: the disk did not take it; the file is as before, if the disk allows.
+            RunFileError: the disk did not take it; the file is as before, or closed where the
+                disk does not allow that either, or does not sync: what it holds is found out when
+                it is opened again.
             UsageError: the record is longer than the format allows (64 MiB).
         """
+        self._require_open()
         body = pack_count(self.unsynced_bytes) + record.pack()
         if len(body) > MAX_BODY:
             raise UsageError(f"step {record.step}: a record of {len(body)} bytes is too long")
@@ -252,7 +256,7 @@ class Journal:
             while written < len(data):
                 written += self._file.write(data[written:])
         except BaseException as error:  # an interrupt as well must not leave half a record
-            self._file.truncate(self._length)
+            self._cut_back()
             if isinstance(error, OSError):
                 raise self._failed(error) from error
             raise
@@ -267,10 +271,12 @@ class Journal:
         Raises:
             RunFileError: the disk did not take them.
         """
+        self._require_open()
         try:
             sync_descriptor(self._file.fileno())
             names = os.fstat(self._file.fileno()).st_nlink
         except OSError as error:
+            self.abandon()  # a second fsync may say that all is well when it is not
             raise self._failed(error) from error
         if not names:
             raise RunFileError(
@@ -294,6 +300,18 @@ class Journal:
         finally:
             self._file.close()
 
+    def _cut_back(self) -> None:
+        """Take half a record away: nothing may follow it."""
+        try:
+            self._file.truncate(self._length)
+        except OSError:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file as it is, when what it holds has to be found out again."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
     @property
     def unsynced_bytes(self) -> int:
         """Bytes that a power cut now could lose."""
@@ -311,6 +329,13 @@ class Journal:
     ) -> None:
         """Close the journal."""
         self.close()
+
+    def _require_open(self) -> None:
+        if self._file.closed:
+            raise RunFileError(
+                f"journal '{self._path}' is closed, after a write that failed or at its end; open "
+                f"the run again"
+            )
 
     def _failed(self, error: OSError) -> RunFileError:
         return RunFileError(

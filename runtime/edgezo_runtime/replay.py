@@ -37,7 +37,6 @@ def replay(bundle: Bundle, journal: Path) -> Replayed:
 
     Raises:
         RunFileError: the journal is damaged, of another bundle, or does not fit it.
-        DivergedError: the run ended so.
     """
     contents = read_journal(journal)
     header = RunHeader.read(contents.header.meta, journal)

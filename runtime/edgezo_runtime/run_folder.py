@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.files import TEMPORARY
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RunFolder:
     """Paths of a run. `acquire` takes the lock that keeps a second process out."""
 
@@ -81,6 +82,7 @@ class RunFolder:
             os.close(descriptor)
             raise
         self._lock = descriptor
+        _LOCKED.add(self)
         for left in self.path.glob(TEMPORARY):  # of a process that was cut off while it wrote
             with contextlib.suppress(OSError):
                 left.unlink()
@@ -100,8 +102,11 @@ class RunFolder:
         """Let the lock go."""
         self._taken = False
         if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+            descriptor, self._lock = self._lock, -1
+            try:
+                _unlock(descriptor)  # closing is not enough where a forked process has it as well
+            finally:
+                os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:
         """Lock the file and write down who has it."""
@@ -139,6 +144,34 @@ def _lock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    """Unlock a file, whoever else has its descriptor."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _let_go() -> None:
+    """In a forked process: a lock must not outlive the process that took it."""
+    for folder in _LOCKED:
+        if folder._lock >= 0:
+            os.close(folder._lock)
+            folder._lock = -1
+
+
+_LOCKED: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+"""Folders that this process may have locked."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _owner(descriptor: int) -> str:

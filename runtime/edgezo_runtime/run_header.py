@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,16 +86,17 @@ class RunHeader:
         return header
 
     def as_json(self) -> dict[str, Any]:
-        """Values for a journal's header."""
-        return {**encode(self), "config": encode(self.config.identity())}
+        """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
+        config = decode(TuneConfig, encode(self.config.identity()), "config")
+        return {**encode(self), "config": encode(config.identity())}
 
     def inputs(self) -> dict[str, Any]:
         """The same without what was measured: what must not change."""
         return {name: value for name, value in self.as_json().items() if name != _RATES}
 
     def digest(self) -> str:
-        """The inputs as one line of text."""
-        return json.dumps(self.inputs(), sort_keys=True)
+        """SHA-256 of the inputs."""
+        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

@@ -110,8 +110,8 @@ def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
     meta, tensors = _read(Path(path))
     if digest is not None and meta.digest != digest:
         raise RunFileError(
-            f"snapshot '{path}' belongs to another run: its digest is {meta.digest}, "
-            f"this configuration and bundle have {digest}"
+            f"snapshot '{path}' belongs to another run: its digest is {meta.digest!r:.80}, "
+            f"that of this one {digest!r:.80}; remove it, the journal is enough"
         )
     if meta.step < 0:
         raise RunFileError(f"snapshot '{path}' is damaged: {meta.step} steps")

@@ -137,20 +137,28 @@ def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def pack_blocks(blocks: Sequence[int]) -> bytes:
-    """Write ascending block indices as runs of neighbours: the number of runs, then for each the
-    gap since the last one and its length less one."""
+    """Write ascending block indices, the shorter of two ways.
+
+    As runs of neighbours: twice their number, then for each the gap since the last one and its
+    length less one. Or as bits, the lowest first: twice the number of octets and one, then those.
+    """
     runs: list[list[int]] = []  # [first, behind the last]
     for block in blocks:
         if runs and runs[-1][1] == block:
             runs[-1][1] += 1
         else:
             runs.append([block, block + 1])
-    out = pack_count(len(runs))
+    out = pack_count(2 * len(runs))
     position = 0
     for first, behind in runs:
         out += pack_count(first - position) + pack_count(behind - first - 1)
         position = behind
-    return out
+    octets = position // 8 + 1
+    if len(out) <= octets:
+        return out
+    mask = sum(1 << block for block in blocks).to_bytes(octets, "little").rstrip(b"\0")
+    as_bits = pack_count(2 * len(mask) + 1) + mask
+    return min(out, as_bits, key=len)
 
 
 def unpack_blocks(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
@@ -160,7 +168,10 @@ def unpack_blocks(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
         IndexError: the bytes end too early.
         ValueError: a block index is beyond reason.
     """
-    runs, offset = unpack_count(data, offset)
+    count, offset = unpack_count(data, offset)
+    runs, bits = divmod(count, 2)
+    if bits:
+        return _unpack_bits(data, offset, runs)
     blocks: list[int] = []
     position = 0
     for _ in range(runs):
@@ -171,3 +182,14 @@ def unpack_blocks(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
             raise ValueError(f"block index {position - 1}")
         blocks.extend(range(first, position))
     return tuple(blocks), offset
+
+
+def _unpack_bits(data: bytes, offset: int, octets: int) -> tuple[tuple[int, ...], int]:
+    mask = data[offset : offset + octets]
+    if len(mask) < octets or not octets or 8 * octets > MAX_BLOCKS + 7 or not mask[-1]:
+        raise ValueError(f"blocks as {octets} octets of bits")
+    bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
+    found = tuple(int(block) for block in np.flatnonzero(bits))
+    if found[-1] >= MAX_BLOCKS:
+        raise ValueError(f"block index {found[-1]}")
+    return found, offset + octets

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.estimators import Term
 from edgezo_runtime.methods import Parts
 from edgezo_runtime.rules import FrameRule
@@ -226,26 +226,26 @@ class TrainingState:
             )
 
     def _return(self, record: StepRecord, reason: str) -> None:
-        """Go back to the last good copy, with half the learning rate.
-
-        Raises:
-            DivergedError: the run did that too often.
-        """
+        """Go back to the last good copy, with half the learning rate."""
         good = self._good
         self.watch = self.watch.returned()
         self.step = record.step + 1
         self._restore_arrays(good.arrays, good.slots)
         self._average_weight, self.norm_state = good.average_weight, good.norm_state
         self._good = dataclasses.replace(self._copied(), step=good.step)
-        if self.watch.returns > MOST_RETURNS:
-            raise DivergedError(
-                f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables "
-                f"are those after {good.step} steps; give a smaller {self._flag}, or look at the "
-                f"data"
-            )
         self.events.append(
             f"step {self.step}: {reason}: back to the trainables after {good.step} steps, "
             f"learning rate halved"
+        )
+
+    @property
+    def hopeless(self) -> str:
+        """Why no step may follow: the run went back too often. Empty where one may."""
+        if self.watch.returns <= MOST_RETURNS:
+            return ""
+        return (
+            f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables are "
+            f"those after {self._good.step} steps; give a smaller {self._flag}, or look at the data"
         )
 
     def _copied(self) -> Copy:

@@ -129,6 +129,7 @@ class Tuner:
         self.descent = Descent(engine, examples, config)
         self._journal: Journal | None = None
         self._stopped = False
+        self._closing = False
         self._resumed = threading.Event()
         self._resumed.set()
         self._steps = threading.Lock()
@@ -236,10 +237,17 @@ class Tuner:
             resume: False refuses a folder that holds a run.
         Raises:
             InterruptedRunError: `stop` was called before the run had begun.
-            UsageError: the folder holds a run and `resume` is off, or another tuner has it.
+            UsageError: the folder holds a run and `resume` is off, or another tuner has it; or
+                this one was closed.
             RunFileError: the run's files are damaged or belong to other inputs.
             BudgetStopError: memory was refused.
         """
+        with self._steps:
+            self._start(resume)
+
+    def _start(self, resume: bool) -> None:
+        if self._closing:
+            raise UsageError("the tuner is closed")
         self.run.take()
         self._took = True
         try:
@@ -270,7 +278,7 @@ class Tuner:
 
         A step that another thread is in is given up first.
         """
-        self._stopped = True
+        self._closing = self._stopped = True
         with self._steps, self._between:
             self._close()
 
@@ -377,6 +385,8 @@ class Tuner:
         Raises:
             InterruptedRunError: `stop` was called meanwhile.
         """
+        if not self._resumed.is_set():
+            self.sync()
         while not self._resumed.wait(_GLANCE_S):  # a signal's `stop` must take no lock
             if self._stopped:
                 raise InterruptedRunError(_STOPPED)
@@ -399,7 +409,10 @@ class Tuner:
 
         Raises:
             InterruptedRunError: `stop` was called; the trainables are as before the step.
-            DivergedError: a loss is not finite; the trainables are as before the step.
+            DivergedError: a loss is not finite; the trainables are as before the step. Or the run
+                went back too often, which it says at every step from then on.
+            RunFileError: the disk did not take the step; the tuner is closed, and a run that is
+                opened again goes on from what the disk has.
             BudgetStopError: memory is short; the step was done or not, as `step_number` says, or
                 the tuner is closed, and a resume goes on from the last step in the journal.
             UsageError: the tuner is closed.
@@ -411,6 +424,7 @@ class Tuner:
     def _stepped(self) -> StepReport:
         if self._journal is None:
             raise UsageError("the tuner is closed")
+        self._require_hope()
         try:
             while True:
                 self._wait_while_paused()
@@ -442,6 +456,7 @@ class Tuner:
             self.state.elapsed_s = before + spent
             self._loss = descent.mean_loss(found)
             self._stand()
+        self._require_hope()
         if self.step_number % self.config.save_every == 0:
             self._snapshot_if_possible()
         return StepReport(
@@ -455,6 +470,10 @@ class Tuner:
             elapsed_s=spent,
             events=(*reason, *self.state.events),
         )
+
+    def _require_hope(self) -> None:
+        if self.state.hopeless:
+            raise DivergedError(self.state.hopeless)
 
     def _evaluated(self, info: StepInfo) -> Evaluated:
         """What is found on a step's batch, in smaller pieces where memory is refused."""
@@ -472,6 +491,7 @@ class Tuner:
         Raises:
             BudgetStopError: memory was refused before the step was in the journal, or its state
                 cannot be had again.
+            RunFileError: the disk did not take it.
         """
         try:
             journal.append(record)
@@ -479,6 +499,10 @@ class Tuner:
             return
         except MemoryError as error:
             reason = str(error) or _REFUSED
+        except BaseException:  # what is in the journal may not be in the state, or half of it
+            self._journal = None
+            journal.abandon()
+            raise
         self._return_to_journal(journal, reason)
         if self.step_number == record.step:
             raise BudgetStopError(f"memory is short: {reason} for the record of a step")
@@ -542,7 +566,14 @@ class Tuner:
 
     def evaluate(self, examples: ExampleSet, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter on a set of examples."""
+        self.sync()
         return evaluate(self.engine, self.adapter(), examples, batch_size, scope=self.scope)
+
+    def sync(self) -> None:
+        """Wait until all steps are on the disk: before a time in which none is taken."""
+        with self._between:
+            if self._journal is not None:
+                self._journal.sync()
 
     def snapshot(self) -> None:
         """Write trainables and rule state, so that a resume has less to replay."""
@@ -570,7 +601,9 @@ class Tuner:
         started = time.monotonic()
         rates = self._measured()
         spent = round(time.monotonic() - started, 3)
-        self._use(dataclasses.replace(rates, seconds=spent))
+        rates = dataclasses.replace(rates, seconds=spent)
+        rates.check()
+        self._use(rates)
         policy = SyncPolicy(every_steps=None, every_s=1.0)
         self._journal = Journal.create(self.run.journal, self._header().as_json(), policy)
         self.snapshot()
@@ -623,8 +656,13 @@ class Tuner:
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):
                 self.state.restore(snapshot)
-        for record in read_journal(self.run.journal).records:
-            if record.step >= self.step_number:
+        for number, record in enumerate(read_journal(self.run.journal).records):
+            if record.step != number:
+                raise RunFileError(
+                    f"{self.run.journal}: step {record.step} where step {number} should be; "
+                    f"it was written by something else, start again in another folder"
+                )
+            if number >= self.step_number:
                 self._replay(record)
         self._journal = Journal.open(self.run.journal, SyncPolicy(every_steps=None, every_s=1.0))
 

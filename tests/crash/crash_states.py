@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class CrashPoint:
 
 
 def crash_points(
-    operations: Sequence[Operation], *, samples: int = 16, seed: int = 0
+    operations: Sequence[Operation], *, first: int = 0, samples: int = 16, seed: int = 0
 ) -> Iterator[CrashPoint]:
     """Every moment before, between and behind the operations, and what the disk may hold then.
 
@@ -72,11 +72,12 @@ def crash_points(
 
     Args:
         operations: of the process.
+        first: how many of them were there before it began.
         samples: how many random choices a moment.
         seed: of those.
     """
     generator = random.Random(seed)
-    for point in range(len(operations) + 1):
+    for point in range(first, len(operations) + 1):
         disk = _Disk(operations[:point])
         certain = disk.state(point, "nothing more", set())
         states, tried = {_key(certain): certain}, 1
@@ -100,22 +101,39 @@ class Cut:
     safe_steps: int
 
 
-def all_cuts(operations: Sequence[Operation], folder: Path) -> tuple[list[Cut], int]:
+def all_cuts(
+    operations: Sequence[Operation], folder: Path, first: int = 0
+) -> tuple[list[Cut], int]:
     """Every disk that a run which goes on can tell apart, and how many choices led to them.
 
     Args:
         operations: of a run in its folder.
         folder: for what is certain at every moment.
+        first: how many of them were there before the run began.
     """
     found: dict[Key, Cut] = {}
     tried = 0
-    for point in crash_points(operations):
+    for point in crash_points(operations, first=first):
         tried += point.tried
         safe = _safe_steps(point.certain, folder / str(point.certain.point))
         for key, state in point.states.items():
             known = found.get(key, Cut(state, 0))
             found[key] = Cut(known.state, max(safe, known.safe_steps))
     return list(found.values()), tried
+
+
+def resting(files: Mapping[str, bytes]) -> list[Operation]:
+    """Operations that leave these files, all of them safe: where a run goes on."""
+    made: list[Operation] = []
+    for path, data in files.items():
+        folder = _parent(path)
+        made += [
+            Operation("create", path),
+            Operation("write", path, data=data),
+            Operation("sync", path),
+            Operation("sync", folder),
+        ]
+    return made
 
 
 def _safe_steps(state: CrashState, folder: Path) -> int:

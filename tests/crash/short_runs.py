@@ -19,6 +19,8 @@ CONFIGS = {
     "per-example": TuneConfig.of("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
     "hybrid": TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **_COMMON),
     "first-order": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+    "measured": TuneConfig.of("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
+    "returning": TuneConfig.of("zo-sgd", lr=1e30, eps=0.01, blocks="all", **_COMMON),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from edgezo_runtime.bundle import Bundle
 from tests.c_library import build
-from tests.crash.crash_states import all_cuts, crash_points
+from tests.crash.crash_states import Cut, all_cuts, crash_points, resting
 from tests.crash.disk_library import SOURCE, Operation, read_log
 from tests.crash.short_runs import CONFIGS, STEPS, finish
 
@@ -57,9 +57,9 @@ def test_a_rename_leaves_the_old_file_or_the_new_one() -> None:
 
 
 def recorded(bundle: Bundle, method: str, folder: Path) -> list[Operation]:
-    """What a whole run does to its folder."""
+    """What a run does to its folder, `folder`/run: a new one, or one that goes on."""
     library = build(folder, SOURCE)
-    (folder / "run").mkdir()
+    (folder / "run").mkdir(exist_ok=True)
     path = os.pathsep.join(entry for entry in sys.path if entry)
     subprocess.run(
         [sys.executable, "-m", "tests.crash.recorded_run", str(bundle.root), method,
@@ -69,16 +69,37 @@ def recorded(bundle: Bundle, method: str, folder: Path) -> list[Operation]:
     return read_log(folder / "log")
 
 
+def try_all(
+    bundle: Bundle,
+    method: str,
+    operations: list[Operation],
+    folder: Path,
+    expected: object,
+    first: int = 0,
+) -> list[Cut]:
+    """Resume what every cut of a run leaves; returns the cuts."""
+    cuts, tried = all_cuts(operations, folder / "certain", first)
+    for number, cut in enumerate(cuts):
+        (folder / f"cut-{number}").mkdir()
+        cut.state.write(folder / f"cut-{number}")
+        where = f"cut after {cut.state.point} operations, {cut.state.what}"
+        found = finish(bundle, method, folder / f"cut-{number}", cut.safe_steps)
+        assert found == expected, where
+    print(f"{method}: {tried} schedules of {len(operations)} operations, {len(cuts)} disks")
+    return cuts
+
+
 @pytest.mark.parametrize("method", CONFIGS)
 def test_no_cut_changes_where_a_run_ends(bundle: Bundle, tmp_path: Path, method: str) -> None:
     operations = recorded(bundle, method, tmp_path)
     assert sum(operation.kind == "write" for operation in operations) > STEPS
     expected = finish(bundle, method, tmp_path / "whole")
-    cuts, tried = all_cuts(operations, tmp_path / "certain")
-    for number, cut in enumerate(cuts):
-        folder = tmp_path / f"cut-{number}"
-        folder.mkdir()
-        cut.state.write(folder)
-        where = f"cut after {cut.state.point} operations, {cut.state.what}"
-        assert finish(bundle, method, folder, cut.safe_steps) == expected, where
-    print(f"{method}: {tried} schedules of {len(operations)} operations, {len(cuts)} disks")
+    if method == "returning":
+        assert b"returns=0" not in expected["watch"]
+    cuts = try_all(bundle, method, operations, tmp_path, expected)
+    torn = [cut for cut in cuts if cut.safe_steps == STEPS // 2 and "torn" in cut.state.what]
+    again = tmp_path / "again"
+    torn[0].state.write(again / "run")
+    before = resting(torn[0].state.files)
+    operations = [*before, *recorded(bundle, method, again)]
+    try_all(bundle, method, operations, again, expected, first=len(before))

@@ -12,6 +12,7 @@ from edgezo_runtime import journal as journal_module
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal import Journal, JournalHeader, SyncPolicy, read_journal
 from edgezo_runtime.step_record import StepRecord, pack_blocks, unpack_blocks
+from edgezo_runtime.trainables import MAX_BLOCKS
 
 META = {"bundle": "b" * 64, "config": {"lr": 0.5, "method": "mezo"}, "seed": 0}
 
@@ -37,20 +38,20 @@ def frame_ends(path: Path) -> list[int]:
 
 
 def test_golden_bytes(tmp_path: Path) -> None:
-    """Journals of version 1 stay readable: a change of these bytes needs version 2."""
+    """Journals of version 2 stay readable: a change of these bytes needs version 3."""
     path = tmp_path / "journal"
     with Journal.create(path, {"b": 1, "a": "x"}) as journal:
         journal.append(StepRecord(3, 7, 0.5, (0, 1, 5), np.array([[1.0], [-2.0]]), b"!"))
     assert path.read_bytes().hex(" ") == (
-        "89 45 5a 4a 0d 0a 1a 0a 01 00 00 00 0f 00 00 00 "  # magic, version, length
+        "89 45 5a 4a 0d 0a 1a 0a 02 00 00 00 0f 00 00 00 "  # magic, version, length
         "7b 22 61 22 3a 22 78 22 2c 22 62 22 3a 31 7d "  # {"a":"x","b":1}
-        "e4 39 73 52 "  # crc
-        "e2 25 00 00 00 7c dc 3f 50 "  # marker, length, crc
+        "d9 00 96 24 "  # crc
+        "e2 22 00 00 00 f1 14 ea 1f "  # marker, length, crc
         "00 "  # unsynced
         "03 00 00 00 00 00 00 00 "  # step
         "07 00 00 00 00 00 00 00 "  # seed
         "00 00 00 3f "  # lr
-        "02 00 01 03 00 "  # blocks in two runs
+        "03 23 "  # blocks as one octet of bits
         "02 01 "  # 2 probes, 1 row
         "00 00 80 3f 00 00 00 c0 "  # losses
         "21"  # extra
@@ -59,8 +60,20 @@ def test_golden_bytes(tmp_path: Path) -> None:
 
 def test_a_two_point_step_is_small() -> None:
     assert len(make_record(10**6).pack()) == 33
-    scattered = StepRecord(10**6, 2**64 - 1, 1e-3, tuple(range(0, 30, 3)), np.ones((2, 1)))
-    assert 9 + 1 + len(scattered.pack()) < 100
+    scattered = StepRecord(10**6, 2**64 - 1, 1e-3, tuple(range(0, 126, 2)), np.ones((2, 1)))
+    assert 9 + 1 + 4 + len(scattered.pack()) < 75  # with frame, unsynced bytes and time
+
+
+def test_blocks_are_written_the_shorter_way() -> None:
+    assert pack_blocks(()) == bytes.fromhex("00")
+    assert pack_blocks((40, 41, 42)) == bytes.fromhex("02 28 02")
+    assert pack_blocks((0, 2, 4, 9)) == bytes.fromhex("05 15 02")
+    bad = {"05 15": "2 octets", "01": "0 octets", "05 15 00": "2 octets"}
+    for text, message in bad.items():
+        with pytest.raises(ValueError, match=message):
+            unpack_blocks(bytes.fromhex(text), 0)
+    with pytest.raises(ValueError, match=r"513 octets|block index"):
+        unpack_blocks(pack_blocks((*range(0, MAX_BLOCKS, 2), MAX_BLOCKS)), 0)
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -253,6 +266,49 @@ def test_a_failed_append_leaves_whole_records(
         journal._file = file
         journal.append(make_record(1))  # space was made: goes on without a gap
     assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+class NoWay(FullDisk):
+    """A file that cannot be cut back either."""
+
+    def truncate(self, size: int) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_half_a_record_that_cannot_be_taken_away_is_the_last(tmp_path: Path) -> None:
+    """Pins steps that were written behind a torn one, and lost with it."""
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        journal.append(make_record(0))
+        journal._file = NoWay(journal._file, OSError(28, "full"))  # type: ignore[assignment]
+        with pytest.raises(RunFileError, match="cannot be written: full"):
+            journal.append(make_record(1))
+        for again in (lambda: journal.append(make_record(1)), journal.sync):
+            with pytest.raises(RunFileError, match="open the run again"):
+                again()
+    with Journal.open(path) as journal:
+        assert journal.torn_bytes == 5
+        journal.append(make_record(1))
+    assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+def test_after_a_failed_fsync_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        journal.append(make_record(0))
+        with monkeypatch.context() as patch:
+            patch.setattr("edgezo_runtime.journal.sync_descriptor", failing_sync)
+            with pytest.raises(RunFileError, match="Input/output error"):
+                journal.append(make_record(1))
+        with pytest.raises(RunFileError, match="open the run again"):
+            journal.append(make_record(1))
+    assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+def failing_sync(descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
 
 
 def test_short_writes_are_continued(tmp_path: Path) -> None:

@@ -78,3 +78,40 @@ def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(UsageError, match=r"cannot be used for a run: .*choose another -o"):
             RunFolder(path).acquire()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_keeps_no_lock(tmp_path: Path) -> None:
+    """Pins a folder that stayed locked as long as a child of the process that had it."""
+    run = RunFolder(tmp_path)
+    run.acquire()
+    (waiting, end), (ready, begun) = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:  # pragma: no cover
+        os.close(end)
+        os.write(begun, b"!")
+        os.read(waiting, 1)
+        os._exit(0)
+    os.read(ready, 1)
+    with pytest.raises(UsageError, match="this process is tuning"):
+        RunFolder(tmp_path).acquire()  # the child has not let go what is the parent's
+    os.close(run._lock)  # as the end of the process would
+    other = RunFolder(tmp_path)
+    other.acquire()
+    other.release()
+    run._lock = -1
+    os.close(end)
+    os.waitpid(child, 0)
+    for descriptor in (waiting, ready, begun):
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_released_lock_is_free_whoever_has_the_file_open(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.acquire()
+    copy = os.dup(run._lock)
+    run.release()
+    run.acquire()
+    run.release()
+    os.close(copy)

@@ -9,9 +9,11 @@ import pytest
 
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.replay import replay
 from edgezo_runtime.safeguard import GOOD_EVERY, MOST_RETURNS, SETTLED, WINDOW, Watch
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import state_bits
 
 
 def verdicts(losses: np.ndarray, watch: Watch | None = None) -> list[str]:
@@ -112,7 +114,9 @@ def test_a_run_that_went_back_resumes_to_its_bits(bundle, tmp_path, snapshot) ->
             np.testing.assert_array_equal(value, expected[name])
 
 
-def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch, snapshot) -> None:
+    """Pins a run that went on with a snapshot, and could not even be opened without one."""
     config = dataclasses.replace(HOT, steps=500)
     tuner = Tuner.open(bundle, rows(bundle), config, tmp_path / "run")
     estimate = tuner.prober.estimate
@@ -123,9 +127,21 @@ def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch) -> N
 
     monkeypatch.setattr(tuner.prober, "estimate", not_finite)
     before = tuner.adapter()
-    with tuner, pytest.raises(DivergedError, match="diverged for the 9th time"):
-        list(tuner)
-    assert tuner.step_number == MOST_RETURNS + 1
+    with tuner:
+        for _ in range(2):  # nor does it go on when it is asked again
+            with pytest.raises(DivergedError, match="step 9: diverged for the 9th time"):
+                list(tuner)
+            assert tuner.step_number == MOST_RETURNS + 1
+        if snapshot:
+            tuner.snapshot()
     for name, value in tuner.adapter().items():
         np.testing.assert_array_equal(value, before[name])
     assert GOOD_EVERY < WINDOW
+    monkeypatch.undo()
+    with Tuner.open(bundle, rows(bundle), config, tmp_path / "run") as again:
+        assert state_bits(again.state) == state_bits(tuner.state)
+        with pytest.raises(DivergedError, match="step 9: diverged for the 9th time"):
+            again.step()
+    found = replay(bundle, tuner.run.journal).state
+    assert state_bits(found) == state_bits(tuner.state)
+    assert "step 9: diverged" in found.hopeless

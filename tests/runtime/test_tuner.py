@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -16,8 +16,9 @@ import pytest
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
-from edgezo_runtime.journal import read_journal
+from edgezo_runtime.journal import Journal, read_journal
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.rules import RULES
@@ -277,20 +278,89 @@ def test_a_run_whose_folder_is_removed_ends_with_a_word(bundle, examples, tmp_pa
         tuner.close()
 
 
-def test_a_clock_that_jumps_changes_nothing(bundle, examples, tmp_path, monkeypatch):
-    """The time of day is asked for names only; the seconds of a run are those of its process."""
-    config = dataclasses.replace(BASE, max_time_s=300, lr_schedule="constant")
-    expected = run_to_the_end(bundle, examples, config, tmp_path / "steady")
-    years = itertools.cycle((0.0, 4e9, -1e9))
-    monkeypatch.setattr(time, "time", lambda: next(years))
-    with Tuner.open(bundle, examples, config, tmp_path / "jumping") as tuner:
-        assert [report.step for report in tuner] == list(range(BASE.steps))
-        assert 0 < tuner.elapsed_s < 300
-        assert bits(tuner) == expected
+@pytest.mark.parametrize("error", [KeyboardInterrupt, FloatingPointError, RunFileError])
+@pytest.mark.parametrize("where", ["append", "apply"])
+def test_a_step_that_breaks_off_is_not_recorded_twice(
+    bundle, examples, tmp_path, monkeypatch, where, error
+):
+    """Pins a tuner that went on when a step was in its journal and not in its state."""
+    expected = run_to_the_end(bundle, examples, BASE, tmp_path / "whole")
+    with Tuner.open(bundle, examples, BASE, tmp_path / "run") as tuner:
+        tuner.step()
+        owner = {"append": tuner._journal, "apply": tuner.descent}[where]
+        done = getattr(owner, where)
+
+        def broken(*args: object) -> None:
+            done(*args)
+            raise error("in between")
+
+        monkeypatch.setattr(owner, where, broken)
+        with pytest.raises(error, match="in between"):
+            tuner.step()
+        with pytest.raises(UsageError, match="the tuner is closed"):
+            tuner.step()
+    assert run_to_the_end(bundle, examples, BASE, tmp_path / "run") == expected
+    steps = [record.step for record in read_journal(tmp_path / "run/journal.bin").records]
+    assert steps == list(range(6))
+
+
+def test_a_journal_with_a_step_twice_is_refused(bundle, examples, tmp_path):
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.step()
+        tuner.step()
+        tuner.snapshot()
+    records = list(read_journal(tmp_path / "journal.bin").records)
+    with Journal.open(tmp_path / "journal.bin") as journal:
+        journal.append(records[1])
+    with pytest.raises(RunFileError, match="step 1 where step 2 should be"):
+        Tuner.open(bundle, examples, BASE, tmp_path)
+
+
+@pytest.mark.parametrize("rates", [{"lr": 1e-31}, {"eps": 1e31}])
+def test_rates_that_no_run_can_be_resumed_with_are_refused(bundle, examples, tmp_path, rates):
+    with pytest.raises(UsageError, match=r"(lr|eps).*must be above zero"):
+        Tuner.open(bundle, examples, dataclasses.replace(BASE, **rates), tmp_path)
+    assert not (tmp_path / "journal.bin").exists()
+
+
+def test_whole_numbers_and_floats_are_the_same_settings(bundle, examples, tmp_path):
+    whole = dataclasses.replace(BASE, clip=1, average=0)
+    with Tuner.open(bundle, examples, whole, tmp_path) as tuner:
+        tuner.step()
+        tuner.snapshot()
+    real = dataclasses.replace(BASE, clip=1.0, average=0.0)
+    with Tuner.open(bundle, examples, real, tmp_path) as tuner:
+        assert tuner.step_number == 1
+
+
+def test_a_tuner_that_is_closed_while_it_starts_lets_the_folder_go(
+    bundle, examples, tmp_path, monkeypatch
+):
+    """Pins a run that went on without its lock."""
+    begin, entered = Tuner._begin, threading.Event()
+
+    def slow(tuner: Tuner) -> None:
+        entered.set()
+        time.sleep(0.2)
+        begin(tuner)
+
+    monkeypatch.setattr(Tuner, "_begin", slow)
+    tuner = Tuner(Engine(bundle), examples, BASE, RunFolder(tmp_path))
+    thread = threading.Thread(target=tuner.start)
+    thread.start()
+    entered.wait()
+    tuner.close()
+    thread.join()
+    assert tuner.closed
+    with pytest.raises(UsageError, match="the tuner is closed"):
+        tuner.start()
+    monkeypatch.undo()
+    run_to_the_end(bundle, examples, BASE, tmp_path)
 
 
 _HOLD = """
 import sys
+import threading
 import time
 from pathlib import Path
 from edgezo_runtime.run_folder import RunFolder
