@@ -1,4 +1,4 @@
-# make env | check | fix | test | test-fast | test-training | fuzz | help-docs | tune | size | clean
+# make env | check | fix | test | test-fast | test-training | crash | fuzz | help-docs | tune | size | clean
 #
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
@@ -7,6 +7,7 @@
 #   PIP_FLAGS='--extra-index-url ...' where pip looks, e.g. for torch without CUDA
 #   BUDGET=2GB                      memory `make tune` may use
 #   EXECUTIONS=20000                inputs of `make fuzz`
+#   KILLS=200                       processes that `make crash` kills
 
 PYTHON ?= python3
 TRAINING_PYTHON ?= $(PYTHON)
@@ -15,6 +16,7 @@ TRAINING_VENV ?= $(VENV)/training
 PIP_FLAGS ?=
 BUDGET ?= 8GB
 EXECUTIONS ?= 1000000
+KILLS ?= 200
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.edgezo-env
@@ -22,7 +24,7 @@ TRAINING_BIN := $(TRAINING_VENV)/bin
 TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
 
 .DEFAULT_GOAL := test
-.PHONY: env check fix test test-fast test-training fuzz help-docs tune size clean
+.PHONY: env check fix test test-fast test-training crash fuzz help-docs tune size clean
 
 env: $(STAMP)
 
@@ -61,6 +63,11 @@ $(TRAINING_STAMP): pyproject.toml constraints.txt
 test-training: env $(TRAINING_STAMP)
 	$(BIN)/python -m tests.training.make_reference build/training
 	$(TRAINING_BIN)/python -m pytest -m training tests/training
+
+crash: env
+	$(BIN)/python -m tests.crash.kills --kills $(KILLS)
+	EDGEZO_EVERY=1 $(BIN)/python -m pytest tests/crash tests/edgezo/test_cli_full_disk.py \
+		tests/edgezo/test_cli_power_cuts.py
 
 fuzz: env
 	$(BIN)/python -m tests.hostile.fuzz --executions $(EXECUTIONS)

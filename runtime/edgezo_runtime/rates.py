@@ -10,7 +10,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.trainables import MAX_BLOCKS, SchemeInfo
 
-_SMALLEST = 1e-30
+_SMALLEST, _LARGEST = 1e-30, 1e30
 """Rates are float32 where they are used."""
 
 
@@ -70,10 +70,8 @@ class Rates:
         """
         for name in ("lr", "eps", "tail_lr"):
             value = getattr(self, name)
-            if not _SMALLEST <= value <= 1 / _SMALLEST:
-                raise UsageError(
-                    f"{name} {value}: must be above zero, {_SMALLEST} to {1 / _SMALLEST}"
-                )
+            if not _SMALLEST <= value <= _LARGEST:
+                raise UsageError(f"{name} {value}: must be {_SMALLEST:g} to {_LARGEST:g}")
         if not 0 <= self.tail <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
             raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
 

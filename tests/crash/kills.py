@@ -135,6 +135,15 @@ def tiny_task(folder: Path) -> list[str]:
     return [str(folder / "bundle"), *task]
 
 
+def options_of(method: str, steps: int) -> list[str]:
+    """Settings of `edgezo tune` that end by steps alone."""
+    common = [
+        "--budget", "1GB", "--steps", str(steps), "--max-time", "0",
+        "--batch-size", "8", "--save-every", "7", "--threads", "1",
+    ]  # fmt: skip
+    return [*common, *METHODS[method]]
+
+
 def main() -> int:
     """Kill, report."""
     found = argparse.ArgumentParser(
@@ -163,10 +172,7 @@ def main() -> int:
         total = Tally()
         for index, method in enumerate(methods):
             share = (options.kills * (index + 1)) // len(methods) - total.kills
-            args = [
-                *task, "--budget", "1GB", "--steps", str(options.steps), "--max-time", "0",
-                "--batch-size", "8", "--save-every", "7", "--threads", "1", *METHODS[method],
-            ]  # fmt: skip
+            args = [*task, *options_of(method, options.steps)]
             (folder / method).mkdir()
             tally = campaign(args, folder / method, share, generator)
             print(
