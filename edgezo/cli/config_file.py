@@ -15,6 +15,7 @@ import click
 
 from edgezo.cli.options import Function, field_names
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.regular_file import read_regular
 from edgezo_runtime.typed_json import parse_json
 
 _LARGEST_FILE = 1 << 20
@@ -71,13 +72,10 @@ def config_option(*classes: type) -> Callable[[Function], Function]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        size = path.stat().st_size
-        if not path.is_file() or size > _LARGEST_FILE:
-            raise UsageError(f"--config {path}: no file of settings, it has {size} bytes")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
+        text = read_regular(path, _LARGEST_FILE).decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"--config {path}: no file of settings: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or a path with a NUL
         raise UsageError(f"--config {path}: cannot be read: {error}") from error
     try:
         content = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text)

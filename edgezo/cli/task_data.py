@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.records import find_split, resolve
+from edgezo_runtime.regular_file import read_regular
 from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
 PACKAGED = "device_commands"
@@ -83,10 +84,10 @@ def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     if not file.is_file():
         return None, ()
     try:
-        if file.stat().st_size > _LARGEST_FILE:
-            raise DataError(f"{file}: larger than {_LARGEST_FILE} bytes")
-        content = parse_object(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, JsonShapeError) as error:
+        content = parse_object(read_regular(file, _LARGEST_FILE).decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, JsonShapeError) as error:
         raise DataError(f"{file}: not JSON that can be read: {error}") from error
     template, labels = content.get("template"), content.get("labels", [])
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)

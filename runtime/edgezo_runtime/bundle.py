@@ -27,6 +27,8 @@ from edgezo_runtime.manifest import (
     TrainableInfo,
     check_path,
 )
+from edgezo_runtime.regular_file import read_regular
+from edgezo_runtime.typed_json import LONGEST_TEXT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +56,7 @@ __all__ = [
     "describe_files",
 ]
 
-_MANIFEST_LIMIT_BYTES = 64 << 20  # a 126-block model needs under 1 MB
+_MANIFEST_LIMIT_BYTES = LONGEST_TEXT
 
 Progress = Callable[[int, int], None]
 """Told the bytes done and the bytes in all."""
@@ -213,12 +215,11 @@ def _read_manifest(root: Path) -> str:
         )
     path = _resolve(root.resolve(), MANIFEST_FILE)
     try:
-        size = path.stat().st_size
-        if size > _MANIFEST_LIMIT_BYTES:
-            raise BundleError(f"{path}: {size} bytes is no manifest; run 'edgezo export --force'")
-        return path.read_text(encoding="utf-8")
+        return read_regular(path, _MANIFEST_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}") from error
+        raise BundleError(
+            f"{path}: is no manifest: {error.strerror}; run 'edgezo export --force'"
+        ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: not UTF-8; run 'edgezo export --force'") from error
 

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from edgezo_runtime.regular_file import open_regular
+
 _PIECE_BYTES = 1 << 20
 
 Progress = Callable[[int], None]
@@ -25,7 +27,7 @@ def sha256_file(path: Path, progress: Progress | None = None) -> str:
     """
     digest = hashlib.sha256()
     piece = memoryview(bytearray(_PIECE_BYTES))
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while count := file.readinto(piece):
             digest.update(piece[:count])
             if progress is not None:

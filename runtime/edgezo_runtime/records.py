@@ -6,10 +6,12 @@ import codecs
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NoReturn
 
 from edgezo_runtime.errors import DataError, UsageError
+from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.template import kind_of, list_fields
 
 MAX_LINE_BYTES = 16 * 2**20
@@ -125,7 +127,7 @@ def read_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
         raise UsageError(f"{path}: the limit must be 1 row or more, not {limit}")
     rows = 0
     try:
-        with Path(path).open("rb") as file:
+        with BufferedReader(open_regular(path)) as file:
             for row in _rows(file, str(path)):
                 yield row
                 rows += 1

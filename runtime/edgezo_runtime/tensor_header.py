@@ -7,7 +7,7 @@ refused, whatever it says: such files come from strangers as well.
 from __future__ import annotations
 
 import math
-import stat
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.memory import available_bytes
+from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.sizes import format_size
-from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
+from edgezo_runtime.typed_json import LONGEST_TEXT, JsonShapeError, decode, parse_object
 
 _LENGTH_BYTES = 8
-_HEADER_LIMIT = 100 << 20
 _MOST_AXES = 32
 _LARGEST_AXIS = 1 << 48
 _SMALL_BYTES = 64 << 20
@@ -93,23 +93,24 @@ class _Entry:
         return self.data_offsets[0], self.data_offsets[1]
 
 
-def read_tensor_header(path: Path) -> TensorHeader:
+def read_tensor_header(path: Path, *, follow: bool = True) -> TensorHeader:
     """Read what a file says of itself; nothing else of it is read.
 
+    Args:
+        path: the file.
+        follow: may the name be a link?
     Raises:
         TensorHeaderError: it is not .safetensors, is cut off, or contradicts itself.
         OSError: it cannot be read.
     Memory:
-        The header, at most 100 MiB of text.
+        The header, at most `LONGEST_TEXT` bytes of `MOST_VALUES` values.
     """
-    info = path.stat()
-    if not stat.S_ISREG(info.st_mode):
-        raise TensorHeaderError("not a regular file")
-    with path.open("rb") as file:
+    with open_regular(path, follow=follow) as file:
+        size = os.fstat(file.fileno()).st_size
         first = file.read(_LENGTH_BYTES)
         length = int.from_bytes(first, "little")
-        if len(first) < _LENGTH_BYTES or length > min(_HEADER_LIMIT, info.st_size - _LENGTH_BYTES):
-            raise TensorHeaderError(f"a header of {length} bytes in a file of {info.st_size}")
+        if len(first) < _LENGTH_BYTES or length > min(LONGEST_TEXT, size - _LENGTH_BYTES):
+            raise TensorHeaderError(f"a header of {length} bytes in a file of {size}")
         content = file.read(length)
     try:
         header = parse_object(content.decode("utf-8"))
@@ -120,7 +121,7 @@ def read_tensor_header(path: Path) -> TensorHeader:
     except JsonShapeError as error:
         raise TensorHeaderError(f"the header is wrong: {error}") from error
     start = _LENGTH_BYTES + length
-    tensors = {name: _place(name, entry, start, info.st_size) for name, entry in entries.items()}
+    tensors = {name: _place(name, entry, start, size) for name, entry in entries.items()}
     _check_apart(entries)
     known = {name: stored for name, stored in tensors.items() if stored is not None}
     return TensorHeader(metadata, known, tuple(tensors.keys() - known.keys()))
@@ -147,7 +148,7 @@ def read_tensors(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[Any]
             f"{path}: {format_size(total)} of tensors, and {format_size(left)} of memory are left"
         )
     found: dict[str, npt.NDArray[Any]] = {}
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for name, stored in sorted(header.tensors.items()):
             file.seek(stored.offset)
             count = math.prod(stored.shape)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgezo_runtime.errors import BundleError
+from edgezo_runtime.regular_file import read_regular
 from edgezo_runtime.typed_json import JsonShapeError, parse_object
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def check_tokenizer(text: str, where: str) -> None:
     if not (_PREFIX.search(text) or _SPELT.search(text)):
         return
     try:
-        model = parse_object(text).get("model")
+        model = parse_object(text, most_values=None).get("model")
     except JsonShapeError as error:
         raise BundleError(f"{where}: {error}; {_REMEDY}") from error
     if not isinstance(model, dict) or not model.get("continuing_subword_prefix"):
@@ -242,11 +243,11 @@ def _read_text(path: Path, limit: int) -> str:
     Raises:
         BundleError: it is missing, too large, or not UTF-8.
     """
-    if not path.is_file():
+    if not path.exists():
         raise BundleError(f"{path}: no such file; {_REMEDY}")
     try:
-        if path.stat().st_size > limit:
-            raise BundleError(f"{path}: larger than {limit} bytes; {_REMEDY}")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+        return read_regular(path, limit).decode("utf-8")
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: cannot be read: {error}; {_REMEDY}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import types
 import typing
@@ -11,6 +12,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+LONGEST_TEXT = 8 << 20
+"""Bytes that headers and manifests may have; a manifest of 200 blocks has 2.4 MB."""
+
+MOST_VALUES = 1 << 19
+"""Values in one text, five times those of that manifest: an empty object of two characters takes a
+hundred bytes when it is read."""
 
 _DEEPEST = 64
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
@@ -22,30 +30,41 @@ class JsonShapeError(ValueError):
     """JSON text that does not describe the object asked for; the message starts with the place."""
 
 
-def parse_object(text: str) -> dict[str, Any]:
+def parse_object(text: str, most_values: int | None = MOST_VALUES) -> dict[str, Any]:
     """Parse JSON text whose top level is an object.
 
     Args:
-        text: JSON; NaN, Infinity, repeated keys and halves of surrogate pairs are refused.
+        text: JSON; NaN, Infinity, numbers as large as that, repeated keys and halves of surrogate
+            pairs are refused.
+        most_values: in it; None for any number.
     Returns:
         The object as a dict.
     Raises:
-        JsonShapeError: not JSON, nested too deeply, or not an object.
+        JsonShapeError: not JSON, nested too deeply, of too many values, or not an object.
+    Memory:
+        A few hundred bytes a value.
     """
-    value = parse_json(text)
+    value = parse_json(text, most_values)
     if not isinstance(value, dict):
         raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
     return value
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, most_values: int | None = MOST_VALUES) -> Any:
     """Parse JSON text, as `parse_object` does, whatever is at its top.
 
     Raises:
-        JsonShapeError: not JSON, or nested too deeply.
+        JsonShapeError: not JSON, nested too deeply, or of too many values.
     """
+    if most_values is not None and _values(text) > most_values:
+        raise JsonShapeError(f"more than {most_values} values")
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except RecursionError:
         raise JsonShapeError("nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -186,6 +205,20 @@ def _depth(text: str) -> int:
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+def _values(text: str) -> int:
+    """No fewer than the values in JSON text, told before any is made."""
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
+        text = _STRING.sub("", text)
+    return sum(map(text.count, ",[{")) + 1
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise JsonShapeError(f"{text[:40]}: a number that large is none")
+    return value
 
 
 def _no_constant(text: str) -> float:

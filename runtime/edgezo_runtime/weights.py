@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.errors import BundleError, DoesNotFitError
+from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.tensor_header import StoredTensor, TensorHeaderError, read_tensor_header
 
@@ -38,8 +40,8 @@ class WeightsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tensors = read_header(path)
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             try:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, MemoryError) as error:

@@ -228,7 +228,7 @@ def test_json_of_strangers(text: str, message: str | None) -> None:
         ("c.json", '{"steps": ' + "[" * 900 + "]" * 900 + "}", "nested too deeply"),
         ("c.toml", "lr = " + "[" * 90_000, "not TOML"),
         ("c.toml", "steps = 1979-05-27", "expected a whole number"),
-        ("c.json", " " * (2**20 + 1), "no file of settings"),
+        ("c.json", " " * (2**20 + 1), "more than 1048576 bytes"),
     ],
 )
 def test_settings_of_strangers(tmp_path: Path, name: str, text: str, message: str) -> None:
