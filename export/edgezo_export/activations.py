@@ -91,6 +91,7 @@ class KeysValues:
                 ) from error
             options = onnxruntime.SessionOptions()
             options.add_session_config_entry("session.disable_prepacking", "1")
+            options.add_session_config_entry("session.load_model_format", "ONNX")
             self._sessions[file] = onnxruntime.InferenceSession(
                 str(self._folder / file), options, providers=["CPUExecutionProvider"]
             )

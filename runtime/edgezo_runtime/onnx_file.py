@@ -2,8 +2,9 @@
 
 A graph of a bundle has nodes of the standard and of onnxruntime's own operators, constants with
 their values beside them, and nothing else: no operators of other domains, no functions, no loops
-(so it always ends), no data in other files. The reader knows only as much of protobuf's wire
-format as that takes, and refuses what is not written the one way that all writers do.
+but `Scan` over what there is, and none in another (so it ends, and soon), no data in other files.
+The reader knows only as much of protobuf's wire format as that takes, and refuses what is not
+written the one way that all writers do.
 
 References:
     https://protobuf.dev/programming-guides/encoding, and onnx.proto of ONNX 1.17 for field numbers.
@@ -22,6 +23,9 @@ DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 MAX_BYTES = 1 << 28
 """A larger file is refused; exported graphs have kilobytes, their weights are inputs."""
 
+_ORT_MARK = slice(4, 8)
+"""Where a file of onnxruntime's own format says so; a file can be that and ONNX at once."""
+
 _MAX_FIELDS = 1 << 21
 _MAX_ELEMENTS = 1 << 31
 _MAX_DEPTH = 8
@@ -33,6 +37,10 @@ _REFUSED_OPERATORS = {
     ),
 }
 """Operators of allowed domains that no graph of a bundle has, and why none may."""
+
+_REPEATING = "Scan"
+_BRANCHING = frozenset({"If", _REPEATING})
+"""The operators that may have graphs of their own: what the exporter writes."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -62,6 +70,8 @@ def check_onnx(data: bytes, where: str) -> None:
     """
     if len(data) > MAX_BYTES:
         raise BundleError(f"{where}: {len(data)} bytes are no graph; {_REMEDY}")
+    if data[_ORT_MARK] == b"ORTM":
+        raise BundleError(f"{where}: of onnxruntime's own format, not ONNX; {_REMEDY}")
     try:
         _check_model(_Reader(data))
     except _MalformedError as error:
@@ -151,37 +161,47 @@ def _check_model(reader: _Reader) -> None:
         raise _MalformedError(f"{graphs} graphs in it")
 
 
-def _check_graph(reader: _Reader, span: _Span, depth: int = 0) -> None:
-    if depth > _MAX_DEPTH:
+def _check_graph(reader: _Reader, span: _Span, within: tuple[str, ...] = ()) -> None:
+    """Check a graph within the nodes of these operators, the outermost first."""
+    if len(within) > _MAX_DEPTH:
         raise _MalformedError(f"graphs in graphs, deeper than {_MAX_DEPTH}")
     for number, kind, value in reader.fields(*span):
         if number == _NODE:
-            _check_node(reader, _span(number, kind, value), depth)
+            _check_node(reader, _span(number, kind, value), within)
         elif number == _INITIALIZER:
             _check_tensor(reader, _span(number, kind, value))
         elif number == _SPARSE:
             raise _MalformedError("it has a sparse constant")
 
 
-def _check_node(reader: _Reader, span: _Span, depth: int) -> None:
-    operator = "a node"
+def _check_node(reader: _Reader, span: _Span, within: tuple[str, ...]) -> None:
+    names: dict[int, str] = {}
+    attributes: list[_Span] = []
     for number, kind, value in reader.fields(*span):
-        if number == _OPERATOR:
-            operator = reader.text(_span(number, kind, value))
-            if operator in _REFUSED_OPERATORS:
-                raise _MalformedError(f"operator {operator} {_REFUSED_OPERATORS[operator]}")
-        elif number == _DOMAIN:
-            _check_domain(reader.text(_span(number, kind, value)), f"operator {operator[:80]!r}")
+        if number in (_OPERATOR, _DOMAIN):
+            if number in names:
+                raise _MalformedError(f"a node that says twice what it is, at byte {span[0]}")
+            names[number] = reader.text(_span(number, kind, value))
         elif number == _ATTRIBUTE:
-            _check_attribute(reader, _span(number, kind, value), depth)
+            attributes.append(_span(number, kind, value))
+    operator = names.get(_OPERATOR, "")
+    if operator in _REFUSED_OPERATORS:
+        raise _MalformedError(f"operator {operator} {_REFUSED_OPERATORS[operator]}")
+    if operator == _REPEATING and _REPEATING in within:  # ten turns each are 10 ** 8 of eight
+        raise _MalformedError(f"operator {operator} within another one")
+    _check_domain(names.get(_DOMAIN, ""), f"operator {operator[:80]!r}")
+    for attribute in attributes:
+        _check_attribute(reader, attribute, (*within, operator))
 
 
-def _check_attribute(reader: _Reader, span: _Span, depth: int) -> None:
+def _check_attribute(reader: _Reader, span: _Span, within: tuple[str, ...]) -> None:
     for number, kind, value in reader.fields(*span):
         if number in (_TENSOR, _TENSORS):
             _check_tensor(reader, _span(number, kind, value))
         elif number in (_INNER, _INNERS):
-            _check_graph(reader, _span(number, kind, value), depth + 1)
+            if within[-1] not in _BRANCHING:
+                raise _MalformedError(f"operator {within[-1][:80]!r} with a graph of its own")
+            _check_graph(reader, _span(number, kind, value), within)
         elif number in _SPARSES:
             raise _MalformedError("it has a sparse constant")
 

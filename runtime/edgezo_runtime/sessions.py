@@ -21,6 +21,7 @@ from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraErro
 from edgezo_runtime.manifest import TensorInfo
 from edgezo_runtime.memory import is_unmapped, save_addresses
 from edgezo_runtime.onnx_file import MAX_BYTES, check_onnx
+from edgezo_runtime.regular_file import read_regular
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -150,6 +151,8 @@ class SharedEnvironment:
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # Left to itself onnxruntime takes some bytes for its own format, which is not checked here.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         # Kernels run on the thread that calls them; see `edgezo_runtime.engine`. A global pool
         # would do as well, but then every other session of the process would have to use it.
         if in_order:
@@ -218,12 +221,11 @@ def _read(path: Path) -> bytes:
         BundleError: it cannot be read, or is too large for one.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BundleError(f"{path}: {size} bytes are no graph; run 'edgezo export --force'")
-        return path.read_bytes()
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}") from error
+        raise BundleError(
+            f"{path}: no graph: {error.strerror}; run 'edgezo export --force'"
+        ) from error
 
 
 def _started(threads: int) -> ThreadPoolExecutor:

@@ -18,6 +18,7 @@ from edgezo_runtime.errors import BundleError
 from edgezo_runtime.onnx_file import check_onnx
 from edgezo_runtime.tensor_header import TensorHeaderError, read_tensor_header
 from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.typed_json import LONGEST_TEXT, MOST_VALUES, parse_object
 from tests.hostile.onnx_bytes import VALID, branch, field, graph, model, node, opset, tensor, varint
 from tests.hostile.targets import byte_like
 from tests.runtime.tiny_bundle import write_bundle
@@ -126,11 +127,32 @@ def test_what_no_tensor_file_says(tmp_path: Path, header: object, message: str) 
         read_tensor_header(path)
 
 
+def test_headers_of_more_values_than_any_has(tmp_path: Path, bundle: Path) -> None:
+    """Three characters became a hundred bytes: 520 MB for a header of 16 MiB."""
+    many = "{}," * (LONGEST_TEXT // 3 - 100)
+    with pytest.raises(TensorHeaderError, match=f"more than {MOST_VALUES} values"):
+        read_tensor_header(_tensor_file(tmp_path / "t", f'{{"a":[{many}0]}}'.encode()))
+    with pytest.raises(TensorHeaderError, match="a header of"):
+        read_tensor_header(_tensor_file(tmp_path / "t", b" " * (LONGEST_TEXT + 1)))
+    (bundle / "manifest.json").write_text(f'{{"a":[{many}0]}}')
+    with pytest.raises(BundleError, match="values"):
+        Bundle.open(bundle)
+
+
+def test_values_are_not_what_stands_in_a_string() -> None:
+    text = "," * MOST_VALUES
+    assert parse_object(json.dumps({"a": text})) == {"a": text}
+
+
 @pytest.mark.parametrize("length", [2**63, 2**40, 17, 100 << 20])
 def test_a_header_longer_than_the_file(tmp_path: Path, length: int) -> None:
     (tmp_path / "t").write_bytes(struct.pack("<Q", length) + b"{}" + bytes(8))
     with pytest.raises(TensorHeaderError, match="a header of"):
         read_tensor_header(tmp_path / "t")
+
+
+def _scan(content: bytes) -> bytes:
+    return node("Scan", "", field(1, "body") + field(6, content) + field(20, 5))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +168,13 @@ def test_a_header_longer_than_the_file(tmp_path: Path, length: int) -> None:
         (model(graph(node("Add")), field(25, field(1, "F") + field(10, ""))), "functions"),
         (model(graph(node("Add")), field(20, b"")), "training"),
         (model(graph(node("Loop"))), "repeats a graph"),
+        # Each is gone through as often as all around it: 330 bytes took minutes.
+        (model(graph(_scan(graph(_scan(graph(node("Add"))))))), "Scan within another"),
+        (model(graph(_scan(graph(branch(graph(node("Scan"))))))), "Scan within another"),
+        (model(graph(node("Add", "", field(6, graph(node("Add")))))), "graph of its own"),
+        (model(graph(field(1, field(5, field(6, b"")) + field(4, "Add")))), "graph of its own"),
+        (model(graph(field(1, field(4, "Add") + field(4, "If")))), "says twice"),
+        (b"\x08\x0a\x09\x00ORTM", "onnxruntime's own format"),
         (model(graph(node("EPContext", "com.microsoft"))), "names a file"),
         (
             model(graph(field(5, tensor((1,), b"", field(13, field(1, "location")))))),
@@ -169,6 +198,34 @@ def test_a_header_longer_than_the_file(tmp_path: Path, length: int) -> None:
 def test_graphs_that_no_bundle_has(data: bytes, message: str) -> None:
     with pytest.raises(BundleError, match=message):
         check_onnx(data, "graphs/x.onnx")
+
+
+def test_a_file_of_two_formats(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime looks at bytes 4 to 8: one graph was checked and another one was run."""
+    from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
+
+    ort = import_onnxruntime()
+    seen: list[str] = []
+
+    class Options(ort.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            seen.append(f"{key}={value}")
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(ort, "SessionOptions", Options)
+    with pytest.raises(BundleError, match=r"not an ONNX graph|cannot load"):
+        ENVIRONMENT.open(Bundle.open(bundle), "graphs/prologue.onnx")
+    assert "session.load_model_format=ONNX" in seen
+
+
+def test_every_session_is_told_its_format() -> None:
+    root = Path(__file__).parents[2]
+    for package in ("edgezo", "export/edgezo_export", "runtime/edgezo_runtime"):
+        for file in (root / package).rglob("*.py"):
+            text = file.read_text(encoding="utf-8")
+            made = text.count(".SessionOptions()")
+            assert text.count('"session.load_model_format", "ONNX"') == made, file
+            assert text.count(".InferenceSession(") == made, file
 
 
 def test_graphs_in_graphs_end() -> None:
