@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal
 
+from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.files import atomic_path
+from edgezo_runtime.regular_file import open_regular
+from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
 
 FLUSH_S = 1.0
+
+_LONGEST_LINE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvaluation:
+    """An evaluation of an earlier part of a run.
+
+    Attributes:
+        split: the rows.
+        when: before, during or after tuning.
+        loss: mean over the rows, nats.
+        accuracy: share of the rows, None where they have no classes.
+    """
+
+    split: Literal["valid", "test"]
+    when: Literal["before", "during", "after"]
+    loss: float
+    accuracy: float | None
 
 
 class Metrics:
@@ -20,23 +45,31 @@ class Metrics:
     Args:
         path: the file.
         step: steps the run has behind it; lines of later ones, which a power cut can leave, are
-            dropped, as is a torn last line.
+            dropped, and so is all from the first line on that is torn or damaged.
+    Raises:
+        RunFileError: it cannot be read or written, or is a link, a pipe or a device.
     """
 
     def __init__(self, path: Path, step: int) -> None:
-        self._evaluations: list[dict[str, Any]] = []
-        if path.exists():
-            with atomic_path(path) as temporary:
-                self._keep(path, temporary, step)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._kept: dict[tuple[str, str], KeptEvaluation] = {}
+        try:
+            if os.path.lexists(path):
+                with (
+                    io.BufferedReader(open_regular(path, follow=False)) as old,
+                    atomic_path(path) as temporary,
+                ):
+                    self._keep(old, temporary, step)
+            opened = open_regular(path, "ab", follow=False)
+        except OSError as error:
+            raise RunFileError(
+                f"{path}: cannot be used: {error.strerror}; remove it, or choose another folder"
+            ) from error
+        self._file = io.TextIOWrapper(io.BufferedWriter(opened), encoding="utf-8")
         self._flushed = time.monotonic()
 
-    def find(self, **wanted: object) -> dict[str, Any] | None:
-        """The first evaluation of an earlier part of the run that has these values."""
-        for entry in self._evaluations:
-            if all(entry.get(key) == value for key, value in wanted.items()):
-                return entry
-        return None
+    def find(self, split: str, when: str) -> KeptEvaluation | None:
+        """The first evaluation of an earlier part of the run on these rows, at that time."""
+        return self._kept.get((split, when))
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Add a line; numbers that are not finite become null."""
@@ -49,20 +82,33 @@ class Metrics:
         """Write out what is buffered."""
         self._file.close()
 
-    def _keep(self, path: Path, temporary: Path, step: int) -> None:
-        with path.open(encoding="utf-8", errors="replace") as old, temporary.open("w") as new:
-            for line in old:
-                try:
-                    entry = json.loads(line)
-                    is_step = entry["event"] == "step"
-                    late = entry["step"] >= step if is_step else entry["step"] > step
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    break  # torn by a power cut
-                if late:
+    def _keep(self, old: io.BufferedReader, temporary: Path, step: int) -> None:
+        with temporary.open("w", encoding="utf-8") as new:
+            for line, entry in _entries(old):
+                is_step = entry["event"] == "step"
+                if entry["step"] >= step if is_step else entry["step"] > step:
                     continue
-                new.write(_line(entry))
-                if not is_step:
-                    self._evaluations.append(entry)
+                new.write(line)
+                if entry["event"] == "eval":
+                    values = {key: entry.get(key) for key in KeptEvaluation.__slots__}
+                    try:
+                        kept = decode(KeptEvaluation, values)
+                    except JsonShapeError:  # without its loss, say: it is done again
+                        continue
+                    self._kept.setdefault((kept.split, kept.when), kept)
+
+
+def _entries(file: io.BufferedReader) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines and what they say, as far as they are whole."""
+    while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
+        try:
+            text = line.decode("utf-8")
+            entry = parse_object(text)
+        except ValueError:
+            return
+        if type(entry.get("event")) is not str or type(entry.get("step")) is not int:
+            return
+        yield text, entry
 
 
 def _line(entry: Mapping[str, Any]) -> str:

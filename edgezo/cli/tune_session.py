@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from edgezo.cli.metrics import Metrics
+from edgezo.cli.metrics import KeptEvaluation, Metrics
 from edgezo.cli.output import duration, percent, table, warn
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
@@ -163,13 +163,13 @@ class Session:
             f"{duration(left)} left"
         )
 
-    def _evaluate(self, split: str, when: str) -> dict[str, Any] | None:
+    def _evaluate(self, split: str, when: str) -> KeptEvaluation | Evaluation | None:
         """Evaluate on a split; what an earlier sitting found before tuning is taken from there."""
         examples = self._job.sets.get(split)
         if examples is None:
             return None
         if when == "before":
-            known = self._metrics.find(event="eval", split=split, when=when)
+            known = self._metrics.find(split, when)
             if known is not None:
                 return known
         initial = when == "before"
@@ -199,7 +199,7 @@ class Session:
             "accuracy": found.accuracy,
         }
         self._metrics.write(entry)
-        return entry
+        return found
 
     def _receipt(self, run: RunFolder, result: dict[str, Any], digest: str) -> dict[str, Any]:
         job, peak = self._job, peak_rss_bytes()
@@ -265,10 +265,10 @@ def check_loss(found: Evaluation, what: str) -> None:
         raise DivergedError(f"{what}: the mean loss is {found.loss}")
 
 
-def _named(when: str, entry: dict[str, Any] | None) -> dict[str, Any]:
-    if entry is None:
+def _named(when: str, found: KeptEvaluation | Evaluation | None) -> dict[str, Any]:
+    if found is None:
         return {}
-    return {f"loss_{when}": entry["loss"], f"accuracy_{when}": entry["accuracy"]}
+    return {f"loss_{when}": found.loss, f"accuracy_{when}": found.accuracy}
 
 
 def receipt_lines(result: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.errors import CacheRangeError
+from edgezo_runtime.regular_file import open_descriptor
 
 Float16 = npt.NDArray[np.float16]
 
@@ -56,7 +57,8 @@ class HalfFile:
         self._file = -1
         self._forgets = path is None
         if path is not None:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            self._file = open_descriptor(path, os.O_RDWR | os.O_CREAT, follow=False)
+            os.ftruncate(self._file, 0)
 
     @property
     def size_bytes(self) -> int:

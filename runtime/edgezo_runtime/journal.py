@@ -16,21 +16,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import stat
 import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_write, sync_descriptor
+from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.step_record import StepRecord, pack_count, unpack_count
-from edgezo_runtime.typed_json import JsonShapeError, parse_object
+from edgezo_runtime.typed_json import LONGEST_TEXT, JsonShapeError, parse_object
 
 JOURNAL_VERSION = 2
 _MAGIC = b"\x89EZJ\r\n\x1a\n"
@@ -43,6 +43,8 @@ _STEP_BYTES = 8
 _LONGEST_START = 10 + _STEP_BYTES  # LEB128 of 64 bits, and the step
 _SEARCH_BYTES = 2**30
 _PIECE_BYTES = 2**20
+_MOST_MARKERS = 2**21  # of what a cut leaves, one in 256 bytes
+_READ_BYTES = 2**12  # what going to another place costs, as bytes
 
 
 @dataclass(frozen=True)
@@ -140,9 +142,7 @@ def read_journal(path: str | Path) -> JournalContents:
         One record, and a copy of its bytes.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RunFileError(f"journal '{path}' is not a file")
+        with BufferedReader(open_regular(path)) as file:
             header = _read_header(file, path)
             start = good = file.tell()
             size = os.fstat(file.fileno()).st_size
@@ -175,7 +175,7 @@ class Journal:
         self._policy = sync
         self._length = length
         try:
-            self._file = FileIO(path, "ab")
+            self._file = open_regular(path, "ab", follow=False)
         except OSError as error:
             raise self._failed(error) from error
         try:
@@ -344,11 +344,6 @@ class Journal:
         )
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer, as a named pipe would have it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _crc(body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(_CRC.pack(len(body))))
 
@@ -363,7 +358,7 @@ def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
             f"journal '{path}' has version {version}, this edgezo reads {JOURNAL_VERSION}; "
             "use the edgezo that wrote it"
         )
-    text, crc = file.read(min(length, MAX_BODY)), file.read(_CRC.size)
+    text, crc = file.read(min(length, LONGEST_TEXT)), file.read(_CRC.size)
     if crc != _CRC.pack(zlib.crc32(prefix + text)):
         raise RunFileError(f"journal '{path}' has a damaged header; it cannot be resumed")
     try:
@@ -399,7 +394,7 @@ def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | P
 
     A later record is of a later step, and of one that the bytes between leave room for. What only
     looks like a frame is almost never so, and costs no checksum; a file that is made to look so all
-    over is refused after `_SEARCH_BYTES`.
+    over is refused after `_SEARCH_BYTES`, or `_MOST_MARKERS` of them.
     """
     if size - good > _SEARCH_BYTES:
         raise RunFileError(
@@ -407,26 +402,15 @@ def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | P
             f"a crash leaves; restore the file from a copy, or cut it there"
         )
     left = _SEARCH_BYTES
-    for at in _find_markers(file, good + 1, size):
-        file.seek(at)
-        frame = file.read(_FRAME.size + _LONGEST_START)
-        if len(frame) < _FRAME.size + 1 + _STEP_BYTES:
-            return
-        _, length, _ = _FRAME.unpack_from(frame)
-        try:
-            unsynced, start = unpack_count(frame, _FRAME.size)
-        except (IndexError, ValueError):
-            continue
-        step = int.from_bytes(frame[start : start + _STEP_BYTES], "little")
-        if at - unsynced <= good or not last < step <= last + 1 + (at - good):
-            continue
-        left -= min(length, size - at)
-        if left < 0:
+    for number, (at, frame) in enumerate(_find_frames(file, good + 1, size)):
+        length = _fitting_length(frame, at - good, last)
+        left -= min(length, size - at) + (_READ_BYTES if length else 0)
+        if left < 0 or number >= _MOST_MARKERS:
             raise RunFileError(
                 f"journal '{path}' is damaged at byte {good}, and too much behind it looks like "
                 f"records; restore the file from a copy, or cut it there"
             )
-        if _read_body(file, at, size) is not None:
+        if length and _read_body(file, at, size) is not None:
             raise RunFileError(
                 f"journal '{path}' is damaged at byte {good}: records up to byte {at} had "
                 "been saved and the next one is whole; restore the file from a copy, or cut it "
@@ -434,23 +418,46 @@ def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | P
             )
 
 
-def _find_markers(file: BinaryIO, start: int, end: int) -> Iterator[int]:
-    """Where a frame may begin."""
-    while start < end:
+def _fitting_length(frame: bytes, distance: int, last: int) -> int:
+    """How long the record of a frame is; 0 where there can be none.
+
+    Args:
+        frame: the bytes from its marker on, to the step of the record.
+        distance: bytes between the damage and the marker.
+        last: the step before the damage.
+    """
+    _, length, _ = _FRAME.unpack_from(frame)
+    if not 0 < length <= MAX_BODY:
+        return 0
+    try:
+        unsynced, start = unpack_count(frame, _FRAME.size)
+    except (IndexError, ValueError):
+        return 0
+    step = int.from_bytes(frame[start : start + _STEP_BYTES], "little")
+    fits = unsynced < distance and last < step <= last + 1 + distance
+    return length if fits else 0
+
+
+def _find_frames(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Where a frame may begin, and its first bytes; of the last of the file there may be fewer."""
+    longest = _FRAME.size + _LONGEST_START
+    shortest = _FRAME.size + 1 + _STEP_BYTES
+    while end - start >= shortest:
         file.seek(start)
-        piece = file.read(min(_PIECE_BYTES, end - start))
-        if not piece:
+        piece = file.read(min(_PIECE_BYTES + longest - 1, end - start))
+        if len(piece) < shortest:
             return
-        at = piece.find(_MARKER)
+        scanned = min(_PIECE_BYTES, len(piece) - shortest + 1)
+        at = piece.find(_MARKER, 0, scanned)
         while at >= 0:
-            yield start + at
-            at = piece.find(_MARKER, at + 1)
-        start += len(piece)
+            yield start + at, piece[at : at + longest]
+            at = piece.find(_MARKER, at + 1, scanned)
+        start += scanned
 
 
 def _iterate(path: str | Path, start: int, end: int) -> Iterator[StepRecord]:
     """Read the records between two offsets that `read_journal` has checked."""
-    with open(path, "rb") as file:
+    with BufferedReader(open_regular(path)) as file:
         while start < end:
             body = _read_body(file, start, end)
             if body is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.files import TEMPORARY
+from edgezo_runtime.regular_file import open_descriptor
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -71,10 +72,11 @@ class RunFolder:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_descriptor(self.path / "lock", os.O_RDWR | os.O_CREAT, follow=False)
         except OSError as error:
             raise UsageError(
-                f"{self.path}: cannot be used for a run: {error.strerror}; choose another -o"
+                f"{error.filename or self.path}: cannot be used for a run: {error.strerror}; "
+                f"choose another -o"
             ) from error
         try:
             self._claim(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
-from edgezo_runtime.journal import MAX_BODY, JournalHeader, read_journal
+from edgezo_runtime.half_file import HalfFile
+from edgezo_runtime.journal import MAX_BODY, Journal, JournalHeader, read_journal
 from edgezo_runtime.peft_content import peft_content
 from edgezo_runtime.rules.adam import Adam
+from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord, pack_blocks, pack_count
 from edgezo_runtime.tensor_file import write_tensors
@@ -87,7 +90,7 @@ def test_a_tail_that_looks_like_records_all_over(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_a_journal_that_is_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "j")
-    with pytest.raises(RunFileError, match="is not a file"):
+    with pytest.raises(RunFileError, match="not a regular file"):
         read_journal(tmp_path / "j")
 
 
@@ -216,3 +219,67 @@ def test_headers_of_journals_stay_as_they_were() -> None:
     """What is refused now was never written."""
     text = JournalHeader({"b": [1, 2.5, None], "a": "\u00fc"}).pack()
     assert parse_object(text[16:-4].decode("ascii")) == {"b": [1, 2.5, None], "a": "\u00fc"}
+
+
+def _precious(path: Path) -> Path:
+    path.write_text("precious\n" * 10)
+    return path
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed")
+def test_files_of_a_run_that_lead_elsewhere(tmp_path: Path) -> None:
+    """What they led to was overwritten: by a process number, by steps, by hidden states."""
+    kept = _precious(tmp_path / "kept")
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    (run.path / "lock").symlink_to(kept)
+    with pytest.raises(UsageError, match="lock: cannot be used for a run: it is a link"):
+        run.acquire()
+    run.cache.symlink_to(kept)
+    with pytest.raises(OSError, match="it is a link"):
+        HalfFile(run.cache, np.ones(3, np.int64))
+    journal = _journal(tmp_path / "journal")
+    run.journal.symlink_to(journal)
+    with pytest.raises(RunFileError, match="it is a link"):
+        Journal.open(run.journal)
+    assert kept.read_text() == "precious\n" * 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_files_of_a_run_that_are_pipes(tmp_path: Path) -> None:
+    """Each was waited for."""
+    run = RunFolder(tmp_path)
+    for path in (run.path / "lock", run.snapshot, run.cache):
+        os.mkfifo(path)
+    with pytest.raises(UsageError, match="lock: cannot be used for a run: it is not a regular"):
+        run.acquire()
+    with pytest.raises(RunFileError, match="not a regular file"):
+        load_snapshot(run.snapshot)
+    with pytest.raises(OSError, match="not a regular file"):
+        HalfFile(run.cache, np.ones(3, np.int64))
+
+
+def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each cost a seek and a read, and none was counted: minutes for some megabytes."""
+    path = _journal(tmp_path / "j")
+    with path.open("ab") as file:
+        file.write(b"\xe2" * (1 << 20))
+    begun = time.process_time()
+    found = read_journal(path)
+    assert found.torn_bytes == 1 << 20
+    assert time.process_time() - begun < 3
+    monkeypatch.setattr("edgezo_runtime.journal._MOST_MARKERS", 1 << 10)
+    with pytest.raises(RunFileError, match="looks like records"):
+        read_journal(path)
+
+
+@pytest.mark.parametrize("gap", [1, 1000, 2**20 - 5, 2**20 + 3])
+def test_a_whole_record_behind_damage_is_found_across_pieces(tmp_path: Path, gap: int) -> None:
+    good = b"\0" + struct.pack("<QQf", 0, 0, 0.1) + pack_blocks((0,)) + bytes(8)
+    behind = pack_count(0) + struct.pack("<Q", 1) + bytes(20)
+    path = _journal(tmp_path / "j", good)
+    crc = zlib.crc32(behind, zlib.crc32(struct.pack("<I", len(behind))))
+    with path.open("ab") as file:
+        file.write(b"?" * gap + struct.pack("<BII", 0xE2, len(behind), crc) + behind)
+    with pytest.raises(RunFileError, match="is damaged at byte"):
+        read_journal(path)
