@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.files import atomic_path
@@ -82,7 +82,7 @@ class Metrics:
         """Write out what is buffered."""
         self._file.close()
 
-    def _keep(self, old: io.BufferedReader, temporary: Path, step: int) -> None:
+    def _keep(self, old: BinaryIO, temporary: Path, step: int) -> None:
         with temporary.open("w", encoding="utf-8") as new:
             for line, entry in _entries(old):
                 is_step = entry["event"] == "step"
@@ -98,7 +98,7 @@ class Metrics:
                     self._kept.setdefault((kept.split, kept.when), kept)
 
 
-def _entries(file: io.BufferedReader) -> Iterator[tuple[str, dict[str, Any]]]:
+def _entries(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines and what they say, as far as they are whole."""
     while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
         try:

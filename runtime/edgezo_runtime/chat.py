@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgezo_runtime.errors import BundleError, DataError
+from edgezo_runtime.errors import BundleError, DataError, printable
 from edgezo_runtime.template import check_text, kind_of
 from edgezo_runtime.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from edgezo_runtime.chat_sandbox import Allowance
+    from edgezo_runtime.chat_allowance import Allowance
 
 Message = Mapping[str, Any]
 Span = tuple[int, int]
 
 _WIDEST_INDENT = 32
+_LONGEST_FORM = 1000
 
 
 class ChatTemplate:
@@ -74,7 +75,7 @@ class ChatTemplate:
             raise
         except Exception as error:  # a template can make any error happen
             raise DataError(
-                f"{where}: the chat template refuses the messages: {str(error)[:200]}"
+                f"{where}: the chat template refuses the messages: {printable(error, 200)}"
             ) from error
 
     def assistant_spans(self, messages: Sequence[Message], where: str) -> tuple[str, list[Span]]:
@@ -171,13 +172,15 @@ def _compile(source: str) -> tuple[Template, Allowance]:
         return environment.from_string(source), environment.allowance
     except TemplateSyntaxError as error:
         raise BundleError(
-            f"chat template, line {error.lineno}: {error.message}; export the model again"
+            f"chat template, line {error.lineno}: {printable(error.message, 200)}; "
+            f"export the model again"
         ) from error
     except MemoryError:
         raise
     except Exception as error:  # jinja2 and Python's compiler have no common class for these
         raise BundleError(
-            f"chat template: {type(error).__name__}: {str(error)[:200]}; export the model again"
+            f"chat template: {type(error).__name__}: {printable(error, 200)}; "
+            f"export the model again"
         ) from error
 
 
@@ -188,11 +191,25 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(form: str) -> str:
+    if len(form) > _LONGEST_FORM:  # the result may be 256 times as long
+        raise ValueError(f"strftime_now: a form of {len(form)} characters")
     return datetime.now().strftime(form)
 
 
-def _to_json(value: object, indent: int | None = None) -> str:
-    """Plain JSON; jinja2's own filter escapes HTML."""
-    if isinstance(indent, int) and not 0 <= indent <= _WIDEST_INDENT:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Plain JSON, as Hugging Face has it; jinja2's own filter escapes HTML."""
+    if indent is not None and (type(indent) is not int or not 0 <= indent <= _WIDEST_INDENT):
         raise ValueError(f"tojson: an indent of {str(indent)[:20]}")
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )

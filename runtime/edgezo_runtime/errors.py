@@ -21,6 +21,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(value: object, most: int = 80) -> str:
+    """The text of something that a stranger wrote: short, and harmless to a terminal.
+
+    Args:
+        value: any; its `str` counts.
+        most: characters of it that are shown.
+    """
+    text = str(value)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
+    return f"{shown}..." if len(text) > most else shown
+
+
 class EdgezoError(Exception):
     """Base of every error edgezo raises on purpose.
 

@@ -129,6 +129,41 @@ HEAVY = (
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) recursive %}{{ loop(range(99999)) }}{% endfor %}",
     "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
+    "{% set x = 'a'.encode().ljust(400000000) %}",
+    "{% set x = (1).to_bytes(400000000, 'big') %}",
+    "{% set x = ('a' * 10000) | replace(old='a', new='b' * 40000) %}",
+    "{% set x = (['a'] * 10000) | replace('a', 'b' * 40000) %}",
+    "{% set x = range(10000) | join('x' * 40000) %}",
+    "{% set x = 'x' * 40000 %}{{ x.join(range(10000) | map('string')) }}",
+    "{% set x = (['a' * 1000000] * 400) | map('string') | join %}",
+    "{% set x = (['a' * 1000000] * 400) | select | join %}",
+    "{% set x = (['a' * 1000000] * 400) | unique | list %}",
+    "{% set x = ([[0] * 100000] * 500) | sum(start=[]) %}",
+    "{% set x %}{% for i in range(4000) %}" + "z" * 100000 + "{% endfor %}{% endset %}",
+    "{% set x = ('abc ' * 8000000).split() %}",
+    "{% set x = ('abc\n' * 8000000).splitlines() %}",
+    "{% set x = ('abc ' * 8000000) | title %}",
+    "{% set x = ('a' * 60000000) | list %}",
+    "{% set x = 'a' * 30000000 %}{{ x[1:] }}{% set y = [x[1:], x[2:], x[3:], x[4:]] %}",
+    "{% set x = 5 | round(1000000000, 'ceil') %}",
+    "{% set x = 5 | round(-1000000000) %}",
+    "{% set x = ('f' * 60000000) | int(0, 16) %}",
+    "{{ strftime_now('%c' * 1000000) }}",
+    "{{ ('\x01' * 30000000) | tojson }}",
+    "{{ [messages] | tojson(indent=1000000) }}",
+    "{{ 'a' | random }}",
+    "{{ ('<!---->' * 100000) | striptags }}",
+    "{{ 'abc' | safe | escape | wordwrap(1) }}",
+    "{{ ('&' * 5000000) | safe + '<' * 50000000 }}",
+    "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(60) %}{% set n.a = [n.a, n.a] %}"
+    "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+    "{% set n = namespace(a=(1,)) %}{% for i in range(60) %}{% set n.a = (n.a, n.a) %}{% endfor %}"
+    "{{ {}[n.a] }}",
+    "{% macro f() %}{{ f(varargs, varargs) }}{% endmacro %}{{ f(1) }}",
+    "{% set n = namespace(a=1) %}{% for i in range(60) %}{% set n.a = namespace(a=n.a, b=n.a) %}"
+    "{% endfor %}{{ n.a }}",
+    "{{ [[1, 2]] | map('edgezo joined') | join }}",
+    "{{ 'a' * 60000000 }}{{ ('b' * 60000000).strip('b' * 1000) }}",
     "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
 )
 
@@ -185,6 +220,7 @@ def messages_are_whole() -> bool:
         "{{ " + "9" * 5000 + " }}",
         "{{ 'a" + "\x00" + "' }}",
         "{{ 1 | nosuch }}",
+        "{% autoescape true %}<{% endautoescape %}",
     ],
 )
 def test_templates_that_do_not_compile_or_reach_files(source: str) -> None:
@@ -193,6 +229,41 @@ def test_templates_that_do_not_compile_or_reach_files(source: str) -> None:
     except EdgezoError:
         return
     assert "\x00" in source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% if a %}" + "{% elif a %}" * 20_000 + "{% endif %}",
+        "{{ a" + ".b" * 200 + " }}",
+        "{{ 1" + "+1" * 200 + " }}",
+        "{{ a }}" * 20_000,
+    ],
+)
+def test_templates_that_are_too_much_for_the_compiler(source: str) -> None:
+    """Python's compiler says of them that memory is short, and so did the command."""
+    with pytest.raises(BundleError, match=r"chat template: .*export the model again"):
+        ChatTemplate(byte_like(byte_tokenizer(), source))
+
+
+@pytest.mark.parametrize("size", [140])
+def test_what_is_as_deep_as_allowed_compiles(size: int) -> None:
+    deep = (
+        "{{ a" + ".b" * size + " }}",
+        "{{ " + "not " * size + "a }}",
+        "{{ 1" + "+1" * size + " }}",
+    )
+    wide = "{% if a %}" + "{% elif a %}" * 500 + "{% endif %}"
+    for source in (*deep, wide):
+        ChatTemplate(byte_like(byte_tokenizer(), source))
+
+
+def test_words_of_a_template_are_harmless_to_a_terminal() -> None:
+    source = "{{ raise_exception('\x1b[2J' ~ 'a' * 100000) }}"
+    with pytest.raises(DataError) as caught:
+        ChatTemplate(byte_like(byte_tokenizer(), source)).render(MESSAGES, "row 1")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
 
 
 def test_a_prompt_template_of_a_megabyte() -> None:

@@ -1,9 +1,13 @@
 """Chat templates: the sandbox, and which characters the assistant wrote."""
 
+from typing import Any
+
 import pytest
+from jinja2 import TemplateError
 
 from edgezo_runtime.chat import ChatTemplate, check_messages
 from edgezo_runtime.errors import BundleError, DataError
+from tests.runtime.chat_styles import STYLES
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
 
 WHERE = "f.jsonl, line 2"
@@ -114,3 +118,65 @@ def test_broken_templates() -> None:
 def test_check_messages(value: object, message: str) -> None:
     with pytest.raises(DataError, match=rf"^f\.jsonl, line 2: .*{message}"):
         check_messages(value, WHERE)
+
+
+CONVERSATIONS: list[list[dict[str, Any]]] = [
+    [{"role": "user", "content": " hi\nthere "}, {"role": "assistant", "content": "well met "}],
+    [
+        {"role": "system", "content": "be <brief> & 'kind'"},
+        {"role": "user", "content": "what\u00fc"},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nthat"},
+        {"role": "user", "content": "and?"},
+        {"role": "assistant", "content": "<think>so</think>this"},
+    ],
+    [
+        {"role": "user", "content": "call"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"function": {"name": "f", "arguments": {"a": [1, None, "\u00e9\u2028"]}}}
+            ],
+        },
+        {"role": "tool", "content": "42"},
+        {"role": "assistant", "content": "it is 42"},
+    ],
+    [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
+]
+
+
+@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("ask", [False, True])
+def test_templates_of_known_families_are_rendered_as_transformers_does(
+    name: str, ask: bool
+) -> None:
+    """What transformers refuses is refused here."""
+    utilities = pytest.importorskip("transformers.utils.chat_template_utils")
+    template = ChatTemplate(byte_tokenizer(chat_template=STYLES[name]))
+    rendered = 0
+    for messages in CONVERSATIONS:
+        try:
+            expected = utilities.render_jinja_template(
+                [messages],
+                chat_template=STYLES[name],
+                add_generation_prompt=ask,
+                **template._tokens,
+            )[0][0]
+        except TemplateError:
+            with pytest.raises(DataError, match="refuses the messages"):
+                template.render(messages, WHERE, ask=ask)
+            continue
+        assert template.render(messages, WHERE, ask=ask) == expected
+        rendered += 1
+    assert rendered >= 2
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_a_long_conversation_is_within_the_allowance(name: str) -> None:
+    """Five hundred turns of two thousand characters."""
+    turns = [
+        {"role": ("user", "assistant")[number % 2], "content": "word " * 400}
+        for number in range(500)
+    ]
+    template = ChatTemplate(byte_tokenizer(chat_template=STYLES[name]))
+    assert len(template.render(turns, WHERE)) > 1_000_000
