@@ -17,7 +17,7 @@ from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.half_file import HalfFile
-from edgezo_runtime.journal import MAX_BODY, Journal, JournalHeader, read_journal
+from edgezo_runtime.journal import JOURNAL_VERSION, MAX_BODY, Journal, JournalHeader, read_journal
 from edgezo_runtime.peft_content import peft_content
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.run_folder import RunFolder
@@ -28,7 +28,7 @@ from edgezo_runtime.typed_json import parse_object
 
 
 def _journal(path: Path, *bodies: bytes, meta: bytes = b"{}") -> Path:
-    data = struct.pack("<8sII", b"\x89EZJ\r\n\x1a\n", 1, len(meta)) + meta
+    data = struct.pack("<8sII", b"\x89EZJ\r\n\x1a\n", JOURNAL_VERSION, len(meta)) + meta
     data += struct.pack("<I", zlib.crc32(data))
     for body in bodies:
         crc = zlib.crc32(body, zlib.crc32(struct.pack("<I", len(body))))
