@@ -100,7 +100,9 @@ def _evaluate(
     from edgezo_runtime.memory import peak_rss_bytes
     from edgezo_runtime.tokenizer import TextTokenizer
 
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, verify=None if settings.verify else False)
+    if settings.verify:
+        verify(bundle, signals)
     manifest = bundle.manifest
     warnings: list[str] = []
     params = bundle.trainables()
@@ -110,8 +112,6 @@ def _evaluate(
         params, scope = adapter.params(bundle), adapter.info.scope
         other = adapter.fits_warning(bundle)
         warnings += [other] if other is not None else []
-    if settings.verify:
-        verify(bundle, signals)
     source = folder_of(settings.data)
     template, labels = settings.template, settings.label
     if template is None and not labels and source.is_dir():

@@ -138,7 +138,7 @@ def _prepare(
     import_onnxruntime()
     budget, resolved = resolve_budget(inputs.budget)
     process = rss_bytes()
-    bundle = Bundle.open(root)
+    bundle = Bundle.open(root, verify=None if inputs.verify else False)
     if inputs.verify:
         verify(bundle, signals)
     task = None

@@ -73,7 +73,7 @@ class Engine:
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
-        BundleError: a graph cannot be loaded.
+        BundleError: a graph cannot be loaded, or a file is not what the manifest says.
         DoesNotFitError: the weights cannot be mapped, or the threads not be started.
         MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
@@ -96,6 +96,7 @@ class Engine:
             raise UsageError(f"threads {threads}: must be 1 or more, or None for one a core")
         Limits(1, chunk_tokens).check()
         self.bundle = bundle
+        bundle.verify_once()
         ENVIRONMENT.prepare(threads, arena_bytes)
         self.model = LoadedModel(bundle)
         self.limits = Limits(ENVIRONMENT.threads, chunk_tokens)

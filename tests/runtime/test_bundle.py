@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from edgezo_runtime import bundle as bundle_module
 from edgezo_runtime.bundle import (
     Bundle,
     FileInfo,
     Manifest,
     describe_files,
 )
+from edgezo_runtime.digest import sha256_file
 from edgezo_runtime.errors import BundleError
 from tests.runtime.tiny_bundle import FILES, TRAINABLES, make_manifest, write_bundle
 
@@ -504,3 +508,41 @@ def test_reading_a_manifest_loads_no_array_library(root):
         env={"PYTHONPATH": str(Path(sys.modules[Bundle.__module__].__file__).parents[1])},
     )
     assert done.stdout.strip() == "[]"
+
+
+def settle(root):
+    """Let the files be older than the clock of the disk is coarse."""
+    for name in Bundle.open(root).manifest.files:
+        os.utime(root / name, (1, 1))
+    time.sleep(0.15)
+
+
+def test_files_are_found_right_once_and_again_when_they_change(root, monkeypatch):
+    settle(root)
+    read = []
+    monkeypatch.setattr(
+        bundle_module,
+        "sha256_file",
+        lambda path, tell=None: (read.append(path.name), sha256_file(path))[1],
+    )
+    Bundle.open(root).verify_once()
+    files = len(Bundle.open(root).manifest.files)
+    assert len(read) == files
+    Bundle.open(root).verify_once()
+    assert len(read) == files
+    path = root / sorted(FILES)[0]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    for _ in range(2):
+        with pytest.raises(BundleError, match="sha256"):
+            Bundle.open(root).verify_once()
+    Bundle.open(root, verify=False).verify_once()
+
+
+def test_what_has_just_changed_is_not_believed_for_its_times(root):
+    """A change within a tick of the disk's clock leaves size and times as they were."""
+    path = root / sorted(FILES)[0]
+    content = path.read_bytes()
+    path.write_bytes(content)
+    Bundle.open(root).verify_once()
+    assert not [key for key in bundle_module._FOUND_RIGHT if key[0] == path.resolve()]
