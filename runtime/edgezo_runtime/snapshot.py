@@ -21,11 +21,17 @@ from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.tensor_file import write_tensors
-from edgezo_runtime.tensor_header import TensorHeaderError, read_tensor_header, read_tensors
+from edgezo_runtime.tensor_header import (
+    TensorHeader,
+    TensorHeaderError,
+    read_tensor_header,
+    read_tensors,
+)
 from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
 
 SNAPSHOT_VERSION = 1
 _FORMAT = "edgezo-snapshot"
+_REMEDY = "remove it, the journal is enough"
 _Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -93,12 +99,16 @@ def save_snapshot(path: str | Path, snapshot: Snapshot) -> None:
         raise RunFileError(f"snapshot '{path}' cannot be written: {error}") from error
 
 
-def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
+def load_snapshot(
+    path: str | Path, digest: str | None = None, like: Snapshot | None = None
+) -> Snapshot:
     """Read a snapshot and check it.
 
     Args:
-        path: the file.
+        path: the file; no link.
         digest: what the snapshot must carry; None takes any.
+        like: a snapshot of the same run. Names, types and shapes must be its own, which is known
+            before anything of that size is in memory; None takes any.
 
     Returns:
         The state, in arrays of its own that may be written to.
@@ -107,14 +117,9 @@ def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
         RunFileError: the file is missing, no snapshot, of another version, damaged, or belongs to
             another run.
     """
-    meta, tensors = _read(Path(path))
-    if digest is not None and meta.digest != digest:
-        raise RunFileError(
-            f"snapshot '{path}' belongs to another run: its digest is {meta.digest!r:.80}, "
-            f"that of this one {digest!r:.80}; remove it, the journal is enough"
-        )
+    meta, tensors = _read(Path(path), digest, like)
     if meta.step < 0:
-        raise RunFileError(f"snapshot '{path}' is damaged: {meta.step} steps")
+        raise RunFileError(f"snapshot '{path}' is damaged: {meta.step} steps; {_REMEDY}")
     theta: dict[str, npt.NDArray[np.float32]] = {}
     slots: dict[str, Slot] = {}
     for key, value in tensors.items():
@@ -123,16 +128,22 @@ def load_snapshot(path: str | Path, digest: str | None = None) -> Snapshot:
         if kind == "slot":
             name, _, part = name.rpartition("/")
         if not name or kind not in ("theta", "slot") or (kind == "slot" and not part):
-            raise RunFileError(f"snapshot '{path}' has an unexpected tensor {key[:80]!r}")
+            raise RunFileError(
+                f"snapshot '{path}' has an unexpected tensor {key[:80]!r}; {_REMEDY}"
+            )
         if kind == "theta":
             if value.dtype != np.float32:
-                raise RunFileError(f"snapshot '{path}': '{name[:80]}' is {value.dtype}")
+                raise RunFileError(
+                    f"snapshot '{path}': {name[:80]!r} is {value.dtype}, not float32; {_REMEDY}"
+                )
             theta[name] = value
             slots.setdefault(name, None)
         else:
             slots[name] = {**(slots.get(name) or {}), part: value}
     if lost := sorted(slots.keys() - theta.keys()):
-        raise RunFileError(f"snapshot '{path}' has state of {lost[0][:80]!r}, and not itself")
+        raise RunFileError(
+            f"snapshot '{path}' has state of {lost[0][:80]!r}, and not itself; {_REMEDY}"
+        )
     return Snapshot(theta, slots, meta.step, meta.digest, meta.counters)
 
 
@@ -160,20 +171,43 @@ def _checksum(text: str, tensors: _Tensors) -> str:
     return f"{crc:08x}"
 
 
-def _read(path: Path) -> tuple[_Meta, _Tensors]:
+def _read(path: Path, digest: str | None, like: Snapshot | None) -> tuple[_Meta, _Tensors]:
     """Read metadata and tensors, and check them, the version before anything else."""
     try:
-        header = read_tensor_header(path)
+        header = read_tensor_header(path, follow=False)
         text = header.metadata.get("edgezo", "")
         meta = _parse(text, path)
+        if digest is not None and meta.digest != digest:
+            raise RunFileError(
+                f"snapshot '{path}' belongs to another run: its digest is {meta.digest!r:.80}, "
+                f"that of this one {digest!r:.80}; {_REMEDY}"
+            )
         if header.unknown:
             raise TensorHeaderError(f"tensor {header.unknown[0][:80]!r} has an unknown type")
+        if like is not None:
+            _check_forms(header, _flatten(like))
         tensors = read_tensors(path, header)
     except (OSError, TensorHeaderError) as error:
-        raise RunFileError(f"snapshot '{path}' cannot be read: {error}") from error
+        raise RunFileError(f"snapshot '{path}' cannot be read: {error}; {_REMEDY}") from error
     if header.metadata.get("crc32") != _checksum(text, tensors):
-        raise RunFileError(f"snapshot '{path}' is damaged: its checksum does not match")
+        raise RunFileError(f"snapshot '{path}' is damaged: its checksum does not match; {_REMEDY}")
     return meta, tensors
+
+
+def _check_forms(header: TensorHeader, expected: _Tensors) -> None:
+    """Compare what a file has with tensors of the same run.
+
+    Raises:
+        TensorHeaderError: a name, a type or a shape differs.
+    """
+    found = {name: f"{kept.dtype} {kept.shape}" for name, kept in header.tensors.items()}
+    known = {name: f"{value.dtype} {value.shape}" for name, value in expected.items()}
+    if odd := found.items() ^ known.items():
+        name = min(name for name, _ in odd)
+        raise TensorHeaderError(
+            f"{name[:80]!r} is {found.get(name, 'missing')}, in this run "
+            f"{known.get(name, 'nothing')}"
+        )
 
 
 def _parse(text: str, path: Path) -> _Meta:
@@ -186,9 +220,9 @@ def _parse(text: str, path: Path) -> _Meta:
     if content.get("version") != SNAPSHOT_VERSION:
         raise RunFileError(
             f"snapshot '{path}' has version {content.get('version')!r:.40}, this edgezo reads "
-            f"{SNAPSHOT_VERSION}; use the edgezo that wrote it"
+            f"{SNAPSHOT_VERSION}; use the edgezo that wrote it, or remove the snapshot"
         )
     try:
         return decode(_Meta, content)
     except JsonShapeError as error:
-        raise RunFileError(f"snapshot '{path}' is damaged: {error}") from error
+        raise RunFileError(f"snapshot '{path}' is damaged: {error}; {_REMEDY}") from error

@@ -651,7 +651,8 @@ class Tuner:
         contents = read_journal(self.run.journal)
         self._use(self._recorded(contents))
         if self.run.snapshot.exists():
-            snapshot = load_snapshot(self.run.snapshot, self._header().digest())
+            digest = self._header().digest()
+            snapshot = load_snapshot(self.run.snapshot, digest, self.state.snapshot(digest))
             # A disk that lost records it had called safe: the journal alone brings the state back,
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):

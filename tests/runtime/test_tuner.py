@@ -17,12 +17,14 @@ import pytest
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.errors import BundleError, DivergedError, RunFileError, UsageError
 from edgezo_runtime.journal import Journal, read_journal
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.prefix_cache import AnswerCache
+from edgezo_runtime.replay import replay
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.snapshot import save_snapshot
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
 from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_to_the_end
@@ -402,7 +404,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
     files = dict(manifest.files)
     name = next(iter(files))
     files[name] = dataclasses.replace(files[name], sha256="f" * 64)
-    altered = dataclasses.replace(both, manifest=dataclasses.replace(manifest, files=files))
+    altered = Bundle(both.root, dataclasses.replace(manifest, files=files), trusted=True)
     for inputs, message in (
         ((bundle, examples, dataclasses.replace(BASE, lr=0.5)), r"config\.lr was 0\.03, is 0\.5"),
         ((bundle, examples, dataclasses.replace(BASE, seed=1)), r"config\.seed was 0, is 1"),
@@ -541,3 +543,54 @@ def test_the_prefix_cache_of_a_run_cut_off_is_made_again(bundle, examples, tmp_p
         tuner.step()
     (tmp_path / "cut" / "prefix.cache").write_bytes(b"\xff" * 10_000)
     assert run_to_the_end(bundle, examples, config, tmp_path / "cut", resume=True) == whole
+
+
+# --- the bundle ---
+
+
+def alter(path):
+    """Change the last weight, and neither size nor name."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_altered_weights_are_not_tuned_on(bundle, examples, tmp_path):
+    """The digests of the manifest were compared with those of the journal, never with the files."""
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle.root, copy)
+    with Tuner.open(copy, examples, BASE, tmp_path / "run") as tuner:
+        tuner.step()
+    alter(copy / "weights.safetensors")
+    for run in ("run", "another"):
+        with pytest.raises(BundleError, match=r"weights.safetensors: sha256"):
+            Tuner.open(copy, examples, BASE, tmp_path / run)
+    assert not (tmp_path / "another").exists()
+    trusted = Bundle.open(copy, verify=False)
+    with Tuner.open(trusted, examples, BASE, tmp_path / "run") as tuner:
+        assert tuner.step_number == 1
+
+
+def test_replay_looks_at_the_trainables_it_begins_with(bundle, examples, tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle.root, copy)
+    with Tuner.open(copy, examples, BASE, tmp_path / "run") as tuner:
+        tuner.step()
+    alter(copy / "trainable.safetensors")
+    with pytest.raises(BundleError, match=r"trainable.safetensors: sha256"):
+        replay(Bundle.open(copy), tuner.run.journal)
+
+
+def test_a_snapshot_of_other_shapes_is_refused_before_it_is_read(
+    bundle, examples, tmp_path, monkeypatch
+):
+    """A hundred gigabytes would have been asked for first."""
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.step()
+        kept = tuner.state.snapshot(tuner._header().digest())
+    name = min(kept.theta)
+    theta = {**kept.theta, name: np.zeros((3, 3), np.float32)}
+    save_snapshot(tuner.run.snapshot, dataclasses.replace(kept, theta=theta))
+    monkeypatch.setattr("edgezo_runtime.snapshot.read_tensors", lambda *_: pytest.fail("was read"))
+    with pytest.raises(RunFileError, match=r"\(3, 3\), in this run .*remove it, the journal"):
+        Tuner.open(bundle, examples, BASE, tmp_path)
