@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgezo.cli.output import json_option, print_result, table, warn
 from edgezo.cli.output_file import force_option, new_file
+from edgezo_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgezo_runtime.bundle import Bundle
 
 
 @click.command(name="replay", short_help="Rebuild an adapter from a bundle and a journal.")
@@ -52,10 +57,11 @@ def command(
 
     if journal.is_dir():
         journal = RunFolder(journal).journal
+    opened = Bundle.open(bundle)
+    _check_places(opened, journal, output, snapshot)
     for path in (output, snapshot):
         if path is not None:
             new_file(path, force)
-    opened = Bundle.open(bundle)
     with StopSignals() as signals:
         verify(opened, signals)
     found = replay(opened, journal)
@@ -86,3 +92,34 @@ def command(
     rows = [("adapter", str(output)), ("steps", str(state.step))]
     rows += [("snapshot", str(snapshot))] if snapshot else []
     print_result(result, table(rows), as_json)
+
+
+def _check_places(bundle: Bundle, journal: Path, output: Path, snapshot: Path | None) -> None:
+    """Refuse to write over what is read, with --force as well.
+
+    Raises:
+        UsageError: adapter and snapshot are one file, or a place is a file of the bundle, or one
+            of the run but the adapter's or the snapshot's own.
+    """
+    from edgezo_runtime.bundle import MANIFEST_FILE
+    from edgezo_runtime.run_folder import RunFolder
+
+    run = RunFolder(journal.parent)
+    read = [bundle.root / name for name in (MANIFEST_FILE, *bundle.manifest.files)]
+    read += [journal, run.journal, run.config, run.metrics, run.receipt, run.cache]
+    read += [run.path / "lock"]
+    places = [("-o", output, run.snapshot)]
+    if snapshot is not None:
+        places.append(("--snapshot", snapshot, run.adapter))
+        if _same(output, snapshot):
+            raise UsageError(f"-o and --snapshot: both are {output}; name two files")
+    for option, path, other in places:
+        if any(_same(path, kept) for kept in (*read, other)):
+            raise UsageError(f"{option} {path}: a file of the bundle or of the run; name another")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Do two names lead to one file, which need not be there yet?"""
+    if one.exists() and other.exists() and one.samefile(other):
+        return True
+    return one.resolve() == other.resolve()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.course import Course
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import RunFileError, UsageError, printable
 from edgezo_runtime.journal import read_journal
 from edgezo_runtime.run_header import RunHeader, differences
 from edgezo_runtime.training_state import TrainingState
@@ -36,6 +36,7 @@ def replay(bundle: Bundle, journal: Path) -> Replayed:
         journal: of the run; only read.
 
     Raises:
+        BundleError: a file of the bundle is not what its manifest says.
         RunFileError: the journal is damaged, of another bundle, or does not fit it.
     """
     contents = read_journal(journal)
@@ -47,11 +48,15 @@ def replay(bundle: Bundle, journal: Path) -> Replayed:
             f"{journal}: not of the bundle {bundle.root}: {'; '.join(other[:3])}; name the one "
             f"that was tuned"
         )
+    bundle.verify_once()
     try:
         course = Course(bundle, header.config, header.rows)
         course.use(header.rates)
     except UsageError as error:
-        raise RunFileError(f"{journal}: the header does not fit the bundle: {error}") from error
+        raise RunFileError(
+            f"{journal}: the header does not fit the bundle: {printable(error, 400)}; replay it "
+            f"with the bundle that was tuned"
+        ) from error
     for record in contents.records:
         try:
             course.replay(record)

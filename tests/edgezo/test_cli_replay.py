@@ -69,3 +69,25 @@ def test_what_cannot_be_replayed_is_refused(invoke: Invoke, tiny: Tiny, tmp_path
     refused = invoke("replay", tiny.int8, "nothing", "-o", "other", code=1)
     assert "is not an edgezo journal" in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_read_is_not_written_over(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    """Adapter and snapshot in one file were a snapshot; --force made an adapter of the journal."""
+    invoke(*tune_args(tiny))
+    run = tmp_path / "run"
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    replay = ("replay", tiny.int8, "run", "--force")
+    both = invoke(*replay, "-o", "x", "--snapshot", "./y/../x", code=2)
+    assert "both are" in both.stderr
+    (tmp_path / "link").symlink_to(run / "journal.bin")
+    os.link(run / "config.json", tmp_path / "hard")
+    for place in ("run/journal.bin", "link", "hard", "run/snapshot.safetensors", "run/lock"):
+        refused = invoke(*replay, "-o", place, code=2)
+        assert "name another" in refused.stderr
+    weights = tiny.int8 / "weights.safetensors"
+    for option in (("-o", weights), ("-o", "x", "--snapshot", weights)):
+        assert "name another" in invoke(*replay, *option, code=2).stderr
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert not (tmp_path / "x").exists()
+    invoke(*replay, "-o", "run/adapter.safetensors", "--snapshot", "run/snapshot.safetensors")
+    assert (run / "adapter.safetensors").read_bytes() == before["adapter.safetensors"]
