@@ -13,6 +13,13 @@ from typing import Any, BinaryIO, Literal, NoReturn
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.template import kind_of, list_fields
+from edgezo_runtime.typed_json import (
+    MOST_VALUES,
+    JsonShapeError,
+    count_values,
+    finite_number,
+    unique_keys,
+)
 
 MAX_LINE_BYTES = 16 * 2**20
 """A longer line is refused: it is not JSON Lines, and it would not fit the model either."""
@@ -202,14 +209,23 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where}: byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8"
         ) from error
+    if count_values(text) > MOST_VALUES:
+        raise DataError(f"{where}: more than {MOST_VALUES} values; cut the row into several")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=finite_number,
+        )
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}, column {error.colno}: {_json_problem(error, text)}; {_json_advice(text)}"
         ) from error
     except RecursionError:
         raise DataError(f"{where}: nested too deeply, expected one flat JSON object") from None
+    except JsonShapeError as error:
+        raise DataError(f"{where}: {error}; remove what is wrong") from error
     except ValueError as error:  # a constant, or an integer of thousands of digits
         raise DataError(f"{where}: {_short(str(error))}; expected plain JSON numbers") from error
     if not isinstance(value, dict):

@@ -11,6 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from edgezo_runtime.errors import printable
+
 T = TypeVar("T")
 
 LONGEST_TEXT = 8 << 20
@@ -21,13 +23,20 @@ MOST_VALUES = 1 << 19
 hundred bytes when it is read."""
 
 _DEEPEST = 64
+_LONGEST_MESSAGE = 400
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(r"[][{}]")
 
 
 class JsonShapeError(ValueError):
-    """JSON text that does not describe the object asked for; the message starts with the place."""
+    """JSON text that does not describe the object asked for; the message starts with the place.
+
+    Keys of the text are in the message: it prints, and has an end.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message, _LONGEST_MESSAGE))
 
 
 def parse_object(text: str, most_values: int | None = MOST_VALUES) -> dict[str, Any]:
@@ -56,14 +65,14 @@ def parse_json(text: str, most_values: int | None = MOST_VALUES) -> Any:
     Raises:
         JsonShapeError: not JSON, nested too deeply, or of too many values.
     """
-    if most_values is not None and _values(text) > most_values:
+    if most_values is not None and count_values(text) > most_values:
         raise JsonShapeError(f"more than {most_values} values")
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
             parse_constant=_no_constant,
-            parse_float=_finite,
+            parse_float=finite_number,
         )
     except RecursionError:
         raise JsonShapeError("nested too deeply") from None
@@ -187,7 +196,12 @@ def _pairs(value: object, where: str) -> list[tuple[str, object]]:
     return list(value.items())
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; for `json.loads`.
+
+    Raises:
+        JsonShapeError: a key is in it twice.
+    """
     result = dict(pairs)
     if len(result) != len(pairs):
         seen: set[str] = set()
@@ -207,14 +221,19 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _values(text: str) -> int:
+def count_values(text: str) -> int:
     """No fewer than the values in JSON text, told before any is made."""
     if sum(map(text.count, ",[{")) > MOST_VALUES:
         text = _STRING.sub("", text)
     return sum(map(text.count, ",[{")) + 1
 
 
-def _finite(text: str) -> float:
+def finite_number(text: str) -> float:
+    """A number with a fraction or an exponent; for `json.loads`.
+
+    Raises:
+        JsonShapeError: it is beyond the largest there is.
+    """
     value = float(text)
     if not math.isfinite(value):
         raise JsonShapeError(f"{text[:40]}: a number that large is none")

@@ -124,3 +124,20 @@ def test_missing_and_special_files(tmp_path: Path) -> None:
         resolve("/dev/null")
     with pytest.raises(DataError, match="cannot read the file: No such file"):
         list(read_rows(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "a", "text": "b"}', "text: repeated key"),
+        ('{"text": {"a": 1, "a": 1}}', "a: repeated key"),
+        ('{"text": "a", "x": 1e999}', "a number that large"),
+        ('{"text": "a", "x": -1e999}', "a number that large"),
+        ('{"text": [' + "{}," * 600_000 + "0]}", "more than 524288 values"),
+    ],
+)
+def test_what_two_readers_would_read_differently(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text(text + "\n")
+    with pytest.raises(DataError, match=message):
+        list(read_rows(path))
