@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
+from edgezo.cli.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 
 __all__ = ["LazyGroup", "main"]
@@ -45,7 +46,7 @@ class _Main(LazyGroup):
         try:
             return super().invoke(ctx)
         except EdgezoError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {harmless(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except MemoryError as error:
             click.echo(f"error: memory is short: {str(error) or 'it was refused'}", err=True)

@@ -8,6 +8,10 @@ from typing import Any
 
 import click
 
+from edgezo_runtime.errors import printable
+
+_LONGEST_LINE = 4000
+
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="print the result as one JSON object"
 )
@@ -31,7 +35,12 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Warn on stderr."""
-    click.echo(f"warning: {text}", err=True)
+    click.echo(f"warning: {harmless(text)}", err=True)
+
+
+def harmless(text: str) -> str:
+    """A message with what strangers wrote in it: a terminal would do what some characters say."""
+    return "\n".join(printable(line, _LONGEST_LINE) for line in text.splitlines())
 
 
 def table(rows: list[tuple[str, str]]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import RunFileError, UsageError, printable
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.scope import Scope, invocation
@@ -78,8 +78,8 @@ class RunHeader:
             header.rates.check()
         except (JsonShapeError, UsageError) as error:
             raise RunFileError(
-                f"{path}: the header is no run's: {error}; was it made by another version of "
-                f"edgezo?"
+                f"{path}: the header is no run's: {printable(error, 400)}; was it made by another "
+                f"version of edgezo?"
             ) from error
         if not 1 <= header.rows <= MOST_ROWS:
             raise RunFileError(f"{path}: the header has {header.rows} rows")
@@ -105,7 +105,7 @@ def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[st
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            found.extend(f"{key}.{text}" for text in differences(before, after))
+            found.extend(f"{printable(key)}.{text}" for text in differences(before, after))
         elif before != after:
-            found.append(f"{key} was {before!r:.60}, is {after!r:.60}")
+            found.append(f"{printable(key)} was {before!r:.60}, is {after!r:.60}")
     return found

@@ -19,8 +19,10 @@ from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.half_file import HalfFile
 from edgezo_runtime.journal import JOURNAL_VERSION, MAX_BODY, Journal, JournalHeader, read_journal
 from edgezo_runtime.peft_content import peft_content
+from edgezo_runtime.rates import Rates
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.run_header import RunHeader, differences
 from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
 from edgezo_runtime.step_record import StepRecord, pack_blocks, pack_count
 from edgezo_runtime.tensor_file import write_tensors
@@ -283,3 +285,22 @@ def test_a_whole_record_behind_damage_is_found_across_pieces(tmp_path: Path, gap
         file.write(b"?" * gap + struct.pack("<BII", 0xE2, len(behind), crc) + behind)
     with pytest.raises(RunFileError, match="is damaged at byte"):
         read_journal(path)
+
+
+def test_words_of_a_header_are_harmless_to_a_terminal() -> None:
+    """Names of methods and keys went into the message as they were, at any length."""
+    known = RunHeader(TuneConfig(), {"a": "b"}, "c", "d", 4, "all", (), Rates(0.1, 0.01)).as_json()
+    odd = "\x1b[2J" + "x" * 100_000
+    for changed in (
+        {**known, "config": {**known["config"], "method": odd}},
+        {**known, odd: 1},
+        {**known, "config": {**known["config"], odd: 1}},
+        {**known, "scope": odd},
+    ):
+        with pytest.raises(RunFileError) as caught:
+            RunHeader.read(changed, Path("j"))
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 800
+    told = "; ".join(differences({"bundle": {odd: "1"}}, {"bundle": {}}))
+    assert told.isprintable()
+    assert len(told) < 300
