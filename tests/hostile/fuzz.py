@@ -92,7 +92,13 @@ def _run_child(
     command = [sys.executable, "-m", "tests.hostile.fuzz", "--child", "--target", name]
     command += ["--executions", str(executions), "--seed", str(seed), "--findings", str(findings)]
     environment = {**os.environ, "RUST_BACKTRACE": "0", "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as log:
+    shared = Path("/dev/shm")
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        # Of this process, which outlives what the target does: in memory, where there is such.
+        tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder,
+    ):
+        environment["TMPDIR"] = folder
         ended = subprocess.run(command, stderr=log, stdout=log, env=environment, check=False)
         log.seek(0)
         text = log.read()

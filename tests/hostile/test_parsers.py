@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.hostile import fuzz
 from tests.hostile.mutate import CHANGES, mutate
 from tests.hostile.onnx_bytes import field, graph, model, node, opset, tensor
 from tests.hostile.targets import Target, all_targets, execute
@@ -147,3 +151,19 @@ def test_any_fields_of_onnx(
     targets: dict[str, Target], parts: list[bytes], inner: list[bytes]
 ) -> None:
     execute(targets["onnx"], model(graph(*inner), *parts))
+
+
+def test_what_a_target_leaves_behind_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of processes that had died filled the memory."""
+    folders: list[Path] = []
+
+    def die(*args: object, env: dict[str, str], **kwargs: object) -> SimpleNamespace:
+        folders.append(Path(env["TMPDIR"]))
+        (folders[0] / "bundle").mkdir()
+        return SimpleNamespace(returncode=-9)
+
+    monkeypatch.setattr(subprocess, "run", die)
+    assert fuzz._run_child("rows", 1, 0, tmp_path)[2] is not None
+    assert not folders[0].exists()
