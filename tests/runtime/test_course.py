@@ -84,7 +84,7 @@ def test_a_header_of_something_else_is_refused(bundle: Bundle, tmp_path: Path) -
             ({"rows": "8"}, "expected int"),
             ({"config": {**meta["config"], "method": "none"}}, "--method none"),
             ({"config": {**meta["config"], "eps": -1.0}}, "--eps -1.0"),
-            ({"rates": {**meta["rates"], "lr": 0}}, "lr 0.0: must be above zero"),
+            ({"rates": {**meta["rates"], "lr": 0}}, "lr 0.0: must be 1e-30 to 1e\\+30"),
             ({"rates": {**meta["rates"], "tail": 99}}, "--hybrid 99: the model has 2 blocks"),
             ({"bundle": {"weights": "0" * 64}}, "not of the bundle"),
             ({"more": 1}, "unknown key"),
