@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from edgezo_export import scorers
+from edgezo_export import backward, scorers
 from edgezo_export.export import ExportConfig, export_bundle
 from tests.export.bundle_runner import BundleRunner
 from tests.export.tiny_models import LONGEST, TINY, VOCAB
@@ -156,7 +156,8 @@ def test_adapters_against_merged_weights(exported, name, copies):
 def test_log_probs_of_a_vocabulary_in_chunks(
     exported, tmp_path, monkeypatch, quant, chunk, tolerance
 ):
-    monkeypatch.setattr(scorers, "CHUNK", chunk)
+    for module in (scorers, backward):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     case = exported("llama")
     hidden = np.random.default_rng(2).normal(0, 3, (2, 5, case.model.config.hidden_size))
     hidden = hidden.astype(np.float32)
