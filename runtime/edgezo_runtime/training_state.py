@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.estimators import Term
 from edgezo_runtime.methods import Parts
-from edgezo_runtime.rules import FrameRule
+from edgezo_runtime.rules import FrameRule, Rule
 from edgezo_runtime.rules.adam import Adam
 from edgezo_runtime.rules.rule import Slot
 from edgezo_runtime.safeguard import MOST_RETURNS, WINDOW, Watch
@@ -26,6 +26,7 @@ from edgezo_runtime.step_record import StepRecord
 from edgezo_runtime.typed_json import JsonShapeError, decode
 
 Float32 = npt.NDArray[np.float32]
+Move = Callable[[Frame, Float32, Float32, Slot, int, float], Slot]
 
 _AVERAGE = "#average"
 _GOOD = "#good"
@@ -132,6 +133,7 @@ class TrainingState:
         self._tail = tail or TailSteps()
         self._tail_rule = Adam()
         self._rule = parts.rule
+        self._move = _mover(parts.rule)
         self._sampler = parts.sampler
         self._blocks = dict(trained)
         self.normalizer = _normalizer(config)
@@ -285,13 +287,7 @@ class TrainingState:
         theta, slot = self.theta[name], self.slots[name]
         frame = self.frame(name)
         coords = frame.gather(terms, name, self._noise)
-        if isinstance(self._rule, FrameRule):
-            slot = self._rule.apply_in(frame, theta, coords, slot, record.step, record.lr)
-        else:
-            slot = self._rule.apply(
-                theta, frame.lift(coords[None])[0], slot, record.step, record.lr
-            )
-        self.slots[name] = slot
+        self.slots[name] = self._move(frame, theta, coords, slot, record.step, record.lr)
         kept = self.sampler_slots[name]
         self.sampler_slots[name] = self._sampler.advance(kept, frame, name, terms, self._noise)
 
@@ -430,6 +426,22 @@ class _Counters:
         known = dict(self.watch)
         unset = {name: math.inf for name in ("best", "last") if known.get(name, 0) is None}
         return decode(Watch, {**known, **unset}, "watch")
+
+
+def _mover(rule: Rule | FrameRule) -> Move:
+    """How a rule moves a tensor by a gradient in the coordinates of a frame.
+
+    Found out once: asking whether an object follows a protocol takes as long as a small update.
+    """
+    if isinstance(rule, FrameRule):
+        return rule.apply_in
+
+    def move(
+        frame: Frame, theta: Float32, coords: Float32, slot: Slot, step: int, lr: float
+    ) -> Slot:
+        return rule.apply(theta, frame.lift(coords[None])[0], slot, step, lr)
+
+    return move
 
 
 def _normalizer(config: TuneConfig) -> Normalizer | None:

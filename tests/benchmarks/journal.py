@@ -155,6 +155,7 @@ def main() -> int:
             Target("a record's share of a step", costs["every second"] / step_s, MAX_SHARE),
             Target(f"bytes of {options.steps} steps", kept, MAX_BYTES),
             Target("seconds to go on", recovery["the last snapshot"], MAX_RECOVERY_S),
+            Target("the same without a snapshot", recovery["the journal alone"], MAX_RECOVERY_S),
         ]
     )
 
