@@ -39,8 +39,19 @@ def test_installed_metadata_agrees() -> None:
 
 
 def test_public_names() -> None:
-    assert edgezo.__all__ == ["Tuner", "__version__"]
+    names = """
+        Background Battery CheckpointEvent EdgezoError EndEvent Evaluation EvaluationEvent Event
+        EventStream ExamplesEvent Foreground Governor GuardEvent Idle PauseEvent Prediction
+        PressureEvent ResumeEvent StepEvent StepReport Subscription Thermal TuneConfig Tuner
+        TunerStatus __version__
+    """
+    assert edgezo.__all__ == names.split()
     assert set(edgezo.__all__) <= set(dir(edgezo))
+
+
+@pytest.mark.parametrize("name", edgezo.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(edgezo, name) is not None
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

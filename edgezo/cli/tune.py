@@ -51,6 +51,12 @@ class TuneInputs:
         "--max-time); 0: never",
         metavar="TIME",
     )
+    when: str = setting(
+        "",
+        "step only while the device can spare it, commas between: battery[:PERCENT], mains, "
+        "thermal[:CELSIUS], idle[:PERCENT], or auto: what of these the system can tell",
+        metavar="LIST",
+    )
     threads: int = setting(0, "compute threads; 0 takes one a core")
     verify: bool = setting(True, "check the digests of the bundle's files first")
 

@@ -19,6 +19,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.examples import ExampleSet, load_examples
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
+from edgezo_runtime.governors import make_governors
 from edgezo_runtime.memory import (
     available_bytes,
     limit_bytes,
@@ -156,7 +157,9 @@ def _prepare(
     release_freed()
     data = max(0, rss_bytes() - process)
     train, *others = sets.values()
-    tuner = Tuner(fenced_engine(bundle, budget, inputs.threads or None), train, config, run)
+    governors, absent = make_governors(inputs.when)
+    engine = fenced_engine(bundle, budget, inputs.threads or None)
+    tuner = Tuner(engine, train, config, run, governors=governors)
     if resume:
         tuner.recall()
     plan = make_plan(
@@ -170,7 +173,7 @@ def _prepare(
     )
     signals.check()
     plan.apply(tuner.engine)
-    warnings = [] if resolved is None else [resolved]
+    warnings = [*absent] if resolved is None else [resolved, *absent]
     if plan.choice.streamed and plan.weights_bytes > available_bytes():
         warnings.append(
             f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "

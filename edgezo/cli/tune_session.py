@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from edgezo.cli.metrics import KeptEvaluation, Metrics
-from edgezo.cli.output import duration, percent, table, warn
+from edgezo.cli.output import duration, note, percent, table, warn
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_job import CREATED_BY, Job
 from edgezo_runtime.adapter import make_adapter
 from edgezo_runtime.errors import BudgetStopError, DivergedError, InterruptedRunError
 from edgezo_runtime.evaluate import Evaluation, evaluate
+from edgezo_runtime.events import Event, PauseEvent, ResumeEvent
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.run_folder import RunFolder
@@ -37,6 +38,7 @@ class Session:
         self._seconds = 0.0
         self._told = 0
         self._events: list[str] = []
+        tuner.subscribe(_tell_pause)
 
     def run(self, run: RunFolder) -> dict[str, Any]:
         """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
@@ -253,6 +255,14 @@ class Session:
             "chunk_tokens": engine.limits.chunk_tokens,
             "reliefs": list(engine.reliefs),
         }
+
+
+def _tell_pause(event: Event) -> None:
+    """Say that steps wait for a governor, and that they go on."""
+    if isinstance(event, PauseEvent):
+        note(f"waiting after {event.step} steps: {event.reason}")
+    elif isinstance(event, ResumeEvent):
+        note("going on")
 
 
 def check_loss(found: Evaluation, what: str) -> None:

@@ -143,6 +143,9 @@ class Batches:
     integer arithmetic that is the same on every machine. What does not fill a last batch is left
     out of that epoch; each epoch leaves out others. Rows of `WINDOW_BATCHES` batches at a time are
     sorted by length, so that a batch needs little padding; then the batches are shuffled.
+
+    When examples are added, an epoch over all of them begins, in an order that depends on how many
+    there are.
     """
 
     def __init__(
@@ -172,8 +175,11 @@ class Batches:
         if window < 1:
             raise UsageError(f"window must be 1 batch or more, not {window}")
         self.examples = examples
+        self.wanted_size = batch_size
         self.batch_size = min(batch_size, len(examples))
         self.seed = seed
+        self._from_step = 0
+        self._order_label = ""
         self.pad_to = pad_to
         self.window = window
         self.warnings: tuple[DataWarning, ...] = ()
@@ -190,6 +196,22 @@ class Batches:
         self._epoch = -1
         self._order = np.empty((0, 0), np.int64)
         derive_seed(seed, "data order")  # refuses a seed out of range
+
+    def grow(self, examples: ExampleSet, step: int) -> None:
+        """Go on with more examples; no earlier step is asked for any more.
+
+        Args:
+            examples: those there were, and others behind them.
+            step: the first that they are for.
+        """
+        if len(examples) < len(self.examples):
+            raise UsageError(f"{len(examples)} examples, and there were {len(self.examples)}")
+        new = replace(examples, examples=examples.examples[len(self.examples) :])
+        self._lengths = np.concatenate((self._lengths, new.lengths()))
+        self.examples = examples
+        self.batch_size = min(self.wanted_size, len(examples))
+        self._from_step, self._epoch = step, -1
+        self._order_label = f" of {len(examples)}"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -216,9 +238,9 @@ class Batches:
 
     def indices(self, step: int) -> list[int]:
         """Tell which examples are in the batch of a step, in its order."""
-        if step < 0:
-            raise UsageError(f"step must be 0 or more, not {step}")
-        epoch, place = divmod(step, self.steps_per_epoch)
+        if step < self._from_step:
+            raise UsageError(f"step must be {self._from_step} or more, not {step}")
+        epoch, place = divmod(step - self._from_step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order, self._epoch = self._epoch_order(epoch), epoch
         return [int(index) for index in self._order[place]]
@@ -226,13 +248,16 @@ class Batches:
     def _epoch_order(self, epoch: int) -> Int64Array:
         """The examples of each batch of an epoch, (steps_per_epoch, batch_size)."""
         steps, size = self.steps_per_epoch, self.batch_size
-        order = permutation(len(self.examples), derive_seed(self.seed, "data order", epoch))
+        order = permutation(len(self.examples), self._key("data order", epoch))
         order = order[: steps * size]
         for start in range(0, order.size, self.window * size):
             part = order[start : start + self.window * size]
             part[:] = part[np.argsort(self._lengths[part], kind="stable")]
-        shuffled = permutation(steps, derive_seed(self.seed, "batch order", epoch))
+        shuffled = permutation(steps, self._key("batch order", epoch))
         return order.reshape(steps, size)[shuffled]
+
+    def _key(self, what: str, epoch: int) -> int:
+        return derive_seed(self.seed, f"{what}{self._order_label}", epoch)
 
 
 class SequentialBatches:

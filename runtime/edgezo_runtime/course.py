@@ -14,13 +14,14 @@ from edgezo_runtime.estimators import StepInfo, Term, asked_again
 from edgezo_runtime.methods import assemble
 from edgezo_runtime.outline import Outline
 from edgezo_runtime.rates import Rates
+from edgezo_runtime.record_extra import RecordExtra
 from edgezo_runtime.step_record import StepRecord
 from edgezo_runtime.tail_layout import first_tail, own_rates
 from edgezo_runtime.training_state import TailSteps, TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
-_ELAPSED_BYTES = 4
+_MOST_ROWS = 2**40
 
 
 class Course:
@@ -29,7 +30,7 @@ class Course:
     Args:
         bundle: the model.
         config: how to tune.
-        rows: examples the run has.
+        rows: examples the run begins with.
 
     Attributes:
         bundle: likewise.
@@ -90,6 +91,7 @@ class Course:
 
     def begin(self) -> None:
         """Return to where a run begins."""
+        self.outline.grow(self._rows)
         initial = self.bundle.trainables()
         tail = None
         if self.outline.tail is not None:
@@ -114,7 +116,7 @@ class Course:
         """
         exact: dict[str, Float32] = {}
         if self.outline.tail is not None and record.losses.size:
-            exact = self.outline.tail.unpack(record.extra[_ELAPSED_BYTES:])
+            exact = self.outline.tail.unpack(self._extra(record).gradient)
         self.state.apply(record, terms, exact)
 
     def replay(self, record: StepRecord) -> None:
@@ -123,13 +125,47 @@ class Course:
         Raises:
             RunFileError: it is not the next one, or does not fit the run.
         """
+        self.see_rows(record)
         info = self.outline.info(record.step, record.blocks, record.lr)
         self._require_fit(record, info)
         terms: list[Term] = []
         if record.losses.size and record.blocks:
             terms = asked_again(self._parts.estimator, info, record.losses.astype(np.float64))
         self.apply(record, terms)
-        self.state.elapsed_s = int.from_bytes(record.extra[:_ELAPSED_BYTES], "little") / 1000
+        self.state.elapsed_s = self._extra(record).elapsed_s
+
+    def see_rows(self, record: StepRecord) -> bool:
+        """Take note of how many examples there were when a recorded step was taken.
+
+        Returns:
+            Whether there were more than before.
+        Raises:
+            RunFileError: there were fewer, or no run has so many.
+        """
+        rows = self._extra(record).rows or self._rows
+        known = self.outline.rows
+        if not known <= rows <= _MOST_ROWS:
+            raise RunFileError(f"step {record.step} has {rows} examples, the step before {known}")
+        if rows == known:
+            return False
+        self.outline.grow(rows)
+        return True
+
+    def pack_extra(self, elapsed_s: float, gradient: bytes) -> bytes:
+        """What a record of the step to come keeps besides losses."""
+        rows = self.outline.rows
+        return RecordExtra(elapsed_s, gradient, 0 if rows == self._rows else rows).pack()
+
+    def _extra(self, record: StepRecord) -> RecordExtra:
+        """What a record keeps besides losses.
+
+        Raises:
+            RunFileError: it is not of this run.
+        """
+        tail = self.outline.tail
+        return RecordExtra.unpack(
+            record.extra, tail.nbytes if tail is not None and record.losses.size else 0
+        )
 
     def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
         """Refuse a record that no run like this one writes."""
@@ -143,8 +179,3 @@ class Course:
             raise RunFileError(f"step {record.step} has blocks that this run does not estimate for")
         if not (math.isfinite(record.lr) and np.isfinite(record.losses).all()):
             raise RunFileError(f"step {record.step} has numbers that are not finite")
-
-
-def pack_elapsed(seconds: float) -> bytes:
-    """Milliseconds as the first bytes of a record's extra: where a time-based schedule goes on."""
-    return min(int(seconds * 1000), 2**32 - 1).to_bytes(_ELAPSED_BYTES, "little")

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.course import Course, pack_elapsed
+from edgezo_runtime.course import Course
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.example_set import ExampleSet
@@ -114,8 +114,19 @@ class Descent(Course):
 
     def record(self, info: StepInfo, found: Evaluated, elapsed_s: float) -> StepRecord:
         """A step as the journal keeps it."""
-        extra = pack_elapsed(elapsed_s) + found.exact
+        extra = self.pack_extra(elapsed_s, found.exact)
         return StepRecord(info.step, info.seed, info.lr, info.blocks, found.losses, extra=extra)
+
+    def grow(self, examples: ExampleSet, step: int) -> None:
+        """Go on with more examples.
+
+        Args:
+            examples: those there were, and others behind them.
+            step: the first that they are for.
+        """
+        self._examples = examples
+        self.outline.grow(len(examples))
+        self.prober.grow(examples, step)
 
     # --- what a step takes ---
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
@@ -38,19 +39,26 @@ from edgezo_runtime.forward import (
     Work,
 )
 from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.loaded_model import LoadedModel
+from edgezo_runtime.loaded_model import MODELS
 from edgezo_runtime.manifest import copy_bytes
 from edgezo_runtime.memory import anonymous_bytes, release_freed
 from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.process_budget import BUDGET
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import ENVIRONMENT, ShortOfMemoryError
-from edgezo_runtime.turns import Turns
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
 T = TypeVar("T")
 Float32 = npt.NDArray[np.float32]
 Stage = Callable[[Chunk], None]
+
+
+def _leave(guard: MemoryGuard | None) -> None:
+    """What an engine shares with others, let go."""
+    ENVIRONMENT.release()
+    if guard is not None:
+        BUDGET.release(guard)
 
 
 class Engine:
@@ -98,16 +106,24 @@ class Engine:
         self.bundle = bundle
         bundle.verify_once()
         ENVIRONMENT.prepare(threads, arena_bytes)
-        self.model = LoadedModel(bundle)
+        self._release = weakref.finalize(self, _leave, guard)
+        self.model = MODELS.of(bundle)
         self.limits = Limits(ENVIRONMENT.threads, chunk_tokens)
         self.streamed: frozenset[int] = frozenset()
-        self.guard = guard
+        self.guard = self._held = guard
+        if guard is not None:
+            BUDGET.hold(guard)
         self.reliefs: list[str] = []
         self.trim_above: int | None = None
         self._own = threading.local()
-        self._turns = Turns()
+        self._turns = ENVIRONMENT.turns
         self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
+
+    def close(self) -> None:
+        """Leave workers and budget to the other engines of the process, when no pass runs."""
+        with self._turns:
+            self._release()
 
     @property
     def num_blocks(self) -> int:
@@ -378,12 +394,11 @@ class Engine:
         Raises:
             ShortOfMemoryError: it is short, and every block is streamed already.
         """
-        if self.guard is None or self.guard.pressure() is None:
+        guard = BUDGET.strictest(self.guard, self._held)
+        if guard is None or guard.pressure() is None:
             return
         with self._relief:
-            reason = self.guard.pressure(
-                afresh=True
-            )  # another worker may have helped in the meantime
+            reason = guard.pressure(afresh=True)  # another worker may have helped in the meantime
             if reason is None:
                 return
             everything = frozenset(range(self.num_blocks))

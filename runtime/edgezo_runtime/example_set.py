@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -157,6 +157,19 @@ class ExampleSet:
     def sequences_per_example(self) -> int:
         """Rows of the model that one example takes."""
         return len(self.label_tokens) if self.kind == "candidates" else 1
+
+    def plus(self, more: Sequence[Example]) -> ExampleSet:
+        """This set with more examples behind its own, numbered on; path, digest and report stay."""
+        first = len(self.examples)
+        numbered = tuple(
+            replace(example, example_id=number, line=number + 1)
+            for number, example in enumerate(more, first)
+        )
+        return replace(self, examples=self.examples + numbered)
+
+    def first(self, count: int) -> ExampleSet:
+        """The first examples of this set."""
+        return self if count >= len(self) else replace(self, examples=self.examples[:count])
 
     def tokens_sha256(self) -> str:
         """Of the token ids, the places that count and the classes: what template, labels, tokenizer

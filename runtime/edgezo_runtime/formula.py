@@ -16,7 +16,7 @@ from edgezo_runtime.prefix_cache import AnswerCache
 
 if TYPE_CHECKING:
     from edgezo_runtime.example_set import ExampleSet
-    from edgezo_runtime.tuner import Tuner
+    from edgezo_runtime.run import Run
 
 VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer takes at a time."""
@@ -45,7 +45,7 @@ class BackFormula:
     block: int
 
     @classmethod
-    def of(cls, tuner: Tuner, longest: int, *, answers: bool) -> BackFormula | None:
+    def of(cls, tuner: Run, longest: int, *, answers: bool) -> BackFormula | None:
         """Read the sizes off a run; None where no step is first-order."""
         tail = tuner.descent.outline.tail
         if tail is None:
@@ -99,7 +99,7 @@ class Formula:
     back: BackFormula | None
 
     @classmethod
-    def of(cls, tuner: Tuner, sets: Sequence[ExampleSet]) -> Formula:
+    def of(cls, tuner: Run, sets: Sequence[ExampleSet]) -> Formula:
         """Read the sizes off a run."""
         bundle = tuner.engine.bundle
         model = bundle.manifest.model

@@ -7,6 +7,7 @@ when they are kept and when they are found, so results do not depend on what is 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,13 +53,19 @@ class HalfFile:
         self, path: Path | None, sizes: npt.NDArray[np.int64], max_bytes: int | None = None
     ) -> None:
         self._offsets = np.concatenate(([0], np.cumsum(2 * sizes.astype(np.int64))))
-        self._limit = int(self._offsets[-1]) if max_bytes is None else max_bytes
+        self._limit = sys.maxsize if max_bytes is None else max_bytes
         self._present = np.zeros(len(sizes), bool)
         self._file = -1
         self._forgets = path is None
         if path is not None:
             self._file = open_descriptor(path, os.O_RDWR | os.O_CREAT, follow=False)
             os.ftruncate(self._file, 0)
+
+    def extend(self, sizes: npt.NDArray[np.int64]) -> None:
+        """Make room for more records behind those there are."""
+        ends = self._offsets[-1] + np.cumsum(2 * sizes.astype(np.int64))
+        self._offsets = np.concatenate((self._offsets, ends))
+        self._present = np.concatenate((self._present, np.zeros(len(sizes), bool)))
 
     @property
     def size_bytes(self) -> int:

@@ -28,6 +28,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import atomic_write, sync_descriptor
+from edgezo_runtime.frames import (
+    FRAME,
+    MAX_BODY,
+    SEARCH_BYTES,
+    FrameSearchError,
+    find_whole,
+    pack_frame,
+    read_body,
+    write_whole,
+)
 from edgezo_runtime.regular_file import open_regular
 from edgezo_runtime.step_record import StepRecord, pack_count, unpack_count
 from edgezo_runtime.typed_json import LONGEST_TEXT, JsonShapeError, parse_object
@@ -36,15 +46,8 @@ JOURNAL_VERSION = 2
 _MAGIC = b"\x89EZJ\r\n\x1a\n"
 _PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON
 _CRC = struct.Struct("<I")
-_MARKER = 0xE2
-_FRAME = struct.Struct("<BII")  # marker, length of the body, crc32
-MAX_BODY = 2**26
 _STEP_BYTES = 8
 _LONGEST_START = 10 + _STEP_BYTES  # LEB128 of 64 bits, and the step
-_SEARCH_BYTES = 2**30
-_PIECE_BYTES = 2**20
-_MOST_MARKERS = 2**21  # of what a cut leaves, one in 256 bytes
-_READ_BYTES = 2**12  # what going to another place costs, as bytes
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,9 @@ def read_journal(path: str | Path) -> JournalContents:
             start = good = file.tell()
             size = os.fstat(file.fileno()).st_size
             last = -1
-            while (body := _read_body(file, good, size)) is not None:
+            while (body := read_body(file, good, size)) is not None:
                 last = _step_of(body, path, good)
-                good += _FRAME.size + len(body)
+                good += FRAME.size + len(body)
             if good < size:
                 _require_torn(file, good, size, last, path)
     except OSError as error:
@@ -250,11 +253,9 @@ class Journal:
         body = pack_count(self.unsynced_bytes) + record.pack()
         if len(body) > MAX_BODY:
             raise UsageError(f"step {record.step}: a record of {len(body)} bytes is too long")
-        data = _FRAME.pack(_MARKER, len(body), _crc(body)) + body
+        data = pack_frame(body)
         try:
-            written = 0
-            while written < len(data):
-                written += self._file.write(data[written:])
+            write_whole(self._file, data)
         except BaseException as error:  # an interrupt as well must not leave half a record
             self._cut_back()
             if isinstance(error, OSError):
@@ -344,10 +345,6 @@ class Journal:
         )
 
 
-def _crc(body: bytes) -> int:
-    return zlib.crc32(body, zlib.crc32(_CRC.pack(len(body))))
-
-
 def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
     prefix = file.read(_PREFIX.size)
     if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
@@ -367,19 +364,6 @@ def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
         raise RunFileError(f"journal '{path}' has a header that is no run's: {error}") from error
 
 
-def _read_body(file: BinaryIO, offset: int, size: int) -> bytes | None:
-    """Read the record at `offset`; None if there is none, or not a whole one."""
-    file.seek(offset)
-    frame = file.read(_FRAME.size)
-    if len(frame) < _FRAME.size:
-        return None
-    marker, length, crc = _FRAME.unpack(frame)
-    if marker != _MARKER or not 0 < length <= min(MAX_BODY, size - offset - _FRAME.size):
-        return None
-    body = file.read(length)
-    return body if len(body) == length and _crc(body) == crc else None
-
-
 def _step_of(body: bytes, path: str | Path, offset: int) -> int:
     """The step of a whole record."""
     try:
@@ -394,28 +378,29 @@ def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | P
 
     A later record is of a later step, and of one that the bytes between leave room for. What only
     looks like a frame is almost never so, and costs no checksum; a file that is made to look so all
-    over is refused after `_SEARCH_BYTES`, or `_MOST_MARKERS` of them.
+    over is refused after `frames.SEARCH_BYTES`, or some two million of them.
     """
-    if size - good > _SEARCH_BYTES:
+    if size - good > SEARCH_BYTES:
         raise RunFileError(
             f"journal '{path}' is damaged at byte {good}: {size - good} bytes behind are more than "
             f"a crash leaves; restore the file from a copy, or cut it there"
         )
-    left = _SEARCH_BYTES
-    for number, (at, frame) in enumerate(_find_frames(file, good + 1, size)):
-        length = _fitting_length(frame, at - good, last)
-        left -= min(length, size - at) + (_READ_BYTES if length else 0)
-        if left < 0 or number >= _MOST_MARKERS:
-            raise RunFileError(
-                f"journal '{path}' is damaged at byte {good}, and too much behind it looks like "
-                f"records; restore the file from a copy, or cut it there"
-            )
-        if length and _read_body(file, at, size) is not None:
-            raise RunFileError(
-                f"journal '{path}' is damaged at byte {good}: records up to byte {at} had "
-                "been saved and the next one is whole; restore the file from a copy, or cut it "
-                "there to lose the steps behind"
-            )
+    starts = FRAME.size + 1 + _STEP_BYTES, FRAME.size + _LONGEST_START
+    try:
+        at = find_whole(
+            file, good, size, starts, lambda frame, by: _fitting_length(frame, by, last)
+        )
+    except FrameSearchError as error:
+        raise RunFileError(
+            f"journal '{path}' is damaged at byte {good}, and too much behind it looks like "
+            f"records; restore the file from a copy, or cut it there"
+        ) from error
+    if at is not None:
+        raise RunFileError(
+            f"journal '{path}' is damaged at byte {good}: records up to byte {at} had "
+            "been saved and the next one is whole; restore the file from a copy, or cut it "
+            "there to lose the steps behind"
+        )
 
 
 def _fitting_length(frame: bytes, distance: int, last: int) -> int:
@@ -426,11 +411,11 @@ def _fitting_length(frame: bytes, distance: int, last: int) -> int:
         distance: bytes between the damage and the marker.
         last: the step before the damage.
     """
-    _, length, _ = _FRAME.unpack_from(frame)
+    _, length, _ = FRAME.unpack_from(frame)
     if not 0 < length <= MAX_BODY:
         return 0
     try:
-        unsynced, start = unpack_count(frame, _FRAME.size)
+        unsynced, start = unpack_count(frame, FRAME.size)
     except (IndexError, ValueError):
         return 0
     step = int.from_bytes(frame[start : start + _STEP_BYTES], "little")
@@ -438,29 +423,12 @@ def _fitting_length(frame: bytes, distance: int, last: int) -> int:
     return length if fits else 0
 
 
-def _find_frames(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Where a frame may begin, and its first bytes; of the last of the file there may be fewer."""
-    longest = _FRAME.size + _LONGEST_START
-    shortest = _FRAME.size + 1 + _STEP_BYTES
-    while end - start >= shortest:
-        file.seek(start)
-        piece = file.read(min(_PIECE_BYTES + longest - 1, end - start))
-        if len(piece) < shortest:
-            return
-        scanned = min(_PIECE_BYTES, len(piece) - shortest + 1)
-        at = piece.find(_MARKER, 0, scanned)
-        while at >= 0:
-            yield start + at, piece[at : at + longest]
-            at = piece.find(_MARKER, at + 1, scanned)
-        start += scanned
-
-
 def _iterate(path: str | Path, start: int, end: int) -> Iterator[StepRecord]:
     """Read the records between two offsets that `read_journal` has checked."""
     with BufferedReader(open_regular(path)) as file:
         while start < end:
-            body = _read_body(file, start, end)
+            body = read_body(file, start, end)
             if body is None:
                 raise RunFileError(f"journal '{path}' changed while it was read, at byte {start}")
             yield StepRecord.unpack(body[unpack_count(body, 0)[1] :])
-            start += _FRAME.size + len(body)
+            start += FRAME.size + len(body)

@@ -101,6 +101,9 @@ def build_labelled(
     template: Template,
     labels: Sequence[str],
     max_seq: int,
+    *,
+    known: LabelTokens | None = None,
+    with_class: bool = True,
 ) -> LabelledRows:
     """Tokenize rows whose class is a label word after the prompt, or at the mask.
 
@@ -115,6 +118,8 @@ def build_labelled(
         template: the prompt.
         labels: one word a class.
         max_seq: longest input.
+        known: tokens of the label words, where other rows have settled them.
+        with_class: rows have their class; False for rows that are to be classified.
 
     Returns:
         The examples: kind "labels" if every label word is one token, else "candidates".
@@ -125,11 +130,13 @@ def build_labelled(
     """
     labels = check_labels(labels)
     alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
-    reserve = max(map(len, alone))  # tokens kept free for the longest label word
+    reserve = max(map(len, known or alone))  # tokens kept free for the longest label word
     while True:
-        prompts = _Prompts(tokenizer, template, labels, alone, max_seq - max(reserve - 1, 0))
+        prompts = _Prompts(
+            tokenizer, template, labels, alone, max_seq - max(reserve - 1, 0), with_class
+        )
         examples = tuple(prompts.example(index, row) for index, row in enumerate(rows()))
-        label_tokens = prompts.label_tokens()
+        label_tokens = known or prompts.label_tokens()
         if max(map(len, label_tokens)) <= reserve:
             break
         reserve = max(map(len, label_tokens))
@@ -154,12 +161,14 @@ class _Prompts:
         labels: tuple[str, ...],
         alone: LabelTokens,
         limit: int,
+        with_class: bool,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
         self.labels = labels
         self.alone = alone
         self.limit = limit
+        self.with_class = with_class
         self.masked = tokenizer.task == "masked-lm"
         self.joined: LabelTokens | None = None
         self.unlike_rows = 0
@@ -168,7 +177,7 @@ class _Prompts:
 
     def example(self, index: int, row: Row) -> Example:
         values = self.template.values(row.fields, row.where)
-        label = class_of(row.fields, self.labels, row.where)
+        label = class_of(row.fields, self.labels, row.where) if self.with_class else 0
         prompt = fit_prompt(self.template, values, self.tokenizer, self.limit, row.where)
         if not prompt.tokens:
             raise DataError(f"{row.where}: the prompt is empty; fill the fields of the template")

@@ -7,8 +7,10 @@ are resident once touched, and can be dropped and fetched ahead block by block.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -158,6 +160,37 @@ class LoadedModel:
             output=graph.outputs[0].name,
             pages=_merged(places),
         )
+
+
+class SharedModels:
+    """The models that are loaded, so that engines of one bundle run on the same blocks.
+
+    A model goes when the last engine that has it does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._models: weakref.WeakValueDictionary[tuple[str, str], LoadedModel] = (
+            weakref.WeakValueDictionary()
+        )
+
+    def of(self, bundle: Bundle) -> LoadedModel:
+        """The model of a bundle, opened unless it is.
+
+        Raises:
+            BundleError: a graph or the weights cannot be loaded.
+        """
+        manifest = hashlib.sha256(bundle.manifest.to_json().encode()).hexdigest()
+        key = str(bundle.root.resolve()), manifest
+        with self._lock:
+            model = self._models.get(key)
+            if model is None:
+                model = self._models[key] = LoadedModel(bundle)
+            return model
+
+
+MODELS = SharedModels()
+"""The models of this process."""
 
 
 def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

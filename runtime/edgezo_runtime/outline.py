@@ -18,7 +18,7 @@ class Outline:
     Args:
         manifest: of the bundle.
         config: how to tune.
-        rows: examples to tune on.
+        rows: examples to tune on, at first.
         tail: how many of the last blocks are left to first-order steps.
 
     Attributes:
@@ -47,9 +47,18 @@ class Outline:
         if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
         self.first = min([*self.blocks, *([] if self.tail is None else [self.tail.first_block])])
-        self.config = config.settled(rows, first_order=not self.blocks)
+        self._given = config
+        self.grow(rows)
+
+    def grow(self, rows: int) -> None:
+        """Go on with so many examples: passes over the data take more steps, a batch may fill."""
+        self.config = self.settled(rows)
         self.rows = rows
         self.batch_size = min(int(self.config.batch_size), rows)
+
+    def settled(self, rows: int) -> TuneConfig:
+        """The configuration with "auto" filled in, for so many examples."""
+        return self._given.settled(rows, first_order=not self.blocks)
 
     @property
     def trained(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ from edgezo_runtime.sizes import format_size
 if TYPE_CHECKING:
     from edgezo_runtime.engine import Engine
     from edgezo_runtime.example_set import ExampleSet
-    from edgezo_runtime.tuner import Tuner
+    from edgezo_runtime.run import Run
 
 RESERVE_SHARE = 25
 """One part in so many of the budget is not planned with: what is between two looks at the memory,
@@ -171,7 +171,7 @@ class Plan:
 
 
 def make_plan(
-    tuner: Tuner,
+    tuner: Run,
     budget_bytes: int,
     *,
     others: Sequence[ExampleSet] = (),
@@ -213,7 +213,7 @@ class _Planner:
 
     def __init__(
         self,
-        tuner: Tuner,
+        tuner: Run,
         budget_bytes: int,
         others: Sequence[ExampleSet],
         eval_batch_size: int,

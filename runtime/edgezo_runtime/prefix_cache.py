@@ -22,15 +22,31 @@ Float32 = npt.NDArray[np.float32]
 
 
 class _Cache:
-    """A file of records, one a sequence."""
+    """A file of records, one a sequence, each so many numbers and so many more a token."""
 
-    def __init__(self, file: HalfFile) -> None:
-        self._file = file
+    def __init__(
+        self,
+        path: Path | None,
+        lengths: npt.NDArray[np.integer],
+        numbers: tuple[int, int],
+        max_bytes: int | None,
+    ) -> None:
+        self._numbers = numbers
+        self._file = HalfFile(path, self._sizes(lengths), max_bytes)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the file when every sequence that fits is kept."""
         return self._file.size_bytes
+
+    def extend(self, lengths: npt.NDArray[np.integer]) -> None:
+        """Make room for more sequences, of so many tokens each."""
+        self._file.extend(self._sizes(lengths))
+
+    def _sizes(self, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Numbers that are kept of sequences of so many tokens."""
+        own, by_token = self._numbers
+        return own + lengths.astype(np.int64) * by_token
 
     def close(self) -> None:
         """Close the file."""
@@ -57,7 +73,7 @@ class PrefixCache(_Cache):
         max_bytes: int | None = None,
     ) -> None:
         self._hidden_size = hidden_size
-        super().__init__(HalfFile(path, lengths.astype(np.int64) * hidden_size, max_bytes))
+        super().__init__(path, lengths, (0, hidden_size), max_bytes)
 
     def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:
         """States (len(keys), tokens, H) float32, zero behind a sequence's end; None if one is
@@ -192,10 +208,9 @@ class AnswerCache(_Cache):
         layout: KeyValueLayout,
         max_bytes: int | None = None,
     ) -> None:
-        sizes = hidden_size + (lengths.astype(np.int64) - 1) * layout.size
         self.layout = layout
         self._hidden_size = hidden_size
-        super().__init__(HalfFile(path, sizes, max_bytes))
+        super().__init__(path, lengths, (hidden_size - layout.size, layout.size), max_bytes)
 
     def gather(
         self, keys: Sequence[int], lengths: npt.NDArray[np.int64]

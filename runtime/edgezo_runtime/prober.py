@@ -69,6 +69,21 @@ class Prober:
         )
         self.cache: Cache | None = None
 
+    @property
+    def num_examples(self) -> int:
+        """Examples that steps are taken on."""
+        return len(self._examples)
+
+    def grow(self, examples: ExampleSet, step: int) -> None:
+        """Go on with more examples from a step on; what is kept of the others stays."""
+        known = len(self._examples)
+        self._examples = examples
+        self.batches.grow(examples, step)
+        self._further.grow(examples, step * _MOST_FURTHER)
+        if self.cache is not None:
+            each = examples.sequences_per_example
+            self.cache.extend(examples.sequence_lengths()[known * each :])
+
     def estimate(
         self, estimator: Estimator, info: StepInfo, batch: Batch, state: TrainingState
     ) -> tuple[Losses, list[Term], int]:

@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "snapshot.safetensors"
 
     @property
+    def examples(self) -> Path:
+        """Examples that were added while the run went on."""
+        return self.path / "examples.bin"
+
+    @property
     def config(self) -> Path:
         """Resolved configuration."""
         return self.path / "config.json"

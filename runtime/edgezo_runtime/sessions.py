@@ -22,6 +22,7 @@ from edgezo_runtime.manifest import TensorInfo
 from edgezo_runtime.memory import is_unmapped, save_addresses
 from edgezo_runtime.onnx_file import MAX_BYTES, check_onnx
 from edgezo_runtime.regular_file import read_regular
+from edgezo_runtime.turns import Turns
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -85,20 +86,46 @@ def _is_refusal(error: Exception) -> bool:
 
 
 class SharedEnvironment:
-    """The process's one arena and workers; the first caller's settings hold.
+    """The one arena and the workers of the process, which all its engines share.
 
-    ONNX Runtime keeps both for the life of the process, so all engines share them.
+    ONNX Runtime keeps an arena for the life of the process, so the first caller's limit holds. The
+    workers are there as long as an engine uses them, as many as the first of these asked for.
+    Passes take turns, whichever engine's they are: so the memory of one pass is needed at a time,
+    and no more threads compute than were asked for.
+
+    Attributes:
+        threads: workers there are.
+        arena_bytes: limit of the arena; None for none.
+        turns: held by the pass that runs.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ready = False
+        self._lock = threading.RLock()  # a collected engine may release where one is prepared
+        self._registered = False
+        self._users = 0
+        self._pool: ThreadPoolExecutor | None = None
         self.threads = 0
         self.arena_bytes: int | None = None
-        self.workers: ThreadPoolExecutor
+        self.turns = Turns()
+
+    @property
+    def workers(self) -> ThreadPoolExecutor:
+        """The workers; where the last user has left, new ones."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = _started(self.threads)
+            return self._pool
+
+    def release(self) -> None:
+        """Say that one who called `prepare` is done; the workers end with the last."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._pool is not None:
+                self._pool.shutdown(wait=False)
+                self._pool = None
 
     def prepare(self, threads: int | None, arena_bytes: int | None) -> None:
-        """Make the workers and the arena unless they exist.
+        """Make the workers and the arena unless they exist. `release` must follow.
 
         Args:
             threads: compute threads; None takes one a core this process may use.
@@ -108,13 +135,21 @@ class SharedEnvironment:
         """
         ort = import_onnxruntime()
         with self._lock:
-            if self._ready:
-                return
+            self._users += 1
+            try:
+                self._prepare(ort, threads, arena_bytes)
+            except BaseException:
+                self.release()
+                raise
+
+    def _prepare(self, ort: Any, threads: int | None, arena_bytes: int | None) -> None:
+        if self._pool is None:
             save_addresses()
             self.threads = threads or available_cores()
+            self._pool = _started(self.threads)
+        if not self._registered:
             self.arena_bytes = arena_bytes
             ort.set_default_logger_severity(3)
-            self.workers = _started(self.threads)
             # Growing by what was asked for: the default doubles, and keeps what it took.
             settings: dict[str, int] = {"arena_extend_strategy": 1}
             if arena_bytes is not None:
@@ -123,7 +158,7 @@ class SharedEnvironment:
                 "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
             )
             ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))
-            self._ready = True
+            self._registered = True
 
     def open(
         self, bundle: Bundle, file: str, *, in_order: bool = False

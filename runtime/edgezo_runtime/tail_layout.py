@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
-from edgezo_runtime.journal import MAX_BODY
+from edgezo_runtime.frames import MAX_BODY
 from edgezo_runtime.manifest import Manifest, TrainableInfo
 from edgezo_runtime.sizes import format_size
 
@@ -121,6 +121,15 @@ class TailLayout:
         self.first_block = self.blocks[0]
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a packed gradient."""
+        sizes = self._sizes()
+        return sum(sizes.values()) + _SCALE_BYTES * len(sizes)
+
+    def _sizes(self) -> dict[str, int]:
+        return {name: math.prod(self._shapes[name]) for name in self.names}
+
     def pack(self, gradient: Mapping[str, Float32]) -> bytes:
         """A gradient as the journal keeps it: a float32 scale and int8 multiples of it a tensor."""
         parts: list[bytes] = []
@@ -137,11 +146,10 @@ class TailLayout:
         Raises:
             RunFileError: it is of another length.
         """
-        sizes = {name: math.prod(self._shapes[name]) for name in self.names}
-        expected = sum(sizes.values()) + _SCALE_BYTES * len(sizes)
-        if len(data) != expected:
+        sizes = self._sizes()
+        if len(data) != self.nbytes:
             raise RunFileError(
-                f"a step's gradient has {len(data)} bytes in the journal, expected {expected}"
+                f"a step's gradient has {len(data)} bytes in the journal, expected {self.nbytes}"
             )
         found: dict[str, Float32] = {}
         start = 0

@@ -95,10 +95,12 @@ class Cut:
     Attributes:
         state: its files.
         safe_steps: steps that must be on it, wherever it came from.
+        safe_examples: bytes that a file of examples must begin with then.
     """
 
     state: CrashState
     safe_steps: int
+    safe_examples: bytes
 
 
 def all_cuts(
@@ -116,9 +118,11 @@ def all_cuts(
     for point in crash_points(operations, first=first):
         tried += point.tried
         safe = _safe_steps(point.certain, folder / str(point.certain.point))
+        kept = point.certain.files.get("examples.bin", b"")
         for key, state in point.states.items():
-            known = found.get(key, Cut(state, 0))
-            found[key] = Cut(known.state, max(safe, known.safe_steps))
+            known = found.get(key, Cut(state, 0, b""))
+            longer = max(kept, known.safe_examples, key=len)
+            found[key] = Cut(known.state, max(safe, known.safe_steps), longer)
     return list(found.values()), tried
 
 

@@ -1,4 +1,7 @@
-"""Short runs on a tiny bundle that are cut off, and all the bits that they have to end with."""
+"""Short runs on a tiny bundle that are cut off, and all the bits that they have to end with.
+
+Those that grow are given examples on their way, as an app would.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from edgezo_runtime.descent import Evaluated
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.estimators import StepInfo
 from edgezo_runtime.tuner import Tuner
+from tests.runtime.growing_runs import BEGINNING, feed
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, bits
 
@@ -24,10 +28,14 @@ CONFIGS = {
     "first-order": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
     "measured": TuneConfig.of("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
     "returning": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "growing": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "growing-exact": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
 }
 
 
-def finish(bundle: Bundle, method: str, folder: Path, at_least: int = 0) -> dict[str, bytes]:
+def finish(
+    bundle: Bundle, method: str, folder: Path, at_least: int = 0, examples_safe: bytes = b""
+) -> dict[str, bytes]:
     """Begin or continue a run, and end it.
 
     Args:
@@ -35,17 +43,26 @@ def finish(bundle: Bundle, method: str, folder: Path, at_least: int = 0) -> dict
         method: a name of `CONFIGS`.
         folder: of the run.
         at_least: steps that must be there already.
+        examples_safe: what the file of examples must begin with.
 
     Returns:
         All bits of its state, and the adapter's.
     """
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
-    with Tuner.open(bundle, examples, CONFIGS[method], folder, threads=1) as tuner:
+    grows = method.startswith("growing")
+    begun_with = examples.first(BEGINNING) if grows else examples
+    with Tuner.open(bundle, begun_with, CONFIGS[method], folder, threads=1) as tuner:
         assert tuner.step_number >= at_least, f"{at_least} steps were safe"
         if method == "returning":
             _lose_odd_steps(tuner)
-        for _ in tuner:
-            pass
+        if examples_safe:
+            assert tuner.run.examples.read_bytes().startswith(examples_safe)
+        while True:
+            if grows:
+                feed(tuner, examples)
+            if tuner.done:
+                break
+            tuner.step()
         tuner.snapshot()
         adapter = make_adapter(
             tuner.run.adapter, bundle, tuner.adapter(),

@@ -83,7 +83,8 @@ def try_all(
         (folder / f"cut-{number}").mkdir()
         cut.state.write(folder / f"cut-{number}")
         where = f"cut after {cut.state.point} operations, {cut.state.what}"
-        found = finish(bundle, method, folder / f"cut-{number}", cut.safe_steps)
+        run = folder / f"cut-{number}"
+        found = finish(bundle, method, run, cut.safe_steps, cut.safe_examples)
         assert found == expected, where
     print(f"{method}: {tried} schedules of {len(operations)} operations, {len(cuts)} disks")
     return cuts

@@ -43,6 +43,7 @@ OTHER: dict[str, Any] = {
     "template": "{a} b",
     "label": (" x", " y"),
     "budget": "3GB",
+    "when": "idle,thermal:70",
     "num_directions": 3,
     "directions": "shared",
     "sign": "scalar",

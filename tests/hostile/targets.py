@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from edgezo_runtime import frames as frames_module
 from edgezo_runtime import journal as journal_module
 from edgezo_runtime import snapshot as snapshot_module
 from edgezo_runtime.adapter import load_adapter, make_adapter
@@ -28,6 +29,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.course import Course
 from edgezo_runtime.errors import EdgezoError
 from edgezo_runtime.estimators import Probe, ask
+from edgezo_runtime.example_log import ExampleLog
 from edgezo_runtime.examples import load_examples
 from edgezo_runtime.journal import JournalHeader, read_journal
 from edgezo_runtime.manifest import Manifest
@@ -44,6 +46,7 @@ from edgezo_runtime.tokenizer import TextTokenizer
 from edgezo_runtime.weights import WeightsFile
 from tests.hostile.onnx_bytes import VALID
 from tests.runtime.tiny_bundle import write_bundle
+from tests.runtime.tiny_sets import random_set
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
@@ -84,6 +87,7 @@ def all_targets() -> Iterator[dict[str, Target]]:
     zero = SimpleNamespace(crc32=lambda data, before=0: 0)
     with (
         tempfile.TemporaryDirectory() as folder,
+        patch.object(frames_module, "zlib", zero),
         patch.object(journal_module, "zlib", zero),
         patch.object(snapshot_module, "zlib", zero),
     ):
@@ -97,6 +101,7 @@ class _Workshop:
         self.folder = folder
         self.bundle = Bundle.open(write_bundle(folder / "bundle"))
         self.tokenizer = byte_tokenizer(chat_template=CHAT)
+        self.set = random_set("labels", (4, 3, 5, 6), 0)
         self.courses = [
             Course(self.bundle, TuneConfig.of(method, batch_size=2, blocks="all"), 4)
             for method, content in METHODS.items()
@@ -115,6 +120,7 @@ class _Workshop:
             "adapter": Target(self._adapter, self._adapters()),
             "journal": Target(self._journal, (self._journal_bytes(),)),
             "record": Target(_record, self._records()),
+            "examples": Target(self._examples, (self._examples_bytes(),)),
             "replay": Target(self._replay, self._replays(), 0.2),
             "header": Target(self._header, self._headers(), 0.2),
             "onnx": Target(lambda data: check_onnx(data, "graph.onnx"), VALID),
@@ -226,6 +232,19 @@ class _Workshop:
         for record in found.records:
             record.pack()
 
+    def _examples_bytes(self) -> bytes:
+        self.file.unlink(missing_ok=True)
+        log = ExampleLog(self.file, "run", self.set.first(1), 97)
+        log.append(self.set.examples[1:3], 4)
+        log.append(self.set.examples[3:], 6)
+        log.close()
+        return self.file.read_bytes()
+
+    def _examples(self, data: bytes) -> None:
+        log = ExampleLog(self._keep(data), "run", self.set.first(1), 97)
+        log.examples.lengths()
+        log.count_at(5)
+
     def _headers(self) -> tuple[bytes, ...]:
         return tuple(
             json.dumps(self._header_of(course, course.settled.method)).encode()
@@ -242,7 +261,7 @@ class _Workshop:
         course.replay(_fitting(course, _step(0, np.ones((2, 1)))))
 
     def _records(self) -> tuple[bytes, ...]:
-        wide = StepRecord(2, 9, 0.1, (0, 1, 7), np.ones((2, 2)), b"\x01\x02\x03\x04")
+        wide = StepRecord(2, 9, 0.1, (0, 1, 7), np.ones((2, 2)), b"\x01\x02\x03\x04\x09")
         return _step(0, np.ones((2, 1))).pack(), wide.pack()
 
     def _replays(self) -> tuple[bytes, ...]:

@@ -26,6 +26,7 @@ NAMES = (
     "adapter",
     "journal",
     "record",
+    "examples",
     "replay",
     "header",
     "onnx",

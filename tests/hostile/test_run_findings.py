@@ -16,8 +16,9 @@ import pytest
 from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.frames import MAX_BODY
 from edgezo_runtime.half_file import HalfFile
-from edgezo_runtime.journal import JOURNAL_VERSION, MAX_BODY, Journal, JournalHeader, read_journal
+from edgezo_runtime.journal import JOURNAL_VERSION, Journal, JournalHeader, read_journal
 from edgezo_runtime.peft_content import peft_content
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.rules.adam import Adam
@@ -270,7 +271,7 @@ def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = read_journal(path)
     assert found.torn_bytes == 1 << 20
     assert time.process_time() - begun < 3
-    monkeypatch.setattr("edgezo_runtime.journal._MOST_MARKERS", 1 << 10)
+    monkeypatch.setattr("edgezo_runtime.frames._MOST_MARKERS", 1 << 10)
     with pytest.raises(RunFileError, match="looks like records"):
         read_journal(path)
 

@@ -89,7 +89,7 @@ class Run:
         examples = random_set("labels", SIZES, self.bundle.manifest.tokenizer.pad_id)
         return Tuner.open(
             self.bundle, examples, self.config, self.folder / name,
-            resume=resume, threads=self.threads, budget_bytes=budget_bytes,
+            resume=resume, threads=self.threads, budget=budget_bytes,
         )  # fmt: skip
 
     def undisturbed(self) -> list[str]:

@@ -128,6 +128,7 @@ def test_the_end_of_the_ladder(exported) -> None:
     with pytest.raises(BudgetStopError, match="larger --budget"):
         perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
     engine.guard = None
+    engine.close()
     found = perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
     expected = perturbed_scores(Engine(bundle), theta, batch_of(bundle), probes_of(2, private=True))
     np.testing.assert_array_equal(found, expected)

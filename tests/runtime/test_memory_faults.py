@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgezo_runtime import descent, first_order, forward, prober
-from edgezo_runtime import tuner as tuner_module
+from edgezo_runtime import run_log as run_log_module
 from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.loaded_model import LoadedModel
@@ -58,7 +58,7 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "a gradient": (Frame, "gather", MemoryError),
     "a record": (descent, "StepRecord", MemoryError),
     "the average": (TrainingState, "_fold_average", MemoryError),
-    "a snapshot": (tuner_module, "save_snapshot", MemoryError),
+    "a snapshot": (run_log_module, "save_snapshot", MemoryError),
 }
 """What asks for memory: whose attribute it is, and what it raises when it gets none."""
 

@@ -190,7 +190,7 @@ def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> 
     with Tuner.open(bundle, rows, config, tmp_path / "plain") as tuner:
         list(tuner)
         expected = tuner.adapter()
-    with Tuner.open(bundle, rows, config, tmp_path / "planned", budget_bytes=8 * 10**9) as tuner:
+    with Tuner.open(bundle, rows, config, tmp_path / "planned", budget=8 * 10**9) as tuner:
         assert tuner.step_number == 0
         list(tuner)
         found = tuner.adapter()

@@ -21,9 +21,11 @@ from edgezo_runtime.errors import BundleError, DivergedError, RunFileError, Usag
 from edgezo_runtime.journal import Journal, read_journal
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.prefix_cache import AnswerCache
+from edgezo_runtime.rates import Rates
 from edgezo_runtime.replay import replay
 from edgezo_runtime.rules import RULES
 from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.run_log import RunLog
 from edgezo_runtime.snapshot import save_snapshot
 from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
@@ -85,7 +87,7 @@ def test_the_journal_has_every_step_before_it_is_applied(bundle, examples, tmp_p
 
 def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeypatch):
     clock = iter(np.arange(0, 1000, 0.5).tolist())
-    monkeypatch.setattr("edgezo_runtime.tuner.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("edgezo_runtime.stepper.time.monotonic", lambda: next(clock))
     config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
         measuring = tuner.elapsed_s
@@ -109,7 +111,7 @@ def test_the_time_of_measuring_does_not_change_the_first_rate(
     for pace in (0.001, 5.0):
         clock = iter(np.arange(0, 10**6 * pace, pace))
         with monkeypatch.context() as patch:
-            patch.setattr("edgezo_runtime.tuner.time.monotonic", lambda clock=clock: next(clock))
+            patch.setattr("edgezo_runtime.stepper.time.monotonic", lambda clock=clock: next(clock))
             with Tuner.open(bundle, examples, config, tmp_path / f"{pace}") as tuner:
                 rates = dataclasses.replace(tuner.rates, seconds=0)
                 found.append((rates, tuner.step().lr))
@@ -246,13 +248,13 @@ def test_a_journal_that_cannot_be_closed_lets_the_folder_go(
     bundle, examples, tmp_path, monkeypatch
 ):
     tuner = Tuner.open(bundle, examples, BASE, tmp_path)
-    close = tuner._journal.close
+    close = tuner._log._journal.close
 
     def full() -> None:
         close()
         raise RunFileError("no space left")
 
-    monkeypatch.setattr(tuner._journal, "close", full)
+    monkeypatch.setattr(tuner._log._journal, "close", full)
     with pytest.raises(RunFileError, match="no space left"):
         tuner.close()
     Tuner.open(bundle, examples, BASE, tmp_path, resume=True).close()
@@ -289,7 +291,7 @@ def test_a_step_that_breaks_off_is_not_recorded_twice(
     expected = run_to_the_end(bundle, examples, BASE, tmp_path / "whole")
     with Tuner.open(bundle, examples, BASE, tmp_path / "run") as tuner:
         tuner.step()
-        owner = {"append": tuner._journal, "apply": tuner.descent}[where]
+        owner = {"append": tuner._log._journal, "apply": tuner.descent}[where]
         done = getattr(owner, where)
 
         def broken(*args: object) -> None:
@@ -339,14 +341,14 @@ def test_a_tuner_that_is_closed_while_it_starts_lets_the_folder_go(
     bundle, examples, tmp_path, monkeypatch
 ):
     """Pins a run that went on without its lock."""
-    begin, entered = Tuner._begin, threading.Event()
+    begin, entered = RunLog.begin, threading.Event()
 
-    def slow(tuner: Tuner) -> None:
+    def slow(log: RunLog, rates: Rates) -> None:
         entered.set()
         time.sleep(0.2)
-        begin(tuner)
+        begin(log, rates)
 
-    monkeypatch.setattr(Tuner, "_begin", slow)
+    monkeypatch.setattr(RunLog, "begin", slow)
     tuner = Tuner(Engine(bundle), examples, BASE, RunFolder(tmp_path))
     thread = threading.Thread(target=tuner.start)
     thread.start()
@@ -587,7 +589,7 @@ def test_a_snapshot_of_other_shapes_is_refused_before_it_is_read(
     """A hundred gigabytes would have been asked for first."""
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
-        kept = tuner.state.snapshot(tuner._header().digest())
+        kept = tuner.state.snapshot(tuner._log._header().digest())
     name = min(kept.theta)
     theta = {**kept.theta, name: np.zeros((3, 3), np.float32)}
     save_snapshot(tuner.run.snapshot, dataclasses.replace(kept, theta=theta))

@@ -1,0 +1,69 @@
+"""Wait while the device runs on a battery that is low."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.governors.sensor import Sensor, SensorError, read_number, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What the batteries of the device say together.
+
+    Attributes:
+        discharging: does one of them feed the device?
+        percent: mean of their charges.
+    """
+
+    discharging: bool
+    percent: float
+
+
+class Battery:
+    """Steps wait while the device is on battery with at most so much charge left.
+
+    A device without a battery never waits. Batteries of mice and the like do not count.
+
+    Args:
+        min_percent: 0 to 100; 100 waits for the mains.
+        root: where /sys hangs; tests give their own.
+    Raises:
+        UsageError: `min_percent` is out of range.
+    """
+
+    def __init__(self, min_percent: float = 30.0, *, root: Path = Path("/")) -> None:
+        if not 0 <= min_percent <= 100:
+            raise UsageError(f"battery {min_percent:g}: must be a percentage, 0 to 100")
+        self.min_percent = min_percent
+        self._folder = root / "sys/class/power_supply"
+        self.sensor = Sensor(self._read)
+
+    def __call__(self) -> str | None:
+        """Why to wait; None to go on."""
+        charge = self.sensor.value()
+        if charge is None or not charge.discharging or charge.percent > self.min_percent:
+            return None
+        return f"on battery, {charge.percent:.0f} % left"
+
+    def _read(self) -> Charge:
+        """Read all batteries.
+
+        Raises:
+            SensorError: the kernel does not tell of power supplies, or not what a battery holds.
+        """
+        if not self._folder.is_dir():
+            raise SensorError(f"battery: this system has no {self._folder}")
+        charges: list[float] = []
+        discharging = False
+        for supply in sorted(self._folder.iterdir()):
+            if read_text(supply / "type") != "Battery" or read_text(supply / "scope") == "Device":
+                continue
+            percent = read_number(supply / "capacity")
+            if percent is None:
+                raise SensorError(f"battery: {supply / 'capacity'} cannot be read")
+            charges.append(percent)
+            discharging |= read_text(supply / "status") == "Discharging"
+        return Charge(discharging, sum(charges) / len(charges) if charges else 100.0)

@@ -1,0 +1,83 @@
+"""Wait while others need the processor."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.governors.sensor import Sensor, SensorError, read_text
+
+_SOME = re.compile(r"^some .*\bavg10=([0-9.]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Busyness:
+    """How busy the processor is.
+
+    Attributes:
+        pressure: share of the last ten seconds in which some task waited for a core, percent
+            (pressure stall information).
+        load: tasks that ran or wanted to, mean over the last minute, a core.
+    """
+
+    pressure: float
+    load: float
+
+
+class Idle:
+    """Steps wait while tasks wait for a core, until the machine has cores to spare.
+
+    Running, the run is seen by what it makes others wait; waiting, it does not see that any more,
+    so it goes on when the load of the others leaves half of the cores.
+
+    Args:
+        max_percent: pressure from which on steps wait, 0 to 100.
+        root: where /proc hangs; tests give their own.
+        cores: of the machine; None asks the system.
+    Raises:
+        UsageError: `max_percent` is out of range.
+
+    References:
+        https://docs.kernel.org/accounting/psi.html
+    """
+
+    def __init__(
+        self, max_percent: float = 20.0, *, root: Path = Path("/"), cores: int | None = None
+    ) -> None:
+        if not 0 < max_percent <= 100:
+            raise UsageError(f"idle {max_percent:g}: must be a percentage, above 0 to 100")
+        self.max_percent = max_percent
+        self._proc = root / "proc"
+        self._cores = cores or os.cpu_count() or 1
+        self._busy = False
+        self.sensor = Sensor(self._read)
+
+    def __call__(self) -> str | None:
+        """Why to wait; None to go on."""
+        found = self.sensor.value()
+        if found is None:
+            return None
+        limit = self.max_percent / 2 if self._busy else self.max_percent
+        self._busy = found.pressure > limit or (self._busy and found.load > 0.5)
+        if not self._busy:
+            return None
+        return f"others need the processor (pressure {found.pressure:.0f} %, load {found.load:.1f})"
+
+    def _read(self) -> Busyness:
+        """Read pressure and load.
+
+        Raises:
+            SensorError: the kernel does not tell.
+        """
+        path = self._proc / "pressure/cpu"
+        match = _SOME.search(read_text(path) or "")
+        load = (read_text(self._proc / "loadavg") or "").partition(" ")[0]
+        try:
+            if match is None:
+                raise ValueError("no 'some' line")
+            return Busyness(float(match[1]), float(load) / self._cores)
+        except ValueError as error:
+            raise SensorError(f"idle: {path} and {path.parents[1] / 'loadavg'}: {error}") from error
