@@ -5,15 +5,12 @@
 Prints the score of two words behind three sentences; takes a second.
 """
 
-import json
 import sys
-import tempfile
-from pathlib import Path
 
 from edgezo_runtime.batches import make_batch
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.examples import load_examples
+from edgezo_runtime.row_reader import RowReader
 from edgezo_runtime.tokenizer import TextTokenizer
 
 sentences = ["a warm , funny film", "two hours i will not get back", "an instant classic"]
@@ -21,10 +18,8 @@ words = [" terrible", " great"]
 
 bundle = Bundle.open(sys.argv[1])
 tokenizer = TextTokenizer.open(bundle.root, bundle.manifest.tokenizer)
-with tempfile.TemporaryDirectory() as folder:
-    rows = Path(folder) / "rows.jsonl"
-    rows.write_text("\n".join(json.dumps({"text": text, "label": 0}) for text in sentences))
-    examples = load_examples(rows, tokenizer, template="{text} It was", labels=words, max_seq=64)
+reader = RowReader(tokenizer, "{text} It was", tuple(words), max_seq=64)
+examples = reader.take([{"text": text} for text in sentences], with_class=False)
 
 batch = make_batch(examples, range(len(sentences)))
 scores = Engine(bundle).score(batch, SharedParams(bundle.trainables()))[0]  # (B, C) float32

@@ -1,0 +1,98 @@
+"""A service that learns from what it is sent and answers meanwhile, over HTTP.
+
+    pip install 'edgezo[examples]'
+    edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
+    python examples/http_service.py smollm2.bundle
+
+    curl localhost:8080/classify -H 'Content-Type: application/json' -d '{"text": "dim the lamp"}'
+    curl localhost:8080/examples -H 'Content-Type: application/json' \
+        -d '[{"text": "dim the lamp", "label": "light"}]'
+    curl localhost:8080/status
+    curl -X POST localhost:8080/pause
+    curl -N localhost:8080/events
+
+One process, one model: the requests' threads and the one that tunes share the loaded blocks. For
+more than a try, run `create_app` under a WSGI server with threads, such as waitress, one process.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from flask import Flask, Response, abort, request
+
+from edgezo import EdgezoError, TuneConfig, Tuner
+
+intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
+data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
+
+
+def open_tuner(bundle: str, run: str = "service") -> Tuner:
+    """Begin with what comes with edgezo, or go on with the run in the folder."""
+    return Tuner.open(
+        bundle,
+        data / "train.jsonl",
+        TuneConfig(max_time_s=0, epochs=4),
+        run=run,
+        template='"{text}" is about the',
+        labels=[f" {intent}" for intent in intents],
+        max_seq=64,
+        budget="2GB",
+    )
+
+
+def create_app(tuner: Tuner) -> Flask:
+    """The endpoints around a tuner; all of its methods may be called by any thread."""
+    app = Flask("edgezo-service")
+
+    @app.errorhandler(EdgezoError)
+    def refuse(error: EdgezoError) -> tuple[dict[str, str], int]:
+        return {"error": str(error)}, 400 if isinstance(error, ValueError) else 503
+
+    @app.post("/classify")
+    def classify() -> dict[str, object]:
+        row = request.get_json()
+        with tuner.paused("a request"):  # within one block, and not behind a step
+            found = tuner.classify(row)
+        return {"label": found.label.strip(), "probabilities": found.probabilities}
+
+    @app.post("/examples")
+    def add() -> tuple[dict[str, int], int]:
+        rows = request.get_json()
+        if not isinstance(rows, list):  # a string would name a file of the server's
+            abort(400, "expected an array of rows")
+        return {"examples": tuner.add(rows)}, 201
+
+    @app.get("/status")
+    def status() -> dict[str, object]:
+        return asdict(tuner.status)
+
+    @app.post("/pause")
+    def pause() -> dict[str, object]:
+        tuner.pause("paused over HTTP", wait=True)
+        return asdict(tuner.status)
+
+    @app.post("/resume")
+    def resume() -> dict[str, object]:
+        tuner.resume()
+        return asdict(tuner.status)
+
+    @app.get("/events")
+    def events() -> Response:
+        def lines() -> Iterator[str]:
+            with tuner.events() as stream:
+                for event in stream:
+                    text = json.dumps(asdict(event), default=str)
+                    yield f"event: {type(event).__name__}\ndata: {text}\n\n"
+
+        return Response(lines(), mimetype="text/event-stream")
+
+    return app
+
+
+if __name__ == "__main__":
+    with open_tuner(sys.argv[1]) as tuner:
+        tuner.run_in_background(keep_going=True)
+        create_app(tuner).run(port=8080, threaded=True)

@@ -1,0 +1,84 @@
+"""The service of examples/http_service.py, asked by the test client of its framework."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.examples.test_examples import SERVICE
+
+pytest.importorskip("flask", reason="pip install 'edgezo[examples]'")
+
+
+@pytest.fixture(scope="module")
+def module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("http_service", SERVICE)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    settled = functools.partial(made.TuneConfig, hybrid=2, hybrid_lr=0.01)  # nothing to measure
+    vars(made)["TuneConfig"] = settled
+    return made
+
+
+@pytest.fixture
+def tuner(module: ModuleType, bundle: Path, tmp_path: Path) -> Iterator[Any]:
+    with module.open_tuner(str(bundle), run=str(tmp_path)) as tuner:
+        yield tuner
+
+
+def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> None:
+    background = tuner.run_in_background(keep_going=True)
+    client = module.create_app(tuner).test_client()
+    for number in range(10):
+        found = client.post("/classify", json={"text": f"dim the lamp {number}"}).get_json()
+        assert found["label"] in module.intents
+        assert sum(found["probabilities"]) == pytest.approx(1)
+    rows = [{"text": "dim the lamp", "label": "light"}] * 3
+    added = client.post("/examples", json=rows)
+    assert (added.status_code, added.get_json()) == (201, {"examples": 532})
+    paused = client.post("/pause").get_json()
+    assert (paused["phase"], paused["reason"]) == ("paused", "paused over HTTP")
+    steps = paused["step"]
+    assert client.get("/status").get_json()["step"] == steps
+    assert client.post("/resume").get_json()["phase"] == "running"
+    while client.get("/status").get_json()["step"] <= steps:
+        time.sleep(0.01)
+    tuner.cancel()
+    assert background.join(10)
+
+
+def test_what_makes_no_sense_is_a_bad_request(module: ModuleType, tuner: Any) -> None:
+    client = module.create_app(tuner).test_client()
+    for path, content, word in (
+        ("/classify", {"words": "dim"}, "no field 'text'"),
+        ("/examples", [{"text": "dim", "label": "lamp"}], "none of"),
+        ("/examples", [], "no rows"),
+        ("/examples", "/etc/passwd", "array of rows"),
+        ("/classify", 7, "row 1: found the number 7"),
+    ):
+        refused = client.post(path, json=content)
+        assert refused.status_code == 400, path
+        assert word in refused.get_data(as_text=True)
+    assert client.get("/status").get_json()["examples"] == 529
+
+
+def test_events_are_streamed(module: ModuleType, tuner: Any) -> None:
+    client = module.create_app(tuner).test_client()
+    tuner.run_in_background()
+    lines = client.get("/events", buffered=False).iter_encoded()  # waits for the first event
+    kind, data = next(lines).decode().strip().split("\n")
+    assert kind == "event: StepEvent"
+    event = json.loads(data.removeprefix("data: "))
+    assert event["step"] == event["report"]["step"] + 1
+    tuner.close()
+    assert any("EndEvent" in line.decode() for line in lines)
