@@ -79,7 +79,6 @@ def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: fl
 def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
     """Take steps whose losses are drawn: the updates, records and snapshots of a real run."""
     descent = tuner.descent
-    assert tuner._journal is not None
     for number in range(tuner.step_number, steps):
         info = descent.info(number, 1e-4)
         found: list[np.ndarray] = []
@@ -92,7 +91,7 @@ def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
         batch = descent.prober.batches.batch(number)
         losses = np.concatenate(found)
         evaluated = Evaluated(batch, losses, terms, len(losses) * batch.num_rows, b"")
-        tuner._commit(tuner._journal, descent.record(info, evaluated, 0.05 * number), terms)
+        tuner._log.commit(descent.record(info, evaluated, 0.05 * number), terms)
         if (number + 1) % tuner.config.save_every == 0:
             tuner.snapshot()
 
