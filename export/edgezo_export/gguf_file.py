@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
-_INTERLEAVED = ("llama",)  # Mistral files say llama
+INTERLEAVED = ("llama",)  # Mistral files say llama
 _OFFSET_NORMS = ("gemma2", "gemma3")
 
 
@@ -111,9 +111,9 @@ class GgufFile:
                     "export the Hugging Face model instead"
                 )
             heads = 0
-            if self.architecture in _INTERLEAVED and ".attn_q." in gguf_name:
+            if self.architecture in INTERLEAVED and ".attn_q." in gguf_name:
                 heads = config.num_attention_heads
-            elif self.architecture in _INTERLEAVED and ".attn_k." in gguf_name:
+            elif self.architecture in INTERLEAVED and ".attn_k." in gguf_name:
                 heads = config.num_key_value_heads
             offset_norm = self.architecture in _OFFSET_NORMS and gguf_name.endswith("norm.weight")
             shift = -1.0 if offset_norm else 0.0
@@ -147,7 +147,7 @@ class GgufFile:
         if len(stored.shape) == 1:  # a vector is one row of blocks
             values = self._dequantize(stored, 0, 1, stored.shape[0]).reshape(stored.shape)
             if stored.heads:
-                values = _deinterleave(values, stored.heads)
+                values = deinterleave(values, stored.heads)
             return values[start:stop] + np.float32(stored.shift)
         head = stored.shape[0] // stored.heads if stored.heads else 1
         first, last = start // head * head, -(-stop // head) * head
@@ -155,7 +155,7 @@ class GgufFile:
         values = self._dequantize(stored, first, last, width)
         values = values.reshape(last - first, *stored.shape[1:])
         if stored.heads:
-            values = _deinterleave(values, (last - first) // head)
+            values = deinterleave(values, (last - first) // head)
         if stored.shift:
             values = values + np.float32(stored.shift)
         return values[start - first : stop - first]
@@ -188,7 +188,14 @@ class GgufFile:
         return values.astype(np.float32, copy=False)
 
 
-def _deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+def interleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """Rows of each head from (half, pair) order, transformers', to (pair, half), llama.cpp's."""
+    pairs = values.shape[0] // heads // 2
+    split = values.reshape(heads, 2, pairs, *values.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
+
+
+def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
     """Rows of each head from (pair, half) to (half, pair) order."""
     pairs = values.shape[0] // heads // 2
     split = values.reshape(heads, pairs, 2, *values.shape[1:])

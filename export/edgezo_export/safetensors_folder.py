@@ -30,11 +30,22 @@ _READ_AS: dict[str, npt.DTypeLike] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
+    """Where a tensor lies.
+
+    Attributes:
+        file: which file.
+        dtype: as the format names it, e.g. "BF16".
+        shape: likewise.
+        offset: first byte, from the start of the file.
+        length: bytes.
+    """
+
     file: Path
     dtype: str
     shape: tuple[int, ...]
-    offset: int  # from the start of the file
+    offset: int
+    length: int
 
 
 class SafetensorsFolder:
@@ -46,7 +57,7 @@ class SafetensorsFolder:
         Raises:
             EdgezoError: no checkpoint, a shard is missing, or a file is damaged or truncated.
         """
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[str, Stored] = {}
         for file in _files(folder):
             for name, stored in _read_header(file).items():
                 if self._stored.setdefault(name, stored) is not stored:
@@ -59,6 +70,10 @@ class SafetensorsFolder:
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a stored tensor."""
         return self._stored[name].shape
+
+    def stored(self, name: str) -> Stored:
+        """Where a tensor lies, and as what."""
+        return self._stored[name]
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """A whole tensor as float32.
@@ -109,7 +124,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
     return files
 
 
-def _read_header(file: Path) -> dict[str, _Stored]:
+def _read_header(file: Path) -> dict[str, Stored]:
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -131,21 +146,21 @@ def _read_header(file: Path) -> dict[str, _Stored]:
                     f"{file}: truncated, {name} ends at {start + last}, the file at {size} bytes; "
                     "download the model again"
                 )
-            stored[name] = _Stored(file, str(entry["dtype"]), shape, start + first)
-            _check_length(stored[name], last - first)
+            stored[name] = Stored(file, str(entry["dtype"]), shape, start + first, last - first)
+            _check_length(stored[name])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EdgezoError(f"{file}: damaged header: {error!r:.200}") from error
     return stored
 
 
-def _check_length(stored: _Stored, length: int) -> None:
+def _check_length(stored: Stored) -> None:
     if stored.dtype in _READ_AS:
         expected = math.prod(stored.shape) * np.dtype(_READ_AS[stored.dtype]).itemsize
-        if length != expected:
-            raise ValueError(f"{length} bytes for {stored.dtype} {stored.shape}")
+        if stored.length != expected:
+            raise ValueError(f"{stored.length} bytes for {stored.dtype} {stored.shape}")
 
 
-def _read_values(name: str, stored: _Stored, first: int, count: int) -> npt.NDArray[np.float32]:
+def _read_values(name: str, stored: Stored, first: int, count: int) -> npt.NDArray[np.float32]:
     if stored.dtype not in _READ_AS:
         raise EdgezoError(
             f"tensor {name!r} is {stored.dtype} in {stored.file}: only unquantized checkpoints "

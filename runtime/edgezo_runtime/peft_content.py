@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapter import Adapter
+from edgezo_runtime.adapter_formats import CONV1D_MODELS, check_format
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.lora_factors import lora_factors
 from edgezo_runtime.trainables import SchemeKind
 
 Float32 = npt.NDArray[np.float32]
 Content = tuple[dict[str, Any], dict[str, Float32]]
-
-_CONV1D_MODELS = frozenset({"gpt2", "openai-gpt"})
-"""Architectures whose linear layers are transformers' Conv1D, which stores (in, out)."""
 
 _PLAIN_EMBEDDINGS = frozenset(
     {
@@ -44,30 +43,16 @@ def peft_content(adapter: Adapter) -> Content:
     Raises:
         UsageError: PEFT has no such adapters, or no way to say on which tokens they act.
     """
-    kind = adapter.info.scheme.kind
-    if kind not in _CONTENT:
-        raise UsageError(
-            f"{adapter.path}: PEFT has no adapters of kind {kind}; use --format safetensors"
-        )
-    return _CONTENT[kind](adapter)
+    check_format(adapter, "peft")
+    return _CONTENT[adapter.info.scheme.kind](adapter)
 
 
 def _lora(adapter: Adapter) -> Content:
     """LoRA; one that acts on answers only is an activated LoRA (PEFT 0.18 and newer)."""
-    config = _low_rank(adapter)
-    return config, {
-        f"base_model.model.{name}.weight": np.ascontiguousarray(value)
-        for name, value in adapter.tensors.items()
-    }
-
-
-def _lora_xs(adapter: Adapter) -> Content:
-    """B R A is a LoRA whose B is B R."""
     tensors: dict[str, Float32] = {}
-    for module in adapter.modules:
-        a, r, b = (adapter.tensors[f"{module}.lora_{role}"] for role in "ARB")
-        tensors[f"base_model.model.{module}.lora_A.weight"] = np.ascontiguousarray(a)
-        tensors[f"base_model.model.{module}.lora_B.weight"] = np.ascontiguousarray(b @ r)
+    for one in lora_factors(adapter):
+        tensors[f"base_model.model.{one.module}.lora_A.weight"] = np.ascontiguousarray(one.a)
+        tensors[f"base_model.model.{one.module}.lora_B.weight"] = one.b
     return _low_rank(adapter), tensors
 
 
@@ -79,7 +64,6 @@ def _low_rank(adapter: Adapter) -> dict[str, Any]:
     """
     info, scheme = adapter.info, adapter.info.scheme
     causal = info.task == "causal-lm"
-    _check_scope(adapter, answers=causal and bool(info.invocation))
     short = sorted({module.rpartition(".")[2] for module in adapter.modules})
     alpha = 1.0 if scheme.alpha is None else scheme.alpha
     config: dict[str, Any] = {
@@ -87,7 +71,7 @@ def _low_rank(adapter: Adapter) -> dict[str, Any]:
         "r": scheme.rank,
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "target_modules": short if causal and info.complete else adapter.modules,
-        "fan_in_fan_out": info.architecture in _CONV1D_MODELS,
+        "fan_in_fan_out": info.architecture in CONV1D_MODELS,
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
@@ -105,7 +89,6 @@ def _low_rank(adapter: Adapter) -> dict[str, Any]:
 
 def _ia3(adapter: Adapter) -> Content:
     """(IA)^3; full paths, because PEFT goes by the ends of names."""
-    _check_scope(adapter)
     tensors: dict[str, Float32] = {}
     inputs: list[str] = []
     for name, value in adapter.tensors.items():
@@ -117,7 +100,7 @@ def _ia3(adapter: Adapter) -> Content:
         "peft_type": "IA3",
         "target_modules": adapter.modules,
         "feedforward_modules": sorted(inputs),
-        "fan_in_fan_out": adapter.info.architecture in _CONV1D_MODELS,
+        "fan_in_fan_out": adapter.info.architecture in CONV1D_MODELS,
         "init_ia3_weights": True,
         "modules_to_save": None,
     }
@@ -179,23 +162,9 @@ def _common(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _check_scope(adapter: Adapter, *, answers: bool = False) -> None:
-    """Refuse an adapter that acts on answers only, unless PEFT can say so."""
-    if adapter.info.scope != "answer" or answers:
-        return
-    why = "there is no such adapter but LoRA"
-    if adapter.info.scheme.kind in ("lora", "lora-xs"):
-        causal = adapter.info.task == "causal-lm"
-        why = "prompts end in different tokens" if causal else "it is not a causal model"
-    raise UsageError(
-        f"{adapter.path}: acts on answers only, which PEFT cannot express here ({why}); "
-        f"tune with --scope all"
-    )
-
-
 _CONTENT: dict[SchemeKind, Callable[[Adapter], Content]] = {
     "lora": _lora,
-    "lora-xs": _lora_xs,
+    "lora-xs": _lora,
     "ia3": _ia3,
     "prompt": _prompt,
     "prefix": _prefix,
