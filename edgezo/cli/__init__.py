@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import errno
-from importlib import import_module
 from typing import Any
 
 import click
 
 from edgezo._version import __version__
+from edgezo.cli.lazy_group import LazyGroup
 from edgezo.cli.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 
-__all__ = ["LazyGroup", "main"]
-
-
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are looked up.
-
-    Args:
-        verbs: name of each command, and the module that has it as `command`.
-    """
-
-    def __init__(self, *args: Any, verbs: dict[str, str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._verbs = verbs
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order they are used."""
-        return list(self._verbs)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import a command."""
-        if name not in self._verbs:
-            return None
-        found: click.Command = import_module(self._verbs[name]).command
-        return found
+__all__ = ["main"]
 
 
 class _Main(LazyGroup):

@@ -25,6 +25,7 @@ _KNOWN_NAMES = {
     "method": ("edgezo_runtime.methods", "METHODS"),
     "rule": ("edgezo_runtime.rules", "RULES", OWN_RULE),
     "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
+    "format": ("edgezo_runtime.adapter_formats", "FORMATS"),
     "trainable": ("edgezo_runtime.manifest", "SCHEME_KINDS"),
 }
 """Fields whose values are the keys of a dict of the runtime."""

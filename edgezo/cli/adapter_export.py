@@ -1,0 +1,212 @@
+"""`edgezo adapter export`: what a run made, in a format of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edgezo.cli.options import build, options_of, setting
+from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.output_file import new_file
+from edgezo_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgezo_runtime.adapter import Adapter
+    from edgezo_runtime.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterExportSettings:
+    """What `edgezo adapter export` is asked for."""
+
+    format: str = setting(
+        "peft",
+        "peft, mlx: a folder for PEFT or mlx-lm; gguf: a file for llama.cpp; onnx: an "
+        ".onnx_adapter for onnxruntime; safetensors: a file with edgezo's names; merged: the base "
+        "model with the adapter folded in",
+    )
+    base_model: str = setting(
+        "", "id or path of the base model, in place of the bundle's", metavar="MODEL"
+    )
+    weights: str | None = setting(
+        None,
+        "where the base model lies, for merged and --verify: a Hugging Face folder, or a .gguf "
+        "file for the formats that are verified with one; default: the base model's path",
+        metavar="PATH",
+    )
+    bundle: str | None = setting(
+        None, "bundle that was tuned, for gguf and --verify; a run knows its own", metavar="BUNDLE"
+    )
+    dtype: Literal["keep", "fp32", "fp16", "bf16"] = setting("keep", "floats of merged")
+    verify: bool = setting(
+        False, "load the result in the program it is for, and compare its scores with edgezo's"
+    )
+    force: bool = setting(False, "replace what is there")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """An export that was asked for.
+
+    Attributes:
+        adapter: what is written.
+        source: the run folder or the file that it comes from.
+        output: where it goes.
+        settings: the options.
+    """
+
+    adapter: Adapter
+    source: Path
+    output: Path
+    settings: AdapterExportSettings
+
+    def bundle(self) -> Bundle:
+        """The bundle that was tuned.
+
+        Raises:
+            UsageError: nobody says which.
+            BundleError: it cannot be opened.
+        """
+        from edgezo_runtime.bundle import Bundle
+
+        path = self.settings.bundle or _bundle_of_run(self.source)
+        if path is None:
+            raise UsageError(
+                f"{self.source}: an adapter file does not say where its bundle lies; name it with "
+                f"--bundle"
+            )
+        return Bundle.open(path)
+
+    def weights(self) -> Path:
+        """Folder, or .gguf file, of the base model.
+
+        Raises:
+            UsageError: nobody says which, or it is not there.
+        """
+        path = Path(self.settings.weights or self.adapter.info.model)
+        if not path.exists():
+            raise UsageError(
+                f"{path}: no such folder or file; name where the weights of "
+                f"{self.adapter.info.model} lie with --weights"
+            )
+        return path
+
+
+@click.command(name="export", short_help="Write an adapter in a format of other tools.")
+@click.argument("source", metavar="RUN|ADAPTER", type=click.Path(path_type=Path))
+@click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
+@options_of(AdapterExportSettings)
+@json_option
+def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
+    """Write the adapter of a run folder or an adapter file to OUT.
+
+    What a format has no place for is refused, with those that have one.
+    """
+    from edgezo_runtime.adapter import load_adapter, scheme_flags
+    from edgezo_runtime.adapter_formats import check_format
+
+    settings = build(AdapterExportSettings, values)
+    if settings.dtype != "keep" and settings.format != "merged":
+        raise UsageError(f"--dtype {settings.dtype}: it is an option of --format merged")
+    adapter = load_adapter(source)
+    if settings.base_model:
+        adapter = adapter.renamed(settings.base_model)
+    check_format(adapter, settings.format)
+    job = ExportJob(adapter, source, output, settings)
+    more = _WRITERS[settings.format](job) or {}
+    result = {
+        "format": settings.format,
+        "output": str(output),
+        "base_model": adapter.info.model,
+        "trainable": adapter.info.scheme.kind,
+        "rank": adapter.info.scheme.rank,
+        "alpha": adapter.info.scheme.alpha,
+        "modules": len(adapter.modules),
+        "steps": adapter.info.steps,
+        **more,
+    }
+    rows = [
+        ("adapter", f"{output} ({settings.format})"),
+        ("base model", adapter.info.model),
+        ("modules", f"{len(adapter.modules)}, {scheme_flags(adapter.info.scheme)}"),
+    ]
+    if settings.verify:
+        from edgezo.cli.adapter_proof import proof_rows, prove
+
+        result["verified"] = prove(job)
+        rows += proof_rows(result["verified"])
+    print_result(result, table(rows), as_json)
+
+
+def _write_peft(job: ExportJob) -> None:
+    from edgezo_runtime.peft_format import save_peft
+
+    save_peft(job.adapter, job.output, job.settings.force)
+
+
+def _write_mlx(job: ExportJob) -> None:
+    from edgezo_runtime.mlx_format import save_mlx
+
+    save_mlx(job.adapter, job.output, job.settings.force)
+
+
+def _write_gguf(job: ExportJob) -> None:
+    from edgezo_export.gguf_adapter import save_gguf
+
+    config = job.bundle().manifest.base_config
+    new_file(job.output, job.settings.force)
+    save_gguf(job.adapter, job.output, config)
+
+
+def _write_onnx(job: ExportJob) -> None:
+    from edgezo_runtime.onnx_adapter import save_onnx_adapter
+
+    new_file(job.output, job.settings.force)
+    save_onnx_adapter(job.adapter, job.output)
+
+
+def _write_safetensors(job: ExportJob) -> None:
+    new_file(job.output, job.settings.force)
+    job.adapter.save(job.output)
+
+
+def _write_merged(job: ExportJob) -> dict[str, Any]:
+    from edgezo_export.merged import save_merged
+
+    settings = job.settings
+    if not (source := job.weights()).is_dir():
+        raise UsageError(f"--weights {source}: merging needs a Hugging Face folder, not a file")
+    found = save_merged(job.adapter, source, job.output, settings.dtype, settings.force)
+    return {"tensors": found.tensors, "changed": found.changed}
+
+
+_WRITERS: dict[str, Callable[[ExportJob], dict[str, Any] | None]] = {
+    "peft": _write_peft,
+    "gguf": _write_gguf,
+    "mlx": _write_mlx,
+    "onnx": _write_onnx,
+    "safetensors": _write_safetensors,
+    "merged": _write_merged,
+}
+
+
+def _bundle_of_run(source: Path) -> Path | None:
+    """What a run folder says of its bundle."""
+    from edgezo_runtime.errors import RunFileError
+    from edgezo_runtime.run_folder import RunFolder
+    from edgezo_runtime.typed_json import parse_object
+
+    if not source.is_dir():
+        return None
+    config = RunFolder(source).config
+    try:
+        path = parse_object(config.read_text(encoding="utf-8")).get("bundle")
+    except (OSError, ValueError) as error:
+        raise RunFileError(
+            f"{config}: cannot be read: {error}; name the bundle with --bundle"
+        ) from error
+    return Path(path) if isinstance(path, str) else None

@@ -1,0 +1,150 @@
+"""`--verify`: is an exported adapter, in the program it is for, what it is here?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgezo.cli.output import warn
+from edgezo_runtime.adapter import load_adapter
+from edgezo_runtime.agreement import Agreement, Sample, Scores, draw_sample, own_scores
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
+from edgezo_runtime.lora_factors import LoraFactors, as_trainables
+
+if TYPE_CHECKING:
+    from edgezo.cli.adapter_export import ExportJob
+
+_EXACT, _ROUNDED = 0.02, 0.25
+"""How far apart the changes of scores may be, as a share of them: where both compute in float32,
+and where weights or states are rounded, differently on the two sides. A wrong scale, order of rows
+or orientation puts them apart by most of their size."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proof:
+    """What another program makes of an export.
+
+    Attributes:
+        program: which one.
+        scores: its scores.
+        exact: does it compute in float32, with the weights the bundle was made from?
+    """
+
+    program: str
+    scores: Scores
+    exact: bool
+
+
+def prove(job: ExportJob) -> dict[str, Any]:
+    """Compare the scores of an export with edgezo's.
+
+    Returns:
+        The program, and the figures.
+    Raises:
+        EdgezoError: they do not agree, or the program refuses the export.
+        MissingExtraError: the program is not installed.
+    """
+    bundle = job.bundle()
+    manifest = bundle.manifest
+    sample = draw_sample(job.adapter, manifest.model.vocab_size)
+    engine = Engine(bundle)
+    initial = bundle.trainables()
+    own = own_scores(engine, job.adapter.params(bundle), initial, sample)
+    made = _PROOFS[job.settings.format](job, engine, sample)
+    other = made.scores
+    if manifest.scheme.kind in ("prompt", "prefix"):  # which here begin as tokens, there as nothing
+        other = Scores(other.tuned, own.plain)
+    found = Agreement.of(own, other)
+    bound = _EXACT if made.exact and manifest.quant == "fp32" else _ROUNDED
+    if not found.relative <= bound:
+        raise EdgezoError(
+            f"{job.output}: {made.program} does not agree with edgezo: what the adapter changes of "
+            f"{found.scores} scores differs by {found.relative:.3f} of its size, at most "
+            f"{bound:g} was expected; is the model under --weights the one that was tuned?"
+        )
+    return {"program": made.program, "bound": bound, **dataclasses.asdict(found)}
+
+
+def proof_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures for people."""
+    return [
+        ("verified", f"with {found['program']}, {found['rows']} rows, {found['scores']} scores"),
+        ("difference", f"{found['difference']:.2g} rms, {found['largest']:.2g} at most"),
+        (
+            "effect",
+            f"{found['effect']:.2g} rms, {100 * found['relative']:.2g} % apart "
+            f"(at most {100 * found['bound']:g} %)",
+        ),
+    ]
+
+
+def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    from edgezo_export.proofs.hugging_face import peft_scores
+
+    task = job.adapter.info.task
+    return Proof("PEFT", peft_scores(job.weights(), job.output, task, sample), exact=True)
+
+
+def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    from edgezo_export.proofs.hugging_face import merged_scores
+
+    scores = merged_scores(job.weights(), job.output, job.adapter.info.task, sample)
+    return Proof("transformers", scores, exact=job.settings.dtype in ("keep", "fp32"))
+
+
+def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    from edgezo_export.gguf_adapter import read_gguf
+    from edgezo_export.proofs.llama_cpp import llama_cpp_scores
+
+    if job.settings.weights is not None:
+        if not (weights := job.weights()).is_file():
+            raise UsageError(f"--weights {weights}: llama.cpp takes a .gguf file")
+        return Proof("llama.cpp", llama_cpp_scores(weights, job.output, sample), exact=False)
+    warn("no .gguf file of the base model was named with --weights: the file is read back instead")
+    info = job.adapter.info
+    config = engine.bundle.manifest.base_config
+    factors = read_gguf(job.output, job.adapter.modules, info.architecture, config)
+    return Proof("the gguf package", _again(engine, factors, sample), exact=True)
+
+
+def _mlx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    from edgezo_export.proofs.mlx import mlx_scores
+    from edgezo_runtime.mlx_format import read_mlx
+
+    try:
+        return Proof("mlx-lm", mlx_scores(job.weights(), job.output, sample), exact=True)
+    except MissingExtraError as error:
+        if job.adapter.info.scheme.kind == "last-layers":
+            raise
+        warn(f"{error}; the file is read back instead, by the documented layout")
+    return Proof("its layout", _again(engine, read_mlx(job.output), sample), exact=True)
+
+
+def _onnx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    from edgezo_export.proofs.onnx_model import onnx_scores
+
+    return Proof("onnxruntime", onnx_scores(engine.bundle, job.output, sample), exact=True)
+
+
+def _safetensors(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    params = load_adapter(job.output).params(engine.bundle)
+    scores = own_scores(engine, params, engine.bundle.trainables(), sample)
+    return Proof("edgezo", scores, exact=True)
+
+
+def _again(engine: Engine, factors: list[LoraFactors], sample: Sample) -> Scores:
+    """Edgezo's scores with what was read back."""
+    params = as_trainables(engine.bundle, factors)
+    return own_scores(engine, params, engine.bundle.trainables(), sample)
+
+
+_PROOFS: dict[str, Callable[[ExportJob, Engine, Sample], Proof]] = {
+    "peft": _peft,
+    "gguf": _gguf,
+    "mlx": _mlx,
+    "onnx": _onnx,
+    "safetensors": _safetensors,
+    "merged": _merged,
+}

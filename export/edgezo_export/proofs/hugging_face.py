@@ -1,0 +1,96 @@
+"""What transformers scores, with an adapter that PEFT loads or with merged weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.agreement import Sample, Scores, last_logits
+from edgezo_runtime.errors import EdgezoError, MissingExtraError
+
+Float32 = npt.NDArray[np.float32]
+Task = Literal["causal-lm", "masked-lm"]
+
+
+def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Scores:
+    """Scores of a model in float32 with the adapter that PEFT loads, and without it.
+
+    Args:
+        model: folder or .gguf file of the base model.
+        adapter: folder of the adapter.
+        task: what the model predicts.
+        sample: the rows.
+    Raises:
+        MissingExtraError: torch, transformers or peft is not installed.
+        EdgezoError: one of them refuses what it is given.
+    """
+    peft = _imported("peft")
+    plain = _logits(_load(model, task), sample)
+    with _refusals("PEFT", adapter):
+        tuned = peft.PeftModel.from_pretrained(_load(model, task), adapter).eval()
+    return Scores(_logits(tuned, sample), plain)
+
+
+def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scores:
+    """Scores of merged weights in float32, and of those they were made from.
+
+    Args:
+        model: folder of the base model.
+        merged: folder of the merged one.
+        task: what they predict.
+        sample: the rows.
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        EdgezoError: transformers refuses what it is given.
+    """
+    return Scores(_logits(_load(merged, task), sample), _logits(_load(model, task), sample))
+
+
+def _load(model: Path, task: Task) -> Any:
+    torch, transformers = _imported("torch"), _imported("transformers")
+    auto = transformers.AutoModelForCausalLM
+    if task == "masked-lm":
+        auto = transformers.AutoModelForMaskedLM
+    folder, more = model, {}
+    if model.is_file():
+        folder, more = model.parent, {"gguf_file": model.name}
+    with _refusals("transformers", model):
+        made = auto.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **more
+        )
+    return made.eval()
+
+
+def _logits(model: Any, sample: Sample) -> Float32:
+    torch = _imported("torch")
+    found: list[Float32] = []
+    with torch.inference_mode():
+        for row in sample.rows:
+            ids = torch.tensor(row[None].astype(np.int64))
+            mask = torch.ones_like(ids)
+            found.append(model(input_ids=ids, attention_mask=mask).logits[0, -1].float().numpy())
+    return last_logits(found, sample)
+
+
+@contextlib.contextmanager
+def _refusals(program: str, path: Path) -> Iterator[None]:
+    """Say which program refused what."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise EdgezoError(f"{path}: {program} does not load it: {error!s:.300}") from error
+
+
+def _imported(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--verify needs {name}, which is not installed; run pip install {name}"
+        ) from error

@@ -1,0 +1,51 @@
+"""What mlx-lm scores with an adapter folder."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.agreement import Sample, Scores, last_logits
+from edgezo_runtime.errors import EdgezoError, MissingExtraError
+
+Float32 = npt.NDArray[np.float32]
+
+
+def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
+    """Scores of a model with an adapter, and without it.
+
+    Args:
+        model: folder of the base model, Hugging Face's or mlx's.
+        adapter: folder of the adapter.
+        sample: the rows.
+    Raises:
+        MissingExtraError: mlx-lm is not installed.
+        EdgezoError: mlx-lm refuses what it is given.
+    """
+    try:
+        utils, tuner = import_module("mlx_lm.utils"), import_module("mlx_lm.tuner.utils")
+    except ImportError as error:
+        raise MissingExtraError(
+            "mlx-lm is not installed; run pip install mlx-lm (on Linux: 'mlx-lm[cpu]')"
+        ) from error
+    try:
+        made = utils.load_model(model)[0]
+        plain = _logits(made, sample)
+        tuner.load_adapters(made, str(adapter))
+        made.eval()
+        return Scores(_logits(made, sample), plain)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EdgezoError(f"{adapter}: mlx-lm does not load it: {error!s:.300}") from error
+
+
+def _logits(model: Any, sample: Sample) -> Float32:
+    core = import_module("mlx.core")
+    found: list[Float32] = []
+    for row in sample.rows:
+        logits = model(core.array(row[None]))[0, -1].astype(core.float32)
+        found.append(np.array(logits))
+    return last_logits(found, sample)
