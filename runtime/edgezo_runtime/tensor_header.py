@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
 }
 
+_BFLOAT16 = "BF16"
+"""numpy has no such type; what reads floats takes it as the upper half of a float32."""
+
 
 class TensorHeaderError(ValueError):
     """A file that is not .safetensors, or contradicts itself; says what, not where."""
@@ -66,11 +69,13 @@ class TensorHeader:
         metadata: text by key.
         tensors: by name; those of types that numpy does not have are left out.
         unknown: names of those.
+        halves: bfloat16 tensors, which are among them, as uint16.
     """
 
     metadata: Mapping[str, str]
     tensors: Mapping[str, StoredTensor]
     unknown: tuple[str, ...]
+    halves: Mapping[str, StoredTensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,10 @@ def read_tensor_header(path: Path, *, follow: bool = True) -> TensorHeader:
     start = _LENGTH_BYTES + length
     tensors = {name: _place(name, entry, start, size) for name, entry in entries.items()}
     _check_apart(entries)
-    known = {name: stored for name, stored in tensors.items() if stored is not None}
-    return TensorHeader(metadata, known, tuple(tensors.keys() - known.keys()))
+    found = {name: stored for name, stored in tensors.items() if stored is not None}
+    halves = {name: stored for name, stored in found.items() if entries[name].dtype == _BFLOAT16}
+    known = {name: stored for name, stored in found.items() if name not in halves}
+    return TensorHeader(metadata, known, tuple(tensors.keys() - known.keys()), halves)
 
 
 def read_tensors(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[Any]]:
@@ -142,14 +149,48 @@ def read_tensors(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[Any]
     Memory:
         The tensors.
     """
-    total = sum(stored.length for stored in header.tensors.values())
+    return _read(path, header.tensors)
+
+
+def read_floats(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[np.float32]]:
+    """Read every tensor of a header as float32.
+
+    Args:
+        path: the file.
+        header: of the same file.
+    Returns:
+        Arrays of the caller's own, by name; a number that is too large is infinite.
+    Raises:
+        TensorHeaderError: a tensor is no float, or the file is shorter than it was.
+        DoesNotFitError: they need more memory than there is.
+        OSError: it cannot be read.
+    Memory:
+        The tensors, twice where they are not float32.
+    """
+    for name, stored in header.tensors.items():
+        if stored.dtype.kind != "f":
+            raise TensorHeaderError(f"tensor {name[:80]!r} is {stored.dtype}, expected floats")
+    if lost := sorted(set(header.unknown) - header.halves.keys()):
+        raise TensorHeaderError(f"tensor {lost[0][:80]!r} has an unknown type")
+    found = _read(path, {**header.tensors, **header.halves})
+    for name in found:
+        if name in header.halves:
+            found[name] = (found[name].astype(np.uint32) << 16).view(np.float32)
+        else:
+            with np.errstate(over="ignore"):
+                found[name] = found[name].astype(np.float32, copy=False)
+    return found
+
+
+def _read(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, npt.NDArray[Any]]:
+    total = sum(stored.length for stored in tensors.values())
     if total > _SMALL_BYTES and total > (left := available_bytes()):
         raise DoesNotFitError(
             f"{path}: {format_size(total)} of tensors, and {format_size(left)} of memory are left"
         )
     found: dict[str, npt.NDArray[Any]] = {}
     with open_regular(path) as file:
-        for name, stored in sorted(header.tensors.items()):
+        for name, stored in sorted(tensors.items()):
             file.seek(stored.offset)
             count = math.prod(stored.shape)
             values = np.fromfile(file, stored.dtype.newbyteorder("<"), count)
@@ -162,7 +203,7 @@ def read_tensors(path: Path, header: TensorHeader) -> dict[str, npt.NDArray[Any]
 def _place(name: str, entry: _Entry, start: int, size: int) -> StoredTensor | None:
     """Where a tensor lies in the file; None if its type is unknown."""
     shown = repr(name[:80])
-    dtype = _DTYPES.get(entry.dtype)
+    dtype = np.dtype(np.uint16) if entry.dtype == _BFLOAT16 else _DTYPES.get(entry.dtype)
     first, end = entry.span
     if not 0 <= first <= end <= size - start:
         raise TensorHeaderError(f"tensor {shown} lies outside the file")

@@ -1,0 +1,68 @@
+"""`edgezo adapter import`: a LoRA of PEFT as a starting point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.output_file import force_option, new_file
+
+
+@click.command(name="import", short_help="Read a LoRA of PEFT as a starting point.")
+@click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    metavar="ADAPTER",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="file of the adapter",
+)
+@click.option(
+    "--base-model",
+    metavar="MODEL",
+    default="",
+    help="what the LoRA was tuned on, in place of what it says",
+)
+@force_option
+@json_option
+def command(
+    source: Path, bundle: Path, output: Path, base_model: str, force: bool, as_json: bool
+) -> None:
+    """Read a LoRA in PEFT's FOLDER as an adapter of BUNDLE.
+
+    'edgezo tune --adapter' goes on from it, 'edgezo eval --adapter' scores with it. BUNDLE must be
+    of the same model, exported with --trainable lora, for at least the layers and the rank of the
+    LoRA. The factors are taken as they are; B takes up alpha, whichever way it is scaled.
+    """
+    from edgezo.cli.tune_job import CREATED_BY
+    from edgezo_runtime.adapter import scheme_flags
+    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.peft_reader import read_peft, start_from_peft
+
+    new_file(output, force)
+    lora = read_peft(source)
+    adapter = start_from_peft(
+        lora, Bundle.open(bundle), output, created_by=CREATED_BY, base_model=base_model
+    )
+    digest = adapter.save(output)
+    result = {
+        "adapter": str(output),
+        "adapter_sha256": digest,
+        "base_model": adapter.info.model,
+        "modules": len(lora.factors),
+        "rank": lora.rank,
+        "scope": adapter.info.scope,
+    }
+    lines = table(
+        [
+            ("adapter", str(output)),
+            ("base model", adapter.info.model),
+            ("modules", f"{len(lora.factors)} of rank {lora.rank} at most"),
+            ("bundle", f"{bundle} ({scheme_flags(adapter.info.scheme)})"),
+        ]
+    )
+    print_result(result, lines, as_json)
