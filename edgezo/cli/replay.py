@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="write the state of rule and sampler as well, as a run keeps it",
 )
+@click.option(
+    "--adapter",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="what the run began from, if it did; default: the copy beside the journal",
+)
 @force_option
 @json_option
 def command(
@@ -39,6 +45,7 @@ def command(
     journal: Path,
     output: Path,
     snapshot: Path | None,
+    adapter: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -64,13 +71,13 @@ def command(
             new_file(path, force)
     with StopSignals() as signals:
         verify(opened, signals)
-    found = replay(opened, journal)
+    found = replay(opened, journal, adapter)
     if found.torn_bytes:
         warn(f"{journal}: the last {found.torn_bytes} bytes are no whole record and are left out")
     state = found.state
     if state.hopeless:
         warn(state.hopeless)
-    adapter = make_adapter(
+    made = make_adapter(
         output,
         opened,
         state.adapter(),
@@ -79,7 +86,7 @@ def command(
         scope=found.header.scope,
         invocation=found.header.invocation,
     )
-    digest = adapter.save(output)
+    digest = made.save(output)
     if snapshot is not None:
         save_snapshot(snapshot, state.snapshot(found.header.digest()))
     result = {

@@ -37,6 +37,9 @@ class TuneInputs:
         None, "rows to evaluate on before and after; a folder's own by default", metavar="FILE"
     )
     test: str | None = setting(None, "rows to evaluate on once, at the end", metavar="FILE")
+    adapter: str | None = setting(
+        None, "run folder or adapter file to begin from; its scope holds", metavar="PATH"
+    )
     template: str | None = setting(
         None, "prompt with a row's fields in braces: '{sentence} It was'", metavar="TEXT"
     )

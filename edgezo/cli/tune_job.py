@@ -14,6 +14,7 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
+from edgezo_runtime.adapter import Adapter, load_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DoesNotFitError, UsageError
@@ -68,7 +69,7 @@ class Job:
     def resolved(self) -> dict[str, Any]:
         """The run's config.json; `--config` reads it back."""
         inputs = dataclasses.asdict(self.inputs)
-        for name in ("data", "valid", "test"):
+        for name in ("data", "valid", "test", "adapter"):
             if inputs[name] not in (None, PACKAGED):
                 inputs[name] = str(Path(inputs[name]).resolve())
         return {
@@ -157,9 +158,10 @@ def _prepare(
     release_freed()
     data = max(0, rss_bytes() - process)
     train, *others = sets.values()
+    start = _start(inputs, run)
     governors, absent = make_governors(inputs.when)
     engine = fenced_engine(bundle, budget, inputs.threads or None)
-    tuner = Tuner(engine, train, config, run, governors=governors)
+    tuner = Tuner(engine, train, config, run, start=start, governors=governors)
     if resume:
         tuner.recall()
     plan = make_plan(
@@ -179,6 +181,8 @@ def _prepare(
             f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "
             f"a step reads what is streamed from the disk"
         )
+    other = start.fits_warning(bundle) if start is not None else None
+    warnings += [other] if other is not None else []
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     warnings += [warning.message for warning in tuner.warnings]
@@ -199,6 +203,16 @@ def _prepare(
     if task is not None and "valid" not in sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
     return Job(bundle, inputs, config, task, sets, tuner, plan, warnings)
+
+
+def _start(inputs: TuneInputs, run: RunFolder) -> Adapter | None:
+    """The adapter to begin from; a run that is continued has a copy of its own."""
+    if inputs.adapter is None:
+        return None
+    path = Path(inputs.adapter)
+    if not path.exists() and run.has_journal() and run.start.exists():
+        path = run.start
+    return load_adapter(path)
 
 
 def resolve_budget(text: str) -> tuple[int, str | None]:

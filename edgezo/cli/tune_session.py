@@ -175,7 +175,7 @@ class Session:
             if known is not None:
                 return known
         initial = when == "before"
-        params = self._job.bundle.trainables() if initial else self._tuner.adapter()
+        params = self._tuner.initial() if initial else self._tuner.adapter()
         show = self._progress.count(f"evaluating {when} tuning, {split} rows")
 
         def tell(done: int, total: int) -> None:

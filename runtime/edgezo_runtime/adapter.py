@@ -8,6 +8,7 @@ object in the header, under a single key because safetensors writes several keys
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -144,6 +145,14 @@ class Adapter:
         if own == other:
             return None
         return f"the adapter was tuned on {own}, the bundle was made from {other}"
+
+    def tensors_sha256(self) -> str:
+        """Of names, shapes and numbers: what a run that begins here depends on."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.tensors.items()):
+            digest.update(json.dumps([name, list(value.shape)]).encode())
+            digest.update(value.astype("<f4").tobytes())
+        return digest.hexdigest()
 
     def renamed(self, model: str) -> Adapter:
         """The same adapter for a base model of another name, such as a copy in a local folder."""

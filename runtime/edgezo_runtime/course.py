@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ class Course:
         bundle: the model.
         config: how to tune.
         rows: examples the run begins with.
+        start: trainables to begin from; None for the bundle's own.
 
     Attributes:
         bundle: likewise.
@@ -42,8 +44,15 @@ class Course:
         UsageError: nothing is left to train, or what is asked for does not go together.
     """
 
-    def __init__(self, bundle: Bundle, config: TuneConfig, rows: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: TuneConfig,
+        rows: int,
+        start: Mapping[str, Float32] | None = None,
+    ) -> None:
         self.bundle = bundle
+        self._start = start
         self._config = config
         self._rows = rows
         self._keeps = False
@@ -89,10 +98,16 @@ class Course:
         self._arrange(0)
         return True
 
+    def initial(self) -> dict[str, Float32]:
+        """The trainables that the run begins from; the caller's own."""
+        if self._start is None:
+            return self.bundle.trainables()
+        return {name: value.copy() for name, value in self._start.items()}
+
     def begin(self) -> None:
         """Return to where a run begins."""
         self.outline.grow(self._rows)
-        initial = self.bundle.trainables()
+        initial = self.initial()
         tail = None
         if self.outline.tail is not None:
             values = {name: initial[name] for name in self.outline.tail.names}

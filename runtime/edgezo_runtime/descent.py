@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.config import TuneConfig
@@ -20,6 +21,8 @@ from edgezo_runtime.prefix_cache import AnswerCache
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.step_record import StepRecord
+
+Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Descent(Course):
         engine: runs the bundle.
         examples: training data.
         config: how to tune.
+        start: trainables to begin from; None for the bundle's own.
 
     Attributes:
         prober: evaluates losses.
@@ -64,10 +68,16 @@ class Descent(Course):
         UsageError: nothing is left to train, or what is asked for does not go together.
     """
 
-    def __init__(self, engine: Engine, examples: ExampleSet, config: TuneConfig) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        examples: ExampleSet,
+        config: TuneConfig,
+        start: Mapping[str, Float32] | None = None,
+    ) -> None:
         self._engine = engine
         self._examples = examples
-        super().__init__(engine.bundle, config, len(examples))
+        super().__init__(engine.bundle, config, len(examples), start)
 
     def _arrange(self, tail: int) -> None:
         super()._arrange(tail)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from edgezo_runtime.adapter import Adapter, load_adapter
 from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.row_reader import Fields, RowReader
+from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import Scope, invocation
 from edgezo_runtime.tokenizer import TextTokenizer
 
@@ -111,3 +115,41 @@ def require_alike(more: ExampleSet, own: ExampleSet, longest: int | None, scope:
             f"{more.path}: a row whose answer begins after another token than those of the run; "
             f"end all prompts alike, or open the run with scope 'all'"
         )
+
+
+def read_start(start: Adapter | str | Path | None) -> Adapter | None:
+    """The adapter that a run is to begin from.
+
+    Args:
+        start: it, its file or its run folder; None for none.
+    Raises:
+        AdapterError: the file is no adapter.
+    """
+    return load_adapter(Path(start)) if isinstance(start, str | Path) else start
+
+
+def begin_from(
+    start: Adapter | None, run: RunFolder, config: TuneConfig
+) -> tuple[Adapter | None, TuneConfig]:
+    """The adapter that a run begins from, its own copy where it has one; and how the run acts then.
+
+    Args:
+        start: what was asked for.
+        run: folder of the run.
+        config: how to tune.
+    Raises:
+        UsageError: an adapter acts on other tokens than were asked for.
+    """
+    if start is None and run.has_journal() and run.start.exists():
+        start = load_adapter(run.start)
+    if start is None:
+        return None, config
+    own = start.info.scope
+    if config.scope not in ("auto", own):
+        raise UsageError(
+            f"--scope {config.scope}: {start.path} acts on {_ACTS[own]}; use --scope {own}"
+        )
+    return start, dataclasses.replace(config, scope=own)
+
+
+_ACTS = {"all": "every token", "answer": "answers only"}

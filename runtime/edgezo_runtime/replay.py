@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgezo_runtime.adapter import Adapter, load_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.course import Course
 from edgezo_runtime.errors import RunFileError, UsageError, printable
 from edgezo_runtime.journal import read_journal
+from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.run_header import RunHeader, differences
 from edgezo_runtime.training_state import TrainingState
 
@@ -28,12 +30,14 @@ class Replayed:
     torn_bytes: int
 
 
-def replay(bundle: Bundle, journal: Path) -> Replayed:
+def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed:
     """Apply the recorded steps of a run to the trainables of its bundle.
 
     Args:
         bundle: what was tuned.
         journal: of the run; only read.
+        start: the adapter that the run began from, if it did; None takes the copy beside the
+            journal.
 
     Raises:
         BundleError: a file of the bundle is not what its manifest says.
@@ -50,7 +54,9 @@ def replay(bundle: Bundle, journal: Path) -> Replayed:
         )
     bundle.verify_once()
     try:
-        course = Course(bundle, header.config, header.rows)
+        begun = _start(header, journal, start)
+        params = None if begun is None else begun.params(bundle)
+        course = Course(bundle, header.config, header.rows, params)
         course.use(header.rates)
     except UsageError as error:
         raise RunFileError(
@@ -63,3 +69,26 @@ def replay(bundle: Bundle, journal: Path) -> Replayed:
         except RunFileError as error:
             raise RunFileError(f"{journal}: {error}") from error
     return Replayed(header, course.state, contents.torn_bytes)
+
+
+def _start(header: RunHeader, journal: Path, given: Path | None) -> Adapter | None:
+    """The adapter that a run began from.
+
+    Raises:
+        RunFileError: it is missing, or another one.
+        UsageError: the run began from none, and one was named.
+    """
+    if not header.start:
+        if given is not None:
+            raise UsageError(f"--adapter {given}: the run of {journal} began from none")
+        return None
+    path = given or RunFolder(journal.parent).start
+    if not path.exists():
+        raise RunFileError(
+            f"{journal}: the run began from an adapter, which is not at {path}; name it with "
+            f"--adapter"
+        )
+    adapter = load_adapter(path)
+    if adapter.tensors_sha256() != header.start:
+        raise RunFileError(f"{path}: not the adapter that the run of {journal} began from")
+    return adapter

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.adapter import Adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.descent import Descent
 from edgezo_runtime.engine import Engine
@@ -17,6 +18,7 @@ from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.example_set import DataWarning, ExampleSet
 from edgezo_runtime.gate import Gate
 from edgezo_runtime.governors import Governor
+from edgezo_runtime.opening import begin_from
 from edgezo_runtime.pace import fraction_done
 from edgezo_runtime.prober import Prober
 from edgezo_runtime.rates import Rates
@@ -38,6 +40,7 @@ class Run:
         examples: those the run begins with.
         config: how to tune.
         run: folder of the run; not touched yet.
+        start: adapter to begin from; None for the bundle's own trainables.
         governors: say when steps may be taken.
 
     Attributes:
@@ -57,17 +60,20 @@ class Run:
         config: TuneConfig,
         run: RunFolder,
         *,
+        start: Adapter | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         config.check()
+        start, config = begin_from(start, run, config)
         self.engine = engine
         self.config = config
         self.run = run
-        self.descent = Descent(engine, examples, config)
+        params = None if start is None else start.params(engine.bundle)
+        self.descent = Descent(engine, examples, config, params)
         self._governors = tuple(governors)
         self._between = threading.RLock()
         self._gate = Gate()
-        self._log = RunLog(run, self.descent, examples, config)
+        self._log = RunLog(run, self.descent, examples, config, start)
         self._stepper = Stepper(engine, self.descent, self._log, self._gate, self._between)
         self._stands = TunerStatus(0, self._stepper.loss, 0.0, 0.0, "closed")
         self._began = False

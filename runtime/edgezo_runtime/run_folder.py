@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "adapter.safetensors"
 
     @property
+    def start(self) -> Path:
+        """The adapter that the run began from, if it began from one."""
+        return self.path / "start.safetensors"
+
+    @property
     def receipt(self) -> Path:
         """What the run took and gave."""
         return self.path / "receipt.json"

@@ -18,6 +18,7 @@ from edgezo_runtime.scope import Scope, invocation
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode
 
 _RATES = "rates"
+_START = "start"
 MOST_ROWS = 2**40
 
 
@@ -34,6 +35,7 @@ class RunHeader:
         scope: tokens the adapters act on.
         invocation: the token at which answers begin, if it is always the same.
         rates: with which the run steps.
+        start: SHA-256 of the adapter's tensors that it began from; empty without one.
     """
 
     config: TuneConfig
@@ -44,10 +46,17 @@ class RunHeader:
     scope: Scope
     invocation: tuple[int, ...]
     rates: Rates
+    start: str = ""
 
     @classmethod
     def of(
-        cls, bundle: Bundle, config: TuneConfig, examples: ExampleSet, scope: Scope, rates: Rates
+        cls,
+        bundle: Bundle,
+        config: TuneConfig,
+        examples: ExampleSet,
+        scope: Scope,
+        rates: Rates,
+        start: str = "",
     ) -> RunHeader:
         """That of a run which begins."""
         return cls(
@@ -59,6 +68,7 @@ class RunHeader:
             scope,
             invocation(examples),
             rates,
+            start,
         )
 
     @classmethod
@@ -88,7 +98,10 @@ class RunHeader:
     def as_json(self) -> dict[str, Any]:
         """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
         config = decode(TuneConfig, encode(self.config.identity()), "config")
-        return {**encode(self), "config": encode(config.identity())}
+        values = {**encode(self), "config": encode(config.identity())}
+        if not self.start:  # as headers were before runs could begin from an adapter
+            del values[_START]
+        return values
 
     def inputs(self) -> dict[str, Any]:
         """The same without what was measured: what must not change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 
+from edgezo_runtime.adapter import Adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.descent import Descent
 from edgezo_runtime.errors import RunFileError, UsageError
@@ -29,18 +30,25 @@ class RunLog:
         descent: what is recorded, and brought back.
         initial: the examples the run begins with.
         config: how to tune.
+        start: the adapter the run begins from; None for the bundle's own trainables.
 
     Attributes:
         folder: likewise.
     """
 
     def __init__(
-        self, folder: RunFolder, descent: Descent, initial: ExampleSet, config: TuneConfig
+        self,
+        folder: RunFolder,
+        descent: Descent,
+        initial: ExampleSet,
+        config: TuneConfig,
+        start: Adapter | None = None,
     ) -> None:
         self.folder = folder
         self._descent = descent
         self._initial = initial
         self._config = config
+        self._start = start
         self._journal: Journal | None = None
         self._inputs: RunHeader | None = None
         self._added: ExampleLog | None = None
@@ -71,6 +79,10 @@ class RunLog:
                 f"{self.folder.examples}: examples were added to a run whose journal is gone; "
                 f"restore it from a copy, or choose another folder"
             )
+        if self._start is not None:
+            self._start.save(self.folder.start)
+        elif self.folder.start.exists():  # of a run that was cut off before it had begun
+            self.folder.start.unlink()
         self._journal = Journal.create(self.folder.journal, self._header().as_json(), _POLICY)
         self._open_added()
         self.snapshot()
@@ -164,8 +176,10 @@ class RunLog:
         """What the run depends on, with its rates."""
         descent = self._descent
         if self._inputs is None:
+            start = "" if self._start is None else self._start.tensors_sha256()
+            scope = descent.prober.scope
             self._inputs = RunHeader.of(
-                descent.bundle, self._config, self._initial, descent.prober.scope, descent.rates
+                descent.bundle, self._config, self._initial, scope, descent.rates, start
             )
         return dataclasses.replace(self._inputs, rates=descent.rates)
 

@@ -13,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.adapter import Adapter
 from edgezo_runtime.background import Background
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.classify import Prediction, classify
@@ -37,7 +38,14 @@ from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.gate import GLANCE_S, PausedError
 from edgezo_runtime.governors import Governor, make_governors
-from edgezo_runtime.opening import Source, open_reader, read_source, require_alike, rows_to_come
+from edgezo_runtime.opening import (
+    Source,
+    open_reader,
+    read_source,
+    read_start,
+    require_alike,
+    rows_to_come,
+)
 from edgezo_runtime.plan import make_plan
 from edgezo_runtime.row_reader import Fields, RowReader
 from edgezo_runtime.run import Run
@@ -75,11 +83,12 @@ class Tuner(Run):
         config: TuneConfig,
         run: RunFolder,
         *,
+        start: Adapter | None = None,
         reader: RowReader | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         """Use `Tuner.open`; this does not touch the run folder."""
-        super().__init__(engine, examples, config, run, governors=governors)
+        super().__init__(engine, examples, config, run, start=start, governors=governors)
         self._reader = reader
         self._steps = threading.Lock()
         self._adding = threading.Condition()
@@ -104,6 +113,7 @@ class Tuner(Run):
         governors: str | Sequence[str | Governor] = (),
         resume: bool = True,
         threads: int | None = None,
+        start: Adapter | str | Path | None = None,
     ) -> Tuner:
         """Start a run, or continue the one in the folder.
 
@@ -132,6 +142,8 @@ class Tuner(Run):
                 same bundle, data and configuration. False refuses a folder that holds a run.
             threads: compute threads of the process; None takes one a core. The first tuner of a
                 process says.
+            start: adapter, its file or its run folder, to begin from in place of the bundle's
+                initial trainables. A run keeps a copy, and can be continued without it.
         Raises:
             DoesNotFitError: the budget is too small, whatever is done, or memory was refused.
             BudgetStopError: memory was refused after that.
@@ -146,6 +158,7 @@ class Tuner(Run):
         for text in absent:
             _LOG.warning("%s", text)
         budget_bytes = None if budget is None else parse_size(budget)
+        adapter = read_start(start)
         with refusing_to_begin():
             reader = None
             if not isinstance(examples, ExampleSet) or template or labels or max_seq is not None:
@@ -154,7 +167,9 @@ class Tuner(Run):
             engine = fenced_engine(opened, budget_bytes, threads)
             try:
                 how = config or TuneConfig()
-                tuner = cls(engine, examples, how, folder, reader=reader, governors=asked)
+                tuner = cls(
+                    engine, examples, how, folder, start=adapter, reader=reader, governors=asked
+                )
                 if resume:
                     tuner.recall()
                 if budget_bytes is not None:
@@ -353,6 +368,10 @@ class Tuner(Run):
             self._gate.release(key)
 
     # --- what is asked between steps ---
+
+    def initial(self) -> dict[str, Float32]:
+        """Copies of the trainables that the run began from."""
+        return self.descent.initial()
 
     def adapter(self) -> dict[str, Float32]:
         """Copies of the tuned trainables: their running average where one is kept."""
