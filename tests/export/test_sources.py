@@ -21,8 +21,8 @@ from edgezo_export.names import NameResolver
 from edgezo_export.safetensors_folder import INDEX_FILE, SafetensorsFolder
 from edgezo_export.sources import DEFAULT_MODEL, embedded_default, open_source
 from edgezo_runtime.errors import EdgezoError, UsageError
+from tests.export.gguf_model import VOCAB, write_gguf
 
-VOCAB = 97
 SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
@@ -246,66 +246,6 @@ def test_a_file_that_is_no_gguf(tmp_path):
 
 
 # --- gguf --------------------------------------------------------------------------------------
-
-
-def interleave(weight: np.ndarray, heads: int) -> np.ndarray:
-    """What llama.cpp's converter does to the rows of q and k: (2, pairs) to (pairs, 2)."""
-    shape = weight.shape
-    return weight.reshape(heads, 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
-
-
-def write_gguf(path: Path, model, arch: str, quantize: bool = False) -> None:
-    """A GGUF file as llama.cpp's converter would write it (float32, or Q8_0 matrices)."""
-    config = model.config
-    writer = gguf.GGUFWriter(path, arch)
-    writer.add_name("tiny")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    head_dim = getattr(config, "head_dim", None) or 8
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_rope_freq_base(config.rope_parameters.get("rope_theta", 10000.0))
-    if arch.startswith("gemma"):
-        writer.add_sliding_window(config.sliding_window)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    tokens = [f"<{index}>" for index in range(3)] + [chr(33 + i) for i in range(VOCAB - 3)]
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] * 3 + [1] * (VOCAB - 3))
-    writer.add_token_merges([])
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_pad_token_id(0)
-    enum = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
-    table = gguf.get_tensor_name_map(enum, config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        if config.tie_word_embeddings and name == "lm_head.weight":
-            continue
-        base, suffix = name.rsplit(".", 1)
-        values = tensor.numpy()
-        if arch == "llama" and ".q_proj" in name:
-            values = interleave(values, config.num_attention_heads)
-        if arch == "llama" and ".k_proj" in name:
-            values = interleave(values, config.num_key_value_heads)
-        if arch.startswith("gemma") and name.endswith("norm.weight"):
-            values = values + 1
-        values = np.ascontiguousarray(values)
-        raw_dtype = None
-        if quantize and values.ndim == 2:
-            raw_dtype = gguf.GGMLQuantizationType.Q8_0
-            values = gguf.quants.quantize(values, raw_dtype)
-        writer.add_tensor(f"{table.get_name(base)}.{suffix}", values, raw_dtype=raw_dtype)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 GGUF_MODELS = {

@@ -36,6 +36,7 @@ from edgezo_runtime.manifest import Manifest
 from edgezo_runtime.methods import METHODS, assemble
 from edgezo_runtime.onnx_file import check_onnx
 from edgezo_runtime.peft_content import peft_content
+from edgezo_runtime.peft_reader import read_peft, start_from_peft
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_header import RunHeader
 from edgezo_runtime.snapshot import load_snapshot, save_snapshot
@@ -118,6 +119,8 @@ class _Workshop:
             "trainables": Target(self._trainables, self._tensor_files()),
             "snapshot": Target(self._snapshot, (self._snapshot_bytes(),), 0.3),
             "adapter": Target(self._adapter, self._adapters()),
+            "peft": Target(self._peft, self._peft_files()),
+            "peft_config": Target(self._peft_config, _PEFT_CONFIGS),
             "journal": Target(self._journal, (self._journal_bytes(),)),
             "record": Target(_record, self._records()),
             "examples": Target(self._examples, (self._examples_bytes(),)),
@@ -212,6 +215,32 @@ class _Workshop:
         with contextlib.suppress(EdgezoError):
             adapter.params(self.bundle)
         peft_content(adapter)
+
+    def _peft_files(self) -> tuple[bytes, ...]:
+        tensors = {
+            f"base_model.model.layers.{block}.q.lora_{part}.weight": np.ones(shape, dtype)
+            for block, dtype in ((0, np.float32), (1, np.float16))
+            for part, shape in (("A", (2, 8)), ("B", (6, 2)))
+        }
+        write_tensors(self.file, tensors, {"format": "pt"})
+        content = self.file.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = content[8:end].replace(b'"F16"', b'"BF16"')
+        return content, len(header).to_bytes(8, "little") + header + content[end:]
+
+    def _peft(self, data: bytes) -> None:
+        """Weights beside a configuration that is right."""
+        self._peft_config(_PEFT_CONFIGS[0], data)
+
+    def _peft_config(self, data: bytes, weights: bytes | None = None) -> None:
+        folder = self.folder / "peft"
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_config.json").write_bytes(data)
+        content = self._peft_files()[0] if weights is None else weights
+        (folder / "adapter_model.safetensors").write_bytes(content)
+        adapter = start_from_peft(read_peft(folder), self.bundle, self.file, created_by="edgezo")
+        adapter.params(self.bundle)
+        adapter.save(self.file)
 
     def _header_of(self, course: Course, method: str) -> dict[str, Any]:
         config = TuneConfig.of(method, batch_size=2, blocks="all")
@@ -389,6 +418,13 @@ _OTHER_ADAPTERS: dict[str, dict[str, tuple[int, ...]]] = {
     },
     "tt": {"m.tt_down_0": (1, 2, 2), "m.tt_up_0": (2, 2, 1)},
 }
+
+_PEFT_CONFIGS = (
+    b'{"peft_type": "LORA", "r": 2, "lora_alpha": 16, "target_modules": ["q"], "bias": "none", '
+    b'"base_model_name_or_path": "owner/m", "use_dora": false, "rank_pattern": {}}',
+    b'{"peft_type": "LORA", "r": 2, "lora_alpha": 0.5, "use_rslora": true, "bias": null, '
+    b'"modules_to_save": null, "alora_invocation_tokens": [3], "init_lora_weights": "gaussian", "alpha_pattern": {}}',
+)
 
 _WORDPIECE = {
     "type": "WordPiece",

@@ -24,6 +24,8 @@ NAMES = (
     "trainables",
     "snapshot",
     "adapter",
+    "peft",
+    "peft_config",
     "journal",
     "record",
     "examples",
@@ -109,7 +111,9 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.parametrize("name", ["manifest", "header", "config", "task", "tokenizer"])
+@pytest.mark.parametrize(
+    "name", ["manifest", "header", "config", "task", "tokenizer", "peft_config"]
+)
 @quick
 @given(data=st.data())
 def test_any_value_in_any_place_of_json(
