@@ -87,3 +87,43 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def float_gguf(source: Path, target: Path, changes: Mapping[str, Array] | None = None) -> Path:
+    """A copy of a GGUF model in float32.
+
+    Args:
+        source: the model, quantized or not.
+        target: the copy.
+        changes: added to tensors, by their names in the file.
+    """
+    reader = gguf.GGUFReader(source)
+    architecture = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(target, architecture)
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name in ("general.architecture", "general.file_type"):
+            continue
+        inner = field.types[-1] if len(field.types) > 1 else None
+        writer.add_key_value(name, field.contents(), field.types[0], inner)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        values = values.reshape(tensor.shape[::-1])
+        writer.add_tensor(tensor.name, values + (changes or {}).get(tensor.name, np.float32(0)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def folded(adapter: Path) -> dict[str, Array]:
+    """What llama.cpp adds to the tensors of a model for a LoRA file: alpha / rank * B A."""
+    reader = gguf.GGUFReader(adapter)
+    alpha = float(reader.fields["adapter.lora.alpha"].contents())
+    tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    return {
+        name.removesuffix(".lora_a"): np.float32(alpha / len(a)) * tensors[f"{name[:-1]}b"] @ a
+        for name, a in tensors.items()
+        if name.endswith(".lora_a")
+    }

@@ -16,7 +16,7 @@ from edgezo_export.gguf_adapter import read_gguf, save_gguf
 from edgezo_runtime.adapter import Adapter, AdapterInfo
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from edgezo_runtime.trainables import SchemeInfo
-from tests.export.gguf_model import write_gguf
+from tests.export.gguf_model import folded, write_gguf
 from tests.export.test_sources import GGUF_MODELS, SIZES
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -63,15 +63,10 @@ def test_folded_by_llama_cpps_rule_it_is_the_adapted_model(tmp_path: Path, arch:
     assert said["general.type"] == "adapter"
     assert said["adapter.type"] == "lora"
     assert said["adapter.lora.alpha"] == ALPHA
-    tensors = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
-    changes = {
-        name.removesuffix(".lora_a"): ALPHA / len(a) * tensors[f"{name[:-1]}b"] @ a
-        for name, a in tensors.items()
-        if name.endswith(".lora_a")
-    }
-    assert 2 * len(changes) == len(tensors) == len(adapter.tensors)
+    changes = folded(tmp_path / "a.gguf")
+    assert 2 * len(changes) == len(reader.tensors) == len(adapter.tensors)
     write_gguf(tmp_path / "m.gguf", model, said["general.architecture"], changes=changes)
-    folded = AutoModelForCausalLM.from_pretrained(
+    merged = AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file="m.gguf", dtype=torch.float32
     ).eval()
 
@@ -81,7 +76,7 @@ def test_folded_by_llama_cpps_rule_it_is_the_adapted_model(tmp_path: Path, arch:
             a, b = (torch.tensor(adapter.tensors[f"{name}.lora_{part}"]) for part in "AB")
             model.get_submodule(name).weight += ALPHA / RANK * b @ a
     expected = logits(model)
-    np.testing.assert_allclose(logits(folded), expected, atol=2e-5)
+    np.testing.assert_allclose(logits(merged), expected, atol=2e-5)
     assert np.abs(expected - plain).max() > 1e-2
 
 

@@ -423,7 +423,8 @@ _PEFT_CONFIGS = (
     b'{"peft_type": "LORA", "r": 2, "lora_alpha": 16, "target_modules": ["q"], "bias": "none", '
     b'"base_model_name_or_path": "owner/m", "use_dora": false, "rank_pattern": {}}',
     b'{"peft_type": "LORA", "r": 2, "lora_alpha": 0.5, "use_rslora": true, "bias": null, '
-    b'"modules_to_save": null, "alora_invocation_tokens": [3], "init_lora_weights": "gaussian", "alpha_pattern": {}}',
+    b'"modules_to_save": null, "alora_invocation_tokens": [3], '
+    b'"init_lora_weights": "gaussian", "alpha_pattern": {}}',
 )
 
 _WORDPIECE = {
