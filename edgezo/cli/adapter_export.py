@@ -35,7 +35,8 @@ class AdapterExportSettings:
     weights: str | None = setting(
         None,
         "where the base model lies, for merged and --verify: a Hugging Face folder, or a .gguf "
-        "file for the formats that are verified with one; default: the base model's path",
+        "file for the formats that are verified with one; default: the base model's path, or the "
+        "cache of the hub",
         metavar="PATH",
     )
     bundle: str | None = setting(
@@ -87,13 +88,15 @@ class ExportJob:
         Raises:
             UsageError: nobody says which, or it is not there.
         """
-        path = Path(self.settings.weights or self.adapter.info.model)
-        if not path.exists():
-            raise UsageError(
-                f"{path}: no such folder or file; name where the weights of "
-                f"{self.adapter.info.model} lie with --weights"
-            )
-        return path
+        model = self.adapter.info.model
+        path = Path(self.settings.weights or model)
+        if path.exists():
+            return path
+        if self.settings.weights is None and (cached := _in_cache(model)) is not None:
+            return cached
+        raise UsageError(
+            f"{path}: no such folder or file; name where the weights of {model} lie with --weights"
+        )
 
 
 @click.command(name="export", short_help="Write an adapter in a format of other tools.")
@@ -192,6 +195,22 @@ _WRITERS: dict[str, Callable[[ExportJob], dict[str, Any] | None]] = {
     "safetensors": _write_safetensors,
     "merged": _write_merged,
 }
+
+
+def _in_cache(model: str) -> Path | None:
+    """The folder of a model of the Hugging Face hub that was downloaded before."""
+    from importlib.util import find_spec
+
+    from edgezo_runtime.errors import EdgezoError
+
+    if find_spec("huggingface_hub") is None:
+        return None
+    from edgezo_export.hub import fetch
+
+    try:
+        return fetch(model, local_only=True)
+    except EdgezoError:
+        return None
 
 
 def _bundle_of_run(source: Path) -> Path | None:

@@ -62,7 +62,8 @@ def prove(job: ExportJob) -> dict[str, Any]:
         raise EdgezoError(
             f"{job.output}: {made.program} does not agree with edgezo: what the adapter changes of "
             f"{found.scores} scores differs by {found.relative:.3f} of its size, at most "
-            f"{bound:g} was expected; is the model under --weights the one that was tuned?"
+            f"{bound:g} was expected. Without the adapter the scores are {found.base:.2g} apart: "
+            f"where that is much, --weights is another model, or {made.program} reads it otherwise"
         )
     return {"program": made.program, "bound": bound, **dataclasses.asdict(found)}
 
@@ -98,11 +99,15 @@ def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     from edgezo_export.gguf_adapter import read_gguf
     from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 
+    why = "no .gguf file of the base model was named with --weights"
     if job.settings.weights is not None:
         if not (weights := job.weights()).is_file():
             raise UsageError(f"--weights {weights}: llama.cpp takes a .gguf file")
-        return Proof("llama.cpp", llama_cpp_scores(weights, job.output, sample), exact=False)
-    warn("no .gguf file of the base model was named with --weights: the file is read back instead")
+        try:
+            return Proof("llama.cpp", llama_cpp_scores(weights, job.output, sample), exact=False)
+        except MissingExtraError as error:
+            why = str(error)
+    warn(f"{why}; the file is read back instead")
     info = job.adapter.info
     config = engine.bundle.manifest.base_config
     factors = read_gguf(job.output, job.adapter.modules, info.architecture, config)

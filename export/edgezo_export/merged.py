@@ -35,7 +35,7 @@ _NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
 """Endings of the files that are copied."""
 
-_PIECE = 4 << 20
+_PIECE = 1 << 20
 """Numbers in memory at once."""
 
 _LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".LayerNorm.beta"))
@@ -67,7 +67,7 @@ def save_merged(
             does not fit the type.
         RunFileError: it cannot be written.
     Memory:
-        16 MiB of a tensor, or a row, and as much again for what it becomes.
+        4 MiB of a tensor, or a row, a few times over; and the adapter.
     """
     changes = list(folds(adapter))
     check_folder(folder, force, CONFIG_FILE)

@@ -68,6 +68,7 @@ class Agreement:
         effect: root mean square of what the adapter changes, by edgezo.
         relative: root mean square of how far apart the two programs' changes are, over `effect`.
             Other arithmetic of the base model, such as its quantization, cancels here.
+        base: root mean square of how far apart the programs are without the adapter.
         same: share of the rows whose best label is the same.
     """
 
@@ -77,6 +78,7 @@ class Agreement:
     difference: float
     effect: float
     relative: float
+    base: float
     same: float
 
     @classmethod
@@ -103,6 +105,7 @@ class Agreement:
             difference=_rms(apart),
             effect=size,
             relative=_rms(other.tuned - other.plain - effect) / size,
+            base=_rms(other.plain - own.plain),
             same=float((own.tuned.argmax(axis=1) == other.tuned.argmax(axis=1)).mean()),
         )
 

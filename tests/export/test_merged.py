@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,24 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
         save_merged(adapter, folder, folder, force=True)
     with pytest.raises(UsageError, match="exists"):
         save_merged(adapter, folder, tmp_path)
+
+
+def test_memory_does_not_grow_with_the_tensors(tmp_path: Path) -> None:
+    place, side = tmp_path / "model", 3000
+    place.mkdir()
+    (place / "config.json").write_text("{}")
+    tensors = {f"{BLOCK}q.weight": np.ones((side, side), np.float32), "e": np.ones(side * side)}
+    safetensors.numpy.save_file(tensors, place / "model.safetensors")
+    factors = {f"{BLOCK}q.lora_A": draw(2, side), f"{BLOCK}q.lora_B": draw(side, 2)}
+    adapter = adapter_of(LORA, factors, tmp_path / "a")
+    tracemalloc.start()
+    save_merged(adapter, place, tmp_path / "out", "bf16")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6 < tensors["e"].nbytes
+    found = load_file(tmp_path / "out" / "model.safetensors")[f"{BLOCK}q.weight"]
+    expected = 1 + 3 * factors[f"{BLOCK}q.lora_B"][-1] @ factors[f"{BLOCK}q.lora_A"]
+    torch.testing.assert_close(found[-1].float(), torch.tensor(expected), rtol=2**-7, atol=1e-3)
 
 
 def test_quantized_models_are_refused(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
         tuner.load_adapters(made, str(adapter))
         made.eval()
         return Scores(_logits(made, sample), plain)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EdgezoError(f"{adapter}: mlx-lm does not load it: {error!s:.300}") from error
+    except Exception as error:  # whatever the code of a model raises
+        raise EdgezoError(f"{adapter}: mlx-lm does not run it: {error!r:.300}") from error
 
 
 def _logits(model: Any, sample: Sample) -> Float32:
