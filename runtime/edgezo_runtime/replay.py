@@ -53,9 +53,9 @@ def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed
             f"that was tuned"
         )
     bundle.verify_once()
+    begun = _start(header, journal, start)
+    params = None if begun is None else begun.params(bundle)
     try:
-        begun = _start(header, journal, start)
-        params = None if begun is None else begun.params(bundle)
         course = Course(bundle, header.config, header.rows, params)
         course.use(header.rates)
     except UsageError as error:
