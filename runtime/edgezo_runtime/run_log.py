@@ -48,7 +48,7 @@ class RunLog:
         self._descent = descent
         self._initial = initial
         self._config = config
-        self._start = start
+        self._begun_from = start
         self._journal: Journal | None = None
         self._inputs: RunHeader | None = None
         self._added: ExampleLog | None = None
@@ -79,8 +79,8 @@ class RunLog:
                 f"{self.folder.examples}: examples were added to a run whose journal is gone; "
                 f"restore it from a copy, or choose another folder"
             )
-        if self._start is not None:
-            self._start.save(self.folder.start)
+        if self._begun_from is not None:
+            self._begun_from.save(self.folder.start)
         elif self.folder.start.exists():  # of a run that was cut off before it had begun
             self.folder.start.unlink()
         self._journal = Journal.create(self.folder.journal, self._header().as_json(), _POLICY)
@@ -176,7 +176,7 @@ class RunLog:
         """What the run depends on, with its rates."""
         descent = self._descent
         if self._inputs is None:
-            start = "" if self._start is None else self._start.tensors_sha256()
+            start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
             scope = descent.prober.scope
             self._inputs = RunHeader.of(
                 descent.bundle, self._config, self._initial, scope, descent.rates, start
