@@ -1,7 +1,8 @@
 """Label scores of an adapter in the programs it is exported for, against edgezo's own.
 
-    python -m tests.benchmarks.adapter_formats [--model MODEL] [--torch FOLDER] [--data FOLDER]
-                                               [--rows N] [--steps N]
+    python -m tests.benchmarks.adapter_formats [--model MODEL] [--int8 BUNDLE] [--fp32 BUNDLE]
+                                               [--torch FOLDER] [--adapter RUN|ADAPTER]
+                                               [--data FOLDER] [--rows N] [--steps N]
 
 Tunes the default LoRA (rank 1, all linear layers) on SST-2 with the int8 bundle, writes it in every
 format, and scores rows of the validation set: the logits of " terrible" and " great" behind
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from edgezo_export.gguf_adapter import read_gguf, save_gguf
 from edgezo_export.merged import Dtype, save_merged
-from edgezo_export.proofs.hugging_face import merged_scores, peft_scores
+from edgezo_export.proofs.hugging_face import peft_logits, torch_logits
 from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 from edgezo_export.proofs.mlx import mlx_scores
 from edgezo_export.proofs.onnx_model import onnx_scores
@@ -100,6 +101,7 @@ class Comparison:
         self._sample = sample
         self._folder = folder
         self._engine = Engine(bundle)
+        self._plain = torch_logits(weights, "causal-lm", sample)
         self._own = own_scores(self._engine, adapter.params(bundle), bundle.trainables(), sample)
 
     def rows(self) -> list[Row]:
@@ -126,13 +128,13 @@ class Comparison:
     def _peft(self) -> list[Row]:
         path = self._folder / "peft"
         save_peft(self._adapter, path)
-        scores = peft_scores(self._weights, path, "causal-lm", self._sample)
-        return [self._row("peft", "PEFT", scores)]
+        tuned = peft_logits(self._weights, path, "causal-lm", self._sample)
+        return [self._row("peft", "PEFT", Scores(tuned, self._plain))]
 
     def _merged(self, dtype: Dtype) -> list[Row]:
         path = self._folder / dtype
         save_merged(self._adapter, self._weights, path, dtype)
-        scores = merged_scores(self._weights, path, "causal-lm", self._sample)
+        scores = self._in_torch(path)
         said = "fp32" if dtype == "keep" else dtype
         return [self._row(f"merged {said}", "transformers", scores, exact=dtype == "keep")]
 
@@ -146,8 +148,7 @@ class Comparison:
             return rows
         base = float_gguf(self._model, self._folder / "base.gguf")
         merged = float_gguf(self._model, self._folder / "folded.gguf", folded(path))
-        scores = merged_scores(base, merged, "causal-lm", self._sample)
-        rows.append(self._row("gguf", "folded, transformers", scores))
+        rows.append(self._row("gguf", "folded, transformers", self._in_torch(merged)))
         for file, said in ((base, "float32"), (self._model, "as it is")):
             rows += self._if_there(
                 "gguf",
@@ -169,6 +170,9 @@ class Comparison:
         path = self._folder / "a.onnx_adapter"
         save_onnx_adapter(self._adapter, path)
         return [self._row("onnx", "onnxruntime", onnx_scores(self._bundle, path, self._sample))]
+
+    def _in_torch(self, model: Path) -> Scores:
+        return Scores(torch_logits(model, "causal-lm", self._sample), self._plain)
 
     def _again(self, factors: list[LoraFactors]) -> Scores:
         params = as_trainables(self._bundle, factors)
@@ -239,8 +243,8 @@ def main() -> int:
     from edgezo_export.export import ExportConfig, export_bundle
 
     arguments = parser(__doc__)
-    arguments.add_argument("--model", help="as for edgezo export (default: SmolLM2-135M-Instruct)")
-    arguments.add_argument("--torch", type=Path, help="its weights in float32", metavar="FOLDER")
+    models.add_options(arguments)
+    arguments.add_argument("--adapter", type=Path, help="use this adapter of the int8 bundle")
     arguments.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     arguments.add_argument("--rows", type=int, default=100)
     arguments.add_argument("--steps", type=int, default=50)
@@ -251,13 +255,19 @@ def main() -> int:
     model = models.model_name(options)
     with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-") as temporary:
         folder = Path(temporary)
-        for quant in ("int8", "fp32"):
-            export_bundle(model, folder / quant, ExportConfig(quant=quant))  # type: ignore[arg-type]
+        places = {"int8": options.int8, "fp32": options.fp32}
+        for quant, place in places.items():
+            if place is None:
+                places[quant] = folder / quant
+                export_bundle(model, folder / quant, ExportConfig(quant=quant))  # type: ignore[arg-type]
         weights = options.torch or folder / "torch"
         if options.torch is None:
             models.write_float32(model, weights)
-        int8, fp32 = (Bundle.open(folder / quant) for quant in ("int8", "fp32"))
-        adapter = tuned_adapter(int8.root, train, options.steps, folder / "run")
+        int8, fp32 = (Bundle.open(place) for place in places.values())
+        if options.adapter is None:
+            adapter = tuned_adapter(int8.root, train, options.steps, folder / "run")
+        else:
+            adapter = load_adapter(options.adapter)
         sample = sst2_sample(fp32, valid, options.rows)
         file = Path(model) if model.endswith(".gguf") else None
         (folder / "out").mkdir()

@@ -30,11 +30,8 @@ def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Score
         MissingExtraError: torch, transformers or peft is not installed.
         EdgezoError: one of them refuses what it is given.
     """
-    peft = _imported("peft")
-    plain = _logits(_load(model, task), sample)
-    with _refusals("PEFT", adapter):
-        tuned = peft.PeftModel.from_pretrained(_load(model, task), adapter).eval()
-    return Scores(_logits(tuned, sample), plain)
+    tuned = peft_logits(model, adapter, task, sample)
+    return Scores(tuned, torch_logits(model, task, sample))
 
 
 def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scores:
@@ -49,7 +46,21 @@ def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scor
         MissingExtraError: torch or transformers is not installed.
         EdgezoError: transformers refuses what it is given.
     """
-    return Scores(_logits(_load(merged, task), sample), _logits(_load(model, task), sample))
+    return Scores(torch_logits(merged, task, sample), torch_logits(model, task, sample))
+
+
+def torch_logits(model: Path, task: Task, sample: Sample) -> Float32:
+    """What transformers scores with a model in float32, (rows, labels); raises as above."""
+    return _logits(_load(model, task), sample)
+
+
+def peft_logits(model: Path, adapter: Path, task: Task, sample: Sample) -> Float32:
+    """The same with the adapter that PEFT loads."""
+    peft = _imported("peft")
+    base = _load(model, task)
+    with _refusals("PEFT", adapter):
+        tuned = peft.PeftModel.from_pretrained(base, adapter).eval()
+    return _logits(tuned, sample)
 
 
 def _load(model: Path, task: Task) -> Any:

@@ -96,15 +96,16 @@ class _Session:
 
     def _use(self, *, on: bool) -> None:
         library = self._library
-        if hasattr(library, "llama_set_adapters_lora"):
-            count = int(on)
-            adapters = (ctypes.c_void_p * max(1, count))(self._adapter)
-            scales = (ctypes.c_float * max(1, count))(1.0)
-            library.llama_set_adapters_lora(self._context, adapters, count, scales)
+        if not hasattr(library, "llama_set_adapters_lora"):  # of 2025
+            if on:
+                library.llama_set_adapter_lora(self._context, self._adapter, 1.0)
+            else:
+                library.llama_clear_adapter_lora(self._context)
         elif on:
-            library.llama_set_adapter_lora(self._context, self._adapter, ctypes.c_float(1.0))
+            adapters = (library.llama_adapter_lora_p_ctypes * 1)(self._adapter)
+            library.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
         else:
-            library.llama_clear_adapter_lora(self._context)
+            library.llama_set_adapters_lora(self._context, None, 0, None)
 
     def _decode(self, tokens: npt.NDArray[np.int32]) -> Float32:
         """Logits behind the last token, (V,)."""
@@ -140,6 +141,8 @@ def _opened(library: Any, path: Path, tokens: int) -> Iterator[_Session]:
         settings = library.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = max(64, tokens)
         settings.type_k = settings.type_v = _F32
+        # its threads wait for each other spinning, for minutes where other processes run
+        settings.n_threads = settings.n_threads_batch = 1
         context = library.llama_init_from_model(model, settings)
         if not context:
             raise EdgezoError(f"{path}: llama.cpp makes no context of {tokens} tokens for it")
