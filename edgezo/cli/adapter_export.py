@@ -74,13 +74,31 @@ class ExportJob:
         """
         from edgezo_runtime.bundle import Bundle
 
-        path = self.settings.bundle or _bundle_of_run(self.source)
-        if path is None:
+        path = self.settings.bundle or self.run_config().get("bundle")
+        if not isinstance(path, str):
             raise UsageError(
                 f"{self.source}: an adapter file does not say where its bundle lies; name it with "
                 f"--bundle"
             )
         return Bundle.open(path)
+
+    def run_config(self) -> dict[str, object]:
+        """What a run folder says of its bundle and data; nothing for an adapter file.
+
+        Raises:
+            RunFileError: it cannot be read.
+        """
+        from edgezo_runtime.errors import RunFileError
+        from edgezo_runtime.run_folder import RunFolder
+        from edgezo_runtime.typed_json import parse_object
+
+        config = RunFolder(self.source).config
+        if not self.source.is_dir() or not config.exists():
+            return {}
+        try:
+            return parse_object(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFileError(f"{config}: cannot be read: {error}") from error
 
     def weights(self) -> Path:
         """Folder, or .gguf file, of the base model.
@@ -211,21 +229,3 @@ def _in_cache(model: str) -> Path | None:
         return fetch(model, local_only=True)
     except EdgezoError:
         return None
-
-
-def _bundle_of_run(source: Path) -> Path | None:
-    """What a run folder says of its bundle."""
-    from edgezo_runtime.errors import RunFileError
-    from edgezo_runtime.run_folder import RunFolder
-    from edgezo_runtime.typed_json import parse_object
-
-    if not source.is_dir():
-        return None
-    config = RunFolder(source).config
-    try:
-        path = parse_object(config.read_text(encoding="utf-8")).get("bundle")
-    except (OSError, ValueError) as error:
-        raise RunFileError(
-            f"{config}: cannot be read: {error}; name the bundle with --bundle"
-        ) from error
-    return Path(path) if isinstance(path, str) else None

@@ -7,19 +7,32 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgezo.cli.output import warn
+from edgezo.cli.task_data import folder_of
 from edgezo_runtime.adapter import load_adapter
-from edgezo_runtime.agreement import Agreement, Sample, Scores, draw_sample, own_scores
+from edgezo_runtime.agreement import (
+    Agreement,
+    Sample,
+    Scores,
+    draw_sample,
+    own_scores,
+    sample_of,
+)
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
+from edgezo_runtime.errors import DataError, EdgezoError, MissingExtraError, UsageError
 from edgezo_runtime.lora_factors import LoraFactors, as_trainables
+from edgezo_runtime.records import resolve
 
 if TYPE_CHECKING:
     from edgezo.cli.adapter_export import ExportJob
+    from edgezo_runtime.bundle import Bundle
 
 _EXACT, _ROUNDED = 0.02, 0.25
 """How far apart the changes of scores may be, as a share of them: where both compute in float32,
 and where weights or states are rounded, differently on the two sides. A wrong scale, order of rows
 or orientation puts them apart by most of their size."""
+
+_ROWS, _LONGEST = 8, 128
+"""Prompts of a run that are scored, and their tokens."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ def prove(job: ExportJob) -> dict[str, Any]:
     """
     bundle = job.bundle()
     manifest = bundle.manifest
-    sample = draw_sample(job.adapter, manifest.model.vocab_size)
+    sample = _sample(job, bundle)
     engine = Engine(bundle)
     initial = bundle.trainables()
     own = own_scores(engine, job.adapter.params(bundle), initial, sample)
@@ -66,6 +79,34 @@ def prove(job: ExportJob) -> dict[str, Any]:
             f"where that is much, --weights is another model, or {made.program} reads it otherwise"
         )
     return {"program": made.program, "bound": bound, **dataclasses.asdict(found)}
+
+
+def _sample(job: ExportJob, bundle: Bundle) -> Sample:
+    """The first prompts that a run was tuned on, else random tokens."""
+    from edgezo_runtime.examples import load_examples
+    from edgezo_runtime.tokenizer import TextTokenizer
+
+    manifest, size = bundle.manifest, bundle.manifest.model.vocab_size
+    config = job.run_config()
+    data, template = config.get("data"), config.get("template")
+    labels = config.get("label") or []
+    if not isinstance(data, str) or not isinstance(labels, list):
+        return draw_sample(job.adapter, size)
+    try:
+        file = resolve(folder_of(data), "train")
+    except DataError as error:
+        warn(f"{error}; the prompts are random tokens")
+        return draw_sample(job.adapter, size)
+    model = manifest.model
+    examples = load_examples(
+        file,
+        TextTokenizer.open(bundle.root, manifest.tokenizer, task=model.task, vocab_size=size),
+        template=template if isinstance(template, str) else None,
+        labels=tuple(map(str, labels)),
+        max_seq=min(_LONGEST, model.max_seq),
+        limit=_ROWS,
+    )
+    return sample_of(job.adapter, examples, size)
 
 
 def proof_rows(found: dict[str, Any]) -> list[tuple[str, str]]:

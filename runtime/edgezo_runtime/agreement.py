@@ -122,6 +122,16 @@ def draw_sample(adapter: Adapter, vocab_size: int) -> Sample:
     return Sample(tuple(rows), tuple(int(label) for label in labels), info.scope)
 
 
+def sample_of(adapter: Adapter, examples: ExampleSet, vocab_size: int) -> Sample:
+    """Prompts of a data set, each up to where its answer begins."""
+    before = 0 if examples.kind == "completion" else 1
+    rows = [example.tokens[: int(example.places[0]) + before] for example in examples]
+    known = [tokens[0] for tokens in examples.label_tokens]
+    drawn = draw_sample(adapter, vocab_size).label_ids
+    labels = tuple(dict.fromkeys([*known, *drawn]))[:_LABELS]
+    return Sample(tuple(rows[:_ROWS]), labels, adapter.info.scope)
+
+
 def own_scores(
     engine: Engine, params: Mapping[str, Float32], plain: Mapping[str, Float32], sample: Sample
 ) -> Scores:
