@@ -65,7 +65,7 @@ def command(
     if journal.is_dir():
         journal = RunFolder(journal).journal
     opened = Bundle.open(bundle)
-    _check_places(opened, journal, output, snapshot)
+    _check_places(opened, journal, output, snapshot, adapter)
     for path in (output, snapshot):
         if path is not None:
             new_file(path, force)
@@ -101,20 +101,23 @@ def command(
     print_result(result, table(rows), as_json)
 
 
-def _check_places(bundle: Bundle, journal: Path, output: Path, snapshot: Path | None) -> None:
+def _check_places(
+    bundle: Bundle, journal: Path, output: Path, snapshot: Path | None, start: Path | None
+) -> None:
     """Refuse to write over what is read, with --force as well.
 
     Raises:
         UsageError: adapter and snapshot are one file, or a place is a file of the bundle, or one
             of the run but the adapter's or the snapshot's own.
     """
+    from edgezo_runtime.adapter import find_adapter
     from edgezo_runtime.bundle import MANIFEST_FILE
     from edgezo_runtime.run_folder import RunFolder
 
     run = RunFolder(journal.parent)
     read = [bundle.root / name for name in (MANIFEST_FILE, *bundle.manifest.files)]
     read += [journal, run.journal, run.config, run.metrics, run.receipt, run.cache]
-    read += [run.path / "lock"]
+    read += [run.path / "lock", run.start, *([] if start is None else [find_adapter(start)])]
     places = [("-o", output, run.snapshot)]
     if snapshot is not None:
         places.append(("--snapshot", snapshot, run.adapter))

@@ -15,6 +15,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.lora_factors import LoraFactors, as_trainables
 from edgezo_runtime.peft_format import CONFIG_FILE, WEIGHTS_FILE
+from edgezo_runtime.regular_file import read_regular
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.tensor_header import TensorHeaderError, read_floats, read_tensor_header
 from edgezo_runtime.trainables import MAX_AXIS
@@ -178,10 +179,7 @@ def _scope(lora: PeftLora) -> tuple[Scope, tuple[int, ...]]:
 
 def _read_config(path: Path) -> _Config:
     try:
-        size = path.stat().st_size
-        if not path.is_file() or size > _LARGEST_CONFIG:
-            raise RunFileError(f"{path}: no configuration, it has {size} bytes")
-        content = parse_object(path.read_text(encoding="utf-8"))
+        content = parse_object(read_regular(path, _LARGEST_CONFIG).decode("utf-8"))
         kind = content.get("peft_type")
         if kind != "LORA":
             raise UsageError(f"{path}: peft_type {_shown(kind)}; only LORA can be taken")
