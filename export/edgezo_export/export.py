@@ -23,6 +23,7 @@ from edgezo_export.canonical import canonicalize
 from edgezo_export.draft import GraphDraft
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.linear import Quant
+from edgezo_export.logits import lower_logits
 from edgezo_export.lower import Checkpoint, Context, lower_block, lower_prologue
 from edgezo_export.partition import partition
 from edgezo_export.schemes.lora import Lora
@@ -37,6 +38,7 @@ from edgezo_runtime.errors import EdgezoError, UsageError
 from edgezo_runtime.manifest import (
     FORMAT,
     MANIFEST_FILE,
+    PAST,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
     BackwardInfo,
@@ -102,12 +104,13 @@ class ExportConfig:
 
 @dataclass(slots=True)
 class Parts:
-    """The graphs of a bundle."""
+    """The graphs of a bundle; `logits` where its blocks can go on from earlier tokens."""
 
     prologue: GraphDraft
     blocks: list[GraphDraft]
     score_labels: GraphDraft
     score_tokens: GraphDraft
+    logits: GraphDraft | None
     edits: list[Edit]
     backward: Backward
 
@@ -118,7 +121,8 @@ class Parts:
 
     def drafts(self) -> list[GraphDraft]:
         """All graphs in the order they run."""
-        return [self.prologue, *self.blocks, self.score_labels, self.score_tokens]
+        ends = [self.score_labels, self.score_tokens]
+        return [self.prologue, *self.blocks, *ends, *([self.logits] if self.logits else [])]
 
     def planned(self) -> list[PlannedTensor]:
         """Every weight once, in the order the graphs read them; a block's lie together."""
@@ -143,8 +147,8 @@ class Parts:
                 files[content] = f"graphs/{name}.onnx"
                 (folder / files[content]).write_bytes(content)
             infos.append(draft.info(files[content]))
-        prologue, *blocks, labels, tokens = infos
-        return Graphs(prologue, tuple(blocks), labels, tokens)
+        behind = 1 + len(self.blocks)
+        return Graphs(infos[0], tuple(infos[1:behind]), *infos[behind:])
 
     def save_backward(self, folder: Path, graphs: Graphs) -> tuple[BackwardInfo, ...] | str:
         """Write the backward graph of every kind of block and of the scorers to `folder`/graphs.
@@ -370,6 +374,9 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
     )
     labels = lower_label_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
     tokens = lower_token_scorer(cut.epilogue, checkpoint, config.quant, hidden_size)
+    logits = None
+    if all(PAST[0] in draft.inputs for draft in blocks):
+        logits = lower_logits(cut.epilogue, checkpoint, config.quant, hidden_size)
     if not edits:
         kind = config.scheme.info().kind
         raise UsageError(f"--trainable {kind}: there is nothing in the model that it could train")
@@ -382,7 +389,7 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
         quant=config.quant,
         hidden_size=hidden_size,
     )
-    return Parts(prologue, blocks, labels, tokens, edits, backward)
+    return Parts(prologue, blocks, labels, tokens, logits, edits, backward)
 
 
 def _dimensions(config: PretrainedConfig) -> dict[str, Any]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.batches import Batch
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.prefix_cache import AnswerStates, KeyValueLayout
+from edgezo_runtime.prefix_cache import KeyValueLayout
 
 Int64 = npt.NDArray[np.int64]
 
@@ -110,6 +110,13 @@ class Limits:
             yield range(start, len(sizes))
 
 
+class Past(Protocol):
+    """Earlier keys and values of a chunk's sequences."""
+
+    def keys_values(self, block: int, groups: int) -> Iterable[npt.NDArray[np.float32]]:
+        """Keys and values (groups * R', n, P, D) of a block, groups outermost."""
+
+
 @dataclass(slots=True, eq=False)
 class Chunk:
     """Sequences of a batch on their way through the blocks.
@@ -140,7 +147,7 @@ class Chunk:
     hidden: Any = None
     inputs: dict[str, Any] = field(default_factory=dict)
     by_row: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    past: AnswerStates | None = None
+    past: Past | None = None
     nothing: dict[tuple[int, int], Any] = field(default_factory=dict)
     target: Any = None
     kept: Any = None

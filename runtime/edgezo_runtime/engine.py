@@ -179,6 +179,8 @@ class Engine:
         params: Params,
         make: Callable[[Work], Forward],
         cut: Callable[[Batch], list[Chunk]],
+        *,
+        continuing: bool = False,
     ) -> list[Chunk]:
         """Take one group through all blocks by a pass of the caller's.
 
@@ -188,13 +190,14 @@ class Engine:
             make: gives the pass.
             cut: gives the chunks of the batch, behind the scheme's virtual tokens if it has any;
                 asked again where memory was short.
+            continuing: the batch goes on from earlier tokens, the virtual ones among them.
         Returns:
             The chunks, all through.
         Raises:
             BudgetStopError: memory is short, and nothing is left to save any.
         """
         scheme = self.bundle.manifest.scheme
-        if scheme.prompt_tokens:
+        if scheme.prompt_tokens and not continuing:
             batch = behind(batch, scheme.tokens)
 
         def once(work: Work) -> list[Chunk]:
@@ -255,7 +258,7 @@ class Engine:
         scope: Scope,
     ) -> list[Chunk]:
         """Cut a batch and take the chunks through all stages."""
-        cutter = self._cutter(work.params.private)
+        cutter = self.cutter(work.params.private)
         groups = 1 if code is None else len(code[0])
         forward: Forward
         if isinstance(cache, AnswerCache):
@@ -281,7 +284,12 @@ class Engine:
         finally:
             self._sample = None
 
-    def _cutter(self, private: bool = False) -> Cutter:
+    def cutter(self, private: bool = False) -> Cutter:
+        """What cuts batches as the limits are now.
+
+        Args:
+            private: has every sequence copies of the trainables of its own?
+        """
         manifest = self.bundle.manifest
         longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
         copy = copy_bytes(manifest) if private else 0
@@ -303,7 +311,7 @@ class Engine:
 
     def _walk(self, forward: Forward, chunk: Chunk) -> None:
         """Take one chunk through all stages."""
-        first = forward.before([chunk], self._cutter())
+        first = forward.before([chunk], self.cutter())
         if first is not None:
             for part in first[1]:
                 self._walk(first[0], part)
@@ -316,8 +324,8 @@ class Engine:
 
     def _stream(self, forward: Forward, chunks: list[Chunk], groups: int) -> None:
         """Take waves of chunks through one stretch of blocks after the other."""
-        for wave in self._cutter().waves(chunks, groups, forward.wave_bytes()):
-            first = forward.before(wave, self._cutter())
+        for wave in self.cutter().waves(chunks, groups, forward.wave_bytes()):
+            first = forward.before(wave, self.cutter())
             if first is not None:
                 self._stream(*first, groups=1)
             self._map(forward.start, wave)

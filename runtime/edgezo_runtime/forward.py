@@ -20,7 +20,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.manifest import PAST, SLOTS
 from edgezo_runtime.pieces import cut_tokens, run_pieces
-from edgezo_runtime.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.prefix_cache import AnswerCache, AnswerStates, PrefixCache
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.sessions import require_shape, run_graph
 
@@ -135,25 +135,34 @@ class Forward:
         if ids.shape[1] < tokens:
             pad = self._manifest.tokenizer.pad_id
             ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
+        chunk.hidden, chunk.inputs = self._prologue(ids, self.batch.lengths[rows])
+        for tensor in self._manifest.graphs.prologue.outputs:
+            if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
+                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
+
+    def _prologue(self, ids: Int64, lengths: Int64) -> tuple[Any, dict[str, Any]]:
+        """Hidden states (R, S, H) of token ids (R, S), and the context; OrtValues.
+
+        Args:
+            ids: the tokens; the scheme's prefix is put in front, for the positions of the others.
+            lengths: (R,) how many of each row are no padding.
+        """
+        tokens = ids.shape[1]
         prefix = self._manifest.scheme.tokens[: self._manifest.scheme.prefix_tokens]
-        if prefix:  # for the positions of the others
+        if prefix:
             ids = np.concatenate([np.tile(np.array(prefix, np.int64), (len(ids), 1)), ids], axis=1)
         prologue = self._model.prologue
         feed = {"input_ids": self._model.value(ids)} | prologue.weights
         if "attention_mask" in prologue.inputs:
-            mask = np.arange(tokens) < self.batch.lengths[rows, None]
+            mask = np.arange(tokens) < lengths[:, None]
             feed["attention_mask"] = self._model.value(mask.astype(np.int64))
         context = self._manifest.context
-        outputs = run_graph(prologue.session, ["hidden", *context], feed)
+        hidden, *made = run_graph(prologue.session, ["hidden", *context], feed)
         width = self._manifest.model.hidden_size
-        require_shape(outputs[0], (*ids.shape, width), "hidden states of the prologue")
-        chunk.hidden = outputs[0]
+        require_shape(hidden, (*ids.shape, width), "hidden states of the prologue")
         if prefix:
-            chunk.hidden = self._model.value(outputs[0].numpy()[:, len(prefix) :])
-        chunk.inputs = dict(zip(context, outputs[1:], strict=True))
-        for tensor in self._manifest.graphs.prologue.outputs:
-            if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
-                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
+            hidden = self._model.value(hidden.numpy()[:, len(prefix) :])
+        return hidden, dict(zip(context, made, strict=True))
 
     def _feed_rows(self, chunk: Chunk) -> None:
         """Make the inputs that differ from row to row, once for every group."""
@@ -212,8 +221,9 @@ class Forward:
             require_shape(chunk.hidden, shape, f"hidden states of block {index}")
             if graph.past is not None:
                 heads, size = graph.past
+                total = chunk.tokens + int(feed[PAST[0]].shape()[2])
                 for value in kept:
-                    states = shape[0], heads, chunk.tokens, size
+                    states = shape[0], heads, total, size
                     require_shape(value, states, f"keys and values of block {index}")
         self._work.after_block()
         return kept if keep else []
@@ -414,7 +424,7 @@ class AnswerPass(ScoringPass):
     def start(self, chunk: Chunk) -> None:
         """Start from the last tokens at the block where they enter, one group."""
         states = chunk.past
-        if states is None:
+        if not isinstance(states, AnswerStates):
             raise UsageError("a chunk of last tokens starts without its prompts")
         chunk.hidden = self._model.value(states.hidden[:, None].astype(np.float32))
         one = Chunk(chunk.index[:1], 1, chunk.positions, chunk.scored)

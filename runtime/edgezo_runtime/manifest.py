@@ -1,4 +1,4 @@
-"""The manifest of a bundle: the only contract between the exporter and the runtime (version 3).
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 4).
 
 Importing this module loads no array library.
 """
@@ -56,9 +56,9 @@ __all__ = [
 ]
 
 FORMAT = "edgezo-bundle"
-VERSION = 3
-READABLE = (2, 3)
-"""Versions that can be read; version 2 knows no scheme but LoRA."""
+VERSION = 4
+READABLE = (2, 3, 4)
+"""Versions that can be read; version 2 knows no scheme but LoRA, 3 no logits."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -76,8 +76,12 @@ _OWN_INPUTS = {
     "blocks": frozenset({"hidden", "code", "decode", "active", "past_lengths", *PAST, SLOTS}),
     "score_labels": frozenset({"hidden", "positions", "label_ids"}),
     "score_tokens": frozenset({"hidden", "positions", "targets"}),
+    "logits": frozenset({"hidden", "positions"}),
 }
 """What the runtime feeds to a graph besides its tensors, and to blocks besides the context."""
+
+_FORWARD_ONLY = ("prologue", "logits")
+"""Graphs that no gradient goes back through."""
 
 GRAD = "grad"
 """Input of a backward graph: the gradient at the result of the graph it goes back through."""
@@ -125,12 +129,16 @@ class GraphInfo:
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """The graphs in the order they run; both scorers take the last block's hidden states."""
+    """The graphs in the order they run; the scorers and `logits` take the last block's states.
+
+    `logits` gives those of the whole vocabulary; None where the bundle cannot generate.
+    """
 
     prologue: GraphInfo
     blocks: tuple[GraphInfo, ...]
     score_labels: GraphInfo
     score_tokens: GraphInfo
+    logits: GraphInfo | None = None
 
     @property
     def continues(self) -> bool:
@@ -138,9 +146,11 @@ class Graphs:
         return all(graph.past for graph in self.blocks)
 
     def named(self) -> list[tuple[str, GraphInfo]]:
-        """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens")."""
+        """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens", "logits")."""
         blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
         tail = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
+        if self.logits is not None:
+            tail.append(("logits", self.logits))
         return [("prologue", self.prologue), *blocks, *tail]
 
 
@@ -445,7 +455,7 @@ def _check_backward(manifest: Manifest) -> None:
         _require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
         _require(grad_name("hidden") in outputs, f"{place}: no gradient of the hidden states")
     lost = forward.keys() - {info.of for info in _backward(manifest)}
-    lost -= {manifest.graphs.prologue.file}
+    lost -= {graph.file for where, graph in manifest.graphs.named() if where in _FORWARD_ONLY}
     _require(not lost or not _backward(manifest), f"backward: none for {min(lost, default='')!r}")
 
 

@@ -227,6 +227,18 @@ def test_answers_on_kept_prompts(schemes, tmp_path, kind):
 
 # --- tuning ---
 
+
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in ("prefix", "prompt") else pytest.param(k, marks=pytest.mark.slow) for k in OTHERS],
+)
+def test_written_logits_are_those_of_whole_passes(schemes, kind):
+    from tests.runtime.written_texts import check_logits
+
+    check_logits(schemes("llama", kind))
+    check_logits(schemes("gpt2", kind))
+
+
 STEPS = {
     "lora-xs": (0.3, 0.3),
     "ia3": (0.1, 0.3),

@@ -85,7 +85,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "94e28e8d690f8388f2519e331e02d9e762a8f39ced74537442b6785b033d7b3b"
+GOLDEN_SHA256 = "e7a2cddd42a755f3560f84db3eb93463973973df445f0048c53c462eb08d89fe"
 
 
 def test_digest_of_files(root):
@@ -100,7 +100,7 @@ def test_progress_of_verify(root):
     assert seen[-1] == (bundle.size_bytes, bundle.size_bytes)
 
 
-@pytest.mark.parametrize("version", [0, 1, 4, 99, "3", None, True, 3.0])
+@pytest.mark.parametrize("version", [0, 1, 5, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -109,13 +109,13 @@ def test_version_is_checked_before_anything_else(root, version):
     edit(root, change)
     (root / "weights.safetensors").unlink()
     with pytest.raises(
-        BundleError, match=r"version .*reads versions 2 to 3.*'edgezo export --force'"
+        BundleError, match=r"version .*reads versions 2 to 4.*'edgezo export --force'"
     ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=4, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=5, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 
@@ -131,6 +131,17 @@ def test_version_2_is_read(root):
     expected = Bundle.open(root).manifest
     edit(root, change)
     assert Bundle.open(root).manifest == expected
+
+
+def test_version_3_is_read(root):
+    """It had no logits, so it cannot generate."""
+
+    def change(content):
+        content["version"] = 3
+        del content["graphs"]["logits"]
+
+    edit(root, change)
+    assert Bundle.open(root).manifest.graphs.logits is None
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def make_manifest(files: dict[str, FileInfo]) -> Manifest:
             ),
             score_labels=graph("graphs/labels.onnx"),
             score_tokens=graph("graphs/tokens.onnx"),
+            logits=graph("graphs/logits.onnx"),
         ),
         trainables=tuple(
             TrainableInfo(
@@ -76,7 +77,7 @@ FILES = {
     "tokenizer.json": b"{}",
     **{
         f"graphs/{name}.onnx": name.encode()
-        for name in ("prologue", "block_000", "block_001", "labels", "tokens")
+        for name in ("prologue", "block_000", "block_001", "labels", "tokens", "logits")
     },
 }
 
