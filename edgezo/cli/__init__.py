@@ -51,6 +51,7 @@ _EPILOG = (
         "plan": "edgezo.cli.plan",
         "tune": "edgezo.cli.tune",
         "eval": "edgezo.cli.eval",
+        "generate": "edgezo.cli.generate",
         "adapter": "edgezo.cli.adapter",
         "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",

@@ -142,7 +142,7 @@ class _Reader:
         if self.template is None:
             raise TypeError("a row without a kind needs a template")
         values = self.template.values(row.fields, row.where)
-        answer = _answer(row.fields, row.where)
+        answer = answers_of(row.fields, row.where)[0]
         bare = self.tokenizer.encode(
             self.template.render(dict.fromkeys(values, "")), add_special=True
         )
@@ -224,7 +224,15 @@ def _require_filled(text: str, name: str, where: str) -> str:
     return text
 
 
-def _answer(fields: Mapping[str, Any], where: str) -> str:
+def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The answers of a row whose prompt comes from a template, the one to be learned first.
+
+    Args:
+        fields: of the row.
+        where: file and line, for messages.
+    Raises:
+        DataError: there is none, or it is no text.
+    """
     name = next((name for name in ANSWER_FIELDS if name in fields), None)
     if name is None:
         raise DataError(
@@ -232,11 +240,11 @@ def _answer(fields: Mapping[str, Any], where: str) -> str:
             f"expected one of {', '.join(ANSWER_FIELDS)}; or give one --label a class"
         )
     value = fields[name]
-    if isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, str):
+    values = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(text, str) for text in values):
         found = "an empty array" if value == [] else kind_of(value)
         raise DataError(
             f"{where}: field '{name}' is {found}, expected a string or an array of strings"
         )
-    return _require_filled(check_text(value, f"field '{name}'", where), name, where)
+    _require_filled(check_text(values[0], f"field '{name}'", where), name, where)
+    return tuple(check_text(text, f"field '{name}'", where) for text in values)

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a set of trainables."""
+"""Losses of a set of trainables, and how often its classes are right."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.batches import SequentialBatches
+from edgezo_runtime.class_f1 import macro_f1
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.losses import example_losses, predictions
@@ -26,13 +27,19 @@ class Evaluation:
         rows: examples.
         loss: mean over examples, nats.
         accuracy: share of right classes; None where there are none.
+        f1: mean over the classes of their F1; None where there are none.
+        token_loss: mean over the scored tokens of all rows, nats; None where there are classes.
         predictions: (rows,) class of each example in file order, empty where there are none.
+        losses: (rows,) loss of each, nats.
     """
 
     rows: int
     loss: float
     accuracy: float | None
+    f1: float | None
+    token_loss: float | None
     predictions: npt.NDArray[np.int64]
+    losses: npt.NDArray[np.float64]
 
 
 def evaluate(
@@ -58,11 +65,13 @@ def evaluate(
     losses = np.empty(len(examples), np.float64)
     chosen = np.full(len(examples), -1, np.int64)
     labels = np.full(len(examples), -1, np.int64)
+    counts = np.zeros(len(examples), np.int64)
     done = 0
     for batch in SequentialBatches(examples, batch_size):
         scores = engine.score(batch, shared, scope=scope)
         losses[batch.ids] = example_losses(batch, scores)[0]
         labels[batch.ids] = batch.labels
+        counts[batch.ids] = np.bincount(batch.row_example[batch.positions[:, 0]])
         if batch.kind != "completion":
             chosen[batch.ids] = predictions(batch, scores)[0]
         done += batch.num_examples
@@ -73,5 +82,8 @@ def evaluate(
         rows=len(examples),
         loss=float(losses.mean()),
         accuracy=float((chosen == labels).mean()) if classified else None,
+        f1=macro_f1(labels, chosen, examples.num_classes) if classified else None,
+        token_loss=None if classified else float((losses * counts).sum() / counts.sum()),
         predictions=chosen if classified else np.empty(0, np.int64),
+        losses=losses,
     )

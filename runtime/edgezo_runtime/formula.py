@@ -113,8 +113,8 @@ class Formula:
         )
         copy = groups * copy_bytes(bundle.manifest)
         return cls(
-            a_token=_a_token(bundle),
-            kept_of_token=_kept_of_token(bundle),
+            a_token=bytes_of_token(bundle),
+            kept_of_token=bytes_kept_of_token(bundle),
             scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
             rows=rows,
             longest=longest,
@@ -166,9 +166,9 @@ class Formula:
         return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
 
 
-def _a_token(bundle: Bundle) -> int:
-    """Tensors that live at once in a block: the residual stream and its normalized and coded
-    copies, and the widest layer's integer result, its float32 form and the gated one."""
+def bytes_of_token(bundle: Bundle) -> int:
+    """Bytes of the tensors that live at once in a block: the residual stream, its normalized and
+    coded copies, and the widest layer's integer result, its float32 form and the gated one."""
     model = bundle.manifest.model
     shapes = [t.shape for graph in bundle.manifest.graphs.blocks for t in graph.inputs]
     wide = [
@@ -187,7 +187,9 @@ def _largest_layer(bundle: Bundle) -> int:
     return max(math.prod(int(dim) for dim in shape) for shape in shapes)
 
 
-def _kept_of_token(bundle: Bundle) -> int:
+def bytes_kept_of_token(bundle: Bundle) -> int:
+    """Bytes of a token of a long row while others of it go through a block; 0 where rows go whole:
+    its state, and keys and values before and after the attention added its own."""
     graphs = bundle.manifest.graphs
     if not graphs.continues:
         return 0

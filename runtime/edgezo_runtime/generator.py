@@ -116,9 +116,10 @@ class Generator:
         engine: the model.
         tokenizer: its tokenizer.
         scope: tokens the adapters act on; with "answer" from a prompt's last token on.
-        cache_bytes: most that keys and values may take; None for no limit.
+        cache_bytes: most that keys and values may take; None for no limit. May be set later.
 
     Attributes:
+        engine: the model.
         prompt_tokens: tokens of prompts read so far.
         new_tokens: tokens written so far, end tokens among them.
 
@@ -138,10 +139,10 @@ class Generator:
         reason = why_no_text(manifest)
         if reason is not None:
             raise UsageError(f"bundle {engine.bundle.root} cannot generate: {reason}")
-        self._engine = engine
+        self.engine = engine
         self._tokenizer = tokenizer
         self._scope = scope
-        self._cache_bytes = cache_bytes
+        self.cache_bytes = cache_bytes
         self._graphs = manifest.graphs
         self._virtual = manifest.scheme.prompt_tokens
         self._max_seq = manifest.model.max_seq
@@ -196,13 +197,15 @@ class Generator:
         why."""
         writing.check()
         texts = [self._begin(number, prompt, writing) for number, prompt in enumerate(prompts)]
+        least = least_rows(len(texts))
         self._check(texts, writing)
         for group in self._groups(texts, writing):
-            yield from self._write(group, SharedParams(params), writing, look)
+            yield from self._write(group, SharedParams(params), writing, least, look)
 
-    def most_tokens(self, prompt: int, cache_bytes: int) -> int:
-        """New tokens of one text that keys and values of so many bytes allow; 0 for none."""
-        fits = room_within(cache_bytes // (2 * bytes_a_token(self._graphs)), self._most())
+    def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
+        """New tokens of each of some texts that keys and values of so many bytes allow; or 0."""
+        row = bytes_a_token(self._graphs) * least_rows(texts)
+        fits = room_within(cache_bytes // row, self._most())
         return max(0, min(fits + 1 - prompt - self._virtual, self._max_seq - prompt))
 
     # --- before ---
@@ -222,7 +225,7 @@ class Generator:
                     f"prompt {text.number + 1} has {size} tokens and --max-new-tokens is "
                     f"{writing.max_new_tokens}, the model takes {self._max_seq} in all"
                 )
-            self._rows_that_fit(size, writing)
+            self._rows_that_fit(size, writing, len(texts))
 
     def _most(self) -> int:
         """Tokens of a row that keys and values are kept of, at most: the last one is never read."""
@@ -233,34 +236,40 @@ class Generator:
         tokens = self._virtual + prompt + new - 1
         return room_for(tokens, self._most()) * bytes_a_token(self._graphs)
 
-    def _rows_that_fit(self, prompt: int, writing: Writing) -> int:
-        """Texts of that length whose keys and values fit, a row of padding counted."""
-        if self._cache_bytes is None:
+    def _rows_that_fit(self, prompt: int, writing: Writing, texts: int) -> int:
+        """Texts of that length whose keys and values fit, of some in all."""
+        if self.cache_bytes is None:
             return MOST_ROWS
         each = self.text_bytes(prompt, writing.max_new_tokens)
-        fits = self._cache_bytes // each // 2 * 2
+        least = least_rows(texts)
+        fits = self.cache_bytes // each // least * least
         if fits:
             return min(MOST_ROWS, fits)
-        most = self.most_tokens(prompt, self._cache_bytes)
+        most = self.most_tokens(prompt, self.cache_bytes, texts)
         advice = f"--max-new-tokens {most} fits" if most else "not even one token fits"
         raise DoesNotFitError(
             f"--max-new-tokens {writing.max_new_tokens} behind a prompt of {prompt} tokens: keys "
-            f"and values take {format_size(2 * each, up=True)}, {format_size(self._cache_bytes)} "
-            f"of the budget are left for them; {advice}"
+            f"and values take {format_size(least * each, up=True)}, "
+            f"{format_size(self.cache_bytes)} of the budget are left for them; {advice}"
         )
 
     def _groups(self, texts: Sequence[Text], writing: Writing) -> Iterator[list[Text]]:
         """Texts that are written together, the longest prompts first."""
         left = sorted(texts, key=lambda text: -len(text.prompt))
         while left:
-            count = self._rows_that_fit(len(left[0].prompt), writing)
+            count = self._rows_that_fit(len(left[0].prompt), writing, len(texts))
             yield sorted(left[:count], key=lambda text: text.number)
             left = left[count:]
 
     # --- one group ---
 
     def _write(
-        self, group: list[Text], params: Params, writing: Writing, look: Look | None
+        self,
+        group: list[Text],
+        params: Params,
+        writing: Writing,
+        least: int,
+        look: Look | None,
     ) -> Iterator[Piece]:
         """Read the prompts of a group, then write until all texts have ended."""
         states = KeyValues(self._graphs, len(group), self._most())
@@ -283,7 +292,7 @@ class Generator:
             rows = [row for row, text in enumerate(live) if text.finish is None]
             if not rows:
                 return
-            kept = _even(rows)
+            kept = [*rows, *rows[-1:] * (-len(rows) % least)]
             if kept != list(range(states.rows)):
                 states.keep(np.array(kept, np.int64))
                 live, chosen = [live[row] for row in rows], chosen[rows]
@@ -319,7 +328,7 @@ class Generator:
         def make(work: Work) -> PromptsPass:
             return PromptsPass(work, self._scope, states, take)
 
-        self._engine.run(batch, params, make, lambda own: self._engine.cutter().chunks(own, 1))
+        self.engine.run(batch, params, make, lambda own: self.engine.cutter().chunks(own, 1))
         states.lengths = batch.lengths + self._virtual
         self.prompt_tokens += int(batch.lengths.sum())
 
@@ -336,7 +345,7 @@ class Generator:
         states.reserve(int(states.lengths.max()) + 1)
         batch = _batch(last, self._pad)
         make = partial(self._token_pass, states=states, take=take)
-        self._engine.run(batch, params, make, self._cut_tokens, continuing=True)
+        self.engine.run(batch, params, make, self._cut_tokens, continuing=True)
         states.lengths = states.lengths + 1
 
     def _token_pass(
@@ -350,21 +359,23 @@ class Generator:
 
     def _cut_tokens(self, batch: Batch) -> list[Chunk]:
         """Share rows out among the workers, two and two: see `Cutter.padded`."""
-        limits, rows = self._engine.limits, batch.num_rows
-        share = _padded(-(-rows // limits.workers))
+        limits, rows = self.engine.limits, batch.num_rows
+        share = -(-rows // limits.workers)
+        share += share % 2
         size = max(2, min(share, limits.chunk_tokens // 2 * 2))
         parts = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
         nothing = np.empty((0, 2), np.int64)
         return [Chunk(part, 1, nothing, slice(0)) for part in parts]
 
 
-def _padded(rows: int) -> int:
-    return rows + rows % 2
+def least_rows(texts: int) -> int:
+    """Rows go through blocks in multiples of this.
 
-
-def _even(rows: list[int]) -> list[int]:
-    """An odd last row comes twice: alone it would take kernels that round differently."""
-    return [*rows, *rows[-1:] * (len(rows) % 2)]
+    Of several texts an odd last row comes twice: alone it would take kernels that round
+    differently, and what a text is would depend on which others are written with it. A single text
+    is spared that.
+    """
+    return 1 if texts == 1 else 2
 
 
 def _batch(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:

@@ -255,7 +255,7 @@ class _Planner:
             choice=chosen[0],
             ledger=chosen[1],
             cache_bytes=0 if cache is None else cache.size_bytes,
-            smallest_bytes=max(self._start, _budget_for(min(least, chosen[1].steady))),
+            smallest_bytes=max(self._start, budget_for(min(least, chosen[1].steady))),
             weights_bytes=sum(self._blocks),
             gains=tuple(self._gains(candidates, chosen[0])),
             anonymous_bytes=self._anonymous + chosen[1].activations,
@@ -393,7 +393,7 @@ class _Planner:
         best = chosen.cost
         by_need = sorted((self._predict(c).steady, c.cost, i) for i, c in enumerate(candidates))
         for total, cost, index in by_need:
-            needed = max(self._start, _budget_for(total))
+            needed = max(self._start, budget_for(total))
             if cost < best * _WORTHWHILE and needed > self._budget:
                 best = cost
                 yield Gain(needed, chosen.cost / cost, candidates[index])
@@ -406,7 +406,7 @@ class _Planner:
 
     def _refusal(self, smallest: Choice) -> DoesNotFitError:
         ledger = self._predict(smallest)
-        least = _budget_for(ledger.steady)
+        least = budget_for(ledger.steady)
         needed = format_size(max(self._start, least), up=True)
         if self._start > least:
             return DoesNotFitError(
@@ -445,7 +445,7 @@ def _spread(count: int, chosen: int) -> frozenset[int]:
     return frozenset(int(place) for place in np.linspace(0, count - 1, chosen).round())
 
 
-def _budget_for(total: int) -> int:
+def budget_for(total: int) -> int:
     """Smallest budget that a predicted peak fits."""
     budget = total * RESERVE_SHARE // (RESERVE_SHARE - 1)
     while total > budget - budget // RESERVE_SHARE:

@@ -91,7 +91,7 @@ class RowReader:
             The token ids (4 bytes each, about 400 bytes an example besides) and one line of text.
         """
         file = resolve(path, split)
-        return self._build(lambda: read_rows(file, limit), file, lambda: _digest(file), like)
+        return self._build(lambda: read_rows(file, limit), file, lambda: file_digest(file), like)
 
     def take(
         self, rows: Iterable[Fields], *, like: ExampleSet | None = None, with_class: bool = True
@@ -170,7 +170,7 @@ class RowReader:
                 longest=max(lengths),
                 truncation=truncation,
                 class_counts=counts,
-                warnings=(*_truncation_warning(truncation, len(examples), self.max_seq), *notes),
+                warnings=(*truncation_warning(truncation, len(examples), self.max_seq), *notes),
             ),
             label_words=self.labels,
             label_tokens=label_tokens,
@@ -185,9 +185,10 @@ def _numbered(rows: Iterable[Fields]) -> Iterator[Row]:
         yield Row(dict(fields), number, where)
 
 
-def _truncation_warning(
+def truncation_warning(
     truncation: TruncationReport, rows: int, max_seq: int
 ) -> Iterable[DataWarning]:
+    """Say what was cut, if anything was."""
     if truncation.rows:
         yield DataWarning(
             "truncated",
@@ -198,7 +199,12 @@ def _truncation_warning(
         )
 
 
-def _digest(file: Path) -> str:
+def file_digest(file: Path) -> str:
+    """SHA-256 of a data file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return sha256_file(file)
     except OSError as error:

@@ -67,7 +67,9 @@ class TextStream:
         waited = len(self._tokens) - self._read
         if text.endswith(_BROKEN) and waited < _LONGEST_CHARACTER and not last:
             return ""
-        self._start, self._read = self._read, len(self._tokens)
+        if len(text) > len(known):  # what shows nothing, such as a special token, is no context
+            self._start = self._read
+        self._read = len(self._tokens)
         return text[len(known) :]
 
     def _hand_out(self, text: str, *, last: bool) -> str:

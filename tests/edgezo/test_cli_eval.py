@@ -22,7 +22,9 @@ EVAL = {
     "rows": int,
     "loss": float,
     "accuracy": float,
+    "f1": float,
     "perplexity": type(None),
+    "exact_match": type(None),
     "peak_bytes": int,
     "warnings": list,
     "seconds": float,
@@ -71,6 +73,7 @@ def test_eval_writes_predictions(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
 def test_eval_of_completions_gives_perplexity(invoke: Invoke, tiny: Tiny) -> None:
     result = json.loads(invoke("eval", tiny.fp32, "--data", tiny.prompts, "--json").stdout)
     assert result["accuracy"] is None
+    # every row has three scored tokens: two words and the end
     assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
     assert "perplexity" in invoke("eval", tiny.fp32, "--data", tiny.prompts).stdout
     args = ("eval", tiny.fp32, "--data", tiny.prompts, "--predictions", "p")

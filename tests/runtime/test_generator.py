@@ -82,10 +82,10 @@ def test_a_text_does_not_depend_on_its_neighbours(exported, quant):
     )
     for number, prompt in enumerate(prompts):
 
-        def same(_, place, logits, number=number):
+        def same(_text, place, logits, number=number):
             np.testing.assert_array_equal(logits, seen[number, place])
 
-        writer(bundle, engine).generate([prompt], params, Writing(NEW), look=same)
+        writer(bundle, engine).generate([prompt, prompt], params, Writing(NEW), look=same)
     small = Engine(bundle, threads=1, chunk_tokens=4)
     small.streamed = frozenset({0, 1})
     writer(bundle, small).generate(
@@ -108,6 +108,9 @@ def test_a_token_costs_one_tokens_work(exported, monkeypatch):
         return run(self, index, chunk, *args, **kwargs)
 
     monkeypatch.setattr(TokenPass, "_run_block", counted)
+    (text,) = writer(bundle).generate(prompts_of()[:1], bundle.trainables(), Writing(NEW))
+    assert passed == [(1, 1)] * (len(text.tokens) - (text.finish == "length"))
+    passed.clear()
     texts = writer(bundle).generate(prompts_of(), bundle.trainables(), Writing(NEW))
     written = sum(len(text.tokens) for text in texts)
     assert {tokens for _, tokens in passed} == {1}
@@ -142,7 +145,7 @@ def test_sampling_is_repeated_by_its_seed(exported):
 def test_what_does_not_fit_is_refused_with_what_would(exported):
     bundle = exported("llama").bundle("fp32").bundle
     params, prompt = bundle.trainables(), prompts_of()[0]
-    each = 2 * key_values.bytes_a_token(bundle.manifest.graphs)
+    each = key_values.bytes_a_token(bundle.manifest.graphs)
     with pytest.raises(DoesNotFitError, match=r"--max-new-tokens 12 fits"):
         writer(bundle, cache_bytes=17 * each).generate([prompt], params, Writing(13))
     (text,) = writer(bundle, cache_bytes=17 * each).generate([prompt], params, Writing(12))

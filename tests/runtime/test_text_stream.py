@@ -6,7 +6,7 @@ import pytest
 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.text_stream import TextStream
-from tests.runtime.tiny_tokenizer import byte_tokenizer
+from tests.runtime.tiny_tokenizer import byte_tokenizer, masked_tokenizer
 
 TEXT = "Grüße, 世界 👩‍🚀 the film was great"
 
@@ -40,6 +40,14 @@ def test_bytes_that_are_no_character_are_shown_once_that_is_certain(tokenizer):
     assert stream.end() == "\ufffd"
     endless = TextStream(tokenizer)
     assert "".join(endless.add(first) for _ in range(40)).count("\ufffd") >= 30
+
+
+def test_special_tokens_are_no_context():
+    """Pins words that lost the space between them where a special token stood."""
+    tokenizer = masked_tokenizer()
+    tokens = [2, *tokenizer.core.encode("the film", add_special_tokens=False).ids]
+    tokens.insert(2, 4)
+    assert "".join(parts(TextStream(tokenizer), tokens)) == tokenizer.decode(tokens) == "the film"
 
 
 def test_text_goes_on_from_the_prompt(tokenizer):

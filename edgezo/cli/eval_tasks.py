@@ -1,0 +1,214 @@
+"""The ways `edgezo eval` scores rows: by losses, by a row's own choices, by answers written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgezo.cli.eval_settings import EvalSettings
+from edgezo.cli.output import percent
+from edgezo.cli.task_data import folder_of, read_task
+from edgezo.cli.tune_session import check_loss
+from edgezo.cli.writer import Tuned
+from edgezo.cli.writing_settings import WritingSettings
+from edgezo_runtime.answers import QuestionSet, load_questions
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.choices import ChoiceSet, load_choices
+from edgezo_runtime.class_f1 import macro_f1
+from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.evaluate import evaluate
+from edgezo_runtime.evaluate_answers import evaluate_answers
+from edgezo_runtime.example_set import ExampleSet
+from edgezo_runtime.examples import load_examples
+from edgezo_runtime.generator import Generator, Writing
+from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.writing_plan import plan_writing
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out.
+
+    Attributes:
+        rows: scored rows.
+        loss: mean over rows, nats.
+        accuracy: share of rows with the right class or choice.
+        f1: mean over classes of their F1; of answers, mean over rows.
+        perplexity: exp of the mean loss of a token.
+        exact_match: share of answers that match.
+        predictions: class, choice or answer of every row, in file order; None where there is none.
+    """
+
+    rows: int
+    loss: float | None = None
+    accuracy: float | None = None
+    f1: float | None = None
+    perplexity: float | None = None
+    exact_match: float | None = None
+    predictions: list[int] | list[str] | None = field(default=None, repr=False)
+
+    def scores(self) -> dict[str, Any]:
+        """All numbers, for machines."""
+        names = ("rows", "loss", "accuracy", "f1", "perplexity", "exact_match")
+        return {name: getattr(self, name) for name in names}
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The numbers there are, for people."""
+        found = [("rows", str(self.rows))]
+        found += [] if self.loss is None else [("loss", f"{self.loss:.4f}")]
+        found += [] if self.perplexity is None else [("perplexity", f"{self.perplexity:.2f}")]
+        shares = {"accuracy": self.accuracy, "exact match": self.exact_match, "F1": self.f1}
+        return found + [
+            (name, percent(value)) for name, value in shares.items() if value is not None
+        ]
+
+
+class EvalTask(Protocol):
+    """Rows, read, and how they are scored."""
+
+    @property
+    def examples(self) -> ExampleSet:
+        """The rows."""
+
+    def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
+        """Score them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """Label words, or language modelling."""
+
+    examples: ExampleSet
+    batch_size: int
+
+    def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
+        """Score every row once."""
+        found = evaluate(
+            engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
+        )
+        check_loss(found, str(self.examples.path))
+        classified = found.accuracy is not None
+        return Outcome(
+            found.rows,
+            loss=found.loss,
+            accuracy=found.accuracy,
+            f1=found.f1,
+            perplexity=_perplexity(found.token_loss),
+            predictions=found.predictions.tolist() if classified else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceRows:
+    """Rows with choices of their own."""
+
+    choices: ChoiceSet
+    batch_size: int
+
+    @property
+    def examples(self) -> ExampleSet:
+        """One a choice."""
+        return self.choices.examples
+
+    def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
+        """Score every choice once; the loss is that of the right ones."""
+        found = evaluate(
+            engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
+        )
+        check_loss(found, str(self.examples.path))
+        chosen, labels = self.choices.predictions(found.losses), self.choices.labels
+        starts = np.searchsorted(self.choices.rows, np.arange(len(labels)))
+        return Outcome(
+            len(labels),
+            loss=float(found.losses[starts + labels].mean()),
+            accuracy=float((chosen == labels).mean()),
+            f1=macro_f1(labels, chosen, int(max(labels.max(), chosen.max())) + 1),
+            predictions=chosen.tolist(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """Questions that are answered in writing."""
+
+    questions: QuestionSet
+    tokenizer: TextTokenizer
+    writing: Writing
+    budget: int | None
+
+    @property
+    def examples(self) -> ExampleSet:
+        """The rows as they would be learned."""
+        return self.questions.examples
+
+    def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
+        """Have every question answered."""
+        generator = Generator(engine, self.tokenizer, scope=tuned.scope)
+        if self.budget is not None:
+            sizes = [len(prompt) for prompt in self.questions.prompts]
+            plan = plan_writing(generator, sizes, self.writing, self.budget)
+            plan.apply(generator)
+        found = evaluate_answers(generator, tuned.params, self.questions, self.writing, tell)
+        return Outcome(
+            found.rows,
+            f1=found.f1,
+            exact_match=found.exact_match,
+            predictions=list(found.answers),
+        )
+
+
+def read_rows_to_score(
+    settings: EvalSettings,
+    written: WritingSettings,
+    bundle: Bundle,
+    tokenizer: TextTokenizer,
+    budget: int | None,
+) -> EvalTask:
+    """Read the rows in the way that is asked for.
+
+    Raises:
+        EdgezoError: they cannot be read, or not in that way.
+    """
+    source = folder_of(settings.data)
+    template, labels = settings.template, settings.label
+    if template is None and not labels and source.is_dir():
+        template, labels = read_task(source)
+    split, limit = settings.split, settings.limit or None
+    longest = min(settings.max_seq, bundle.manifest.model.max_seq)
+    if settings.choices is not None:
+        assert template is not None  # checked with the settings
+        choices = load_choices(
+            source, tokenizer, template=template, field=settings.choices, max_seq=longest,
+            split=split, limit=limit,
+        )  # fmt: skip
+        return ChoiceRows(choices, settings.batch_size)
+    if settings.answers:
+        writing = written.writing()
+        room = bundle.manifest.model.max_seq - writing.max_new_tokens
+        if room < 1:
+            raise UsageError(
+                f"--max-new-tokens {writing.max_new_tokens}: the model takes "
+                f"{bundle.manifest.model.max_seq} tokens in all"
+            )
+        questions = load_questions(
+            source, tokenizer, template=template, max_seq=min(longest, room), split=split,
+            limit=limit,
+        )  # fmt: skip
+        return WrittenRows(questions, tokenizer, writing, budget)
+    examples = load_examples(
+        source, tokenizer, template=template, labels=labels, max_seq=longest, split=split,
+        limit=limit,
+    )  # fmt: skip
+    return ScoredRows(examples, settings.batch_size)
+
+
+def _perplexity(token_loss: float | None) -> float | None:
+    """exp of the mean loss of a token; None where there is none, or it overflows."""
+    return None if token_loss is None or token_loss > 700 else math.exp(token_loss)

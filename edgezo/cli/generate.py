@@ -1,0 +1,169 @@
+"""`edgezo generate`: texts that a bundle writes, with or without an adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgezo.cli.config_file import config_option
+from edgezo.cli.options import build, options_of, setting
+from edgezo.cli.output import json_option, note, print_result, warn
+from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.writing_settings import WritingSettings
+from edgezo_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgezo_runtime.generator import Generator, Text
+    from edgezo_runtime.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSettings:
+    """What `edgezo generate` is asked for."""
+
+    prompt: tuple[str, ...] = setting(
+        dataclasses.MISSING,
+        "text to go on from, '-' for what is on stdin; may be given several times",
+        metavar="TEXT",
+    )
+    chat: bool = setting(False, "take prompts as messages of a user, by the chat template")
+    system: str | None = setting(None, "message of the system, with --chat", metavar="TEXT")
+    adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
+    budget: str = setting(
+        "auto", "peak resident memory: 8GB, 750MB, 80% of what is available", metavar="SIZE"
+    )
+    threads: int = setting(0, "compute threads; 0 takes one a core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        if self.threads < 0:
+            raise UsageError(f"--threads {self.threads}: must be 0 or more")
+        if self.system is not None and not self.chat:
+            raise UsageError("--system: it is a message; give --chat as well")
+
+
+@click.command(name="generate", short_help="Have a bundle write, with or without an adapter.")
+@click.argument("bundle")
+@config_option(GenerateSettings, WritingSettings)
+@options_of(GenerateSettings, WritingSettings)
+@json_option
+def command(bundle: str, as_json: bool, **values: Any) -> None:
+    """Have BUNDLE go on from prompts. A single text is shown as it is written.
+
+    A prompt is read once; then a token costs one token's work, because keys and values of all
+    before it are kept. They count against the budget.
+    """
+    settings, writing = build(GenerateSettings, values), build(WritingSettings, values)
+    settings.check()
+    with StopSignals() as signals:
+        result = _generate(bundle, settings, writing, signals, as_json)
+    if as_json:
+        print_result(result, [], as_json)
+    else:
+        note(f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} a second")
+
+
+def _generate(
+    path: str,
+    settings: GenerateSettings,
+    written: WritingSettings,
+    signals: StopSignals,
+    as_json: bool,
+) -> dict[str, Any]:
+    from edgezo.cli.tune_job import resolve_budget
+    from edgezo.cli.writer import open_writer
+    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.memory import peak_rss_bytes
+    from edgezo_runtime.writing_plan import plan_writing
+
+    writing = written.writing()
+    budget, warning = resolve_budget(settings.budget)
+    opened = open_writer(
+        Bundle.open(path), settings.adapter, signals,
+        budget=budget, threads=settings.threads, verified=settings.verify,
+    )  # fmt: skip
+    warnings = [*opened.warnings, *([warning] if warning else [])]
+    for text in warnings:
+        warn(text)
+    prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
+    generator = opened.generator
+    plan = plan_writing(generator, [len(prompt) for prompt in prompts], writing, budget)
+    plan.apply(generator)
+    started = time.monotonic()
+    show = None if as_json else _Shower(len(prompts))
+    texts: dict[int, Text] = {}
+    with generator.engine.interruptible(signals.check):
+        for piece in generator.stream(prompts, opened.params, writing):
+            texts[piece.text.number] = piece.text
+            if show is not None:
+                show.take(piece.text, piece.shown)
+    seconds = time.monotonic() - started
+    return {
+        "bundle": path,
+        "adapter": settings.adapter,
+        "texts": [_entry(texts[number]) for number in range(len(prompts))],
+        **_counts(generator, seconds),
+        "peak_bytes": peak_rss_bytes(),
+        "budget_bytes": budget,
+        "warnings": warnings,
+    }
+
+
+class _Shower:
+    """Prints texts: a single one as it comes, of several each when it is finished."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done: dict[int, str] = {}
+        self._next = 0
+
+    def take(self, text: Text, shown: str) -> None:
+        if self._count == 1:
+            sys.stdout.write(shown + ("\n" if text.finish else ""))
+            sys.stdout.flush()
+        elif text.finish is not None:
+            self._done[text.number] = text.stream.text
+            while self._next in self._done:
+                click.echo(self._done.pop(self._next))
+                self._next += 1
+
+
+def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
+    if text == "-":
+        text = sys.stdin.read()
+    if not settings.chat:
+        return tokenizer.encode(text, add_special=True)
+    from edgezo_runtime.chat import ChatTemplate
+
+    system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
+    messages = [*system, {"role": "user", "content": text}]
+    whole = ChatTemplate(tokenizer).render(messages, "--prompt", ask=True)
+    return tokenizer.encode(whole, add_special=False)
+
+
+def _entry(text: Text) -> dict[str, Any]:
+    return {
+        "text": text.stream.text,
+        "tokens": text.tokens,
+        "prompt_tokens": len(text.prompt),
+        "finish": text.finish,
+    }
+
+
+def _counts(generator: Generator, seconds: float) -> dict[str, Any]:
+    return {
+        "prompt_tokens": generator.prompt_tokens,
+        "new_tokens": generator.new_tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_s": round(generator.new_tokens / max(seconds, 1e-9), 2),
+    }
