@@ -22,6 +22,10 @@ FLUSH_S = 1.0
 _LONGEST_LINE = 1 << 20
 
 
+Split = Literal["valid", "test"]
+When = Literal["before", "during", "after"]
+
+
 @dataclass(frozen=True, slots=True)
 class KeptEvaluation:
     """An evaluation of an earlier part of a run.
@@ -31,12 +35,14 @@ class KeptEvaluation:
         when: before, during or after tuning.
         loss: mean over the rows, nats.
         accuracy: share of the rows, None where they have no classes.
+        score: mean score of answers that were written, None where none were.
     """
 
-    split: Literal["valid", "test"]
-    when: Literal["before", "during", "after"]
+    split: Split
+    when: When
     loss: float
     accuracy: float | None
+    score: float | None = None
 
 
 class Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -35,6 +36,12 @@ class TaskData:
     test: Path | None
     template: str | None
     labels: tuple[str, ...]
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """The files there are by name of the set, the one to tune on first."""
+        for name, file in (("train", self.train), ("valid", self.valid), ("test", self.test)):
+            if file is not None:
+                yield name, file
 
 
 def find_task(

@@ -126,6 +126,12 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
 )
 @config_option(*FILE_CLASSES)
 @options_of(TuneInputs, *CONFIG_CLASSES)
+@click.option(
+    "--reward",
+    metavar="FILE.py:FUNCTION",
+    help="a function of a text that the model wrote and of its row: the more it returns the "
+    "better; it becomes the objective, and must be given again to continue the run",
+)
 @click.option("--dry-run", is_flag=True, help="check and plan everything, tune nothing")
 @enforce_option
 @json_option
@@ -133,6 +139,7 @@ def command(
     bundle: str | None,
     output: Path | None,
     resume: bool,
+    reward: str | None,
     dry_run: bool,
     enforce: bool,
     as_json: bool,
@@ -152,6 +159,12 @@ def command(
     inputs.check()
     if resume and output is None:
         raise UsageError("--resume: name the folder of the run with -o")
+    if reward is not None:
+        if config.objective not in ("loss", "reward"):
+            raise UsageError(
+                f"--reward: --objective {config.objective} is another one; leave it out"
+            )
+        config = dataclasses.replace(config, objective="reward")
     from edgezo.cli.tuning import tune
 
     tune(
@@ -159,6 +172,7 @@ def command(
         inputs,
         config,
         output,
+        reward=reward,
         dry_run=dry_run,
         enforce=enforce,
         as_json=as_json,

@@ -15,6 +15,7 @@ from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
 from edgezo_runtime.adapter import Adapter, load_adapter
+from edgezo_runtime.answers import QuestionSet, load_questions
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DoesNotFitError, UsageError
@@ -30,6 +31,7 @@ from edgezo_runtime.memory import (
     total_bytes,
 )
 from edgezo_runtime.methods import METHODS
+from edgezo_runtime.objectives import Reward
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.run_folder import RunFolder
@@ -54,6 +56,7 @@ class Job:
     sets: dict[str, ExampleSet]
     tuner: Tuner
     plan: Plan
+    questions: dict[str, QuestionSet] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -110,6 +113,7 @@ def prepare(
     config: TuneConfig,
     run: RunFolder,
     signals: StopSignals,
+    reward: Reward | None = None,
     *,
     resume: bool = False,
 ) -> Job:
@@ -121,12 +125,13 @@ def prepare(
         config: how to tune.
         run: folder of the run.
         signals: ends it early.
+        reward: scores texts, where that is the objective.
         resume: continue the run in it.
     Raises:
         EdgezoError: something is missing, damaged, or does not fit.
     """
     with refusing_to_begin():
-        return _prepare(root, inputs, config, run, signals, resume)
+        return _prepare(root, inputs, config, run, signals, reward, resume)
 
 
 def _prepare(
@@ -135,6 +140,7 @@ def _prepare(
     config: TuneConfig,
     run: RunFolder,
     signals: StopSignals,
+    reward: Reward | None,
     resume: bool,
 ) -> Job:
     import_onnxruntime()
@@ -144,11 +150,16 @@ def _prepare(
     if inputs.verify:
         verify(bundle, signals)
     task = None
+    questions: dict[str, QuestionSet] = {}
     if inputs.data is None:
         sets = {"train": _rows_of_any_text(bundle, inputs, config)}
     else:
         task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
-        sets = _read(bundle, inputs, task)
+        if config.writes and not task.labels:
+            questions = _read_questions(bundle, inputs, config, task)
+            sets = {name: found.examples for name, found in questions.items()}
+        else:
+            sets = _read(bundle, inputs, task)
     if inputs.eval_every_s and "valid" not in sets:
         raise UsageError(
             f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; give "
@@ -158,10 +169,11 @@ def _prepare(
     release_freed()
     data = max(0, rss_bytes() - process)
     train, *others = sets.values()
+    rows = questions.get("train", train)
     start = _start(inputs, run)
     governors, absent = make_governors(inputs.when)
     engine = fenced_engine(bundle, budget, inputs.threads or None)
-    tuner = Tuner(engine, train, config, run, start=start, governors=governors)
+    tuner = Tuner(engine, rows, config, run, start=start, reward=reward, governors=governors)
     if resume:
         tuner.recall()
     plan = make_plan(
@@ -202,7 +214,7 @@ def _prepare(
         )
     if task is not None and "valid" not in sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
-    return Job(bundle, inputs, config, task, sets, tuner, plan, warnings)
+    return Job(bundle, inputs, config, task, sets, tuner, plan, questions, warnings)
 
 
 def _start(inputs: TuneInputs, run: RunFolder) -> Adapter | None:
@@ -241,25 +253,47 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
 
 def _read(bundle: Bundle, inputs: TuneInputs, task: TaskData) -> dict[str, ExampleSet]:
     """The sets of a task, tokenized; the one to tune on first."""
-    manifest = bundle.manifest
-    tokenizer = TextTokenizer.open(
-        bundle.root,
-        manifest.tokenizer,
-        task=manifest.model.task,
-        vocab_size=manifest.model.vocab_size,
-    )
-    files = {"train": task.train, "valid": task.valid, "test": task.test}
+    tokenizer = open_tokenizer(bundle)
     return {
         name: load_examples(
             file,
             tokenizer,
             template=task.template,
             labels=task.labels,
-            max_seq=min(inputs.max_seq, manifest.model.max_seq),
+            max_seq=min(inputs.max_seq, bundle.manifest.model.max_seq),
         )
-        for name, file in files.items()
-        if file is not None
+        for name, file in task.files()
     }
+
+
+def _read_questions(
+    bundle: Bundle, inputs: TuneInputs, config: TuneConfig, task: TaskData
+) -> dict[str, QuestionSet]:
+    """The same as questions, with room for an answer."""
+    room = bundle.manifest.model.max_seq - config.max_new_tokens
+    if room < 1:
+        raise UsageError(
+            f"--max-new-tokens {config.max_new_tokens}: the model takes "
+            f"{bundle.manifest.model.max_seq} tokens in all"
+        )
+    tokenizer = open_tokenizer(bundle)
+    longest = min(inputs.max_seq, room)
+    return {
+        name: load_questions(file, tokenizer, template=task.template, max_seq=longest)
+        for name, file in task.files()
+    }
+
+
+def open_tokenizer(bundle: Bundle) -> TextTokenizer:
+    """The tokenizer of a bundle.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    model = bundle.manifest.model
+    return TextTokenizer.open(
+        bundle.root, bundle.manifest.tokenizer, task=model.task, vocab_size=model.vocab_size
+    )
 
 
 def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from edgezo.cli.metrics import KeptEvaluation, Metrics
+import numpy as np
+import numpy.typing as npt
+
+from edgezo.cli.metrics import KeptEvaluation, Metrics, Split, When
 from edgezo.cli.output import duration, note, percent, table, warn
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
@@ -19,10 +22,13 @@ from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.events import Event, PauseEvent, ResumeEvent
 from edgezo_runtime.files import atomic_write
 from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
+from edgezo_runtime.objectives import ClassObjective
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.scope import invocation
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.tuner import StepReport, Tuner
+
+Float32 = npt.NDArray[np.float32]
 
 
 class Session:
@@ -165,7 +171,7 @@ class Session:
             f"{duration(left)} left"
         )
 
-    def _evaluate(self, split: str, when: str) -> KeptEvaluation | Evaluation | None:
+    def _evaluate(self, split: Split, when: When) -> KeptEvaluation | None:
         """Evaluate on a split; what an earlier sitting found before tuning is taken from there."""
         examples = self._job.sets.get(split)
         if examples is None:
@@ -190,6 +196,7 @@ class Session:
             )
         self._progress.end()
         check_loss(found, f"evaluating {when} tuning, {split} rows")
+        score = self._score(split, when, params)
         entry = {
             "event": "eval",
             "split": split,
@@ -199,9 +206,21 @@ class Session:
             "rows": found.rows,
             "loss": found.loss,
             "accuracy": found.accuracy,
+            **({} if score is None else {"score": score}),
         }
         self._metrics.write(entry)
-        return found
+        return KeptEvaluation(split, when, found.loss, found.accuracy, score)
+
+    def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
+        """Mean score of the answers to a split's questions; None where none are written."""
+        objective, questions = self._tuner.prober.objective, self._job.questions.get(split)
+        if questions is None or isinstance(objective, ClassObjective):
+            return None
+        show = self._progress.count(f"answering {when} tuning, {split} rows")
+        with self._tuner.engine.interruptible(self._signals.check):
+            score = objective.mean_score(questions, params, show)
+        self._progress.end()
+        return score
 
     def _receipt(self, run: RunFolder, result: dict[str, Any], digest: str) -> dict[str, Any]:
         job, peak = self._job, peak_rss_bytes()
@@ -215,12 +234,15 @@ class Session:
         names = ("before", "after", "test")
         losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
         shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
+        if job.questions:
+            shares |= {f"score_{name}": result.get(f"score_{name}") for name in names}
         return {
             "status": result["status"],
             **({"error": result["error"]} if "error" in result else {}),
             "run": str(run.path),
             "model": job.bundle.manifest.model.id,
             "method": job.config.method,
+            "objective": self._tuner.prober.objective.reward or job.config.objective,
             "estimated_blocks": self._tuner.estimated_blocks,
             "first_order_blocks": self._tuner.first_order_blocks,
             "batch_size": self._tuner.batch_size,
@@ -275,10 +297,9 @@ def check_loss(found: Evaluation, what: str) -> None:
         raise DivergedError(f"{what}: the mean loss is {found.loss}")
 
 
-def _named(when: str, found: KeptEvaluation | Evaluation | None) -> dict[str, Any]:
-    if found is None:
-        return {}
-    return {f"loss_{when}": found.loss, f"accuracy_{when}": found.accuracy}
+def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
+    names = () if found is None else ("loss", "accuracy", "score")
+    return {f"{name}_{when}": getattr(found, name) for name in names}
 
 
 def receipt_lines(result: dict[str, Any]) -> list[str]:
@@ -286,6 +307,10 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
     if result["accuracy_before"] is not None:
         change = f"{percent(result['accuracy_before'])} -> {percent(result['accuracy_after'])}"
         rows.append(("accuracy", change))
+    if result.get("score_before") is not None:
+        after = result["score_after"]
+        change = f"{result['score_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
+        rows.append((str(result["objective"]).partition(" ")[0], change))
     if result["loss_before"] is not None:
         after = result["loss_after"]
         change = f"{result['loss_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"

@@ -11,6 +11,7 @@ from edgezo.cli.default_bundle import default_bundle
 from edgezo.cli.metrics import Metrics
 from edgezo.cli.output import note, print_result, warn
 from edgezo.cli.planning import fence_lines, print_plan
+from edgezo.cli.reward_file import load_reward
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
@@ -32,6 +33,7 @@ def tune(
     config: TuneConfig,
     output: Path | None,
     *,
+    reward: str | None,
     dry_run: bool,
     enforce: bool,
     as_json: bool,
@@ -43,6 +45,7 @@ def tune(
         inputs: data and budget.
         config: how to tune.
         output: folder of the run, or None for a new one; a run that it holds is continued.
+        reward: file and function that score texts.
         dry_run: stop before anything is written.
         enforce: show the fences.
         as_json: print the result as JSON.
@@ -50,13 +53,14 @@ def tune(
         EdgezoError: see the exit codes in `edgezo_runtime.errors`.
     """
     config.check()
+    judge = None if reward is None else load_reward(reward)
     root = Path(bundle) if bundle is not None else default_bundle()
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
     with StopSignals() as signals:
         run = RunFolder(output)
-        job = prepare(root, inputs, config, run, signals, resume=run.has_journal())
+        job = prepare(root, inputs, config, run, signals, judge, resume=run.has_journal())
         if dry_run:
             _print_dry_run(job, enforce=enforce, as_json=as_json)
             return

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.tune_job import verify
+from edgezo.cli.tune_job import open_tokenizer, verify
 from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.generator import Generator
-from edgezo_runtime.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from edgezo_runtime.scope import Scope
+    from edgezo_runtime.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +96,3 @@ def open_writer(
         engine = fenced_engine(bundle, budget, threads or None)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
         return Writer(generator, tokenizer, tuned.params, tuned.warnings)
-
-
-def open_tokenizer(bundle: Bundle) -> TextTokenizer:
-    """The tokenizer of a bundle.
-
-    Raises:
-        BundleError: it is missing or damaged.
-    """
-    model = bundle.manifest.model
-    return TextTokenizer.open(
-        bundle.root, bundle.manifest.tokenizer, task=model.task, vocab_size=model.vocab_size
-    )

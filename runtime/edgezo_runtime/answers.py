@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from edgezo_runtime.chat import check_messages
 from edgezo_runtime.completions import answers_of
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.example_set import Example, ExampleSet
-from edgezo_runtime.examples import load_examples
 from edgezo_runtime.records import Row, read_rows, recognise
+from edgezo_runtime.row_reader import Fields, RowReader, numbered
 from edgezo_runtime.template import text_field
 from edgezo_runtime.tokenizer import TextTokenizer
 
@@ -41,10 +41,12 @@ class QuestionSet:
     Attributes:
         examples: the rows as they are learned, in the order of the questions.
         questions: in the order of the file.
+        tokenizer: what made them.
     """
 
     examples: ExampleSet
     questions: tuple[Question, ...]
+    tokenizer: TextTokenizer
 
     def __len__(self) -> int:
         """Number of questions."""
@@ -65,10 +67,7 @@ def load_questions(
     split: str | None = None,
     limit: int | None = None,
 ) -> QuestionSet:
-    """Read a data file as questions.
-
-    A template makes the prompt, and all texts of the row's answer field are right; without one the
-    answer is `completion`, `output`, or the last message.
+    """Read a data file as questions; see `ask`.
 
     Args:
         path: as for `load_examples`, and so on.
@@ -77,31 +76,45 @@ def load_questions(
         DataError: likewise, or the rows have no answers.
         BundleError: likewise.
     """
-    examples = load_examples(
-        path, tokenizer, template=template, max_seq=max_seq, split=split, limit=limit
-    )
-    rows = read_rows(examples.path, limit)
-    return questions_of(examples, rows_with_answers(rows, template is not None))
+    return ask(RowReader(tokenizer, template, (), max_seq), path, split=split, limit=limit)
 
 
-def rows_with_answers(rows: Any, templated: bool) -> list[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Fields and right answers of every row.
-
-    Raises:
-        DataError: a row has none.
-    """
-    return [(row.fields, _answers(row, templated)) for row in rows]
-
-
-def questions_of(
-    examples: ExampleSet, rows: Sequence[tuple[dict[str, Any], tuple[str, ...]]]
+def ask(
+    reader: RowReader,
+    source: str | Path | Iterable[Fields],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
 ) -> QuestionSet:
-    """Put tokenized rows and their answers together."""
+    """Read rows as questions.
+
+    A template makes the prompt, and all texts of the row's answer field are right; without one the
+    answer is `completion`, `output`, or the last message.
+
+    Args:
+        reader: of rows, without label words.
+        source: a file or a folder of them, as for `RowReader.read`, or rows in memory.
+        split: which file of a folder.
+        limit: use the first rows of a file only; None uses all.
+    Raises:
+        UsageError: as `RowReader.read`.
+        DataError: likewise, or the rows have no answers.
+        BundleError: likewise.
+    """
+    rows: Iterable[Row]
+    if isinstance(source, str | Path):
+        examples = reader.read(source, split=split, limit=limit)
+        rows = read_rows(examples.path, limit)
+    else:
+        kept = list(source)
+        examples = reader.take(kept)
+        rows = numbered(kept)
+    templated = reader.template is not None
     questions = [
-        Question(prompt_of(example), answers, fields)
-        for example, (fields, answers) in zip(examples, rows, strict=True)
+        Question(prompt_of(example), _answers(row, templated), row.fields)
+        for example, row in zip(examples, rows, strict=True)
     ]
-    return QuestionSet(examples, tuple(questions))
+    return QuestionSet(examples, tuple(questions), reader.tokenizer)
 
 
 def prompt_of(example: Example) -> tuple[int, ...]:

@@ -5,7 +5,9 @@ Perturbation scale. Along private directions the odd part of the losses,
 is the noise floor: rounding, of the integer layers and of the losses. The smallest eps of a ladder
 whose signal is `SIGNAL_TO_NOISE` times the floor is taken; while the model learns its slopes get
 smaller, and the signal has to stay above the floor. Where the even part outgrows the odd one the
-losses are no longer nearly linear, and the ladder ends.
+losses are no longer nearly linear, and the ladder ends. A score that has steps instead of a slope
+(right or wrong) answers only to perturbations that change what the model says; the loss is the
+ruler for that as well: `find_wide_scale`.
 
 Learning rate. A step of SGD along an estimate g with n elements loses lr^2/2 tr(H)/n |g|^2 to the
 curvature and gains lr |grad|^2, so the best rate is inversely proportional to |g|^2 / n, the mean
@@ -51,6 +53,9 @@ NOTHING = 1e-9
 
 NONLINEAR = 0.5
 """Even part over odd part beyond which losses are not nearly linear."""
+
+WIDE_NATS = 0.3
+"""Root mean square of the odd part of a row's loss where the model begins to say other things."""
 
 _WALK = 64
 _SAMPLE = (32, 32)
@@ -109,12 +114,44 @@ def find_scale(evaluate: Evaluate) -> Scale:
             break
         eps *= FACTOR
     if best is None or best.ratio < 1:
-        raise UsageError(
-            f"--eps auto: no perturbation up to {LARGEST:g} changes the losses beyond their noise "
-            f"of {floor:.1e} nats; do the trainables of this bundle act on the scored tokens? give "
-            f"--eps a number if they do"
-        )
+        raise _no_answer(floor)
     return best
+
+
+def find_wide_scale(evaluate: Evaluate) -> Scale:
+    """Find the smallest perturbation scale that changes what the model says.
+
+    Args:
+        evaluate: losses, which have slopes where a score has none; see `Evaluate`.
+
+    Returns:
+        The first scale of the ladder whose signal is `WIDE_NATS`, or, where the even part outgrows
+        it before, the one with the best signal until then.
+
+    Raises:
+        UsageError: no scale changes the losses.
+    """
+    floor, _, centre = _parts(evaluate, NOTHING)
+    floor = max(floor, float(np.finfo(np.float32).eps / 2 * max(1.0, abs(centre))))
+    best = Scale(0.0, 0.0, floor)
+    eps = SMALLEST
+    while eps <= LARGEST and best.signal < WIDE_NATS:
+        odd, even, _ = _parts(evaluate, eps)
+        if not math.isfinite(odd) or (even > odd and best.signal > SIGNAL_TO_NOISE * floor):
+            break
+        best = max(best, Scale(eps, odd, floor), key=lambda scale: scale.signal)
+        eps *= FACTOR / 2
+    if best.ratio < 1:
+        raise _no_answer(floor)
+    return best
+
+
+def _no_answer(floor: float) -> UsageError:
+    return UsageError(
+        f"--eps auto: no perturbation up to {LARGEST:g} changes the losses beyond their noise "
+        f"of {floor:.1e} nats; do the trainables of this bundle act on the scored tokens? give "
+        f"--eps a number if they do"
+    )
 
 
 def _parts(evaluate: Evaluate, eps: float) -> tuple[float, float, float]:

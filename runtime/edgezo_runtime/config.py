@@ -50,6 +50,16 @@ class TuneConfig:
         "where label words are single tokens), auto (answer where that is so and prompts end "
         "alike)",
     )
+    objective: Literal["loss", "accuracy", "f1", "exact-match", "reward"] = option(
+        "loss",
+        "what is descended, by losses alone unless it is the loss: accuracy or f1 of label words, "
+        "exact-match or f1 of answers that are written, reward (see --reward)",
+    )
+    max_new_tokens: int = option(32, "tokens of an answer that is written, at most")
+    temperature: float = option(
+        0.0, "of answers that are written: 0 takes the likeliest token, else tokens are drawn"
+    )
+    stop: tuple[str, ...] = option((), "text that ends an answer; may be given several times")
     steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
     max_time_s: float = option(
         300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
@@ -119,6 +129,7 @@ class TuneConfig:
                 raise UsageError(f"{_flag(name)} {value}: expected one of {', '.join(known)}")
         if self.scope not in ("auto", "all", "answer"):
             raise UsageError(f"--scope {self.scope}: expected auto, all or answer")
+        self._check_objective()
         if self.noise not in ("rademacher", "gaussian"):
             raise UsageError(f"--noise {self.noise}: expected rademacher or gaussian")
         parse_schedule(self.schedule)
@@ -182,6 +193,29 @@ class TuneConfig:
         if problem:
             raise UsageError(problem)
 
+    def _check_objective(self) -> None:
+        """Refuse an objective that is none, and gradients of one that has none."""
+        if self.objective not in OBJECTIVES:
+            raise UsageError(
+                f"--objective {self.objective}: expected one of {', '.join(OBJECTIVES)}"
+            )
+        if self.objective != "loss" and self.hybrid not in ("auto", 0):
+            raise UsageError(
+                f"--hybrid {self.hybrid}: {self.objective} has no gradient; leave it out, or "
+                f"descend the loss"
+            )
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise UsageError(f"--temperature {self.temperature}: must be 0 or more")
+        if self.max_new_tokens < 1 or self.max_new_tokens > _LARGEST:
+            raise UsageError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
+        if "" in self.stop:
+            raise UsageError("--stop: a stop text is empty")
+
+    @property
+    def writes(self) -> bool:
+        """May the objective need texts, one token after the other?"""
+        return self.objective in ("f1", "exact-match", "reward")
+
     @classmethod
     def of(cls, method: str, **given: Any) -> TuneConfig:
         """A method with its published settings.
@@ -219,6 +253,7 @@ class TuneConfig:
         settings = (self.hybrid, self.method, self.lr, self.eps)
         others = ("rule", "schedule", "noise", "normalize", "clip")
         own = all(getattr(self, name) == _DEFAULTS[name] for name in others)
+        own = own and self.objective == "loss"
         return own and all(value == "auto" for value in settings)
 
     def settled(self, rows: int, *, first_order: bool) -> TuneConfig:
@@ -230,7 +265,7 @@ class TuneConfig:
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
         if batch == "auto":
-            batch = _BATCH if first_order else _BATCH_OF_ESTIMATES
+            batch = _BATCH if first_order or self.writes else _BATCH_OF_ESTIMATES
         if epochs == "auto":
             epochs = _EPOCHS if first_order and not steps else 0
         if epochs:
@@ -291,6 +326,9 @@ class TuneConfig:
                 )
         return [info for info in able if f".{info.module}".endswith(tuple(ends))]
 
+
+OBJECTIVES = ("loss", "accuracy", "f1", "exact-match", "reward")
+"""What a run can descend."""
 
 _LARGEST, _LARGEST_OPTION = 10**12, 10**6
 """No count is larger, nor any setting of a method's own."""

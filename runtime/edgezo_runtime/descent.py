@@ -13,12 +13,14 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.course import Course
 from edgezo_runtime.engine import Engine
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.estimators import Losses, StepInfo, Term
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.measured_rates import measure_rates
+from edgezo_runtime.objectives import ClassObjective
 from edgezo_runtime.prefix_cache import AnswerCache
-from edgezo_runtime.prober import Prober
+from edgezo_runtime.prober import Asked, Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.step_record import StepRecord
 
@@ -59,6 +61,7 @@ class Descent(Course):
         examples: training data.
         config: how to tune.
         start: trainables to begin from; None for the bundle's own.
+        asked: the examples as questions, and who judges the answers.
 
     Attributes:
         prober: evaluates losses.
@@ -74,7 +77,9 @@ class Descent(Course):
         examples: ExampleSet,
         config: TuneConfig,
         start: Mapping[str, Float32] | None = None,
+        asked: Asked | None = None,
     ) -> None:
+        self._asked = asked
         self._engine = engine
         self._examples = examples
         super().__init__(engine.bundle, config, len(examples), start)
@@ -83,7 +88,22 @@ class Descent(Course):
         super()._arrange(tail)
         layout = self.outline.tail
         self.tail = None if layout is None else HybridTail(self._engine, layout)
-        self.prober = Prober(self._engine, self._examples, self.outline, self.tail)
+        self.prober = Prober(self._engine, self._examples, self.outline, self.tail, self._asked)
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse to tell rows apart by a number of the whole batch.
+
+        Raises:
+            UsageError: the objective is one number a batch, and every row is perturbed its own way.
+        """
+        objective, config = self.prober.objective, self.settled
+        whole = isinstance(objective, ClassObjective) and objective.name == "f1"
+        if whole and self.prober.first_probes(self._parts.estimator)[0].private:
+            raise UsageError(
+                f"--objective f1: F1 of classes is one number for a batch, and {config.method} "
+                f"perturbs every row its own way; take --method n-spsa, or --objective accuracy"
+            )
 
     def measure(self) -> Rates:
         """The rates that are left to measurement."""

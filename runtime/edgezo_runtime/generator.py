@@ -15,6 +15,7 @@ from edgezo_runtime.chunks import Chunk
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.forward import Params, Work
+from edgezo_runtime.kept_copies import TextParams
 from edgezo_runtime.key_values import KeyValues, bytes_a_token, room_for, room_within
 from edgezo_runtime.manifest import Manifest
 from edgezo_runtime.sampling import Sampling
@@ -33,7 +34,7 @@ Finish = Literal["end", "stop", "length"]
 Look = Callable[[int, int, npt.NDArray[np.float32]], None]
 """Shown the number of a text, the number of its next token, and the logits (V,)."""
 
-MOST_ROWS = 32
+MOST_ROWS = 16
 """Texts written at once: more make a token of each hardly cheaper."""
 
 
@@ -156,7 +157,7 @@ class Generator:
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
-        params: Mapping[str, Float32],
+        params: Mapping[str, Float32] | Params,
         writing: Writing,
         progress: Callable[[int, int], None] | None = None,
         look: Look | None = None,
@@ -165,7 +166,8 @@ class Generator:
 
         Args:
             prompts: tokens of each, one at least.
-            params: every trainable input by name, without the leading axis.
+            params: every trainable input by name, without the leading axis; or what gives copies
+                of one group, by number of the prompt.
             writing: how.
             progress: told the texts that are finished, and those in all.
             look: shown all logits.
@@ -189,7 +191,7 @@ class Generator:
     def stream(
         self,
         prompts: Sequence[Sequence[int]],
-        params: Mapping[str, Float32],
+        params: Mapping[str, Float32] | Params,
         writing: Writing,
         look: Look | None = None,
     ) -> Iterator[Piece]:
@@ -199,8 +201,9 @@ class Generator:
         texts = [self._begin(number, prompt, writing) for number, prompt in enumerate(prompts)]
         least = least_rows(len(texts))
         self._check(texts, writing)
+        given = SharedParams(params) if isinstance(params, Mapping) else params
         for group in self._groups(texts, writing):
-            yield from self._write(group, SharedParams(params), writing, least, look)
+            yield from self._write(group, given, writing, least, look)
 
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """New tokens of each of some texts that keys and values of so many bytes allow; or 0."""
@@ -323,12 +326,14 @@ class Generator:
         take: Callable[[Int64, Float32], None],
     ) -> None:
         batch = _batch([text.prompt for text in texts], self._pad)
+        own = TextParams(params, np.array([text.number for text in texts], np.int64))
         states.reserve(self._virtual + batch.seq)
 
         def make(work: Work) -> PromptsPass:
             return PromptsPass(work, self._scope, states, take)
 
-        self.engine.run(batch, params, make, lambda own: self.engine.cutter().chunks(own, 1))
+        cutter = self.engine.cutter
+        self.engine.run(batch, own, make, lambda rows: cutter(own.private).chunks(rows, 1))
         states.lengths = batch.lengths + self._virtual
         self.prompt_tokens += int(batch.lengths.sum())
 
@@ -340,12 +345,13 @@ class Generator:
         take: Callable[[Int64, Float32], None],
     ) -> None:
         """Read the last token of every text; the row of padding reads that of the last text."""
+        texts = [*texts, *[texts[-1]] * (states.rows - len(texts))]
         last = [(text.tokens[-1],) for text in texts]
-        last += last[-1:] * (states.rows - len(last))
+        own = TextParams(params, np.array([text.number for text in texts], np.int64))
         states.reserve(int(states.lengths.max()) + 1)
         batch = _batch(last, self._pad)
         make = partial(self._token_pass, states=states, take=take)
-        self.engine.run(batch, params, make, self._cut_tokens, continuing=True)
+        self.engine.run(batch, own, make, self._cut_tokens, continuing=True)
         states.lengths = states.lengths + 1
 
     def _token_pass(

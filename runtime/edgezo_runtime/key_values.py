@@ -27,6 +27,12 @@ def bytes_a_token(graphs: Graphs) -> int:
     return sum(4 * 2 * heads * width for heads, width in past_shapes(graphs))
 
 
+def turnover(graphs: Graphs) -> float:
+    """Keys and values of all blocks, with what attention makes of those of one, over themselves."""
+    largest = max(4 * 2 * heads * width for heads, width in past_shapes(graphs))
+    return 1 + 2 * largest / bytes_a_token(graphs)
+
+
 def past_shapes(graphs: Graphs) -> list[tuple[int, int]]:
     """Heads n and width D of every block.
 

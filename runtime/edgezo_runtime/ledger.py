@@ -40,6 +40,7 @@ class Ledger:
         blocks: weights of the resident blocks, and of the streamed ones that are there at once.
         activations: what the workers' chunks take, in blocks and scorers, and what waits between
             streamed blocks.
+        texts: keys and values of texts that are being written.
         start: peak of the process before it tuned; 0 where that does not matter.
     """
 
@@ -51,6 +52,7 @@ class Ledger:
     epilogue: int
     blocks: int
     activations: int
+    texts: int = 0
     start: int = 0
 
     @property
@@ -76,6 +78,7 @@ MEANING = {
     "prologue": "embedding, pages of the tokens that occur",
     "epilogue": "head, pages that scoring touches",
     "blocks": "weights of blocks",
+    "texts": "keys and values of texts being written",
     "activations": "arena of the passes, measured on this bundle",
 }
 """What the parts of a ledger are, for people."""

@@ -17,6 +17,7 @@ from edgezo_runtime.calibrate import (
     find_rate,
     find_scale,
     find_tail_rate,
+    find_wide_scale,
 )
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError, UsageError
@@ -34,6 +35,10 @@ PROBED_EXAMPLES = 32
 
 PROBED_DIRECTIONS, PROBED_STEPS = 16, 16
 """So many projected gradients are looked at, of so many steps at most, without taking the steps."""
+
+
+PROBED_SCORES = 4
+"""Steps of them whose scores are looked at, where a score is descended."""
 
 
 def measure_rates(
@@ -67,9 +72,10 @@ def measure_rates(
     if not prober.outline.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
-        scale = _find_scale(prober, state, prober.outline.trained)
+        wide = config.objective != "loss"
+        scale = _find_scale(prober, state, prober.outline.trained, wide=wide)
         rates = dataclasses.replace(rates, eps=scale.eps)
-        words.append(_scale_words(scale))
+        words.append(_wide_words(scale) if wide else _scale_words(scale))
     if config.lr == "auto":
         lr = _find_rate(prober, state, config, assemble(config, rates.eps))
         rates = dataclasses.replace(rates, lr=lr)
@@ -81,6 +87,13 @@ def _scale_words(scale: Scale) -> str:
     return (
         f"eps {scale.eps:g}: it moves the loss of a row by {scale.signal:.2g} nats, "
         f"{_rounded(scale.ratio)} times what rounding does"
+    )
+
+
+def _wide_words(scale: Scale) -> str:
+    return (
+        f"eps {scale.eps:g}: it moves the loss of a row by {scale.signal:.2g} nats, so that the "
+        f"model begins to say other things"
     )
 
 
@@ -106,6 +119,7 @@ def _find_scale(
     tensors: Mapping[str, int],
     *,
     private: bool = True,
+    wide: bool = False,
 ) -> Scale:
     """Of these tensors, with the block of each; along one direction or one an example."""
     batch = prober.batches.part(0, PROBED_EXAMPLES)
@@ -122,7 +136,7 @@ def _find_scale(
             )
         return losses
 
-    return find_scale(evaluate)
+    return find_wide_scale(evaluate) if wide else find_scale(evaluate)
 
 
 def _find_rate(
@@ -131,8 +145,14 @@ def _find_rate(
     config: TuneConfig,
     parts: Parts,
 ) -> float:
-    """The learning rate from the first steps' estimates."""
+    """The learning rate from the first steps' estimates.
+
+    A score has units of its own and hardly a slope where the run begins. How far a step may go is
+    therefore read off the loss, whatever is descended; a few estimates of the score say at which
+    rate that is reached, unless they are divided by their own size anyway.
+    """
     normalizer = state.normalizer
+    units = config.objective != "loss" and not (normalizer and normalizer.divide)
     shaping = normalizer.init() if normalizer else (0.0, 0.0)
     true: list[float] = []
     applied: list[float] = []
@@ -142,9 +162,13 @@ def _find_rate(
             break
         info = prober.outline.info(step, prober.outline.active(step), 0.0)
         batch = prober.batches.batch(step)
-        _, terms, _ = prober.estimate(parts.estimator, info, batch, state)
+        _, terms, _ = prober.estimate(parts.estimator, info, batch, state, prober.losses)
         seen += sum(len(term.coeff) for term in terms)
         true.append(_mean_square(state, [_unscaled(term) for term in terms], info.blocks))
+        if units and step >= PROBED_SCORES:
+            continue
+        if units:
+            _, terms, _ = prober.estimate(parts.estimator, info, batch, state)
         if normalizer:
             terms, shaping = normalizer.apply(terms, shaping)
         applied.append(_mean_square(state, terms, info.blocks))
@@ -153,6 +177,7 @@ def _find_rate(
     if not math.isfinite(lr):
         raise UsageError(
             "--lr auto: the gradient estimates of the first steps are zero; give --lr a number"
+            + (", or a larger --eps" if units else "")
         )
     return float(np.float32(lr))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgezo_runtime.adapter import Adapter, load_adapter
+from edgezo_runtime.answers import QuestionSet, ask
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DataError, UsageError
@@ -25,6 +26,9 @@ _ROWS_AT_ONCE = 32
 
 Source = ExampleSet | str | Path | Iterable[Fields]
 """Examples, a file or a folder of them, or rows in memory."""
+
+Given = Source | QuestionSet
+"""What a run may begin with."""
 
 
 def open_reader(
@@ -69,6 +73,48 @@ def read_source(reader: RowReader, source: Source, like: ExampleSet | None = Non
     if isinstance(source, str | Path):
         return reader.read(source, split=None if like is None else "valid", like=like)
     return reader.take(source, like=like)
+
+
+def read_given(
+    bundle: Bundle,
+    given: Given,
+    config: TuneConfig,
+    template: str | None,
+    labels: Sequence[str],
+    max_seq: int | None,
+) -> tuple[ExampleSet | QuestionSet, RowReader | None]:
+    """What a run begins with: questions where it answers in writing.
+
+    Args:
+        bundle: the model.
+        given: what the app gave.
+        config: how to tune.
+        template: see `RowReader`, as for the others.
+        labels: label words.
+        max_seq: longest row in tokens; see `open_reader`.
+    Returns:
+        Examples or questions, and what reads more of the kind; None where the app gave tokens.
+    Raises:
+        UsageError: they make no sense together.
+        DataError: a row is wrong.
+        BundleError: the bundle's tokenizer cannot be read.
+    """
+    if isinstance(given, QuestionSet):
+        return given, None
+    if isinstance(given, ExampleSet) and not (template or labels or max_seq is not None):
+        return given, None
+    if not config.writes or labels or isinstance(given, ExampleSet):
+        reader = open_reader(bundle, template, labels, max_seq)
+        return read_source(reader, given), reader
+    longest = bundle.manifest.model.max_seq - config.max_new_tokens
+    if longest < 1:
+        raise UsageError(
+            f"max_new_tokens {config.max_new_tokens}: the model takes "
+            f"{bundle.manifest.model.max_seq} tokens in all"
+        )
+    most = min(MAX_SEQ if max_seq is None else max_seq, longest)
+    reader = open_reader(bundle, template, labels, most)
+    return ask(reader, given), reader
 
 
 def rows_to_come(bundle: Bundle, examples: ExampleSet, longest: int) -> ExampleSet:

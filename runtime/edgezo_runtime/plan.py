@@ -237,6 +237,7 @@ class _Planner:
         self._measured: dict[tuple[Limits, bool], int] = {}
         self._failed: set[tuple[Limits, bool]] = set()
         self._formula = Formula.of(tuner, sets)
+        self._texts = tuner.descent.prober.grant(budget_bytes)
 
     def plan(self) -> Plan:
         """Choose the fastest candidate that fits."""
@@ -385,6 +386,7 @@ class _Planner:
             epilogue=epilogue,
             blocks=resident + streamed,
             activations=activations,
+            texts=self._texts,
             start=self._start,
         )
 

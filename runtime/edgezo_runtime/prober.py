@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.answers import QuestionSet
 from edgezo_runtime.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.coding import code_matrices
 from edgezo_runtime.engine import Engine, SharedParams
@@ -16,6 +18,12 @@ from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.hybrid import HybridTail
 from edgezo_runtime.losses import example_losses
 from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.objectives import (
+    ClassObjective,
+    Reward,
+    WrittenObjective,
+    choose_objective,
+)
 from edgezo_runtime.outline import Outline
 from edgezo_runtime.perturbed import PerturbedParams
 from edgezo_runtime.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
@@ -24,6 +32,24 @@ from edgezo_runtime.training_state import StepDirections, TrainingState
 
 Float32 = npt.NDArray[np.float32]
 Cache = PrefixCache | AnswerCache
+
+
+Judge = Callable[[Batch, tuple[int, ...], Sequence[Probe], StepDirections], Losses]
+"""Gives a number for every example at every probe of a batch, (probes, B); see `Prober.losses`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The examples as questions, where answers are written.
+
+    Attributes:
+        questions: in the order of the examples.
+        reward: the user's judge of the answers.
+    """
+
+    questions: QuestionSet | None = None
+    reward: Reward | None = None
+
 
 _MOST_FURTHER = 2**16
 """Further batches that a step may ask for."""
@@ -37,9 +63,11 @@ class Prober:
         examples: training data.
         outline: what trains.
         tail: gradients of the last blocks, where they take first-order steps.
+        asked: the examples as questions, and who judges the answers.
 
     Attributes:
         outline: likewise.
+        objective: what is descended.
         scope: tokens the adapters act on.
         batches: the order of the data.
         cache: what is kept between passes; None for nothing.
@@ -54,6 +82,7 @@ class Prober:
         examples: ExampleSet,
         outline: Outline,
         tail: HybridTail | None = None,
+        asked: Asked | None = None,
     ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
@@ -68,6 +97,10 @@ class Prober:
             config.scope, examples, manifest.graphs.continues, manifest.scheme
         )
         self.cache: Cache | None = None
+        asked = asked or Asked()
+        self.objective = choose_objective(
+            config, engine, examples, asked.questions, self.scope, asked.reward
+        )
 
     @property
     def num_examples(self) -> int:
@@ -85,7 +118,12 @@ class Prober:
             self.cache.extend(examples.sequence_lengths()[known * each :])
 
     def estimate(
-        self, estimator: Estimator, info: StepInfo, batch: Batch, state: TrainingState
+        self,
+        estimator: Estimator,
+        info: StepInfo,
+        batch: Batch,
+        state: TrainingState,
+        judge: Judge | None = None,
     ) -> tuple[Losses, list[Term], int]:
         """Ask an estimator and evaluate what it asks.
 
@@ -94,6 +132,7 @@ class Prober:
             info: the step.
             batch: the step's.
             state: before the step; only read.
+            judge: gives what is descended; None for what the run descends.
 
         Returns:
             The losses of all probes one under the other, the terms of the gradient, and the rows
@@ -111,13 +150,30 @@ class Prober:
         def evaluate(probes: list[Probe]) -> Losses:
             nonlocal rows
             taken = self._taken(batch, info, probes)
-            losses = record_losses(self.losses(taken, info.blocks, probes, directions), probes)
+            found = (judge or self.objective_losses)(taken, info.blocks, probes, directions)
+            losses = record_losses(found, probes)
             rounds.append(losses)
             rows += len(probes) * taken.num_rows
             return losses
 
         terms = ask(estimator, info, evaluate)
         return np.concatenate(rounds), terms, rows
+
+    def objective_losses(
+        self,
+        batch: Batch,
+        blocks: tuple[int, ...],
+        probes: Sequence[Probe],
+        directions: StepDirections,
+    ) -> Losses:
+        """What the run descends, of every example at every probe, (probes, B)."""
+        objective = self.objective
+        tensors = self.outline.tensors(blocks)
+        if isinstance(objective, ClassObjective):
+            scores = self._scores(batch, tensors, blocks, probes, directions, self.cache)
+            return objective.losses(batch, scores)
+        params = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
+        return objective.losses(batch, params, [probe.seed for probe in probes])
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""
@@ -154,14 +210,7 @@ class Prober:
         directions: StepDirections,
         cache: Cache | None,
     ) -> Float32:
-        params = PerturbedParams(
-            directions.theta,
-            tensors,
-            directions,
-            probes,
-            batch.row_example,
-            self.outline.config.noise,
-        )
+        params = self._perturbed(batch, tensors, probes, directions)
         return self._engine.score(
             batch,
             params,
@@ -170,6 +219,18 @@ class Prober:
             cache=cache,
             cache_block=self.outline.first if cache is not None else 0,
             scope=self.scope,
+        )
+
+    def _perturbed(
+        self,
+        batch: Batch,
+        tensors: Mapping[str, int],
+        probes: Sequence[Probe],
+        directions: StepDirections,
+    ) -> PerturbedParams:
+        noise = self.outline.config.noise
+        return PerturbedParams(
+            directions.theta, tensors, directions, probes, batch.row_example, noise
         )
 
     def make_cache(self, path: Path | None, max_bytes: int | None = None) -> Cache | None:
@@ -189,6 +250,12 @@ class Prober:
         return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
 
     # --- what a step takes ---
+
+    def grant(self, budget_bytes: int) -> int:
+        """Bytes for keys and values of texts within a budget; 0 where none are written."""
+        if isinstance(self.objective, ClassObjective):
+            return 0
+        return self.objective.grant(budget_bytes, self.batches.batch_size)
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""
@@ -232,6 +299,8 @@ class Prober:
                     directions = StepDirections(state)
                     blocks = tuple(self.outline.blocks)
                     self._scores(batch, self.outline.trained, blocks, probes, directions, cache)
+                if isinstance(self.objective, WrittenObjective):
+                    self.objective.rehearse(params)
                 if self._tail is not None:
                     self._tail.gradient(batch, state.theta, self.scope, cache, self.outline.first)
 

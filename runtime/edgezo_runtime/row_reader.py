@@ -107,7 +107,7 @@ class RowReader:
             DataError: a row is wrong, or there is none; the message has its number, from 1.
             BundleError: as for `read`.
         """
-        kept = list(_numbered(rows))
+        kept = list(numbered(rows))
         if not kept:
             raise DataError("no rows; expected at least one")
         digest = lambda: _rows_digest(kept)  # noqa: E731  # of a file it takes reading
@@ -177,7 +177,12 @@ class RowReader:
         )
 
 
-def _numbered(rows: Iterable[Fields]) -> Iterator[Row]:
+def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
+    """Rows in memory with their numbers, from 1.
+
+    Raises:
+        DataError: one is no dict.
+    """
     for number, fields in enumerate(rows, 1):
         where = f"row {number}"
         if not isinstance(fields, Mapping):

@@ -20,7 +20,7 @@ from edgezo_runtime.gate import Gate
 from edgezo_runtime.governors import Governor
 from edgezo_runtime.opening import begin_from
 from edgezo_runtime.pace import fraction_done
-from edgezo_runtime.prober import Prober
+from edgezo_runtime.prober import Asked, Prober
 from edgezo_runtime.rates import Rates
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.run_log import RunLog
@@ -41,6 +41,7 @@ class Run:
         config: how to tune.
         run: folder of the run; not touched yet.
         start: adapter to begin from; None for the bundle's own trainables.
+        asked: the examples as questions, and who judges the answers.
         governors: say when steps may be taken.
 
     Attributes:
@@ -61,6 +62,7 @@ class Run:
         run: RunFolder,
         *,
         start: Adapter | None = None,
+        asked: Asked | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         config.check()
@@ -69,7 +71,7 @@ class Run:
         self.config = config
         self.run = run
         params = None if start is None else start.params(engine.bundle)
-        self.descent = Descent(engine, examples, config, params)
+        self.descent = Descent(engine, examples, config, params, asked)
         self._governors = tuple(governors)
         self._between = threading.RLock()
         self._gate = Gate()

@@ -18,7 +18,7 @@ from edgezo_runtime.scope import Scope, invocation
 from edgezo_runtime.typed_json import JsonShapeError, decode, encode
 
 _RATES = "rates"
-_START = "start"
+_SELDOM = ("start", "reward")
 MOST_ROWS = 2**40
 
 
@@ -36,6 +36,7 @@ class RunHeader:
         invocation: the token at which answers begin, if it is always the same.
         rates: with which the run steps.
         start: SHA-256 of the adapter's tensors that it began from; empty without one.
+        reward: name and digest of the function that scores texts, if that is the objective.
     """
 
     config: TuneConfig
@@ -47,6 +48,7 @@ class RunHeader:
     invocation: tuple[int, ...]
     rates: Rates
     start: str = ""
+    reward: str = ""
 
     @classmethod
     def of(
@@ -57,6 +59,7 @@ class RunHeader:
         scope: Scope,
         rates: Rates,
         start: str = "",
+        reward: str = "",
     ) -> RunHeader:
         """That of a run which begins."""
         return cls(
@@ -69,6 +72,7 @@ class RunHeader:
             invocation(examples),
             rates,
             start,
+            reward,
         )
 
     @classmethod
@@ -99,8 +103,9 @@ class RunHeader:
         """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
         config = decode(TuneConfig, encode(self.config.identity()), "config")
         values = {**encode(self), "config": encode(config.identity())}
-        if not self.start:  # as headers were before runs could begin from an adapter
-            del values[_START]
+        for name in _SELDOM:  # no word of what a run does not have
+            if not values[name]:
+                del values[name]
         return values
 
     def inputs(self) -> dict[str, Any]:

@@ -177,9 +177,14 @@ class RunLog:
         descent = self._descent
         if self._inputs is None:
             start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
-            scope = descent.prober.scope
             self._inputs = RunHeader.of(
-                descent.bundle, self._config, self._initial, scope, descent.rates, start
+                descent.bundle,
+                self._config,
+                self._initial,
+                descent.prober.scope,
+                descent.rates,
+                start,
+                descent.prober.objective.reward,
             )
         return dataclasses.replace(self._inputs, rates=descent.rates)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapter import Adapter
+from edgezo_runtime.answers import QuestionSet
 from edgezo_runtime.background import Background
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.classify import Prediction, classify
@@ -38,15 +40,18 @@ from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.gate import GLANCE_S, PausedError
 from edgezo_runtime.governors import Governor, make_governors
+from edgezo_runtime.objectives import Reward, RewardFunction
 from edgezo_runtime.opening import (
+    Given,
     Source,
-    open_reader,
+    read_given,
     read_source,
     read_start,
     require_alike,
     rows_to_come,
 )
 from edgezo_runtime.plan import make_plan
+from edgezo_runtime.prober import Asked
 from edgezo_runtime.row_reader import Fields, RowReader
 from edgezo_runtime.run import Run
 from edgezo_runtime.run_folder import RunFolder
@@ -79,16 +84,20 @@ class Tuner(Run):
     def __init__(
         self,
         engine: Engine,
-        examples: ExampleSet,
+        examples: ExampleSet | QuestionSet,
         config: TuneConfig,
         run: RunFolder,
         *,
         start: Adapter | None = None,
+        reward: Reward | None = None,
         reader: RowReader | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         """Use `Tuner.open`; this does not touch the run folder."""
-        super().__init__(engine, examples, config, run, start=start, governors=governors)
+        questions = examples if isinstance(examples, QuestionSet) else None
+        rows = examples.examples if isinstance(examples, QuestionSet) else examples
+        asked = Asked(questions, reward)
+        super().__init__(engine, rows, config, run, start=start, asked=asked, governors=governors)
         self._reader = reader
         self._steps = threading.Lock()
         self._adding = threading.Condition()
@@ -102,7 +111,7 @@ class Tuner(Run):
     def open(
         cls,
         bundle: Bundle | str | Path,
-        examples: Source,
+        examples: Given,
         config: TuneConfig | None = None,
         run: RunFolder | str | Path = "run",
         *,
@@ -111,6 +120,7 @@ class Tuner(Run):
         max_seq: int | None = None,
         budget: str | int | None = None,
         governors: str | Sequence[str | Governor] = (),
+        reward: RewardFunction | Reward | None = None,
         resume: bool = True,
         threads: int | None = None,
         start: Adapter | str | Path | None = None,
@@ -123,7 +133,7 @@ class Tuner(Run):
         Args:
             bundle: the model.
             examples: training data: rows as dicts, a .jsonl file or a folder of such files, or
-                examples that were tokenized before. At least one; `add` brings more.
+                examples or questions that were tokenized before. At least one; `add` brings more.
             config: what to do; the defaults are meant to work.
             run: folder of the run; made if it is not there.
             template: prompt with a row's fields in braces; None for rows that speak for themselves,
@@ -138,6 +148,8 @@ class Tuner(Run):
                 open tuners holds for the process.
             governors: when steps may be taken: names such as "battery,thermal" (see
                 `edgezo_runtime.governors`) or functions.
+            reward: scores texts that the model writes, with the row each is an answer to; the
+                objective is then the mean reward, whatever `config` says.
             resume: continue the run that the folder holds, if it holds one; it must have had the
                 same bundle, data and configuration. False refuses a folder that holds a run.
             threads: compute threads of the process; None takes one a core. The first tuner of a
@@ -159,16 +171,23 @@ class Tuner(Run):
             _LOG.warning("%s", text)
         budget_bytes = None if budget is None else parse_size(budget)
         adapter = read_start(start)
+        config = config or TuneConfig()
+        if reward is not None:
+            reward = reward if isinstance(reward, Reward) else Reward.of(reward)
+            config = dataclasses.replace(config, objective="reward")
         with refusing_to_begin():
-            reader = None
-            if not isinstance(examples, ExampleSet) or template or labels or max_seq is not None:
-                reader = open_reader(opened, template, labels, max_seq)
-                examples = read_source(reader, examples)
+            rows, reader = read_given(opened, examples, config, template, labels, max_seq)
             engine = fenced_engine(opened, budget_bytes, threads)
             try:
-                how = config or TuneConfig()
                 tuner = cls(
-                    engine, examples, how, folder, start=adapter, reader=reader, governors=asked
+                    engine,
+                    rows,
+                    config,
+                    folder,
+                    start=adapter,
+                    reward=reward,
+                    reader=reader,
+                    governors=asked,
                 )
                 if resume:
                     tuner.recall()

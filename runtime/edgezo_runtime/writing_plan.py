@@ -9,7 +9,7 @@ from edgezo_runtime.chunks import Limits
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.formula import VOCABULARY_CHUNK, bytes_kept_of_token, bytes_of_token
 from edgezo_runtime.generator import Generator, Writing, least_rows
-from edgezo_runtime.key_values import bytes_a_token, past_shapes
+from edgezo_runtime.key_values import turnover
 from edgezo_runtime.ledger import FAULT_BYTES
 from edgezo_runtime.manifest import GraphInfo
 from edgezo_runtime.memory import resident_bytes
@@ -87,11 +87,11 @@ class _Planner:
         least: int | None = None
         for limits, streamed in self._candidates():
             fixed = self._fixed(limits, streamed)
-            room = int((planned - fixed) / self._turnover())
+            room = int((planned - fixed) / turnover(self._graphs))
             if room >= one:
                 return WritingPlan(self._budget, limits, streamed, fixed, room)
             left = max(left, room)
-            need = budget_for(fixed + int(one * self._turnover()))
+            need = budget_for(fixed + int(one * turnover(self._graphs)))
             least = need if least is None else min(least, need)
         most = self._generator.most_tokens(self._prompt, left, self._texts)
         tokens = f"--max-new-tokens {most}" if most else "a shorter prompt"
@@ -111,11 +111,6 @@ class _Planner:
                     yield limits, streamed
                     limits = limits.smaller()
                 workers //= 2
-
-    def _turnover(self) -> float:
-        """Keys and values with what attention makes of those of one block, over themselves."""
-        largest = max(4 * 2 * heads * width for heads, width in past_shapes(self._graphs))
-        return 1 + 2 * largest / bytes_a_token(self._graphs)
 
     def _fixed(self, limits: Limits, streamed: frozenset[int]) -> int:
         """Bytes of everything but keys and values."""

@@ -28,6 +28,8 @@ OTHER: dict[str, Any] = {
     "lr_schedule": "cosine",
     "noise": "gaussian",
     "scope": "answer",
+    "objective": "f1",
+    "stop": ("x", "y"),
     "average": 0.5,
     "clip": 4.0,
     "lr": 0.25,

@@ -1,0 +1,44 @@
+"""A reward from a Python file that the user names: FILE.py:FUNCTION."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.objectives import Reward
+
+
+def load_reward(spec: str) -> Reward:
+    """Load a function.
+
+    Only what is given on the command line is ever loaded, never what a file of settings or a run
+    names: to continue a run is not to run code that came with it.
+
+    Args:
+        spec: path of the file, a colon, name of the function.
+    Raises:
+        UsageError: the file or the function is not there, or the file cannot be run.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not file or not name.isidentifier():
+        raise UsageError(f"--reward {spec}: expected FILE.py:FUNCTION")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"--reward {path}: cannot be read: {error.strerror}") from error
+    module_spec = importlib.util.spec_from_file_location("edgezo_reward", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UsageError(f"--reward {path}: no Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        raise UsageError(f"--reward {path}: {type(error).__name__}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"--reward {path}: there is no function {name!r}")
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return Reward(f"{path.name}:{name} sha256:{digest}", function)

@@ -1,0 +1,65 @@
+"""Perturbed copies that are used again and again: for every token of a text."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.forward import Params
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+class KeptCopies:
+    """What `Params` give for all rows, made once.
+
+    Args:
+        params: of one group.
+        rows: sequences of the batch.
+    Memory:
+        A copy of the trainables; where every row has its own, one a row.
+    """
+
+    def __init__(self, params: Params, rows: int) -> None:
+        self._params = params
+        self._rows = np.arange(rows)
+        self._made: dict[str, Float32] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def private(self) -> bool:
+        """Has every sequence copies of its own?"""
+        return self._params.private
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """(1, *shape), or (len(rows), *shape)."""
+        with self._lock:
+            whole = self._made.get(name)
+            if whole is None:
+                whole = self._made[name] = self._params.copies(name, self._rows)
+        return whole if len(whole) == 1 else whole[rows]
+
+
+class TextParams:
+    """`Params` by number of the text, for rows that some texts are left in.
+
+    Args:
+        params: of all texts.
+        numbers: (R,) the text of each row.
+    """
+
+    def __init__(self, params: Params, numbers: Int64) -> None:
+        self._params = params
+        self._numbers = numbers
+
+    @property
+    def private(self) -> bool:
+        """Has every text copies of its own?"""
+        return self._params.private
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """Those of the texts in some rows."""
+        return self._params.copies(name, self._numbers[rows])
