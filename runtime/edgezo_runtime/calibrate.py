@@ -125,8 +125,8 @@ def find_wide_scale(evaluate: Evaluate) -> Scale:
         evaluate: losses, which have slopes where a score has none; see `Evaluate`.
 
     Returns:
-        The first scale of the ladder whose signal is `WIDE_NATS`, or, where the even part outgrows
-        it before, the one with the best signal until then.
+        The scale whose signal is `WIDE_NATS`, read between two of the ladder; where the even part
+        outgrows it before, the one of the ladder with the best signal until then.
 
     Raises:
         UsageError: no scale changes the losses.
@@ -140,10 +140,11 @@ def find_wide_scale(evaluate: Evaluate) -> Scale:
         if not math.isfinite(odd) or (even > odd and best.signal > SIGNAL_TO_NOISE * floor):
             break
         best = max(best, Scale(eps, odd, floor), key=lambda scale: scale.signal)
-        eps *= FACTOR / 2
+        eps *= FACTOR
     if best.ratio < 1:
         raise _no_answer(floor)
-    return best
+    share = min(1.0, WIDE_NATS / best.signal)  # it grows like eps, or slower
+    return Scale(best.eps * share, best.signal * share, floor)
 
 
 def _no_answer(floor: float) -> UsageError:

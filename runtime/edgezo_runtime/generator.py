@@ -121,6 +121,7 @@ class Generator:
 
     Attributes:
         engine: the model.
+        ends: tokens that end a text.
         prompt_tokens: tokens of prompts read so far.
         new_tokens: tokens written so far, end tokens among them.
 
@@ -147,7 +148,7 @@ class Generator:
         self._graphs = manifest.graphs
         self._virtual = manifest.scheme.prompt_tokens
         self._max_seq = manifest.model.max_seq
-        self._ends = frozenset(manifest.tokenizer.eos_ids)
+        self.ends = frozenset(manifest.tokenizer.eos_ids)
         self._pad = manifest.tokenizer.pad_id
         self._tables: dict[int, dict[str, Any]] = {}
         self._positional: bool | None = None
@@ -304,7 +305,7 @@ class Generator:
     def _append(self, text: Text, token: int, writing: Writing) -> Piece:
         """Put a token to a text, and end it if that ends it."""
         self.new_tokens += 1
-        if token in self._ends:
+        if token in self.ends:
             text.finish = "end"
             return Piece(text, text.stream.end())
         text.tokens.append(token)

@@ -33,6 +33,9 @@ from edgezo_runtime.training_state import StepDirections, TrainingState
 PROBED_EXAMPLES = 32
 """Examples of the first batch that the perturbation scale is found on."""
 
+PROBED_WIDE = 8
+"""The same where a score is descended: the scale is wide, and need not be exact."""
+
 PROBED_DIRECTIONS, PROBED_STEPS = 16, 16
 """So many projected gradients are looked at, of so many steps at most, without taking the steps."""
 
@@ -122,7 +125,7 @@ def _find_scale(
     wide: bool = False,
 ) -> Scale:
     """Of these tensors, with the block of each; along one direction or one an example."""
-    batch = prober.batches.part(0, PROBED_EXAMPLES)
+    batch = prober.batches.part(0, PROBED_WIDE if wide else PROBED_EXAMPLES)
     directions = _DenseDirections(state)
     blocks = tuple(sorted(set(tensors.values())))
     seed = derive_seed(state.seed, "calibrate")
