@@ -17,7 +17,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core = byte_tokenizer().core
     config = transformers.LlamaConfig(
         vocab_size=core.get_vocab_size(),
-        hidden_size=32,
+        hidden_size=64,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,

@@ -1,0 +1,118 @@
+"""`edgezo tune` of scores and rewards: options, receipts, continuing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgezo_runtime.journal import read_journal
+from tests.edgezo.conftest import Invoke, Tiny
+
+REWARD = """
+def score(text, row):
+    return sum(word == row["prompt"].split()[0] for word in text.split())
+
+def broken(text, row):
+    return None
+"""
+FAST = ("--budget", "8GB", "--steps", "3", "--max-time", "0", "--batch-size", "4")
+SHORT = ("--max-new-tokens", "4", "--method", "zo-sgd", "--lr", "0.01", "--eps", "0.5")
+
+
+@pytest.fixture
+def reward(tmp_path: Path) -> Path:
+    """A file with functions."""
+    file = tmp_path / "mine.py"
+    file.write_text(REWARD)
+    return file
+
+
+def test_a_reward_is_tuned_for_and_named(
+    invoke: Invoke, tiny: Tiny, reward: Path, tmp_path: Path
+) -> None:
+    data = ("--data", tiny.prompts, "--valid", tiny.prompts)
+    args = ("tune", tiny.int8, *FAST, *SHORT, *data, "-o", "run", "--json")
+    result = json.loads(invoke(*args, "--reward", f"{reward}:score").stdout)
+    assert result["status"] == "done"
+    assert result["objective"].startswith("mine.py:score sha256:")
+    assert 0 <= result["score_before"] <= 4
+    assert result["score_after"] is not None
+    header = read_journal(tmp_path / "run" / "journal.bin").header.meta
+    assert header["reward"] == result["objective"]
+    assert header["config"]["objective"] == "reward"
+    # the same command goes on with the run, and finds it finished
+    again = json.loads(invoke(*args, "--reward", f"{reward}:score").stdout)
+    assert again["adapter_sha256"] == result["adapter_sha256"]
+
+
+def test_a_run_never_names_code_to_load(
+    invoke: Invoke, tiny: Tiny, reward: Path, tmp_path: Path
+) -> None:
+    """A folder that came from a stranger could name any file."""
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.prompts, "-o", "run")
+    invoke(*args, "--reward", f"{reward}:score")
+    assert "mine.py" not in (tmp_path / "run" / "config.json").read_text()
+    told = invoke("tune", "--resume", "-o", "run", code=2).stderr
+    assert "--reward FILE.py:FUNCTION" in told
+    invoke("tune", "--resume", "-o", "run", "--reward", f"{reward}:score")
+    reward.write_text(REWARD + "\n# another one\n")
+    told = invoke("tune", "--resume", "-o", "run", "--reward", f"{reward}:score", code=1).stderr
+    assert "reward was 'mine.py:score sha256:" in told
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"reward": f"{reward}:score"}))
+    assert "unknown setting 'reward'" in invoke(*args, "--config", settings, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mine.py", "expected FILE.py:FUNCTION"),
+        ("none.py:score", "cannot be read"),
+        ("mine.py:nothing", "no function 'nothing'"),
+        ("mine.py:a b", "expected FILE.py:FUNCTION"),
+        ("mine.txt:score", "no Python file"),
+        ("wrong.py:score", "SyntaxError"),
+        ("mine.py:broken", "expected a number"),
+    ],
+)
+def test_rewards_that_cannot_be_used_say_why(
+    invoke: Invoke, tiny: Tiny, reward: Path, spec: str, message: str
+) -> None:
+    (reward.parent / "mine.txt").write_text(REWARD)
+    (reward.parent / "wrong.py").write_text("def")
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.prompts, "-o", "run")
+    assert message in invoke(*args, "--reward", spec, code=2).stderr
+
+
+@pytest.mark.parametrize("objective", ["exact-match", "f1"])
+def test_scores_of_answers_are_in_the_receipt(invoke: Invoke, tiny: Tiny, objective: str) -> None:
+    data = ("--data", tiny.prompts, "--valid", tiny.prompts, "--objective", objective)
+    args = ("tune", tiny.int8, *FAST, *SHORT, *data, "-o", "run", "--json")
+    result = json.loads(invoke(*args).stdout)
+    assert result["objective"] == objective
+    args = ("eval", tiny.int8, "--data", tiny.prompts, "--answers", "--max-new-tokens", "4")
+    found = json.loads(invoke(*args, "--json").stdout)
+    name = objective.replace("-", "_")
+    assert result["score_before"] == pytest.approx(found[name])
+    found = json.loads(invoke(*args, "--adapter", "run", "--json").stdout)
+    assert result["score_after"] == pytest.approx(found[name])
+    assert result["plan"]["ledger"]["texts"] > 0
+
+
+def test_accuracy_is_descended_by_any_method(invoke: Invoke, tiny: Tiny) -> None:
+    args = ("tune", tiny.int8, *FAST, "--data", tiny.data, "--objective", "accuracy", "--json")
+    result = json.loads(invoke(*args, "-o", "run").stdout)
+    assert result["first_order_blocks"] == []
+    assert result["objective"] == "accuracy"
+    told = invoke(*args, "-o", "other", "--hybrid", "1", code=2).stderr
+    assert "has no gradient" in told
+    assert (
+        "one number for a batch"
+        in invoke(
+            "tune", tiny.int8, *FAST, "--data", tiny.data, "--objective", "f1", "-o", "f", code=2
+        ).stderr
+    )
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.data, "--objective", "f1", "-o", "f")
+    invoke(*args)
