@@ -203,12 +203,7 @@ class Forward:
                 feed[name] = code[1]
             else:
                 feed[name] = chunk.inputs[name]
-        for name, tensor in graph.trainables.items():
-            copies = params.copies(tensor, chunk.index)
-            if self._staircase and len(copies) > 1:  # groups to come are as the first one yet
-                copies = copies[: len(copies) // self.groups * chunk.groups]
-            _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
-            feed[name] = self._model.value(copies)
+        feed |= self._trainables(index, chunk, params)
         pieces = self._pieces(graph, chunk)
         kept: list[Any]
         if len(pieces) > 1:
@@ -227,6 +222,17 @@ class Forward:
                     require_shape(value, states, f"keys and values of block {index}")
         self._work.after_block()
         return kept if keep else []
+
+    def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
+        """The trainable inputs of a block, OrtValues."""
+        feed: dict[str, Any] = {}
+        for name, tensor in self._model.blocks[index].trainables.items():
+            copies = params.copies(tensor, chunk.index)
+            if self._staircase and len(copies) > 1:  # groups to come are as the first one yet
+                copies = copies[: len(copies) // self.groups * chunk.groups]
+            _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
+            feed[name] = self._model.value(copies)
+        return feed
 
     def _pieces(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
         """The tokens that go through a block at once: more than one piece where a row is long."""

@@ -278,6 +278,7 @@ class Generator:
         """Read the prompts of a group, then write until all texts have ended."""
         states = KeyValues(self._graphs, len(group), self._most())
         live = list(group)
+        kept_inputs: dict[int, dict[str, Any]] = {}
         chosen = np.zeros(len(group), np.int64)
 
         def take(rows: Int64, logits: Float32) -> None:
@@ -300,7 +301,7 @@ class Generator:
             if kept != list(range(states.rows)):
                 states.keep(np.array(kept, np.int64))
                 live, chosen = [live[row] for row in rows], chosen[rows]
-            self._read_tokens(live, params, states, take)
+            self._read_tokens(live, params, states, kept_inputs, take)
 
     def _append(self, text: Text, token: int, writing: Writing) -> Piece:
         """Put a token to a text, and end it if that ends it."""
@@ -343,6 +344,7 @@ class Generator:
         texts: Sequence[Text],
         params: Params,
         states: KeyValues,
+        kept: dict[int, dict[str, Any]],
         take: Callable[[Int64, Float32], None],
     ) -> None:
         """Read the last token of every text; the row of padding reads that of the last text."""
@@ -351,18 +353,23 @@ class Generator:
         own = TextParams(params, np.array([text.number for text in texts], np.int64))
         states.reserve(int(states.lengths.max()) + 1)
         batch = _batch(last, self._pad)
-        make = partial(self._token_pass, states=states, take=take)
+        make = partial(self._token_pass, states=states, kept=kept, take=take)
         self.engine.run(batch, own, make, self._cut_tokens, continuing=True)
         states.lengths = states.lengths + 1
 
     def _token_pass(
-        self, work: Work, states: KeyValues, take: Callable[[Int64, Float32], None]
+        self,
+        work: Work,
+        states: KeyValues,
+        kept: dict[int, dict[str, Any]],
+        take: Callable[[Int64, Float32], None],
     ) -> TokenPass:
         if self._positional is None:
             self._positional = TablesPass(work).positional()
         if states.room not in self._tables:
             self._tables = {states.room: TablesPass(work).tables(states.room + 1)}
-        return TokenPass(work, states, self._tables[states.room], self._positional, take)
+        tables = self._tables[states.room]
+        return TokenPass(work, states, tables, self._positional, kept, take)
 
     def _cut_tokens(self, batch: Batch) -> list[Chunk]:
         """Share rows out among the workers, two and two: see `Cutter.padded`."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.chunks import Chunk
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.forward import Forward, WholePass, Work
+from edgezo_runtime.forward import Forward, Params, WholePass, Work
 from edgezo_runtime.key_values import KeyValues, PastRows
 from edgezo_runtime.manifest import SLOTS
 from edgezo_runtime.scope import Scope
@@ -64,6 +64,7 @@ class TokenPass(Forward):
         states: earlier keys and values, with room for one more token; its lengths stay as they are.
         context: what the blocks take by position, for one token more than there is room for.
         positional: do hidden states depend on positions before the first block?
+        kept: trainable inputs by block, kept from token to token where all rows share them.
         take: gets the logits of the tokens that follow.
     """
 
@@ -73,12 +74,14 @@ class TokenPass(Forward):
         states: KeyValues,
         context: dict[str, Any],
         positional: bool,
+        kept: dict[int, dict[str, Any]],
         take: Take,
     ) -> None:
         super().__init__(work)
         self._states = states
         self._context = context
         self._positional = positional
+        self._kept = kept
         self._take = take
 
     def start(self, chunk: Chunk) -> None:
@@ -100,6 +103,14 @@ class TokenPass(Forward):
         made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
         if made and isinstance(chunk.past, PastRows):
             self._states.put_token(index, chunk.past.rows, [value.numpy() for value in made])
+
+    def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
+        """Those of the token before, where they are not a row's own."""
+        if params.private:
+            return super()._trainables(index, chunk, params)
+        if index not in self._kept:
+            self._kept[index] = super()._trainables(index, chunk, params)
+        return self._kept[index]
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""

@@ -12,7 +12,7 @@ from edgezo_runtime.generator import Generator, Writing, least_rows
 from edgezo_runtime.key_values import turnover
 from edgezo_runtime.ledger import FAULT_BYTES
 from edgezo_runtime.manifest import GraphInfo
-from edgezo_runtime.memory import resident_bytes
+from edgezo_runtime.memory import peak_rss_bytes, release_freed, resident_bytes
 from edgezo_runtime.plan import RESERVE_SHARE, UNMEASURED, budget_for
 from edgezo_runtime.sizes import format_size
 from edgezo_runtime.writing_pass import LOGIT_ROWS
@@ -75,12 +75,19 @@ class _Planner:
         self._budget = budget
         self._bundle = self._engine.bundle
         self._graphs = self._bundle.manifest.graphs
+        release_freed()
         self._base = resident_bytes()
         count = self._engine.num_blocks
         self._blocks = [self._engine.model.block_bytes(index) for index in range(count)]
 
     def plan(self) -> WritingPlan:
         """The first that fits."""
+        start = peak_rss_bytes()
+        if start > self._budget:
+            raise DoesNotFitError(
+                f"budget {format_size(self._budget)}: reading libraries, tokenizer and data alone "
+                f"took {format_size(start)}; give --budget '{format_size(start, up=True)}' at least"
+            )
         planned = self._budget - self._budget // RESERVE_SHARE
         one = least_rows(self._texts) * self._generator.text_bytes(self._prompt, self._new)
         left = 0
@@ -94,11 +101,11 @@ class _Planner:
             need = budget_for(fixed + int(one * turnover(self._graphs)))
             least = need if least is None else min(least, need)
         most = self._generator.most_tokens(self._prompt, left, self._texts)
-        tokens = f"--max-new-tokens {most}" if most else "a shorter prompt"
+        advice = f", or --max-new-tokens {most}" if most else ""
         raise DoesNotFitError(
             f"budget {format_size(self._budget)}: keys and values of {self._prompt} tokens of "
             f"prompt and {self._new} new ones do not fit beside the rest; give --budget "
-            f"'{format_size(least or 0, up=True)}', or {tokens}"
+            f"'{format_size(least or 0, up=True)}'{advice}"
         )
 
     def _candidates(self) -> Iterator[tuple[Limits, frozenset[int]]]:
@@ -114,11 +121,12 @@ class _Planner:
 
     def _fixed(self, limits: Limits, streamed: frozenset[int]) -> int:
         """Bytes of everything but keys and values."""
-        if streamed:
+        if streamed:  # the vocabulary is let go before blocks come
             blocks = min(sum(self._blocks), 2 * max(limits.fetch_bytes, max(self._blocks)))
+            weights = max(blocks, self._vocabulary())
         else:
-            blocks = sum(self._blocks)
-        return self._base + blocks + self._vocabulary() + self._activations(limits)
+            weights = sum(self._blocks) + self._vocabulary()
+        return self._base + weights + self._activations(limits)
 
     def _vocabulary(self) -> int:
         """Pages of the head, and those of the embedding that it does not share."""
