@@ -23,8 +23,10 @@ from edgezo_runtime import frames as frames_module
 from edgezo_runtime import journal as journal_module
 from edgezo_runtime import snapshot as snapshot_module
 from edgezo_runtime.adapter import load_adapter, make_adapter
+from edgezo_runtime.answers import load_questions
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chat import ChatTemplate
+from edgezo_runtime.choices import load_choices
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.course import Course
 from edgezo_runtime.errors import EdgezoError
@@ -130,6 +132,8 @@ class _Workshop:
             "tokenizer": Target(self._tokenizer, self._tokenizers(), 0.1),
             "chat": Target(self._chat, _CHATS, 0.1),
             "rows": Target(self._rows, _ROWS, 0.3),
+            "questions": Target(self._questions, _ROWS, 0.3),
+            "choices": Target(self._choices, (_CHOICES,), 0.3),
             "template": Target(_template, (b"{sentence} It was", b"{{a}} {b}{c}")),
             "config": Target(self._config, _CONFIGS),
             "toml": Target(self._toml, (b'lr = 0.5\nmethod = "zo-sgd"\n[x]\n', b"seed = 3")),
@@ -357,6 +361,17 @@ class _Workshop:
         load_examples(path, self.tokenizer, max_seq=16)
         load_examples(path, self.tokenizer, template="{text} It", labels=(" a", " b"), max_seq=16)
 
+    def _questions(self, data: bytes) -> None:
+        path = self._keep(data, "rows.jsonl")
+        for template in ("{prompt} ?", None):
+            with contextlib.suppress(EdgezoError):
+                load_questions(path, self.tokenizer, template=template, max_seq=16)
+        load_questions(path, self.tokenizer, max_seq=16)
+
+    def _choices(self, data: bytes) -> None:
+        path = self._keep(data, "rows.jsonl")
+        load_choices(path, self.tokenizer, template="{text} It", field="choices", max_seq=16)
+
     def _config(self, data: bytes) -> None:
         from edgezo.cli.config_file import read_config
 
@@ -465,6 +480,10 @@ _ROWS = (
     b'{"prompt": "a", "completion": " b"}\n{"prompt": "c", "completion": " d", "label": 1}\n',
     b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
     b'{"instruction": "do", "input": "x", "output": "y"}\r\n\n',
+)
+_CHOICES = (
+    b'{"text": "the film", "choices": ["good", "bad"], "label": 0}\n'
+    b'{"text": "very", "choices": [" a", "b", "great"], "answer": "b"}\n'
 )
 _CONFIGS = (
     b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "guard": true}',

@@ -35,6 +35,8 @@ NAMES = (
     "tokenizer",
     "chat",
     "rows",
+    "questions",
+    "choices",
     "template",
     "config",
     "toml",
