@@ -55,4 +55,4 @@ with Tuner.open(bundle, questions, config, "run-for-a-reward", reward=reward) as
     print(f"before: {first_answer(tuner)!r:.60}")
     for report in tuner:
         print(f"step {report.step}: mean reward {-report.loss:.3f}")
-    print(f"after: {first_answer(tuner)!r:.60}")
+    print(f"after: {first_answer(tuner)!r:.60}, mean reward {tuner.score(questions):.3f}")

@@ -241,8 +241,9 @@ def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
         )
     value = fields[name]
     values = value if isinstance(value, list) and value else [value]
-    if not all(isinstance(text, str) for text in values):
-        found = "an empty array" if value == [] else kind_of(value)
+    odd = [text for text in values if not isinstance(text, str)]
+    if odd:
+        found = "an empty array" if value == [] else kind_of(odd[0])
         raise DataError(
             f"{where}: field '{name}' is {found}, expected a string or an array of strings"
         )

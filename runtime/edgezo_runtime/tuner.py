@@ -481,6 +481,17 @@ class Tuner(Run):
         with self._between:
             self._log.sync()
 
+    def score(self, questions: QuestionSet) -> float:
+        """Mean score of the adapter's answers, by what the run descends.
+
+        Raises:
+            UsageError: the run descends no score of answers.
+        """
+        objective = self.prober.objective
+        if isinstance(objective, ClassObjective):
+            raise UsageError(f"objective {objective.name}: no answers are written; use evaluate")
+        return objective.mean_score(questions, self.adapter())
+
     def snapshot(self) -> None:
         """Write trainables and rule state, so that a resume has less to replay."""
         with self._between:

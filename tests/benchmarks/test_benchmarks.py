@@ -23,6 +23,7 @@ from tests.benchmarks import (
     budget,
     correlation,
     export_memory,
+    generation,
     large_bundle,
     learning,
     models,
@@ -32,7 +33,7 @@ from tests.benchmarks import (
     step,
     streaming,
 )
-from tests.benchmarks.children import call
+from tests.benchmarks.children import Child, call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
 from tests.benchmarks.first_step import STAGES
 from tests.benchmarks.mezo_loop import MezoLoop, add_lora, label_loss, mezo_steps, trained
@@ -384,3 +385,17 @@ def test_cold_steps_read_the_disk(large: Path) -> None:
     size = file.stat().st_size
     assert all(read > size / 2 for read in children[0].result["read"])
     assert page_cache.cached_share(file) > 0.5
+
+
+def test_generation_is_timed_for_everyone(folder: Path, int8: Path, capsys: Any) -> None:
+    sizes = {"texts": 2, "prompt": 8, "new": 4}
+    kept = generation.keeping(str(int8), **sizes)
+    again = generation.recomputing(str(int8), **sizes)
+    torch_s = generation.transforming(str(folder), **sizes)
+    children = {
+        name: Child(result, 100.0, 1.0)
+        for name, result in (("edgezo", kept), ("recomputing", again), ("transformers", torch_s))
+    }
+    targets = generation.report(children, 8)
+    assert [target.value > 0 for target in targets] == [True, True]
+    assert "tokens/s" in capsys.readouterr().out
