@@ -88,8 +88,9 @@ def _generate(
 
     writing = written.writing()
     budget, warning = resolve_budget(settings.budget)
+    bundle = Bundle.open(path, verify=None if settings.verify else False)
     opened = open_writer(
-        Bundle.open(path), settings.adapter, signals,
+        bundle, settings.adapter, signals,
         budget=budget, threads=settings.threads, verified=settings.verify,
     )  # fmt: skip
     warnings = [*opened.warnings, *([warning] if warning else [])]

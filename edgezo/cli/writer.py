@@ -89,9 +89,9 @@ def open_writer(
         EdgezoError: something is missing, damaged, or does not fit; or the bundle cannot generate.
     """
     with refusing_to_begin():
-        tuned = Tuned.open(bundle, adapter)
         if verified:
             verify(bundle, signals)
+        tuned = Tuned.open(bundle, adapter)
         tokenizer = open_tokenizer(bundle)
         engine = fenced_engine(bundle, budget, threads or None)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
