@@ -29,7 +29,10 @@ if TYPE_CHECKING:
         ResumeEvent,
         StepEvent,
     )
+    from edgezo_runtime.generator import Writing
     from edgezo_runtime.governors import Battery, Foreground, Governor, Idle, Thermal
+    from edgezo_runtime.objectives import Reward
+    from edgezo_runtime.sampling import Sampling
     from edgezo_runtime.step_report import StepReport, TunerStatus
     from edgezo_runtime.tuner import Tuner
 
@@ -52,6 +55,8 @@ __all__ = [
     "Prediction",
     "PressureEvent",
     "ResumeEvent",
+    "Reward",
+    "Sampling",
     "StepEvent",
     "StepReport",
     "Subscription",
@@ -59,6 +64,7 @@ __all__ = [
     "TuneConfig",
     "Tuner",
     "TunerStatus",
+    "Writing",
     "__version__",
 ]
 
@@ -81,7 +87,10 @@ _MODULES = {
         "ResumeEvent",
         "StepEvent",
     ),
+    "generator": ("Writing",),
     "governors": ("Battery", "Foreground", "Governor", "Idle", "Thermal"),
+    "objectives": ("Reward",),
+    "sampling": ("Sampling",),
     "step_report": ("StepReport", "TunerStatus"),
     "tuner": ("Tuner",),
 }

@@ -131,8 +131,32 @@ def check_messages(value: object, where: str) -> list[Message]:
         The messages.
 
     Raises:
-        DataError: not an array of objects with a `role` and a `content` that are text, no turn of
-            the assistant, or an empty one.
+        DataError: as `check_turns`, or there is no turn of the assistant, or an empty one.
+    """
+    messages = check_turns(value, where)
+    turns = [message for message in messages if message["role"] == "assistant"]
+    if not turns:
+        raise DataError(
+            f"{where}: no message has the role 'assistant', so there is nothing to learn; "
+            "add the answer"
+        )
+    if any(not message["content"].strip() for message in turns):
+        raise DataError(f"{where}: a message of the assistant is empty; fill it or remove the row")
+    return messages
+
+
+def check_turns(value: object, where: str) -> list[Message]:
+    """Check the shape of a conversation.
+
+    Args:
+        value: from a row or an app.
+        where: file and line, for the message.
+
+    Returns:
+        The messages.
+
+    Raises:
+        DataError: not an array of objects with a `role` and a `content` that are text.
     """
     if not isinstance(value, list) or not value:
         found = "an empty array" if value == [] else kind_of(value)
@@ -148,14 +172,6 @@ def check_messages(value: object, where: str) -> list[Message]:
                 found = kind_of(message[key]) if key in message else "missing"
                 raise DataError(f"{where}: message {number}: '{key}' is {found}, expected a string")
             check_text(message[key], f"message {number}", where)
-    turns = [message for message in value if message["role"] == "assistant"]
-    if not turns:
-        raise DataError(
-            f"{where}: no message has the role 'assistant', so there is nothing to learn; "
-            "add the answer"
-        )
-    if any(not message["content"].strip() for message in turns):
-        raise DataError(f"{where}: a message of the assistant is empty; fill it or remove the row")
     return value
 
 

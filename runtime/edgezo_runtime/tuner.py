@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -15,45 +15,35 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapter import Adapter
+from edgezo_runtime.answering_run import AnsweringRun
 from edgezo_runtime.answers import QuestionSet
 from edgezo_runtime.background import Background
 from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.classify import Prediction, classify
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, UsageError
-from edgezo_runtime.evaluate import Evaluation, evaluate
-from edgezo_runtime.event_streams import EventHub, EventStream, Subscription
 from edgezo_runtime.events import (
-    CheckpointEvent,
     EndEvent,
-    EvaluationEvent,
-    Event,
     ExamplesEvent,
     GuardEvent,
-    PauseEvent,
-    PressureEvent,
-    ResumeEvent,
     StepEvent,
 )
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.gate import GLANCE_S, PausedError
 from edgezo_runtime.governors import Governor, make_governors
-from edgezo_runtime.objectives import Reward, RewardFunction
+from edgezo_runtime.objectives import Reward, RewardFunction, WrittenObjective
 from edgezo_runtime.opening import (
     Given,
     Source,
     read_given,
-    read_source,
     read_start,
     require_alike,
     rows_to_come,
 )
 from edgezo_runtime.plan import make_plan
 from edgezo_runtime.prober import Asked
-from edgezo_runtime.row_reader import Fields, RowReader
-from edgezo_runtime.run import Run
+from edgezo_runtime.row_reader import RowReader
 from edgezo_runtime.run_folder import RunFolder
 from edgezo_runtime.sizes import parse_size
 from edgezo_runtime.step_report import StepReport, TunerStatus
@@ -66,7 +56,7 @@ Float32 = npt.NDArray[np.float32]
 _LOG = logging.getLogger(__name__)
 
 
-class Tuner(Run):
+class Tuner(AnsweringRun):
     """Tunes the trainables of a bundle on a set of examples, and answers while it does.
 
         with Tuner.open(bundle, rows, template="{text} is about", labels=[" a", " b"]) as tuner:
@@ -76,9 +66,9 @@ class Tuner(Run):
     Each step is in the journal before it is applied, so a run that was cut off anywhere continues
     to the same bits: the last snapshot, then the journal's losses through the same code.
 
-    One thread steps; any others may meanwhile call everything else. `evaluate` and `classify` run
-    on the same loaded blocks and take turns with the steps, pass by pass. What other threads see is
-    the state between two steps, never half of one.
+    One thread steps; any others may meanwhile call everything else. What is asked of it
+    (`edgezo_runtime.answering_run`) runs on the same loaded blocks and takes turns with the steps,
+    pass by pass. What other threads see is the state between two steps, never half of one.
     """
 
     def __init__(
@@ -97,12 +87,11 @@ class Tuner(Run):
         questions = examples if isinstance(examples, QuestionSet) else None
         rows = examples.examples if isinstance(examples, QuestionSet) else examples
         asked = Asked(questions, reward)
-        super().__init__(engine, rows, config, run, start=start, asked=asked, governors=governors)
-        self._reader = reader
+        super().__init__(
+            engine, rows, config, run, start=start, asked=asked, reader=reader, governors=governors
+        )
         self._steps = threading.Lock()
         self._adding = threading.Condition()
-        self._events = EventHub()
-        self._told = 0
         self._longest: int | None = None
 
     # --- life ---
@@ -386,57 +375,7 @@ class Tuner(Run):
         finally:
             self._gate.release(key)
 
-    # --- what is asked between steps ---
-
-    def initial(self) -> dict[str, Float32]:
-        """Copies of the trainables that the run began from."""
-        return self.descent.initial()
-
-    def adapter(self) -> dict[str, Float32]:
-        """Copies of the tuned trainables: their running average where one is kept."""
-        with self._between:
-            return self.state.adapter()
-
-    def evaluate(self, examples: Source, batch_size: int = 32) -> Evaluation:
-        """Loss (and accuracy) of the adapter.
-
-        Args:
-            examples: as for `open`; rows are read as those of the run are, and a folder's file for
-                validation.
-            batch_size: examples a pass; the result does not depend on it.
-        Raises:
-            UsageError: rows, and the tuner was opened with examples that were tokenized before.
-            DataError: a row is wrong.
-        """
-        self.sync()
-        read = self._read(examples)
-        step = self.step_number
-        found = evaluate(self.engine, self.adapter(), read, batch_size, scope=self.scope)
-        self._events.emit(EvaluationEvent(step, str(read.path), found))
-        self._tell_reliefs()
-        return found
-
-    def classify(self, row: str | Fields) -> Prediction:
-        """The class of a row, by the adapter as it is now.
-
-        Args:
-            row: its fields, without a label; or the text of the one field that the template has.
-        Raises:
-            UsageError: there are no label words.
-            DataError: the row is wrong.
-        """
-        return self.classify_all([row])[0]
-
-    def classify_all(self, rows: Iterable[str | Fields], batch_size: int = 32) -> list[Prediction]:
-        """The class of every row; see `classify`."""
-        reader = self._text_reader()
-        fields = [reader.text_row(row) if isinstance(row, str) else row for row in rows]
-        if not fields:
-            return []
-        examples = reader.take(fields, like=self.examples, with_class=False)
-        found = classify(self.engine, self.adapter(), examples, batch_size, scope=self.scope)
-        self._tell_reliefs()
-        return found
+    # --- more to learn from ---
 
     def add(self, rows: Source) -> int:
         """Add examples; steps are taken on them from the next one on. Any thread may.
@@ -451,8 +390,15 @@ class Tuner(Run):
         Raises:
             DataError: a row is wrong, or does not go with those there are.
             RunFileError: the disk did not take them; nothing was added.
-            UsageError: the tuner is closed, or was not opened with rows.
+            UsageError: the tuner is closed, or was not opened with rows; or what it learns from are
+                scores of texts, which ask for more of a row than the run keeps.
         """
+        if isinstance(self.prober.objective, WrittenObjective):
+            raise UsageError(
+                f"objective {self.prober.objective.name}: examples cannot be added to a run that "
+                f"is scored by what it writes; begin another one on all rows, with "
+                f"start={str(self.run.path)!r}"
+            )
         more = self._read(rows)
         require_alike(more, self.examples, self._longest, self.scope)
         with self._adding:
@@ -475,70 +421,3 @@ class Tuner(Run):
                     return False
                 self._adding.wait(left)  # a signal's `stop` takes no lock
         return False
-
-    def sync(self) -> None:
-        """Wait until all steps are on the disk: before a time in which none is taken."""
-        with self._between:
-            self._log.sync()
-
-    def score(self, questions: QuestionSet) -> float:
-        """Mean score of the adapter's answers, by what the run descends.
-
-        Raises:
-            UsageError: the run descends no score of answers.
-        """
-        objective = self.prober.objective
-        if isinstance(objective, ClassObjective):
-            raise UsageError(f"objective {objective.name}: no answers are written; use evaluate")
-        return objective.mean_score(questions, self.adapter())
-
-    def snapshot(self) -> None:
-        """Write trainables and rule state, so that a resume has less to replay."""
-        with self._between:
-            self._log.snapshot()
-            self._events.emit(CheckpointEvent(self.step_number, self.run.snapshot))
-
-    def _read(self, source: Source) -> ExampleSet:
-        if isinstance(source, ExampleSet):
-            return source
-        return read_source(self._text_reader(), source, self.examples)
-
-    def _text_reader(self) -> RowReader:
-        if self._reader is None:
-            raise UsageError(
-                "this tuner was opened with examples that were tokenized before; open it with "
-                "rows, template and labels to give it text"
-            )
-        return self._reader
-
-    # --- what is told ---
-
-    def events(self) -> EventStream:
-        """The events from now on, for a thread that iterates over them; ends with `close`."""
-        return self._events.stream()
-
-    def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
-        """Have a function called with every event from now on, by a thread of its own.
-
-        What it raises is logged; the run goes on.
-        """
-        return self._events.subscribe(callback)
-
-    def _tell_pause(self, reason: str | None) -> None:
-        if reason is not None:
-            self.sync()
-        step = self.step_number
-        self._events.emit(ResumeEvent(step) if reason is None else PauseEvent(step, reason))
-
-    def _tell_reliefs(self) -> None:
-        """Tell what was done since the last time because memory was short."""
-        with self._between:
-            new = self.engine.reliefs[self._told :]
-            self._told += len(new)
-        for text in new:
-            self._events.emit(PressureEvent(self.step_number, text))
-
-    def _tell_end(self, error: Exception) -> None:
-        if not isinstance(error, InterruptedRunError):
-            text = str(error) or type(error).__name__
-            self._events.emit(EndEvent(self.step_number, self.status.phase, text))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgezo_runtime.chunks import Limits
+from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.formula import VOCABULARY_CHUNK, bytes_kept_of_token, bytes_of_token
 from edgezo_runtime.generator import Generator, Writing, least_rows
@@ -59,6 +60,21 @@ def plan_writing(
             tokens that would, and the budget that would do.
     """
     return _Planner(generator, max(prompts), len(prompts), writing, budget_bytes).plan()
+
+
+def room_beside(engine: Engine) -> int | None:
+    """Bytes for keys and values of texts that are written while a run is stepped.
+
+    What the process takes now, steps among it, stays as it is; a reserve is left.
+
+    Returns:
+        The room, or None where there is no budget.
+    """
+    guard = engine.guard
+    if guard is None:
+        return None
+    left = guard.budget_bytes - guard.budget_bytes // RESERVE_SHARE - guard.resident()
+    return max(0, int(left / turnover(engine.bundle.manifest.graphs)))
 
 
 class _Planner:

@@ -1,0 +1,42 @@
+"""What an app has a model go on from: a text, a row, or a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgezo_runtime.chat import ChatTemplate, check_turns
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.fitting import fit_prompt
+from edgezo_runtime.row_reader import Fields, RowReader
+from edgezo_runtime.template import Template
+
+Prompt = str | Fields | Sequence[Fields]
+
+
+def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
+    """Tokens of a prompt.
+
+    Args:
+        reader: knows tokenizer and template.
+        prompt: a text, taken as it is; a row, whose fields the template takes; or messages with
+            role and content, the last one not the assistant's.
+        most: tokens that it may have; a row is cut as rows to learn from are.
+    Raises:
+        UsageError: a row, and there is no template.
+        DataError: the row lacks a field, or the messages are no conversation.
+        BundleError: messages, and the bundle has no usable chat template.
+    """
+    tokenizer = reader.tokenizer
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt, add_special=True)
+    if isinstance(prompt, Mapping):
+        if reader.template is None:
+            raise UsageError(
+                "a row has no prompt without a template; open the tuner with one, or give a text"
+            )
+        template = Template.parse(reader.template)
+        values = template.values(prompt, "prompt")
+        return list(fit_prompt(template, values, tokenizer, most, "prompt").tokens)
+    messages = check_turns([dict(message) for message in prompt], "prompt")
+    whole = ChatTemplate(tokenizer).render(messages, "prompt", ask=True)
+    return tokenizer.encode(whole, add_special=False)
