@@ -126,12 +126,13 @@ def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
     config = TuneConfig(steps=2, max_time_s=0, batch_size=2)
     with Tuner.open(bundle, examples, config, tmp_path / "auto") as tuner:
         assert tuner.tail_blocks == 2
-    assert Tuner(Engine(bundle), examples, TuneConfig.of("zo-sgd"), None).tail_blocks == 0
+    free = RunFolder(tmp_path / "free")
+    assert Tuner(Engine(bundle), examples, TuneConfig.of("zo-sgd"), free).tail_blocks == 0
     manifest = dataclasses.replace(bundle.manifest, backward="an operator has no gradient")
     lesser = dataclasses.replace(bundle, manifest=manifest)
-    assert Tuner(Engine(lesser), examples, config, None).tail_blocks == 0
+    assert Tuner(Engine(lesser), examples, config, free).tail_blocks == 0
     with pytest.raises(UsageError, match="no backward graphs"):
-        Tuner(Engine(lesser), examples, dataclasses.replace(config, hybrid=1), None)
+        Tuner(Engine(lesser), examples, dataclasses.replace(config, hybrid=1), free)
 
 
 def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
@@ -196,11 +197,11 @@ def test_blocks_that_the_tail_does_not_have_are_refused(bundle):
         TailLayout(bundle.manifest, 1, config)
 
 
-def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch):
+def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch, tmp_path):
     monkeypatch.setattr("edgezo_runtime.tail_layout.MAX_BODY", 2**20 + 100)
     assert "whose records end at" in (why_no_tail(bundle.manifest) or "")
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
-    assert Tuner(Engine(bundle), examples, config, None).tail_blocks == 0
+    assert Tuner(Engine(bundle), examples, config, RunFolder(tmp_path)).tail_blocks == 0
     with pytest.raises(UsageError, match=r"--hybrid 1: .* take fewer blocks"):
         TailLayout(bundle.manifest, 1)
 
