@@ -46,6 +46,7 @@ OTHER: dict[str, Any] = {
     "label": (" x", " y"),
     "budget": "3GB",
     "when": "idle,thermal:70",
+    "adapter": "other",
     "num_directions": 3,
     "directions": "shared",
     "sign": "scalar",
