@@ -144,7 +144,10 @@ def test_adapter_export_refuses_what_is_no_adapter(
         (tiny.int8 / "manifest.json", "out", 1),
     ):
         invoke("adapter", "export", source, output, code=code)
-    assert "only those" in invoke("adapter", "export", run, "folder", "--force", code=2).stderr
+    assert (
+        "of this format only"
+        in invoke("adapter", "export", run, "folder", "--force", code=2).stderr
+    )
     assert (tmp_path / "folder/notes.txt").exists()
     (run / "adapter.safetensors").unlink()
     assert "--resume" in invoke("adapter", "export", run, "out", code=1).stderr

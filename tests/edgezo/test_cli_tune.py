@@ -48,6 +48,7 @@ RESULT = {
     "created_by": str,
     "method": str,
     "estimated_blocks": list,
+    "objective": str,
     "first_order_blocks": list,
     "batch_size": int,
     "lr": float,
@@ -371,7 +372,7 @@ def test_losses_that_become_infinite_keep_the_last_state(
         calls += 1
         return example_losses(batch, scores) * (np.inf if calls > 3 else 1)
 
-    monkeypatch.setattr("edgezo_runtime.prober.example_losses", fail_late)
+    monkeypatch.setattr("edgezo_runtime.objectives.example_losses", fail_late)
     done = invoke(*tune_args(tiny, *RATES, "--no-guard"), code=1)
     assert "the state after 3 steps is saved in run" in done.stderr
     adapter = load_adapter(Path("run"))

@@ -51,6 +51,7 @@ def onnx_scores(bundle: Bundle, adapter: Path, sample: Sample) -> Scores:
     model = _Assembly(bundle)
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(model.serialized(), options)
