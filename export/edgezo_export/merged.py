@@ -23,7 +23,7 @@ from edgezo_export.safetensors_folder import (
     Stored,
 )
 from edgezo_runtime.adapter import Adapter
-from edgezo_runtime.adapter_folder import check_folder, new_folder
+from edgezo_runtime.adapter_folder import FolderKind, check_folder, new_folder
 from edgezo_runtime.errors import EdgezoError, RunFileError, UsageError
 
 CONFIG_FILE = "config.json"
@@ -34,6 +34,8 @@ _STORED_AS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 _NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
 """Endings of the files that are copied."""
+
+_KIND = FolderKind(CONFIG_FILE, endings=_BESIDE | {".safetensors"})
 
 _PIECE = 1 << 20
 """Numbers in memory at once."""
@@ -70,13 +72,13 @@ def save_merged(
         4 MiB of a tensor, or a row, a few times over; and the adapter.
     """
     changes = list(folds(adapter))
-    check_folder(folder, force, CONFIG_FILE)
     if folder.resolve() == source.resolve():
         raise UsageError(f"{folder}: is where the base model lies; choose another place")
+    check_folder(folder, force, _KIND)
     config = _config(source)
     checkpoint = SafetensorsFolder(source)
     own = _Own(checkpoint, _bound(changes, checkpoint.names(), adapter, source), dtype)
-    with new_folder(folder, force, CONFIG_FILE) as made:
+    with new_folder(folder, force, _KIND) as made:
         for file, names in own.shards().items():
             with (made / file.name).open("wb") as stream:
                 own.write(stream, names)

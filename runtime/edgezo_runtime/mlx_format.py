@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapter import Adapter
-from edgezo_runtime.adapter_folder import new_folder
+from edgezo_runtime.adapter_folder import FolderKind, new_folder
 from edgezo_runtime.adapter_formats import check_format
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.lora_factors import LoraFactors, lora_factors
@@ -26,6 +26,8 @@ Float32 = npt.NDArray[np.float32]
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapters.safetensors"
+
+_KIND = FolderKind(CONFIG_FILE, frozenset({WEIGHTS_FILE}))
 
 _MODELS = frozenset(
     {
@@ -58,7 +60,7 @@ def save_mlx(adapter: Adapter, folder: Path, force: bool = False) -> None:
         RunFileError: it cannot be written.
     """
     config, tensors = mlx_content(adapter)
-    with new_folder(folder, force, CONFIG_FILE) as made:
+    with new_folder(folder, force, _KIND) as made:
         write_tensors(made / WEIGHTS_FILE, tensors, {"format": "mlx"})
         text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
         (made / CONFIG_FILE).write_text(text, encoding="utf-8")
