@@ -7,12 +7,14 @@ as well.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgezo_export.gguf_file import ARCHITECTURES, INTERLEAVED, deinterleave, interleave
 from edgezo_runtime.adapter import Adapter
@@ -20,6 +22,8 @@ from edgezo_runtime.adapter_formats import check_format
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from edgezo_runtime.files import atomic_path
 from edgezo_runtime.lora_factors import LoraFactors, lora_factors
+
+Float32 = npt.NDArray[np.float32]
 
 _OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3"}
 """What llama.cpp calls an architecture, where transformers calls it otherwise."""
@@ -42,29 +46,45 @@ def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> Non
     layout = _Layout(adapter.info.architecture, config)
     factors = lora_factors(adapter)
     alpha = factors[0].scale * factors[0].rank
+    tensors = layout.tensors(factors)
     try:
         with atomic_path(path) as temporary:
-            writer = gguf.GGUFWriter(temporary, layout.architecture)
-            writer.add_string("general.type", "adapter")
-            writer.add_string("general.name", adapter.info.model)
-            writer.add_string("adapter.type", "lora")
-            writer.add_float32("adapter.lora.alpha", alpha)
-            if adapter.info.scope == "answer":
-                kinds = gguf.GGUFValueType
-                tokens = list(adapter.info.invocation)
-                key = "adapter.alora.invocation_tokens"
-                writer.add_key_value(key, tokens, kinds.ARRAY, kinds.UINT32)
-            for one in factors:
-                name, heads = layout.place(one.module)
-                b = interleave(one.b, heads) if heads else one.b
-                writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(one.a))
-                writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
+            with contextlib.closing(gguf.GGUFWriter(temporary, layout.architecture)) as writer:
+                writer.add_string("general.type", "adapter")
+                writer.add_string("general.name", adapter.info.model)
+                writer.add_string("adapter.type", "lora")
+                writer.add_float32("adapter.lora.alpha", alpha)
+                if adapter.info.scope == "answer":
+                    kinds = gguf.GGUFValueType
+                    tokens = list(adapter.info.invocation)
+                    key = "adapter.alora.invocation_tokens"
+                    writer.add_key_value(key, tokens, kinds.ARRAY, kinds.UINT32)
+                for name, value in tensors.items():
+                    writer.add_tensor(name, value)
+                writer.write_header_to_file()
+                writer.write_kv_data_to_file()
+                writer.write_tensors_to_file()
+            _require_whole(temporary, tensors)
     except OSError as error:
-        raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+        reason = error.strerror or str(error)
+        raise RunFileError(f"{path}: cannot be written: {reason}") from error
+
+
+def _require_whole(path: Path, tensors: Mapping[str, Float32]) -> None:
+    """Read back what was written: numpy's `tofile`, of the gguf package, is silent on a full disk.
+
+    Raises:
+        OSError: it is not what was to be written.
+    """
+    try:
+        reader = import_gguf().GGUFReader(path)
+        found = {tensor.name: tensor.data for tensor in reader.tensors}
+    except (ValueError, KeyError, IndexError) as error:
+        raise OSError("the file is cut off; is the disk full?") from error
+    if found.keys() != tensors.keys() or not all(
+        np.array_equal(found[name], value) for name, value in tensors.items()
+    ):
+        raise OSError("the file is not what was written to it; is the disk full?")
 
 
 def read_gguf(
@@ -126,6 +146,27 @@ class _Layout:
         self._names = gguf.get_tensor_name_map(kind, _count(config, "num_hidden_layers"))
         self._heads = _count(config, "num_attention_heads")
         self._key_heads = _count(config, "num_key_value_heads", self._heads)
+
+    def tensors(self, factors: list[LoraFactors]) -> dict[str, Float32]:
+        """What the file has for these layers, by name.
+
+        Raises:
+            EdgezoError: llama.cpp has no such layer, one twice, or heads do not divide its rows.
+        """
+        found: dict[str, Float32] = {}
+        for one in factors:
+            name, heads = self.place(one.module)
+            if f"{name}.lora_a" in found:
+                raise EdgezoError(f"{one.module!r:.200}: the second that llama.cpp calls {name}")
+            if heads and len(one.b) % (2 * heads):
+                raise EdgezoError(
+                    f"{one.module!r:.200}: {len(one.b)} rows cannot be those of {heads} heads; "
+                    f"name the bundle that was tuned with --bundle"
+                )
+            b = interleave(one.b, heads) if heads else one.b
+            found[f"{name}.lora_a"] = np.ascontiguousarray(one.a)
+            found[f"{name}.lora_b"] = np.ascontiguousarray(b)
+        return found
 
     def place(self, module: str) -> tuple[str, int]:
         """Name of a layer's weight, and its heads if its rows are interleaved, else 0.

@@ -56,7 +56,10 @@ def save_onnx_adapter(adapter: Adapter, path: Path) -> None:
     content.set_parameters(values)
     try:
         with atomic_path(path) as temporary:
-            content.export_adapter(str(temporary.resolve()))
+            try:
+                content.export_adapter(str(temporary.resolve()))
+            except Exception as error:  # onnxruntime's errors have no common public base class
+                raise RunFileError(f"{path}: cannot be written: {error!s:.300}") from error
     except OSError as error:
         raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
 

@@ -18,6 +18,7 @@ from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, 
 from edgezo_runtime.trainables import SchemeInfo
 from tests.export.gguf_model import folded, write_gguf
 from tests.export.test_sources import GGUF_MODELS, SIZES
+from tests.small_files import small_files
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 RANK, ALPHA = 3, 12.0
@@ -111,6 +112,31 @@ def test_an_adapter_for_answers_names_its_token(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"different tokens.*--scope all"):
         save_gguf(nowhere, tmp_path / "b.gguf", model.config.to_dict())
     assert not (tmp_path / "b.gguf").exists()
+
+
+@pytest.mark.parametrize("most", [2000, 6000])
+def test_a_full_disk_is_told(tmp_path: Path, most: int) -> None:
+    """The gguf package ends well where numpy's last bytes do not reach the disk."""
+    model = tiny_model("llama")
+    adapter = random_lora(model, tmp_path / "a")
+    with small_files(most), pytest.raises(RunFileError, match=r"a\.gguf: cannot be written: .+"):
+        save_gguf(adapter, tmp_path / "a.gguf", model.config.to_dict())
+    assert not list(tmp_path.iterdir())
+
+
+def test_layers_that_are_none_of_the_model(tmp_path: Path) -> None:
+    """Files from strangers: a layer under two names, rows that are no heads."""
+    config = tiny_model("llama").config.to_dict()
+    adapter = random_lora(tiny_model("llama"), tmp_path / "a")
+    q = "model.layers.0.self_attn.q_proj"
+    other = {f"layers.0.attention.wq.lora_{x}": adapter.tensors[f"{q}.lora_{x}"] for x in "AB"}
+    twice = replace(adapter, tensors=adapter.tensors | other)
+    with pytest.raises(EdgezoError, match=r"the second that llama\.cpp calls blk\.0\.attn_q"):
+        save_gguf(twice, tmp_path / "a.gguf", config)
+    short = {f"{q}.lora_B": adapter.tensors[f"{q}.lora_B"][:7]}
+    with pytest.raises(EdgezoError, match="7 rows cannot be those of 4 heads"):
+        save_gguf(replace(adapter, tensors=adapter.tensors | short), tmp_path / "a.gguf", config)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_llama_cpp_has_no_place_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

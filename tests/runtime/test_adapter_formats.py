@@ -21,9 +21,11 @@ from edgezo_runtime.errors import DivergedError, MissingExtraError, RunFileError
 from edgezo_runtime.lora_factors import as_trainables, lora_factors
 from edgezo_runtime.mlx_format import mlx_content, read_mlx, save_mlx
 from edgezo_runtime.onnx_adapter import save_onnx_adapter
+from edgezo_runtime.peft_format import save_peft
 from edgezo_runtime.scope import Scope
 from edgezo_runtime.trainables import SCHEME_KINDS, SchemeInfo
 from tests.conftest import Exported
+from tests.small_files import small_files
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -190,6 +192,16 @@ def test_an_onnxruntime_without_adapters(
     monkeypatch.delattr(onnxruntime, "LoraAdapter")
     with pytest.raises(MissingExtraError, match=r"has no adapters; .*>=1\.20"):
         save_onnx_adapter(adapter, tmp_path / "a")
+
+
+@pytest.mark.parametrize("save", [save_peft, save_mlx, save_onnx_adapter])
+def test_a_full_disk_is_told(
+    adapter: Adapter, tmp_path: Path, save: Callable[[Adapter, Path], None]
+) -> None:
+    """Whatever the library that writes makes of it; and nothing is left."""
+    with small_files(2000), pytest.raises(RunFileError, match=r"out: cannot be written: .+"):
+        save(adapter, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_factors_fit_a_bundle_of_another_scale(
