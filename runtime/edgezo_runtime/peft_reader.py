@@ -38,6 +38,7 @@ _ABSENT: dict[str, tuple[object, ...]] = {
     "lora_bias": (False, None),
     "modules_to_save": (None, []),
     "alpha_pattern": (None, {}),
+    "kasa_config": (None,),
     "layer_replication": (None, []),
     "trainable_token_indices": (None, [], {}),
     "target_parameters": (None, []),
@@ -45,7 +46,7 @@ _ABSENT: dict[str, tuple[object, ...]] = {
 """Keys whose other values say that an adapter is more than two factors a layer, or scaled in other
 ways."""
 
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "lora_ga")
+_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 """Values of init_lora_weights after which the base model is what it was."""
 
 

@@ -108,6 +108,8 @@ def test_an_adapter_for_answers(bundle: Bundle, tmp_path: Path) -> None:
         ({"modules_to_save": ["lm_head"]}, "modules_to_save of this form is more"),
         ({"alpha_pattern": {"q": 3}}, "alpha_pattern of this form"),
         ({"init_lora_weights": "pissa"}, "'pissa' changes the base model"),
+        ({"init_lora_weights": "lora_ga"}, "'lora_ga' changes the base model"),
+        ({"kasa_config": {"beta": 1}}, "kasa_config of this form is more"),
         ({"r": 0}, "r 0 is no rank"),
         ({"r": ...}, "r: expected int"),
         ({"r": True}, "r: expected int"),
@@ -143,6 +145,11 @@ def test_configurations_that_are_more_or_less(
 def test_tensors_that_are_no_lora(tmp_path: Path, tensors: dict[str, Any], message: str) -> None:
     with pytest.raises(EdgezoError, match=message):
         read_peft(write(tmp_path / "p", tensors))
+
+
+@pytest.mark.parametrize("start", [True, False, None, "gaussian", "orthogonal", "eva", "mica"])
+def test_starts_that_leave_the_base_model_as_it_is(tmp_path: Path, start: object) -> None:
+    assert read_peft(write(tmp_path / "p", init_lora_weights=start)).rank == 2
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
