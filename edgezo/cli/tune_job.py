@@ -218,11 +218,15 @@ def _prepare(
 
 
 def _start(inputs: TuneInputs, run: RunFolder) -> Adapter | None:
-    """The adapter to begin from; a run that is continued has a copy of its own."""
+    """The adapter to begin from; a run that is continued has a copy of its own.
+
+    What lies where the adapter was may have changed since, or be gone.
+    """
     if inputs.adapter is None:
         return None
     path = Path(inputs.adapter)
-    if not path.exists() and run.has_journal() and run.start.exists():
+    began = run.has_journal() and run.start.exists()
+    if began and (not path.exists() or str(path.resolve()) == run.settings().get("adapter")):
         path = run.start
     return load_adapter(path)
 

@@ -19,9 +19,7 @@ from edgezo.cli.tune_session import Session, receipt_lines
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError
 from edgezo_runtime.files import atomic_write
-from edgezo_runtime.regular_file import read_regular
 from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.typed_json import LONGEST_TEXT, parse_object
 
 _DATA_SETTINGS = ("template", "label", "max_seq")
 """Settings that say how rows become tokens; a run goes on with the same ones."""
@@ -100,14 +98,8 @@ def _begin(job: Job, run: RunFolder) -> None:
 
 def _check_same_rows(job: Job, run: RunFolder) -> None:
     """The tuner compares everything else."""
-    if not run.config.is_file():
+    if not (saved := run.settings()):
         return
-    try:
-        saved = parse_object(read_regular(run.config, LONGEST_TEXT).decode("utf-8"))
-    except OSError as error:
-        raise RunFileError(f"{run.config}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RunFileError(f"{run.config}: not JSON: {error}") from error
     resolved = job.resolved()
     for name in _DATA_SETTINGS:
         if saved.get(name) != resolved[name]:

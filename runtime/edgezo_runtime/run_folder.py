@@ -9,10 +9,12 @@ import sys
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.files import TEMPORARY
-from edgezo_runtime.regular_file import open_descriptor
+from edgezo_runtime.regular_file import open_descriptor, read_regular
+from edgezo_runtime.typed_json import LONGEST_TEXT, parse_object
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -71,6 +73,21 @@ class RunFolder:
     def has_journal(self) -> bool:
         """Has a run begun here?"""
         return self.journal.exists()
+
+    def settings(self) -> dict[str, Any]:
+        """What config.json says; nothing where there is none.
+
+        Raises:
+            RunFileError: it cannot be read.
+        """
+        if not self.config.is_file():
+            return {}
+        try:
+            return parse_object(read_regular(self.config, LONGEST_TEXT).decode("utf-8"))
+        except OSError as error:
+            raise RunFileError(f"{self.config}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise RunFileError(f"{self.config}: not JSON: {error}") from error
 
     def acquire(self) -> None:
         """Make the folder and lock it for this process; a process that ends lets it go.
