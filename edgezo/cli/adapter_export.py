@@ -71,6 +71,7 @@ class ExportJob:
         Raises:
             UsageError: nobody says which.
             BundleError: it cannot be opened.
+            RunFileError: the adapter is of another one.
         """
         from edgezo_runtime.bundle import Bundle
 
@@ -80,25 +81,38 @@ class ExportJob:
                 f"{self.source}: an adapter file does not say where its bundle lies; name it with "
                 f"--bundle"
             )
-        return Bundle.open(path)
+        bundle = Bundle.open(path)
+        self.adapter.params(bundle)
+        return bundle
 
-    def run_config(self) -> dict[str, object]:
+    def run_config(self) -> dict[str, Any]:
         """What a run folder says of its bundle and data; nothing for an adapter file.
 
         Raises:
             RunFileError: it cannot be read.
         """
-        from edgezo_runtime.errors import RunFileError
         from edgezo_runtime.run_folder import RunFolder
-        from edgezo_runtime.typed_json import parse_object
 
-        config = RunFolder(self.source).config
-        if not self.source.is_dir() or not config.exists():
-            return {}
-        try:
-            return parse_object(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunFileError(f"{config}: cannot be read: {error}") from error
+        return RunFolder(self.source).settings() if self.source.is_dir() else {}
+
+    def read_files(self) -> list[Path]:
+        """What must not be written over.
+
+        Raises:
+            RunFileError: what the run says cannot be read.
+        """
+        from edgezo.cli.read_files import bundle_folder, model_files, run_files
+        from edgezo_runtime.run_folder import RunFolder
+
+        run = RunFolder(self.adapter.path.parent)
+        found = [self.adapter.path]
+        if run.has_journal():
+            found += [*run_files(run), run.snapshot, run.adapter]
+        bundle = self.settings.bundle or self.run_config().get("bundle")
+        if isinstance(bundle, str):
+            found += bundle_folder(Path(bundle))
+        base = Path(self.settings.weights or self.adapter.info.model)
+        return found + (model_files(base) if base.exists() else [])
 
     def weights(self) -> Path:
         """Folder, or .gguf file, of the base model.
@@ -138,6 +152,14 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         adapter = adapter.renamed(settings.base_model)
     check_format(adapter, settings.format)
     job = ExportJob(adapter, source, output, settings)
+    if output.exists():
+        from edgezo.cli.read_files import keep_files
+
+        keep_files("OUT", output, job.read_files())
+    if settings.verify:
+        from edgezo.cli.adapter_proof import check_proof
+
+        check_proof(job)
     more = _WRITERS[settings.format](job) or {}
     result = {
         "format": settings.format,

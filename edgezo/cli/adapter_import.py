@@ -38,16 +38,18 @@ def command(
     of the same model, exported with --trainable lora, for at least the layers and the rank of the
     LoRA. The factors are taken as they are; B takes up alpha, whichever way it is scaled.
     """
+    from edgezo.cli.read_files import bundle_files, keep_files
     from edgezo.cli.tune_job import CREATED_BY
     from edgezo_runtime.adapter import scheme_flags
     from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.peft_format import PEFT_FILES
     from edgezo_runtime.peft_reader import read_peft, start_from_peft
 
+    opened = Bundle.open(bundle)
+    keep_files("-o", output, [*bundle_files(opened), *(source / name for name in PEFT_FILES)])
     new_file(output, force)
     lora = read_peft(source)
-    adapter = start_from_peft(
-        lora, Bundle.open(bundle), output, created_by=CREATED_BY, base_model=base_model
-    )
+    adapter = start_from_peft(lora, opened, output, created_by=CREATED_BY, base_model=base_model)
     digest = adapter.save(output)
     result = {
         "adapter": str(output),

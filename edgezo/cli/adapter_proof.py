@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgezo.cli.output import warn
@@ -20,6 +22,7 @@ from edgezo_runtime.agreement import (
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import DataError, EdgezoError, MissingExtraError, UsageError
 from edgezo_runtime.lora_factors import LoraFactors, as_trainables
+from edgezo_runtime.peft_format import save_peft
 from edgezo_runtime.records import resolve
 
 if TYPE_CHECKING:
@@ -30,6 +33,9 @@ _EXACT, _ROUNDED = 0.02, 0.25
 """How far apart the changes of scores may be, as a share of them: where both compute in float32,
 and where weights or states are rounded, differently on the two sides. A wrong scale, order of rows
 or orientation puts them apart by most of their size."""
+
+_DROWNED = 3
+"""What rounding does to a change of scores, in units of what it does to the scores, at most."""
 
 _ROWS, _LONGEST = 8, 128
 """Prompts of a run that are scored, and their tokens."""
@@ -50,6 +56,19 @@ class Proof:
     exact: bool
 
 
+def check_proof(job: ExportJob) -> None:
+    """Refuse a proof that lacks something, before anything is written.
+
+    Raises:
+        EdgezoError: the bundle or the weights are not there, or do not fit.
+    """
+    job.bundle()
+    if job.settings.format in ("peft", "merged"):
+        job.weights()
+    elif job.settings.format == "gguf":
+        _llama_cpp_model(job)
+
+
 def prove(job: ExportJob) -> dict[str, Any]:
     """Compare the scores of an export with edgezo's.
 
@@ -66,19 +85,28 @@ def prove(job: ExportJob) -> dict[str, Any]:
     initial = bundle.trainables()
     own = own_scores(engine, job.adapter.params(bundle), initial, sample)
     made = _PROOFS[job.settings.format](job, engine, sample)
-    other = made.scores
-    if manifest.scheme.kind in ("prompt", "prefix"):  # which here begin as tokens, there as nothing
-        other = Scores(other.tuned, own.plain)
-    found = Agreement.of(own, other)
+    found = Agreement.of(own, made.scores)
     bound = _EXACT if made.exact and manifest.quant == "fp32" else _ROUNDED
     if not found.relative <= bound:
-        raise EdgezoError(
-            f"{job.output}: {made.program} does not agree with edgezo: what the adapter changes of "
-            f"{found.scores} scores differs by {found.relative:.3f} of its size, at most "
-            f"{bound:g} was expected. Without the adapter the scores are {found.base:.2g} apart: "
-            f"where that is much, --weights is another model, or {made.program} reads it otherwise"
-        )
+        raise EdgezoError(f"{job.output}: {_disagreement(made, found, bound)}")
     return {"program": made.program, "bound": bound, **dataclasses.asdict(found)}
+
+
+def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
+    """Why there is no proof: rounding is as much as the adapter, or the two do not agree."""
+    apart = f"without the adapter the scores are {found.base:.2g} apart"
+    if bound == _ROUNDED and found.relative * found.effect <= _DROWNED * found.base:
+        return (
+            f"nothing is proved: {apart}, by the rounding of weights, and the adapter changes "
+            f"{found.effect:.2g}; name a float32 bundle of the model with --bundle ('edgezo "
+            f"export --quant fp32'), or the model in more bits with --weights"
+        )
+    return (
+        f"{made.program} does not agree with edgezo: what the adapter changes of {found.scores} "
+        f"scores differs by {found.relative:.3f} of its size, at most {bound:g} was expected. "
+        f"{apart.capitalize()}: where that is much, --weights is another model, or {made.program} "
+        f"reads it otherwise"
+    )
 
 
 def _sample(job: ExportJob, bundle: Bundle) -> Sample:
@@ -123,10 +151,20 @@ def proof_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
-    from edgezo_export.proofs.hugging_face import peft_scores
+    """PEFT's scores; virtual tokens are compared with those that they began as."""
+    from edgezo_export.proofs.hugging_face import peft_logits, peft_scores
 
-    task = job.adapter.info.task
-    return Proof("PEFT", peft_scores(job.weights(), job.output, task, sample), exact=True)
+    adapter, weights = job.adapter, job.weights()
+    task = adapter.info.task
+    if adapter.info.scheme.kind not in ("prompt", "prefix"):
+        return Proof("PEFT", peft_scores(weights, job.output, task, sample), exact=True)
+    began = engine.bundle.trainables()
+    initial = dataclasses.replace(adapter, tensors={n: began[n] for n in adapter.tensors})
+    with tempfile.TemporaryDirectory() as folder:
+        save_peft(initial, Path(folder) / "initial")
+        plain = peft_logits(weights, Path(folder) / "initial", task, sample)
+    scores = Scores(peft_logits(weights, job.output, task, sample), plain)
+    return Proof("PEFT", scores, exact=True)
 
 
 def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
@@ -136,14 +174,26 @@ def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     return Proof("transformers", scores, exact=job.settings.dtype in ("keep", "fp32"))
 
 
+def _llama_cpp_model(job: ExportJob) -> Path | None:
+    """The .gguf file that the base model is, or that was named; None where it is something else.
+
+    Raises:
+        UsageError: what was named is no file.
+    """
+    if job.settings.weights is not None:
+        if not (weights := job.weights()).is_file():
+            raise UsageError(f"--weights {weights}: llama.cpp takes a .gguf file")
+        return weights
+    own = Path(job.adapter.info.model)
+    return own if own.suffix == ".gguf" and own.is_file() else None
+
+
 def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     from edgezo_export.gguf_adapter import read_gguf
     from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 
     why = "no .gguf file of the base model was named with --weights"
-    if job.settings.weights is not None:
-        if not (weights := job.weights()).is_file():
-            raise UsageError(f"--weights {weights}: llama.cpp takes a .gguf file")
+    if (weights := _llama_cpp_model(job)) is not None:
         try:
             return Proof("llama.cpp", llama_cpp_scores(weights, job.output, sample), exact=False)
         except MissingExtraError as error:
@@ -156,15 +206,22 @@ def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 
 
 def _mlx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
-    from edgezo_export.proofs.mlx import mlx_scores
+    from edgezo_export.proofs.mlx import mlx_scores, require_mlx
     from edgezo_runtime.mlx_format import read_mlx
 
+    why: EdgezoError
     try:
-        return Proof("mlx-lm", mlx_scores(job.weights(), job.output, sample), exact=True)
+        require_mlx()
+        if (weights := job.weights()).is_dir():
+            return Proof("mlx-lm", mlx_scores(weights, job.output, sample), exact=True)
+        why = UsageError(f"{weights}: mlx-lm takes a Hugging Face folder; name it with --weights")
+        if job.settings.weights is not None:
+            raise why
     except MissingExtraError as error:
-        if job.adapter.info.scheme.kind == "last-layers":
-            raise
-        warn(f"{error}; the file is read back instead, by the documented layout")
+        why = error
+    if job.adapter.info.scheme.kind == "last-layers":
+        raise why
+    warn(f"{why}; the file is read back instead, by the documented layout")
     return Proof("its layout", _again(engine, read_mlx(job.output), sample), exact=True)
 
 

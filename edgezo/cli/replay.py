@@ -110,26 +110,15 @@ def _check_places(
         UsageError: adapter and snapshot are one file, or a place is a file of the bundle, or one
             of the run but the adapter's or the snapshot's own.
     """
+    from edgezo.cli.read_files import bundle_files, is_same, keep_files, run_files
     from edgezo_runtime.adapter import find_adapter
-    from edgezo_runtime.bundle import MANIFEST_FILE
     from edgezo_runtime.run_folder import RunFolder
 
     run = RunFolder(journal.parent)
-    read = [bundle.root / name for name in (MANIFEST_FILE, *bundle.manifest.files)]
-    read += [journal, run.journal, run.config, run.metrics, run.receipt, run.cache]
-    read += [run.path / "lock", run.start, *([] if start is None else [find_adapter(start)])]
-    places = [("-o", output, run.snapshot)]
+    read = [*bundle_files(bundle), journal, *run_files(run)]
+    read += [] if start is None else [find_adapter(start)]
+    keep_files("-o", output, [*read, run.snapshot])
     if snapshot is not None:
-        places.append(("--snapshot", snapshot, run.adapter))
-        if _same(output, snapshot):
+        keep_files("--snapshot", snapshot, [*read, run.adapter])
+        if is_same(output, snapshot):
             raise UsageError(f"-o and --snapshot: both are {output}; name two files")
-    for option, path, other in places:
-        if any(_same(path, kept) for kept in (*read, other)):
-            raise UsageError(f"{option} {path}: a file of the bundle or of the run; name another")
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Do two names lead to one file, which need not be there yet?"""
-    if one.exists() and other.exists() and one.samefile(other):
-        return True
-    return one.resolve() == other.resolve()

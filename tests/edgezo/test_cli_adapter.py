@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,76 @@ def test_an_adapter_file_needs_its_bundle(invoke: Invoke, tiny: Tiny, run: Path)
     assert "exists" in invoke(*args, "--bundle", tiny.fp32, code=2).output
 
 
+def test_another_bundle_is_refused(invoke: Invoke, tiny: Tiny, run: Path) -> None:
+    """Its heads would be those by which rows are put in order."""
+    from edgezo_export.export import ExportConfig, export_bundle
+    from edgezo_export.schemes.lora import Lora
+
+    export_bundle(str(tiny.model), Path("other"), ExportConfig(quant="fp32", scheme=Lora(rank=3)))
+    args = ("adapter", "export", run, "a.gguf", "--format", "gguf", "--bundle", "other")
+    assert "use a bundle exported with" in invoke(*args, code=1).output
+    assert not Path("a.gguf").exists()
+
+
+def test_what_a_proof_needs_is_asked_for_first(invoke: Invoke, run: Path) -> None:
+    """The command can be given again, with what was missing."""
+    export = ("adapter", "export")
+    file = invoke(*export, run / "adapter.safetensors", "out", "--verify", code=2)
+    assert "name it with --bundle" in file.output
+    lost = invoke(*export, run, "out", "--verify", "--weights", "nowhere", code=2)
+    assert "no such folder or file" in lost.output
+    gguf = ("--format", "gguf", "--verify", "--weights", ".")
+    assert "takes a .gguf file" in invoke(*export, run, "out", *gguf, code=2).output
+    assert not Path("out").exists()
+
+
+def test_what_is_read_is_never_written_over(invoke: Invoke, tiny: Tiny, run: Path) -> None:
+    """With --force either: a run, a bundle and a model are worth more than an export."""
+    shutil.copytree(tiny.fp32, "bundle")
+    shutil.copytree(tiny.model, "base/model")
+    Path("base/config.json").write_text("{}")
+    invoke("adapter", "export", run, "peft")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+    def refused(*args: object) -> None:
+        assert "name another" in invoke("adapter", *args, "--force", code=2).output
+        after = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+        assert after == before
+
+    merged = ("--format", "merged", "--weights", "base/model")
+    refused("export", run, run, *merged)
+    refused("export", run, "base", *merged)
+    file = ("--format", "safetensors", "--bundle", "bundle")
+    refused("export", run, run / "journal.bin", *file)
+    refused("export", run, run / "adapter.safetensors", *file)
+    refused("export", run, "bundle/weights.safetensors", *file)
+    refused("export", run, "base/model/model.safetensors", *file, "--weights", "base/model")
+    to = ("import", "peft", "bundle", "--base-model", tiny.model, "-o")
+    refused(*to, "bundle/trainable.safetensors")
+    refused(*to, "peft/adapter_model.safetensors")
+    invoke("adapter", "export", run, run / "peft")
+    invoke("adapter", "export", run, run / "peft", "--force")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_what_drowns_in_rounding_is_proved_in_float32(
+    invoke: Invoke, tiny: Tiny, kind: str
+) -> None:
+    """What rounding the base model does is more than a short run, and no fault of the export."""
+    pytest.importorskip("peft")
+    for quant in ("int8", "fp32"):
+        invoke("export", tiny.model, "-o", quant, "--quant", quant, "--trainable", kind)
+    tune = ("tune", "int8", "--budget", "8GB", "--data", tiny.data, *TUNE, "--scope", "all")
+    invoke(*tune, "--lr", "0.003", "-o", "run")
+    export = ("adapter", "export", "run", "out", "--verify")
+    rounded = invoke(*export, code=1).output
+    assert "nothing is proved: without the adapter the scores are 0." in rounded
+    result = json.loads(invoke(*export, "--force", "--bundle", "fp32", "--json").stdout)
+    assert result["verified"]["bound"] == 0.02
+    assert 0 < result["verified"]["base"] < 1e-5
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -94,7 +165,13 @@ def test_a_run_begins_from_an_adapter(invoke: Invoke, tiny: Tiny, run: Path) -> 
     assert second["scope"] == "all"
     wrong = invoke(*tune, "--adapter", run, "--scope", "answer", "-o", "other", code=2)
     assert "acts on every token; use --scope all" in wrong.output
-    # the run keeps what it began from
+    # the run keeps what it began from: that may change, or go away
+    shutil.copytree(run, "kept")
+    invoke(*tune, "--scope", "all", "-o", "run", "--resume", "--steps", "5")
+    invoke("tune", "--resume", "-o", "more", "--steps", "4")
+    invoke(*tune, "--adapter", run, "-o", "more", "--steps", "5")
+    (run / "adapter.safetensors").write_bytes(b"damaged")
+    invoke("tune", "--resume", "-o", "more")
     run.rename("moved")
     invoke("tune", "--resume", "-o", "more")
     invoke("replay", tiny.fp32, "more", "-o", "again.safetensors")
@@ -104,6 +181,6 @@ def test_a_run_begins_from_an_adapter(invoke: Invoke, tiny: Tiny, run: Path) -> 
     Path("more/start.safetensors").unlink()
     lost = invoke("replay", tiny.fp32, "more", "-o", "x.safetensors", code=1)
     assert "name it with --adapter" in lost.output
-    invoke("replay", tiny.fp32, "more", "-o", "x.safetensors", "--adapter", "moved")
+    invoke("replay", tiny.fp32, "more", "-o", "x.safetensors", "--adapter", "kept")
     wrong = invoke("replay", tiny.fp32, "more", "-o", "y.safetensors", "--adapter", "more", code=1)
     assert "not the adapter that the run" in wrong.output

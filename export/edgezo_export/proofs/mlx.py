@@ -26,12 +26,7 @@ def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
         MissingExtraError: mlx-lm is not installed.
         EdgezoError: mlx-lm refuses what it is given.
     """
-    try:
-        utils, tuner = import_module("mlx_lm.utils"), import_module("mlx_lm.tuner.utils")
-    except ImportError as error:
-        raise MissingExtraError(
-            "mlx-lm is not installed; run pip install mlx-lm (on Linux: 'mlx-lm[cpu]')"
-        ) from error
+    utils, tuner = require_mlx()
     try:
         made = utils.load_model(model)[0]
         plain = _logits(made, sample)
@@ -40,6 +35,20 @@ def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
         return Scores(_logits(made, sample), plain)
     except Exception as error:  # whatever the code of a model raises
         raise EdgezoError(f"{adapter}: mlx-lm does not run it: {error!r:.300}") from error
+
+
+def require_mlx() -> tuple[Any, Any]:
+    """The modules of mlx-lm that load models and adapters.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module("mlx_lm.utils"), import_module("mlx_lm.tuner.utils")
+    except ImportError as error:
+        raise MissingExtraError(
+            "mlx-lm is not installed; run pip install mlx-lm (on Linux: 'mlx-lm[cpu]')"
+        ) from error
 
 
 def _logits(model: Any, sample: Sample) -> Float32:
