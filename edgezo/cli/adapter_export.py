@@ -81,6 +81,11 @@ class ExportJob:
                 f"{self.source}: an adapter file does not say where its bundle lies; name it with "
                 f"--bundle"
             )
+        if self.settings.bundle is None and not Path(path).exists():
+            raise UsageError(
+                f"{self.source}: was tuned on bundle {path}, which is not there; name where it "
+                f"lies now with --bundle"
+            )
         bundle = Bundle.open(path)
         self.adapter.params(bundle)
         return bundle

@@ -49,11 +49,13 @@ class Proof:
         program: which one.
         scores: its scores.
         exact: does it compute in float32, with the weights the bundle was made from?
+        remedy: what would be closer, if it is not.
     """
 
     program: str
     scores: Scores
     exact: bool
+    remedy: str = ""
 
 
 def check_proof(job: ExportJob) -> None:
@@ -105,7 +107,7 @@ def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
         f"{made.program} does not agree with edgezo: what the adapter changes of {found.scores} "
         f"scores differs by {found.relative:.3f} of its size, at most {bound:g} was expected. "
         f"{apart.capitalize()}: where that is much, --weights is another model, or {made.program} "
-        f"reads it otherwise"
+        f"reads it otherwise{made.remedy}"
     )
 
 
@@ -168,10 +170,16 @@ def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 
 
 def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
+    """Exact where no weight was rounded to 16 bits, which may be as much as the adapter changes."""
     from edgezo_export.proofs.hugging_face import merged_scores
+    from edgezo_export.safetensors_folder import SafetensorsFolder
 
     scores = merged_scores(job.weights(), job.output, job.adapter.info.task, sample)
-    return Proof("transformers", scores, exact=job.settings.dtype in ("keep", "fp32"))
+    made = SafetensorsFolder(job.output)
+    if not {made.stored(name).dtype for name in made.names()} & {"F16", "BF16"}:
+        return Proof("transformers", scores, exact=True)
+    remedy = "; the weights are rounded to 16 bits, --dtype fp32 keeps more of the adapter"
+    return Proof("transformers", scores, exact=False, remedy=remedy)
 
 
 def _llama_cpp_model(job: ExportJob) -> Path | None:

@@ -169,7 +169,7 @@ def read_start(start: Adapter | str | Path | None) -> Adapter | None:
     Args:
         start: it, its file or its run folder; None for none.
     Raises:
-        AdapterError: the file is no adapter.
+        RunFileError: the file is no adapter.
     """
     return load_adapter(Path(start)) if isinstance(start, str | Path) else start
 

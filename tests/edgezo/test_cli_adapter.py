@@ -65,6 +65,9 @@ def test_another_bundle_is_refused(invoke: Invoke, tiny: Tiny, run: Path) -> Non
     export_bundle(str(tiny.model), Path("other"), ExportConfig(quant="fp32", scheme=Lora(rank=3)))
     args = ("adapter", "export", run, "a.gguf", "--format", "gguf", "--bundle", "other")
     assert "use a bundle exported with" in invoke(*args, code=1).output
+    moved = json.loads((run / "config.json").read_text()) | {"bundle": "/nowhere/b"}
+    (run / "config.json").write_text(json.dumps(moved))
+    assert "name where it lies now with --bundle" in invoke(*args[:-2], code=2).output
     assert not Path("a.gguf").exists()
 
 
@@ -106,6 +109,28 @@ def test_what_is_read_is_never_written_over(invoke: Invoke, tiny: Tiny, run: Pat
     refused(*to, "peft/adapter_model.safetensors")
     invoke("adapter", "export", run, run / "peft")
     invoke("adapter", "export", run, run / "peft", "--force")
+
+
+def test_weights_of_16_bits_take_up_less(invoke: Invoke, tiny: Tiny) -> None:
+    """As most models are stored: what rounding does to the adapter is no other adapter."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(tiny.model, "half")
+    model = AutoModelForCausalLM.from_pretrained(tiny.model, dtype=torch.bfloat16)
+    model.save_pretrained("half")
+    invoke("export", "half", "-o", "b", "--quant", "fp32", "--rank", "2", "--targets", "q_proj")
+    tune = ("tune", "b", "--budget", "8GB", "--data", tiny.data, *TUNE, "--scope", "all")
+    invoke(*tune, "--lr", "0.03", "-o", "run")
+    merged = ("adapter", "export", "run", "out", "--format", "merged", "--verify")
+    found = json.loads(invoke(*merged, "--json").stdout)["verified"]
+    assert found["bound"] == 0.25
+    assert 0.02 < found["relative"] < 0.25
+    wide = json.loads(invoke(*merged, "--force", "--dtype", "fp32", "--json").stdout)["verified"]
+    assert wide["bound"] == 0.02
+    invoke(*tune, "--lr", "0.0003", "-o", "less")
+    told = invoke("adapter", "export", "less", *merged[3:], "--force", code=1).output
+    assert "--dtype fp32 keeps more" in told
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
