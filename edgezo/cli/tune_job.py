@@ -14,7 +14,7 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune import TuneInputs
-from edgezo_runtime.adapter import Adapter, load_adapter
+from edgezo_runtime.adapter import Adapter
 from edgezo_runtime.answers import QuestionSet, load_questions
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
@@ -32,6 +32,7 @@ from edgezo_runtime.memory import (
 )
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.objectives import Reward
+from edgezo_runtime.opening import read_start
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.run_folder import RunFolder
@@ -218,17 +219,17 @@ def _prepare(
 
 
 def _start(inputs: TuneInputs, run: RunFolder) -> Adapter | None:
-    """The adapter to begin from; a run that is continued has a copy of its own.
+    """The adapter to begin from.
 
-    What lies where the adapter was may have changed since, or be gone.
+    A run that is continued has a copy of its own; what lies where it was may have changed.
     """
     if inputs.adapter is None:
         return None
     path = Path(inputs.adapter)
     began = run.has_journal() and run.start.exists()
-    if began and (not path.exists() or str(path.resolve()) == run.settings().get("adapter")):
+    if began and str(path.resolve()) == run.settings().get("adapter"):
         path = run.start
-    return load_adapter(path)
+    return read_start(path, run)
 
 
 def resolve_budget(text: str) -> tuple[int, str | None]:

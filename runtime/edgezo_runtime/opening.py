@@ -163,15 +163,19 @@ def require_alike(more: ExampleSet, own: ExampleSet, longest: int | None, scope:
         )
 
 
-def read_start(start: Adapter | str | Path | None) -> Adapter | None:
-    """The adapter that a run is to begin from.
+def read_start(start: Adapter | str | Path | None, run: RunFolder) -> Adapter | None:
+    """The adapter that a run is to begin from; where it is gone, the copy of a run that is there.
 
     Args:
         start: it, its file or its run folder; None for none.
+        run: folder of the run.
     Raises:
         RunFileError: the file is no adapter.
     """
-    return load_adapter(Path(start)) if isinstance(start, str | Path) else start
+    if not isinstance(start, str | Path):
+        return start
+    gone = not Path(start).exists() and run.has_journal() and run.start.exists()
+    return load_adapter(run.start if gone else Path(start))
 
 
 def begin_from(

@@ -159,7 +159,7 @@ class Tuner(AnsweringRun):
         for text in absent:
             _LOG.warning("%s", text)
         budget_bytes = None if budget is None else parse_size(budget)
-        adapter = read_start(start)
+        adapter = read_start(start, folder)
         config = config or TuneConfig()
         if reward is not None:
             reward = reward if isinstance(reward, Reward) else Reward.of(reward)

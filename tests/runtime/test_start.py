@@ -63,7 +63,11 @@ def test_a_cut_run_goes_on_from_its_own_copy(bundle: Bundle, tmp_path: Path) -> 
         tuner.step()
     (tmp_path / "cut" / "snapshot.safetensors").unlink()
     file.unlink()
+    with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut", start=str(file)) as tuner:
+        tuner.step()  # an app that says the same every time
     assert run_to_the_end(bundle, examples, CONFIG, tmp_path / "cut") == whole
+    with pytest.raises(RunFileError, match="no such run or adapter"):
+        Tuner.open(bundle, examples, CONFIG, tmp_path / "another", start=str(file))
     found = replay(bundle, tmp_path / "cut" / "journal.bin")
     assert state_bits(found.state) == whole
     copy = tmp_path / "cut" / "start.safetensors"
