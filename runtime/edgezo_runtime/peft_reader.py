@@ -92,7 +92,7 @@ class _Config:
 def read_peft(folder: Path) -> PeftLora:
     """Read adapter_config.json and adapter_model.safetensors.
 
-    Ranks are those of the tensors. No pickle is opened.
+    Ranks are those of the tensors. No file that can hold code is opened.
 
     Raises:
         RunFileError: a file is missing, damaged, or contradicts itself.
@@ -103,7 +103,7 @@ def read_peft(folder: Path) -> PeftLora:
     path = folder / WEIGHTS_FILE
     if not path.is_file() and (folder / "adapter_model.bin").exists():
         raise UsageError(
-            f"{folder}: adapter_model.bin is a pickle, which is not opened; save the adapter as "
+            f"{folder}: adapter_model.bin can hold code and is not opened; save the adapter as "
             f"safetensors"
         )
     try:

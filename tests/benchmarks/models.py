@@ -93,6 +93,8 @@ def write_float32(model: str, folder: Path, *_: str) -> None:
     source = open_source(model)
     folder.mkdir(parents=True)
     config = source.config_dict | {"dtype": "float32"}
+    if "rope_theta" in config.get("rope_parameters", {}):  # where mlx-lm looks for it
+        config["rope_theta"] = config["rope_parameters"]["rope_theta"]
     (folder / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
         empty: torch.nn.Module = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]

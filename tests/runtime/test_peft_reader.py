@@ -165,7 +165,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="cannot be read"):
         read_peft(folder)
     (folder / "adapter_model.bin").touch()
-    with pytest.raises(UsageError, match="a pickle, which is not opened"):
+    with pytest.raises(UsageError, match="can hold code and is not opened"):
         read_peft(folder)
     (folder / "adapter_config.json").write_text("[" * 100)
     with pytest.raises(RunFileError, match="not JSON"):

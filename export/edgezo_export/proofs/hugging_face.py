@@ -54,28 +54,29 @@ def torch_logits(model: Path, task: Task, sample: Sample) -> Float32:
     return _logits(_load(model, task), sample)
 
 
-def peft_logits(model: Path, adapter: Path, task: Task, sample: Sample) -> Float32:
+def peft_logits(weights: Path, adapter: Path, task: Task, sample: Sample) -> Float32:
     """The same with the adapter that PEFT loads."""
     peft = _imported("peft")
-    base = _load(model, task)
+    base = _load(weights, task)
     with _refusals("PEFT", adapter):
-        tuned = peft.PeftModel.from_pretrained(base, adapter).eval()
-    return _logits(tuned, sample)
+        model = peft.PeftModel.from_pretrained(base, adapter)
+    return _logits(model.eval(), sample)
 
 
-def _load(model: Path, task: Task) -> Any:
+def _load(weights: Path, task: Task) -> Any:
     torch, transformers = _imported("torch"), _imported("transformers")
     auto = transformers.AutoModelForCausalLM
     if task == "masked-lm":
         auto = transformers.AutoModelForMaskedLM
-    folder, more = model, {}
-    if model.is_file():
-        folder, more = model.parent, {"gguf_file": model.name}
-    with _refusals("transformers", model):
-        made = auto.from_pretrained(
+    folder = weights
+    more: dict[str, Any] = {"use_safetensors": True}
+    if weights.is_file():
+        folder, more = weights.parent, {"gguf_file": weights.name}
+    with _refusals("transformers", weights):
+        model = auto.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **more
         )
-    return made.eval()
+    return model.eval()
 
 
 def _logits(model: Any, sample: Sample) -> Float32:

@@ -15,11 +15,11 @@ from edgezo_runtime.errors import EdgezoError, MissingExtraError
 Float32 = npt.NDArray[np.float32]
 
 
-def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
+def mlx_scores(weights: Path, adapter: Path, sample: Sample) -> Scores:
     """Scores of a model with an adapter, and without it.
 
     Args:
-        model: folder of the base model, Hugging Face's or mlx's.
+        weights: folder of the base model, Hugging Face's or mlx's.
         adapter: folder of the adapter.
         sample: the rows.
     Raises:
@@ -28,11 +28,11 @@ def mlx_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
     """
     utils, tuner = require_mlx()
     try:
-        made = utils.load_model(model)[0]
-        plain = _logits(made, sample)
-        tuner.load_adapters(made, str(adapter))
-        made.eval()
-        return Scores(_logits(made, sample), plain)
+        model = utils.load_model(weights)[0]
+        plain = _logits(model, sample)
+        tuner.load_adapters(model, str(adapter))
+        model.eval()
+        return Scores(_logits(model, sample), plain)
     except Exception as error:  # whatever the code of a model raises
         raise EdgezoError(f"{adapter}: mlx-lm does not run it: {error!r:.300}") from error
 

@@ -19,6 +19,7 @@ from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
 from edgezo_runtime.manifest import PAST, GraphInfo
 from edgezo_runtime.onnx_adapter import adapters_of_onnxruntime
+from edgezo_runtime.onnx_file import check_onnx
 from edgezo_runtime.plain_form import runnable
 from edgezo_runtime.weights import WeightsFile
 
@@ -160,7 +161,10 @@ class _Assembly:
 
     def _append(self, graph: GraphInfo, prefix: str, known: Mapping[str, str]) -> dict[str, str]:
         """Add a graph's nodes; returns the names of its outputs in the whole."""
-        content = self._onnx.load_model_from_string(self._bundle.path(graph.file).read_bytes())
+        path = self._bundle.path(graph.file)
+        data = path.read_bytes()
+        check_onnx(data, str(path))
+        content = self._onnx.load_model_from_string(data)
         names = dict(known)
         for tensor in graph.inputs:
             if tensor.name in names:
