@@ -17,7 +17,13 @@ from edgezo_runtime.adapter_formats import FORMATS, check_format
 from edgezo_runtime.agreement import Agreement, Scores, draw_sample, own_scores
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DivergedError, MissingExtraError, RunFileError, UsageError
+from edgezo_runtime.errors import (
+    DivergedError,
+    EdgezoError,
+    MissingExtraError,
+    RunFileError,
+    UsageError,
+)
 from edgezo_runtime.lora_factors import as_trainables, lora_factors
 from edgezo_runtime.mlx_format import mlx_content, read_mlx, save_mlx
 from edgezo_runtime.onnx_adapter import save_onnx_adapter
@@ -150,6 +156,19 @@ def test_mlx_lm_loads_it(
     made = exported("llama")
     save_mlx(adapter, tmp_path / "mlx")
     agrees(made, adapter, mlx_scores(made.folder, tmp_path / "mlx", draw_sample(adapter, 97)))
+
+
+def test_mlx_lm_runs_no_code_of_a_model(
+    adapter: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It imports what config.json names as `model_file`."""
+    from edgezo_export.proofs import mlx
+
+    monkeypatch.setattr(mlx, "require_mlx", lambda: (None, None))
+    for text, message in (('{"model_file": "x.py"}', "names code"), ("[]", "cannot be read")):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(EdgezoError, match=message):
+            mlx.mlx_scores(tmp_path, tmp_path / "a", draw_sample(adapter, 97))
 
 
 def test_mlx_refuses_models_it_names_otherwise(adapter: Adapter) -> None:

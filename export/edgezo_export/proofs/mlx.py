@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from edgezo_runtime.agreement import Sample, Scores, last_logits
 from edgezo_runtime.errors import EdgezoError, MissingExtraError
+from edgezo_runtime.regular_file import read_regular
+from edgezo_runtime.typed_json import LONGEST_TEXT, parse_object
 
 Float32 = npt.NDArray[np.float32]
 
@@ -27,6 +29,7 @@ def mlx_scores(weights: Path, adapter: Path, sample: Sample) -> Scores:
         EdgezoError: mlx-lm refuses what it is given.
     """
     utils, tuner = require_mlx()
+    _refuse_code(weights / "config.json")
     try:
         model = utils.load_model(weights)[0]
         plain = _logits(model, sample)
@@ -49,6 +52,20 @@ def require_mlx() -> tuple[Any, Any]:
         raise MissingExtraError(
             "mlx-lm is not installed; run pip install mlx-lm (on Linux: 'mlx-lm[cpu]')"
         ) from error
+
+
+def _refuse_code(config: Path) -> None:
+    """Versions of mlx-lm run the file that a configuration names, unasked.
+
+    Raises:
+        EdgezoError: it names one, or cannot be read.
+    """
+    try:
+        content = parse_object(read_regular(config, LONGEST_TEXT).decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise EdgezoError(f"{config}: cannot be read: {error}") from error
+    if content.get("model_file") is not None:
+        raise EdgezoError(f"{config}: model_file names code, which is not run")
 
 
 def _logits(model: Any, sample: Sample) -> Float32:
