@@ -123,9 +123,15 @@ def draw_sample(adapter: Adapter, vocab_size: int) -> Sample:
 
 
 def sample_of(adapter: Adapter, examples: ExampleSet, vocab_size: int) -> Sample:
-    """Prompts of a data set, each up to where its answer begins."""
-    before = 0 if examples.kind == "completion" else 1
-    rows = [example.tokens[: int(example.places[0]) + before] for example in examples]
+    """Prompts of a data set, each up to where its answer begins.
+
+    An adapter that acts on every token is asked behind more, if there is more: rows without a
+    prompt begin to answer at once, and no attention tells one order of q and k from another there.
+    """
+    completes = examples.kind == "completion"
+    before = 0 if completes else 1
+    least = _TOKENS if completes and adapter.info.scope == "all" else 0
+    rows = [one.tokens[: max(int(one.places[0]) + before, least)] for one in examples]
     known = [tokens[0] for tokens in examples.label_tokens]
     drawn = draw_sample(adapter, vocab_size).label_ids
     labels = tuple(dict.fromkeys([*known, *drawn]))[:_LABELS]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.edgezo.conftest import Invoke, Tiny
+from tests.edgezo.conftest import Invoke, Tiny, write_rows
 
 TUNE = ("--steps", "3", "--batch-size", "4", "--eps", "0.05", "--lr", "0.5", "--hybrid", "0")
 
@@ -47,6 +47,24 @@ def test_a_wrong_export_is_found_out(
     monkeypatch.setattr(gguf_adapter, "interleave", lambda values, heads: values)
     found = invoke("adapter", "export", run, "a.gguf", "--format", "gguf", "--verify", code=1)
     assert "does not agree with edgezo" in found.output
+
+
+def test_rows_without_prompts_prove_as_much(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a single token no attention would tell one order of q from another."""
+    from edgezo_export import gguf_adapter
+
+    rows: list[dict[str, object]] = [
+        {"text": " ".join(f"w{(7 * i + j * j) % 70 + 20}" for j in range(9))} for i in range(20)
+    ]
+    write_rows(Path("rows.jsonl"), rows)
+    data = ("--data", "rows.jsonl", "--scope", "all")
+    invoke("tune", tiny.fp32, "--budget", "8GB", *data, *TUNE, "-o", "run")
+    export = ("adapter", "export", "run", "a.gguf", "--format", "gguf", "--verify", "--force")
+    invoke(*export)
+    monkeypatch.setattr(gguf_adapter, "interleave", lambda values, heads: values)
+    assert "does not agree with edgezo" in invoke(*export, code=1).output
 
 
 def test_an_adapter_file_needs_its_bundle(invoke: Invoke, tiny: Tiny, run: Path) -> None:
