@@ -153,7 +153,7 @@ class WrittenRows:
         generator = Generator(engine, self.tokenizer, scope=tuned.scope)
         if self.budget is not None:
             sizes = [len(prompt) for prompt in self.questions.prompts]
-            plan = plan_writing(generator, sizes, self.writing, self.budget)
+            plan = plan_writing(generator, sizes, tuned.params, self.writing, self.budget)
             plan.apply(generator)
         found = evaluate_answers(generator, tuned.params, self.questions, self.writing, tell)
         return Outcome(

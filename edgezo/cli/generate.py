@@ -98,7 +98,8 @@ def _generate(
         warn(text)
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
     generator = opened.generator
-    plan = plan_writing(generator, [len(prompt) for prompt in prompts], writing, budget)
+    sizes = [len(prompt) for prompt in prompts]
+    plan = plan_writing(generator, sizes, opened.params, writing, budget)
     plan.apply(generator)
     started = time.monotonic()
     show = None if as_json else _Shower(len(prompts))

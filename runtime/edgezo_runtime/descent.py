@@ -182,6 +182,10 @@ class Descent(Course):
             return 1
         return len(self.prober.first_probes(self._parts.estimator))
 
+    def grant(self, budget_bytes: int, longest: int) -> int:
+        """See `Prober.grant`."""
+        return self.prober.grant(self._parts.estimator, budget_bytes, longest)
+
     def rehearse(
         self,
         others: Sequence[ExampleSet] = (),

@@ -284,6 +284,11 @@ class Engine:
         finally:
             self._sample = None
 
+    @property
+    def sampled(self) -> frozenset[int] | None:
+        """The blocks that run, inside `sampling`; None for all."""
+        return self._sample
+
     def cutter(self, private: bool = False) -> Cutter:
         """What cuts batches as the limits are now.
 
@@ -427,6 +432,11 @@ class Engine:
             self._drop_weights()
             self.model.shrink_arena()
             release_freed()
+
+    def trim(self) -> None:
+        """Give back what the arena keeps of passes whose sizes do not come again."""
+        with self._turns:
+            self.model.shrink_arena()
 
     def shrink(self, reason: str) -> None:
         """Halve the chunks, then the workers, and give back what the arena does not need.

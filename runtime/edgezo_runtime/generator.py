@@ -15,7 +15,7 @@ from edgezo_runtime.chunks import Chunk
 from edgezo_runtime.engine import Engine, SharedParams
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.forward import Params, Work
-from edgezo_runtime.kept_copies import TextParams
+from edgezo_runtime.kept_copies import KeptCopies, TextParams
 from edgezo_runtime.key_values import KeyValues, bytes_a_token, room_for, room_within
 from edgezo_runtime.manifest import Manifest
 from edgezo_runtime.sampling import Sampling
@@ -206,6 +206,23 @@ class Generator:
         for group in self._groups(texts, writing):
             yield from self._write(group, given, writing, least, look)
 
+    def rehearse(self, prompt: int, rows: int, params: Mapping[str, Float32] | Params) -> None:
+        """Read prompts in one block of each kind, for what that takes; nothing comes of it.
+
+        Args:
+            prompt: tokens of each.
+            rows: how many.
+            params: as for `generate`.
+        """
+        counts, limit = (self.prompt_tokens, self.new_tokens), self.cache_bytes
+        self.cache_bytes = None
+        try:
+            with self.engine.sampling(self.engine.model.kinds):
+                self.generate([[self._pad] * prompt] * rows, params, Writing(1))
+        finally:
+            self.cache_bytes = limit
+            self.prompt_tokens, self.new_tokens = counts
+
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """New tokens of each of some texts that keys and values of so many bytes allow; or 0."""
         row = bytes_a_token(self._graphs) * least_rows(texts)
@@ -276,8 +293,10 @@ class Generator:
         look: Look | None,
     ) -> Iterator[Piece]:
         """Read the prompts of a group, then write until all texts have ended."""
-        states = KeyValues(self._graphs, len(group), self._most())
+        rows = len(group) + -len(group) % least
+        states = KeyValues(self._graphs, rows, self._most(), self.engine.sampled)
         live = list(group)
+        params = KeptCopies(params, np.array([text.number for text in group], np.int64))
         kept_inputs: dict[int, dict[str, Any]] = {}
         chosen = np.zeros(len(group), np.int64)
 
@@ -294,13 +313,13 @@ class Generator:
         while True:
             for text, token in zip(live, chosen.tolist(), strict=False):
                 yield self._append(text, token, writing)
-            rows = [row for row, text in enumerate(live) if text.finish is None]
-            if not rows:
+            going = [row for row, text in enumerate(live) if text.finish is None]
+            if not going:
                 return
-            kept = [*rows, *rows[-1:] * (-len(rows) % least)]
-            if kept != list(range(states.rows)):
-                states.keep(np.array(kept, np.int64))
-                live, chosen = [live[row] for row in rows], chosen[rows]
+            if len(going) < len(live):
+                padding = going[-1:] * (-len(going) % least)
+                states.keep(np.array([*going, *padding], np.int64))
+                live, chosen = [live[row] for row in going], chosen[going]
             self._read_tokens(live, params, states, kept_inputs, take)
 
     def _append(self, text: Text, token: int, writing: Writing) -> Piece:
@@ -336,8 +355,12 @@ class Generator:
 
         cutter = self.engine.cutter
         self.engine.run(batch, own, make, lambda rows: cutter(own.private).chunks(rows, 1))
-        states.lengths = batch.lengths + self._virtual
+        count = len(texts)
+        states.lengths[:count] = batch.lengths + self._virtual
+        if states.rows > count:
+            states.keep(np.array([*range(count), count - 1]))
         self.prompt_tokens += int(batch.lengths.sum())
+        self.engine.trim()  # passes of single tokens have other sizes
 
     def _read_tokens(
         self,
@@ -351,7 +374,10 @@ class Generator:
         texts = [*texts, *[texts[-1]] * (states.rows - len(texts))]
         last = [(text.tokens[-1],) for text in texts]
         own = TextParams(params, np.array([text.number for text in texts], np.int64))
-        states.reserve(int(states.lengths.max()) + 1)
+        tokens = int(states.lengths.max()) + 1
+        if not states.has_room(tokens):
+            self.engine.trim()  # sizes change, and the arena would keep those of every room
+        states.reserve(tokens)
         batch = _batch(last, self._pad)
         make = partial(self._token_pass, states=states, kept=kept, take=take)
         self.engine.run(batch, own, make, self._cut_tokens, continuing=True)

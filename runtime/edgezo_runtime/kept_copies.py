@@ -14,33 +14,33 @@ Int64 = npt.NDArray[np.int64]
 
 
 class KeptCopies:
-    """What `Params` give for all rows, made once.
+    """What `Params` give for some texts, made once.
 
     Args:
-        params: of one group.
-        rows: sequences of the batch.
+        params: of one group, by number of the text.
+        numbers: of the texts, ascending.
     Memory:
-        A copy of the trainables; where every row has its own, one a row.
+        A copy of the trainables that differ; where every text has its own, one a text.
     """
 
-    def __init__(self, params: Params, rows: int) -> None:
+    def __init__(self, params: Params, numbers: Int64) -> None:
         self._params = params
-        self._rows = np.arange(rows)
+        self._numbers = numbers
         self._made: dict[str, Float32] = {}
         self._lock = threading.Lock()
 
     @property
     def private(self) -> bool:
-        """Has every sequence copies of its own?"""
+        """Has every text copies of its own?"""
         return self._params.private
 
     def copies(self, name: str, rows: Int64) -> Float32:
-        """(1, *shape), or (len(rows), *shape)."""
+        """(1, *shape), or (len(rows), *shape) for some of the texts by number."""
         with self._lock:
             whole = self._made.get(name)
             if whole is None:
-                whole = self._made[name] = self._params.copies(name, self._rows)
-        return whole if len(whole) == 1 else whole[rows]
+                whole = self._made[name] = self._params.copies(name, self._numbers)
+        return whole if len(whole) == 1 else whole[np.searchsorted(self._numbers, rows)]
 
 
 class TextParams:

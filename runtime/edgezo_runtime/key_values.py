@@ -62,6 +62,7 @@ class KeyValues:
         graphs: of the bundle.
         rows: R.
         most: tokens that a row has at most.
+        blocks: those that run; None for all.
 
     Attributes:
         lengths: (R,) tokens that each row has so far.
@@ -70,8 +71,11 @@ class KeyValues:
         R times the room times `bytes_a_token`; while it grows, one block twice.
     """
 
-    def __init__(self, graphs: Graphs, rows: int, most: int) -> None:
+    def __init__(
+        self, graphs: Graphs, rows: int, most: int, blocks: frozenset[int] | None = None
+    ) -> None:
         self._shapes = past_shapes(graphs)
+        self._blocks = range(len(self._shapes)) if blocks is None else sorted(blocks)
         self._most = most
         self._room = 0
         self.lengths = np.zeros(rows, np.int64)
@@ -94,11 +98,16 @@ class KeyValues:
         """Bytes held now."""
         return sum(array.nbytes for pair in self._pairs for array in pair)
 
+    def has_room(self, tokens: int) -> bool:
+        """Is there room for rows of so many tokens?"""
+        return room_for(tokens, self._most) <= self._room
+
     def reserve(self, tokens: int) -> None:
         """Have room for rows of so many tokens."""
         room = room_for(tokens, self._most)
         if room > self._room:
-            for block, (keys, values) in enumerate(self._pairs):
+            for block in self._blocks:
+                keys, values = self._pairs[block]
                 self._pairs[block] = _longer(keys, room), _longer(values, room)
             self._room = room
 
@@ -136,10 +145,19 @@ class KeyValues:
             kept[rows][count, :, places] = new[count, :, places]
 
     def keep(self, rows: Int64) -> None:
-        """Go on with these rows only, in this order; one may come twice."""
+        """Go on with these rows only, moved to the front.
+
+        Args:
+            rows: ascending; the last one may come twice where there is a row for it.
+        Memory:
+            None, and none is given back: that of the others is there until all texts have ended.
+        """
         self.lengths = self.lengths[rows]
         for block, (keys, values) in enumerate(self._pairs):
-            self._pairs[block] = keys[rows], values[rows]
+            for place, row in enumerate(rows.tolist()):
+                if place != row:
+                    keys[place], values[place] = keys[row], values[row]
+            self._pairs[block] = keys[: len(rows)], values[: len(rows)]
 
 
 @dataclass(frozen=True, slots=True)

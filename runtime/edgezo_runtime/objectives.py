@@ -27,7 +27,6 @@ from edgezo_runtime.estimators import Losses
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.forward import Params
 from edgezo_runtime.generator import MOST_ROWS, Generator, Writing, least_rows
-from edgezo_runtime.kept_copies import KeptCopies
 from edgezo_runtime.key_values import turnover
 from edgezo_runtime.losses import example_losses, predictions
 from edgezo_runtime.noise import derive_seed
@@ -154,8 +153,7 @@ class WrittenObjective:
         prompts = [question.prompt for question in asked]
         found = np.empty((len(params), len(asked)))
         for group, (own, seed) in enumerate(zip(params, seeds, strict=True)):
-            kept = KeptCopies(own, len(asked))
-            texts = self.generator.generate(prompts, kept, self._writing(seed))
+            texts = self.generator.generate(prompts, own, self._writing(seed))
             for row, (text, question) in enumerate(zip(texts, asked, strict=True)):
                 found[group, row] = self.best - self.score(text.stream.text.strip(), question)
         return found
@@ -179,24 +177,30 @@ class WrittenObjective:
 
     # --- memory ---
 
-    def grant(self, budget_bytes: int, batch_size: int) -> int:
+    def grant(
+        self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
+    ) -> int:
         """Let keys and values of texts have a part of a budget; fewer texts are written at once.
 
         Args:
             budget_bytes: of the process.
             batch_size: examples a step.
+            longest: tokens of the longest prompt that may be asked besides those of the run.
+            copy_bytes: a perturbed copy of what trains.
+            private: has every text one of its own?
         Returns:
-            What they take, with what attention makes of them.
+            What they take, with what attention makes of them, and the copies.
         """
-        generator = self.generator
-        longest = max(len(prompt) for prompt in self.questions.prompts)
-        each = generator.text_bytes(longest, self.writing.max_new_tokens)
-        least = least_rows(batch_size)
+        generator, new = self.generator, self.writing.max_new_tokens
+        each = generator.text_bytes(max(len(prompt) for prompt in self.questions.prompts), new)
+        own = copy_bytes if private else 0
+        least = least_rows(2)  # of a single example a step too: others are asked at evaluations
         rows = min(MOST_ROWS, batch_size + batch_size % least)
-        while rows > least and rows * each > budget_bytes // _SHARE:
+        while rows > least and rows * (each + own) > budget_bytes // _SHARE:
             rows -= least
-        generator.cache_bytes = rows * each
-        return int(rows * each * turnover(generator.engine.bundle.manifest.graphs))
+        generator.cache_bytes = max(rows * each, least * generator.text_bytes(longest, new))
+        whole = int(generator.cache_bytes * turnover(generator.engine.bundle.manifest.graphs))
+        return whole + (rows * own or 2 * copy_bytes)
 
     def rehearse(self, params: Params) -> None:
         """Write what takes most, two tokens of it."""

@@ -237,7 +237,9 @@ class _Planner:
         self._measured: dict[tuple[Limits, bool], int] = {}
         self._failed: set[tuple[Limits, bool]] = set()
         self._formula = Formula.of(tuner, sets)
-        self._texts = tuner.descent.prober.grant(budget_bytes)
+        self._texts = tuner.descent.grant(
+            budget_bytes, max(int(part.lengths().max()) for part in sets)
+        )
 
     def plan(self) -> Plan:
         """Choose the fastest candidate that fits."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,11 +252,22 @@ class Prober:
 
     # --- what a step takes ---
 
-    def grant(self, budget_bytes: int) -> int:
-        """Bytes for keys and values of texts within a budget; 0 where none are written."""
+    def grant(self, estimator: Estimator, budget_bytes: int, longest: int) -> int:
+        """Bytes for keys and values of texts within a budget; 0 where none are written.
+
+        Args:
+            estimator: of the gradient.
+            budget_bytes: of the process.
+            longest: tokens of the longest row that is evaluated on.
+        """
         if isinstance(self.objective, ClassObjective):
             return 0
-        return self.objective.grant(budget_bytes, self.batches.batch_size)
+        manifest, probes = self._engine.bundle.manifest, self.first_probes(estimator)
+        shapes = [info.shape for info in manifest.trainables if info.name in self.outline.trained]
+        copy = sum(4 * math.prod(shape) for shape in shapes)
+        size, room = self.batches.batch_size, manifest.model.max_seq
+        longest = min(longest, room - self.outline.config.max_new_tokens)
+        return self.objective.grant(budget_bytes, size, longest, copy, private=probes[0].private)
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""

@@ -172,3 +172,21 @@ def test_models_that_do_not_write_say_why(exported, name):
     reason = "writes no texts" if TINY[name].encoder else "cannot go on from earlier keys"
     with pytest.raises(UsageError, match=reason):
         writer(bundle)
+
+
+def test_keys_and_values_are_moved_only_when_a_text_ends(exported, monkeypatch):
+    """Of an odd number of texts the last comes twice; that is no reason to copy at every token."""
+    bundle = exported("llama").bundle("fp32").bundle
+    moves: list[int] = []
+    keep = key_values.KeyValues.keep
+
+    def counted(self, rows):
+        moves.append(len(rows))
+        return keep(self, rows)
+
+    monkeypatch.setattr(key_values.KeyValues, "keep", counted)
+    writing = writer(bundle)
+    writing.ends = frozenset()
+    texts = writing.generate(prompts_of()[:3], bundle.trainables(), Writing(NEW))
+    assert [len(text.tokens) for text in texts] == [NEW] * 3
+    assert moves == [4]  # the padding row
