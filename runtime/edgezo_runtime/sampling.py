@@ -56,9 +56,9 @@ class Sampling:
             text: number of the text.
             place: number of the token in it.
         Raises:
-            DivergedError: a logit is not a number.
+            DivergedError: a logit is not a number, or none is the largest.
         """
-        if np.isnan(logits).any():
+        if np.isnan(logits).any() or np.isposinf(logits).any():
             raise DivergedError(f"text {text}, token {place}: a logit is not a number")
         if not self.temperature:
             return int(np.argmax(logits))
@@ -77,8 +77,9 @@ class Sampling:
         order = np.argsort(-logits, kind="stable")
         if self.top_k:
             order = order[: self.top_k]
-        z = logits[order].astype(np.float64) / self.temperature
-        shares = np.exp(z - z[0])
+        z = logits[order].astype(np.float64)
+        with np.errstate(over="ignore"):  # by the tiniest temperatures: minus infinity
+            shares = np.exp((z - z[0]) / self.temperature)
         shares /= shares.sum()
         if self.top_p < 1:
             count = 1 + int(np.searchsorted(np.cumsum(shares), self.top_p, side="left"))

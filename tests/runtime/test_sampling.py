@@ -61,6 +61,15 @@ def test_logits_may_be_infinite_but_not_undefined():
     assert Sampling(1.0).choose(np.array([-np.inf, 0, -np.inf], np.float32), 0, 0) == 1
     with pytest.raises(DivergedError, match="text 3, token 5: a logit is not a number"):
         Sampling().choose(np.array([0, np.nan], np.float32), 3, 5)
+    with pytest.raises(DivergedError, match="not a number"):
+        Sampling(1.0).choose(np.array([0, np.inf, np.inf], np.float32), 0, 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-307, 5e-324])
+def test_the_tiniest_temperature_takes_the_likeliest(temperature):
+    """Logits over it are beyond all numbers; their differences must be taken before."""
+    large = 30 * np.array([1, 5, 3, 2, 4], np.float32)
+    assert Sampling(temperature, seed=1).choose(large, 0, 0) == 1
 
 
 @pytest.mark.parametrize(
