@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import sys
+import types
 from pathlib import Path
 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.objectives import Reward
+
+_MODULE = "edgezo_reward"
 
 
 def load_reward(spec: str) -> Reward:
@@ -29,13 +32,14 @@ def load_reward(spec: str) -> Reward:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"--reward {path}: cannot be read: {error.strerror}") from error
-    module_spec = importlib.util.spec_from_file_location("edgezo_reward", path)
-    if module_spec is None or module_spec.loader is None:
+    if path.suffix != ".py":
         raise UsageError(f"--reward {path}: no Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    module = types.ModuleType(_MODULE)
+    module.__file__ = str(path)
+    sys.modules[_MODULE] = module  # dataclasses and others look their module up
+    try:  # what was read, not what a cache of bytecode holds: the digest is of this
+        exec(compile(content, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise UsageError(f"--reward {path}: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):

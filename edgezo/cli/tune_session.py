@@ -17,7 +17,12 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_job import CREATED_BY, Job
 from edgezo_runtime.adapter import make_adapter
-from edgezo_runtime.errors import BudgetStopError, DivergedError, InterruptedRunError
+from edgezo_runtime.errors import (
+    BudgetStopError,
+    DivergedError,
+    InterruptedRunError,
+    RewardError,
+)
 from edgezo_runtime.evaluate import Evaluation, evaluate
 from edgezo_runtime.events import Event, PauseEvent, ResumeEvent
 from edgezo_runtime.files import atomic_write
@@ -73,24 +78,31 @@ class Session:
             self._tell_reliefs(steps)
         result["status"] = "interrupted" if self._signals.requested else "done"
         if failure is not None:
-            status = "diverged" if isinstance(failure, DivergedError) else "out-of-memory"
-            result |= {"status": status, "error": str(failure)}
+            kinds = {DivergedError: "diverged", RewardError: "reward-failed"}
+            found = [status for kind, status in kinds.items() if isinstance(failure, kind)]
+            result |= {"status": (*found, "out-of-memory")[0], "error": str(failure)}
         receipt = self._receipt(run, result, digest)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(run.receipt, text.encode())
         if failure is not None:
+            further = ""
+            if isinstance(failure, RewardError):  # mended, it is another one
+                further = (
+                    f"; a mended reward goes on from it in another run, by --adapter {run.path}"
+                )
             raise type(failure)(
-                f"{failure}; the state after {steps} steps is saved in {run.path}"
+                f"{failure}; the state after {steps} steps is saved in {run.path}{further}"
             ) from failure
         return receipt
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
-    ) -> DivergedError | BudgetStopError | None:
-        """Do something that a signal, a loss that is not finite or want of memory can end."""
+    ) -> DivergedError | BudgetStopError | RewardError | None:
+        """Do something that a signal, a loss that is not finite, want of memory or a reward that
+        fails can end."""
         try:
             work(result)
-        except (DivergedError, BudgetStopError) as error:
+        except (DivergedError, BudgetStopError, RewardError) as error:
             return error
         except MemoryError as error:
             return BudgetStopError(f"memory is short: {str(error) or 'it was refused'}")

@@ -236,6 +236,12 @@ class Engine:
         finally:
             self._own.check = None
 
+    def check(self) -> None:
+        """Be ended here, between passes, by what `interruptible` was given."""
+        check: Callable[[], None] | None = getattr(self._own, "check", None)
+        if check is not None:
+            check()
+
     def _checks(self) -> Callable[[], None]:
         """What the workers of a pass call at every block boundary."""
         check: Callable[[], None] | None = getattr(self._own, "check", None)

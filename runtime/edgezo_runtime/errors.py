@@ -2,6 +2,7 @@
 
     EdgezoError              1    any failure that has no class of its own
     ├── UsageError           2    a wrong option, argument or setting (also a ValueError)
+    │   └── RewardError      2    a reward fails, or gives no number; the state is saved
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
     ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
@@ -47,6 +48,10 @@ class UsageError(EdgezoError, ValueError):
     """A wrong option, argument or setting."""
 
     exit_code: ClassVar[int] = 2
+
+
+class RewardError(UsageError):
+    """A function that scores texts fails, or gives no number."""
 
 
 class DoesNotFitError(EdgezoError):

@@ -22,11 +22,11 @@ from edgezo_runtime.batches import Batch
 from edgezo_runtime.class_f1 import macro_f1
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import RewardError, UsageError
 from edgezo_runtime.estimators import Losses
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.forward import Params
-from edgezo_runtime.generator import MOST_ROWS, Generator, Writing, least_rows
+from edgezo_runtime.generator import MOST_ROWS, Generator, Text, Writing, least_rows
 from edgezo_runtime.key_values import turnover
 from edgezo_runtime.losses import example_losses, predictions
 from edgezo_runtime.noise import derive_seed
@@ -75,14 +75,14 @@ class Reward:
         """The reward of a text.
 
         Raises:
-            UsageError: the function fails, or gives no finite number.
+            RewardError: the function fails, or gives no finite number.
         """
         try:
-            value = self.function(text, question.fields)
+            value = self.function(text, dict(question.fields))  # theirs to change
         except Exception as error:  # whatever the user's code raises
-            raise UsageError(f"reward {self.name}: {type(error).__name__}: {error}") from error
-        if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-            raise UsageError(
+            raise RewardError(f"reward {self.name}: {type(error).__name__}: {error}") from error
+        if not isinstance(value, int | float | np.number | np.bool_) or not math.isfinite(value):
+            raise RewardError(
                 f"reward {self.name}: {str(value)[:60]!r} for {text[:40]!r}, expected a number"
             )
         return float(value)
@@ -147,15 +147,14 @@ class WrittenObjective:
         Args:
             batch: the examples.
             params: G of them, for the rows of the batch.
-            seeds: of the draws; both sides of a pair have the same, and so the same luck.
+            seeds: of the draws.
         """
         asked = [self.questions.questions[number] for number in batch.ids.tolist()]
         prompts = [question.prompt for question in asked]
         found = np.empty((len(params), len(asked)))
         for group, (own, seed) in enumerate(zip(params, seeds, strict=True)):
             texts = self.generator.generate(prompts, own, self._writing(seed))
-            for row, (text, question) in enumerate(zip(texts, asked, strict=True)):
-                found[group, row] = self.best - self.score(text.stream.text.strip(), question)
+            found[group] = self.best - self._scores(texts, asked)
         return found
 
     def mean_score(
@@ -172,8 +171,16 @@ class WrittenObjective:
             progress: told the answers given, and those in all.
         """
         texts = self.generator.generate(questions.prompts, params, self._writing(0), progress)
-        pairs = zip(texts, questions.questions, strict=True)
-        return float(np.mean([self.score(text.stream.text.strip(), q) for text, q in pairs]))
+        return float(self._scores(texts, questions.questions).mean())
+
+    def _scores(self, texts: Sequence[Text], asked: Sequence[Question]) -> Losses:
+        """(len(texts),) scores; a stop or a pause takes effect between two, as rewards may be
+        slow."""
+        found = np.empty(len(texts))
+        for row, (text, question) in enumerate(zip(texts, asked, strict=True)):
+            self.generator.engine.check()
+            found[row] = self.score(text.stream.text.strip(), question)
+        return found
 
     # --- memory ---
 

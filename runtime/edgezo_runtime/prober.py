@@ -174,7 +174,8 @@ class Prober:
             scores = self._scores(batch, tensors, blocks, probes, directions, self.cache)
             return objective.losses(batch, scores)
         params = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
-        return objective.losses(batch, params, [probe.seed for probe in probes])
+        # all that is compared has the same luck: a centre as well, whose seed is not the others'
+        return objective.losses(batch, params, [probes[0].seed] * len(probes))
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""

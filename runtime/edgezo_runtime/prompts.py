@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgezo_runtime.chat import ChatTemplate, check_turns
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.fitting import fit_prompt
 from edgezo_runtime.row_reader import Fields, RowReader
-from edgezo_runtime.template import Template
+from edgezo_runtime.template import Template, check_text
 
 Prompt = str | Fields | Sequence[Fields]
 
@@ -22,13 +22,14 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
             role and content, the last one not the assistant's.
         most: tokens that it may have; a row is cut as rows to learn from are.
     Raises:
-        UsageError: a row, and there is no template.
-        DataError: the row lacks a field, or the messages are no conversation.
+        UsageError: a row, and there is no template; or none of the three.
+        DataError: the row lacks a field, the messages are no conversation, or its last word is the
+            assistant's; or a text has no UTF-8 form.
         BundleError: messages, and the bundle has no usable chat template.
     """
     tokenizer = reader.tokenizer
     if isinstance(prompt, str):
-        return tokenizer.encode(prompt, add_special=True)
+        return tokenizer.encode(check_text(prompt, "the text", "prompt"), add_special=True)
     if isinstance(prompt, Mapping):
         if reader.template is None:
             raise UsageError(
@@ -37,6 +38,14 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
         template = Template.parse(reader.template)
         values = template.values(prompt, "prompt")
         return list(fit_prompt(template, values, tokenizer, most, "prompt").tokens)
-    messages = check_turns([dict(message) for message in prompt], "prompt")
+    turns = [dict(part) for part in prompt if isinstance(part, Mapping)]
+    if len(turns) < len(prompt):
+        raise UsageError(
+            f"prompt: {type(prompt).__name__} given; expected a text, a row, or a list of messages "
+            f"with 'role' and 'content'"
+        )
+    messages = check_turns(turns, "prompt")
+    if messages[-1]["role"] == "assistant":
+        raise DataError("prompt: the last message is the assistant's; end with what is asked of it")
     whole = ChatTemplate(tokenizer).render(messages, "prompt", ask=True)
     return tokenizer.encode(whole, add_special=False)

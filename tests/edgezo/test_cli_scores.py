@@ -86,6 +86,52 @@ def test_rewards_that_cannot_be_used_say_why(
     assert message in invoke(*args, "--reward", spec, code=2).stderr
 
 
+def test_a_reward_file_is_a_module_like_any_other(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path
+) -> None:
+    """Dataclasses look up the module they stand in where annotations are strings."""
+    file = tmp_path / "typed.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Judge:\n"
+        "    weight: float\n"
+        "    def __call__(self, text, row):\n"
+        "        return self.weight * len(text)\n"
+        "score = Judge(0.5)\n"
+    )
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.prompts, "-o", "run")
+    invoke(*args, "--reward", f"{file}:score")
+    assert not (tmp_path / "__pycache__").exists()  # an old one could be what runs
+    file.write_text("import sys\nsys.exit(0)\n")
+    assert "SystemExit" in invoke(*args, "--reward", f"{file}:score", code=2).stderr
+
+
+def test_a_reward_that_fails_on_the_way_loses_nothing(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path
+) -> None:
+    file = tmp_path / "frail.py"
+    file.write_text(
+        "calls = 0\n"
+        "def score(text, row):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    return 1.0 if calls <= 20 else 1 / 0\n"
+    )
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.prompts, "-o", "run")
+    told = invoke(*args, "--reward", f"{file}:score", code=2).stderr
+    assert "ZeroDivisionError" in told
+    assert "state after 2 steps is saved" in told
+    assert "--adapter run" in told
+    receipt = json.loads((tmp_path / "run" / "receipt.json").read_text())
+    assert receipt["status"] == "reward-failed"
+    assert receipt["steps"] == 2
+    file.write_text("def score(text, row):\n    return 1.0\n")
+    more = ("--adapter", "run", "-o", "other")
+    invoke(*args[:-2], *more, "--reward", f"{file}:score")
+
+
 @pytest.mark.parametrize("objective", ["exact-match", "f1"])
 def test_scores_of_answers_are_in_the_receipt(invoke: Invoke, tiny: Tiny, objective: str) -> None:
     data = ("--data", tiny.prompts, "--valid", tiny.prompts, "--objective", objective)

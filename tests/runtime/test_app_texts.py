@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from edgezo import Sampling, TuneConfig, Tuner, Writing
 from edgezo_runtime.adapter import load_adapter, make_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DataError, DoesNotFitError, UsageError
+from edgezo_runtime.errors import DataError, DoesNotFitError, InterruptedRunError, UsageError
 from edgezo_runtime.generator import Generator
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.tokenizer import TextTokenizer
@@ -72,6 +73,19 @@ def test_messages_need_a_chat_template(bundle: Bundle, tmp_path: Path) -> None:
             tuner.generate([{"role": "user"}])
         with pytest.raises(Exception, match="chat template"):
             tuner.generate([{"role": "user", "content": "w1"}])
+        with pytest.raises(DataError, match="the last message is the assistant's"):
+            tuner.generate([{"role": "assistant", "content": "w1"}])
+
+
+@pytest.mark.parametrize(("prompt", "message"), [([1, 2], "list given"), (["w1"], "list given")])
+def test_what_is_no_prompt_is_refused(
+    bundle: Bundle, tmp_path: Path, prompt: Any, message: str
+) -> None:
+    with Tuner.open(bundle, ROWS, CONFIG, tmp_path) as tuner:
+        with pytest.raises(UsageError, match=message):
+            tuner.generate(prompt)
+        with pytest.raises(DataError, match="UTF-8"):
+            tuner.generate("w1 \ud800")
 
 
 def test_texts_are_written_while_another_thread_steps(bundle: Bundle, tmp_path: Path) -> None:
@@ -156,3 +170,50 @@ def test_a_reward_goes_on_from_an_adapter(bundle: Bundle, tmp_path: Path) -> Non
         for name, value in tuner.initial().items():
             assert np.array_equal(value, first[name])
         tuner.step()
+
+
+def test_one_example_a_step_leaves_room_for_evaluations(bundle: Bundle, tmp_path: Path) -> None:
+    """Those write two texts at once, and their prompts may be longer than the run's."""
+    config = dataclasses.replace(CONFIG, batch_size=1)
+    more = [{"text": f"w20 {'w30 ' * 25}w40", "answer": " w60"}] * 3
+    with Tuner.open(
+        bundle,
+        QUESTIONS,
+        config,
+        tmp_path,
+        template="{text} w4",
+        reward=likes_length,
+        budget="8GB",
+    ) as tuner:
+        tuner.step()
+        assert tuner.score(QUESTIONS) > 0
+        assert tuner.score(more) > 0
+
+
+def test_a_reward_that_is_slow_is_ended_by_stop(bundle: Bundle, tmp_path: Path) -> None:
+    """Between two rewards, not after those of a whole batch."""
+    called: list[str] = []
+
+    def slow(text: str, row: Mapping[str, Any]) -> float:
+        called.append(text)
+        tuner.stop()
+        return 1.0
+
+    with Tuner.open(
+        bundle, QUESTIONS, CONFIG, tmp_path, template="{text} w4", reward=slow
+    ) as tuner:
+        with pytest.raises(InterruptedRunError):
+            tuner.step()
+        assert len(called) == 1
+        assert tuner.step_number == 0
+
+
+def test_a_reward_may_change_its_row(bundle: Bundle, tmp_path: Path) -> None:
+    def takes(text: str, row: Any) -> Any:
+        return np.bool_(row.pop("answer") is not None)
+
+    with Tuner.open(
+        bundle, QUESTIONS, CONFIG, tmp_path, template="{text} w4", reward=takes
+    ) as tuner:
+        tuner.step()
+        assert tuner.score(QUESTIONS) == tuner.score(QUESTIONS) == 1.0

@@ -27,6 +27,7 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
     codes = {name: value.exit_code for name, value in CLASSES.items() if value.exit_code != 1}
     assert codes == {
         "UsageError": 2,
+        "RewardError": 2,
         "DoesNotFitError": 3,
         "BudgetStopError": 4,
         "DataError": 5,

@@ -119,6 +119,18 @@ def test_recorded_losses_are_the_scores_of_texts(
     np.testing.assert_array_equal(rounds, kept.astype(np.float32))
 
 
+def test_a_centre_has_the_luck_of_what_it_is_compared_with(
+    bundle, questions, tmp_path, monkeypatch
+):
+    """One-sided differences would be mostly draws otherwise; the seeds of directions differ."""
+    config = dataclasses.replace(CONFIG, method="fzoo", temperature=1.0, lr=1e-6, eps=1e-9)
+    with Tuner.open(bundle, questions, config, tmp_path / "run", reward=high_words) as tuner:
+        tuner.step()
+    (record,) = read_journal(tmp_path / "run" / "journal.bin").records
+    assert len(record.losses) > 2
+    assert len(np.unique(record.losses)) == 1  # by a perturbation of nothing, nothing changes
+
+
 @pytest.mark.parametrize("objective", ["exact-match", "f1"])
 def test_answers_are_compared_with_those_of_the_rows(bundle, questions, tmp_path, objective):
     """Half of the right answers are what the untuned model writes."""
