@@ -63,6 +63,10 @@ def _evaluate(
     tuned = Tuned.open(bundle, settings.adapter)
     warnings = [*tuned.warnings, *([warning] if warning else [])]
     task = read_rows_to_score(settings, written, bundle, open_tokenizer(bundle), budget)
+    if settings.predictions is not None and not task.predicts:
+        raise UsageError(
+            "--predictions: nothing is predicted; give --label, --choices or --answers"
+        )
     warnings += [warning.message for warning in task.examples.warnings]
     for text in warnings:
         warn(text)
@@ -89,10 +93,7 @@ def _evaluate(
 def _write_predictions(path: Path, found: Outcome) -> None:
     from edgezo_runtime.files import atomic_write
 
-    if found.predictions is None:
-        raise UsageError(
-            "--predictions: nothing is predicted; give --label, --choices or --answers"
-        )
+    assert found.predictions is not None  # checked before
     lines = [
         json.dumps({"row": row, "prediction": chosen}, ensure_ascii=False) + "\n"
         for row, chosen in enumerate(found.predictions)

@@ -77,6 +77,10 @@ class EvalTask(Protocol):
     def examples(self) -> ExampleSet:
         """The rows."""
 
+    @property
+    def predicts(self) -> bool:
+        """Does something come out for every row besides its loss?"""
+
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
         """Score them."""
 
@@ -87,6 +91,11 @@ class ScoredRows:
 
     examples: ExampleSet
     batch_size: int
+
+    @property
+    def predicts(self) -> bool:
+        """Classes, where there are label words."""
+        return self.examples.kind != "completion"
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
         """Score every row once."""
@@ -116,6 +125,11 @@ class ChoiceRows:
     def examples(self) -> ExampleSet:
         """One a choice."""
         return self.choices.examples
+
+    @property
+    def predicts(self) -> bool:
+        """The choice."""
+        return True
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
         """Score every choice once; the loss is that of the right ones."""
@@ -147,6 +161,11 @@ class WrittenRows:
     def examples(self) -> ExampleSet:
         """The rows as they would be learned."""
         return self.questions.examples
+
+    @property
+    def predicts(self) -> bool:
+        """The answer."""
+        return True
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
         """Have every question answered."""

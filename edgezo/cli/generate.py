@@ -28,7 +28,8 @@ class GenerateSettings:
 
     prompt: tuple[str, ...] = setting(
         dataclasses.MISSING,
-        "text to go on from, '-' for what is on stdin; may be given several times",
+        "text to go on from, '-' for what is on stdin but its last line end; may be given several "
+        "times",
         metavar="TEXT",
     )
     chat: bool = setting(False, "take prompts as messages of a user, by the chat template")
@@ -104,11 +105,15 @@ def _generate(
     started = time.monotonic()
     show = None if as_json else _Shower(len(prompts))
     texts: dict[int, Text] = {}
-    with generator.engine.interruptible(signals.check):
-        for piece in generator.stream(prompts, opened.params, writing):
-            texts[piece.text.number] = piece.text
-            if show is not None:
-                show.take(piece.text, piece.shown)
+    try:
+        with generator.engine.interruptible(signals.check):
+            for piece in generator.stream(prompts, opened.params, writing):
+                texts[piece.text.number] = piece.text
+                if show is not None:
+                    show.take(piece.text, piece.shown)
+    finally:
+        if show is not None:
+            show.end()
     seconds = time.monotonic() - started
     return {
         "bundle": path,
@@ -128,21 +133,32 @@ class _Shower:
         self._count = count
         self._done: dict[int, str] = {}
         self._next = 0
+        self._open = False
 
     def take(self, text: Text, shown: str) -> None:
         if self._count == 1:
             sys.stdout.write(shown + ("\n" if text.finish else ""))
             sys.stdout.flush()
+            self._open = (self._open or bool(shown)) and not text.finish
         elif text.finish is not None:
             self._done[text.number] = text.stream.text
             while self._next in self._done:
                 click.echo(self._done.pop(self._next))
                 self._next += 1
 
+    def end(self) -> None:
+        """End the line of a text that was cut off, so that what is said next has its own."""
+        if self._open:
+            click.echo()
+
 
 def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
+    from edgezo_runtime.template import check_text
+
     if text == "-":
         text = sys.stdin.read()
+        text = text[:-1] if text.endswith("\n") else text
+    check_text(text, "the text", "--prompt")
     if not settings.chat:
         return tokenizer.encode(text, add_special=True)
     from edgezo_runtime.chat import ChatTemplate

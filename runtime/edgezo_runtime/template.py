@@ -131,7 +131,7 @@ def check_text(value: str, what: str, where: str) -> str:
     except UnicodeEncodeError as error:
         raise DataError(
             f"{where}: {what} has half of a surrogate pair at character {error.start}; "
-            "write the file again as UTF-8"
+            "write it again as UTF-8"
         ) from error
     return value
 

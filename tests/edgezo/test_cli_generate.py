@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from edgezo.cli import main
+from edgezo.cli.generate import GenerateSettings, _prompt
+from edgezo.cli.stop_signals import StopSignals
+from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.squad import exact_match, f1
 from tests.edgezo.conftest import Invoke, Tiny, write_rows
 
@@ -63,6 +69,48 @@ def test_a_single_text_is_streamed(invoke: Invoke, tiny: Tiny) -> None:
     done = invoke(*args)
     assert done.stdout == whole + "\n"
     assert "tokens" in done.stderr
+
+
+def test_stdin_is_a_prompt(invoke: Invoke, tiny: Tiny) -> None:
+    args = ("generate", tiny.fp32, *FEW, "--json")
+    expected = json.loads(invoke(*args, "--prompt", "w20 w30").stdout)["texts"]
+    for given in ("w20 w30", "w20 w30\n"):
+        found = CliRunner().invoke(main, [*map(str, args), "--prompt", "-"], input=given)
+        assert json.loads(found.stdout)["texts"] == expected
+    told = invoke(*args, "--prompt", "w20 \udcff", code=5).stderr
+    assert "--prompt" in told
+    assert "UTF-8" in told
+
+
+def test_a_line_end_of_stdin_is_no_part_of_the_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Letters:
+        def encode(self, text: str, *, add_special: bool) -> list[str]:
+            return list(text)
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("ab\n\n"))
+    found = _prompt("-", GenerateSettings(prompt=("-",)), Letters())  # type: ignore[arg-type]
+    assert found == ["a", "b", "\n"]
+
+
+def test_a_text_that_is_cut_off_ends_its_line(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(10**9))
+
+    def check(self: StopSignals) -> None:
+        if next(looks) > 24:
+            raise InterruptedRunError("interrupted")
+
+    args = ("generate", tiny.fp32, "--prompt", "w20 w30", "--threads", "1", "--max-new-tokens")
+    whole = invoke(*args, 40).stdout
+    monkeypatch.setattr(StopSignals, "check", check)
+    cut = invoke(*args, 40, "--no-verify", code=130)
+    assert cut.stdout.endswith("\n")
+    assert cut.stdout[:-1]
+    assert whole.startswith(cut.stdout[:-1])
+    assert cut.stderr.endswith("interrupted\n")
 
 
 def test_sampling_options_arrive(invoke: Invoke, tiny: Tiny) -> None:
@@ -193,6 +241,14 @@ def test_rows_without_proper_choices_are_refused(
     data = write_rows(tmp_path / "choices.jsonl", [row])
     args = ("--data", data, "--template", "{q}", "--choices", "options")
     assert message in invoke("eval", tiny.fp32, *args, code=5).stderr
+
+
+def test_predictions_of_nothing_are_refused_before_rows_are_scored(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgezo.cli.eval_tasks.evaluate", None)
+    args = ("eval", tiny.fp32, "--data", tiny.prompts, "--predictions", "p.jsonl")
+    assert "nothing is predicted" in invoke(*args, code=2).stderr
 
 
 def test_ways_to_score_exclude_each_other(invoke: Invoke, tiny: Tiny) -> None:
