@@ -153,6 +153,11 @@ def _prepare(
     task = None
     questions: dict[str, QuestionSet] = {}
     if inputs.data is None:
+        if config.writes and not inputs.label:
+            raise UsageError(
+                f"--objective {config.objective}: what texts take depends on the prompts; give "
+                f"--data FILE"
+            )
         sets = {"train": _rows_of_any_text(bundle, inputs, config)}
     else:
         task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)

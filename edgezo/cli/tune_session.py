@@ -35,6 +35,9 @@ from edgezo_runtime.tuner import StepReport, Tuner
 
 Float32 = npt.NDArray[np.float32]
 
+FLAT_STEPS = 10
+"""Steps from the beginning whose scores are all alike that are worth a word."""
+
 
 class Session:
     """One sitting of a run."""
@@ -49,6 +52,7 @@ class Session:
         self._seconds = 0.0
         self._told = 0
         self._events: list[str] = []
+        self._flat = job.config.objective != "loss"
         tuner.subscribe(_tell_pause)
 
     def run(self, run: RunFolder) -> dict[str, Any]:
@@ -155,8 +159,15 @@ class Session:
         return every * (self._tuner.elapsed_s // every + 1) if every else math.inf
 
     def _tell_events(self, report: StepReport) -> None:
-        """Say what the guard noticed in a step."""
-        for text in report.events:
+        """Say what the guard noticed in a step, and when nothing has been learned of the first."""
+        found = list(report.events)
+        self._flat = self._flat and not report.projected_grad
+        if self._flat and report.step + 1 == FLAT_STEPS:
+            found.append(
+                f"step {FLAT_STEPS}: all probes have scored alike so far, so nothing was learned; "
+                f"give a larger --eps or --batch-size, or a score that tells more texts apart"
+            )
+        for text in found:
             self._progress.end()
             warn(text)
             self._events.append(text)

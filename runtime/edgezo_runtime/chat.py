@@ -39,8 +39,8 @@ class ChatTemplate:
         """
         if tokenizer.chat_template is None:
             raise BundleError(
-                "the bundle has no chat template, so rows of 'messages' cannot be read; give the "
-                "rows as 'prompt' and 'completion', or export a chat model"
+                "the bundle has no chat template, so messages cannot be read; give rows as "
+                "'prompt' and 'completion', a prompt as plain text, or export a chat model"
             )
         self._template, self._allowance = _compile(tokenizer.chat_template)
         self._tokens = {

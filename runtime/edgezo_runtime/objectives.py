@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +80,7 @@ class Reward:
             value = self.function(text, dict(question.fields))  # theirs to change
         except Exception as error:  # whatever the user's code raises
             raise RewardError(f"reward {self.name}: {type(error).__name__}: {error}") from error
-        if not isinstance(value, int | float | np.number | np.bool_) or not math.isfinite(value):
+        if not isinstance(value, int | float | np.number | np.bool_) or not _fits(value):
             raise RewardError(
                 f"reward {self.name}: {str(value)[:60]!r} for {text[:40]!r}, expected a number"
             )
@@ -221,6 +220,14 @@ class WrittenObjective:
             sampling.temperature, sampling.top_k, sampling.top_p, derive_seed(seed, "texts")
         )
         return Writing(self.writing.max_new_tokens, drawn, self.writing.stop)
+
+
+def _fits(value: float | np.number[Any] | np.bool_) -> bool:
+    """Is it a number that the journal's float32 can hold?"""
+    try:
+        return abs(float(value)) <= float(np.finfo(np.float32).max)  # neither of inf nor of nan
+    except (OverflowError, TypeError):  # a huge int; a complex number
+        return False
 
 
 Objective = ClassObjective | WrittenObjective

@@ -108,6 +108,18 @@ def test_a_reward_file_is_a_module_like_any_other(
     assert "SystemExit" in invoke(*args, "--reward", f"{file}:score", code=2).stderr
 
 
+@pytest.mark.parametrize(("score", "told"), [("1.0", True), ("len(text)", False)])
+def test_scores_that_are_all_alike_are_told_of(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path, score: str, told: bool
+) -> None:
+    file = tmp_path / "flat.py"
+    file.write_text(f"def score(text, row):\n    return {score}\n")
+    args = ("tune", tiny.int8, *FAST, *SHORT, "--data", tiny.prompts, "-o", "run", "--json")
+    done = invoke(*args, "--steps", "12", "--reward", f"{file}:score")
+    assert ("all probes have scored alike" in done.stderr) == told
+    assert bool(json.loads(done.stdout)["events"]) == told
+
+
 def test_a_reward_that_fails_on_the_way_loses_nothing(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -145,6 +157,12 @@ def test_scores_of_answers_are_in_the_receipt(invoke: Invoke, tiny: Tiny, object
     found = json.loads(invoke(*args, "--adapter", "run", "--json").stdout)
     assert result["score_after"] == pytest.approx(found[name])
     assert result["plan"]["ledger"]["texts"] > 0
+
+
+def test_texts_are_planned_for_with_their_prompts(invoke: Invoke, tiny: Tiny) -> None:
+    args = ("plan", tiny.int8, "--budget", "8GB", "--objective", "exact-match")
+    assert "give --data" in invoke(*args, code=2).stderr
+    assert "keys and values of texts" in invoke(*args, "--data", tiny.prompts).stdout
 
 
 def test_accuracy_is_descended_by_any_method(invoke: Invoke, tiny: Tiny) -> None:

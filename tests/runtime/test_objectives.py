@@ -239,7 +239,7 @@ def test_what_does_not_go_together_is_refused(bundle, tmp_path, change, kind, me
         Tuner.open(bundle, examples, dataclasses.replace(CONFIG, **change), tmp_path)
 
 
-@pytest.mark.parametrize("value", [float("nan"), "much", None])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e300, 10**400, "much", None])
 def test_a_reward_is_a_number(bundle, questions, tmp_path, value):
     with (
         Tuner.open(bundle, questions, CONFIG, tmp_path, reward=lambda text, row: value) as tuner,
