@@ -28,6 +28,7 @@ class EventStream:
     """An iterator over events; ends when the tuner is closed, or the stream.
 
     Attributes:
+        closed: does it take no more events?
         missed: events that were never taken, because `MOST_EVENTS` newer ones waited.
     """
 
@@ -35,13 +36,13 @@ class EventStream:
         self._events: deque[Event] = deque()
         self._most = most
         self._changed = threading.Condition()
-        self._closed = False
+        self.closed = False
         self.missed = 0
 
     def put(self, event: Event) -> None:
         """Add an event; never waits for whoever takes them."""
         with self._changed:
-            if self._closed:
+            if self.closed:
                 return
             if len(self._events) == self._most:
                 self._events.popleft()
@@ -58,7 +59,7 @@ class EventStream:
             None if none came, or no more do.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._events or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._events or self.closed, timeout_s)
             return self._events.popleft() if self._events else None
 
     def __iter__(self) -> EventStream:
@@ -75,7 +76,7 @@ class EventStream:
     def close(self) -> None:
         """Take no more events; those that wait can still be taken."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def __enter__(self) -> EventStream:
@@ -133,8 +134,11 @@ class EventHub:
 
     def emit(self, event: Event) -> None:
         """Tell everyone."""
-        for stream in self._streams:
+        streams = self._streams
+        for stream in streams:
             stream.put(event)
+        if any(stream.closed for stream in streams):
+            self._forget_closed()
 
     def stream(self) -> EventStream:
         """A new stream of the events from now on."""
@@ -147,6 +151,12 @@ class EventHub:
             self._subscriptions += (subscription,)
         self._add(subscription.stream)
         return subscription
+
+    def _forget_closed(self) -> None:
+        """Keep nothing of those that left: an app may listen again and again."""
+        with self._lock:
+            self._streams = tuple(stream for stream in self._streams if not stream.closed)
+            self._subscriptions = tuple(own for own in self._subscriptions if not own.stream.closed)
 
     def close(self) -> None:
         """End all streams; the subscribers have `JOIN_S` for what they were not told yet."""

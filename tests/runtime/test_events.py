@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_a_stream_that_nobody_reads_keeps_the_last_events() -> None:
     assert stream.missed == 5
     stream.close()
     assert list(stream) == events(MOST_EVENTS + 5)[5:]
+
+
+def test_nothing_is_kept_of_those_who_left() -> None:
+    """A service opens a stream for every client that listens."""
+    hub = EventHub()
+    left = [weakref.ref(hub.stream()), weakref.ref(hub.subscribe(lambda event: None).stream)]
+    kept = hub.stream()
+    hub.emit(ResumeEvent(0))
+    for stream in left:
+        assert (found := stream()) is not None
+        found.close()
+        del found
+    hub.emit(ResumeEvent(1))
+    end = time.monotonic() + 10
+    while any(stream() is not None for stream in left) and time.monotonic() < end:
+        time.sleep(0.001)  # the subscriber's thread ends
+    assert [stream() for stream in left] == [None, None]
+    hub.close()
+    assert list(kept) == [ResumeEvent(0), ResumeEvent(1)]
 
 
 def test_waiting_for_an_event_has_an_end() -> None:
