@@ -102,9 +102,9 @@ class Run:
         """
         if self._closing:
             raise UsageError("the tuner is closed")
-        self.run.take()
-        self._took = True
         try:
+            self.run.take()
+            self._took = True
             if self.run.has_journal():
                 if not resume:
                     raise UsageError(

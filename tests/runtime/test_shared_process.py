@@ -13,7 +13,7 @@ import pytest
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import BudgetStopError
+from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.guard import MemoryGuard
 from edgezo_runtime.process_budget import BUDGET
 from edgezo_runtime.sessions import ENVIRONMENT
@@ -135,6 +135,18 @@ def test_the_smallest_budget_holds_for_all(bundle: Bundle, tmp_path: Path) -> No
         for tuner in (large, none):
             tuner.step()
         assert BUDGET.strictest(none.engine.guard, None) is large.engine.guard
+
+
+def test_a_tuner_that_does_not_get_its_folder_leaves_nothing(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    with Tuner.open(bundle, examples, CONFIGS[0], tmp_path):
+        users, guards = ENVIRONMENT._users, BUDGET._guards
+        with pytest.raises(UsageError, match="is tuning in this folder") as refused:
+            Tuner.open(bundle, examples, CONFIGS[0], tmp_path, budget="6GB")
+        assert refused.tb is not None  # as long as an app looks at the error
+        assert (ENVIRONMENT._users, BUDGET._guards) == (users, guards)
 
 
 def test_a_guard_that_rehearses_is_not_watched_by_itself() -> None:
