@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +102,7 @@ class AnsweringRun(Run):
             DataError: a row is wrong.
         """
         self.sync()
-        read = self._read(examples)
+        read = self._read(examples, "valid")
         step = self.step_number
         found = evaluate(self.engine, self.adapter(), read, batch_size, scope=self.scope)
         self._events.emit(EvaluationEvent(step, str(read.path), found))
@@ -189,10 +190,10 @@ class AnsweringRun(Run):
                 yield piece.shown
         self._tell_reliefs()
 
-    def _read(self, source: Source) -> ExampleSet:
+    def _read(self, source: Source, split: Literal["train", "valid"]) -> ExampleSet:
         if isinstance(source, ExampleSet):
             return source
-        return read_source(self._text_reader(), source, self.examples)
+        return read_source(self._text_reader(), source, self.examples, split=split)
 
     def _text_reader(self) -> RowReader:
         if self._reader is None:

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import DataError, RunFileError, UsageError
 from edgezo_runtime.example_set import Example, ExampleSet
 from edgezo_runtime.files import atomic_write, sync_descriptor
 from edgezo_runtime.frames import (
@@ -92,9 +92,15 @@ class ExampleLog:
             more: their `example_id` and `line` are made to follow those there are.
             step: the first that is taken on them, if those before them are used by then.
         Raises:
+            DataError: one is not of the run's kind; `open` would take it for damage.
             RunFileError: the disk did not take them; nothing was added.
             UsageError: they are more than a record takes (64 MiB).
         """
+        for number, example in enumerate(more, 1):
+            try:
+                _check(example, self.examples, self._vocab_size)
+            except ValueError as error:
+                raise DataError(f"example {number} of those to be added: {error}") from error
         first = len(self.examples)
         grown = self.examples.plus(more)
         step = max(step, self._ends[-1][0] if self._ends else 0)
@@ -105,6 +111,7 @@ class ExampleLog:
             file = self._opened()
             data = pack_frame(body)
             try:
+                file.truncate(self._length)  # what a crash or an interrupt left
                 write_whole(file, data)
                 sync_descriptor(file.fileno())
             except BaseException:  # an interrupt as well must not leave half a record
@@ -143,7 +150,6 @@ class ExampleLog:
                 atomic_write(self._path, head)
                 self._length = len(head)
             self._file = open_regular(self._path, "ab", follow=False)
-            self._file.truncate(self._length)  # what a crash left
         return self._file
 
     # --- reading ---
@@ -153,9 +159,11 @@ class ExampleLog:
             with BufferedReader(open_regular(self._path)) as file:
                 size = os.fstat(file.fileno()).st_size
                 self._length = self._read_head(file)
+                found: list[Example] = []
                 while (body := read_body(file, self._length, size)) is not None:
-                    self._take(body)
+                    found += self._taken(body, len(self.examples) + len(found))
                     self._length += FRAME.size + len(body)
+                self.examples = self.examples.plus(found)  # at once: each time copies all
                 self.torn_bytes = size - self._length
                 if self.torn_bytes:
                     self._require_torn(file, size)
@@ -176,9 +184,8 @@ class ExampleLog:
             raise RunFileError(f"{self._path}: its examples were added to another run")
         return _HEAD.size
 
-    def _take(self, body: bytes) -> None:
-        """Add the examples of a record."""
-        first = len(self.examples)
+    def _taken(self, body: bytes, first: int) -> list[Example]:
+        """The examples of a record, the first of which has this number."""
         try:
             number, step = _FIRST.unpack_from(body)
             if number != first:
@@ -197,8 +204,8 @@ class ExampleLog:
             raise RunFileError(
                 f"{self._path}: the record at byte {self._length} is damaged: {error}"
             ) from error
-        self.examples = self.examples.plus(more)
-        self._ends.append((step, len(self.examples)))
+        self._ends.append((step, first + len(more)))
+        return more
 
     def _require_torn(self, file: BinaryIO, size: int) -> None:
         """Refuse a bad frame that a whole one follows: it had been synced before that was begun."""

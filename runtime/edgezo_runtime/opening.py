@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from edgezo_runtime.adapter import Adapter, load_adapter
 from edgezo_runtime.answers import QuestionSet, ask
@@ -58,20 +59,27 @@ def open_reader(
     return RowReader(tokenizer, template, tuple(labels), longest)
 
 
-def read_source(reader: RowReader, source: Source, like: ExampleSet | None = None) -> ExampleSet:
+def read_source(
+    reader: RowReader,
+    source: Source,
+    like: ExampleSet | None = None,
+    *,
+    split: Literal["train", "valid"] = "train",
+) -> ExampleSet:
     """Make examples of what an app gave.
 
     Args:
         reader: of rows.
         source: what it gave.
-        like: a set that they go with; of a folder the file for validation is read then.
+        like: a set that they go with.
+        split: which file of a folder.
     Raises:
         DataError: a row is wrong.
     """
     if isinstance(source, ExampleSet):
         return source
     if isinstance(source, str | Path):
-        return reader.read(source, split=None if like is None else "valid", like=like)
+        return reader.read(source, split=split, like=like)
     return reader.take(source, like=like)
 
 

@@ -105,7 +105,7 @@ class RunLog:
         """
         contents = read_journal(self.folder.journal)
         self._use(self._recorded(contents))
-        self._open_added()
+        self._open_added(afresh=True)  # who had the folder until now may have added since `recall`
         descent = self._descent
         if self.folder.snapshot.exists():
             digest = self._header().digest()
@@ -188,8 +188,8 @@ class RunLog:
             )
         return dataclasses.replace(self._inputs, rates=descent.rates)
 
-    def _open_added(self) -> None:
-        if self._added is None:
+    def _open_added(self, *, afresh: bool = False) -> None:
+        if self._added is None or afresh:
             vocab_size = self._descent.bundle.manifest.model.vocab_size
             digest = self._header().digest()
             self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
@@ -267,8 +267,9 @@ class RunLog:
         Raises:
             RunFileError: the disk did not take the last records.
         """
-        journal, self._journal = self._journal, None
-        if self._added is not None:
-            self._added.close()
+        with self._lock:  # what is being added gets to the disk as a whole
+            journal, self._journal = self._journal, None
+            if self._added is not None:
+                self._added.close()
         if journal is not None:
             journal.close()

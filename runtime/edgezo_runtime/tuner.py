@@ -219,11 +219,13 @@ class Tuner(AnsweringRun):
         """
         self._closing = True
         self.stop()
-        with self._steps, self._between:
-            self._close()
-        self._events.close()
-        with self._adding:
-            self._adding.notify_all()
+        try:
+            with self._steps, self._between:
+                self._close()
+        finally:  # whoever waits for an event or for examples waits in vain, even if a disk is full
+            self._events.close()
+            with self._adding:
+                self._adding.notify_all()
 
     def __enter__(self) -> Tuner:
         """Return the tuner; leaving the block closes it."""
@@ -399,11 +401,11 @@ class Tuner(AnsweringRun):
                 f"is scored by what it writes; begin another one on all rows, with "
                 f"start={str(self.run.path)!r}"
             )
-        more = self._read(rows)
+        more = self._read(rows, "train")
         require_alike(more, self.examples, self._longest, self.scope)
         with self._adding:
-            count = self._log.add(more)
             with self._between:
+                count = self._log.add(more)
                 self._stand()
             self._adding.notify_all()
         self._events.emit(ExamplesEvent(self.step_number, len(more), count))

@@ -29,9 +29,10 @@ from edgezo import (
 )
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DataError, DivergedError, UsageError
+from edgezo_runtime.errors import DataError, DivergedError, RunFileError, UsageError
 from edgezo_runtime.evaluate import evaluate
 from edgezo_runtime.examples import load_examples
+from edgezo_runtime.journal import Journal
 from edgezo_runtime.row_reader import RowReader
 from edgezo_runtime.tokenizer import TextTokenizer
 
@@ -102,6 +103,16 @@ def test_what_is_no_row_is_refused(bundle: Bundle, tmp_path: Path) -> None:
             tuner.add([{"label": 0}])
         with pytest.raises(DataError, match="label 'w12' is none of 'w10', 'w11'"):
             tuner.add([{"text": "w1", "label": "w12"}])
+
+
+def test_of_a_folder_the_training_rows_are_added(bundle: Bundle, tmp_path: Path) -> None:
+    rows = {"train": [{"text": "w7", "label": 1}], "valid": [{"text": "w8", "label": 0}] * 3}
+    for name, own in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    with opened(bundle, tmp_path / "run") as tuner:
+        assert tuner.add(tmp_path) == len(ROWS) + 1
+        assert tuner.examples.examples[-1].label == 1
+        assert tuner.evaluate(tmp_path).rows == 3
 
 
 def test_classes_are_those_of_an_evaluation(bundle: Bundle, tmp_path: Path) -> None:
@@ -337,3 +348,24 @@ def test_closing_ends_what_waits(bundle: Bundle, tmp_path: Path) -> None:
     assert told.wait(10)
     assert tuner.wait_for_examples() is False
     tuner.close()
+
+
+def test_closing_ends_streams_even_where_the_disk_fails(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner = opened(bundle, tmp_path)
+    stream = tuner.events()
+    tuner.step()
+
+    close = Journal.close
+
+    def fail(self: Journal) -> None:
+        close(self)
+        raise RunFileError("no space")
+
+    monkeypatch.setattr(Journal, "close", fail)
+    with pytest.raises(RunFileError, match="no space"):
+        tuner.close()
+    assert isinstance(stream.get(10), StepEvent)
+    assert stream.get(10) is None
+    assert stream.closed

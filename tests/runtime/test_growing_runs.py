@@ -203,6 +203,83 @@ def test_a_journal_that_knows_more_examples_is_refused(bundle: Bundle, tmp_path:
         grow(bundle, CONFIGS["two-point"], tmp_path)
 
 
+def test_what_reading_refuses_is_not_added(bundle: Bundle, tmp_path: Path) -> None:
+    """A run that takes it could never be opened again."""
+    everything = all_examples(bundle)
+    vocabulary = bundle.manifest.model.vocab_size
+    one = everything.examples[4]
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        for changed, message in (
+            (dataclasses.replace(one, tokens=one.tokens + vocabulary), "none of the model's"),
+            (dataclasses.replace(one, places=one.places + 60), "scored places"),
+            (dataclasses.replace(one, label=9), "class 9 among"),
+        ):
+            bad = dataclasses.replace(everything, examples=(one, changed))
+            with pytest.raises(DataError, match=f"example 2 of those to be added: .*{message}"):
+                tuner.add(bad)
+        assert tuner.add(slice_of(everything, 4, 5)) == 5
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        assert len(tuner.examples) == 5
+
+
+def test_what_was_added_while_another_opened_is_kept(
+    bundle: Bundle, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The one that opens has looked at the folder already, and waits for it to be let go."""
+    everything, config = all_examples(bundle), CONFIGS["two-point"]
+    first = Tuner.open(bundle, everything.first(4), config, tmp_path)
+    start = Tuner.start
+
+    def late(self: Tuner, *, resume: bool = True) -> None:
+        first.add(slice_of(everything, 4, 5))
+        first.step()
+        first.close()
+        start(self, resume=resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuner, "start", late)
+        second = Tuner.open(bundle, everything.first(4), config, tmp_path)
+    with second:
+        assert (second.step_number, len(second.examples)) == (1, 5)
+        second.add(slice_of(everything, 5, 6))
+    with Tuner.open(bundle, everything.first(4), config, tmp_path) as third:
+        found = [example.tokens.tolist() for example in third.examples]
+    assert found == [example.tokens.tolist() for example in everything.examples[:6]]
+
+
+def test_closing_waits_for_what_is_being_added(
+    bundle: Bundle, tmp_path: Path, monkeypatch: Any
+) -> None:
+    everything = all_examples(bundle)
+    tuner = Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        os.fstat(descriptor)  # is open still
+
+    monkeypatch.setattr("edgezo_runtime.example_log.sync_descriptor", slow)
+    found: list[int | Exception] = []
+
+    def add() -> None:
+        try:
+            found.append(tuner.add(slice_of(everything, 4, 5)))
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=add), threading.Thread(target=tuner.close)]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [5]
+    assert tuner.closed
+
+
 def test_examples_without_their_journal_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     grow(bundle, CONFIGS["two-point"], tmp_path, until=1)
     (tmp_path / "journal.bin").unlink()
@@ -267,6 +344,35 @@ def test_a_file_of_examples_reads_as_it_was_written(tmp_path: Path, initial: Exa
     assert log.torn_bytes == 0
     assert [log.count_at(step) for step in range(9)] == [3, 3, 3, 4, 7, 7, 7, 8, 8]
     assert same(log.examples.examples, random_set("labels", SIZES, 0).examples)
+
+
+def test_many_small_records_are_put_together_once(
+    tmp_path: Path, initial: ExampleSet, monkeypatch: Any
+) -> None:
+    """A copy of all that there is at each of them would take hours for a million."""
+    filled(tmp_path / "x", initial)
+    calls, plus = [0], ExampleSet.plus
+
+    def counted(self: ExampleSet, more: Any) -> ExampleSet:
+        calls[0] += 1
+        return plus(self, more)
+
+    monkeypatch.setattr(ExampleSet, "plus", counted)
+    assert len(ExampleLog(tmp_path / "x", "run", initial, 97).examples) == 8
+    assert calls == [1]
+
+
+def test_what_an_interrupt_left_is_cut(tmp_path: Path, initial: ExampleSet) -> None:
+    """One between the write and the count of it: nobody was told of the examples."""
+    path = tmp_path / "x"
+    log = ExampleLog(path, "run", initial, 97)
+    log.append(random_set("labels", SIZES, 0).examples[3:4], 3)
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[44:])
+    log.append(random_set("labels", SIZES, 0).examples[4:], 4)
+    log.close()
+    again = ExampleLog(path, "run", initial, 97)
+    assert same(again.examples.examples, random_set("labels", SIZES, 0).examples)
 
 
 def test_every_torn_end_is_cut_and_gone_on_with(tmp_path: Path, initial: ExampleSet) -> None:
