@@ -237,7 +237,8 @@ def test_graphs_in_graphs_end() -> None:
 
 
 def test_no_code_of_strangers_is_run() -> None:
-    """No pickle and nothing that evaluates text, in any of the three packages."""
+    """No pickle and nothing that evaluates text, in any of the three packages; but for the file
+    of the user's own that --reward names."""
     root = Path(__file__).parents[2]
     known = re.compile(
         r"import pickle|pickle\.|allow_pickle|torch\.load\(|(?<!\.)\beval\(|\bexec\(|"
@@ -247,6 +248,7 @@ def test_no_code_of_strangers_is_run() -> None:
         file
         for package in ("edgezo", "export/edgezo_export", "runtime/edgezo_runtime")
         for file in (root / package).rglob("*.py")
+        if file.name != "reward_file.py"
     ]
     assert len(files) > 100
     found = [
