@@ -7,6 +7,8 @@
     curl localhost:8080/classify -H 'Content-Type: application/json' -d '{"text": "dim the lamp"}'
     curl localhost:8080/examples -H 'Content-Type: application/json' \
         -d '[{"text": "dim the lamp", "label": "light"}]'
+    curl localhost:8080/generate -H 'Content-Type: application/json' \
+        -d '{"prompt": "To dim the lamp,", "max_new_tokens": 20}'
     curl localhost:8080/status
     curl -X POST localhost:8080/pause
     curl -N localhost:8080/events
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from flask import Flask, Response, abort, request
 
-from edgezo import EdgezoError, TuneConfig, Tuner
+from edgezo import EdgezoError, TuneConfig, Tuner, Writing
 
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
@@ -57,6 +59,17 @@ def create_app(tuner: Tuner) -> Flask:
         with tuner.paused("a request"):  # within one block, and not behind a step
             found = tuner.classify(row)
         return {"label": found.label.strip(), "probabilities": found.probabilities}
+
+    @app.post("/generate")
+    def generate() -> dict[str, str]:
+        asked = request.get_json()
+        if not isinstance(asked, dict) or not {"prompt"} <= asked.keys():
+            abort(400, "expected an object with a prompt")
+        limit = asked.get("max_new_tokens", 64)
+        if not isinstance(limit, int):
+            abort(400, "max_new_tokens: expected a whole number")
+        with tuner.paused("a request"):
+            return {"text": tuner.generate(asked["prompt"], Writing(limit))}
 
     @app.post("/examples")
     def add() -> tuple[dict[str, int], int]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgezo_runtime.tuner import Tuner
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class Background:
@@ -44,6 +48,11 @@ class Background:
             raise self._error
         return not self._thread.is_alive()
 
+    def leave(self) -> None:
+        """Return when the thread has ended, unless it is this one."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
     def _run(self) -> None:
         try:
             for _ in self._tuner:
@@ -53,3 +62,4 @@ class Background:
                     pass
         except BaseException as error:  # it is the app's to see, where it joins
             self._error = error
+            _LOG.error("the steps have ended: %s", str(error) or type(error).__name__)

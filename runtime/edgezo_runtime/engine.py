@@ -13,11 +13,12 @@ not depend on the number of threads.
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -28,7 +29,7 @@ import numpy.typing as npt
 from edgezo_runtime.batches import Batch, behind
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
-from edgezo_runtime.errors import BudgetStopError, UsageError
+from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, UsageError
 from edgezo_runtime.forward import (
     AnswerPass,
     FirstActive,
@@ -54,11 +55,21 @@ Float32 = npt.NDArray[np.float32]
 Stage = Callable[[Chunk], None]
 
 
-def _leave(guard: MemoryGuard | None) -> None:
+def _leave(guard: MemoryGuard | None, process: int) -> None:
     """What an engine shares with others, let go."""
+    if os.getpid() != process:  # the other one has it
+        return
     ENVIRONMENT.release()
     if guard is not None:
         BUDGET.release(guard)
+
+
+def _submitted(work: Callable[[], None]) -> Future[None]:
+    """Work for a worker."""
+    try:
+        return ENVIRONMENT.workers.submit(work)
+    except RuntimeError as error:  # they end before other threads do
+        raise InterruptedRunError(f"the interpreter ends: {error}") from error
 
 
 class Engine:
@@ -106,7 +117,8 @@ class Engine:
         self.bundle = bundle
         bundle.verify_once()
         ENVIRONMENT.prepare(threads, arena_bytes)
-        self._release = weakref.finalize(self, _leave, guard)
+        self._release = weakref.finalize(self, _leave, guard, os.getpid())
+        self._release.atexit = False  # passes may run until then
         self.model = MODELS.of(bundle)
         self.limits = Limits(ENVIRONMENT.threads, chunk_tokens)
         self.streamed: frozenset[int] = frozenset()
@@ -116,12 +128,37 @@ class Engine:
         self.reliefs: list[str] = []
         self.trim_above: int | None = None
         self._own = threading.local()
+        self._process = os.getpid()
         self._turns = ENVIRONMENT.turns
         self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
 
+    @property
+    def forked(self) -> bool:
+        """Is this a copy that a fork made? Its workers are in the other process."""
+        return os.getpid() != self._process
+
+    @property
+    def inside(self) -> bool:
+        """Does this thread do a part of a pass, as a governor does?"""
+        return self._turns.inside
+
+    def require_here(self) -> None:
+        """Refuse to be used in a fork of the process.
+
+        Raises:
+            UsageError: it would wait for threads that are in the other one.
+        """
+        if self.forked:
+            raise UsageError(
+                f"this was opened in process {self._process} and cannot be used in a fork of it; "
+                f"open it in the process that uses it"
+            )
+
     def close(self) -> None:
         """Leave workers and budget to the other engines of the process, when no pass runs."""
+        if self.forked:
+            return
         with self._turns:
             self._release()
 
@@ -209,7 +246,9 @@ class Engine:
 
     def _passed(self, batch: Batch, params: Params, once: Callable[[Work], T]) -> T:
         """Do a pass when it is this thread's turn, in smaller pieces where memory was short."""
+        self.require_here()
         with self._turns:
+            self._require_time()
             while True:
                 tokens = self.limits.chunk_tokens
                 work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
@@ -249,7 +288,8 @@ class Engine:
             return self._watch
 
         def both() -> None:
-            check()
+            with self._turns.part():
+                check()
             self._watch()
 
         return both
@@ -376,7 +416,11 @@ class Engine:
                 self.model.fetch(index)
 
     def _map(self, run: Stage, chunks: Sequence[Chunk]) -> None:
-        """Run a stage on every chunk; all are over when this returns, even if one fails."""
+        """Run a stage on every chunk; all are over when this returns, even if one fails.
+
+        Raises:
+            InterruptedRunError: the interpreter ends, and the workers have.
+        """
         workers = min(self.limits.workers, ENVIRONMENT.threads, len(chunks))
         left = deque(chunks)
 
@@ -395,8 +439,10 @@ class Engine:
         if workers == 1:
             work()
             return
-        futures = [ENVIRONMENT.workers.submit(work) for _ in range(workers)]
+        futures: list[Future[None]] = []
         try:
+            for _ in range(workers):
+                futures.append(_submitted(work))
             wait(futures)
         except BaseException:  # a second Ctrl-C: whoever comes next may close what they use
             left.clear()
@@ -412,7 +458,9 @@ class Engine:
 
         Raises:
             ShortOfMemoryError: it is short, and every block is streamed already.
+            InterruptedRunError: the interpreter ends.
         """
+        self._require_time()
         guard = BUDGET.strictest(self.guard, self._held)
         if guard is None or guard.pressure() is None:
             return
@@ -426,6 +474,10 @@ class Engine:
             self.streamed = everything
             self._drop_weights()
             self.reliefs.append(f"{reason}: streaming all {self.num_blocks} blocks from now on")
+
+    def _require_time(self) -> None:
+        if ENVIRONMENT.ending:
+            raise InterruptedRunError("the interpreter ends")
 
     def _drop_weights(self) -> None:
         for index in range(self.num_blocks):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import mmap
+import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -174,6 +175,10 @@ class SharedModels:
             weakref.WeakValueDictionary()
         )
 
+    def forget(self) -> None:
+        """In a forked process: what reads ahead for them is in the other one."""
+        self._lock, self._models = threading.RLock(), weakref.WeakValueDictionary()
+
     def of(self, bundle: Bundle) -> LoadedModel:
         """The model of a bundle, opened unless it is.
 
@@ -191,6 +196,9 @@ class SharedModels:
 
 MODELS = SharedModels()
 """The models of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=MODELS.forget)
 
 
 def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

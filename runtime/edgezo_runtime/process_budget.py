@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 from edgezo_runtime.guard import MemoryGuard
@@ -28,6 +29,10 @@ class ProcessBudget:
         with self._lock:
             self._guards = tuple(other for other in self._guards if other is not guard)
 
+    def forget(self) -> None:
+        """In a forked process: the engines are of the other one."""
+        self._lock, self._guards = threading.Lock(), ()
+
     def strictest(
         self, own: MemoryGuard | None, instead_of: MemoryGuard | None
     ) -> MemoryGuard | None:
@@ -44,3 +49,6 @@ class ProcessBudget:
 
 BUDGET = ProcessBudget()
 """The budget of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=BUDGET.forget)

@@ -38,8 +38,9 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
         template = Template.parse(reader.template)
         values = template.values(prompt, "prompt")
         return list(fit_prompt(template, values, tokenizer, most, "prompt").tokens)
-    turns = [dict(part) for part in prompt if isinstance(part, Mapping)]
-    if len(turns) < len(prompt):
+    parts = prompt if isinstance(prompt, Sequence) else [None]
+    turns = [dict(part) for part in parts if isinstance(part, Mapping)]
+    if len(turns) < len(parts):
         raise UsageError(
             f"prompt: {type(prompt).__name__} given; expected a text, a row, or a list of messages "
             f"with 'role' and 'content'"

@@ -8,6 +8,7 @@ they stay pages of the mapped file that the kernel may drop, and run as fast.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
@@ -34,6 +35,9 @@ FUSED = (1, 20)
 """First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
 
 _CPU = "CPUExecutionProvider"
+
+_END_S = 10.0
+"""How long the end of the interpreter waits for a pass to reach its next block."""
 
 _REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
 """How onnxruntime says that the arena's limit or the system refused memory."""
@@ -97,6 +101,7 @@ class SharedEnvironment:
         threads: workers there are.
         arena_bytes: limit of the arena; None for none.
         turns: held by the pass that runs.
+        ending: is the interpreter about to end?
     """
 
     def __init__(self) -> None:
@@ -106,6 +111,22 @@ class SharedEnvironment:
         self._pool: ThreadPoolExecutor | None = None
         self.threads = 0
         self.arena_bytes: int | None = None
+        self.turns = Turns()
+        self.ending = False
+
+    def end(self) -> None:
+        """Have the pass that runs end at the next block, and no other begin.
+
+        For the end of the interpreter: a thread that comes out of onnxruntime after that aborts
+        the process.
+        """
+        self.ending = True
+        self.turns.wait(_END_S)
+
+    def forget(self) -> None:
+        """In a forked process: the workers, and who held a lock, are in the other one."""
+        self._lock = threading.RLock()
+        self._users, self._pool = 0, None
         self.turns = Turns()
 
     @property
@@ -286,6 +307,10 @@ def _started(threads: int) -> ThreadPoolExecutor:
 
 ENVIRONMENT = SharedEnvironment()
 """The environment of this process."""
+
+atexit.register(ENVIRONMENT.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ENVIRONMENT.forget)
 
 
 def keep_quiet() -> None:

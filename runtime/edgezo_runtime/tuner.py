@@ -93,6 +93,8 @@ class Tuner(AnsweringRun):
         self._steps = threading.Lock()
         self._adding = threading.Condition()
         self._longest: int | None = None
+        self._stepping: int | None = None
+        self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
 
@@ -215,17 +217,27 @@ class Tuner(AnsweringRun):
     def close(self) -> None:
         """Make the journal durable and let the folder go; the tuner cannot step any more.
 
-        A step that another thread is in is given up first.
+        A step that another thread is in is given up first. In a fork of the process nothing is
+        done: the run is the other one's.
+
+        Raises:
+            RunFileError: the disk did not take the last steps.
+            UsageError: a step waits for who calls this, such as a reward.
         """
+        if self.engine.forked:
+            return
+        self._require_outside("close")
         self._closing = True
         self.stop()
         try:
             with self._steps, self._between:
                 self._close()
         finally:  # whoever waits for an event or for examples waits in vain, even if a disk is full
-            self._events.close()
             with self._adding:
                 self._adding.notify_all()
+            for background in self._backgrounds:  # it tells that the steps have ended
+                background.leave()
+            self._events.close()
 
     def __enter__(self) -> Tuner:
         """Return the tuner; leaving the block closes it."""
@@ -263,10 +275,12 @@ class Tuner(AnsweringRun):
                 opened again goes on from what the disk has.
             BudgetStopError: memory is short; the step was done or not, as `step_number` says, or
                 the tuner is closed, and a resume goes on from the last step in the journal.
-            UsageError: the tuner is closed.
+            UsageError: the tuner is closed, or a step waits for who calls this.
         """
+        self._require_outside("step")
         with self._steps:
             self._began = True
+            self._stepping = threading.get_ident()
             try:
                 report = self._stepped()
             except MemoryError as error:  # before the update, or after it: an update ends otherwise
@@ -277,6 +291,8 @@ class Tuner(AnsweringRun):
             except Exception as error:  # of a governor as well
                 self._tell_end(error)
                 raise
+            finally:
+                self._stepping = None
             self._events.emit(StepEvent(self.step_number, report))
             for text in report.events:
                 self._events.emit(GuardEvent(self.step_number, text))
@@ -320,7 +336,10 @@ class Tuner(AnsweringRun):
         Returns:
             The thread: `join` waits for it, and raises what ended it.
         """
-        return Background(self, keep_going=keep_going)
+        background = Background(self, keep_going=keep_going)
+        known = [other for other in self._backgrounds if other.running]
+        self._backgrounds = (*known, background)
+        return background
 
     # --- pausing and ending ---
 
@@ -333,11 +352,13 @@ class Tuner(AnsweringRun):
     def cancel(self) -> None:
         """`stop`, and return when no step is being taken and the state is on the disk.
 
-        The tuner still answers; `open` goes on with the run. Not to be called by a governor.
+        The tuner still answers; `open` goes on with the run.
 
         Raises:
             RunFileError: the disk did not take the state; it has the journal.
+            UsageError: a step waits for who calls this, such as a reward or a governor.
         """
+        self._require_outside("cancel")
         self.stop()
         with self._steps:
             if not self.closed:
@@ -352,7 +373,11 @@ class Tuner(AnsweringRun):
         Args:
             reason: what `status` and the events say.
             wait: return when no step is being taken.
+        Raises:
+            UsageError: `wait`, and a step waits for who calls this.
         """
+        if wait:
+            self._require_outside("pause")
         self._gate.hold(self, reason)
         if wait:
             self._gate.wait_until_idle()
@@ -368,7 +393,11 @@ class Tuner(AnsweringRun):
         What an app asks for in such a block it gets without waiting for a step's pass. A step that
         is given up is done again from its beginning: blocks that come closer to each other than a
         step is long keep the run from getting on.
+
+        Raises:
+            UsageError: a step waits for who calls this, such as a reward or a governor.
         """
+        self._require_outside("paused")
         key = object()
         self._gate.hold(key, reason)
         try:
@@ -376,6 +405,15 @@ class Tuner(AnsweringRun):
             yield
         finally:
             self._gate.release(key)
+
+    def _require_outside(self, what: str) -> None:
+        """Refuse what would wait for this very thread."""
+        self.engine.require_here()
+        if self._stepping == threading.get_ident() or self.engine.inside:
+            raise UsageError(
+                f"'{what}' was called by a reward or a governor, which a step waits for; have "
+                f"another thread do it, or call 'stop' or 'pause' without wait"
+            )
 
     # --- more to learn from ---
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+
+from edgezo_runtime.errors import UsageError
 
 
 class Turns:
@@ -18,9 +22,38 @@ class Turns:
         self._next = 0
         self._now = 0
         self._gone: set[int] = set()
+        self._inside = threading.local()
+
+    @property
+    def inside(self) -> bool:
+        """Does this thread do a part of what someone has the turn for?"""
+        return getattr(self._inside, "here", False)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """Mark that this thread does a part of it, and must not wait for another turn."""
+        self._inside.here = True
+        try:
+            yield
+        finally:
+            self._inside.here = False
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until nobody has the turn; no longer than so much."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next == self._now, timeout_s)
 
     def __enter__(self) -> Turns:
-        """Wait for the turn."""
+        """Wait for the turn.
+
+        Raises:
+            UsageError: this thread would wait for itself.
+        """
+        if self.inside:
+            raise UsageError(
+                "a governor asked a tuner for a pass, and would wait for itself; have another "
+                "thread ask"
+            )
         with self._changed:
             number = self._next
             self._next += 1

@@ -43,6 +43,9 @@ def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> 
         found = client.post("/classify", json={"text": f"dim the lamp {number}"}).get_json()
         assert found["label"] in module.intents
         assert sum(found["probabilities"]) == pytest.approx(1)
+    asked = {"prompt": "To dim the lamp,", "max_new_tokens": 5}
+    text = client.post("/generate", json=asked).get_json()["text"]
+    assert isinstance(text, str)
     rows = [{"text": "dim the lamp", "label": "light"}] * 3
     added = client.post("/examples", json=rows)
     assert (added.status_code, added.get_json()) == (201, {"examples": 532})
@@ -65,6 +68,10 @@ def test_what_makes_no_sense_is_a_bad_request(module: ModuleType, tuner: Any) ->
         ("/examples", [], "no rows"),
         ("/examples", "/etc/passwd", "array of rows"),
         ("/classify", 7, "row 1: found the number 7"),
+        ("/generate", {"text": "dim"}, "object with a prompt"),
+        ("/generate", {"prompt": "dim", "max_new_tokens": "5"}, "a whole number"),
+        ("/generate", {"prompt": "dim", "max_new_tokens": 0}, "must be 1 or more"),
+        ("/generate", {"prompt": 5}, "prompt"),
     ):
         refused = client.post(path, json=content)
         assert refused.status_code == 400, path

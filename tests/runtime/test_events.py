@@ -47,7 +47,8 @@ def test_nothing_is_kept_of_those_who_left() -> None:
     kept = hub.stream()
     hub.emit(ResumeEvent(0))
     for stream in left:
-        assert (found := stream()) is not None
+        found = stream()
+        assert found is not None
         found.close()
         del found
     hub.emit(ResumeEvent(1))
