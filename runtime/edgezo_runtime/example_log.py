@@ -43,6 +43,8 @@ from edgezo_runtime.step_record import pack_count, unpack_count
 
 _VERSION = 1
 _HEAD = struct.Struct("<8sI32s")  # magic, version, sha256
+HEAD_BYTES = _HEAD.size
+"""Where the first frame is."""
 _MAGIC = b"\x89EZX\r\n\x1a\n"
 _FIRST = struct.Struct("<QQ")  # example, step
 

@@ -14,8 +14,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
+from edgezo_runtime.example_log import HEAD_BYTES
+from edgezo_runtime.frames import FRAME, read_body
 from edgezo_runtime.journal import read_journal
 from tests.crash.disk_library import Operation
 
@@ -118,12 +121,20 @@ def all_cuts(
     for point in crash_points(operations, first=first):
         tried += point.tried
         safe = _safe_steps(point.certain, folder / str(point.certain.point))
-        kept = point.certain.files.get("examples.bin", b"")
+        kept = _whole_examples(point.certain.files.get("examples.bin", b""))
         for key, state in point.states.items():
             known = found.get(key, Cut(state, 0, b""))
             longer = max(kept, known.safe_examples, key=len)
             found[key] = Cut(known.state, max(safe, known.safe_steps), longer)
     return list(found.values()), tried
+
+
+def _whole_examples(data: bytes) -> bytes:
+    """A file of examples without what was torn when the run began: nobody was told of it."""
+    file, end = BytesIO(data), min(len(data), HEAD_BYTES)
+    while (body := read_body(file, end, len(data))) is not None:
+        end += FRAME.size + len(body)
+    return data[:end]
 
 
 def resting(files: Mapping[str, bytes]) -> list[Operation]:
