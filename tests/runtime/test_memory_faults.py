@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime import descent, first_order, forward, prober
+from edgezo_runtime import descent, first_order, forward, objectives, prober
 from edgezo_runtime import run_log as run_log_module
 from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.guard import MemoryGuard
@@ -52,7 +52,7 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "a graph": (forward, "run_graph", lambda: ShortOfMemoryError("onnxruntime was refused memory")),
     "an OrtValue": (LoadedModel, "value", MemoryError),
     "a copy of the trainables": (PerturbedParams, "copies", MemoryError),
-    "the losses": (prober, "example_losses", MemoryError),
+    "the losses": (objectives, "example_losses", MemoryError),
     "a way back": (first_order, "score_gradients", MemoryError),
     "the code": (prober, "code_matrices", MemoryError),
     "a gradient": (Frame, "gather", MemoryError),
