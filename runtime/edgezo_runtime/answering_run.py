@@ -212,6 +212,7 @@ class AnsweringRun(Run):
 
     def snapshot(self) -> None:
         """Write trainables and rule state, so that a resume has less to replay."""
+        self.engine.require_here()
         with self._between:
             self._log.snapshot()
             self._events.emit(CheckpointEvent(self.step_number, self.run.snapshot))

@@ -433,6 +433,7 @@ class Tuner(AnsweringRun):
             UsageError: the tuner is closed, or was not opened with rows; or what it learns from are
                 scores of texts, which ask for more of a row than the run keeps.
         """
+        self.engine.require_here()
         if isinstance(self.prober.objective, WrittenObjective):
             raise UsageError(
                 f"objective {self.prober.objective.name}: examples cannot be added to a run that "

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine import Engine
 from edgezo_runtime.errors import InterruptedRunError, UsageError
+from edgezo_runtime.events import EndEvent
 from edgezo_runtime.example_set import ExampleSet
 from edgezo_runtime.snapshot import load_snapshot
 from edgezo_runtime.tuner import Tuner
@@ -232,3 +237,165 @@ def test_a_turn_that_is_given_up_keeps_nobody_waiting(monkeypatch: Any) -> None:
             pass
     with turns:
         pass
+
+
+# --- calls from where a step waits for them ---
+
+
+@pytest.mark.parametrize("what", ["cancel", "close", "step", "pause", "paused"])
+def test_what_would_wait_for_itself_is_refused(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Any, what: str
+) -> None:
+    """By a governor, at its first look (the thread that steps) and at later ones (workers)."""
+    for look in (1, 3):
+        looks = iter(range(1, 10**6))
+
+        def govern(look: int = look, looks: Any = looks) -> None:
+            if next(looks) == look:
+                ask()
+
+        with Tuner.open(bundle, examples, CONFIG, tmp_path, governors=[govern]) as tuner:
+
+            def ask(tuner: Tuner = tuner) -> None:
+                if what == "pause":
+                    tuner.pause(wait=True)
+                elif what == "paused":
+                    with tuner.paused():
+                        pass
+                else:
+                    getattr(tuner, what)()
+
+            with pytest.raises(UsageError, match=f"'{what}' was called by a reward or a governor"):
+                tuner.step()
+            tuner.resume()
+            assert tuner.step().step == tuner.step_number - 1  # nothing is the worse for it
+
+
+def test_a_pass_inside_a_pass_is_refused(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Any
+) -> None:
+    looks = iter(range(10**6))
+
+    def govern() -> None:
+        if next(looks) == 2:
+            tuner.evaluate(examples)
+
+    with Tuner.open(bundle, examples, CONFIG, tmp_path, governors=[govern]) as tuner:
+        with pytest.raises(UsageError, match="would wait for itself"):
+            tuner.step()
+        assert np.isfinite(tuner.evaluate(examples).loss)
+        assert tuner.step().step == 0
+
+
+def test_closing_lets_the_background_tell_its_end(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Any, monkeypatch: Any
+) -> None:
+    """However late its thread gets to it."""
+    config = dataclasses.replace(CONFIG, steps=10**6)
+    tuner = Tuner.open(bundle, examples, config, tmp_path)
+    step = tuner.step
+
+    def slow_end() -> Any:
+        try:
+            return step()
+        except InterruptedRunError:
+            time.sleep(0.3)
+            raise
+
+    monkeypatch.setattr(tuner, "step", slow_end)
+    stream = tuner.events()
+    background = tuner.run_in_background()
+    while tuner.step_number < 2:
+        time.sleep(0.001)
+    tuner.close()
+    assert not background.running
+    assert isinstance(list(stream)[-1], EndEvent)
+
+
+def test_an_error_of_the_background_is_logged(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An app may never join it."""
+
+    def fail() -> str | None:
+        raise ZeroDivisionError("of a governor")
+
+    with Tuner.open(bundle, examples, CONFIG, tmp_path, governors=[fail]) as tuner:
+        background = tuner.run_in_background()
+        while background.running:
+            time.sleep(0.001)
+    assert "the steps have ended: of a governor" in caplog.text
+
+
+# --- processes ---
+
+SCRIPT = """
+import os, sys, threading, time
+from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.tuner import Tuner
+from tests.runtime.tiny_sets import random_set
+
+bundle, folder, what = Bundle.open(sys.argv[1]), sys.argv[2], sys.argv[3]
+examples = random_set("labels", (4, 7, 5, 3), bundle.manifest.tokenizer.pad_id)
+config = TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, steps=10**6, max_time_s=0, batch_size=2)
+tuner = Tuner.open(bundle, examples, config, folder, threads=int(sys.argv[4]))
+if what == "own":
+    threading.Thread(target=lambda: list(tuner), daemon=True).start()
+else:
+    tuner.run_in_background(keep_going=True)
+while tuner.step_number < 3:
+    time.sleep(0.001)
+if what == "fork":
+    child = os.fork()
+    if not child:
+        for work in (
+            tuner.step, tuner.snapshot, tuner.cancel, lambda: tuner.add(examples),
+            lambda: tuner.evaluate(examples), lambda: tuner.pause(wait=True),
+        ):
+            try:
+                work()
+            except UsageError as error:
+                assert "cannot be used in a fork" in str(error)
+            else:
+                os._exit(1)
+        tuner.close()
+        with Tuner.open(bundle, examples, config, folder + "-child") as own:
+            own.step()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    tuner.pause(wait=True)
+    assert os.path.exists(folder + "/prefix.cache") == (tuner.prober.cache is not None)
+    tuner.close()
+print("end")
+"""
+
+
+def run_script(bundle: Bundle, folder: Any, what: str, threads: int) -> None:
+    """A process of its own that does something with a tuner and ends."""
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join(str(root / part) for part in (".", "runtime", "export"))
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(bundle.root), str(folder), what, str(threads)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+@pytest.mark.parametrize(("what", "threads"), [("background", 1), ("background", 2), ("own", 1)])
+def test_a_process_ends_while_a_thread_steps(
+    bundle: Bundle, tmp_path: Any, what: str, threads: int
+) -> None:
+    """Coming out of onnxruntime when the interpreter has ended would abort it."""
+    run_script(bundle, tmp_path, what, threads)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+def test_a_fork_uses_a_tuner_of_its_own(bundle: Bundle, tmp_path: Any) -> None:
+    run_script(bundle, tmp_path / "run", "fork", 2)
