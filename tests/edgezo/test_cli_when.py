@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 
 import pytest
 
+from edgezo.cli import tune_session
 from edgezo_runtime.governors import GOVERNORS, Battery, Thermal
 from tests.edgezo.conftest import Invoke, Tiny
 
@@ -37,11 +37,17 @@ def sensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_run_waits_for_the_battery_and_ends_the_same(
-    invoke: Invoke, tiny: Tiny, sensors: Path
+    invoke: Invoke, tiny: Tiny, sensors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = json.loads(invoke(*arguments(tiny, "-o", "alone")).stdout)
     battery(sensors, "Discharging")
-    threading.Timer(2.5, battery, [sensors, "Charging"]).start()
+    told = tune_session.note
+
+    def charge(text: str) -> None:
+        told(text)
+        battery(sensors, "Charging")
+
+    monkeypatch.setattr(tune_session, "note", charge)
     waited = invoke(*arguments(tiny, "-o", "waited", "--when", "battery:40"))
     assert "waiting after 0 steps: on battery, 12 % left" in waited.stderr
     assert "going on" in waited.stderr
