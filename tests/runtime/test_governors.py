@@ -59,6 +59,53 @@ def test_two_batteries_are_one_and_a_mouse_is_none(tmp_path: Path) -> None:
     assert Battery(45, root=tmp_path)() == "on battery, 45 % left"
 
 
+@pytest.mark.usefixtures("always")
+def test_an_empty_bay_is_no_battery_and_a_charge_is_a_share(tmp_path: Path) -> None:
+    supply(tmp_path, "BAT0", type="Battery", status="Discharging", charge_now=30, charge_full=120)
+    supply(tmp_path, "BAT1", type="Battery", present=0, status="Unknown")
+    assert Battery(25, root=tmp_path)() == "on battery, 25 % left"
+    assert Battery(24, root=tmp_path)() is None
+
+
+@pytest.mark.usefixtures("always")
+def test_a_desk_on_its_ups_is_on_battery(tmp_path: Path) -> None:
+    supply(tmp_path, "ups", type="UPS", scope="System", status="Discharging", capacity=90)
+    assert Battery(100, root=tmp_path)() == "on battery, 90 % left"
+
+
+@pytest.mark.parametrize("text", ["", "N/A", "nan", "inf", "-"])
+def test_what_is_no_number_is_no_charge(text: str, tmp_path: Path) -> None:
+    battery(tmp_path, 50)
+    write(tmp_path / "sys/class/power_supply/BAT0/capacity", text)
+    write(tmp_path / "sys/class/thermal/thermal_zone0/temp", text)
+    for governor in (Battery(root=tmp_path), Thermal(root=tmp_path)):
+        with pytest.raises(UsageError, match="cannot be read|no zone"):
+            governor.sensor.require()
+        assert governor() is None
+
+
+def test_a_folder_that_is_kept_from_the_app_is_no_sensor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a sandbox: "auto" does without, and a run goes on."""
+    battery(tmp_path, 5)
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    governor = Battery(root=tmp_path)
+    with pytest.raises(UsageError, match="Permission denied"):
+        governor.sensor.require()
+    assert governor() is None
+
+
+def test_what_is_no_governor_is_refused_when_opened() -> None:
+    for wrong in (lambda: None, [3], 3):
+        with pytest.raises(UsageError, match="list of names and functions"):
+            make_governors(wrong)  # type: ignore[arg-type]
+
+
 def test_without_a_battery_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
     supply(tmp_path, "AC", type="Mains", online=1)
     governor = Battery(100, root=tmp_path)

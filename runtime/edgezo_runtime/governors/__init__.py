@@ -51,6 +51,8 @@ def make_governors(
         UsageError: a name is unknown, its number makes no sense, or its sensor cannot be read.
     """
     parts = wanted.split(",") if isinstance(wanted, str) else wanted
+    if not isinstance(parts, Sequence) or not all(isinstance(p, str) or callable(p) for p in parts):
+        raise UsageError(f"governors {wanted!r:.60}: expected a list of names and functions")
     made: list[Governor] = []
     absent: list[str] = []
     for part in parts:

@@ -56,14 +56,38 @@ class Battery:
         """
         if not self._folder.is_dir():
             raise SensorError(f"battery: this system has no {self._folder}")
+        try:
+            supplies = sorted(self._folder.iterdir())
+        except OSError as error:  # as for apps that are kept in a box
+            raise SensorError(f"battery: {self._folder}: {error.strerror}") from error
         charges: list[float] = []
         discharging = False
-        for supply in sorted(self._folder.iterdir()):
-            if read_text(supply / "type") != "Battery" or read_text(supply / "scope") == "Device":
+        for supply in supplies:
+            if not _feeds_the_device(supply):
                 continue
-            percent = read_number(supply / "capacity")
-            if percent is None:
-                raise SensorError(f"battery: {supply / 'capacity'} cannot be read")
-            charges.append(percent)
+            charges.append(_percent(supply))
             discharging |= read_text(supply / "status") == "Discharging"
         return Charge(discharging, sum(charges) / len(charges) if charges else 100.0)
+
+
+def _feeds_the_device(supply: Path) -> bool:
+    """Is it a battery that is there, and not that of a mouse?"""
+    if read_text(supply / "type") not in ("Battery", "UPS"):
+        return False
+    return read_text(supply / "scope") != "Device" and read_text(supply / "present") != "0"
+
+
+def _percent(supply: Path) -> float:
+    """What a battery holds; not every one tells a percentage.
+
+    Raises:
+        SensorError: it does not tell at all.
+    """
+    percent = read_number(supply / "capacity")
+    if percent is not None:
+        return percent
+    for kind in ("energy", "charge"):
+        now, full = read_number(supply / f"{kind}_now"), read_number(supply / f"{kind}_full")
+        if now is not None and full is not None and full > 0:
+            return 100 * now / full
+    raise SensorError(f"battery: {supply / 'capacity'} cannot be read")
