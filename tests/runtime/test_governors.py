@@ -79,7 +79,7 @@ def test_what_is_no_number_is_no_charge(text: str, tmp_path: Path) -> None:
     write(tmp_path / "sys/class/power_supply/BAT0/capacity", text)
     write(tmp_path / "sys/class/thermal/thermal_zone0/temp", text)
     for governor in (Battery(root=tmp_path), Thermal(root=tmp_path)):
-        with pytest.raises(UsageError, match="cannot be read|no zone"):
+        with pytest.raises(UsageError, match=r"cannot be read|no zone"):
             governor.sensor.require()
         assert governor() is None
 
