@@ -8,7 +8,7 @@
     curl localhost:8080/examples -H 'Content-Type: application/json' \
         -d '[{"text": "dim the lamp", "label": "light"}]'
     curl localhost:8080/generate -H 'Content-Type: application/json' \
-        -d '{"prompt": "To dim the lamp,", "max_new_tokens": 20}'
+        -d '{"prompt": "Once upon a time", "max_new_tokens": 20}'
     curl localhost:8080/status
     curl -X POST localhost:8080/pause
     curl -N localhost:8080/events
@@ -18,17 +18,21 @@ more than a try, run `create_app` under a WSGI server with threads, such as wait
 """
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, Response, abort, request
 
-from edgezo import EdgezoError, TuneConfig, Tuner, Writing
+from edgezo import EdgezoError, Event, TuneConfig, Tuner, TunerStatus, Writing
 
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
+
+MOST_TOKENS = 200  # of a text: whoever asks may not keep the model for as long as they like
 
 
 def open_tuner(bundle: str, run: str = "service") -> Tuner:
@@ -43,6 +47,16 @@ def open_tuner(bundle: str, run: str = "service") -> Tuner:
         max_seq=64,
         budget="2GB",
     )
+
+
+def plain(told: TunerStatus | Event) -> dict[str, Any]:
+    """Fields for JSON, which has no word for a loss that there is none of yet, or none any more."""
+
+    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        odd = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
+        return {name: None if odd(value) else value for name, value in pairs}
+
+    return asdict(told, dict_factory=fields)
 
 
 def create_app(tuner: Tuner) -> Flask:
@@ -63,13 +77,13 @@ def create_app(tuner: Tuner) -> Flask:
     @app.post("/generate")
     def generate() -> dict[str, str]:
         asked = request.get_json()
-        if not isinstance(asked, dict) or not {"prompt"} <= asked.keys():
-            abort(400, "expected an object with a prompt")
-        limit = asked.get("max_new_tokens", 64)
-        if not isinstance(limit, int):
-            abort(400, "max_new_tokens: expected a whole number")
-        with tuner.paused("a request"):
-            return {"text": tuner.generate(asked["prompt"], Writing(limit))}
+        if not isinstance(asked, dict) or not isinstance(asked.get("prompt"), str | list):
+            abort(400, "expected an object with a prompt: a text, or messages of a conversation")
+        most = asked.get("max_new_tokens", 64)
+        if type(most) is not int or not 1 <= most <= MOST_TOKENS:
+            abort(400, f"expected max_new_tokens of 1 to {MOST_TOKENS}")
+        # Not in `paused`: a text takes long, so its tokens take turns with the steps.
+        return {"text": tuner.generate(asked["prompt"], Writing(most))}
 
     @app.post("/examples")
     def add() -> tuple[dict[str, int], int]:
@@ -80,24 +94,24 @@ def create_app(tuner: Tuner) -> Flask:
 
     @app.get("/status")
     def status() -> dict[str, object]:
-        return asdict(tuner.status)
+        return plain(tuner.status)
 
     @app.post("/pause")
     def pause() -> dict[str, object]:
         tuner.pause("paused over HTTP", wait=True)
-        return asdict(tuner.status)
+        return plain(tuner.status)
 
     @app.post("/resume")
     def resume() -> dict[str, object]:
         tuner.resume()
-        return asdict(tuner.status)
+        return plain(tuner.status)
 
     @app.get("/events")
     def events() -> Response:
         def lines() -> Iterator[str]:
             with tuner.events() as stream:
                 for event in stream:
-                    text = json.dumps(asdict(event), default=str)
+                    text = json.dumps(plain(event), default=str)
                     yield f"event: {type(event).__name__}\ndata: {text}\n\n"
 
         return Response(lines(), mimetype="text/event-stream")

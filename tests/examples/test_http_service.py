@@ -43,9 +43,6 @@ def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> 
         found = client.post("/classify", json={"text": f"dim the lamp {number}"}).get_json()
         assert found["label"] in module.intents
         assert sum(found["probabilities"]) == pytest.approx(1)
-    asked = {"prompt": "To dim the lamp,", "max_new_tokens": 5}
-    text = client.post("/generate", json=asked).get_json()["text"]
-    assert isinstance(text, str)
     rows = [{"text": "dim the lamp", "label": "light"}] * 3
     added = client.post("/examples", json=rows)
     assert (added.status_code, added.get_json()) == (201, {"examples": 532})
@@ -60,6 +57,35 @@ def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> 
     assert background.join(10)
 
 
+def test_a_text_is_written_while_it_learns(module: ModuleType, tuner: Any) -> None:
+    client = module.create_app(tuner).test_client()
+    asked = {"prompt": "dim the", "max_new_tokens": 12}
+    expected = tuner.generate("dim the", module.Writing(12))
+    assert expected
+    found = client.post("/generate", json=asked)
+    assert (found.status_code, found.get_json()) == (200, {"text": expected})
+    background = tuner.run_in_background(keep_going=True)
+    for _ in range(3):
+        assert client.post("/generate", json=asked).status_code == 200
+    tuner.cancel()
+    assert background.join(10)
+    changed = client.post("/generate", json=asked).get_json()["text"]
+    assert changed == tuner.generate("dim the", module.Writing(12))  # of the adapter as it is now
+
+
+def test_what_is_told_is_json(module: ModuleType, tuner: Any) -> None:
+    """There is no loss before the first step, and JSON has no NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    client = module.create_app(tuner).test_client()
+    text = client.get("/status").get_data(as_text=True)
+    assert json.loads(text, parse_constant=refuse)["loss"] is None
+    tuner.step()
+    assert json.loads(client.get("/status").get_data(as_text=True))["loss"] > 0
+
+
 def test_what_makes_no_sense_is_a_bad_request(module: ModuleType, tuner: Any) -> None:
     client = module.create_app(tuner).test_client()
     for path, content, word in (
@@ -68,10 +94,13 @@ def test_what_makes_no_sense_is_a_bad_request(module: ModuleType, tuner: Any) ->
         ("/examples", [], "no rows"),
         ("/examples", "/etc/passwd", "array of rows"),
         ("/classify", 7, "row 1: found the number 7"),
-        ("/generate", {"text": "dim"}, "object with a prompt"),
-        ("/generate", {"prompt": "dim", "max_new_tokens": "5"}, "a whole number"),
-        ("/generate", {"prompt": "dim", "max_new_tokens": 0}, "must be 1 or more"),
-        ("/generate", {"prompt": 5}, "prompt"),
+        ("/generate", "dim", "expected an object"),
+        ("/generate", {"prompt": 7}, "with a prompt"),
+        ("/generate", {"prompt": ""}, "empty"),
+        ("/generate", {"prompt": [{"role": "user"}]}, "is missing"),
+        ("/generate", {"prompt": "dim", "max_new_tokens": 10**9}, "1 to 200"),
+        ("/generate", {"prompt": "dim", "max_new_tokens": True}, "1 to 200"),
+        ("/generate", {"prompt": "dim " * 99, "max_new_tokens": 200}, "tokens"),
     ):
         refused = client.post(path, json=content)
         assert refused.status_code == 400, path
