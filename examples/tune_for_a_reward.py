@@ -8,18 +8,11 @@ step, then an answer before and after; takes some minutes on two cores. The rows
 which step size and perturbation are measured; the reward never sees them.
 """
 
-import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from edgezo import Tuner
-from edgezo_runtime.answers import load_questions
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.generator import Generator, Writing
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo import TuneConfig, Tuner, Writing
 
 QUESTIONS = {
     "What is the capital of France": "Paris",
@@ -34,25 +27,19 @@ def reward(text: str, row: Mapping[str, Any]) -> float:
     return float(text[:1].isupper()) - 0.1 * max(0, len(text.split()) - 3)
 
 
-bundle = Bundle.open(sys.argv[1])
-tokenizer = TextTokenizer.open(bundle.root, bundle.manifest.tokenizer)
-rows = Path("questions.jsonl")
-rows.write_text(
-    "".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in QUESTIONS.items())
-)
-questions = load_questions(rows, tokenizer, template="{question}?", max_seq=64)
-
-
-def first_answer(tuner: Tuner) -> str:
-    """What the model says to the first question."""
-    generator = Generator(tuner.engine, tokenizer)
-    (text,) = generator.generate(questions.prompts[:1], tuner.adapter(), Writing(12))
-    return text.stream.text.strip()
-
-
+rows = [{"question": question, "answer": answer} for question, answer in QUESTIONS.items()]
 config = TuneConfig(steps=10, max_time_s=0, max_new_tokens=12, batch_size=4)
-with Tuner.open(bundle, questions, config, "run-for-a-reward", reward=reward) as tuner:
-    print(f"before: {first_answer(tuner)!r:.60}")
+with Tuner.open(
+    sys.argv[1],
+    rows,
+    config,
+    "run-for-a-reward",
+    template="{question}?",
+    max_seq=64,
+    reward=reward,
+) as tuner:
+    print(f"before: {tuner.generate(rows[0], Writing(12)).strip()!r:.60}")
     for report in tuner:
         print(f"step {report.step}: mean reward {-report.loss:.3f}")
-    print(f"after: {first_answer(tuner)!r:.60}, mean reward {tuner.score(questions):.3f}")
+    after = tuner.generate(rows[0], Writing(12)).strip()
+    print(f"after: {after!r:.60}, mean reward {tuner.score(rows):.3f}")

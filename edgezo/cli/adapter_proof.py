@@ -114,7 +114,7 @@ def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
 def _sample(job: ExportJob, bundle: Bundle) -> Sample:
     """The first prompts that a run was tuned on, else random tokens."""
     from edgezo_runtime.examples import load_examples
-    from edgezo_runtime.tokenizer import TextTokenizer
+    from edgezo_runtime.opening import open_tokenizer
 
     manifest, size = bundle.manifest, bundle.manifest.model.vocab_size
     config = job.run_config()
@@ -130,7 +130,7 @@ def _sample(job: ExportJob, bundle: Bundle) -> Sample:
     model = manifest.model
     examples = load_examples(
         file,
-        TextTokenizer.open(bundle.root, manifest.tokenizer, task=model.task, vocab_size=size),
+        open_tokenizer(bundle),
         template=template if isinstance(template, str) else None,
         labels=tuple(map(str, labels)),
         max_seq=min(_LONGEST, model.max_seq),

@@ -50,11 +50,12 @@ def _evaluate(
     path: str, settings: EvalSettings, written: WritingSettings, signals: StopSignals
 ) -> tuple[Outcome, dict[str, Any]]:
     from edgezo.cli.eval_tasks import read_rows_to_score
-    from edgezo.cli.tune_job import open_tokenizer, resolve_budget, verify
+    from edgezo.cli.tune_job import resolve_budget, verify
     from edgezo.cli.writer import Tuned
     from edgezo_runtime.bundle import Bundle
     from edgezo_runtime.fences import fenced_engine
     from edgezo_runtime.memory import peak_rss_bytes
+    from edgezo_runtime.opening import open_tokenizer
 
     bundle = Bundle.open(path, verify=None if settings.verify else False)
     if settings.verify:

@@ -32,7 +32,7 @@ from edgezo_runtime.memory import (
 )
 from edgezo_runtime.methods import METHODS
 from edgezo_runtime.objectives import Reward
-from edgezo_runtime.opening import read_start
+from edgezo_runtime.opening import open_tokenizer, read_start
 from edgezo_runtime.plan import Plan, make_plan
 from edgezo_runtime.random_rows import random_rows
 from edgezo_runtime.run_folder import RunFolder
@@ -40,7 +40,6 @@ from edgezo_runtime.scope import invocation
 from edgezo_runtime.sessions import import_onnxruntime
 from edgezo_runtime.sizes import format_size, parse_size
 from edgezo_runtime.tail_layout import why_no_tail
-from edgezo_runtime.tokenizer import TextTokenizer
 from edgezo_runtime.tuner import Tuner
 
 CREATED_BY = f"edgezo {__version__}"
@@ -292,18 +291,6 @@ def _read_questions(
         name: load_questions(file, tokenizer, template=task.template, max_seq=longest)
         for name, file in task.files()
     }
-
-
-def open_tokenizer(bundle: Bundle) -> TextTokenizer:
-    """The tokenizer of a bundle.
-
-    Raises:
-        BundleError: it is missing or damaged.
-    """
-    model = bundle.manifest.model
-    return TextTokenizer.open(
-        bundle.root, bundle.manifest.tokenizer, task=model.task, vocab_size=model.vocab_size
-    )
 
 
 def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:

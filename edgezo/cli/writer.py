@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.tune_job import open_tokenizer, verify
+from edgezo.cli.tune_job import verify
 from edgezo_runtime.adapter import load_adapter
 from edgezo_runtime.bundle import Bundle
 from edgezo_runtime.fences import fenced_engine, refusing_to_begin
 from edgezo_runtime.generator import Generator
+from edgezo_runtime.opening import open_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np

@@ -32,6 +32,18 @@ Given = Source | QuestionSet
 """What a run may begin with."""
 
 
+def open_tokenizer(bundle: Bundle) -> TextTokenizer:
+    """The tokenizer of a bundle.
+
+    Raises:
+        BundleError: it is missing or damaged.
+    """
+    model = bundle.manifest.model
+    return TextTokenizer.open(
+        bundle.root, bundle.manifest.tokenizer, task=model.task, vocab_size=model.vocab_size
+    )
+
+
 def open_reader(
     bundle: Bundle, template: str | None, labels: Sequence[str], max_seq: int | None
 ) -> RowReader:
@@ -48,15 +60,8 @@ def open_reader(
     """
     if isinstance(labels, str):
         raise UsageError(f"labels {labels!r:.40}: expected a list of words, one a class")
-    manifest = bundle.manifest
-    tokenizer = TextTokenizer.open(
-        bundle.root,
-        manifest.tokenizer,
-        task=manifest.model.task,
-        vocab_size=manifest.model.vocab_size,
-    )
-    longest = min(MAX_SEQ if max_seq is None else max_seq, manifest.model.max_seq)
-    return RowReader(tokenizer, template, tuple(labels), longest)
+    longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
+    return RowReader(open_tokenizer(bundle), template, tuple(labels), longest)
 
 
 def read_source(
