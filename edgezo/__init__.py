@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Any
 from edgezo._version import __version__
 
 if TYPE_CHECKING:
-    from edgezo_runtime.background import Background
-    from edgezo_runtime.classify import Prediction
-    from edgezo_runtime.config import TuneConfig
-    from edgezo_runtime.errors import EdgezoError
-    from edgezo_runtime.evaluate import Evaluation
-    from edgezo_runtime.event_streams import EventStream, Subscription
-    from edgezo_runtime.events import (
+    from edgezo_runtime.app.background import Background
+    from edgezo_runtime.app.event_streams import EventStream, Subscription
+    from edgezo_runtime.app.events import (
         CheckpointEvent,
         EndEvent,
         EvaluationEvent,
@@ -29,12 +25,16 @@ if TYPE_CHECKING:
         ResumeEvent,
         StepEvent,
     )
-    from edgezo_runtime.generator import Writing
+    from edgezo_runtime.app.tuner import Tuner
+    from edgezo_runtime.config import TuneConfig
+    from edgezo_runtime.errors import EdgezoError
+    from edgezo_runtime.evaluation.classify import Prediction
+    from edgezo_runtime.evaluation.evaluate import Evaluation
+    from edgezo_runtime.evaluation.objectives import Reward
+    from edgezo_runtime.generation.generator import GenerationConfig
+    from edgezo_runtime.generation.sampling import Sampling
     from edgezo_runtime.governors import Battery, Foreground, Governor, Idle, Thermal
-    from edgezo_runtime.objectives import Reward
-    from edgezo_runtime.sampling import Sampling
-    from edgezo_runtime.step_report import StepReport, TunerStatus
-    from edgezo_runtime.tuner import Tuner
+    from edgezo_runtime.training.step_report import StepReport, TunerStatus
 
 __all__ = [
     "Background",
@@ -48,6 +48,7 @@ __all__ = [
     "EventStream",
     "ExamplesEvent",
     "Foreground",
+    "GenerationConfig",
     "Governor",
     "GuardEvent",
     "Idle",
@@ -64,35 +65,35 @@ __all__ = [
     "TuneConfig",
     "Tuner",
     "TunerStatus",
-    "Writing",
     "__version__",
 ]
 
 _MODULES = {
-    "background": ("Background",),
-    "classify": ("Prediction",),
+    "app.background": ("Background",),
+    "evaluation.classify": ("Prediction",),
     "config": ("TuneConfig",),
     "errors": ("EdgezoError",),
-    "evaluate": ("Evaluation",),
-    "event_streams": ("EventStream", "Subscription"),
-    "events": (
+    "evaluation.evaluate": ("Evaluation",),
+    "app.event_streams": ("EventStream", "Subscription"),
+    "app.events": (
         "CheckpointEvent",
         "EndEvent",
         "EvaluationEvent",
         "Event",
         "ExamplesEvent",
+        "GenerationConfig",
         "GuardEvent",
         "PauseEvent",
         "PressureEvent",
         "ResumeEvent",
         "StepEvent",
     ),
-    "generator": ("Writing",),
+    "generation.generator": ("GenerationConfig",),
     "governors": ("Battery", "Foreground", "Governor", "Idle", "Thermal"),
-    "objectives": ("Reward",),
-    "sampling": ("Sampling",),
-    "step_report": ("StepReport", "TunerStatus"),
-    "tuner": ("Tuner",),
+    "evaluation.objectives": ("Reward",),
+    "generation.sampling": ("Sampling",),
+    "training.step_report": ("StepReport", "TunerStatus"),
+    "app.tuner": ("Tuner",),
 }
 _HOMES = {name: f"edgezo_runtime.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from flask import Flask, Response, abort, request
 
-from edgezo import EdgezoError, Event, TuneConfig, Tuner, TunerStatus, Writing
+from edgezo import EdgezoError, Event, GenerationConfig, TuneConfig, Tuner, TunerStatus
 
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
@@ -83,7 +83,7 @@ def create_app(tuner: Tuner) -> Flask:
         if type(most) is not int or not 1 <= most <= MOST_TOKENS:
             abort(400, f"expected max_new_tokens of 1 to {MOST_TOKENS}")
         # Not in `paused`: a text takes long, so its tokens take turns with the steps.
-        return {"text": tuner.generate(asked["prompt"], Writing(most))}
+        return {"text": tuner.generate(asked["prompt"], GenerationConfig(most))}
 
     @app.post("/examples")
     def add() -> tuple[dict[str, int], int]:

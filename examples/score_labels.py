@@ -7,11 +7,11 @@ Prints the score of two words behind three sentences; takes a second.
 
 import sys
 
-from edgezo_runtime.batches import make_batch
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.row_reader import RowReader
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.data.row_reader import RowReader
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine, SharedParams
 
 sentences = ["a warm , funny film", "two hours i will not get back", "an instant classic"]
 words = [" terrible", " great"]

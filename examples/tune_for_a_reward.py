@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from edgezo import TuneConfig, Tuner, Writing
+from edgezo import GenerationConfig, TuneConfig, Tuner
 
 QUESTIONS = {
     "What is the capital of France": "Paris",
@@ -38,8 +38,8 @@ with Tuner.open(
     max_seq=64,
     reward=reward,
 ) as tuner:
-    print(f"before: {tuner.generate(rows[0], Writing(12)).strip()!r:.60}")
+    print(f"before: {tuner.generate(rows[0], GenerationConfig(12)).strip()!r:.60}")
     for report in tuner:
         print(f"step {report.step}: mean reward {-report.loss:.3f}")
-    after = tuner.generate(rows[0], Writing(12)).strip()
+    after = tuner.generate(rows[0], GenerationConfig(12)).strip()
     print(f"after: {after!r:.60}, mean reward {tuner.score(rows):.3f}")

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from transformers import PreTrainedModel
 
-    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.bundle.bundle import Bundle
     from tests.export.bundle_runner import BundleRunner
     from tests.export.tiny_models import TinyModel
 
@@ -64,4 +64,4 @@ def bundle(exported: Callable[[str], Exported]) -> Bundle:
 @pytest.fixture
 def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Does not wait for the disk: for tests in which nobody pulls the plug."""
-    monkeypatch.setattr("edgezo_runtime.files.os.fsync", lambda descriptor: None)
+    monkeypatch.setattr("edgezo_runtime.system.files.os.fsync", lambda descriptor: None)

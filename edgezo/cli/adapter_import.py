@@ -40,10 +40,10 @@ def command(
     """
     from edgezo.cli.read_files import bundle_files, keep_files
     from edgezo.cli.tune_job import CREATED_BY
-    from edgezo_runtime.adapter import scheme_flags
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.peft_format import PEFT_FILES
-    from edgezo_runtime.peft_reader import read_peft, start_from_peft
+    from edgezo_runtime.adapters.adapter import scheme_flags
+    from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
+    from edgezo_runtime.adapters.peft_writer import PEFT_FILES
+    from edgezo_runtime.bundle.bundle import Bundle
 
     opened = Bundle.open(bundle)
     keep_files("-o", output, [*bundle_files(opened), *(source / name for name in PEFT_FILES)])

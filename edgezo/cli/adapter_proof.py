@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgezo.cli.output import warn
 from edgezo.cli.task_data import folder_of
-from edgezo_runtime.adapter import load_adapter
-from edgezo_runtime.agreement import (
+from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.adapters.lora_factors import LoraFactors, as_trainables
+from edgezo_runtime.adapters.peft_writer import save_peft
+from edgezo_runtime.data.records import resolve
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.errors import DataError, EdgezoError, MissingExtraError, UsageError
+from edgezo_runtime.evaluation.parity import (
     Agreement,
     Sample,
     Scores,
@@ -19,15 +24,10 @@ from edgezo_runtime.agreement import (
     own_scores,
     sample_of,
 )
-from edgezo_runtime.engine import Engine
-from edgezo_runtime.errors import DataError, EdgezoError, MissingExtraError, UsageError
-from edgezo_runtime.lora_factors import LoraFactors, as_trainables
-from edgezo_runtime.peft_format import save_peft
-from edgezo_runtime.records import resolve
 
 if TYPE_CHECKING:
-    from edgezo.cli.adapter_export import ExportJob
-    from edgezo_runtime.bundle import Bundle
+    from edgezo.cli.export_job import ExportJob
+    from edgezo_runtime.bundle.bundle import Bundle
 
 _EXACT, _ROUNDED = 0.02, 0.25
 """How far apart the changes of scores may be, as a share of them: where both compute in float32,
@@ -113,8 +113,7 @@ def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
 
 def _sample(job: ExportJob, bundle: Bundle) -> Sample:
     """The first prompts that a run was tuned on, else random tokens."""
-    from edgezo_runtime.examples import load_examples
-    from edgezo_runtime.opening import open_tokenizer
+    from edgezo_runtime.data.sources import load_examples, open_tokenizer
 
     manifest, size = bundle.manifest, bundle.manifest.model.vocab_size
     config = job.run_config()
@@ -172,7 +171,7 @@ def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     """Exact where no weight was rounded to 16 bits, which may be as much as the adapter changes."""
     from edgezo_export.proofs.hugging_face import merged_scores
-    from edgezo_export.safetensors_folder import SafetensorsFolder
+    from edgezo_export.sources.safetensors_folder import SafetensorsFolder
 
     scores = merged_scores(job.weights(), job.output, job.adapter.info.task, sample)
     made = SafetensorsFolder(job.output)
@@ -197,7 +196,7 @@ def _llama_cpp_model(job: ExportJob) -> Path | None:
 
 
 def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
-    from edgezo_export.gguf_adapter import read_gguf
+    from edgezo_export.adapters.gguf_adapter import read_gguf
     from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 
     why = "no .gguf file of the base model was named with --weights"
@@ -215,7 +214,7 @@ def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 
 def _mlx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     from edgezo_export.proofs.mlx import mlx_scores, require_mlx
-    from edgezo_runtime.mlx_format import read_mlx
+    from edgezo_runtime.adapters.mlx import read_mlx
 
     why: EdgezoError
     try:

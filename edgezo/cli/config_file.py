@@ -15,8 +15,8 @@ import click
 
 from edgezo.cli.options import Function, field_names
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.regular_file import read_regular
-from edgezo_runtime.typed_json import parse_json
+from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.typed_json import parse_json
 
 _LARGEST_FILE = 1 << 20
 _LARGEST = 2**64

@@ -62,7 +62,7 @@ def find_problems(flavours: dict[str, str]) -> list[str]:
 
 
 def _import_problem(flavours: dict[str, str]) -> list[str]:
-    from edgezo_runtime.sessions import import_onnxruntime
+    from edgezo_runtime.engine.sessions import import_onnxruntime
 
     if len(flavours) != 1:
         return []
@@ -74,8 +74,8 @@ def _import_problem(flavours: dict[str, str]) -> list[str]:
 
 
 def _report(flavours: dict[str, str]) -> dict[str, Any]:
-    from edgezo_runtime.memory import available_bytes, limit_bytes
-    from edgezo_runtime.sessions import available_cores
+    from edgezo_runtime.engine.sessions import available_cores
+    from edgezo_runtime.system.memory import available_bytes, limit_bytes
 
     return {
         "edgezo": __version__,
@@ -97,6 +97,6 @@ def _version(name: str) -> str | None:
 
 
 def _size(size_bytes: int) -> str:
-    from edgezo_runtime.sizes import format_size
+    from edgezo_runtime.system.sizes import format_size
 
     return format_size(size_bytes)

@@ -52,10 +52,10 @@ def _evaluate(
     from edgezo.cli.eval_tasks import read_rows_to_score
     from edgezo.cli.tune_job import resolve_budget, verify
     from edgezo.cli.writer import Tuned
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.fences import fenced_engine
-    from edgezo_runtime.memory import peak_rss_bytes
-    from edgezo_runtime.opening import open_tokenizer
+    from edgezo_runtime.budget.memory_limits import limited_engine
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.data.sources import open_tokenizer
+    from edgezo_runtime.system.memory import peak_rss_bytes
 
     bundle = Bundle.open(path, verify=None if settings.verify else False)
     if settings.verify:
@@ -71,7 +71,7 @@ def _evaluate(
     warnings += [warning.message for warning in task.examples.warnings]
     for text in warnings:
         warn(text)
-    engine = fenced_engine(bundle, budget, settings.threads or None)
+    engine = limited_engine(bundle, budget, settings.threads or None)
     with Progress() as progress:
         show = progress.count("evaluating rows")
 
@@ -92,7 +92,7 @@ def _evaluate(
 
 
 def _write_predictions(path: Path, found: Outcome) -> None:
-    from edgezo_runtime.files import atomic_write
+    from edgezo_runtime.system.files import atomic_write
 
     assert found.predictions is not None  # checked before
     lines = [

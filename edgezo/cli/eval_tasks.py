@@ -15,19 +15,18 @@ from edgezo.cli.task_data import folder_of, read_task
 from edgezo.cli.tune_session import check_loss
 from edgezo.cli.writer import Tuned
 from edgezo.cli.writing_settings import WritingSettings
-from edgezo_runtime.answers import QuestionSet, load_questions
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.choices import ChoiceSet, load_choices
-from edgezo_runtime.class_f1 import macro_f1
-from edgezo_runtime.engine import Engine
+from edgezo_runtime.budget.generation_plan import plan_generation
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.choices import ChoiceSet, load_choices
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.questions import QuestionSet, load_questions
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.evaluate import evaluate
-from edgezo_runtime.evaluate_answers import evaluate_answers
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.generator import Generator, Writing
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.writing_plan import plan_writing
+from edgezo_runtime.evaluation.class_f1 import macro_f1
+from edgezo_runtime.evaluation.evaluate import evaluate, evaluate_answers
+from edgezo_runtime.generation.generator import GenerationConfig, Generator
 
 Progress = Callable[[int, int], None]
 
@@ -154,7 +153,7 @@ class WrittenRows:
 
     questions: QuestionSet
     tokenizer: TextTokenizer
-    writing: Writing
+    writing: GenerationConfig
     budget: int | None
 
     @property
@@ -172,7 +171,7 @@ class WrittenRows:
         generator = Generator(engine, self.tokenizer, scope=tuned.scope)
         if self.budget is not None:
             sizes = [len(prompt) for prompt in self.questions.prompts]
-            plan = plan_writing(generator, sizes, tuned.params, self.writing, self.budget)
+            plan = plan_generation(generator, sizes, tuned.params, self.writing, self.budget)
             plan.apply(generator)
         found = evaluate_answers(generator, tuned.params, self.questions, self.writing, tell)
         return Outcome(

@@ -18,7 +18,7 @@ from edgezo.cli.progress import Progress
 from edgezo_runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from edgezo_runtime.bundle import Manifest
+    from edgezo_runtime.bundle.bundle import Manifest
 
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "huggingface_hub")
 
@@ -112,8 +112,8 @@ def require_extra() -> None:
 
 def _export(model: str | None, output: Path, settings: ExportSettings) -> Manifest:
     from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.hub import embedded_default
     from edgezo_export.schemes import make_scheme
+    from edgezo_export.sources.hub import embedded_default
 
     if settings.seed is not None and not 0 <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")

@@ -18,8 +18,8 @@ from edgezo.cli.writing_settings import WritingSettings
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgezo_runtime.generator import Generator, Text
-    from edgezo_runtime.tokenizer import TextTokenizer
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+    from edgezo_runtime.generation.generator import Generator, Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,9 @@ def _generate(
 ) -> dict[str, Any]:
     from edgezo.cli.tune_job import resolve_budget
     from edgezo.cli.writer import open_writer
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.memory import peak_rss_bytes
-    from edgezo_runtime.writing_plan import plan_writing
+    from edgezo_runtime.budget.generation_plan import plan_generation
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.system.memory import peak_rss_bytes
 
     writing = written.writing()
     budget, warning = resolve_budget(settings.budget)
@@ -100,7 +100,7 @@ def _generate(
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
     generator = opened.generator
     sizes = [len(prompt) for prompt in prompts]
-    plan = plan_writing(generator, sizes, opened.params, writing, budget)
+    plan = plan_generation(generator, sizes, opened.params, writing, budget)
     plan.apply(generator)
     started = time.monotonic()
     show = None if as_json else _Shower(len(prompts))
@@ -153,7 +153,7 @@ class _Shower:
 
 
 def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
-    from edgezo_runtime.template import check_text
+    from edgezo_runtime.data.template import check_text
 
     if text == "-":
         text = sys.stdin.read()
@@ -161,7 +161,7 @@ def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> 
     check_text(text, "the text", "--prompt")
     if not settings.chat:
         return tokenizer.encode(text, add_special=True)
-    from edgezo_runtime.chat import ChatTemplate
+    from edgezo_runtime.data.chat.chat_template import ChatTemplate
 
     system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
     messages = [*system, {"role": "user", "content": text}]

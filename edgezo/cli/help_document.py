@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from edgezo.cli import main
-from edgezo_runtime.files import atomic_write
+from edgezo_runtime.system.files import atomic_write
 
 WIDTH = 100
 

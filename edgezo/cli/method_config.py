@@ -10,8 +10,7 @@ import click
 from click.core import ParameterSource
 
 from edgezo.cli.options import build, flat_fields
-from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.method_options import MethodOptions
+from edgezo_runtime.config import MethodOptions, TuneConfig
 
 CONFIG_CLASSES = (TuneConfig, MethodOptions)
 """Whose fields are settings of a run."""
@@ -30,7 +29,9 @@ def build_config(values: Mapping[str, Any]) -> TuneConfig:
         for name in names
         if name != "method" and source(name) is not ParameterSource.DEFAULT
     }
-    return TuneConfig.of(values["method"], options=build(MethodOptions, values), **given)
+    from edgezo_runtime.methods.catalogue import method_config
+
+    return method_config(values["method"], options=build(MethodOptions, values), **given)
 
 
 def flat_config(config: TuneConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from edgezo.cli.options import KeysOf, flag_name
 from edgezo.cli.output import json_option, print_result, table
 
 if TYPE_CHECKING:
-    from edgezo_runtime.methods import Method, Published
+    from edgezo_runtime.methods.method import Method, Published
 
 WIDTH = 100
 """Columns of the table."""
@@ -32,12 +32,15 @@ _HEAD = (
 
 @click.command(name="methods", short_help="List the methods of tuning, or show one.")
 @click.argument(
-    "name", required=False, metavar="[NAME]", type=KeysOf("edgezo_runtime.methods", "METHODS")
+    "name",
+    required=False,
+    metavar="[NAME]",
+    type=KeysOf("edgezo_runtime.methods.catalogue", "METHODS"),
 )
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """List what `edgezo tune --method` takes; with NAME its options, settings and rates."""
-    from edgezo_runtime.methods import METHODS
+    from edgezo_runtime.methods.catalogue import METHODS
 
     if name is None:
         described = [describe(each, method) for each, method in METHODS.items()]
@@ -156,6 +159,6 @@ def _flag(name: str, value: object) -> str:
 
 
 def _option_help(name: str) -> str:
-    from edgezo_runtime.method_options import MethodOptions
+    from edgezo_runtime.config import MethodOptions
 
     return str(MethodOptions.__dataclass_fields__[name].metadata["help"])

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.files import atomic_path
-from edgezo_runtime.regular_file import open_regular
-from edgezo_runtime.typed_json import JsonShapeError, decode, parse_object
+from edgezo_runtime.system.files import atomic_path, open_regular
+from edgezo_runtime.system.typed_json import JsonShapeError, decode, parse_object
 
 FLUSH_S = 1.0
 

@@ -16,17 +16,17 @@ from typing import Any, TypeVar
 
 import click
 
-from edgezo_runtime.method_options import OWN_RULE
+from edgezo_runtime.config import OWN_RULE
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _KNOWN_NAMES = {
-    "method": ("edgezo_runtime.methods", "METHODS"),
-    "rule": ("edgezo_runtime.rules", "RULES", OWN_RULE),
-    "lr_schedule": ("edgezo_runtime.lr_schedules", "LR_SCHEDULES"),
-    "format": ("edgezo_runtime.adapter_formats", "FORMATS"),
-    "trainable": ("edgezo_runtime.manifest", "SCHEME_KINDS"),
+    "method": ("edgezo_runtime.methods.catalogue", "METHODS"),
+    "rule": ("edgezo_runtime.methods.rules", "RULES", OWN_RULE),
+    "lr_schedule": ("edgezo_runtime.methods.lr_schedules", "LR_SCHEDULES"),
+    "format": ("edgezo_runtime.adapters.formats", "FORMATS"),
+    "trainable": ("edgezo_runtime.bundle.manifest", "SCHEME_KINDS"),
 }
 """Fields whose values are the keys of a dict of the runtime."""
 

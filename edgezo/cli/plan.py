@@ -12,7 +12,8 @@ from edgezo.cli.config_file import config_option
 from edgezo.cli.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option
-from edgezo.cli.tune import TuneInputs, enforce_option
+from edgezo.cli.tune import enforce_option
+from edgezo.cli.tune_inputs import TuneInputs
 from edgezo_runtime.errors import UsageError
 
 
@@ -42,13 +43,15 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     """
     config, inputs = build_config(values), build(PlanInputs, values)
     inputs.check()
-    config.check()
+    from edgezo_runtime.methods.config_check import check_config
+
+    check_config(config)
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
         raise UsageError("--valid, --test and --template: they need --data")
     from edgezo.cli.planning import print_plan
     from edgezo.cli.stop_signals import StopSignals
     from edgezo.cli.tune_job import prepare
-    from edgezo_runtime.run_folder import RunFolder
+    from edgezo_runtime.journal.run_folder import RunFolder
 
     with StopSignals() as signals:
         job = prepare(Path(bundle), inputs, config, RunFolder(Path("run")), signals)

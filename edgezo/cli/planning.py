@@ -1,4 +1,4 @@
-"""A plan and the fences, for people and for machines."""
+"""A plan and the memory_limits, for people and for machines."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from edgezo.cli.output import print_result, table, warn
 from edgezo.cli.tune_job import Job
-from edgezo_runtime.fences import fences
-from edgezo_runtime.ledger import MEANING
-from edgezo_runtime.sizes import format_size
+from edgezo_runtime.budget.ledger import MEANING
+from edgezo_runtime.budget.memory_limits import memory_limits
+from edgezo_runtime.system.sizes import format_size
 
 
 def print_plan(
@@ -26,7 +26,7 @@ def print_plan(
         job: the run.
         more: goes into the result before the plan.
         more_rows: go into the table before the plan.
-        enforce: show the fences as well.
+        enforce: show the memory_limits as well.
         as_json: print JSON.
     """
     for text in job.warnings:
@@ -44,22 +44,22 @@ def print_plan(
     lines = table([*more_rows, *_rows(job)])
     lines += ["", *_ledger_lines(job), "", *_gain_lines(job)]
     if enforce:
-        result["fences"] = fence_list(job)
+        result["memory_limits"] = fence_list(job)
         lines += ["", *fence_lines(job)]
     print_result(result, lines, as_json)
 
 
 def fence_list(job: Job) -> list[dict[str, Any]]:
-    """The fences of a run, for machines."""
-    return [dataclasses.asdict(fence) for fence in fences(job.tuner.engine)]
+    """The memory_limits of a run, for machines."""
+    return [dataclasses.asdict(fence) for fence in memory_limits(job.tuner.engine)]
 
 
 def fence_lines(job: Job) -> list[str]:
-    """The fences of a run, for people."""
+    """The memory_limits of a run, for people."""
     return table(
         [
             (fence.name, f"{'on ' if fence.active else 'off'}  {fence.detail}")
-            for fence in fences(job.tuner.engine)
+            for fence in memory_limits(job.tuner.engine)
         ]
     )
 

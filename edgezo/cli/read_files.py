@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgezo_runtime.bundle import MANIFEST_FILE, Bundle
+from edgezo_runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.journal.run_folder import RunFolder
 
 
 def bundle_files(bundle: Bundle) -> list[Path]:

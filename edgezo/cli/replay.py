@@ -12,7 +12,7 @@ from edgezo.cli.output_file import force_option, new_file
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.bundle.bundle import Bundle
 
 
 @click.command(name="replay", short_help="Rebuild an adapter from a bundle and a journal.")
@@ -56,11 +56,11 @@ def command(
     """
     from edgezo.cli.stop_signals import StopSignals
     from edgezo.cli.tune_job import CREATED_BY, verify
-    from edgezo_runtime.adapter import make_adapter
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.replay import replay
-    from edgezo_runtime.run_folder import RunFolder
-    from edgezo_runtime.snapshot import save_snapshot
+    from edgezo_runtime.adapters.adapter import make_adapter
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.journal.run_folder import RunFolder
+    from edgezo_runtime.journal.snapshot import save_snapshot
+    from edgezo_runtime.training.replay import replay
 
     if journal.is_dir():
         journal = RunFolder(journal).journal
@@ -111,8 +111,7 @@ def _check_places(
             of the run but the adapter's or the snapshot's own.
     """
     from edgezo.cli.read_files import bundle_files, is_same, keep_files, run_files
-    from edgezo_runtime.adapter import find_adapter
-    from edgezo_runtime.run_folder import RunFolder
+    from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
 
     run = RunFolder(journal.parent)
     read = [*bundle_files(bundle), journal, *run_files(run)]

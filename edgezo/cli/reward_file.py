@@ -8,7 +8,7 @@ import types
 from pathlib import Path
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.objectives import Reward
+from edgezo_runtime.evaluation.objectives import Reward
 
 _MODULE = "edgezo_reward"
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from edgezo_runtime.data.records import find_split, resolve
 from edgezo_runtime.errors import DataError
-from edgezo_runtime.records import find_split, resolve
-from edgezo_runtime.regular_file import read_regular
-from edgezo_runtime.typed_json import JsonShapeError, parse_object
+from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 
 PACKAGED = "device_commands"
 """Name of the data set in the package."""

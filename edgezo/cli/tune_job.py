@@ -13,16 +13,25 @@ from edgezo.cli.output import duration
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
-from edgezo.cli.tune import TuneInputs
-from edgezo_runtime.adapter import Adapter
-from edgezo_runtime.answers import QuestionSet, load_questions
-from edgezo_runtime.bundle import Bundle
+from edgezo.cli.tune_inputs import TuneInputs
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.budget.plan import Plan, make_plan
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.questions import QuestionSet, load_questions
+from edgezo_runtime.data.random_rows import random_rows
+from edgezo_runtime.data.scope import invocation
+from edgezo_runtime.data.sources import load_examples, open_tokenizer
+from edgezo_runtime.engine.sessions import import_onnxruntime
 from edgezo_runtime.errors import DoesNotFitError, UsageError
-from edgezo_runtime.examples import ExampleSet, load_examples
-from edgezo_runtime.fences import fenced_engine, refusing_to_begin
+from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import make_governors
-from edgezo_runtime.memory import (
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.methods.catalogue import METHODS
+from edgezo_runtime.system.memory import (
     available_bytes,
     limit_bytes,
     peak_rss_bytes,
@@ -30,17 +39,9 @@ from edgezo_runtime.memory import (
     rss_bytes,
     total_bytes,
 )
-from edgezo_runtime.methods import METHODS
-from edgezo_runtime.objectives import Reward
-from edgezo_runtime.opening import open_tokenizer, read_start
-from edgezo_runtime.plan import Plan, make_plan
-from edgezo_runtime.random_rows import random_rows
-from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.scope import invocation
-from edgezo_runtime.sessions import import_onnxruntime
-from edgezo_runtime.sizes import format_size, parse_size
-from edgezo_runtime.tail_layout import why_no_tail
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.system.sizes import format_size, parse_size
+from edgezo_runtime.training.first_order_layout import why_no_first_order
+from edgezo_runtime.training.start import read_start
 
 CREATED_BY = f"edgezo {__version__}"
 
@@ -99,7 +100,7 @@ class Job:
 
     def _descent(self) -> str:
         """The method, its rates, and what first-order steps take."""
-        config, tail = self.config, self.tuner.tail_blocks
+        config, tail = self.config, self.tuner.num_first_order_blocks
         exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.hybrid_lr)}"
         if not self.tuner.estimated_blocks:
             return f"{config.method}: {exact}"
@@ -177,7 +178,7 @@ def _prepare(
     rows = questions.get("train", train)
     start = _start(inputs, run)
     governors, absent = make_governors(inputs.when)
-    engine = fenced_engine(bundle, budget, inputs.threads or None)
+    engine = limited_engine(bundle, budget, inputs.threads or None)
     tuner = Tuner(engine, rows, config, run, start=start, reward=reward, governors=governors)
     if resume:
         tuner.recall()
@@ -203,8 +204,8 @@ def _prepare(
     for name, examples in sets.items():
         warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     warnings += [warning.message for warning in tuner.warnings]
-    if config.wants_tail and not tuner.tail_blocks:
-        reason = why_no_tail(bundle.manifest) or "the budget has no room for gradients"
+    if config.wants_first_order and not tuner.num_first_order_blocks:
+        reason = why_no_first_order(bundle.manifest) or "the budget has no room for gradients"
         warnings.append(f"no first-order steps, the run descends by losses alone: {reason}")
     scheme, kind = METHODS[config.method].scheme, bundle.manifest.scheme.kind
     if scheme and scheme != kind:

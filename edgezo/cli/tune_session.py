@@ -16,22 +16,22 @@ from edgezo.cli.output import duration, note, percent, table, warn
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_job import CREATED_BY, Job
-from edgezo_runtime.adapter import make_adapter
+from edgezo_runtime.adapters.adapter import make_adapter
+from edgezo_runtime.app.events import Event, PauseEvent, ResumeEvent
+from edgezo_runtime.app.tuner import StepReport, Tuner
+from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.errors import (
     BudgetStopError,
     DivergedError,
     InterruptedRunError,
     RewardError,
 )
-from edgezo_runtime.evaluate import Evaluation, evaluate
-from edgezo_runtime.events import Event, PauseEvent, ResumeEvent
-from edgezo_runtime.files import atomic_write
-from edgezo_runtime.memory import peak_rss_bytes, rss_bytes
-from edgezo_runtime.objectives import ClassObjective
-from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.scope import invocation
-from edgezo_runtime.sizes import format_size
-from edgezo_runtime.tuner import StepReport, Tuner
+from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
+from edgezo_runtime.evaluation.objectives import ClassObjective
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.system.files import atomic_write
+from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
+from edgezo_runtime.system.sizes import format_size
 
 Float32 = npt.NDArray[np.float32]
 
@@ -271,7 +271,7 @@ class Session:
             "batch_size": self._tuner.batch_size,
             "lr": rates.lr if self._tuner.estimated_blocks else None,
             "eps": rates.eps if self._tuner.estimated_blocks else None,
-            "hybrid_lr": rates.tail_lr if rates.tail else None,
+            "hybrid_lr": rates.first_order_lr if rates.tail else None,
             "rates": rates.words,
             "events": list(self._events),
             "steps": self._tuner.step_number,

@@ -13,13 +13,14 @@ from edgezo.cli.output import note, print_result, warn
 from edgezo.cli.planning import fence_lines, print_plan
 from edgezo.cli.reward_file import load_reward
 from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.tune import TuneInputs
+from edgezo.cli.tune_inputs import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
 from edgezo.cli.tune_session import Session, receipt_lines
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError
-from edgezo_runtime.files import atomic_write
-from edgezo_runtime.run_folder import RunFolder
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.methods.config_check import check_config
+from edgezo_runtime.system.files import atomic_write
 
 _DATA_SETTINGS = ("template", "label", "max_seq")
 """Settings that say how rows become tokens; a run goes on with the same ones."""
@@ -45,12 +46,12 @@ def tune(
         output: folder of the run, or None for a new one; a run that it holds is continued.
         reward: file and function that score texts.
         dry_run: stop before anything is written.
-        enforce: show the fences.
+        enforce: show the memory_limits.
         as_json: print the result as JSON.
     Raises:
         EdgezoError: see the exit codes in `edgezo_runtime.errors`.
     """
-    config.check()
+    check_config(config)
     judge = None if reward is None else load_reward(reward)
     root = Path(bundle) if bundle is not None else default_bundle()
     if output is None:

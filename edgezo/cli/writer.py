@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_job import verify
-from edgezo_runtime.adapter import load_adapter
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.fences import fenced_engine, refusing_to_begin
-from edgezo_runtime.generator import Generator
-from edgezo_runtime.opening import open_tokenizer
+from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.sources import open_tokenizer
+from edgezo_runtime.generation.generator import Generator
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from edgezo_runtime.scope import Scope
-    from edgezo_runtime.tokenizer import TextTokenizer
+    from edgezo_runtime.data.scope import Scope
+    from edgezo_runtime.data.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def open_writer(
         bundle: the model.
         adapter: run folder or adapter file, None for the bundle's own trainables.
         signals: ends it early.
-        budget: bytes, None for no fences.
+        budget: bytes, None for no memory_limits.
         threads: compute threads; 0 takes one a core.
         verified: check the digests of the bundle's files first.
     Raises:
@@ -94,6 +94,6 @@ def open_writer(
             verify(bundle, signals)
         tuned = Tuned.open(bundle, adapter)
         tokenizer = open_tokenizer(bundle)
-        engine = fenced_engine(bundle, budget, threads or None)
+        engine = limited_engine(bundle, budget, threads or None)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
         return Writer(generator, tokenizer, tuned.params, tuned.warnings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from edgezo.cli.options import setting
 
 if TYPE_CHECKING:
-    from edgezo_runtime.generator import Writing
+    from edgezo_runtime.generation.generator import GenerationConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +28,16 @@ class WritingSettings:
         (), "text that ends a text, itself left out; may be given several times", metavar="TEXT"
     )
 
-    def writing(self) -> Writing:
+    def writing(self) -> GenerationConfig:
         """The same for the runtime, checked.
 
         Raises:
             UsageError: a value makes no sense; the message names the flag.
         """
-        from edgezo_runtime.generator import Writing
-        from edgezo_runtime.sampling import Sampling
+        from edgezo_runtime.generation.generator import GenerationConfig
+        from edgezo_runtime.generation.sampling import Sampling
 
         sampling = Sampling(self.temperature, self.top_k, self.top_p, self.seed)
-        writing = Writing(self.max_new_tokens, sampling, self.stop)
+        writing = GenerationConfig(self.max_new_tokens, sampling, self.stop)
         writing.check()
         return writing

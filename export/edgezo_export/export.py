@@ -17,38 +17,40 @@ from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedConfigManager
 from transformers import PretrainedConfig, PreTrainedModel
 
-from edgezo_export.activations import KeysValues
-from edgezo_export.backward import Backward
-from edgezo_export.canonical import canonicalize
-from edgezo_export.draft import GraphDraft
+from edgezo_export.derivatives.backward_graphs import Backward
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.linear import Quant
-from edgezo_export.logits import lower_logits
-from edgezo_export.lower import Checkpoint, Context, lower_block, lower_prologue
-from edgezo_export.partition import partition
+from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graphs.linear import Quant
+from edgezo_export.graphs.logits import lower_logits
+from edgezo_export.graphs.lower import Checkpoint, Context, lower_block, lower_prologue
+from edgezo_export.graphs.scorers import lower_label_scorer, lower_token_scorer
+from edgezo_export.quantization.weights_file import PlannedTensor, write_weights
 from edgezo_export.schemes.lora import Lora
+from edgezo_export.schemes.prefix_states import KeysValues
 from edgezo_export.schemes.scheme import Edit, ModelFacts, Origin, Scheme
-from edgezo_export.scorers import lower_label_scorer, lower_token_scorer
-from edgezo_export.sources import Source, open_source
-from edgezo_export.trace import Trace, trace_model
-from edgezo_export.trainable_file import write_initial
-from edgezo_export.weights import PlannedTensor, write_weights
-from edgezo_runtime.bundle import describe_files
-from edgezo_runtime.errors import EdgezoError, UsageError
-from edgezo_runtime.manifest import (
+from edgezo_export.schemes.trainable_file import write_initial
+from edgezo_export.sources.model_source import Source, open_source
+from edgezo_export.trace.canonical import canonicalize
+from edgezo_export.trace.partition import partition
+from edgezo_export.trace.trace import Trace, trace_model
+from edgezo_runtime.bundle.bundle import describe_files
+from edgezo_runtime.bundle.manifest import (
     FORMAT,
     MANIFEST_FILE,
-    PAST,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
+    Manifest,
+    TrainableInfo,
+)
+from edgezo_runtime.bundle.manifest_types import (
+    PAST,
     BackwardInfo,
     GraphInfo,
     Graphs,
-    Manifest,
     ModelInfo,
     TokenizerInfo,
-    TrainableInfo,
 )
+from edgezo_runtime.errors import EdgezoError, UsageError
 
 Task = Literal["auto", "causal-lm", "masked-lm"]
 
@@ -106,11 +108,11 @@ class ExportConfig:
 class Parts:
     """The graphs of a bundle; `logits` where its blocks can go on from earlier tokens."""
 
-    prologue: GraphDraft
-    blocks: list[GraphDraft]
-    score_labels: GraphDraft
-    score_tokens: GraphDraft
-    logits: GraphDraft | None
+    prologue: GraphBuilder
+    blocks: list[GraphBuilder]
+    score_labels: GraphBuilder
+    score_tokens: GraphBuilder
+    logits: GraphBuilder | None
     edits: list[Edit]
     backward: Backward
 
@@ -119,7 +121,7 @@ class Parts:
         """What the scheme brought, in the order of the blocks."""
         return tuple(info for edit in self.edits for info in edit.tensors)
 
-    def drafts(self) -> list[GraphDraft]:
+    def drafts(self) -> list[GraphBuilder]:
         """All graphs in the order they run."""
         ends = [self.score_labels, self.score_tokens]
         return [self.prologue, *self.blocks, *ends, *([self.logits] if self.logits else [])]
@@ -158,7 +160,7 @@ class Parts:
             derivative: the rest of the bundle does not need them.
         """
         back = self.backward
-        made: dict[str, tuple[Callable[[], GraphDraft], Callable[[], GraphDraft] | None]] = {}
+        made: dict[str, tuple[Callable[[], GraphBuilder], Callable[[], GraphBuilder] | None]] = {}
         for index, graph in enumerate(graphs.blocks):
             made.setdefault(
                 graph.file, (partial(back.block, index), partial(back.plain_block, index))
@@ -361,7 +363,7 @@ def build_graphs(trace: Trace, config: ExportConfig, hidden_size: int, vocab_siz
     cut = partition(trace.model, trace.layers)
     checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size)
     context = Context()
-    blocks: list[GraphDraft] = []
+    blocks: list[GraphBuilder] = []
     edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
         draft, own = lower_block(

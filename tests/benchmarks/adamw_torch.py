@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from edgezo_runtime.batches import Batch
-from edgezo_runtime.memory import peak_rss_bytes
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.system.memory import peak_rss_bytes
 from tests.benchmarks import models
 from tests.benchmarks.curves import Point
 from tests.benchmarks.mezo_loop import trained

@@ -24,23 +24,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgezo_export.gguf_adapter import read_gguf, save_gguf
-from edgezo_export.merged import Dtype, save_merged
+from edgezo_export.adapters.gguf_adapter import read_gguf, save_gguf
+from edgezo_export.adapters.merged import Dtype, save_merged
 from edgezo_export.proofs.hugging_face import peft_logits, torch_logits
 from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 from edgezo_export.proofs.mlx import mlx_scores
 from edgezo_export.proofs.onnx_model import onnx_scores
-from edgezo_runtime.adapter import Adapter, load_adapter
-from edgezo_runtime.agreement import Agreement, Sample, Scores, own_scores
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.engine import Engine
+from edgezo_runtime.adapters.adapter import Adapter, load_adapter
+from edgezo_runtime.adapters.lora_factors import LoraFactors, as_trainables
+from edgezo_runtime.adapters.mlx import read_mlx, save_mlx
+from edgezo_runtime.adapters.onnx_adapter import save_onnx_adapter
+from edgezo_runtime.adapters.peft_writer import save_peft
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import MissingExtraError
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.lora_factors import LoraFactors, as_trainables
-from edgezo_runtime.mlx_format import read_mlx, save_mlx
-from edgezo_runtime.onnx_adapter import save_onnx_adapter
-from edgezo_runtime.peft_format import save_peft
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.evaluation.parity import Agreement, Sample, Scores, own_scores
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,

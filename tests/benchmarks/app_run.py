@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.tuner import Tuner
 
 TEMPLATE, LABELS = '"{text}" is about the', (" light", " music")
 KINDS = {

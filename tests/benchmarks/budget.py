@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgezo_runtime.sizes import parse_size
+from edgezo_runtime.system.sizes import parse_size
 from tests.benchmarks import models
 from tests.benchmarks.children import Child, call
 from tests.benchmarks.edgezo_loop import WARM_UP, edgezo_steps

@@ -19,7 +19,7 @@ import json, sys
 from importlib import import_module
 module, function, arguments = sys.argv[1:]
 result = getattr(import_module(module), function)(**json.loads(arguments))
-from edgezo_runtime.memory import peak_rss_bytes
+from edgezo_runtime.system.memory import peak_rss_bytes
 print(json.dumps([result, peak_rss_bytes()]))
 """
 

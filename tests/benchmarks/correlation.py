@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch, Batches
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.coding import code_matrices
-from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import Probe
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.losses import example_losses
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch, Batches
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.losses import example_losses
+from edgezo_runtime.engine.pair_coding import code_matrices
+from edgezo_runtime.methods.estimators import Probe
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,

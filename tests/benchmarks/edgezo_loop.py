@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from edgezo_runtime.engine import Engine
+    from edgezo_runtime.engine.engine import Engine
 
 WARM_UP = 4
 """The data are as many batches: what is kept between steps is there when timing begins."""
@@ -33,15 +33,15 @@ def edgezo_steps(
 
     Cold, every step finds the weights on the disk and none of them in the system's cache.
     """
-    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.app.tuner import Tuner
+    from edgezo_runtime.budget.memory_limits import limited_engine
+    from edgezo_runtime.budget.plan import make_plan
+    from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
-    from edgezo_runtime.fences import fenced_engine
-    from edgezo_runtime.memory import rss_bytes
-    from edgezo_runtime.plan import make_plan
-    from edgezo_runtime.random_rows import random_rows
-    from edgezo_runtime.run_folder import RunFolder
-    from edgezo_runtime.sessions import import_onnxruntime
-    from edgezo_runtime.tuner import Tuner
+    from edgezo_runtime.data.random_rows import random_rows
+    from edgezo_runtime.engine.sessions import import_onnxruntime
+    from edgezo_runtime.journal.run_folder import RunFolder
+    from edgezo_runtime.system.memory import rss_bytes
     from tests.benchmarks.page_cache import disk_bytes
 
     import_onnxruntime()
@@ -66,7 +66,7 @@ def edgezo_steps(
         max(1, warm_up) * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS
     )
     plan: dict[str, Any] = {}
-    engine = fenced_engine(opened, budget, threads)
+    engine = limited_engine(opened, budget, threads)
     with (
         tempfile.TemporaryDirectory() as run,
         Tuner(engine, examples, config, RunFolder(Path(run))) as tuner,

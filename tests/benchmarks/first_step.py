@@ -19,15 +19,15 @@ def start(bundle: str, started: float) -> dict[str, Any]:
         Seconds and resident megabytes at the end of every stage.
     """
     stages = {"interpreter": _now(started)}
+    from edgezo_runtime.app.tuner import Tuner
     from edgezo_runtime.config import TuneConfig
-    from edgezo_runtime.tuner import Tuner
 
     stages["edgezo_runtime"] = _now(started)
-    from edgezo_runtime.sessions import import_onnxruntime
+    from edgezo_runtime.engine.sessions import import_onnxruntime
 
     import_onnxruntime()
     stages["onnxruntime"] = _now(started)
-    from edgezo_runtime.random_rows import random_rows
+    from edgezo_runtime.data.random_rows import random_rows
 
     examples = random_rows(8, 8, 50, (5, 11))
     with (
@@ -41,6 +41,6 @@ def start(bundle: str, started: float) -> dict[str, Any]:
 
 def _now(started: float) -> tuple[float, float]:
     """Seconds since the start, and megabytes resident."""
-    from edgezo_runtime.memory import rss_bytes
+    from edgezo_runtime.system.memory import rss_bytes
 
     return time.time() - started, rss_bytes() / 1e6

@@ -34,10 +34,10 @@ def prompts_of(count: int, tokens: int, vocab_size: int) -> list[list[int]]:
 
 def keeping(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any]:
     """Seconds of the generator."""
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.engine import Engine
-    from edgezo_runtime.generator import Generator, Writing
-    from edgezo_runtime.tokenizer import TextTokenizer
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+    from edgezo_runtime.engine.engine import Engine
+    from edgezo_runtime.generation.generator import GenerationConfig, Generator
 
     opened = Bundle.open(bundle)
     generator = Generator(
@@ -48,17 +48,17 @@ def keeping(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any]:
     params = opened.trainables()
 
     def write() -> None:
-        generator.generate(prompts, params, Writing(new))
+        generator.generate(prompts, params, GenerationConfig(new))
 
     return {"seconds": second_go(write)}
 
 
 def recomputing(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any]:
     """Seconds where every token begins with an empty past."""
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.engine import Engine
-    from edgezo_runtime.generator import Generator, Writing
-    from edgezo_runtime.tokenizer import TextTokenizer
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+    from edgezo_runtime.engine.engine import Engine
+    from edgezo_runtime.generation.generator import GenerationConfig, Generator
 
     opened = Bundle.open(bundle)
     generator = Generator(
@@ -71,7 +71,9 @@ def recomputing(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any
     def write() -> None:
         rows = [list(row) for row in prompts]
         for _ in range(new):
-            for row, text in zip(rows, generator.generate(rows, params, Writing(1)), strict=True):
+            for row, text in zip(
+                rows, generator.generate(rows, params, GenerationConfig(1)), strict=True
+            ):
                 row.append(text.tokens[0])
 
     return {"seconds": second_go(write)}

@@ -23,18 +23,18 @@ from pathlib import Path
 
 import numpy as np
 
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.descent import Evaluated
-from edgezo_runtime.engine import Engine
-from edgezo_runtime.estimators import Probe, ask
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.journal import Journal, SyncPolicy
-from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.journal.journal import Journal, SyncPolicy
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.methods.estimators import Probe, ask
+from edgezo_runtime.training.step_evaluator import StepResult
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,
@@ -53,7 +53,7 @@ POLICIES = {
     "every second": SyncPolicy(every_steps=None, every_s=1.0),
     "never": SyncPolicy(every_steps=None),
 }
-CONFIG = TuneConfig.of("zo-sgd", lr=1.0, eps=0.03, steps=10**9, max_time_s=0)
+CONFIG = method_config("zo-sgd", lr=1.0, eps=0.03, steps=10**9, max_time_s=0)
 
 
 def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: float) -> float:
@@ -90,7 +90,7 @@ def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
         terms = ask(descent._parts.estimator, info, drawn)
         batch = descent.prober.batches.batch(number)
         losses = np.concatenate(found)
-        evaluated = Evaluated(batch, losses, terms, len(losses) * batch.num_rows, b"")
+        evaluated = StepResult(batch, losses, terms, len(losses) * batch.num_rows, b"")
         tuner._log.commit(descent.record(info, evaluated, 0.05 * number), terms)
         if (number + 1) % tuner.config.save_every == 0:
             tuner.snapshot()

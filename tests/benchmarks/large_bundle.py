@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.bundle import WEIGHTS_FILE, Manifest
-from edgezo_runtime.memory import peak_rss_bytes
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Manifest
+from edgezo_runtime.system.memory import peak_rss_bytes
 from tests.benchmarks import export_memory
 from tests.benchmarks.targets import Target, parser, print_targets
 
@@ -138,8 +138,8 @@ def build(output: Path, shape: Shape | None = None, seed: int = 0) -> Manifest:
     from transformers import LlamaConfig
 
     from edgezo_export.export import export_bundle
-    from edgezo_export.names import NameResolver
-    from edgezo_export.sources import Source
+    from edgezo_export.sources.model_source import Source
+    from edgezo_export.sources.parameter_names import NameResolver
 
     content = (shape or Shape()).config()
     config = LlamaConfig(**content)

@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgezo_runtime.methods import METHODS
+from edgezo_runtime.methods.catalogue import METHODS
 from tests.benchmarks import models
 from tests.benchmarks.curves import common_end, mean_at, read_metrics, read_points
 from tests.benchmarks.result_file import DONE, FAILED, MISSING, ResultFile, points_of

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from edgezo_runtime.batches import Batch
+from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.noise import derive_seed
 from tests.benchmarks import models
 from tests.benchmarks.curves import Point

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
 
 RANK = 8
 ALPHA = 16.0
@@ -68,7 +68,7 @@ def prepared(
 
 def model_name(options: argparse.Namespace) -> str:
     """--model, else the model edgezo tunes by default."""
-    from edgezo_export.hub import embedded_default
+    from edgezo_export.sources.hub import embedded_default
 
     return str(options.model) if options.model is not None else embedded_default()
 
@@ -88,7 +88,7 @@ def write_float32(model: str, folder: Path, *_: str) -> None:
     import torch
     import transformers
 
-    from edgezo_export.sources import open_source
+    from edgezo_export.sources.model_source import open_source
 
     source = open_source(model)
     folder.mkdir(parents=True)

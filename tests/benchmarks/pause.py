@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from edgezo_runtime.gate import Gate
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.governors.gate import Gate
 from tests.benchmarks import models
 from tests.benchmarks.app_run import KINDS, opened
 from tests.benchmarks.targets import Target, parser, print_table, print_targets

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import SequentialBatches
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import SequentialBatches
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine, SharedParams
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.app.tuner import Tuner
 from tests.benchmarks import models
 from tests.benchmarks.app_run import opened, text
 from tests.benchmarks.targets import Target, parser, print_table, print_targets

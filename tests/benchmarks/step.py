@@ -43,7 +43,7 @@ def compare(
     Returns:
         The children of each side, one a round.
     """
-    from edgezo_runtime.bundle import Bundle
+    from edgezo_runtime.bundle.bundle import Bundle
     from tests.benchmarks.mezo_loop import mezo_steps
 
     info = Bundle.open(bundle).manifest.scheme

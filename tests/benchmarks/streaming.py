@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgezo_runtime.bundle import WEIGHTS_FILE
-from edgezo_runtime.sizes import parse_size
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE
+from edgezo_runtime.system.sizes import parse_size
 from tests.benchmarks import large_bundle, models
 from tests.benchmarks.budget import MAX_ERROR_PERCENT, predicted_mb
 from tests.benchmarks.children import Child, call

@@ -12,13 +12,13 @@ import safetensors.numpy
 import torch
 import transformers
 
-from edgezo_runtime.batches import Batches
-from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
-from edgezo_runtime.engine import Engine, SharedParams
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.data.batches import Batches
+from edgezo_runtime.data.random_rows import random_rows
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.errors import EdgezoError
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.random_rows import random_rows
-from edgezo_runtime.tokenizer import TextTokenizer
 from tests.benchmarks import (
     budget,
     correlation,
@@ -253,7 +253,7 @@ def test_step_table(int8: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def default_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from edgezo_export.hub import embedded_default
+    from edgezo_export.sources.hub import embedded_default
 
     try:
         model = embedded_default()

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from edgezo_runtime.batches import make_batch
+from edgezo_runtime.data.batches import make_batch
 from edgezo_runtime.errors import EdgezoError
 from tests.benchmarks import methods, methods_picture, models, race, startup
 from tests.benchmarks.adamw_torch import adamw
@@ -305,7 +305,7 @@ def test_training_loops(tiny: Path, data: Path, loop: Any, lr: float, forwards: 
 def test_two_steps_of_a_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgezo_export.hub import embedded_default
+    from edgezo_export.sources.hub import embedded_default
 
     try:
         embedded_default()

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgezo_runtime.batches import Batch, Batches, SequentialBatches
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
 from tests.benchmarks.curves import Point
 from tests.benchmarks.tasks import TaskRows
 

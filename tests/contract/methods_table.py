@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.estimators import StepInfo
-from edgezo_runtime.schedules import parse_schedule
+from edgezo_runtime.methods.block_schedules import parse_schedule
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.methods.estimators import StepInfo
 from tests.contract.quadratic_run import (
     BATCH,
     BLOCKS,
@@ -158,4 +159,4 @@ def config_of(method: str, **given: object) -> TuneConfig:
     """A method's configuration with the table's rates; `given` come first."""
     row = TABLE[method]
     settings = {"lr": row.lr, "eps": EPS, "batch_size": BATCH, **row.settings, **given}
-    return TuneConfig.of(method, **settings)
+    return method_config(method, **settings)

@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.estimators import Probe, StepInfo, Term, ask, record_losses
-from edgezo_runtime.methods import Parts, assemble
+from edgezo_runtime.engine.perturbed import PerturbedParams
+from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.methods.block_schedules import parse_schedule
+from edgezo_runtime.methods.catalogue import assemble
+from edgezo_runtime.methods.config_check import check_config
+from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, ask, record_losses
+from edgezo_runtime.methods.method import Parts
+from edgezo_runtime.methods.rules import Rule
 from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.perturbed import PerturbedParams
-from edgezo_runtime.rules import Rule
-from edgezo_runtime.schedules import parse_schedule
-from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.training_state import StepDirections, TrainingState
+from edgezo_runtime.training.training_state import StepDirections, TrainingState
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -99,7 +101,7 @@ class QuadraticRun:
         initial: dict[str, Float32] | None = None,
         rule: Rule | None = None,
     ) -> None:
-        config.check()
+        check_config(config)
         assert not isinstance(config.lr, str)
         assert not isinstance(config.eps, str)
         self.config, self.target, self.lr = config, target, float(np.float32(config.lr))

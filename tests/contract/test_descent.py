@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgezo_runtime.rules import RULES
+from edgezo_runtime.methods.rules import RULES
 from tests.contract.methods_table import TABLE, config_of
 from tests.contract.quadratic_run import DIMS, SHAPES, Quadratic, QuadraticRun
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from edgezo_runtime.estimators import Probe
-from edgezo_runtime.perturbed import PerturbedParams
-from edgezo_runtime.rules import Slot
-from edgezo_runtime.training_state import StepDirections
+from edgezo_runtime.engine.perturbed import PerturbedParams
+from edgezo_runtime.methods.estimators import Probe
+from edgezo_runtime.methods.rules import Slot
+from edgezo_runtime.training.training_state import StepDirections
 from tests.contract.methods_table import TABLE, config_of
 from tests.contract.quadratic_run import (
     BATCH,

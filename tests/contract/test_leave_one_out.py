@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.estimators import (
+from edgezo_runtime.methods.estimators import (
     Estimator,
     Probe,
     StepInfo,
@@ -15,8 +15,8 @@ from edgezo_runtime.estimators import (
     per_example,
     record_losses,
 )
+from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import noise
-from edgezo_runtime.samplers import Frame
 
 DIMS, BATCH = 8, 4
 SLOPE = np.linspace(-1, 1, DIMS)

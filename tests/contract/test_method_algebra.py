@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgezo_runtime.estimators import (
+from edgezo_runtime.methods.estimators import (
     Estimator,
     Probe,
     StepInfo,

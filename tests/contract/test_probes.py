@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.estimators import asked_again
-from edgezo_runtime.methods import METHODS
-from edgezo_runtime.rules import RULES
-from edgezo_runtime.snapshot import load_snapshot, save_snapshot
+from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
+from edgezo_runtime.methods.catalogue import METHODS
+from edgezo_runtime.methods.estimators import replay_estimator
+from edgezo_runtime.methods.rules import RULES
 from tests.contract.methods_table import TABLE, config_of
 from tests.contract.quadratic_run import DIMS, SHAPES, Quadratic, QuadraticRun, start
 
@@ -104,7 +104,7 @@ def test_a_restored_state_goes_on_to_the_same_bits(method: str, tmp_path: Path) 
 def replay(run: QuadraticRun, losses: np.ndarray) -> None:
     """A recorded step, as a resume takes it."""
     info = run.info()
-    terms = asked_again(run.parts.estimator, info, losses)
+    terms = replay_estimator(run.parts.estimator, info, losses)
     run.state.apply(run.record(info, losses), terms)
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.replay import replay
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.training.replay import replay
 from tests.contract.methods_table import TABLE
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import (
@@ -43,7 +44,7 @@ def short_config(method: str, **given: object) -> TuneConfig:
     rest = {"blocks": "all", "modules": "all", "steps": STEPS, "max_time_s": 0, "batch_size": 2}
     rest |= {"average": 0.9}
     own = {**rest, **SHORT.get(method, {}), **given}
-    return TuneConfig.of(method, lr=0.01 if method != "grzo" else 1e-4, eps=0.01, **own)
+    return method_config(method, lr=0.01 if method != "grzo" else 1e-4, eps=0.01, **own)
 
 
 @pytest.mark.parametrize("method", TABLE)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgezo_runtime.answers import Question, QuestionSet, prompt_of
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.journal import read_journal
-from edgezo_runtime.replay import replay
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.questions import Question, QuestionSet, prompt_of
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.training.replay import replay
 from tests.contract.methods_table import TABLE
 from tests.contract.test_resume import short_config
 from tests.runtime.tiny_sets import random_set

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgezo_runtime.methods import METHODS
+from edgezo_runtime.methods.catalogue import METHODS
 from tests.contract.methods_table import EPS, TABLE, config_of
 from tests.contract.quadratic_run import DIMS, Float64, Quadratic, QuadraticRun
 

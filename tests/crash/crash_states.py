@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from edgezo_runtime.example_log import HEAD_BYTES
-from edgezo_runtime.frames import FRAME, read_body
-from edgezo_runtime.journal import read_journal
+from edgezo_runtime.journal.example_log import HEAD_BYTES
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.system.framing import FRAME, read_body
 from tests.crash.disk_library import Operation
 
 _NAMES = ("create", "rename", "unlink", "mkdir")

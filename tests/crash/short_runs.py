@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgezo_runtime.adapter import make_adapter
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.descent import Evaluated
+from edgezo_runtime.adapters.adapter import make_adapter
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import DivergedError
-from edgezo_runtime.estimators import StepInfo
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.methods.estimators import StepInfo
+from edgezo_runtime.training.step_evaluator import StepResult
 from tests.runtime.growing_runs import BEGINNING, feed
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, bits
@@ -21,15 +21,15 @@ from tests.runtime.tuner_runs import SIZES, bits
 STEPS = 5
 _COMMON = {"steps": STEPS, "max_time_s": 0, "batch_size": 2, "save_every": 2, "average": 0.9}
 CONFIGS = {
-    "two-point": TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "adam": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "per-example": TuneConfig.of("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
-    "hybrid": TuneConfig.of("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **_COMMON),
-    "first-order": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
-    "measured": TuneConfig.of("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
-    "returning": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "growing": TuneConfig.of("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "growing-exact": TuneConfig.of("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+    "two-point": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "adam": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "per-example": method_config("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
+    "hybrid": method_config("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **_COMMON),
+    "first-order": method_config("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+    "measured": method_config("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
+    "returning": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "growing": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
+    "growing-exact": method_config("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
 }
 
 
@@ -76,7 +76,7 @@ def _lose_odd_steps(tuner: Tuner) -> None:
     """Let the losses of every second step be infinite: the run goes back each time."""
     evaluate = tuner.descent.evaluate
 
-    def lossy(info: StepInfo) -> Evaluated:
+    def lossy(info: StepInfo) -> StepResult:
         if info.step % 2:
             raise DivergedError("a loss is not finite")
         return evaluate(info)

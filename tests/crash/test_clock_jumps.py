@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.journal import read_journal
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.journal.journal import read_journal
 from tests.crash.short_runs import CONFIGS, finish
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES

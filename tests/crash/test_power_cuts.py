@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
 from tests.c_library import build
 from tests.crash.crash_states import Cut, all_cuts, crash_points, resting
 from tests.crash.disk_library import SOURCE, Operation, read_log

@@ -42,7 +42,7 @@ def test_a_wrong_export_is_found_out(
     invoke: Invoke, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of q and k as transformers has them, in a file for llama.cpp."""
-    from edgezo_export import gguf_adapter
+    from edgezo_export.adapters import gguf_adapter
 
     monkeypatch.setattr(gguf_adapter, "interleave", lambda values, heads: values)
     found = invoke("adapter", "export", run, "a.gguf", "--format", "gguf", "--verify", code=1)
@@ -53,7 +53,7 @@ def test_rows_without_prompts_prove_as_much(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a single token no attention would tell one order of q from another."""
-    from edgezo_export import gguf_adapter
+    from edgezo_export.adapters import gguf_adapter
 
     rows: list[dict[str, object]] = [
         {"text": " ".join(f"w{(7 * i + j * j) % 70 + 20}" for j in range(9))} for i in range(20)

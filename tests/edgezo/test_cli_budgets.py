@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.sizes import parse_size
+from edgezo_runtime.system.sizes import parse_size
 from tests.edgezo.conftest import ROOT, write_rows
 
 pytestmark = pytest.mark.skipif(
@@ -32,17 +32,17 @@ atexit.register(tell)
 """
 COMMAND = f"{TELL}from edgezo.cli import main\nmain()"
 LONG = f"""{TELL}
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.fences import fenced_engine
-from edgezo_runtime.generator import Generator, Writing
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.writing_plan import plan_writing
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.budget.memory_limits import limited_engine
+from edgezo_runtime.generation.generator import Generator, GenerationConfig
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.budget.generation_plan import plan_generation
 bundle, budget, texts, new = Bundle.open(sys.argv[1]), *map(int, sys.argv[2:])
 tokenizer = TextTokenizer.open(bundle.root, bundle.manifest.tokenizer)
-writer = Generator(fenced_engine(bundle, budget, 2), tokenizer)
+writer = Generator(limited_engine(bundle, budget, 2), tokenizer)
 writer.ends = frozenset()
-params, writing = bundle.trainables(), Writing(new)
-plan_writing(writer, [4] * texts, params, writing, budget).apply(writer)
+params, writing = bundle.trainables(), GenerationConfig(new)
+plan_generation(writer, [4] * texts, params, writing, budget).apply(writer)
 found = writer.generate([[20, 30, 40, 50 + n] for n in range(texts)], params, writing)
 assert [len(text.tokens) for text in found] == [new] * texts
 """

@@ -15,7 +15,7 @@ from edgezo.cli import main
 from edgezo.cli.generate import GenerateSettings, _prompt
 from edgezo.cli.stop_signals import StopSignals
 from edgezo_runtime.errors import InterruptedRunError
-from edgezo_runtime.squad import exact_match, f1
+from edgezo_runtime.evaluation.squad import exact_match, f1
 from tests.edgezo.conftest import Invoke, Tiny, write_rows
 
 GENERATED = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.plan import Plan, make_plan
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.budget.plan import Plan, make_plan
+from edgezo_runtime.system.memory_guard import MemoryGuard
 from tests.edgezo.conftest import Invoke, Tiny, start
 from tests.edgezo.limited_children import Group, address_space, control_group, launch
 from tests.edgezo.test_cli_tune import tune_args, wait_for_steps
@@ -24,7 +24,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _no_garbage_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting it takes a third of a second each time."""
-    monkeypatch.setattr("edgezo_runtime.engine.release_freed", lambda: None)
+    monkeypatch.setattr("edgezo_runtime.engine.engine.release_freed", lambda: None)
 
 
 def check_ending(
@@ -92,7 +92,7 @@ def test_memory_refused_when_the_state_is_saved(
     assert again["adapter_sha256"] == expected
 
 
-@pytest.mark.parametrize("where", ["Bundle.open", "load_examples", "make_plan", "fenced_engine"])
+@pytest.mark.parametrize("where", ["Bundle.open", "load_examples", "make_plan", "limited_engine"])
 def test_memory_refused_before_the_run_begins(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_machine_that_runs_out(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     expected = undisturbed(invoke, tiny)
-    monkeypatch.setattr("edgezo_runtime.guard.AVAILABLE_EVERY_S", 0.0)
+    monkeypatch.setattr("edgezo_runtime.system.memory_guard.AVAILABLE_EVERY_S", 0.0)
     left = iter([2**40] * looks)
     guard = MemoryGuard(2**40, available=lambda: next(left, MIB))
 
@@ -170,9 +170,9 @@ def test_a_budget_above_the_control_group(tiny: Tiny, tmp_path: Path) -> None:
         assert "control group" in done.stderr
         args = ["plan", tiny.int8, "--budget", "300MB", "--enforce", "--json"]
         plan = launch(args, tmp_path, group.enter)
-    fences = {fence["name"]: fence for fence in json.loads(plan.stdout)["fences"]}
-    assert fences["control-group"]["active"]
-    assert fences["control-group"]["limit_bytes"] == 400 * MIB
+    memory_limits = {fence["name"]: fence for fence in json.loads(plan.stdout)["memory_limits"]}
+    assert memory_limits["control-group"]["active"]
+    assert memory_limits["control-group"]["limit_bytes"] == 400 * MIB
 
 
 @pytest.mark.slow

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.methods import METHODS
+from edgezo_runtime.methods.catalogue import METHODS, method_config
 from tests.edgezo.conftest import Invoke
 
 
@@ -31,7 +30,7 @@ def test_json_has_everything(invoke: Invoke) -> None:
         assert entry["evaluations"] == method.evaluations
         assert entry["state"] == method.state
         assert entry["scheme"] == method.scheme
-        assert TuneConfig.of(entry["name"], **entry["settings"]) == TuneConfig.of(entry["name"])
+        assert method_config(entry["name"], **entry["settings"]) == method_config(entry["name"])
 
 
 @pytest.mark.parametrize("name", METHODS)

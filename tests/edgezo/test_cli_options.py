@@ -14,8 +14,9 @@ from edgezo.cli import tuning
 from edgezo.cli.export import ExportSettings, scheme_options
 from edgezo.cli.method_config import CONFIG_CLASSES, flat_config
 from edgezo.cli.options import Duration, flag_name, flat_fields
-from edgezo.cli.tune import TuneInputs
+from edgezo.cli.tune_inputs import TuneInputs
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.methods.catalogue import method_config
 from tests.edgezo.conftest import Invoke
 
 Seen = list[tuple[str | None, TuneInputs, TuneConfig]]
@@ -178,7 +179,7 @@ def test_options_of_a_method_arrive(invoke: Invoke, seen: Seen, tmp_path: Path) 
     file = tmp_path / "c.json"
     file.write_text('{"budget": "1GB", "method": "subzero", "refresh": 9, "subspace-rank": 3}')
     invoke("tune", "b", "--config", file, "--refresh", "4")
-    assert seen[0][2] == TuneConfig.of("subzero", refresh=4, subspace_rank=3)
+    assert seen[0][2] == method_config("subzero", refresh=4, subspace_rank=3)
     assert flat_config(seen[0][2])["refresh"] == 4
     assert "num_directions" not in flat_config(seen[0][2])
 

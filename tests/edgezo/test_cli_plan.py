@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.sizes import parse_size
+from edgezo_runtime.system.sizes import parse_size
 from tests.edgezo.conftest import Invoke, Tiny
 
 GB = 10**9
@@ -29,7 +29,7 @@ def test_json(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     assert ledger["reserve"] == 8 * GB - predicted  # type: ignore[operator]
     assert found["resident_blocks"] == 2
     assert found["batch_size"] == 8
-    assert "fences" not in found
+    assert "memory_limits" not in found
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,9 +59,9 @@ def test_without_data_nothing_else_of_them(invoke: Invoke, tiny: Tiny, option: s
 
 def test_fences_are_shown(invoke: Invoke, tiny: Tiny) -> None:
     found = plan(invoke, tiny, "--enforce")
-    fences = found["fences"]
-    assert isinstance(fences, list)
-    assert {fence["name"] for fence in fences} >= {"plan", "arena", "watch", "control-group"}
+    memory_limits = found["memory_limits"]
+    assert isinstance(memory_limits, list)
+    assert {fence["name"] for fence in memory_limits} >= {"plan", "arena", "watch", "control-group"}
     done = invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "8GB", "--enforce")
     assert "at every block" in done.stdout
     args = ("tune", tiny.int8, "--data", tiny.data, "--budget", "8GB", "--steps", "1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.journal import read_journal
+from edgezo_runtime.journal.journal import read_journal
 from tests.edgezo.conftest import Invoke, Tiny
 
 REWARD = """

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgezo_runtime.adapter import load_adapter
-from edgezo_runtime.batches import Batch
-from edgezo_runtime.guard import MemoryGuard
-from edgezo_runtime.losses import example_losses
-from edgezo_runtime.plan import Plan, make_plan
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.budget.plan import Plan, make_plan
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.engine.losses import example_losses
+from edgezo_runtime.system.memory_guard import MemoryGuard
 from tests.edgezo.conftest import Invoke, Tiny, start, tune_args, wait_for_steps, write_rows
 
 RESULT = {
@@ -372,7 +372,7 @@ def test_losses_that_become_infinite_keep_the_last_state(
         calls += 1
         return example_losses(batch, scores) * (np.inf if calls > 3 else 1)
 
-    monkeypatch.setattr("edgezo_runtime.objectives.example_losses", fail_late)
+    monkeypatch.setattr("edgezo_runtime.evaluation.objectives.example_losses", fail_late)
     done = invoke(*tune_args(tiny, *RATES, "--no-guard"), code=1)
     assert "the state after 3 steps is saved in run" in done.stderr
     adapter = load_adapter(Path("run"))

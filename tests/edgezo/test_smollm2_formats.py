@@ -25,9 +25,9 @@ pytestmark = [
 def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path) -> None:
     """And so does the adapter that comes back from PEFT's folder."""
     pytest.importorskip("peft")
-    from edgezo_export.hub import find_wheel_model
-    from edgezo_runtime.adapter import load_adapter
-    from edgezo_runtime.bundle import Bundle
+    from edgezo_export.sources.hub import find_wheel_model
+    from edgezo_runtime.adapters.adapter import load_adapter
+    from edgezo_runtime.bundle.bundle import Bundle
     from tests.benchmarks.adapter_formats import Comparison, sst2_sample
     from tests.benchmarks.models import write_float32
 
@@ -64,7 +64,7 @@ def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path)
 def test_an_adapter_for_answers_is_proved(invoke: Invoke, tmp_path: Path) -> None:
     """PEFT and llama.cpp (read back where it is not installed) start at the prompt's last token."""
     pytest.importorskip("peft")
-    from edgezo_export.hub import find_wheel_model
+    from edgezo_export.sources.hub import find_wheel_model
 
     model = find_wheel_model()
     if model is None:

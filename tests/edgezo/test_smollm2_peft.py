@@ -25,7 +25,7 @@ pytestmark = [
 
 def test_peft_predicts_what_edgezo_predicts(invoke: Invoke, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    from edgezo_export.hub import find_wheel_model
+    from edgezo_export.sources.hub import find_wheel_model
 
     model = find_wheel_model()
     if model is None:

@@ -60,7 +60,7 @@ def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> 
 def test_a_text_is_written_while_it_learns(module: ModuleType, tuner: Any) -> None:
     client = module.create_app(tuner).test_client()
     asked = {"prompt": "dim the", "max_new_tokens": 12}
-    expected = tuner.generate("dim the", module.Writing(12))
+    expected = tuner.generate("dim the", module.GenerationConfig(12))
     assert expected
     found = client.post("/generate", json=asked)
     assert (found.status_code, found.get_json()) == (200, {"text": expected})
@@ -70,7 +70,9 @@ def test_a_text_is_written_while_it_learns(module: ModuleType, tuner: Any) -> No
     tuner.cancel()
     assert background.join(10)
     changed = client.post("/generate", json=asked).get_json()["text"]
-    assert changed == tuner.generate("dim the", module.Writing(12))  # of the adapter as it is now
+    assert changed == tuner.generate(
+        "dim the", module.GenerationConfig(12)
+    )  # of the adapter as it is now
 
 
 def test_what_is_told_is_json(module: ModuleType, tuner: Any) -> None:

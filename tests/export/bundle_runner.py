@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnxruntime
 from safetensors.numpy import load_file
 
-from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
-from edgezo_runtime.manifest import GraphInfo
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.bundle.manifest_types import GraphInfo
 
 Array = npt.NDArray[np.float32]
 _IDENTITY = np.eye(1, dtype=np.float32)

@@ -15,7 +15,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.export import KNOWN, ExportConfig, check_output, export_bundle, model_class
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.schemes.scheme import Origin, Place
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
 

@@ -12,10 +12,10 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from edgezo_runtime.adapter import make_adapter
-from edgezo_runtime.batches import Batch
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.peft_format import save_peft
+from edgezo_runtime.adapters.adapter import make_adapter
+from edgezo_runtime.adapters.peft_writer import save_peft
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch
 
 Values = Mapping[str, np.ndarray]
 

@@ -19,34 +19,34 @@ from unittest.mock import patch
 
 import numpy as np
 
-from edgezo_runtime import frames as frames_module
-from edgezo_runtime import journal as journal_module
-from edgezo_runtime import snapshot as snapshot_module
-from edgezo_runtime.adapter import load_adapter, make_adapter
-from edgezo_runtime.answers import load_questions
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.chat import ChatTemplate
-from edgezo_runtime.choices import load_choices
+from edgezo_runtime.adapters.adapter import load_adapter, make_adapter
+from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
+from edgezo_runtime.adapters.peft_writer import peft_content
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.bundle.manifest import Manifest
+from edgezo_runtime.bundle.onnx_file import check_onnx
+from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.course import Course
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.choices import load_choices
+from edgezo_runtime.data.questions import load_questions
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.template import Template
+from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import EdgezoError
-from edgezo_runtime.estimators import Probe, ask
-from edgezo_runtime.example_log import ExampleLog
-from edgezo_runtime.examples import load_examples
-from edgezo_runtime.journal import JournalHeader, read_journal
-from edgezo_runtime.manifest import Manifest
-from edgezo_runtime.methods import METHODS, assemble
-from edgezo_runtime.onnx_file import check_onnx
-from edgezo_runtime.peft_content import peft_content
-from edgezo_runtime.peft_reader import read_peft, start_from_peft
-from edgezo_runtime.rates import Rates
-from edgezo_runtime.run_header import RunHeader
-from edgezo_runtime.snapshot import load_snapshot, save_snapshot
-from edgezo_runtime.step_record import StepRecord
-from edgezo_runtime.template import Template
-from edgezo_runtime.tensor_file import write_tensors
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.weights import WeightsFile
+from edgezo_runtime.journal import journal as journal_module
+from edgezo_runtime.journal import snapshot as snapshot_module
+from edgezo_runtime.journal.example_log import ExampleLog
+from edgezo_runtime.journal.journal import JournalHeader, read_journal
+from edgezo_runtime.journal.run_header import RunHeader
+from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
+from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.methods.catalogue import METHODS, assemble, method_config
+from edgezo_runtime.methods.estimators import Probe, ask
+from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.system import framing as frames_module
+from edgezo_runtime.system.safetensors_writer import write_tensors
+from edgezo_runtime.training.trajectory import Trajectory
 from tests.hostile.onnx_bytes import VALID
 from tests.runtime.tiny_bundle import write_bundle
 from tests.runtime.tiny_sets import random_set
@@ -106,7 +106,7 @@ class _Workshop:
         self.tokenizer = byte_tokenizer(chat_template=CHAT)
         self.set = random_set("labels", (4, 3, 5, 6), 0)
         self.courses = [
-            Course(self.bundle, TuneConfig.of(method, batch_size=2, blocks="all"), 4)
+            Trajectory(self.bundle, method_config(method, batch_size=2, blocks="all"), 4)
             for method, content in METHODS.items()
             if content.scheme is None and not isinstance(content.published, str)
         ]
@@ -188,7 +188,7 @@ class _Workshop:
         save_snapshot(self.file, state.snapshot("d"))
         return self.file.read_bytes()
 
-    def _named(self, method: str) -> Course:
+    def _named(self, method: str) -> Trajectory:
         return next(course for course in self.courses if course.settled.method == method)
 
     def _snapshot(self, data: bytes) -> None:
@@ -246,8 +246,8 @@ class _Workshop:
         adapter.params(self.bundle)
         adapter.save(self.file)
 
-    def _header_of(self, course: Course, method: str) -> dict[str, Any]:
-        config = TuneConfig.of(method, batch_size=2, blocks="all")
+    def _header_of(self, course: Trajectory, method: str) -> dict[str, Any]:
+        config = method_config(method, batch_size=2, blocks="all")
         header = RunHeader(config, {"a": "b"}, "c", "d", 4, "all", (), Rates(0.1, 0.01))
         return header.as_json()
 
@@ -289,7 +289,7 @@ class _Workshop:
         content = journal.pack()[:12] + len(data).to_bytes(4, "little") + data + bytes(4)
         meta = read_journal(self._keep(content)).header.meta
         header = RunHeader.read(meta, self.file)
-        course = Course(self.bundle, header.config, header.rows)
+        course = Trajectory(self.bundle, header.config, header.rows)
         course.use(header.rates)
         course.replay(_fitting(course, _step(0, np.ones((2, 1)))))
 
@@ -412,7 +412,7 @@ def _step(step: int, losses: Float32) -> StepRecord:
     return StepRecord(step, 7, 0.1, (0, 1), losses, b"\0\0\0\0")
 
 
-def _fitting(course: Course, record: StepRecord) -> StepRecord:
+def _fitting(course: Trajectory, record: StepRecord) -> StepRecord:
     """The record with the seed of its step, which is as good as a checksum."""
     seed = course.outline.info(record.step, record.blocks, record.lr).seed
     return dataclasses.replace(record, seed=seed)

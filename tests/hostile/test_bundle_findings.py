@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.chat import ChatTemplate
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.bundle.onnx_file import check_onnx
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError
-from edgezo_runtime.onnx_file import check_onnx
-from edgezo_runtime.tensor_header import TensorHeaderError, read_tensor_header
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.typed_json import LONGEST_TEXT, MOST_VALUES, parse_object
+from edgezo_runtime.system.safetensors_reader import TensorHeaderError, read_tensor_header
+from edgezo_runtime.system.typed_json import LONGEST_TEXT, MOST_VALUES, parse_object
 from tests.hostile.onnx_bytes import VALID, branch, field, graph, model, node, opset, tensor, varint
 from tests.hostile.targets import byte_like
 from tests.runtime.tiny_bundle import write_bundle
@@ -202,7 +202,7 @@ def test_graphs_that_no_bundle_has(data: bytes, message: str) -> None:
 
 def test_a_file_of_two_formats(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """onnxruntime looks at bytes 4 to 8: one graph was checked and another one was run."""
-    from edgezo_runtime.sessions import ENVIRONMENT, import_onnxruntime
+    from edgezo_runtime.engine.sessions import ENVIRONMENT, import_onnxruntime
 
     ort = import_onnxruntime()
     seen: list[str] = []

@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgezo_runtime.adapter import load_adapter
+from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.adapters.peft_writer import peft_content
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
-from edgezo_runtime.frames import MAX_BODY
-from edgezo_runtime.half_file import HalfFile
-from edgezo_runtime.journal import JOURNAL_VERSION, Journal, JournalHeader, read_journal
-from edgezo_runtime.peft_content import peft_content
-from edgezo_runtime.rates import Rates
-from edgezo_runtime.rules.adam import Adam
-from edgezo_runtime.run_folder import RunFolder
-from edgezo_runtime.run_header import RunHeader, differences
-from edgezo_runtime.snapshot import Snapshot, load_snapshot, save_snapshot
-from edgezo_runtime.step_record import StepRecord, pack_blocks, pack_count
-from edgezo_runtime.tensor_file import write_tensors
-from edgezo_runtime.typed_json import parse_object
+from edgezo_runtime.journal.journal import JOURNAL_VERSION, Journal, JournalHeader, read_journal
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.journal.run_header import RunHeader, differences
+from edgezo_runtime.journal.snapshot import Snapshot, load_snapshot, save_snapshot
+from edgezo_runtime.journal.step_record import StepRecord, pack_blocks, pack_count
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.methods.config_check import check_config
+from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.methods.rules.adam import Adam
+from edgezo_runtime.system.float16_file import Float16File
+from edgezo_runtime.system.framing import MAX_BODY
+from edgezo_runtime.system.safetensors_writer import write_tensors
+from edgezo_runtime.system.typed_json import parse_object
 
 
 def _journal(path: Path, *bodies: bytes, meta: bytes = b"{}") -> Path:
@@ -99,14 +101,14 @@ def test_a_journal_that_is_a_pipe(tmp_path: Path) -> None:
 
 def test_a_journal_that_asks_for_no_end_of_probes() -> None:
     """A million directions a step were made before the first loss was looked for."""
-    config = TuneConfig.of("n-spsa", num_directions=2**60)
+    config = method_config("n-spsa", num_directions=2**60)
     with pytest.raises(UsageError, match="num-directions"):
-        config.check()
+        check_config(config)
     for field_name in ("steps", "horizon", "batch_size"):
         with pytest.raises(UsageError, match=r"1000000000000 or less"):
-            TuneConfig(**{field_name: 10**400}).check()
+            check_config(TuneConfig(**{field_name: 10**400}))
     with pytest.raises(UsageError, match="whole number"):
-        TuneConfig(schedule="random:" + "9" * 5000).check()
+        check_config(TuneConfig(schedule="random:" + "9" * 5000))
 
 
 def _snapshot(path: Path, change: Any, tensors: dict[str, Any] | None = None) -> Path:
@@ -114,7 +116,7 @@ def _snapshot(path: Path, change: Any, tensors: dict[str, Any] | None = None) ->
     arrays = tensors or {"theta/a": np.ones(2, np.float32)}
     meta = {"format": "edgezo-snapshot", "version": 1, "step": 1, "digest": "d", "counters": {}}
     text = change if isinstance(change, str) else json.dumps(meta | change)
-    from edgezo_runtime.snapshot import _checksum
+    from edgezo_runtime.journal.snapshot import _checksum
 
     write_tensors(path, arrays, {"edgezo": text, "crc32": _checksum(text, arrays)})
     return path
@@ -240,7 +242,7 @@ def test_files_of_a_run_that_lead_elsewhere(tmp_path: Path) -> None:
         run.acquire()
     run.cache.symlink_to(kept)
     with pytest.raises(OSError, match="it is a link"):
-        HalfFile(run.cache, np.ones(3, np.int64))
+        Float16File(run.cache, np.ones(3, np.int64))
     journal = _journal(tmp_path / "journal")
     run.journal.symlink_to(journal)
     with pytest.raises(RunFileError, match="it is a link"):
@@ -259,7 +261,7 @@ def test_files_of_a_run_that_are_pipes(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="not a regular file"):
         load_snapshot(run.snapshot)
     with pytest.raises(OSError, match="not a regular file"):
-        HalfFile(run.cache, np.ones(3, np.int64))
+        Float16File(run.cache, np.ones(3, np.int64))
 
 
 def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +273,7 @@ def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = read_journal(path)
     assert found.torn_bytes == 1 << 20
     assert time.process_time() - begun < 3
-    monkeypatch.setattr("edgezo_runtime.frames._MOST_MARKERS", 1 << 10)
+    monkeypatch.setattr("edgezo_runtime.system.framing._MOST_MARKERS", 1 << 10)
     with pytest.raises(RunFileError, match="looks like records"):
         read_journal(path)
 

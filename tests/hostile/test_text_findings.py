@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.chat import ChatTemplate
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.template import Template
+from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError, DataError, EdgezoError, UsageError
-from edgezo_runtime.template import Template
-from edgezo_runtime.tokenizer import TextTokenizer
-from edgezo_runtime.typed_json import JsonShapeError, parse_object
+from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 from tests.hostile.targets import byte_like
 from tests.runtime.tiny_tokenizer import byte_tokenizer
 
@@ -21,7 +21,7 @@ MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": 
 
 
 def _open_tokenizer(folder: Path, change: Any, **options: Any) -> TextTokenizer:
-    from edgezo_runtime.manifest import TokenizerInfo
+    from edgezo_runtime.bundle.manifest_types import TokenizerInfo
 
     content = json.loads(byte_tokenizer().core.to_str())
     change(content)
@@ -59,7 +59,7 @@ def test_a_key_that_is_spelt_in_escapes(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="merge"):
         _open_tokenizer(tmp_path, change)
     text = path.read_text().replace("continuing_subword_prefix", r"c\u006fntinuing_subword_prefix")
-    from edgezo_runtime.tokenizer import check_tokenizer
+    from edgezo_runtime.data.tokenizer import check_tokenizer
 
     with pytest.raises(BundleError, match="merge"):
         check_tokenizer(text, "tokenizer.json")

@@ -14,8 +14,8 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
-from edgezo_runtime import files
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.system import files
 from tests.runtime.failing_allocator import refusing
 from tests.runtime.refused_runs import CONFIGS, Run
 

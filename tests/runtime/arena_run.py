@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import BudgetStopError, DoesNotFitError
-from edgezo_runtime.sessions import ENVIRONMENT
 from tests.runtime.refused_runs import CONFIGS, Run, digest
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.estimators import Probe
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.engine.perturbed import PerturbedParams
+from edgezo_runtime.methods.estimators import Probe
+from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import NoiseKind
-from edgezo_runtime.perturbed import PerturbedParams
-from edgezo_runtime.samplers import Frame
 
 Float32 = npt.NDArray[np.float32]
 

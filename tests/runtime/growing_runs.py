@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.data.example_set import ExampleSet
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, bits
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import BudgetStopError
-from edgezo_runtime.tuner import Tuner
 from tests.runtime.tiny_sets import random_set
 
 T = TypeVar("T")

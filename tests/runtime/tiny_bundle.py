@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from edgezo_runtime.bundle import (
+from edgezo_runtime.bundle.bundle import (
     Binding,
     FileInfo,
     GraphInfo,

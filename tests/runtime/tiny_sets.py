@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgezo_runtime.example_set import (
+from edgezo_runtime.data.example_set import (
     Example,
     ExampleSet,
     Kind,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.data.tokenizer import TextTokenizer
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<user>", "<assistant>")
 PAD, BOS, EOS, USER, ASSISTANT = range(len(SPECIAL))

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from edgezo_runtime.batches import Batch
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch
 
 Tensors = dict[str, torch.Tensor]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.example_set import ExampleSet
-from edgezo_runtime.journal import read_journal
-from edgezo_runtime.training_state import TrainingState
-from edgezo_runtime.tuner import Tuner
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.training.training_state import TrainingState
 
 SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
 """Tokens of the examples."""

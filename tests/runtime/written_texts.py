@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from edgezo_runtime.batches import make_batch
-from edgezo_runtime.bundle import Bundle
-from edgezo_runtime.engine import Engine, SharedParams
-from edgezo_runtime.example_set import Example, ExampleSet, LoadReport, TruncationReport
-from edgezo_runtime.generator import Generator, Text, Writing
-from edgezo_runtime.scope import Scope
-from edgezo_runtime.tokenizer import TextTokenizer
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, TruncationReport
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.engine import Engine, SharedParams
+from edgezo_runtime.generation.generator import GenerationConfig, Generator, Text
 
 SIZES = (5, 1, 13, 21, 2, 21, 8)
 NEW = 24
@@ -72,7 +72,9 @@ def check_logits(bundle: Bundle, scope: Scope = "all", tolerance: float = 2e-4) 
     def look(number: int, place: int, logits: np.ndarray) -> None:
         seen[number, place] = torch.log_softmax(torch.tensor(logits), -1).numpy()
 
-    texts = writer(bundle, engine, scope=scope).generate(prompts, params, Writing(NEW), look=look)
+    texts = writer(bundle, engine, scope=scope).generate(
+        prompts, params, GenerationConfig(NEW), look=look
+    )
     whole = log_probs(engine, params, prompts, texts, scope)
     for text in texts:
         for place, token in enumerate(text.tokens):

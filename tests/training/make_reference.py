@@ -19,8 +19,8 @@ import torch
 
 from edgezo_export.export import ExportConfig, export_bundle
 from edgezo_export.schemes import Lora
-from edgezo_runtime.batches import Batch
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch
 from tests.export.tiny_models import TINY, save
 from tests.runtime.torch_lora import TorchLora
 from tests.training.reference import FAMILIES, LR, QUANTS, STEPS, tiny_batch

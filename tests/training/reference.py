@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.batches import Batch, make_batch
-from edgezo_runtime.bundle import Bundle
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batch, make_batch
 from tests.runtime.tiny_sets import random_set
 
 QUANTS = {"llama": ("fp32", "int8"), "gpt2": ("fp32",), "roberta": ("fp32",)}

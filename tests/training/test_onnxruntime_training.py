@@ -25,8 +25,8 @@ def case(request):
 
 def opened(family: str, quant: str):
     """An engine and the batch of the comparison."""
-    from edgezo_runtime.bundle import Bundle
-    from edgezo_runtime.engine import Engine
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.engine.engine import Engine
 
     bundle = Bundle.open(FOLDER / quant / family)
     return Engine(bundle, threads=2), tiny_batch(bundle)
@@ -34,8 +34,8 @@ def opened(family: str, quant: str):
 
 def training_tail(engine, folder, **options):
     """Artifacts made and loaded."""
-    from edgezo_export.training_artifacts import write_training_artifacts
-    from edgezo_runtime.ort_training import TrainingTail
+    from tests.training.ort_training import TrainingTail
+    from tests.training.training_artifacts import write_training_artifacts
 
     files = write_training_artifacts(engine.bundle, FIRST, folder / "artifacts")
     return TrainingTail(engine, FIRST, files, **options)
@@ -63,7 +63,7 @@ def test_artifacts_take_the_steps_of_torch(case, tmp_path, part_tokens):
 )
 def test_our_gradient_is_that_of_onnxruntime(tmp_path, family, quant, scope):
     """Two derivations of one function, int8 weights and all: at parameters some steps away."""
-    from edgezo_runtime.first_order import TailGradient
+    from edgezo_runtime.engine.first_order import FirstOrderGradient
 
     engine, batch = opened(family, quant)
     initial = engine.bundle.trainables()
@@ -72,7 +72,7 @@ def test_our_gradient_is_that_of_onnxruntime(tmp_path, family, quant, scope):
         reference.step(batch, initial, LR, scope)
     theta = initial | reference.values()
     loss, expected = reference.gradient(batch, theta, scope)
-    found = TailGradient(engine, FIRST).gradient(batch, theta, scope)
+    found = FirstOrderGradient(engine, FIRST).gradient(batch, theta, scope)
     assert found.losses.mean() == pytest.approx(loss, abs=1e-5)
     assert found.gradients.keys() == expected.keys()
     for name, grad in expected.items():
@@ -81,7 +81,7 @@ def test_our_gradient_is_that_of_onnxruntime(tmp_path, family, quant, scope):
 
 
 def test_artifacts_refuse_what_has_no_label_words(case, tmp_path):
-    from edgezo_runtime.batches import make_batch
+    from edgezo_runtime.data.batches import make_batch
     from edgezo_runtime.errors import UsageError
     from tests.runtime.tiny_sets import random_set
 

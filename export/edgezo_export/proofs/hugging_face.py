@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.agreement import Sample, Scores, last_logits
 from edgezo_runtime.errors import EdgezoError, MissingExtraError
+from edgezo_runtime.evaluation.parity import Sample, Scores, last_logits
 
 Float32 = npt.NDArray[np.float32]
 Task = Literal["causal-lm", "masked-lm"]

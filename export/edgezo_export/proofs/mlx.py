@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.agreement import Sample, Scores, last_logits
 from edgezo_runtime.errors import EdgezoError, MissingExtraError
-from edgezo_runtime.regular_file import read_regular
-from edgezo_runtime.typed_json import LONGEST_TEXT, parse_object
+from edgezo_runtime.evaluation.parity import Sample, Scores, last_logits
+from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.typed_json import LONGEST_TEXT, parse_object
 
 Float32 = npt.NDArray[np.float32]
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.agreement import Sample, Scores
-from edgezo_runtime.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.adapters.onnx_adapter import adapters_of_onnxruntime
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Bundle
+from edgezo_runtime.bundle.manifest_types import PAST, GraphInfo
+from edgezo_runtime.bundle.onnx_file import check_onnx
+from edgezo_runtime.bundle.weights import WeightsFile
+from edgezo_runtime.engine.unfused_graphs import runnable
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
-from edgezo_runtime.manifest import PAST, GraphInfo
-from edgezo_runtime.onnx_adapter import adapters_of_onnxruntime
-from edgezo_runtime.onnx_file import check_onnx
-from edgezo_runtime.plain_form import runnable
-from edgezo_runtime.weights import WeightsFile
+from edgezo_runtime.evaluation.parity import Sample, Scores
 
 Array = npt.NDArray[Any]
 

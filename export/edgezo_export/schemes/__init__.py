@@ -16,8 +16,8 @@ from edgezo_export.schemes.prompt import Prompt
 from edgezo_export.schemes.scales import Scales
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.schemes.tt import TensorTrain
+from edgezo_runtime.bundle.manifest import SchemeKind
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import SchemeKind
 
 __all__ = [
     "SCHEMES",

@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo, TrainableRole
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo, TrainableRole
 
 _KEYS_VALUES = (
     ("k_proj", "v_proj"),

@@ -14,8 +14,8 @@ from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Plac
 from edgezo_export.schemes.site import low_rank
 from edgezo_export.schemes.svd import truncated_svd
 from edgezo_export.schemes.targets import last_of_mlp
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 
 @dataclass(frozen=True, slots=True)

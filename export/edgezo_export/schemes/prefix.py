@@ -12,8 +12,8 @@ import onnx_ir as ir
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site
 from edgezo_export.schemes.virtual_tokens import choose_tokens
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site
 from edgezo_export.schemes.virtual_tokens import choose_tokens
-from edgezo_runtime.manifest import SLOTS, SchemeInfo, SchemeKind, TrainableInfo, TrainableRole
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo, TrainableRole
+from edgezo_runtime.bundle.manifest_types import SLOTS
 
 
 @dataclass(frozen=True, slots=True)

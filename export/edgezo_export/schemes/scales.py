@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site
 from edgezo_export.schemes.targets import check_targets
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 
 @dataclass(frozen=True, slots=True)

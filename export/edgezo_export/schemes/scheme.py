@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgezo_export.schemes.site import Site
-from edgezo_export.sources import TensorReader
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
+from edgezo_export.sources.model_source import TensorReader
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 Float32 = npt.NDArray[np.float32]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgezo_export.draft import GraphDraft
-from edgezo_runtime.manifest import TrainableInfo
+from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_runtime.bundle.manifest import TrainableInfo
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class Site:
             scheme acts everywhere.
     """
 
-    draft: GraphDraft
+    draft: GraphBuilder
     x: ir.Value
     y: ir.Value
     like: ir.Value
@@ -74,7 +74,7 @@ class Site:
         return self.add(self.acting(change, count))
 
 
-def product(draft: GraphDraft, x: ir.Value, columns: ir.Value, *, alone: bool) -> ir.Value:
+def product(draft: GraphBuilder, x: ir.Value, columns: ir.Value, *, alone: bool) -> ir.Value:
     """x (P, N, in) times `columns` (P, in, out).
 
     A column that is alone is multiplied twice, and one result left out: alone it would take the

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.schemes.randomness import generator
-from edgezo_export.sources import TensorReader
+from edgezo_export.sources.model_source import TensorReader
 from edgezo_runtime.errors import EdgezoError
 
 Float32 = npt.NDArray[np.float32]

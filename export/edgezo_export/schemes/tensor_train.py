@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgezo_export.draft import GraphDraft
+from edgezo_export.graphs.graph_builder import GraphBuilder
 
 LARGEST_FACTOR = 16
 
@@ -54,7 +54,10 @@ def core_shapes(rows: int, columns: int, rank: int) -> tuple[tuple[int, int, int
 
 
 def halves(
-    draft: GraphDraft, cores: Sequence[ir.Value], shapes: Sequence[tuple[int, int, int]], rows: int
+    draft: GraphBuilder,
+    cores: Sequence[ir.Value],
+    shapes: Sequence[tuple[int, int, int]],
+    rows: int,
 ) -> tuple[ir.Value, ir.Value]:
     """The matrix as left (P, rows, r) times right (P, r, columns), never as a whole.
 
@@ -78,7 +81,7 @@ def halves(
 
 
 def _chain(
-    draft: GraphDraft, cores: Sequence[ir.Value], shapes: Sequence[tuple[int, int, int]]
+    draft: GraphBuilder, cores: Sequence[ir.Value], shapes: Sequence[tuple[int, int, int]]
 ) -> ir.Value:
     """Multiply cores along their ranks: (P, r k1 k2 ..., r')."""
     result = cores[0]

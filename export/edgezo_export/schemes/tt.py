@@ -13,8 +13,8 @@ from edgezo_export.schemes.randomness import generator
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site, product
 from edgezo_export.schemes.tensor_train import core_shapes, halves
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 
 @dataclass(frozen=True, slots=True)

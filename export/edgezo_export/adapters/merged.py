@@ -1,0 +1,251 @@
+"""A model's own weights with an adapter folded in, as a Hugging Face folder; without torch.
+
+Tensors are read, changed and written a few rows at a time, whatever the size of the model. Shards,
+names and files beside the weights stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from edgezo_export.adapters.folds import Fold, folds
+from edgezo_export.sources.float_bytes import FLOATS, float_bytes
+from edgezo_export.sources.safetensors_folder import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    SafetensorsFolder,
+    Stored,
+)
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.output_folder import FolderKind, check_folder, new_folder
+from edgezo_runtime.errors import EdgezoError, RunFileError, UsageError
+
+CONFIG_FILE = "config.json"
+
+Dtype = Literal["keep", "fp32", "fp16", "bf16"]
+
+_STORED_AS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
+"""Endings of the files that are copied."""
+
+_KIND = FolderKind(CONFIG_FILE, endings=_BESIDE | {".safetensors"})
+
+_PIECE = 1 << 20
+"""Numbers in memory at once."""
+
+_LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".LayerNorm.beta"))
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What was written: tensors in all, and those that the adapter changed."""
+
+    tensors: int
+    changed: int
+
+
+def save_merged(
+    adapter: Adapter, source: Path, folder: Path, dtype: Dtype = "keep", force: bool = False
+) -> Merged:
+    """Write the model.
+
+    Args:
+        adapter: what to fold in.
+        source: folder of the base model: config.json and .safetensors files.
+        folder: made; must not exist, or be a model's folder that `force` replaces.
+        dtype: type of the floats; "keep" leaves that of each.
+        force: replace it.
+    Raises:
+        UsageError: the folder is in the way, the adapter is no change of weights, or the model is
+            quantized.
+        EdgezoError: the weights are not those that the adapter is for, or are damaged; or a number
+            does not fit the type.
+        RunFileError: it cannot be written.
+    Memory:
+        4 MiB of a tensor, or a row, a few times over; and the adapter.
+    """
+    changes = list(folds(adapter))
+    if folder.resolve() == source.resolve():
+        raise UsageError(f"{folder}: is where the base model lies; choose another place")
+    check_folder(folder, force, _KIND)
+    config = _config(source)
+    checkpoint = SafetensorsFolder(source)
+    own = _Own(checkpoint, _bound(changes, checkpoint.names(), adapter, source), dtype)
+    with new_folder(folder, force, _KIND) as made:
+        for file, names in own.shards().items():
+            with (made / file.name).open("wb") as stream:
+                own.write(stream, names)
+        _copy_others(source, made, config, dtype, own)
+    return Merged(len(checkpoint.names()), len(own.changes))
+
+
+class _Own:
+    """The tensors to write.
+
+    Args:
+        checkpoint: the base model's.
+        changes: of tensors, by their names in it.
+        dtype: type of the floats.
+    """
+
+    def __init__(
+        self, checkpoint: SafetensorsFolder, changes: dict[str, Fold], dtype: Dtype
+    ) -> None:
+        self.changes = changes
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+
+    def shards(self) -> dict[Path, list[str]]:
+        """Names of each file's tensors, in the order of the file."""
+        found: dict[Path, list[str]] = {}
+        for name in self._checkpoint.names():
+            found.setdefault(self._checkpoint.stored(name).file, []).append(name)
+        for names in found.values():
+            names.sort(key=lambda name: self._checkpoint.stored(name).offset)
+        return found
+
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(self._length(name) for name in self._checkpoint.names())
+
+    def write(self, stream: BinaryIO, names: list[str]) -> None:
+        """A file with some of them."""
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name in names:
+            stored = self._checkpoint.stored(name)
+            start, end = end, end + self._length(name)
+            header[name] = {
+                "dtype": self._dtype_of(stored),
+                "shape": list(stored.shape),
+                "data_offsets": [start, end],
+            }
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for piece in self._pieces(name):
+                stream.write(piece)
+
+    def _dtype_of(self, stored: Stored) -> str:
+        if stored.dtype not in FLOATS or self._dtype == "keep":
+            return stored.dtype
+        return _STORED_AS[self._dtype]
+
+    def _length(self, name: str) -> int:
+        stored = self._checkpoint.stored(name)
+        kind = self._dtype_of(stored)
+        return math.prod(stored.shape) * FLOATS[kind] if kind in FLOATS else stored.length
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        stored, fold = self._checkpoint.stored(name), self.changes.get(name)
+        if fold is None and self._dtype_of(stored) == stored.dtype:
+            yield from _copied(stored)
+            return
+        count = stored.shape[0] if stored.shape else 1
+        step = max(1, _PIECE // max(1, math.prod(stored.shape[1:])))
+        for start in range(0, count, step):
+            at = slice(start, min(start + step, count))
+            try:
+                if stored.shape:
+                    rows = self._checkpoint.read_rows(name, at.start, at.stop)
+                else:
+                    rows = self._checkpoint.read(name)
+                yield float_bytes(rows if fold is None else fold(rows, at), self._dtype_of(stored))
+            except ValueError as error:
+                raise EdgezoError(
+                    f"{stored.file}: {name!r}: {error}; name the model that was tuned"
+                ) from error
+            except OverflowError as error:
+                raise EdgezoError(
+                    f"{stored.file}: {name!r}: {error}; use --dtype fp32 or bf16"
+                ) from error
+
+
+def _copied(stored: Stored) -> Iterator[bytes]:
+    with stored.file.open("rb") as file:
+        file.seek(stored.offset)
+        left = stored.length
+        while left:
+            piece = file.read(min(left, _PIECE))
+            if not piece:
+                raise EdgezoError(f"{stored.file}: ends inside a tensor; download the model again")
+            left -= len(piece)
+            yield piece
+
+
+def _bound(
+    changes: list[tuple[str, Fold, bool]], names: Collection[str], adapter: Adapter, source: Path
+) -> dict[str, Fold]:
+    """The changes by the checkpoint's names.
+
+    Raises:
+        EdgezoError: it lacks a parameter.
+    """
+    found: dict[str, Fold] = {}
+    known = frozenset(names)
+    for parameter, fold, needed in changes:
+        name = next((name for name in _spellings(parameter, known) if name in known), None)
+        if name is not None:
+            found[name] = fold
+        elif needed:
+            remedy = "name the model that was tuned"
+            if parameter.endswith(".bias"):
+                remedy = "the model has no such bias to add to; use --format safetensors"
+            raise EdgezoError(
+                f"{source}: no tensor {parameter!r:.200}, which {adapter.path} changes; {remedy}"
+            )
+    return found
+
+
+def _spellings(parameter: str, known: frozenset[str]) -> Iterator[str]:
+    """How a checkpoint may spell a parameter: saved from the base model, or by an old version."""
+    prefixes = {name.partition(".")[0] for name in known}
+    for legacy in ((), *_LEGACY):
+        name = parameter
+        if legacy:
+            if not parameter.endswith(legacy[0]):
+                continue
+            name = parameter.removesuffix(legacy[0]) + legacy[1]
+        yield name
+        yield name.partition(".")[2]
+        yield from (f"{prefix}.{name}" for prefix in sorted(prefixes))
+
+
+def _config(source: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EdgezoError(f"{source / CONFIG_FILE}: cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise EdgezoError(f"{source / CONFIG_FILE}: not an object")
+    if config.get("quantization_config") is not None:
+        raise UsageError(
+            f"{source}: quantized already; name the unquantized model it was made from"
+        )
+    return config
+
+
+def _copy_others(source: Path, made: Path, config: dict[str, Any], dtype: Dtype, own: _Own) -> None:
+    try:
+        for file in sorted(source.iterdir()):
+            if file.suffix in _BESIDE and file.is_file() and file.name != INDEX_FILE:
+                shutil.copyfile(file, made / file.name)
+        if not (made / SINGLE_FILE).is_file():
+            index = json.loads((source / INDEX_FILE).read_text(encoding="utf-8"))
+            index["metadata"] = {**(index.get("metadata") or {}), "total_size": own.size()}
+            (made / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        if dtype != "keep":
+            config = {key: value for key, value in config.items() if key != "torch_dtype"}
+            config["dtype"] = _NAMES[dtype]
+            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            (made / CONFIG_FILE).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFileError(f"{made}: cannot be written: {error.strerror}") from error

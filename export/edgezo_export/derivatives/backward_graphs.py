@@ -1,0 +1,143 @@
+"""The graphs that carry a gradient back: through a block, and through the ends of a model.
+
+A block's graph is fed what the block was fed, and the gradient at its result. It recomputes what is
+inside the block, so nothing but the hidden states at the entry of every block has to be kept
+(Chen et al. 2016, Training deep nets with sublinear memory cost, arXiv:1604.06174). Where the
+weights are int8 it is the derivative of the same computation in float32 with the dequantized
+weights: the rounding of activations has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgezo_export.derivatives.adjoint import pull_back
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graphs.linear import Quant
+from edgezo_export.graphs.lower import Checkpoint, Context, SegmentLowering, lower_block
+from edgezo_export.graphs.scorers import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
+from edgezo_export.graphs.unfused import PLAIN
+from edgezo_export.schemes.scheme import Scheme
+from edgezo_export.trace.partition import Segment
+from edgezo_runtime.bundle.manifest import TrainableInfo
+from edgezo_runtime.bundle.manifest_types import GRAD, grad_name
+
+_FLOAT = ir.DataType.FLOAT
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """Makes the backward graphs of a model whose forward graphs are made.
+
+    Attributes:
+        layers: traced nodes and path of every layer.
+        epilogue: traced nodes behind them.
+        checkpoint: names and buffers.
+        context: what the prologue makes.
+        scheme: the trainables.
+        quant: form of the frozen weights.
+        hidden_size: H.
+    """
+
+    layers: Sequence[tuple[Segment, str]]
+    epilogue: Segment
+    checkpoint: Checkpoint
+    context: Context
+    scheme: Scheme
+    quant: Quant
+    hidden_size: int
+
+    def block(self, index: int) -> GraphBuilder:
+        """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
+
+        Of the hidden states (R, S, H), and of every tensor that trains, with its leading axis P.
+
+        Raises:
+            UnsupportedModelError: an operator has no derivative.
+        """
+        draft, infos = self._plain(index)
+        result = draft.withdraw_outputs()[0]
+        grad = draft.input(GRAD, _FLOAT, ("rows", "tokens", self.hidden_size))
+        names = [draft.local(info.name) for info in infos if info.trains]
+        targets = [draft.inputs[name] for name in ("hidden", *names)]
+        for target, found in zip(targets, pull_back(draft, {result: grad}, targets), strict=True):
+            shape = [dim if isinstance(dim, int) else str(dim) for dim in target.shape or ()]
+            draft.output(found, grad_name(str(target.name)), _FLOAT, shape)
+        draft.name = "block_backward"
+        return draft
+
+    def plain_block(self, index: int) -> GraphBuilder:
+        """The block forward, in operators that have a derivative."""
+        return self._plain(index)[0]
+
+    def _plain(self, index: int) -> tuple[GraphBuilder, list[TrainableInfo]]:
+        segment, module = self.layers[index]
+        context = Context(dict(self.context.needed))
+        own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
+        draft, edits = lower_block(segment, index, module, *own, plain=True)
+        if context.needed.keys() != self.context.needed.keys():
+            raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
+        return draft, [info for edit in edits for info in edit.tensors]
+
+    def label_scorer(self) -> GraphBuilder:
+        """hidden (R, S, H), positions (T, 2), label_ids (C,), grad (T, C) -> its gradient."""
+        draft = GraphBuilder("labels_backward", expand=PLAIN)
+        logits = self._label_logits(draft)
+        grad = draft.input(GRAD, _FLOAT, ("scored", "labels"))
+        return self._finished(draft, logits, grad)
+
+    def plain_label_scorer(self) -> GraphBuilder:
+        """The label scorer forward, in operators that have a derivative."""
+        draft = GraphBuilder("score_labels", expand=PLAIN)
+        logits = self._label_logits(draft)
+        draft.output(logits, "label_logits", _FLOAT, ("scored", "labels"))
+        return draft
+
+    def token_scorer(self) -> GraphBuilder:
+        """hidden, positions, targets (T,), log_probs (T,), grad (T,) -> gradient of hidden.
+
+            d log p(t) / d logits = onehot(t) - p
+
+        `log_probs` are those that the forward scorer gave; they tell the normaliser. The vocabulary
+        is gone through in chunks, each with its share of the gradient at the states.
+        """
+        draft = GraphBuilder("tokens_backward", expand=PLAIN)
+        lowering, states, head, tail = self._gathered(draft)
+        targets = draft.input("targets", ir.DataType.INT64, ("scored",))
+        known, grad = (draft.input(name, _FLOAT, ("scored",)) for name in ("log_probs", GRAD))
+        last = draft.ints(1)
+        column = draft.op("Unsqueeze", grad, last)
+        product = dot(draft, states, head, self.quant, targets, None)
+        target = after_head(lowering, self.epilogue, tail, product)
+        normaliser = draft.op("Sub", target, draft.op("Unsqueeze", known, last))
+        (total,) = pull_back(draft, {target: column}, [states])
+        falling = draft.op("Neg", column)
+        for start in range(0, head.shape[0], CHUNK):
+            tokens = range(start, min(start + CHUNK, head.shape[0]))
+            product = chunk_logits(draft, states, head, self.quant, tokens, None)
+            logits = after_head(lowering, self.epilogue, tail, product)
+            likely = draft.op("Exp", draft.op("Sub", logits, normaliser))
+            (share,) = pull_back(draft, {logits: draft.op("Mul", likely, falling)}, [states])
+            total = draft.op("Add", total, share)
+        return self._finished(draft, states, total)
+
+    def _label_logits(self, draft: GraphBuilder) -> ir.Value:
+        lowering, states, head, tail = self._gathered(draft)
+        label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
+        scores = dot(draft, states, head, self.quant, label_ids, draft.ints(0))
+        return after_head(lowering, self.epilogue, tail, scores)
+
+    def _gathered(self, draft: GraphBuilder) -> tuple[SegmentLowering, ir.Value, Head, Tail]:
+        return gathered(draft, self.epilogue, self.checkpoint, self.hidden_size)
+
+    def _finished(self, draft: GraphBuilder, value: ir.Value, grad: ir.Value) -> GraphBuilder:
+        """From the gradient of a value to that of the hidden states."""
+        hidden = draft.inputs["hidden"]
+        (found,) = pull_back(draft, {value: grad}, [hidden])
+        shape = ("rows", "tokens", self.hidden_size)
+        draft.output(found, grad_name("hidden"), _FLOAT, shape)
+        return draft

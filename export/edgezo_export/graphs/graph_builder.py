@@ -1,0 +1,263 @@
+"""A graph under construction: nodes, shared constants, and inputs that weights are fed to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edgezo_export.quantization.weights_file import PlannedTensor
+from edgezo_runtime.bundle.manifest_types import Binding, GraphInfo, TensorInfo
+
+MICROSOFT = "com.microsoft"
+IR_VERSION = 10
+OPSETS = {"": 21, MICROSOFT: 1}
+_DTYPES = {
+    "F32": ir.DataType.FLOAT,
+    "I8": ir.DataType.INT8,
+    "U8": ir.DataType.UINT8,
+}
+_NAMES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+    ir.DataType.INT8: "int8",
+    ir.DataType.UINT8: "uint8",
+}
+
+
+Expansion: TypeAlias = (
+    "Callable[[GraphBuilder, Sequence[ir.Value | None], Mapping[str, Any]], tuple[ir.Value, ...]]"
+)
+"""Appends what an operator with these inputs and attributes is made of; returns its outputs."""
+
+
+Shapes: TypeAlias = dict[str, tuple[int | str | None, ...]]
+"""What is known of the shapes of values, by name; a str is the same number wherever it occurs."""
+
+
+class GraphBuilder:
+    """Collects one ONNX graph of the bundle.
+
+    Args:
+        name: name of the graph.
+        module: path of the module it stands for, with a dot behind; left out of input names.
+        expand: operators that are written out in others instead, by type.
+    """
+
+    def __init__(
+        self, name: str, module: str = "", expand: Mapping[str, Expansion] | None = None
+    ) -> None:
+        self.name = name
+        self.planned: dict[str, PlannedTensor] = {}
+        self.trainables: list[Binding] = []
+        self.weights: list[Binding] = []
+        self._module = module
+        self._nodes: list[ir.Node] = []
+        self._inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._weights: dict[str, ir.Value] = {}
+        self._count = 0
+        self._expand = expand or {}
+
+    @property
+    def plain(self) -> bool:
+        """Are operators written out?"""
+        return bool(self._expand)
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """What was appended so far."""
+        return tuple(self._nodes)
+
+    @property
+    def inputs(self) -> dict[str, ir.Value]:
+        """The graph inputs declared so far, by name."""
+        return {str(value.name): value for value in self._inputs}
+
+    def shapes(self) -> Shapes:
+        """Infer shapes from those of the inputs."""
+        graph = onnx.GraphProto(name=self.name)
+        graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
+        graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
+        graph.initializer.extend(
+            ir.serde.serialize_tensor(value.const_value)
+            for value in self._constants.values()
+            if value.const_value is not None
+        )
+        opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
+        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        found: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+        for value in (*inferred.input, *inferred.value_info):
+            if value.type.tensor_type.HasField("shape"):
+                dims = value.type.tensor_type.shape.dim
+                found[value.name] = tuple(
+                    dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+                    for dim in dims
+                )
+        return found
+
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, domain: str = "", **attributes: Any
+    ) -> ir.Value:
+        """Append a node with one output and return that output."""
+        return self.ops(op_type, 1, *inputs, domain=domain, **attributes)[0]
+
+    def ops(
+        self,
+        op_type: str,
+        num_outputs: int,
+        *inputs: ir.Value | None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """Append a node with several outputs."""
+        if op_type in self._expand:
+            return self._expand[op_type](self, inputs, attributes)
+        self._count += 1
+        node = ir.node(
+            op_type,
+            inputs,
+            attributes or None,
+            domain=domain,
+            num_outputs=num_outputs,
+            name=f"{op_type}_{self._count}",
+        )
+        for index, value in enumerate(node.outputs):
+            value.name = f"{op_type}_{self._count}_{index}"
+        self._nodes.append(node)
+        return tuple(node.outputs)
+
+    def body(
+        self, name: str, inputs: Sequence[ir.Value], make: Callable[[], Sequence[ir.Value]]
+    ) -> ir.Graph:
+        """A graph for an attribute of a node; it may read what the graph around it has.
+
+        Args:
+            name: name of the graph.
+            inputs: what the node gives it.
+            make: appends its nodes and returns its outputs.
+        """
+        around, self._nodes = self._nodes, []
+        try:
+            outputs = make()
+            return ir.Graph(inputs, outputs, nodes=self._nodes, name=name)
+        finally:
+            self._nodes = around
+
+    def constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
+        """A small constant kept in the graph; equal constants are one."""
+        array = np.asarray(value)  # np.ascontiguousarray would turn a scalar into a vector
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{len(self._constants)}"
+            tensor = ir.tensor(array, name=name)
+            self._constants[key] = ir.Value(
+                name=name,
+                type=ir.TensorType(tensor.dtype),
+                shape=ir.Shape(array.shape),
+                const_value=tensor,
+            )
+        return self._constants[key]
+
+    def ints(self, *values: int) -> ir.Value:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def scalar(self, value: float) -> ir.Value:
+        """A constant float32 scalar."""
+        return self.constant(np.float32(value))
+
+    def weight(
+        self,
+        planned: PlannedTensor,
+        rows: tuple[int, int] | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> ir.Value:
+        """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`.
+
+        It is an input of the graph: the runtime feeds views of the mapped file, and blocks that
+        differ in their weights only are one graph.
+        """
+        self.planned.setdefault(planned.name, planned)
+        start, stop = rows or (0, planned.shape[0] if planned.shape else 1)
+        own = tuple(shape or ((stop - start, *planned.shape[1:]) if planned.shape else ()))
+        name = self.local(planned.name)
+        if rows is not None or own != planned.shape:
+            name = f"{name}[{start}:{stop}] as {list(own)}"
+        if name not in self._weights:
+            self._weights[name] = self.input(name, _DTYPES[planned.dtype], own)
+            self.weights.append(Binding(name, planned.name, start))
+        return self._weights[name]
+
+    def trainable(self, name: str, shape: Sequence[int | str]) -> ir.Value:
+        """A float32 tensor that is tuned: an input of the graph."""
+        self.trainables.append(Binding(self.local(name), name))
+        return self.input(self.local(name), ir.DataType.FLOAT, shape)
+
+    def local(self, name: str) -> str:
+        """A parameter's name inside the graph's own module."""
+        return name.removeprefix(self._module)
+
+    def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
+        """Declare a graph input; a str is a dynamic dimension."""
+        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
+        self._inputs.append(value)
+        return value
+
+    def output(
+        self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]
+    ) -> None:
+        """Declare `value` a graph output under `name`."""
+        if value.producer() is None or value in self._outputs:
+            value = self.op("Identity", value)
+        value.name = name
+        value.type = ir.TensorType(dtype)
+        value.shape = ir.Shape(shape)
+        self._outputs.append(value)
+
+    def withdraw_outputs(self) -> list[ir.Value]:
+        """Make all outputs inner values again, and return them."""
+        values, self._outputs = self._outputs, []
+        return values
+
+    def info(self, file: str) -> GraphInfo:
+        """What the manifest says about this graph."""
+        return GraphInfo(
+            file=file,
+            inputs=tuple(_info(value) for value in self._inputs),
+            outputs=tuple(_info(value) for value in self._outputs),
+            trainables=tuple(self.trainables),
+            weights=tuple(self.weights),
+        )
+
+    def serialize(self) -> bytes:
+        """The finished graph as the content of an ONNX file; equal graphs give equal bytes."""
+        graph = ir.Graph(
+            self._inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=list(self._constants.values()),
+            opset_imports=OPSETS,
+            name=self.name,
+        )
+        model = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgezo")
+        passes.RemoveUnusedNodesPass()(model)
+        content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
+        return content
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    dtype = value.dtype
+    if dtype is None or value.shape is None or dtype not in _NAMES:
+        raise TypeError(f"tensor {value.name!r}: dtype {dtype} is not part of the graph contract")
+    shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape)
+    return TensorInfo(str(value.name), _NAMES[dtype], shape)

@@ -1,0 +1,224 @@
+"""Read .gguf files tensor by tensor under Hugging Face names.
+
+The name tables and the quantization formats are the gguf package's; the model's own parameter
+names come from a copy built on torch's meta device. llama.cpp's converter changes two things,
+undone here: the rows of q and k of the Llama family (interleaved for its rotary embedding) and
+Gemma's norms (stored as w + 1).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import EdgezoError, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
+INTERLEAVED = ("llama",)  # Mistral files say llama
+_OFFSET_NORMS = ("gemma2", "gemma3")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    offset: int
+    kind: Any  # GGMLQuantizationType
+    shape: tuple[int, ...]
+    heads: int  # of a tensor with interleaved rows, else 0
+    shift: float  # added to every value
+
+
+class GgufFile:
+    """The tensors of a .gguf file, named as the transformers model names them."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            UsageError: an architecture that is not supported.
+            EdgezoError: not a GGUF file, truncated, or it scales rotary frequencies.
+        Memory:
+            The header, including the vocabulary, is held until this returns.
+        """
+        from gguf import GGUFReader
+
+        self._path = path
+        try:
+            reader = GGUFReader(path)
+            fields = {
+                name: field.contents()
+                for name, field in reader.fields.items()
+                if not name.startswith("tokenizer.")
+            }
+        except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
+            raise EdgezoError(f"{path}: damaged or truncated GGUF file: {error!r:.200}") from error
+        if reader.byte_order != "I":
+            raise EdgezoError(f"{path}: byte order differs from this machine's")
+        self.architecture = str(fields.get("general.architecture"))
+        if self.architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise UsageError(
+                f"{path}: GGUF architecture {self.architecture!r}; supported are {known}; "
+                "export the Hugging Face model instead"
+            )
+        self.model_name = str(fields.get("general.name") or path.stem)
+        self._check_rotary(fields)
+        self._raw = {
+            str(tensor.name): (
+                int(tensor.data_offset),
+                tensor.tensor_type,
+                tuple(int(dim) for dim in reversed(tensor.shape.tolist())),
+            )
+            for tensor in reader.tensors
+        }
+        self._stored: dict[str, _Stored] = {}
+
+    def _check_rotary(self, fields: dict[str, object]) -> None:
+        scaling = fields.get(f"{self.architecture}.rope.scaling.type", "none")
+        if scaling != "none":
+            raise EdgezoError(
+                f"{self._path}: rotary scaling {scaling!r} cannot be restored from GGUF; "
+                "export the Hugging Face model instead"
+            )
+
+    def bind(self, config: PretrainedConfig) -> None:
+        """Give the tensors their Hugging Face names.
+
+        Args:
+            config: the model's config, as transformers reads it from this file.
+        Raises:
+            EdgezoError: a tensor of the file has no place in the model, or another shape.
+        """
+        by_gguf = _names_by_gguf_name(self.architecture, config)
+        lost = sorted(self._raw.keys() - by_gguf.keys())
+        if lost:
+            raise EdgezoError(
+                f"{self._path}: {len(lost)} tensors have no place in {type(config).__name__}, "
+                f"first {lost[0]!r}; export the Hugging Face model instead"
+            )
+        for gguf_name, (offset, kind, shape) in self._raw.items():
+            name, expected = by_gguf[gguf_name]
+            if shape != expected:
+                raise EdgezoError(
+                    f"{self._path}: {name!r} is {shape}, {type(config).__name__} has {expected}; "
+                    "export the Hugging Face model instead"
+                )
+            heads = 0
+            if self.architecture in INTERLEAVED and ".attn_q." in gguf_name:
+                heads = config.num_attention_heads
+            elif self.architecture in INTERLEAVED and ".attn_k." in gguf_name:
+                heads = config.num_key_value_heads
+            offset_norm = self.architecture in _OFFSET_NORMS and gguf_name.endswith("norm.weight")
+            shift = -1.0 if offset_norm else 0.0
+            self._stored[name] = _Stored(offset, kind, shape, heads, shift)
+
+    def names(self) -> list[str]:
+        """Hugging Face names of all tensors, in file order."""
+        return list(self._stored)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a stored tensor."""
+        return self._stored[name].shape
+
+    def read(self, name: str) -> npt.NDArray[np.float32]:
+        """A whole tensor as float32, dequantized.
+
+        Raises:
+            EdgezoError: the file ends early or the quantization is unknown to the gguf package.
+        """
+        return self.read_rows(name, 0, self._stored[name].shape[0])
+
+    def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows start..stop of the first axis as float32.
+
+        Raises:
+            EdgezoError: as `read`.
+        """
+        stored = self._stored[name]
+        if not 0 <= start <= stop <= stored.shape[0]:
+            raise IndexError(f"rows {start}..{stop} of tensor {name!r} {stored.shape}")
+        if len(stored.shape) == 1:  # a vector is one row of blocks
+            values = self._dequantize(stored, 0, 1, stored.shape[0]).reshape(stored.shape)
+            if stored.heads:
+                values = deinterleave(values, stored.heads)
+            return values[start:stop] + np.float32(stored.shift)
+        head = stored.shape[0] // stored.heads if stored.heads else 1
+        first, last = start // head * head, -(-stop // head) * head
+        width = math.prod(stored.shape[1:])
+        values = self._dequantize(stored, first, last, width)
+        values = values.reshape(last - first, *stored.shape[1:])
+        if stored.heads:
+            values = deinterleave(values, (last - first) // head)
+        if stored.shift:
+            values = values + np.float32(stored.shift)
+        return values[start - first : stop - first]
+
+    def _dequantize(
+        self, stored: _Stored, first: int, last: int, width: int
+    ) -> npt.NDArray[np.float32]:
+        """Rows first..last of `width` values, (rows, width)."""
+        from gguf.constants import GGML_QUANT_SIZES
+        from gguf.quants import dequantize
+
+        block, block_bytes = GGML_QUANT_SIZES[stored.kind]
+        row_bytes = width // block * block_bytes
+        count = (last - first) * row_bytes
+        if count == 0:
+            return np.empty((last - first, width), np.float32)
+        data = np.fromfile(
+            self._path, np.uint8, count, offset=stored.offset + first * row_bytes
+        ).reshape(-1)
+        if len(data) != count:
+            raise EdgezoError(f"{self._path}: ends inside a tensor; download the file again")
+        rows = data.reshape(last - first, row_bytes)
+        plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+        if stored.kind.name in plain:
+            return rows.view(plain[stored.kind.name]).astype(np.float32, copy=False)
+        try:
+            values = dequantize(rows, stored.kind)
+        except NotImplementedError as error:
+            raise EdgezoError(f"{self._path}: {stored.kind.name} cannot be dequantized") from error
+        return values.astype(np.float32, copy=False)
+
+
+def interleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """Rows of each head from (half, pair) order, transformers', to (pair, half), llama.cpp's."""
+    pairs = values.shape[0] // heads // 2
+    split = values.reshape(heads, 2, pairs, *values.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
+
+
+def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+    """Rows of each head from (pair, half) to (half, pair) order."""
+    pairs = values.shape[0] // heads // 2
+    split = values.reshape(heads, pairs, 2, *values.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
+
+
+def _names_by_gguf_name(
+    architecture: str, config: PretrainedConfig
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name and shape of the model's parameters, by what the gguf package calls them."""
+    import torch
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    from edgezo_export.sources.parameter_names import causal_class
+
+    arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
+    table = get_tensor_name_map(arch, config.num_hidden_layers)
+    with torch.device("meta"):
+        model = causal_class(config)(config)
+    found = {}
+    for name, tensor in model.state_dict().items():
+        base, _, suffix = name.rpartition(".")
+        gguf_base = table.get_name(base)
+        if gguf_base is not None:
+            found[f"{gguf_base}.{suffix}"] = (name, tuple(tensor.shape))
+    return found

@@ -1,0 +1,101 @@
+"""Write a model's tokenizer into the bundle and measure what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgezo_runtime.bundle.bundle import TokenizerInfo
+from edgezo_runtime.errors import EdgezoError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+TOKENIZER_FILE = "tokenizer.json"
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+_PROBE = "probe"
+
+
+def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
+    """The fast tokenizer of a local folder, or of a .gguf file in it.
+
+    Raises:
+        EdgezoError: there is none, or it has no fast form.
+    """
+    from transformers import AutoTokenizer
+
+    arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **arguments
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise EdgezoError(f"{folder}: cannot load the tokenizer: {first:.300}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise EdgezoError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
+    return tokenizer
+
+
+def write_tokenizer(
+    tokenizer: Any, config: PretrainedConfig, eos_ids: tuple[int, ...], folder: Path
+) -> TokenizerInfo:
+    """Write tokenizer.json and the chat template, if any.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        config: the model's config.
+        eos_ids: ids that end a text besides the tokenizer's own.
+        folder: where to write.
+    Returns:
+        The manifest's entry. `bos_id` is the token the tokenizer puts in front ([CLS] for BERT),
+        else its bos token; `add_bos` is measured with a probe; `pad_id` falls back to the first
+        end token, then 0. Ids the model has no embedding for are left out.
+    Raises:
+        EdgezoError: a file cannot be written.
+    """
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    try:
+        backend.save(str(folder / TOKENIZER_FILE))
+        if template:
+            (folder / CHAT_TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    except OSError as error:
+        raise EdgezoError(f"cannot write the tokenizer to {folder}: {error.strerror}") from error
+
+    vocab_size = int(config.get_text_config().vocab_size)
+
+    def known(token: int | None) -> int | None:
+        return token if token is not None and 0 <= token < vocab_size else None
+
+    first = _added_in_front(backend)
+    ends = dict.fromkeys(known(token) for token in (tokenizer.eos_token_id, *eos_ids))
+    ends.pop(None, None)
+    eos = tuple(token for token in ends if token is not None)
+    pad = known(tokenizer.pad_token_id)
+    return TokenizerInfo(
+        file=TOKENIZER_FILE,
+        chat_template=CHAT_TEMPLATE_FILE if template else None,
+        bos_id=known(tokenizer.bos_token_id if first is None else first),
+        eos_ids=eos,
+        pad_id=pad if pad is not None else next(iter(eos), 0),
+        unk_id=known(tokenizer.unk_token_id),
+        mask_id=known(tokenizer.mask_token_id),
+        add_bos=first is not None,
+    )
+
+
+def _added_in_front(backend: Any) -> int | None:
+    """The id put in front of a text by encoding it with special tokens."""
+    plain = backend.encode(_PROBE, add_special_tokens=False).ids
+    special = backend.encode(_PROBE, add_special_tokens=True).ids
+    for front in range(len(special) - len(plain) + 1):
+        if special[front : front + len(plain)] == plain:
+            return int(special[0]) if front else None
+    return None

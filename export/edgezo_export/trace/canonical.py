@@ -1,0 +1,168 @@
+"""Bring a trace into the few forms the rewriter knows.
+
+Dead nodes go (mask arithmetic that nothing reads), aliases go, shape arithmetic becomes constant
+reshapes (0 keeps a dimension, -1 infers one), sequence splits become Split, x * sigmoid(x) becomes
+one operator.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+
+from edgezo_export.trace.trace import DOMAIN
+
+_CONSTANTS = (
+    ("value_ints", np.int64),
+    ("value_int", np.int64),
+    ("value_floats", np.float32),
+    ("value_float", np.float32),
+)
+
+
+def canonicalize(model: ir.Model) -> None:
+    """Simplify `model` in place; what it computes stays the same."""
+    _remove_unused(model)
+    for node in list(model.graph):
+        rule = _RULES.get(node.op_type)
+        if rule is not None and node.domain == "":
+            rule(model.graph, node)
+    _remove_unused(model)
+
+
+def _remove_unused(model: ir.Model) -> None:
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The value of a constant, else None."""
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is None or producer.op_type != "Constant":
+        return None
+    tensor = producer.attributes.get("value")
+    if tensor is not None:
+        return np.asarray(tensor.value.numpy())
+    for name, dtype in _CONSTANTS:
+        attribute = producer.attributes.get(name)
+        if attribute is not None:
+            return np.asarray(attribute.value, dtype)
+    return None
+
+
+def _replace(graph: ir.Graph, old: ir.Node, new: list[ir.Node], outputs: list[ir.Value]) -> None:
+    for before, after in zip(old.outputs, outputs, strict=True):
+        if after.shape is None:
+            after.shape = before.shape
+        if after.dtype is None and before.dtype is not None:
+            after.dtype = before.dtype
+    for node in new:
+        node.metadata_props.update(old.metadata_props)
+    graph.insert_before(old, new)
+    for before, after in zip(old.outputs, outputs, strict=True):
+        before.replace_all_uses_with(after, replace_graph_outputs=True)
+    graph.remove(old, safe=True)
+
+
+def _identity(graph: ir.Graph, node: ir.Node) -> None:
+    source = node.inputs[0]
+    if source is not None:
+        _replace(graph, node, [], [source])
+
+
+def _reshape(graph: ir.Graph, node: ir.Node) -> None:
+    """Shape arithmetic -> [0, 0, n, -1]: the form that needs no other input."""
+    source = node.inputs[0]
+    value, target = constant(source), constant(node.inputs[1])
+    if value is not None and target is not None and 0 not in target:
+        _fold(graph, node, value.reshape(target))
+        return
+    before = None if source is None else source.shape
+    after = node.outputs[0].shape
+    if before is None or after is None:
+        return
+    dims: list[int] = []
+    for axis, dim in enumerate(after):
+        if isinstance(dim, int):
+            dims.append(dim)
+        elif axis < len(before) and before[axis] == dim:
+            dims.append(0)
+        else:
+            dims.append(-1)
+    if dims.count(-1) > 1 or 0 in [d for d in after if isinstance(d, int)]:
+        return
+    shape = ir.node("Constant", [], {"value_ints": ir.AttrInt64s("value_ints", dims)})
+    new = ir.node("Reshape", [source, shape.outputs[0]], num_outputs=1)
+    _replace(graph, node, [shape, new], list(new.outputs))
+
+
+def _sequence_at(graph: ir.Graph, node: ir.Node) -> None:
+    """SequenceAt(SplitToSequence(x, size), i) -> output i of Split(x)."""
+    sequence = node.inputs[0]
+    split = None if sequence is None else sequence.producer()
+    if split is None or split.op_type != "SplitToSequence":
+        return
+    uses = sorted(
+        ((int(np.asarray(constant(user.inputs[1]))), user) for user, _ in split.outputs[0].uses()),
+        key=lambda pair: pair[0],
+    )
+    source = split.inputs[0]
+    axis = split.attributes["axis"].value
+    if source is None or source.shape is None or not isinstance(source.shape[axis], int):
+        return
+    sizes = [user.outputs[0].shape[axis] for _, user in uses if user.outputs[0].shape is not None]
+    if [index for index, _ in uses] != list(range(len(uses))) or sum(sizes) != source.shape[axis]:
+        return
+    lengths = ir.node("Constant", [], {"value_ints": ir.AttrInt64s("value_ints", sizes)})
+    new = ir.node(
+        "Split",
+        [source, lengths.outputs[0]],
+        {"axis": ir.AttrInt64("axis", axis)},
+        num_outputs=len(uses),
+    )
+    for created in (lengths, new):
+        created.metadata_props.update(node.metadata_props)
+    graph.insert_before(node, [lengths, new])
+    for (_, user), output in zip(uses, new.outputs, strict=True):
+        output.shape, output.type = user.outputs[0].shape, user.outputs[0].type
+        user.outputs[0].replace_all_uses_with(output, replace_graph_outputs=True)
+
+
+def _cast(graph: ir.Graph, node: ir.Node) -> None:
+    """Cast(constant) -> constant."""
+    value = constant(node.inputs[0])
+    dtype = node.outputs[0].dtype
+    if dtype is None and node.op_type == "CastLike" and node.inputs[1] is not None:
+        dtype = node.inputs[1].dtype
+    if value is None or dtype is None:
+        return
+    _fold(graph, node, value.astype(dtype.numpy()))
+
+
+def _fold(graph: ir.Graph, node: ir.Node, value: np.ndarray) -> None:
+    tensor = ir.tensor(value)
+    new = ir.node("Constant", [], {"value": ir.AttrTensor("value", tensor)})
+    new.outputs[0].dtype, new.outputs[0].shape = tensor.dtype, ir.Shape(value.shape)
+    _replace(graph, node, [new], list(new.outputs))
+
+
+def _silu(graph: ir.Graph, node: ir.Node) -> None:
+    a, b = node.inputs
+    for x, gate in ((a, b), (b, a)):
+        producer = None if gate is None else gate.producer()
+        if producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is x:
+            new = ir.node("Silu", [x], domain=DOMAIN, num_outputs=1)
+            _replace(graph, node, [new], list(new.outputs))
+            return
+
+
+_RULES = {
+    "Cast": _cast,
+    "CastLike": _cast,
+    "Identity": _identity,
+    "Reshape": _reshape,
+    "SequenceAt": _sequence_at,
+    "Mul": _silu,
+}

@@ -1,0 +1,140 @@
+"""Cut a traced model into prologue, layers and epilogue.
+
+A node belongs to a layer when the module scope the tracer noted lies inside that layer. What is
+left is epilogue when it depends on a layer, prologue otherwise. Exactly one tensor, the hidden
+states, flows from layer to layer; what else a layer reads from the prologue is *context* (rotary
+tables, padding mask) and is made once a batch.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgezo_export.errors import UnsupportedModelError
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of nodes.
+
+    Attributes:
+        nodes: in topological order.
+        hidden_in: hidden states it starts from; None for the prologue.
+        hidden_out: hidden states, or logits, it ends with.
+    """
+
+    nodes: tuple[ir.Node, ...]
+    hidden_in: ir.Value | None
+    hidden_out: ir.Value
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """The cut model; `context` holds the prologue's tensors that layers read besides hidden."""
+
+    prologue: Segment
+    layers: tuple[Segment, ...]
+    epilogue: Segment
+    context: tuple[ir.Value, ...]
+
+
+def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") -> Partition:
+    """Cut `model` at the modules `layers`.
+
+    Args:
+        model: a canonical trace (see `edgezo_export.trace.canonical`).
+        layers: module paths in execution order.
+        prefix: what the tracing wrapper put before module paths.
+    Raises:
+        UnsupportedModelError: more than one tensor flows between layers, or layers are missing.
+    """
+    if not layers:
+        raise UnsupportedModelError("the model has no repeated layers to cut at")
+    index = {prefix + path: position for position, path in enumerate(layers)}
+    groups: list[list[ir.Node]] = [[] for _ in layers]
+    before: list[ir.Node] = []
+    after: list[ir.Node] = []
+    downstream: set[ir.Value] = set()
+    for node in model.graph:
+        if node.op_type == "Constant":  # belongs to whoever reads it
+            continue
+        layer = _layer_of(node, index)
+        depends = any(value in downstream for value in node.inputs if value is not None)
+        if layer is not None:
+            groups[layer].append(node)
+        else:
+            (after if depends else before).append(node)
+        if layer is not None or depends:
+            downstream.update(node.outputs)
+    for path, nodes in zip(layers, groups, strict=True):
+        if not nodes:
+            raise UnsupportedModelError(f"layer {path!r} left no node in the trace")
+    made_before = _outputs(before)
+    hidden = _entry(groups, made_before)
+    segments: list[Segment] = []
+    context: dict[ir.Value, None] = {}
+    for position, nodes in enumerate(groups):
+        later = [*groups[position + 1 :], after]
+        crossing = _crossing(nodes, [node for group in later for node in group])
+        if len(crossing) != 1:
+            names = ", ".join(sorted(str(value.name) for value in crossing)) or "nothing"
+            raise UnsupportedModelError(
+                f"layer {layers[position]!r} hands on {names}; exactly one tensor can be cut"
+            )
+        if _crossing(nodes, [node for group in later[1:] for node in group]):
+            raise UnsupportedModelError(
+                f"{crossing[0].name!r} of layer {layers[position]!r} is read beyond the next layer"
+            )
+        for node in nodes:
+            for value in node.inputs:
+                if value in made_before and value is not hidden:
+                    context[value] = None
+        segments.append(Segment(tuple(nodes), hidden, crossing[0]))
+        hidden = crossing[0]
+    first = segments[0].hidden_in
+    if first is None:
+        raise UnsupportedModelError("the first layer reads no hidden states")
+    return Partition(
+        Segment(tuple(before), None, first),
+        tuple(segments),
+        Segment(tuple(after), hidden, model.graph.outputs[0]),
+        tuple(context),
+    )
+
+
+def _layer_of(node: ir.Node, index: dict[str, int]) -> int | None:
+    text = node.metadata_props.get(_SCOPES)
+    if not text:
+        return None
+    scopes: list[str] = ast.literal_eval(text)
+    return next((index[scope] for scope in scopes if scope in index), None)
+
+
+def _outputs(nodes: Iterable[ir.Node]) -> set[ir.Value]:
+    return {value for node in nodes for value in node.outputs}
+
+
+def _crossing(nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> list[ir.Value]:
+    made = _outputs(nodes)
+    return list(dict.fromkeys(v for node in later for v in node.inputs if v in made))
+
+
+def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> ir.Value:
+    """The prologue's tensor that the first layer has and the second has not: its hidden input."""
+    reads = [
+        dict.fromkeys(v for node in nodes for v in node.inputs if v in made_before)
+        for nodes in groups
+    ]
+    others = set().union(*reads[1:]) if len(reads) > 1 else set()
+    own = [v for v in reads[0] if v not in others and v.shape is not None and len(v.shape) == 3]
+    own = [v for v in own if not isinstance(v.shape[0], int)]  # type: ignore[index]
+    if len(own) != 1:
+        names = ", ".join(str(value.name) for value in own) or "none"
+        raise UnsupportedModelError(f"cannot tell the hidden states of the first layer: {names}")
+    return own[0]

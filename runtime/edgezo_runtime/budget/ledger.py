@@ -1,0 +1,202 @@
+"""Where the bytes of a run go, by what they are for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgezo_runtime.bundle.bundle import WEIGHTS_FILE
+from edgezo_runtime.bundle.weights import StoredTensor, read_header
+from edgezo_runtime.errors import BundleError
+from edgezo_runtime.system.memory import anonymous_bytes
+
+if TYPE_CHECKING:
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.bundle.manifest_types import GraphInfo
+    from edgezo_runtime.data.example_set import ExampleSet
+
+FAULT_BYTES = 64 * 1024
+"""A row that is touched brings the file pages around it (Linux's fault-around)."""
+
+SAMPLE_EVERY_S = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Bytes of a run at its peak.
+
+    Attributes:
+        process: interpreter and libraries.
+        data: tokenizer and rows.
+        graphs: opened graphs.
+        adapter: trainables, their average, the state of the rule.
+        prologue: pages of the embedding that are touched.
+        epilogue: pages of the head that are touched besides.
+        blocks: weights of the resident blocks, and of the streamed ones that are there at once.
+        activations: what the workers' chunks take, in blocks and scorers, and what waits between
+            streamed blocks.
+        texts: keys and values of texts that are being written.
+        start: peak of the process before it tuned; 0 where that does not matter.
+    """
+
+    process: int
+    data: int
+    graphs: int
+    adapter: int
+    prologue: int
+    epilogue: int
+    blocks: int
+    activations: int
+    texts: int = 0
+    start: int = 0
+
+    @property
+    def steady(self) -> int:
+        """Peak of what comes."""
+        return sum(self.parts().values())
+
+    @property
+    def total(self) -> int:
+        """Predicted peak of the process."""
+        return max(self.start, self.steady)
+
+    def parts(self) -> dict[str, int]:
+        """The bytes by name, without `start`."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "start"}
+
+
+MEANING = {
+    "process": "interpreter and libraries",
+    "data": "tokenizer and rows",
+    "graphs": "opened graphs",
+    "adapter": "trainables, average, rule state",
+    "prologue": "embedding, pages of the tokens that occur",
+    "epilogue": "head, pages that scoring touches",
+    "blocks": "weights of blocks",
+    "texts": "keys and values of texts being written",
+    "activations": "arena of the passes, measured on this bundle",
+}
+"""What the parts of a ledger are, for people."""
+
+
+class PeakSampler:
+    """Looks at the anonymous memory of this process in short intervals; a context manager.
+
+    Attributes:
+        peak: the most it saw.
+    """
+
+    def __init__(self, look: Callable[[], int] = anonymous_bytes) -> None:
+        self._look = look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="edgezo-sampler", daemon=True)
+        self.peak = 0
+
+    def __enter__(self) -> PeakSampler:
+        """Begin."""
+        self.peak = self._look()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise MemoryError(str(error)) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End."""
+        self._over.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._look())
+
+    def _run(self) -> None:
+        while not self._over.wait(SAMPLE_EVERY_S):
+            self.peak = max(self.peak, self._look())
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyPages:
+    """Pages of the embedding and of the head that a run touches.
+
+    Attributes:
+        prologue: of the embedding, for all rows.
+        prologue_batch: of the embedding, for the rows of one batch.
+        epilogue: of the head, without those it shares with the embedding.
+        epilogue_whole: of the head.
+    """
+
+    prologue: int
+    prologue_batch: int
+    epilogue: int
+    epilogue_whole: int
+
+
+def vocabulary_pages(
+    bundle: Bundle, sets: Sequence[ExampleSet], batch_size: int
+) -> VocabularyPages:
+    """Count them.
+
+    Args:
+        bundle: the model.
+        sets: every set of rows that is evaluated.
+        batch_size: examples a batch.
+    Raises:
+        BundleError: the weights' header cannot be read.
+    """
+    tensors = read_header(bundle.path(WEIGHTS_FILE))
+    vocab_size = bundle.manifest.model.vocab_size
+    graphs = bundle.manifest.graphs
+    seen = np.unique(np.concatenate([e.tokens for part in sets for e in part]))
+    largest = [e.tokens for part in sets for e in sorted(part, key=_size)[-batch_size:]]
+    labels = np.array([t for part in sets for word in part.label_tokens for t in word], np.int64)
+    by_label = all(part.kind == "labels" for part in sets)
+
+    def touched(graph: GraphInfo, tokens: np.ndarray | None) -> set[int]:
+        for binding in graph.weights:
+            if binding.tensor not in tensors:
+                raise BundleError(
+                    f"{bundle.root}: weight {binding.tensor[:80]!r} is not in {WEIGHTS_FILE}; "
+                    f"run 'edgezo export --force'"
+                )
+        return _windows([tensors[b.tensor] for b in graph.weights], vocab_size, tokens)
+
+    head = touched(graphs.score_labels, labels) if by_label else touched(graphs.score_tokens, None)
+    embedding = touched(graphs.prologue, seen)
+    batch = touched(graphs.prologue, np.unique(np.concatenate(largest)))
+    return VocabularyPages(
+        prologue=FAULT_BYTES * len(embedding),
+        prologue_batch=FAULT_BYTES * len(batch),
+        epilogue=FAULT_BYTES * len(head - embedding),
+        epilogue_whole=FAULT_BYTES * len(head),
+    )
+
+
+def _size(example: object) -> int:
+    return int(example.tokens.size)  # type: ignore[attr-defined]
+
+
+def _windows(
+    tensors: Iterable[StoredTensor], vocab_size: int, tokens: np.ndarray | None
+) -> set[int]:
+    """Numbers of the windows of the file that are touched; `tokens` None touches everything."""
+    found: set[int] = set()
+    for tensor in tensors:
+        by_token = bool(tensor.shape) and tensor.shape[0] == vocab_size
+        if tokens is None or not by_token:
+            starts = np.array([tensor.offset])
+            row = tensor.length
+        else:
+            row = tensor.length // vocab_size
+            starts = tensor.offset + tokens.astype(np.int64) * row
+        for start in range(0, row, FAULT_BYTES):
+            found.update(((starts + start) // FAULT_BYTES).tolist())
+        found.update(((starts + row - 1) // FAULT_BYTES).tolist())
+    return found

@@ -1,0 +1,220 @@
+"""What passes take, computed from the shapes of a bundle and of its rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.bundle.manifest import copy_bytes
+from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
+from edgezo_runtime.engine.first_order import PART_ANSWERS, PART_TOKENS
+from edgezo_runtime.engine.forward import SCORED_POSITIONS
+from edgezo_runtime.engine.prefix_cache import AnswerCache
+
+if TYPE_CHECKING:
+    from edgezo_runtime.data.example_set import ExampleSet
+    from edgezo_runtime.training.run import Run
+
+VOCABULARY_CHUNK = 4096
+"""Vocabulary entries that an exported token scorer takes at a time."""
+
+_FLOAT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardMemoryModel:
+    """What a first-order step takes besides.
+
+    Attributes:
+        tokens: of a part that goes back through a block.
+        telling_rows: sequences of two parts.
+        weights: bytes of float32 weights, twice those of the largest layer.
+        kept: bytes of a part's hidden states at the entries of blocks.
+        sums: bytes of the gradients, those of a part that waits, and their sums.
+        block: bytes of the largest block's weights.
+    """
+
+    tokens: int
+    telling_rows: int
+    weights: int
+    kept: int
+    sums: int
+    block: int
+
+    @classmethod
+    def of(cls, tuner: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
+        """Read the sizes off a run; None where no step is first-order."""
+        tail = tuner.descent.outline.tail
+        if tail is None:
+            return None
+        engine = tuner.engine
+        tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
+        numbers = sum(tuner.theta[name].size for name in tail.names)
+        blocks = engine.num_blocks - tail.first_block
+        return cls(
+            tokens=tokens,
+            telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
+            weights=2 * _FLOAT * _largest_layer(engine.bundle),
+            kept=_FLOAT * blocks * tokens * engine.bundle.manifest.model.hidden_size,
+            sums=numbers * (3 * _FLOAT + 8),
+            block=max(engine.model.block_bytes(index) for index in range(engine.num_blocks)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryModel:
+    """What passes take, computed; a rehearsal tells by how much it is wrong.
+
+    Attributes:
+        a_token: bytes of a token in a block.
+        kept_of_token: bytes of a token that are kept while others of a long row go through a
+            block: its state and, before and after the attention added its own, keys and values;
+            0 where rows go through blocks as a whole.
+        scorer: bytes of the token scorer.
+        rows: sequences of a batch.
+        longest: tokens of the longest row.
+        groups: perturbed copies.
+        past: bytes of a chunk's keys and values over its float16 copy.
+        past_of_token: bytes of a token in that copy.
+        state_of_token: bytes of a token between two blocks.
+        hidden: bytes of a batch's hidden states.
+        copies: bytes of a chunk's copies of a block's trainables, at most.
+        back: what goes back together where steps are first-order.
+    """
+
+    a_token: int
+    kept_of_token: int
+    scorer: int
+    rows: int
+    longest: int
+    groups: int
+    past: float
+    past_of_token: int
+    state_of_token: int
+    hidden: int
+    copies: int
+    back: BackwardMemoryModel | None
+
+    @classmethod
+    def of(cls, tuner: Run, sets: Sequence[ExampleSet]) -> MemoryModel:
+        """Read the sizes off a run."""
+        bundle = tuner.engine.bundle
+        model = bundle.manifest.model
+        groups = tuner.groups
+        virtual = bundle.manifest.scheme.prompt_tokens
+        longest = virtual + max(int(part.lengths().max()) for part in sets)
+        rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
+        scores_tokens = any(part.kind != "labels" for part in sets)
+        answers = tuner.config.prefix_cache and isinstance(
+            tuner.prober.make_cache(None), AnswerCache
+        )
+        copy = groups * copy_bytes(bundle.manifest)
+        return cls(
+            a_token=bytes_of_token(bundle),
+            kept_of_token=bytes_kept_of_token(bundle),
+            scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
+            rows=rows,
+            longest=longest,
+            groups=groups,
+            past=_past_share(bundle, groups) if answers else 0.0,
+            past_of_token=_half_bytes(bundle) if answers else 0,
+            state_of_token=_FLOAT * model.hidden_size,
+            hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
+            copies=max(copy, min(COPY_BYTES, rows * copy)),
+            back=BackwardMemoryModel.of(tuner, longest, answers=answers),
+        )
+
+    def waves(self, limits: Limits) -> int:
+        """How often a step fetches each streamed block."""
+        return max(1, -(-self.hidden // limits.wave_bytes))
+
+    def telling_rows(self, limits: Limits, *, streams: bool) -> int:
+        """Rows that take as much as any number of rows: all workers are busy, with chunks as full
+        as they get, and where blocks are streamed as many chunks wait as may."""
+        tokens = 2 * limits.workers * limits.chunk_tokens
+        if streams:
+            tokens += limits.wave_bytes // self.state_of_token
+        rows = -(-tokens // self.longest)
+        if self.past_of_token:
+            row = self.past_of_token * self.longest
+            rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
+        return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
+
+    def unsampled(self, limits: Limits, *, streams: bool) -> int:
+        """Bytes of a step that a rehearsal of one block of each kind does not take."""
+        if self.back is None:
+            return 0
+        blocks = (limits.workers - 1) * self.back.block if streams else 0
+        return limits.workers * self.back.kept + self.back.sums + blocks
+
+    def activations(self, limits: Limits, *, streams: bool) -> int:
+        """Bytes of all workers."""
+        row = self.groups * self.longest
+        chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
+        workers = min(limits.workers, chunks)
+        tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
+        worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
+        worker += self.copies
+        if self.back is not None:
+            worker = max(worker, self.back.tokens * self.a_token) + self.back.weights
+        if row > limits.chunk_tokens:
+            worker += row * self.kept_of_token
+        waiting = min(limits.wave_bytes, self.hidden) if streams else 0
+        return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
+
+
+def bytes_of_token(bundle: Bundle) -> int:
+    """Bytes of the tensors that live at once in a block: the residual stream, its normalized and
+    coded copies, and the widest layer's integer result, its float32 form and the gated one."""
+    model = bundle.manifest.model
+    shapes = [t.shape for graph in bundle.manifest.graphs.blocks for t in graph.inputs]
+    wide = [
+        max(shape) for shape in shapes if len(shape) == 2 and all(isinstance(d, int) for d in shape)
+    ]
+    widest = max((int(dim) for dim in wide), default=model.hidden_size)
+    copies = 4 if bundle.manifest.quant == "int8" else 3
+    return (6 * model.hidden_size + copies * widest) * _FLOAT
+
+
+def _largest_layer(bundle: Bundle) -> int:
+    """Numbers of the largest weight that blocks take."""
+    graphs = bundle.manifest.graphs.blocks
+    weights = {binding.input for graph in graphs for binding in graph.weights}
+    shapes = [t.shape for graph in graphs for t in graph.inputs if t.name in weights]
+    return max(math.prod(int(dim) for dim in shape) for shape in shapes)
+
+
+def bytes_kept_of_token(bundle: Bundle) -> int:
+    """Bytes of a token of a long row while others of it go through a block; 0 where rows go whole:
+    its state, and keys and values before and after the attention added its own."""
+    graphs = bundle.manifest.graphs
+    if not graphs.continues:
+        return 0
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
+    return (bundle.manifest.model.hidden_size + 2 * max(sizes)) * _FLOAT
+
+
+def _past_shapes(bundle: Bundle) -> list[tuple[int, int]]:
+    """Heads and width of the keys and values of every block that takes earlier ones."""
+    return [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
+
+
+def _past_share(bundle: Bundle, groups: int) -> float:
+    """Keys and values of all blocks as float16, and of one block in float32 before and after the
+    attention added its own, over the former."""
+    sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
+    return 1 + 4 * groups * max(sizes) / sum(sizes)
+
+
+def _half_bytes(bundle: Bundle) -> int:
+    return 2 * sum(2 * heads * width for heads, width in _past_shapes(bundle))
+
+
+def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
+    """The token scorer: some ten pieces of logits and three of the float32 head at once, and the
+    logits twice, because their size differs from pass to pass and the arena keeps what it took."""
+    positions = groups * min(SCORED_POSITIONS, longest)
+    return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT

@@ -1,0 +1,153 @@
+"""Types of the manifest's entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+DTYPES = frozenset(
+    {"bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32"}
+)
+
+
+PAST = ("past_key", "past_value")
+"""Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
+
+
+SLOTS = "slots"
+"""Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
+
+
+GRAD = "grad"
+"""Input of a backward graph: the gradient at the result of the graph it goes back through."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a graph; a str in `shape` names a dynamic dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The tensor that an input takes; of a frozen weight the rows from `start` on."""
+
+    input: str
+    tensor: str
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GraphInfo:
+    """An ONNX file and what it is fed; blocks that differ in their tensors only share a file."""
+
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    trainables: tuple[Binding, ...]
+    weights: tuple[Binding, ...]
+
+    @property
+    def past(self) -> tuple[int, int] | None:
+        """Heads n and width D of the earlier keys and values it takes; None if it takes none."""
+        for tensor in self.inputs:
+            if tensor.name == PAST[0]:
+                _, heads, _, width = tensor.shape
+                return int(heads), int(width)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """The graphs in the order they run; the scorers and `logits` take the last block's states.
+
+    `logits` gives those of the whole vocabulary; None where the bundle cannot generate.
+    """
+
+    prologue: GraphInfo
+    blocks: tuple[GraphInfo, ...]
+    score_labels: GraphInfo
+    score_tokens: GraphInfo
+    logits: GraphInfo | None = None
+
+    @property
+    def continues(self) -> bool:
+        """Can every block go on from the keys and values of earlier tokens?"""
+        return all(graph.past for graph in self.blocks)
+
+    def named(self) -> list[tuple[str, GraphInfo]]:
+        """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens", "logits")."""
+        blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
+        tail = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
+        if self.logits is not None:
+            tail.append(("logits", self.logits))
+        return [("prologue", self.prologue), *blocks, *tail]
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardInfo:
+    """A graph that carries a gradient back through another one.
+
+    It takes `GRAD` and inputs of the other, bound to the same tensors, and gives gradients named by
+    `grad_name`.
+
+    Attributes:
+        file: its ONNX file.
+        of: file of the other.
+        inputs: what it takes.
+        outputs: what it gives.
+        plain: file of what the other computes, in standard operators that have a derivative; it
+            takes the same inputs without `GRAD`, and gives what the other gives. None where the
+            other is that already.
+    """
+
+    file: str
+    of: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    plain: str | None
+
+
+def grad_name(name: str) -> str:
+    """Name of the output that is the gradient of an input."""
+    return f"{name}.{GRAD}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model the bundle was made from; `architecture` is its Hugging Face model_type."""
+
+    id: str
+    architecture: str
+    class_name: str
+    task: Literal["causal-lm", "masked-lm"]
+    hidden_size: int
+    vocab_size: int
+    max_seq: int
+    num_blocks: int
+    tied_embeddings: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerInfo:
+    """The tokenizer's files and special token ids; `add_bos`: does encoding prepend bos_id."""
+
+    file: str
+    chat_template: str | None
+    bos_id: int | None
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    unk_id: int | None
+    mask_id: int | None
+    add_bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """Size in bytes and SHA-256 (lower-case hex) of one file."""
+
+    bytes: int
+    sha256: str

@@ -1,0 +1,165 @@
+"""Multiple choice: rows have choices of their own, scored by their tokens' mean log-probability."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, TruncationReport
+from edgezo_runtime.data.records import Row, read_rows, resolve
+from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.data.truncation import fit_prompt
+from edgezo_runtime.errors import DataError, UsageError
+
+_LABELS = ("label", "answer")
+_MOST = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChoiceSet:
+    """Rows with choices.
+
+    Attributes:
+        examples: one completion a choice, rows in order, the choices of a row in order.
+        rows: (examples,) the row of each.
+        labels: (rows,) the right choice.
+    """
+
+    examples: ExampleSet
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+    def predictions(self, losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """The choice of each row whose tokens are likeliest in the mean; the first of equals.
+
+        Args:
+            losses: (examples,) minus the mean log-probability of each one's tokens.
+        """
+        starts = np.searchsorted(self.rows, np.arange(len(self.labels)))
+        parts = np.split(losses, starts[1:])
+        return np.array([int(np.argmin(part)) for part in parts], np.int64)
+
+
+def load_choices(
+    path: str | Path,
+    tokenizer: TextTokenizer,
+    *,
+    template: str,
+    field: str,
+    max_seq: int,
+    split: str | None = None,
+    limit: int | None = None,
+) -> ChoiceSet:
+    """Read and tokenize rows with choices.
+
+    Args:
+        path: file or folder.
+        tokenizer: the bundle's.
+        template: prompt with fields in braces; a space is put behind it where neither it nor the
+            choice has one.
+        field: the row's field with its choices, an array of two texts at least. The right one is
+            the field `label` or `answer`: its number from 0, or its text.
+        max_seq: longest input; the longest fields of the prompt lose their end.
+        split: which file of a folder.
+        limit: use the first rows only.
+    Raises:
+        UsageError: the template makes no sense, or the model is a masked-lm.
+        DataError: a row is wrong, or does not fit.
+        BundleError: the tokenizer cannot read it.
+    """
+    if tokenizer.task == "masked-lm":
+        raise UsageError("--choices: a masked-lm bundle scores label words only; give --label")
+    prompt = Template.parse(template)
+    file = resolve(path, split)
+    examples: list[Example] = []
+    rows: list[int] = []
+    labels: list[int] = []
+    truncation = TruncationReport()
+    for number, row in enumerate(read_rows(file, limit)):
+        choices = _choices(row, field)
+        labels.append(_label(row, choices))
+        values = prompt.values(row.fields, row.where)
+        before = prompt.render(values)
+        words = [tokenizer.encode(_spaced(before, text), add_special=False) for text in choices]
+        if not all(words):
+            raise DataError(f"{row.where}: a choice of '{field}' is no token")
+        room = max_seq - max(map(len, words)) + 1
+        if room < 1:
+            raise DataError(f"{row.where}: a choice of '{field}' is longer than {max_seq} tokens")
+        fitted = fit_prompt(prompt, values, tokenizer, room, row.where)
+        if not fitted.tokens:
+            raise DataError(
+                f"{row.where}: the prompt is no token; write something before the choice"
+            )
+        truncation = truncation.plus(fitted.dropped)
+        for word in words:
+            tokens = np.array([*fitted.tokens, *word], np.int32)
+            places = np.arange(len(fitted.tokens), tokens.size, dtype=np.int32)
+            examples.append(Example(len(examples), row.line, tokens, places))
+            rows.append(number)
+    return ChoiceSet(
+        _example_set(examples, file, max_seq, tokenizer.pad_id, truncation),
+        np.array(rows, np.int64),
+        np.array(labels, np.int64),
+    )
+
+
+def _example_set(
+    examples: list[Example], file: Path, max_seq: int, pad_id: int, truncation: TruncationReport
+) -> ExampleSet:
+    from edgezo_runtime.data.row_reader import file_digest, truncation_warning
+
+    sizes = [int(example.tokens.size) - 1 for example in examples]
+    report = LoadReport(len(examples), sum(sizes), max(sizes), truncation)
+    report = dataclasses.replace(
+        report, warnings=tuple(truncation_warning(truncation, len(examples), max_seq))
+    )
+    return ExampleSet(
+        "completion", tuple(examples), file, file_digest(file), max_seq, pad_id, report
+    )
+
+
+def _spaced(before: str, choice: str) -> str:
+    return choice if before[-1:].isspace() or choice[0].isspace() else f" {choice}"
+
+
+def _choices(row: Row, field: str) -> list[str]:
+    value = row.fields.get(field)
+    if field not in row.fields:
+        raise DataError(f"{row.where}: no field '{field}'; the row has {list_fields(row.fields)}")
+    if not isinstance(value, list) or not 2 <= len(value) <= _MOST:
+        found = f"an array of {len(value)}" if isinstance(value, list) else kind_of(value)
+        raise DataError(
+            f"{row.where}: field '{field}' is {found}, expected an array of 2 to {_MOST} texts"
+        )
+    for text in value:
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{row.where}: a choice of '{field}' is {kind_of(text)} or empty")
+        check_text(text, f"field '{field}'", row.where)
+    return value
+
+
+def _label(row: Row, choices: list[str]) -> int:
+    for name in _found(row):
+        value = row.fields[name]
+        if type(value) is int and 0 <= value < len(choices):
+            return value
+        if isinstance(value, str) and value in choices:
+            return choices.index(value)
+        raise DataError(
+            f"{row.where}: field '{name}' is none of the {len(choices)} choices, by number from 0 "
+            f"or by text"
+        )
+    raise DataError(
+        f"{row.where}: no right choice: expected a field {' or '.join(map(repr, _LABELS))}"
+    )
+
+
+def _found(row: Row) -> Iterator[str]:
+    return (name for name in _LABELS if name in row.fields)

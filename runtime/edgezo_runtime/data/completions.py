@@ -1,0 +1,251 @@
+"""Language modelling: which tokens of a row are read and which are to be learned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgezo_runtime.data.chat.chat_template import ChatTemplate, Message, check_messages
+from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
+from edgezo_runtime.data.records import Row, RowKind, recognise
+from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields, text_field
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.data.truncation import fit_prompt
+from edgezo_runtime.errors import DataError, UsageError
+
+ANSWER_FIELDS = ("completion", "output", "answer", "answers")
+"""Where the completion is looked for when the prompt comes from a template."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRows:
+    """Examples of a file without classes, with what `ExampleSet` and its report need."""
+
+    examples: tuple[Example, ...]
+    truncation: TruncationReport
+    warnings: tuple[DataWarning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Tokens, the increasing indices, above 0, of those to be learned, and how many were cut."""
+
+    tokens: list[int]
+    places: list[int]
+    prompt_tokens_cut: int = 0
+    completion_tokens_cut: int = 0
+
+
+def build_completions(
+    rows: Iterable[Row], tokenizer: TextTokenizer, template: Template | None, max_seq: int
+) -> CompletionRows:
+    """Tokenize rows for language modelling; the first row says how all are read.
+
+    With a template: the prompt is rendered from it, the completion is the first of
+    `ANSWER_FIELDS` (of a list its first text), and a space is put between them if neither has
+    one. Without: `messages` (turns of the assistant are scored), `prompt` and `completion` as they
+    are, `instruction` (with `input`, if any) and `output` through the chat template if the bundle
+    has one, else as two paragraphs, `text` (all but the first token is scored).
+
+    Prompt and completion are tokenized together unless that changes the prompt's tokens. The
+    bundle's end token follows, if it has one; `messages` end as the chat template says.
+
+    Args:
+        rows: the rows.
+        tokenizer: the tokenizer.
+        template: the prompt, or None.
+        max_seq: longest input. Too long a row loses the start of its prompt first (but a token in
+            front of the completion and a leading `bos_id`), then the end of its completion. A
+            template stays whole instead, and its longest fields lose their end, as long as it fits
+            beside the completion.
+
+    Returns:
+        The examples.
+
+    Raises:
+        UsageError: the model is a masked-lm.
+        DataError: a row that does not fit the description above.
+        BundleError: `messages`, but the bundle has no usable chat template.
+    """
+    if tokenizer.task == "masked-lm":
+        raise UsageError("a masked-lm bundle learns label words only; give --template and --label")
+    reader: _Reader | None = None
+    examples: list[Example] = []
+    truncation = TruncationReport()
+    for index, row in enumerate(rows):
+        if reader is None:
+            reader = _Reader(tokenizer, template, None if template else recognise(row), max_seq)
+        scored = _cut(reader.read(row), max_seq, tokenizer.bos_id)
+        truncation = truncation.plus(scored.prompt_tokens_cut, scored.completion_tokens_cut)
+        tokens, places = (np.array(x, np.int32) for x in (scored.tokens, scored.places))
+        examples.append(Example(index, row.line, tokens, places))
+    warnings = () if reader is None else tuple(reader.warnings())
+    return CompletionRows(tuple(examples), truncation, warnings)
+
+
+class _Reader:
+    """FairLock rows of one kind into tokens."""
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        template: Template | None,
+        kind: RowKind | None,
+        max_seq: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_seq = max_seq
+        self.template = template
+        self.kind = kind
+        self.apart = 0
+        self.with_label = 0
+        wants_chat = kind == "messages" or (kind == "instruction" and tokenizer.chat_template)
+        self.chat = ChatTemplate(tokenizer) if wants_chat else None
+
+    def read(self, row: Row) -> Scored:
+        self.with_label += "label" in row.fields
+        if self.kind == "messages":
+            messages = check_messages(row.fields.get("messages"), row.where)
+            return self._conversation(messages, row.where)
+        if self.kind == "text":
+            text = _filled(row.fields, "text", row.where)
+            return self._finish(self.tokenizer.encode(text, add_special=True), 0, row.where)
+        if self.kind == "instruction":
+            return self._instruction(row)
+        if self.kind == "prompt":
+            prompt = text_field(row.fields, "prompt", row.where)
+            return self._pair(prompt, _filled(row.fields, "completion", row.where), row.where)
+        return self._templated(row)
+
+    def warnings(self) -> Iterator[DataWarning]:
+        if self.apart:
+            yield DataWarning(
+                "completion-boundary",
+                f"in {self.apart} rows the end of the prompt and the completion do not tokenize "
+                "as they do apart, so they are tokenized apart; move the space between them to "
+                "the completion",
+                self.apart,
+            )
+        if self.with_label:
+            yield DataWarning(
+                "unused-label",
+                f"{self.with_label} rows have a field 'label' that is not used; to learn it give "
+                "--template and one --label a class",
+                self.with_label,
+            )
+
+    def _templated(self, row: Row) -> Scored:
+        if self.template is None:
+            raise TypeError("a row without a kind needs a template")
+        values = self.template.values(row.fields, row.where)
+        answer = answers_of(row.fields, row.where)[0]
+        bare = self.tokenizer.encode(
+            self.template.render(dict.fromkeys(values, "")), add_special=True
+        )
+        room = self.max_seq - len(self.tokenizer.encode(f" {answer}", add_special=False))
+        limit = room if room >= max(len(bare), 1) else sys.maxsize  # else `_cut` has to do it
+        prompt = fit_prompt(self.template, values, self.tokenizer, limit, row.where)
+        spaced = not prompt.text or prompt.text[-1].isspace() or answer[0].isspace()
+        scored = self._pair(prompt.text, answer if spaced else f" {answer}", row.where)
+        return replace(scored, prompt_tokens_cut=prompt.dropped)
+
+    def _instruction(self, row: Row) -> Scored:
+        prompt = text_field(row.fields, "instruction", row.where)
+        if row.fields.get("input"):
+            prompt = f"{prompt}\n\n{text_field(row.fields, 'input', row.where)}"
+        output = _filled(row.fields, "output", row.where)
+        if self.chat is None:
+            return self._pair(f"{prompt}\n", output, row.where)
+        turns = ({"role": "user", "content": prompt}, {"role": "assistant", "content": output})
+        return self._conversation(list(turns), row.where)
+
+    def _conversation(self, messages: list[Message], where: str) -> Scored:
+        if self.chat is None:
+            raise TypeError("a conversation needs a chat template")
+        text, turns = self.chat.assistant_spans(messages, where)
+        tokens, spans = self.tokenizer.encode_spans(text, add_special=False)
+        places = [
+            index
+            for index, (start, end) in enumerate(spans)
+            if index > 0
+            and any(start < turn_end and end > turn_start for turn_start, turn_end in turns)
+        ]
+        if not places:
+            raise DataError(f"{where}: the assistant's words are no tokens; remove the row")
+        return Scored(tokens, places)
+
+    def _pair(self, prompt: str, completion: str, where: str) -> Scored:
+        before = self.tokenizer.encode(prompt, add_special=True)
+        both = self.tokenizer.encode(prompt + completion, add_special=True)
+        if both[: len(before)] != before or len(both) == len(before):
+            self.apart += 1
+            both = before + self.tokenizer.encode(completion, add_special=False)
+        return self._finish(both, len(before), where)
+
+    def _finish(self, tokens: list[int], first: int, where: str) -> Scored:
+        """Add the end token; score from `first` on, but never the first token of all."""
+        ends = self.tokenizer.eos_ids
+        if ends and tokens and tokens[-1] not in ends:
+            tokens = [*tokens, ends[0]]
+        places = list(range(max(first, 1), len(tokens)))
+        if not places:
+            raise DataError(
+                f"{where}: nothing to predict, the row has {len(tokens)} tokens in all; "
+                "make its text longer or remove the row"
+            )
+        return Scored(tokens, places)
+
+
+def _cut(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
+    """Make the input (all tokens before the last scored one) at most `max_seq` long."""
+    first, last = scored.places[0], scored.places[-1]
+    tokens = scored.tokens[: last + 1]
+    over = max(last - max_seq, 0)
+    front = min(over, first - 1)
+    keep = 1 if front and tokens[0] == bos_id else 0
+    tokens = tokens[:keep] + tokens[keep + front :]
+    places = [place - front for place in scored.places if place - front <= max_seq]
+    left = places[-1] + 1
+    prompt_tokens_cut = scored.prompt_tokens_cut + front
+    return Scored(tokens[:left], places, prompt_tokens_cut, len(tokens) - left)
+
+
+def _filled(fields: Mapping[str, Any], name: str, where: str) -> str:
+    return _require_filled(text_field(fields, name, where), name, where)
+
+
+def _require_filled(text: str, name: str, where: str) -> str:
+    if not text.strip():
+        raise DataError(f"{where}: field '{name}' is empty; fill it or remove the row")
+    return text
+
+
+def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The answers of a row whose prompt comes from a template, the one to be learned first.
+
+    Args:
+        fields: of the row.
+        where: file and line, for messages.
+    Raises:
+        DataError: there is none, or it is no text.
+    """
+    name = next((name for name in ANSWER_FIELDS if name in fields), None)
+    if name is None:
+        raise DataError(
+            f"{where}: the template has no answer to learn: the row has {list_fields(fields)}, "
+            f"expected one of {', '.join(ANSWER_FIELDS)}; or give one --label a class"
+        )
+    value = fields[name]
+    values = value if isinstance(value, list) and value else [value]
+    odd = [text for text in values if not isinstance(text, str)]
+    if odd:
+        found = "an empty array" if value == [] else kind_of(odd[0])
+        raise DataError(
+            f"{where}: field '{name}' is {found}, expected a string or an array of strings"
+        )
+    _require_filled(check_text(values[0], f"field '{name}'", where), name, where)
+    return tuple(check_text(text, f"field '{name}'", where) for text in values)

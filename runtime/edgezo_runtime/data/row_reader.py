@@ -1,0 +1,232 @@
+"""How rows of text become examples: tokenizer, template, label words, longest input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgezo_runtime.data.completions import build_completions
+from edgezo_runtime.data.example_set import (
+    DataWarning,
+    ExampleSet,
+    LoadReport,
+    TruncationReport,
+    input_length,
+)
+from edgezo_runtime.data.label_words import build_labelled
+from edgezo_runtime.data.records import Row, read_rows, resolve
+from edgezo_runtime.data.template import Template, kind_of
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.errors import DataError, UsageError
+from edgezo_runtime.system.files import sha256_file
+
+Fields = Mapping[str, Any]
+"""A row: its fields by name, as in a line of a JSON Lines file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Makes examples of rows, from a file or from memory.
+
+    With `template` and `labels` the rows are classified by label words; with `template` alone the
+    template makes the prompt and the row has the completion; with neither the rows are recognised
+    by their fields (`records.ROW_FIELDS`).
+
+    Attributes:
+        tokenizer: the bundle's.
+        template: prompt with fields in braces, such as "{sentence} It was".
+        labels: label words in class order, leading spaces included, such as " terrible".
+        max_seq: longest input in tokens; longer rows are cut and counted.
+
+    Raises:
+        UsageError: they make no sense together.
+    """
+
+    tokenizer: TextTokenizer
+    template: str | None = None
+    labels: tuple[str, ...] = ()
+    max_seq: int = 512
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.max_seq < 1:
+            raise UsageError(f"max_seq must be 1 token or more, not {self.max_seq}")
+        if self.labels and self.template is None:
+            raise UsageError(
+                "label words need a prompt; give --template '{field} ...' with --label"
+            )
+        self._prompt()
+
+    def read(
+        self,
+        path: str | Path,
+        *,
+        split: str | None = None,
+        limit: int | None = None,
+        like: ExampleSet | None = None,
+    ) -> ExampleSet:
+        """Read, check and tokenize a data file.
+
+        Args:
+            path: a .jsonl file, or a folder with train.jsonl, valid.jsonl or validation.jsonl,
+                test.jsonl.
+            split: which file of a folder ("train", "valid", "test"); None means train. A file is
+                read whatever it says.
+            limit: use the first rows only; None uses all.
+            like: a set that these go with: label words are the tokens that they are there.
+
+        Returns:
+            The examples, with counts and named warnings in their `report`.
+
+        Raises:
+            UsageError: `split` or `limit` make no sense.
+            DataError: the file, or a row of it, is wrong; the message has the line.
+            BundleError: the rows need a chat template and the bundle has no usable one.
+
+        Memory:
+            The token ids (4 bytes each, about 400 bytes an example besides) and one line of text.
+        """
+        file = resolve(path, split)
+        return self._build(lambda: read_rows(file, limit), file, lambda: file_digest(file), like)
+
+    def take(
+        self, rows: Iterable[Fields], *, like: ExampleSet | None = None, with_class: bool = True
+    ) -> ExampleSet:
+        """Check and tokenize rows in memory.
+
+        Args:
+            rows: at least one.
+            like: as for `read`.
+            with_class: False for rows that are to be classified.
+
+        Raises:
+            DataError: a row is wrong, or there is none; the message has its number, from 1.
+            BundleError: as for `read`.
+        """
+        kept = list(numbered(rows))
+        if not kept:
+            raise DataError("no rows; expected at least one")
+        digest = lambda: _rows_digest(kept)  # noqa: E731  # of a file it takes reading
+        return self._build(lambda: kept, Path("rows"), digest, like, with_class)
+
+    def text_row(self, text: str) -> Fields:
+        """A row whose one field, that of the template, is this text.
+
+        Raises:
+            UsageError: the template has more fields, or there is none.
+        """
+        prompt = self._prompt()
+        names = set() if prompt is None else set(prompt.names)
+        if len(names) != 1:
+            raise UsageError(
+                f"a text alone fills one field, the template has {len(names)}; give a row"
+            )
+        return {names.pop(): text}
+
+    def _prompt(self) -> Template | None:
+        return None if self.template is None else Template.parse(self.template)
+
+    def _build(
+        self,
+        rows: Callable[[], Iterable[Row]],
+        path: Path,
+        digest: Callable[[], str],
+        like: ExampleSet | None,
+        with_class: bool = True,
+    ) -> ExampleSet:
+        prompt = self._prompt()
+        if prompt is not None and self.labels:
+            labelled = build_labelled(
+                rows,
+                self.tokenizer,
+                prompt,
+                self.labels,
+                self.max_seq,
+                known=None if like is None else like.label_tokens,
+                with_class=with_class,
+            )
+            kind, examples, label_tokens = labelled.kind, labelled.examples, labelled.label_tokens
+            truncation, counts = labelled.truncation, labelled.class_counts
+            notes = labelled.warnings
+        else:
+            plain = build_completions(rows(), self.tokenizer, prompt, self.max_seq)
+            kind, examples, label_tokens = "completion", plain.examples, ()
+            truncation, counts, notes = plain.truncation, (), plain.warnings
+        lengths = [input_length(example, kind, label_tokens) for example in examples]
+        return ExampleSet(
+            kind=kind,
+            examples=examples,
+            path=path,
+            sha256=digest(),
+            max_seq=self.max_seq,
+            pad_id=self.tokenizer.pad_id,
+            report=LoadReport(
+                rows=len(examples),
+                tokens=sum(lengths),
+                longest=max(lengths),
+                truncation=truncation,
+                class_counts=counts,
+                warnings=(*truncation_warning(truncation, len(examples), self.max_seq), *notes),
+            ),
+            label_words=self.labels,
+            label_tokens=label_tokens,
+        )
+
+
+def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
+    """Rows in memory with their numbers, from 1.
+
+    Raises:
+        DataError: one is no dict.
+    """
+    for number, fields in enumerate(rows, 1):
+        where = f"row {number}"
+        if not isinstance(fields, Mapping):
+            raise DataError(f"{where}: found {kind_of(fields)}, expected a dict of its fields")
+        yield Row(dict(fields), number, where)
+
+
+def truncation_warning(
+    truncation: TruncationReport, rows: int, max_seq: int
+) -> Iterable[DataWarning]:
+    """Say what was cut, if anything was."""
+    if truncation.rows:
+        yield DataWarning(
+            "truncated",
+            f"{truncation.rows} of {rows} rows are longer than {max_seq} tokens and lost "
+            f"{truncation.prompt_tokens} tokens of prompt and {truncation.completion_tokens} of "
+            "completion; raise --max-seq to keep them",
+            truncation.rows,
+        )
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a data file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return sha256_file(file)
+    except OSError as error:
+        raise DataError(f"{file}: cannot read the file: {error.strerror}") from error
+
+
+def _rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of rows as JSON Lines, keys sorted.
+
+    Raises:
+        DataError: a row is not JSON.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        try:
+            line = json.dumps(row.fields, sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{row.where}: not JSON: {error}") from error
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,253 @@
+"""Text to token ids and back, with the bundle's tokenizer.json."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from edgezo_runtime.errors import BundleError
+from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Task = Literal["causal-lm", "masked-lm"]
+
+_MOST_IDS = 2**31 - 1
+_LARGEST_FILE, _LARGEST_TEMPLATE = 512 << 20, 1 << 20
+_REMEDY = "export the model again"
+_PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
+_SPELT = re.compile(r"\\u00[2-7]")
+
+
+class TokenizerSettings(Protocol):
+    """What the manifest says about the tokenizer (`manifest.TokenizerInfo`)."""
+
+    @property
+    def file(self) -> str: ...
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    @property
+    def eos_ids(self) -> tuple[int, ...]: ...
+    @property
+    def pad_id(self) -> int: ...
+    @property
+    def unk_id(self) -> int | None: ...
+    @property
+    def mask_id(self) -> int | None: ...
+    @property
+    def add_bos(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextTokenizer:
+    """A tokenizer that neither truncates nor pads.
+
+    Attributes:
+        core: the tokenizer of the `tokenizers` package.
+        pad_id: fills the end of short sequences.
+        bos_id: starts a text, if `add_bos`.
+        eos_ids: end a text; the first is the one written.
+        unk_id: stands for what the vocabulary does not know.
+        mask_id: the place to fill in, for masked-lm.
+        add_bos: does a text start with `bos_id`.
+        chat_template: Jinja source that turns messages into one text, or None.
+        task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
+        vocab_size: tokens are below it, or the file is not the model's.
+    """
+
+    core: Tokenizer
+    pad_id: int
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+    unk_id: int | None = None
+    mask_id: int | None = None
+    add_bos: bool = False
+    chat_template: str | None = None
+    task: Task = "causal-lm"
+    vocab_size: int = _MOST_IDS
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other, and settings left in the file."""
+        if self.add_bos and self.bos_id is None:
+            raise BundleError("tokenizer: add_bos is set but bos_id is not; export the model again")
+        if self.task == "masked-lm" and self.mask_id is None:
+            raise BundleError("tokenizer: a masked-lm bundle needs mask_id; export the model again")
+        self.core.no_truncation()
+        self.core.no_padding()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        settings: TokenizerSettings,
+        *,
+        task: Task = "causal-lm",
+        vocab_size: int = _MOST_IDS,
+    ) -> TextTokenizer:
+        """Load the tokenizer of a bundle.
+
+        Args:
+            folder: the bundle.
+            settings: the manifest's `tokenizer`.
+            task: the manifest's `model.task`.
+            vocab_size: the manifest's `model.vocab_size`; tokens are below it.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            BundleError: a file is missing or cannot be understood.
+
+        Memory:
+            The vocabulary: 10 to 100 MB.
+        """
+        from tokenizers import Tokenizer
+
+        path = Path(folder, settings.file)
+        text = _read_text(path, _LARGEST_FILE)
+        check_tokenizer(text, str(path))
+        with _refusing(
+            f"{path}: the tokenizers package cannot read it",
+            "update the package, or export the model again",
+        ):
+            core = Tokenizer.from_str(text)
+        return cls(
+            core=core,
+            pad_id=settings.pad_id,
+            bos_id=settings.bos_id,
+            eos_ids=settings.eos_ids,
+            unk_id=settings.unk_id,
+            mask_id=settings.mask_id,
+            add_bos=settings.add_bos,
+            chat_template=_read_template(folder, settings.chat_template),
+            task=task,
+            vocab_size=vocab_size,
+        )
+
+    def encode(self, text: str, *, add_special: bool) -> list[int]:
+        """Turn text into token ids.
+
+        Args:
+            text: the text; the names of special tokens in it become those tokens.
+            add_special: start with `bos_id` if `add_bos`; for masked-lm add all special tokens.
+
+        Returns:
+            The ids.
+        """
+        return self.encode_spans(text, add_special=add_special)[0]
+
+    def encode_spans(
+        self, text: str, *, add_special: bool
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Turn text into token ids and the characters [start, end) each one stands for.
+
+        Args:
+            text: as for `encode`.
+            add_special: as for `encode`.
+
+        Returns:
+            Ids and spans, of equal length; an added token stands for (0, 0).
+
+        Raises:
+            BundleError: the tokenizer cannot, or makes tokens that the model does not have.
+        """
+        masked = self.task == "masked-lm"
+        with _refusing(f"the bundle's tokenizer cannot read {text[:40]!r}", _REMEDY):
+            encoding = self.core.encode(text, add_special_tokens=add_special and masked)
+            ids, spans = list(encoding.ids), list(encoding.offsets)
+        if ids and max(ids) >= self.vocab_size:
+            raise BundleError(
+                f"the bundle's tokenizer makes the token {max(ids)}, its model has "
+                f"{self.vocab_size}; {_REMEDY}"
+            )
+        if add_special and self.add_bos and not masked and self.bos_id is not None:
+            return [self.bos_id, *ids], [(0, 0), *spans]
+        return ids, spans
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Turn token ids into text, by default without the special tokens.
+
+        Raises:
+            BundleError: the tokenizer cannot.
+        """
+        with _refusing("the bundle's tokenizer cannot write tokens", _REMEDY):
+            return self.core.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_text(self, token_id: int | None) -> str:
+        """The text of one token as the vocabulary has it; empty for None or an unknown id."""
+        with _refusing("the bundle's tokenizer does not know its tokens", _REMEDY):
+            return ("" if token_id is None else self.core.id_to_token(token_id)) or ""
+
+
+def check_tokenizer(text: str, where: str) -> None:
+    """Refuse a file that the tokenizers package reads beyond its memory.
+
+    Where merges of a BPE model have a prefix to leave out, the package (0.23) cuts so many bytes
+    off the second part, whatever stands there.
+
+    Args:
+        text: tokenizer.json.
+        where: its path, for the message.
+    Raises:
+        BundleError: it is such a file, or not JSON.
+    """
+    if not (_PREFIX.search(text) or _SPELT.search(text)):
+        return
+    try:
+        model = parse_object(text, most_values=None).get("model")
+    except JsonShapeError as error:
+        raise BundleError(f"{where}: {error}; {_REMEDY}") from error
+    if not isinstance(model, dict) or not model.get("continuing_subword_prefix"):
+        return
+    prefix, merges = str(model["continuing_subword_prefix"]), model.get("merges", [])
+    for merge in merges if isinstance(merges, list) else []:
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or not str(parts[-1:] and parts[-1]).startswith(prefix):
+            raise BundleError(
+                f"{where}: merge {str(merge)[:80]!r} without {prefix!r:.40}; {_REMEDY}"
+            )
+
+
+@contextlib.contextmanager
+def _refusing(what: str, remedy: str) -> Iterator[None]:
+    """Name what the tokenizers package cannot do.
+
+    It raises Exception itself, and panics are no Exception at all.
+
+    Raises:
+        BundleError: it cannot.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise BundleError(f"{what} ({str(error)[:200]}); {remedy}") from error
+
+
+def _read_template(folder: str | Path, name: str | None) -> str | None:
+    return None if name is None else _read_text(Path(folder, name), _LARGEST_TEMPLATE)
+
+
+def _read_text(path: Path, limit: int) -> str:
+    """The text of a file of the bundle.
+
+    Raises:
+        BundleError: it is missing, too large, or not UTF-8.
+    """
+    if not path.exists():
+        raise BundleError(f"{path}: no such file; {_REMEDY}")
+    try:
+        return read_regular(path, limit).decode("utf-8")
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: cannot be read: {error}; {_REMEDY}") from error

@@ -1,0 +1,123 @@
+"""Passes that evaluate last tokens on top of the cached keys and values of their prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgezo_runtime.engine.chunks import Chunk, Cutter
+from edgezo_runtime.engine.forward import (
+    FirstActive,
+    Float32,
+    Forward,
+    ScoringPass,
+    SharedParams,
+    Work,
+)
+from edgezo_runtime.engine.prefix_cache import AnswerCache, AnswerStates
+from edgezo_runtime.errors import UsageError
+
+
+class AnswerPass(ScoringPass):
+    """Evaluates the last token of every sequence on top of kept keys and values.
+
+    Args:
+        work: what is evaluated; the last token alone of every sequence is scored.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups.
+        cache: what is kept of the prompts.
+        entry: the block where the kept states enter.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+        cache: AnswerCache,
+        entry: int,
+    ) -> None:
+        super().__init__(work, code, first_active)
+        self._cache = cache
+        self._entry = entry
+
+    def wave_bytes(self) -> int:
+        """Keys and values of a sequence."""
+        return 2 * self._cache.layout.size * int(self.batch.lengths.max())
+
+    def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
+        """Find what is kept of the prompts; those that are not have to be read."""
+        parts: list[Chunk] = []
+        for chunk in wave:
+            rows = chunk.index
+            keys, lengths = self.batch.row_keys[rows].tolist(), self.batch.lengths[rows]
+            chunk.past, missing = self._cache.gather(keys, lengths)
+            for places in cutter.prompts(lengths, missing):
+                tokens = cutter.padded(int(lengths[places].max()))
+                part = Chunk(rows[places], tokens, np.empty((0, 2), np.int64), slice(0))
+                part.target = chunk.past, places
+                parts.append(part)
+        return (PromptPass(self._work, self._cache, self._entry), parts) if parts else None
+
+    def start(self, chunk: Chunk) -> None:
+        """Start from the last tokens at the block where they enter, one group."""
+        states = chunk.past
+        if not isinstance(states, AnswerStates):
+            raise UsageError("a chunk of last tokens starts without its prompts")
+        chunk.hidden = self._model.value(states.hidden[:, None].astype(np.float32))
+        one = Chunk(chunk.index[:1], 1, chunk.positions, chunk.scored)
+        self._embed(one, int(states.lengths.max()) + 1)
+        chunk.inputs = one.inputs  # tables by position; the states are those of the cache
+        chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
+        chunk.by_row["past_lengths"] = states.lengths
+        self._feed_rows(chunk)
+        chunk.entry = self._entry
+
+
+class PromptPass(Forward):
+    """Runs whole prompts, and keeps what does not change of them.
+
+    Args:
+        work: what is evaluated; its batch are the prompts.
+        cache: where it is kept.
+        entry: the block from which on keys and values are kept, and last tokens may change.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        cache: AnswerCache,
+        entry: int,
+    ) -> None:
+        super().__init__(work)
+        self._cache = cache
+        self._keep_from = entry
+        self._frozen = SharedParams(work.model.bundle.trainables())
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk; the adapters act on last tokens."""
+        self._embed(chunk, chunk.tokens)
+        last = np.arange(chunk.tokens) == self.batch.lengths[chunk.index, None] - 1
+        chunk.by_row["active"] = last.astype(np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(chunk.rows, np.int32)
+        self._feed_rows(chunk)
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block; keep the last tokens' states at the entry, then keys and values."""
+        states, places = chunk.target
+        if index == self._keep_from:
+            last = self.batch.lengths[chunk.index] - 1
+            chunk.kept = chunk.hidden.numpy()[np.arange(chunk.rows), last]
+        keep = index >= self._keep_from
+        params = self._frozen if keep else self._work.params  # last tokens are waste from there on
+        for half, value in enumerate(self._run_block(index, chunk, params, self._one, keep)):
+            states.fill(places, index, half, value.numpy())  # (R, n, S, D)
+
+    def end(self, chunk: Chunk) -> None:
+        """Put what was kept into the cache."""
+        states, places = chunk.target
+        keys = self.batch.row_keys[chunk.index]
+        for row, (place, key) in enumerate(zip(places, keys, strict=True)):
+            self._cache.put(states, int(place), int(key), chunk.kept[row])
+        chunk.release()

@@ -1,0 +1,95 @@
+"""The graphs that carry gradients back, opened, and run on what the forward graphs were fed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, grad_name
+from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
+from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
+from edgezo_runtime.errors import BundleError, UsageError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardGraph:
+    """A session that carries a gradient back through another graph.
+
+    Attributes:
+        session: runs the graph.
+        inputs: what it takes.
+        outputs: what it gives, the gradient of the hidden states first.
+    """
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def run(self, graph: LoadedGraph, feed: Mapping[str, Any], grad: Any) -> dict[str, Float32]:
+        """Carry a gradient back.
+
+        Args:
+            graph: what it goes back through, with its weights.
+            feed: the other inputs by name, OrtValues; more than it takes do no harm.
+            grad: the gradient at the result of that graph, an OrtValue.
+        Returns:
+            Gradients by the name of the input, arrays; of a trainable with its leading axis.
+        Raises:
+            ShortOfMemoryError: it was refused memory.
+            BundleError: it takes what there is not.
+        """
+        known = {**graph.weights, **feed, GRAD: grad}
+        if lost := [name for name in self.inputs if name not in known]:
+            raise BundleError(
+                f"the graph back through {graph.output!r} takes {min(lost)[:80]!r}, which is not "
+                f"at hand; run 'edgezo export --force'"
+            )
+        own = {name: known[name] for name in self.inputs}
+        values = run_graph(self.session, list(self.outputs), own)
+        suffix = len(grad_name(""))
+        return {
+            name[:-suffix]: value.numpy() for name, value in zip(self.outputs, values, strict=True)
+        }
+
+
+class BackwardGraphs:
+    """The backward graphs of a bundle, all open: while a run goes on memory may be short, and
+    onnxruntime does not survive it where it opens a graph.
+
+    Args:
+        model: the graphs they go back through.
+    Raises:
+        UsageError: the bundle has none.
+        BundleError: one cannot be loaded.
+    """
+
+    def __init__(self, model: LoadedModel) -> None:
+        manifest = model.bundle.manifest
+        if isinstance(manifest.backward, str):
+            raise UsageError(
+                f"the bundle has no backward graphs ({manifest.model.architecture}): "
+                f"{manifest.backward}; tune without --hybrid, or run 'edgezo export --force' with "
+                f"an edgezo that can derive it"
+            )
+        self._opened = {info.of: _open(model.bundle, info) for info in manifest.backward}
+
+    def through(self, file: str) -> BackwardGraph:
+        """The graph that goes back through the forward graph in `file`."""
+        return self._opened[file]
+
+
+def _open(bundle: Bundle, info: BackwardInfo) -> BackwardGraph:
+    session = ENVIRONMENT.open(bundle, info.file, in_order=True)
+    check_ends(session, info.inputs, info.outputs, str(bundle.root / info.file))
+    inputs = tuple(tensor.name for tensor in info.inputs)
+    return BackwardGraph(session, inputs, tuple(tensor.name for tensor in info.outputs))

@@ -1,0 +1,69 @@
+"""A block on rows longer than a chunk: some of their tokens at a time, in order.
+
+Each piece goes on from the keys and values of those before it, which live as long as the block
+runs. They lie in arrays that have room for the whole row from the start: growing ones would leave
+the arena a hole of each size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest_types import PAST
+from edgezo_runtime.engine.loaded_model import LoadedGraph
+from edgezo_runtime.engine.sessions import require_shape, run_graph
+
+ToValue = Callable[[npt.NDArray[Any]], Any]
+"""Makes an OrtValue of an array."""
+
+
+def cut_tokens(rows: int, tokens: int, limit: int) -> list[slice]:
+    """Cut the tokens of rows so that a piece of all rows has about `limit` tokens.
+
+    Pieces are of an even number of tokens, and at least two, as whole rows are: a single one would
+    take the matrix-vector kernels, which round differently. An odd number, which only a model with
+    an odd limit of its own leaves, is therefore not cut.
+    """
+    if rows * tokens <= limit or tokens % 2:
+        return [slice(0, tokens)]
+    size = max(2, limit // rows // 2 * 2)
+    return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+
+def run_in_chunks(
+    graph: LoadedGraph, feed: Mapping[str, Any], pieces: Sequence[slice], to_value: ToValue
+) -> list[Any]:
+    """Run a block that can go on from earlier tokens piece by piece.
+
+    Args:
+        graph: the block.
+        feed: its inputs for whole rows, without those for earlier keys and values. The hidden
+            states (R, S, H) are overwritten with the result.
+        pieces: the tokens of each run, in order.
+        to_value: see `ToValue`.
+    Returns:
+        Keys and values (R, n, S, D), OrtValues.
+    Raises:
+        ShortOfMemoryError: a run was refused memory; the hidden states are lost.
+    Memory:
+        Keys and values twice, and the activations of one piece.
+    """
+    by_token = {name: feed[name].numpy() for name in graph.by_token}  # views, nothing is copied
+    states = by_token["hidden"]
+    rows, tokens = states.shape[:2]
+    assert graph.past is not None
+    heads, width = graph.past
+    past = [to_value(np.zeros((rows, heads, tokens, width), np.float32))] * 2
+    for piece in pieces:
+        own = {name: to_value(array[:, piece]) for name, array in by_token.items()}
+        own["past_lengths"] = to_value(np.full(rows, piece.start, np.int32))
+        own |= zip(PAST, past, strict=True)
+        hidden, *past = run_graph(graph.session, [graph.output, "key", "value"], {**feed, **own})
+        shape = (rows, piece.stop - piece.start, states.shape[2])
+        require_shape(hidden, shape, "hidden states of a piece")
+        states[:, piece] = hidden.numpy()
+    return past

@@ -1,0 +1,406 @@
+"""What happens to a chunk on its way through a model, stage by stage: start, blocks, end.
+
+`WholePass` evaluates whole sequences, `AnswerPass` their last tokens on top of kept keys and
+values, `PromptPass` makes what an `AnswerPass` finds missing. `edgezo_runtime.engine.engine`
+decides which chunk is at which stage when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest_types import PAST, SLOTS
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.engine.chunked_rows import cut_tokens, run_in_chunks
+from edgezo_runtime.engine.chunks import Chunk, Cutter
+from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
+from edgezo_runtime.engine.prefix_cache import PrefixCache
+from edgezo_runtime.engine.sessions import require_shape, run_graph
+from edgezo_runtime.errors import UsageError
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+FirstActive = int | tuple[int, ...]
+
+SCORED_POSITIONS = 256
+"""Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
+
+
+class Params(Protocol):
+    """Where a pass gets its trainable inputs."""
+
+    @property
+    def private(self) -> bool:
+        """Has every sequence copies of its own?"""
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
+
+        Returns:
+            (P, *shape) float32: P = 1 shared by all rows, G one a group, or G times the number of
+            sequences, groups outermost. Called from several threads.
+        """
+
+
+class SharedParams:
+    """The same tensors for all rows.
+
+    Args:
+        values: every trainable input by name, without the leading axis.
+    """
+
+    def __init__(self, values: Mapping[str, Float32]) -> None:
+        self._values = values
+
+    @property
+    def private(self) -> bool:
+        """No."""
+        return False
+
+    def copies(self, name: str, rows: Int64) -> Float32:
+        """(1, *shape)."""
+        return self._values[name][None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is evaluated.
+
+    Attributes:
+        model: the graphs.
+        batch: B sequences.
+        params: the trainable inputs.
+        after_block: called after every block that a chunk went through.
+        chunk_tokens: tokens of a piece of a row that is longer than a chunk.
+        sample: blocks to run; the others are passed by. None for all.
+    """
+
+    model: LoadedModel
+    batch: Batch
+    params: Params
+    after_block: Callable[[], None]
+    chunk_tokens: int
+    sample: frozenset[int] | None = None
+
+
+class Forward:
+    """One evaluation of a batch.
+
+    Args:
+        work: what is evaluated.
+    """
+
+    def __init__(self, work: Work) -> None:
+        self.groups = 1
+        self._staircase = False
+        self.batch = work.batch
+        self._work = work
+        self._model = work.model
+        self._manifest = work.model.bundle.manifest
+        self._one = (work.model.value(np.ones((1, 1), np.float32)),) * 2
+
+    def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
+        """What has to be evaluated before these chunks can start."""
+        return None
+
+    def start(self, chunk: Chunk) -> None:
+        """Make the hidden states at the entry of block `chunk.entry`."""
+        raise NotImplementedError
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Take a chunk through a block."""
+        raise NotImplementedError
+
+    def end(self, chunk: Chunk) -> None:
+        """Make of the last hidden states what is wanted, and let go of the rest."""
+        raise NotImplementedError
+
+    def wave_bytes(self) -> int:
+        """What a chunk holds for each of its sequences besides hidden states."""
+        return 0
+
+    # --- parts ---
+
+    def _embed(self, chunk: Chunk, tokens: int) -> None:
+        """Run the prologue on the first `tokens` tokens of a chunk's sequences."""
+        rows = chunk.index
+        ids = self.batch.input_ids[rows, :tokens]
+        if ids.shape[1] < tokens:
+            pad = self._manifest.tokenizer.pad_id
+            ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
+        chunk.hidden, chunk.inputs = self._prologue(ids, self.batch.lengths[rows])
+        for tensor in self._manifest.graphs.prologue.outputs:
+            if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
+                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
+
+    def _prologue(self, ids: Int64, lengths: Int64) -> tuple[Any, dict[str, Any]]:
+        """Hidden states (R, S, H) of token ids (R, S), and the context; OrtValues.
+
+        Args:
+            ids: the tokens; the scheme's prefix is put in front, for the positions of the others.
+            lengths: (R,) how many of each row are no padding.
+        """
+        tokens = ids.shape[1]
+        prefix = self._manifest.scheme.tokens[: self._manifest.scheme.prefix_tokens]
+        if prefix:
+            ids = np.concatenate([np.tile(np.array(prefix, np.int64), (len(ids), 1)), ids], axis=1)
+        prologue = self._model.prologue
+        feed = {"input_ids": self._model.value(ids)} | prologue.weights
+        if "attention_mask" in prologue.inputs:
+            mask = np.arange(tokens) < lengths[:, None]
+            feed["attention_mask"] = self._model.value(mask.astype(np.int64))
+        context = self._manifest.context
+        hidden, *made = run_graph(prologue.session, ["hidden", *context], feed)
+        width = self._manifest.model.hidden_size
+        require_shape(hidden, (*ids.shape, width), "hidden states of the prologue")
+        if prefix:
+            hidden = self._model.value(hidden.numpy()[:, len(prefix) :])
+        return hidden, dict(zip(context, made, strict=True))
+
+    def _feed_rows(self, chunk: Chunk) -> None:
+        """Make the inputs that differ from row to row, once for every group."""
+        chunk.nothing.clear()
+        for name, value in chunk.by_row.items():
+            repeats = (chunk.groups,) + (1,) * (value.ndim - 1)
+            chunk.inputs[name] = self._model.value(np.tile(value, repeats))
+
+    def _spread(self, chunk: Chunk, groups: int) -> None:
+        """Add copies of the first group until there are G; per-row inputs likewise."""
+        if groups == chunk.groups:
+            return
+        known = chunk.hidden.numpy()
+        more = np.tile(known[: chunk.rows], (groups - chunk.groups, 1, 1))
+        chunk.groups = groups
+        chunk.hidden = self._model.value(np.concatenate([known, more]))
+        self._feed_rows(chunk)
+
+    def _run_block(
+        self,
+        index: int,
+        chunk: Chunk,
+        params: Params,
+        code: Sequence[Any],
+        keep: bool = False,
+    ) -> list[Any]:
+        """Run a block; returns its keys and values if they are asked for."""
+        if self._work.sample is not None and index not in self._work.sample:
+            return []
+        graph = self._model.blocks[index]
+        feed = dict(graph.weights)
+        for name in graph.inputs:
+            if name == "hidden":
+                feed[name] = chunk.hidden
+            elif name == "code":
+                feed[name] = code[0]
+            elif name == "decode":
+                feed[name] = code[1]
+            else:
+                feed[name] = chunk.inputs[name]
+        feed |= self._trainables(index, chunk, params)
+        pieces = self._pieces(graph, chunk)
+        kept: list[Any]
+        if len(pieces) > 1:
+            kept = run_in_chunks(graph, feed, pieces, self._model.value)
+        else:
+            outputs = [graph.output, *(("key", "value") if keep else ())]
+            feed |= self._past(index, chunk)
+            shape = tuple(chunk.hidden.shape())
+            chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
+            require_shape(chunk.hidden, shape, f"hidden states of block {index}")
+            if graph.past is not None:
+                heads, size = graph.past
+                total = chunk.tokens + int(feed[PAST[0]].shape()[2])
+                for value in kept:
+                    states = shape[0], heads, total, size
+                    require_shape(value, states, f"keys and values of block {index}")
+        self._work.after_block()
+        return kept if keep else []
+
+    def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
+        """The trainable inputs of a block, OrtValues."""
+        feed: dict[str, Any] = {}
+        for name, tensor in self._model.blocks[index].trainables.items():
+            copies = params.copies(tensor, chunk.index)
+            if self._staircase and len(copies) > 1:  # groups to come are as the first one yet
+                copies = copies[: len(copies) // self.groups * chunk.groups]
+            _check_copies(tensor, len(copies), chunk.groups, chunk.rows)
+            feed[name] = self._model.value(copies)
+        return feed
+
+    def _pieces(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
+        """The tokens that go through a block at once: more than one piece where a row is long."""
+        if graph.past is None or chunk.past is not None:
+            return [slice(0, chunk.tokens)]
+        return cut_tokens(chunk.groups * chunk.rows, chunk.tokens, self._work.chunk_tokens)
+
+    def _past(self, index: int, chunk: Chunk) -> dict[str, Any]:
+        """Earlier keys and values, if the block takes any."""
+        shape = self._model.blocks[index].past
+        if shape is None:
+            return {}
+        if chunk.past is not None:
+            pair = chunk.past.keys_values(index, chunk.groups)
+            return dict(zip(PAST, map(self._model.value, pair), strict=True))
+        if shape not in chunk.nothing:
+            heads, width = shape
+            nothing = np.empty((chunk.groups * chunk.rows, heads, 0, width), np.float32)
+            chunk.nothing[shape] = self._model.value(nothing)
+        return dict.fromkeys(PAST, chunk.nothing[shape])
+
+
+class ScoringPass(Forward):
+    """Ends with scores of every group.
+
+    Args:
+        work: what is evaluated.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups; see `Engine.score`.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+    ) -> None:
+        super().__init__(work)
+        code = code or (np.ones((1, 1), np.float32),) * 2
+        self.groups = len(code[0])
+        self._starts = _starts(first_active, self.groups)
+        self._staircase = len(set(self._starts)) > 1
+        self._codes = {1: self._one}
+        for count in {sum(start <= own for start in self._starts) for own in self._starts}:
+            part = code[0][:count, :count], code[1][:count, :count]
+            if not np.allclose(part[0] @ part[1], np.eye(count), atol=1e-5):
+                raise UsageError(
+                    f"{count} of {self.groups} groups start early, and their part of the code "
+                    f"cannot be decoded"
+                )
+            self._codes[count] = tuple(map(work.model.value, part))
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block for the groups that differ so far, from the first active one on."""
+        count = max(1, sum(start <= index for start in self._starts))
+        self._spread(chunk, count)
+        self._run_block(index, chunk, self._work.params, self._codes[count])
+
+    def end(self, chunk: Chunk) -> None:
+        """Score: (G, T', C) or (G, T') for the positions of a chunk."""
+        self._spread(chunk, self.groups)
+        parts: list[Float32] = []
+        for start in range(0, len(chunk.positions), SCORED_POSITIONS):
+            own = chunk.positions[start : start + SCORED_POSITIONS]
+            first = chunk.scored.start + start
+            scores = self._score(chunk, own, self.batch.targets[first : first + len(own)])
+            parts.append(scores.reshape(chunk.groups, len(own), *scores.shape[1:]))
+        chunk.scores = np.concatenate(parts, axis=1)
+        chunk.release()
+
+    def _score(self, chunk: Chunk, positions: Int64, targets: Int64) -> Float32:
+        """Scores of every group at positions of its first group, groups outermost."""
+        shift = np.zeros((chunk.groups, 1, 2), np.int64)
+        shift[:, 0, 0] = np.arange(chunk.groups) * chunk.rows
+        places = (positions[None] + shift).reshape(-1, 2)
+        wanted = np.tile(targets, chunk.groups)
+        count = len(places)
+        if count == 1:  # a lone row would take the matrix-vector kernel, which rounds differently
+            places, wanted = np.tile(places, (2, 1)), np.tile(wanted, 2)
+        feed = {"hidden": chunk.hidden, "positions": self._model.value(places)}
+        graphs = self._manifest.graphs
+        if self.batch.label_ids is not None:
+            feed["label_ids"] = self._model.value(self.batch.label_ids)
+            scorer = self._model.scorer(graphs.score_labels)
+        else:
+            feed["targets"] = self._model.value(wanted)
+            scorer = self._model.scorer(graphs.score_tokens)
+        feed |= scorer.weights
+        (value,) = run_graph(scorer.session, [scorer.output], feed)
+        classes = () if self.batch.label_ids is None else (len(self.batch.label_ids),)
+        require_shape(value, (len(places), *classes), "scores")
+        scores: Float32 = value.numpy()
+        return scores[:count]
+
+
+class WholePass(ScoringPass):
+    """Evaluates whole sequences.
+
+    Args:
+        work: what is evaluated.
+        code: (code, decode), each (G, G) float32; None means one group.
+        first_active: blocks before this one are run once for all groups.
+        cache: states at the entry of block `cache_block`, kept between passes.
+        cache_block: at most `first_active`.
+        scope: tokens the adapters act on.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+        cache: PrefixCache | None,
+        cache_block: int,
+        scope: Scope,
+    ) -> None:
+        super().__init__(work, code, first_active)
+        self._cache = cache if cache_block else None
+        self._cache_block = cache_block
+        self._scope = scope
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed a chunk, or find its states at the entry of the block where it is cached."""
+        rows = chunk.index
+        self._embed(chunk, chunk.tokens)
+        lengths = self.batch.first_scored[rows] if self._scope == "answer" else np.zeros_like(rows)
+        active = np.arange(chunk.tokens) >= lengths[:, None]
+        chunk.by_row["active"] = active.astype(np.float32)
+        chunk.by_row["past_lengths"] = np.zeros(len(rows), np.int32)
+        virtual = self._manifest.scheme.prompt_tokens
+        if virtual:
+            slots = np.minimum(np.arange(chunk.tokens), virtual)
+            chunk.by_row[SLOTS] = np.tile(slots, (len(rows), 1))
+        self._feed_rows(chunk)
+        chunk.entry = 0
+        if self._cache is not None:
+            kept = self._cache.read(self._keys(chunk), chunk.tokens)
+            if kept is not None:
+                chunk.entry = self._cache_block
+                chunk.hidden = self._model.value(kept)
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block; keep the states at its entry if that is where they are cached."""
+        if self._cache is not None and index == self._cache_block and chunk.entry < index:
+            lengths = self.batch.lengths[chunk.index]
+            kept = self._cache.write(self._keys(chunk), lengths, chunk.hidden.numpy())
+            chunk.hidden = self._model.value(kept)
+        super().block(index, chunk)
+
+    def _keys(self, chunk: Chunk) -> list[int]:
+        return [int(key) for key in self.batch.row_keys[chunk.index]]
+
+
+def _starts(first_active: FirstActive, groups: int) -> tuple[int, ...]:
+    """The block each group is different from."""
+    if isinstance(first_active, int):
+        return (first_active,) * groups
+    if len(first_active) != groups or list(first_active) != sorted(first_active):
+        raise UsageError(
+            f"first_active {first_active}: expected {groups} blocks, one a group, ascending"
+        )
+    return first_active
+
+
+def _check_copies(name: str, copies: int, groups: int, rows: int) -> None:
+    """Refuse what a graph would spread over the wrong rows: it only sees that P divides R."""
+    if copies not in (1, groups, groups * rows):
+        raise UsageError(
+            f"'{name}': {copies} copies for {groups} groups of {rows} sequences, expected 1, "
+            f"{groups} or {groups * rows}"
+        )

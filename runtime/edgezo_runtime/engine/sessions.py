@@ -1,0 +1,369 @@
+"""ONNX Runtime sessions that share one memory arena and one pool of workers.
+
+Defaults cost dearly when a model is many sessions: every session brings a spinning thread pool
+(two to three times slower on two cores; worse beside other processes) and an arena that never
+shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy weights to the heap; without it
+they stay pages of the mapped file that the kernel may drop, and run as fast.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.bundle.manifest_types import TensorInfo
+from edgezo_runtime.bundle.onnx_file import MAX_BYTES, check_onnx
+from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
+from edgezo_runtime.system.fair_lock import FairLock
+from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.memory import is_unmapped, save_addresses
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+OLDEST = (1, 19)
+"""First release that reads the graphs of bundles."""
+
+FUSED = (1, 20)
+"""First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
+
+_CPU = "CPUExecutionProvider"
+
+_END_S = 10.0
+"""How long the end of the interpreter waits for a pass to reach its next block."""
+
+_REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
+"""How onnxruntime says that the arena's limit or the system refused memory."""
+
+
+class ShortOfMemoryError(MemoryError):
+    """A pass needs more memory than there is; it can be run again in smaller pieces."""
+
+
+def run_graph(
+    session: onnxruntime.InferenceSession, outputs: list[str], feed: Any, options: Any = None
+) -> list[Any]:
+    """Run a session on OrtValues.
+
+    Raises:
+        ShortOfMemoryError: it was refused memory.
+        BundleError: the graph does not take or make what its bundle's manifest says.
+    """
+    try:
+        return list(session.run_with_ort_values(outputs, feed, options))
+    except Exception as error:  # onnxruntime's errors have no common public base class
+        if _is_refusal(error):
+            raise ShortOfMemoryError("onnxruntime was refused memory") from error
+        raise BundleError(
+            f"onnxruntime could not run a graph of the bundle, from {', '.join(outputs)[:80]}: "
+            f"{str(error)[:400]}; run 'edgezo export --force'"
+        ) from error
+
+
+def require_shape(value: Any, shape: tuple[int, ...], what: str) -> None:
+    """Refuse a result of a graph that is not what the runtime goes on with.
+
+    Args:
+        value: an OrtValue.
+        shape: what it must have.
+        what: it is, for the message.
+    Raises:
+        BundleError: it has another one.
+    """
+    found = tuple(value.shape())
+    if found != shape:
+        raise BundleError(
+            f"a graph of the bundle made {what} of shape {found}, expected {shape}; "
+            f"run 'edgezo export --force'"
+        )
+
+
+def _is_refusal(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _REFUSED)
+
+
+class SharedEnvironment:
+    """The one arena and the workers of the process, which all its engines share.
+
+    ONNX Runtime keeps an arena for the life of the process, so the first caller's limit holds. The
+    workers are there as long as an engine uses them, as many as the first of these asked for.
+    Passes take turns, whichever engine's they are: so the memory of one pass is needed at a time,
+    and no more threads compute than were asked for.
+
+    Attributes:
+        threads: workers there are.
+        arena_bytes: limit of the arena; None for none.
+        turns: held by the pass that runs.
+        ending: is the interpreter about to end?
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a collected engine may release where one is prepared
+        self._registered = False
+        self._users = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self.threads = 0
+        self.arena_bytes: int | None = None
+        self.turns = FairLock()
+        self.ending = False
+
+    def end(self) -> None:
+        """Have the pass that runs end at the next block, and no other begin.
+
+        For the end of the interpreter: a thread that comes out of onnxruntime after that aborts
+        the process.
+        """
+        self.ending = True
+        self.turns.wait(_END_S)
+
+    def forget(self) -> None:
+        """In a forked process: the workers, and who held a lock, are in the other one."""
+        self._lock = threading.RLock()
+        self._users, self._pool = 0, None
+        self.turns = FairLock()
+
+    @property
+    def workers(self) -> ThreadPoolExecutor:
+        """The workers; where the last user has left, new ones."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = _started(self.threads)
+            return self._pool
+
+    def release(self) -> None:
+        """Say that one who called `prepare` is done; the workers end with the last."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._pool is not None:
+                self._pool.shutdown(wait=False)
+                self._pool = None
+
+    def prepare(self, threads: int | None, arena_bytes: int | None) -> None:
+        """Make the workers and the arena unless they exist. `release` must follow.
+
+        Args:
+            threads: compute threads; None takes one a core this process may use.
+            arena_bytes: hard limit of the arena, None for no limit.
+        Raises:
+            DoesNotFitError: the system does not give so many threads.
+        """
+        ort = import_onnxruntime()
+        with self._lock:
+            self._users += 1
+            try:
+                self._prepare(ort, threads, arena_bytes)
+            except BaseException:
+                self.release()
+                raise
+
+    def _prepare(self, ort: Any, threads: int | None, arena_bytes: int | None) -> None:
+        if self._pool is None:
+            save_addresses()
+            self.threads = threads or available_cores()
+            self._pool = _started(self.threads)
+        if not self._registered:
+            self.arena_bytes = arena_bytes
+            ort.set_default_logger_severity(3)
+            # Growing by what was asked for: the default doubles, and keeps what it took.
+            settings: dict[str, int] = {"arena_extend_strategy": 1}
+            if arena_bytes is not None:
+                settings["max_mem"] = arena_bytes
+            place = ort.OrtMemoryInfo(
+                "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+            )
+            ort.create_and_register_allocator(place, ort.OrtArenaCfg(settings))
+            self._registered = True
+
+    def open(
+        self, bundle: Bundle, file: str, *, in_order: bool = False
+    ) -> onnxruntime.InferenceSession:
+        """Open one graph of a bundle.
+
+        Args:
+            bundle: the bundle.
+            file: the graph's file in it.
+            in_order: run the nodes in the order of the file. Left to itself onnxruntime makes
+                values long before they are needed, float32 copies of weights for one.
+
+        Raises:
+            BundleError: the graph is damaged, holds what no graph of a bundle does, or needs what
+                this onnxruntime does not have.
+            ShortOfMemoryError: there is no memory for it.
+        """
+        ort = import_onnxruntime()
+        path = bundle.path(file)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Exported graphs are final; optimizing would fold weights into float32 copies.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # A pattern keeps one slab for every shape it has seen; the arena alone needs 20 MB less.
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        # Left to itself onnxruntime takes some bytes for its own format, which is not checked here.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        # Kernels run on the thread that calls them; see `engine/engine.py`. A global pool
+        # would do as well, but then every other session of the process would have to use it.
+        if in_order:
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        content = _read(path)
+        check_onnx(content, str(path))
+        try:
+            return ort.InferenceSession(content, options, providers=[_CPU])
+        except Exception as error:  # onnxruntime's errors have no common public base class
+            if _is_refusal(error):
+                raise ShortOfMemoryError("a graph cannot be opened for want of memory") from error
+            raise BundleError(
+                f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
+                f"run 'edgezo export --force' again or install another onnxruntime"
+            ) from error
+
+
+def check_ends(
+    session: onnxruntime.InferenceSession,
+    inputs: Iterable[TensorInfo],
+    outputs: Iterable[TensorInfo],
+    where: str,
+) -> None:
+    """Compare what a graph takes and makes with what the manifest says of it.
+
+    Args:
+        session: the graph, opened.
+        inputs: what the manifest says it takes.
+        outputs: likewise of what it makes.
+        where: its path, for the message.
+    Raises:
+        BundleError: a name or a type differs.
+    """
+    for side, known, found in (
+        ("input", inputs, session.get_inputs()),
+        ("output", outputs, session.get_outputs()),
+    ):
+        said = {(tensor.name, _TYPES.get(tensor.dtype, tensor.dtype)) for tensor in known}
+        own = {(end.name, end.type) for end in found}
+        if side == "output":  # more than the manifest tells of does no harm
+            own &= said
+        if odd := said ^ own:
+            name, kind = min(odd)
+            told = "the manifest" if (name, kind) in said else "the graph"
+            raise BundleError(
+                f"{where}: {side} {name[:80]!r} of type {kind} is in {told} only; "
+                f"run 'edgezo export --force'"
+            )
+
+
+_TYPES = {
+    "float16": "tensor(float16)",
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    **{name: f"tensor({name})" for name in ("bool", "int8", "int32", "int64")},
+    **{name: f"tensor({name})" for name in ("uint8", "uint16", "uint32")},
+}
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a graph.
+
+    Raises:
+        BundleError: it cannot be read, or is too large for one.
+    """
+    try:
+        return read_regular(path, MAX_BYTES)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: no graph: {error.strerror}; run 'edgezo export --force'"
+        ) from error
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    """A pool whose threads all run: later, when memory is short, none could be started.
+
+    Raises:
+        DoesNotFitError: the system does not give so many.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="edgezo")
+    together = threading.Barrier(threads)
+    try:
+        for _ in range(threads):
+            pool.submit(together.wait)
+    except RuntimeError as error:
+        together.abort()
+        pool.shutdown(wait=False)
+        raise DoesNotFitError(
+            f"{threads} threads cannot be started: {error}; give a smaller --threads, or raise "
+            f"the limit on memory ('ulimit -v', the control group's) or on processes"
+        ) from error
+    return pool
+
+
+ENVIRONMENT = SharedEnvironment()
+"""The environment of this process."""
+
+atexit.register(ENVIRONMENT.end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ENVIRONMENT.forget)
+
+
+def keep_quiet() -> None:
+    """Let onnxruntime tell nobody; to be called before its first import.
+
+    From 1.29 on its official builds for Linux write what they run to a database in the user's cache
+    and send it to their makers, unless the environment says otherwise.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime.
+
+    Raises:
+        MissingExtraError: no flavour of onnxruntime is installed.
+        MemoryError: there is no room for it.
+    """
+    keep_quiet()
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        if is_unmapped(error):
+            raise MemoryError(str(error)) from error
+        raise MissingExtraError(
+            "onnxruntime is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
+        ) from error
+    if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
+        raise MissingExtraError(
+            f"onnxruntime {ort.__version__} cannot run the graphs of bundles; "
+            f"run pip install 'onnxruntime>={FUSED[0]}.{FUSED[1]}'"
+        )
+    if not hasattr(ort, "InferenceSession"):
+        raise MissingExtraError(
+            "the installed onnxruntime is broken, as when two flavours overwrote each other; "
+            "uninstall all of them, then run pip install 'edgezo[cpu]'"
+        )
+    return ort
+
+
+def runs_fused_attention() -> bool:
+    """Can the installed onnxruntime run blocks as they are, and not in their plain form only?"""
+    return _release(str(import_onnxruntime().__version__)) >= FUSED
+
+
+def _release(version: str) -> tuple[int, int]:
+    """Major and minor number; suffixes such as dev or rc do not matter."""
+    parts = re.findall(r"\d+", version)[:2]
+    return int(parts[0]), int(parts[1])
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

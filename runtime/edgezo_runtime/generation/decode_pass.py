@@ -1,0 +1,177 @@
+"""Passes that write: one over prompts, which keeps keys and values, then one a token.
+
+Both end with the logits of the next token of every row, which go to whoever chooses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest_types import SLOTS
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.engine.chunks import Chunk
+from edgezo_runtime.engine.forward import Forward, Params, WholePass, Work
+from edgezo_runtime.engine.sessions import require_shape, run_graph
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.generation.kv_cache import KvCache, PastRows
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+LOGIT_ROWS = 8
+"""Rows whose logits are in memory at once."""
+
+Take = Callable[[Int64, Float32], None]
+"""Told rows of the batch and the logits of their next tokens, (rows, V); from several threads."""
+
+
+class PromptsPass(WholePass):
+    """Reads whole prompts and keeps their keys and values.
+
+    Args:
+        work: what is read; of every prompt the last token is scored.
+        scope: tokens the adapters act on.
+        states: where keys and values go, with room for them.
+        take: gets the logits of the tokens that follow.
+    """
+
+    def __init__(self, work: Work, scope: Scope, states: KvCache, take: Take) -> None:
+        super().__init__(work, None, 0, None, 0, scope)
+        self._states = states
+        self._take = take
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block and keep what it made."""
+        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
+        if made:
+            start = np.zeros(chunk.rows, np.int64)
+            self._states.put(index, chunk.index, start, [value.numpy() for value in made])
+
+    def end(self, chunk: Chunk) -> None:
+        """Hand out logits."""
+        _hand_out(self._work, chunk, self.batch.lengths[chunk.index] - 1, self._take)
+
+
+class TokenPass(Forward):
+    """Reads one more token a row, behind those that are kept.
+
+    Args:
+        work: what is read; its batch has one token a row.
+        states: earlier keys and values, with room for one more token; its lengths stay as they are.
+        context: what the blocks take by position, for one token more than there is room for.
+        positional: do hidden states depend on positions before the first block?
+        kept: trainable inputs by block, kept from token to token where all rows share them.
+        take: gets the logits of the tokens that follow.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        states: KvCache,
+        context: dict[str, Any],
+        positional: bool,
+        kept: dict[int, dict[str, Any]],
+        take: Take,
+    ) -> None:
+        super().__init__(work)
+        self._states = states
+        self._context = context
+        self._positional = positional
+        self._kept = kept
+        self._take = take
+
+    def start(self, chunk: Chunk) -> None:
+        """Embed the tokens; adapters act on them."""
+        rows = chunk.index
+        chunk.past = PastRows(self._states, slice(int(rows[0]), int(rows[-1]) + 1))
+        chunk.hidden = self._embedded(rows)
+        chunk.inputs = dict(self._context)
+        chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
+        chunk.by_row["past_lengths"] = self._states.lengths[rows].astype(np.int32)
+        virtual = self._manifest.scheme.prompt_tokens
+        if virtual:
+            chunk.by_row[SLOTS] = np.full((chunk.rows, 1), virtual, np.int64)
+        self._feed_rows(chunk)
+        chunk.entry = 0
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Run a block and keep what it made of the tokens."""
+        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
+        if made and isinstance(chunk.past, PastRows):
+            self._states.put_token(index, chunk.past.rows, [value.numpy() for value in made])
+
+    def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
+        """Those of the token before, where they are not a row's own."""
+        if params.private:
+            return super()._trainables(index, chunk, params)
+        if index not in self._kept:
+            self._kept[index] = super()._trainables(index, chunk, params)
+        return self._kept[index]
+
+    def end(self, chunk: Chunk) -> None:
+        """Hand out logits."""
+        _hand_out(self._work, chunk, np.zeros(chunk.rows, np.int64), self._take)
+
+    def wave_bytes(self) -> int:
+        """What a block makes of a row's keys and values."""
+        heads, width = self._model.blocks[0].past or (0, 0)
+        return 8 * heads * width * (self._states.room + 1)
+
+    def _embedded(self, rows: Int64) -> Any:
+        """Hidden states (R', 1, H) of the new tokens at their places.
+
+        Where they depend on the place, the prologue, which counts from 0, reads a row as long as
+        that: look-ups, no matrix products.
+        """
+        ids, one = self.batch.input_ids[rows], np.ones(len(rows), np.int64)
+        if not self._positional:
+            return self._prologue(ids, one)[0]
+        hidden: list[Float32] = []
+        for own, place in zip(ids, self._states.lengths[rows], strict=True):
+            line = np.full((1, int(place) + 1), self._manifest.tokenizer.pad_id, np.int64)
+            line[0, -1] = own[0]
+            made, _ = self._prologue(line, one[:1] * line.shape[1])
+            hidden.append(made.numpy()[:, -1:].copy())  # `made` does not live on in a view
+        return self._model.value(np.concatenate(hidden))
+
+
+class TablesPass(Forward):
+    """Makes what blocks take by position, and finds out whether hidden states depend on it."""
+
+    def tables(self, tokens: int) -> dict[str, Any]:
+        """The context for sequences of so many tokens; OrtValues."""
+        if not self._manifest.context:
+            return {}
+        ids = np.full((1, tokens), self._manifest.tokenizer.pad_id, np.int64)
+        return self._prologue(ids, np.array([tokens]))[1]
+
+    def positional(self) -> bool:
+        """Do two equal tokens have different states before the first block?"""
+        ids = np.full((1, 2), self._manifest.tokenizer.pad_id, np.int64)
+        first, second = self._prologue(ids, np.array([2]))[0].numpy()[0]
+        return not np.array_equal(first, second)
+
+
+def _hand_out(work: Work, chunk: Chunk, columns: Int64, take: Take) -> None:
+    """Make the logits of the next tokens of a chunk, some rows at a time."""
+    manifest, model = work.model.bundle.manifest, work.model
+    graph = manifest.graphs.logits
+    if graph is None:
+        raise UsageError("the bundle has no graph of logits")
+    head = model.scorer(graph)
+    rows = np.arange(chunk.rows)
+    for start in range(0, chunk.rows, LOGIT_ROWS):
+        own = slice(start, start + LOGIT_ROWS)
+        places = np.stack([rows[own], columns[own]], axis=1)
+        count = len(places)
+        if count == 1:  # a lone row would take the matrix-vector kernel, which rounds differently
+            places = np.tile(places, (2, 1))
+        feed = {"hidden": chunk.hidden, "positions": model.value(places)} | head.weights
+        (value,) = run_graph(head.session, [head.output], feed)
+        require_shape(value, (len(places), manifest.model.vocab_size), "logits")
+        take(chunk.index[own], value.numpy()[:count])
+    chunk.release()

@@ -1,0 +1,438 @@
+"""Texts that a model writes: prompts are read once, then a token costs one token's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest import Manifest
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.engine.chunks import Chunk
+from edgezo_runtime.engine.engine import Engine, SharedParams
+from edgezo_runtime.engine.forward import Params, Work
+from edgezo_runtime.errors import DoesNotFitError, UsageError
+from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
+from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass
+from edgezo_runtime.generation.kv_cache import KvCache, bytes_a_token, room_for, room_within
+from edgezo_runtime.generation.sampling import Sampling
+from edgezo_runtime.generation.text_stream import TextStream
+from edgezo_runtime.system.sizes import format_size
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+Finish = Literal["end", "stop", "length"]
+"""Why a text ended: the model's end token, a stop text, or as long as it may be."""
+
+Look = Callable[[int, int, npt.NDArray[np.float32]], None]
+"""Shown the number of a text, the number of its next token, and the logits (V,)."""
+
+MOST_ROWS = 16
+"""Texts written at once: more make a token of each hardly cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """How texts are written.
+
+    Attributes:
+        max_new_tokens: tokens of each, at most.
+        sampling: how tokens are chosen.
+        stop: texts that end one; they are left out.
+    """
+
+    max_new_tokens: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Refuse values that make no sense.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        if self.max_new_tokens < 1:
+            raise UsageError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
+        self.sampling.check()
+
+
+@dataclass(slots=True)
+class Text:
+    """A text on its way.
+
+    Attributes:
+        number: its place among the prompts.
+        prompt: tokens it goes on from.
+        tokens: those it has so far, an end token not among them.
+        stream: the same as text.
+        finish: why it ended, None while it has not.
+    """
+
+    number: int
+    prompt: tuple[int, ...]
+    stream: TextStream
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of a text.
+
+    Attributes:
+        text: the text it belongs to.
+        shown: more of it, maybe nothing.
+    """
+
+    text: Text
+    shown: str
+
+
+def why_no_text(manifest: Manifest) -> str | None:
+    """Why a bundle cannot generate; None if it can."""
+    model = manifest.model
+    if model.task != "causal-lm":
+        return f"a {model.task} model writes no texts; export one with --task causal-lm"
+    if not manifest.graphs.continues:
+        return (
+            f"blocks of this {model.architecture} model cannot go on from earlier keys and values: "
+            f"onnxruntime's attention does not turn its heads by position"
+        )
+    if manifest.graphs.logits is None:
+        return "it was exported before there was generation; run 'edgezo export --force' again"
+    return None
+
+
+class Generator:
+    """Writes texts with an engine.
+
+    Args:
+        engine: the model.
+        tokenizer: its tokenizer.
+        scope: tokens the adapters act on; with "answer" from a prompt's last token on.
+        cache_bytes: most that keys and values may take; None for no limit. May be set later.
+
+    Attributes:
+        engine: the model.
+        ends: tokens that end a text.
+        prompt_tokens: tokens of prompts read so far.
+        new_tokens: tokens written so far, end tokens among them.
+
+    Raises:
+        UsageError: the bundle cannot generate.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: TextTokenizer,
+        *,
+        scope: Scope = "all",
+        cache_bytes: int | None = None,
+    ) -> None:
+        manifest = engine.bundle.manifest
+        reason = why_no_text(manifest)
+        if reason is not None:
+            raise UsageError(f"bundle {engine.bundle.root} cannot generate: {reason}")
+        self.engine = engine
+        self._tokenizer = tokenizer
+        self._scope = scope
+        self.cache_bytes = cache_bytes
+        self._graphs = manifest.graphs
+        self._virtual = manifest.scheme.prompt_tokens
+        self._max_seq = manifest.model.max_seq
+        self.ends = frozenset(manifest.tokenizer.eos_ids)
+        self._pad = manifest.tokenizer.pad_id
+        self._tables: dict[int, dict[str, Any]] = {}
+        self._positional: bool | None = None
+        self.prompt_tokens = 0
+        self.new_tokens = 0
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Mapping[str, Float32] | Params,
+        writing: GenerationConfig,
+        progress: Callable[[int, int], None] | None = None,
+        look: Look | None = None,
+    ) -> list[Text]:
+        """Write a text for every prompt.
+
+        Args:
+            prompts: tokens of each, one at least.
+            params: every trainable input by name, without the leading axis; or what gives copies
+                of one group, by number of the prompt.
+            writing: how.
+            progress: told the texts that are finished, and those in all.
+            look: shown all logits.
+        Returns:
+            The texts, in the order of the prompts.
+        Raises:
+            UsageError: a prompt is empty, or too long for the model.
+            DoesNotFitError: keys and values of a single text need more than they may take.
+            DivergedError: a logit is not a number.
+        """
+        texts: dict[int, Text] = {}
+        done = 0
+        for piece in self.stream(prompts, params, writing, look):
+            texts[piece.text.number] = piece.text
+            if piece.text.finish is not None:
+                done += 1
+                if progress is not None:
+                    progress(done, len(prompts))
+        return [texts[number] for number in range(len(prompts))]
+
+    def stream(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Mapping[str, Float32] | Params,
+        writing: GenerationConfig,
+        look: Look | None = None,
+    ) -> Iterator[Piece]:
+        """As `generate`, token by token, several texts at once; each ends with a piece that says
+        why."""
+        writing.check()
+        texts = [self._begin(number, prompt, writing) for number, prompt in enumerate(prompts)]
+        least = least_rows(len(texts))
+        self._check(texts, writing)
+        given = SharedParams(params) if isinstance(params, Mapping) else params
+        for group in self._groups(texts, writing):
+            yield from self._write(group, given, writing, least, look)
+
+    def rehearse(self, prompt: int, rows: int, params: Mapping[str, Float32] | Params) -> None:
+        """Read prompts in one block of each kind, for what that takes; nothing comes of it.
+
+        Args:
+            prompt: tokens of each.
+            rows: how many.
+            params: as for `generate`.
+        """
+        counts, limit = (self.prompt_tokens, self.new_tokens), self.cache_bytes
+        self.cache_bytes = None
+        try:
+            with self.engine.sampling(self.engine.model.kinds):
+                self.generate([[self._pad] * prompt] * rows, params, GenerationConfig(1))
+        finally:
+            self.cache_bytes = limit
+            self.prompt_tokens, self.new_tokens = counts
+
+    def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
+        """New tokens of each of some texts that keys and values of so many bytes allow; or 0."""
+        row = bytes_a_token(self._graphs) * least_rows(texts)
+        fits = room_within(cache_bytes // row, self._most())
+        return max(0, min(fits + 1 - prompt - self._virtual, self._max_seq - prompt))
+
+    # --- before ---
+
+    def _begin(self, number: int, prompt: Sequence[int], writing: GenerationConfig) -> Text:
+        stream = TextStream(self._tokenizer, prompt, writing.stop)
+        return Text(number, tuple(int(token) for token in prompt), stream)
+
+    def _check(self, texts: Sequence[Text], writing: GenerationConfig) -> None:
+        """Refuse prompts that leave no room for a token."""
+        for text in texts:
+            if not text.prompt:
+                raise UsageError(f"prompt {text.number + 1} is empty")
+            size = len(text.prompt)
+            if size + writing.max_new_tokens > self._max_seq:
+                raise UsageError(
+                    f"prompt {text.number + 1} has {size} tokens and --max-new-tokens is "
+                    f"{writing.max_new_tokens}, the model takes {self._max_seq} in all"
+                )
+            self._rows_that_fit(size, writing, len(texts))
+
+    def _most(self) -> int:
+        """Tokens of a row that keys and values are kept of, at most: the last one is never read."""
+        return self._max_seq + self._virtual - 1
+
+    def text_bytes(self, prompt: int, new: int) -> int:
+        """Keys and values of one text at its longest."""
+        tokens = self._virtual + prompt + new - 1
+        return room_for(tokens, self._most()) * bytes_a_token(self._graphs)
+
+    def _rows_that_fit(self, prompt: int, writing: GenerationConfig, texts: int) -> int:
+        """Texts of that length whose keys and values fit, of some in all."""
+        if self.cache_bytes is None:
+            return MOST_ROWS
+        each = self.text_bytes(prompt, writing.max_new_tokens)
+        least = least_rows(texts)
+        fits = self.cache_bytes // each // least * least
+        if fits:
+            return min(MOST_ROWS, fits)
+        most = self.most_tokens(prompt, self.cache_bytes, texts)
+        advice = f"--max-new-tokens {most} fits" if most else "not even one token fits"
+        raise DoesNotFitError(
+            f"--max-new-tokens {writing.max_new_tokens} behind a prompt of {prompt} tokens: keys "
+            f"and values take {format_size(least * each, up=True)}, "
+            f"{format_size(self.cache_bytes)} of the budget are left for them; {advice}"
+        )
+
+    def _groups(self, texts: Sequence[Text], writing: GenerationConfig) -> Iterator[list[Text]]:
+        """Texts that are written together, the longest prompts first."""
+        left = sorted(texts, key=lambda text: -len(text.prompt))
+        while left:
+            count = self._rows_that_fit(len(left[0].prompt), writing, len(texts))
+            yield sorted(left[:count], key=lambda text: text.number)
+            left = left[count:]
+
+    # --- one group ---
+
+    def _write(
+        self,
+        group: list[Text],
+        params: Params,
+        writing: GenerationConfig,
+        least: int,
+        look: Look | None,
+    ) -> Iterator[Piece]:
+        """Read the prompts of a group, then write until all texts have ended."""
+        rows = len(group) + -len(group) % least
+        states = KvCache(self._graphs, rows, self._most(), self.engine.sampled)
+        live = list(group)
+        params = CopyCache(params, np.array([text.number for text in group], np.int64))
+        kept_inputs: dict[int, dict[str, Any]] = {}
+        chosen = np.zeros(len(group), np.int64)
+
+        def take(rows: Int64, logits: Float32) -> None:
+            for row, own in zip(rows.tolist(), logits, strict=True):
+                if row >= len(live):  # the padding row
+                    continue
+                text = live[row]
+                if look is not None:
+                    look(text.number, len(text.tokens), own)
+                chosen[row] = writing.sampling.choose(own, text.number, len(text.tokens))
+
+        self._read_prompts(live, params, states, take)
+        while True:
+            for text, token in zip(live, chosen.tolist(), strict=False):
+                yield self._append(text, token, writing)
+            going = [row for row, text in enumerate(live) if text.finish is None]
+            if not going:
+                return
+            if len(going) < len(live):
+                padding = going[-1:] * (-len(going) % least)
+                states.keep(np.array([*going, *padding], np.int64))
+                live, chosen = [live[row] for row in going], chosen[going]
+            self._read_tokens(live, params, states, kept_inputs, take)
+
+    def _append(self, text: Text, token: int, writing: GenerationConfig) -> Piece:
+        """Put a token to a text, and end it if that ends it."""
+        self.new_tokens += 1
+        if token in self.ends:
+            text.finish = "end"
+            return Piece(text, text.stream.end())
+        text.tokens.append(token)
+        shown = text.stream.add(token)
+        if text.stream.stopped:
+            text.finish = "stop"
+        elif len(text.tokens) >= writing.max_new_tokens:
+            text.finish = "length"
+            shown += text.stream.end()
+            if text.stream.stopped:
+                text.finish = "stop"
+        return Piece(text, shown)
+
+    def _read_prompts(
+        self,
+        texts: Sequence[Text],
+        params: Params,
+        states: KvCache,
+        take: Callable[[Int64, Float32], None],
+    ) -> None:
+        batch = _batch([text.prompt for text in texts], self._pad)
+        own = TextParams(params, np.array([text.number for text in texts], np.int64))
+        states.reserve(self._virtual + batch.seq)
+
+        def make(work: Work) -> PromptsPass:
+            return PromptsPass(work, self._scope, states, take)
+
+        cutter = self.engine.cutter
+        self.engine.run(batch, own, make, lambda rows: cutter(own.private).chunks(rows, 1))
+        count = len(texts)
+        states.lengths[:count] = batch.lengths + self._virtual
+        if states.rows > count:
+            states.keep(np.array([*range(count), count - 1]))
+        self.prompt_tokens += int(batch.lengths.sum())
+        self.engine.trim()  # passes of single tokens have other sizes
+
+    def _read_tokens(
+        self,
+        texts: Sequence[Text],
+        params: Params,
+        states: KvCache,
+        kept: dict[int, dict[str, Any]],
+        take: Callable[[Int64, Float32], None],
+    ) -> None:
+        """Read the last token of every text; the row of padding reads that of the last text."""
+        texts = [*texts, *[texts[-1]] * (states.rows - len(texts))]
+        last = [(text.tokens[-1],) for text in texts]
+        own = TextParams(params, np.array([text.number for text in texts], np.int64))
+        tokens = int(states.lengths.max()) + 1
+        if not states.has_room(tokens):
+            self.engine.trim()  # sizes change, and the arena would keep those of every room
+        states.reserve(tokens)
+        batch = _batch(last, self._pad)
+        make = partial(self._token_pass, states=states, kept=kept, take=take)
+        self.engine.run(batch, own, make, self._cut_tokens, continuing=True)
+        states.lengths = states.lengths + 1
+
+    def _token_pass(
+        self,
+        work: Work,
+        states: KvCache,
+        kept: dict[int, dict[str, Any]],
+        take: Callable[[Int64, Float32], None],
+    ) -> TokenPass:
+        if self._positional is None:
+            self._positional = TablesPass(work).positional()
+        if states.room not in self._tables:
+            self._tables = {states.room: TablesPass(work).tables(states.room + 1)}
+        tables = self._tables[states.room]
+        return TokenPass(work, states, tables, self._positional, kept, take)
+
+    def _cut_tokens(self, batch: Batch) -> list[Chunk]:
+        """Share rows out among the workers, two and two: see `Cutter.padded`."""
+        limits, rows = self.engine.limits, batch.num_rows
+        share = -(-rows // limits.workers)
+        share += share % 2
+        size = max(2, min(share, limits.chunk_tokens // 2 * 2))
+        parts = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
+        nothing = np.empty((0, 2), np.int64)
+        return [Chunk(part, 1, nothing, slice(0)) for part in parts]
+
+
+def least_rows(texts: int) -> int:
+    """Rows go through blocks in multiples of this.
+
+    Of several texts an odd last row comes twice: alone it would take kernels that round
+    differently, and what a text is would depend on which others are written with it. A single text
+    is spared that.
+    """
+    return 1 if texts == 1 else 2
+
+
+def _batch(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+    """Rows of tokens, of each the last one scored."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    ids = np.full((len(rows), int(lengths.max())), pad_id, np.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+    numbers = np.arange(len(rows))
+    return Batch(
+        kind="completion",
+        example_ids=numbers,
+        input_ids=ids,
+        lengths=lengths,
+        positions=np.stack([numbers, lengths - 1], axis=1),
+        targets=np.zeros(len(rows), np.int64),
+        label_ids=None,
+        row_example=numbers,
+        labels=np.full(len(rows), -1, np.int64),
+    )

@@ -1,0 +1,180 @@
+"""Keys and values of texts being written: a token is computed once, whatever follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest_types import Graphs
+from edgezo_runtime.errors import UsageError
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+ROOM_STEP = 64
+"""Room grows by so many tokens: attention copies all of it at every token, used or not."""
+
+
+def bytes_a_token(graphs: Graphs) -> int:
+    """Keys and values of a token in all blocks, float32.
+
+    Raises:
+        UsageError: a block cannot go on from earlier tokens.
+    """
+    return sum(4 * 2 * heads * width for heads, width in past_shapes(graphs))
+
+
+def turnover(graphs: Graphs) -> float:
+    """Keys and values of all blocks, with what attention makes of those of one, over themselves."""
+    largest = max(4 * 2 * heads * width for heads, width in past_shapes(graphs))
+    return 1 + 2 * largest / bytes_a_token(graphs)
+
+
+def past_shapes(graphs: Graphs) -> list[tuple[int, int]]:
+    """Heads n and width D of every block.
+
+    Raises:
+        UsageError: a block cannot go on from earlier tokens.
+    """
+    shapes = [graph.past for graph in graphs.blocks]
+    if None in shapes:
+        raise UsageError(f"block {shapes.index(None)} cannot go on from earlier keys and values")
+    return [shape for shape in shapes if shape is not None]
+
+
+def room_for(tokens: int, most: int) -> int:
+    """Room that holds so many tokens: a multiple of `ROOM_STEP`, or `most`."""
+    return min(most, -(-tokens // ROOM_STEP) * ROOM_STEP)
+
+
+def room_within(tokens: int, most: int) -> int:
+    """The largest room of at most so many tokens."""
+    return most if tokens >= most else tokens // ROOM_STEP * ROOM_STEP
+
+
+class KvCache:
+    """Those of R rows, with room for tokens to come.
+
+    Args:
+        graphs: of the bundle.
+        rows: R.
+        most: tokens that a row has at most.
+        blocks: those that run; None for all.
+
+    Attributes:
+        lengths: (R,) tokens that each row has so far.
+
+    Memory:
+        R times the room times `bytes_a_token`; while it grows, one block twice.
+    """
+
+    def __init__(
+        self, graphs: Graphs, rows: int, most: int, blocks: frozenset[int] | None = None
+    ) -> None:
+        self._shapes = past_shapes(graphs)
+        self._blocks = range(len(self._shapes)) if blocks is None else sorted(blocks)
+        self._most = most
+        self._room = 0
+        self.lengths = np.zeros(rows, np.int64)
+        self._pairs = [
+            (np.zeros((rows, heads, 0, width), np.float32),) * 2 for heads, width in self._shapes
+        ]
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return len(self.lengths)
+
+    @property
+    def room(self) -> int:
+        """Tokens that there is room for in every row."""
+        return self._room
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return sum(array.nbytes for pair in self._pairs for array in pair)
+
+    def has_room(self, tokens: int) -> bool:
+        """Is there room for rows of so many tokens?"""
+        return room_for(tokens, self._most) <= self._room
+
+    def reserve(self, tokens: int) -> None:
+        """Have room for rows of so many tokens."""
+        room = room_for(tokens, self._most)
+        if room > self._room:
+            for block in self._blocks:
+                keys, values = self._pairs[block]
+                self._pairs[block] = _longer(keys, room), _longer(values, room)
+            self._room = room
+
+    def of(self, block: int, rows: slice) -> tuple[Float32, Float32]:
+        """Keys and values (R', n, room, D) of neighbouring rows, views."""
+        keys, values = self._pairs[block]
+        return keys[rows], values[rows]
+
+    def put(self, block: int, rows: Int64, starts: Int64, made: Sequence[Float32]) -> None:
+        """Take over keys and values.
+
+        Args:
+            block: of this block.
+            rows: (R',) whose they are.
+            starts: (R',) the first of the tokens that are new.
+            made: keys and values (R', n, S, D) of all tokens from the first on; as many from
+                `starts` on as there are, or room for.
+        """
+        for kept, new in zip(self._pairs[block], made, strict=True):
+            for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
+                own = new[place, :, start : self._room]
+                kept[row, :, start : start + own.shape[1]] = own
+
+    def put_token(self, block: int, rows: slice, made: Sequence[Float32]) -> None:
+        """Take over keys and values of one more token a row, which stands behind its others.
+
+        Args:
+            block: of this block.
+            rows: neighbouring rows.
+            made: keys and values (R', n, room + 1, D).
+        """
+        places = self.lengths[rows]
+        count = np.arange(len(places))
+        for kept, new in zip(self._pairs[block], made, strict=True):
+            kept[rows][count, :, places] = new[count, :, places]
+
+    def keep(self, rows: Int64) -> None:
+        """Go on with these rows only, moved to the front.
+
+        Args:
+            rows: ascending; the last one may come twice where there is a row for it.
+        Memory:
+            None, and none is given back: that of the others is there until all texts have ended.
+        """
+        self.lengths = self.lengths[rows]
+        for block, (keys, values) in enumerate(self._pairs):
+            for place, row in enumerate(rows.tolist()):
+                if place != row:
+                    keys[place], values[place] = keys[row], values[row]
+            self._pairs[block] = keys[: len(rows)], values[: len(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class PastRows:
+    """Neighbouring rows of `KvCache`, as a chunk takes them (`engine.chunks.Past`)."""
+
+    states: KvCache
+    rows: slice
+
+    def keys_values(self, block: int, groups: int) -> tuple[Float32, Float32]:
+        """Keys and values (R', n, room, D); there is one group."""
+        assert groups == 1
+        return self.states.of(block, self.rows)
+
+
+def _longer(array: Float32, room: int) -> Float32:
+    rows, heads, tokens, width = array.shape
+    result = np.zeros((rows, heads, room, width), np.float32)
+    result[:, :, :tokens] = array
+    return result

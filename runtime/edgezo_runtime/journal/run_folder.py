@@ -1,0 +1,237 @@
+"""The folder of one run: what lies where, and who may write to it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.system.files import (
+    TEMPORARY,
+    open_descriptor,
+    read_regular,
+)
+from edgezo_runtime.system.typed_json import (
+    LONGEST_TEXT,
+    parse_object,
+)
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class RunFolder:
+    """Paths of a run. `acquire` takes the lock that keeps a second process out."""
+
+    path: Path
+    _lock: int = field(default=-1, repr=False)
+    _taken: bool = field(default=False, repr=False)
+
+    @property
+    def journal(self) -> Path:
+        """Append-only record of the steps."""
+        return self.path / "journal.bin"
+
+    @property
+    def snapshot(self) -> Path:
+        """Trainables and rule state at some step."""
+        return self.path / "snapshot.safetensors"
+
+    @property
+    def examples(self) -> Path:
+        """Examples that were added while the run went on."""
+        return self.path / "examples.bin"
+
+    @property
+    def config(self) -> Path:
+        """Resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line: steps and evaluations."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        """The tuned trainables."""
+        return self.path / "adapter.safetensors"
+
+    @property
+    def start(self) -> Path:
+        """The adapter that the run began from, if it began from one."""
+        return self.path / "start.safetensors"
+
+    @property
+    def receipt(self) -> Path:
+        """What the run took and gave."""
+        return self.path / "receipt.json"
+
+    @property
+    def cache(self) -> Path:
+        """Hidden states at the entry of the first active block; can be deleted."""
+        return self.path / "prefix.cache"
+
+    def has_journal(self) -> bool:
+        """Has a run begun here?"""
+        return self.journal.exists()
+
+    def settings(self) -> dict[str, Any]:
+        """What config.json says; nothing where there is none.
+
+        Raises:
+            RunFileError: it cannot be read.
+        """
+        if not self.config.is_file():
+            return {}
+        try:
+            return parse_object(read_regular(self.config, LONGEST_TEXT).decode("utf-8"))
+        except OSError as error:
+            raise RunFileError(f"{self.config}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise RunFileError(f"{self.config}: not JSON: {error}") from error
+
+    def acquire(self) -> None:
+        """Make the folder and lock it for this process; a process that ends lets it go.
+
+        Raises:
+            UsageError: it cannot be made or locked, or another process has it.
+        """
+        if self._lock >= 0:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = open_descriptor(self.path / "lock", os.O_RDWR | os.O_CREAT, follow=False)
+        except OSError as error:
+            raise UsageError(
+                f"{error.filename or self.path}: cannot be used for a run: {error.strerror}; "
+                f"choose another -o"
+            ) from error
+        try:
+            self._claim(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._lock = descriptor
+        _LOCKED.add(self)
+        for left in self.path.glob(TEMPORARY):  # of a process that was cut off while it wrote
+            with contextlib.suppress(OSError):
+                left.unlink()
+
+    def take(self) -> None:
+        """Let a tuner write here: one at a time, in this process as well.
+
+        Raises:
+            UsageError: as for `acquire`, or another tuner of this process has it.
+        """
+        if self._taken:
+            raise UsageError(f"{self.path}: another tuner of this process has it; close that first")
+        self.acquire()
+        self._taken = True
+
+    def release(self) -> None:
+        """Let the lock go."""
+        self._taken = False
+        if self._lock >= 0:
+            descriptor, self._lock = self._lock, -1
+            try:
+                _unlock(descriptor)  # closing is not enough where a forked process has it as well
+            finally:
+                os.close(descriptor)
+
+    def _claim(self, descriptor: int) -> None:
+        """Lock the file and write down who has it."""
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise UsageError(
+                    f"{self.path}: its file system cannot lock files ({error.strerror}); choose a "
+                    f"folder on another one with -o"
+                ) from error
+            raise UsageError(
+                f"{self.path}: {_owner(descriptor)} is tuning in this folder; wait until it ends, "
+                f"or choose another folder with -o"
+            ) from error
+        with contextlib.suppress(OSError):  # a full disk; the lock is what counts
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+
+
+_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a file for this process, without waiting.
+
+    Raises:
+        OSError: another one has it, or the file system has no locks.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    """Unlock a file, whoever else has its descriptor."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _let_go() -> None:
+    """In a forked process: a lock must not outlive the process that took it."""
+    for folder in _LOCKED:
+        if folder._lock >= 0:
+            os.close(folder._lock)
+            folder._lock = -1
+
+
+_LOCKED: weakref.WeakSet[RunFolder] = weakref.WeakSet()
+"""Folders that this process may have locked."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _owner(descriptor: int) -> str:
+    """Who holds the lock, as far as the file says."""
+    with contextlib.suppress(OSError, ValueError):
+        number = int(os.read(descriptor, 20))
+        return "this process" if number == os.getpid() else f"process {number}"
+    return "another process"
+
+
+def find_adapter(path: Path) -> Path:
+    """The adapter file of a run folder, or the file itself.
+
+    Raises:
+        RunFileError: there is none.
+    """
+    if not path.exists():
+        raise RunFileError(f"{path}: no such run or adapter")
+    if not path.is_dir():
+        return path
+    run = RunFolder(path)
+    if run.adapter.is_file():
+        return run.adapter
+    if run.has_journal():
+        raise RunFileError(
+            f"{path}: the run has no adapter yet; end it with 'edgezo tune --resume -o {path}'"
+        )
+    raise RunFileError(f"{path}: neither a run folder nor an adapter file")

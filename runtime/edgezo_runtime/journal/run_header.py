@@ -1,0 +1,130 @@
+"""What a run depends on: the header of its journal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.scope import Scope, invocation
+from edgezo_runtime.errors import RunFileError, UsageError, printable
+from edgezo_runtime.methods.config_check import check_config
+from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.system.typed_json import JsonShapeError, decode, encode
+
+_RATES = "rates"
+_SELDOM = ("start", "reward")
+MOST_ROWS = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """The inputs of a run, and the rates that were measured before its first step.
+
+    Attributes:
+        config: how to tune; what may change when a run is continued is as by default.
+        bundle: SHA-256 of the bundle's files by name.
+        data: SHA-256 of the file of examples.
+        tokens: SHA-256 of what template, labels and tokenizer made of it.
+        rows: examples.
+        scope: tokens the adapters act on.
+        invocation: the token at which answers begin, if it is always the same.
+        rates: with which the run steps.
+        start: SHA-256 of the adapter's tensors that it began from; empty without one.
+        reward: name and digest of the function that scores texts, if that is the objective.
+    """
+
+    config: TuneConfig
+    bundle: dict[str, str]
+    data: str
+    tokens: str
+    rows: int
+    scope: Scope
+    invocation: tuple[int, ...]
+    rates: Rates
+    start: str = ""
+    reward: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        config: TuneConfig,
+        examples: ExampleSet,
+        scope: Scope,
+        rates: Rates,
+        start: str = "",
+        reward: str = "",
+    ) -> RunHeader:
+        """That of a run which begins."""
+        return cls(
+            config,
+            {name: info.sha256 for name, info in sorted(bundle.manifest.files.items())},
+            examples.sha256,
+            examples.tokens_sha256(),
+            len(examples),
+            scope,
+            invocation(examples),
+            rates,
+            start,
+            reward,
+        )
+
+    @classmethod
+    def read(cls, meta: Mapping[str, Any], path: Path) -> RunHeader:
+        """From a journal's header.
+
+        Args:
+            meta: its values.
+            path: of the journal, for the message.
+
+        Raises:
+            RunFileError: they are no run's.
+        """
+        try:
+            header = decode(cls, dict(meta))
+            check_config(header.config)
+            header.rates.check()
+        except (JsonShapeError, UsageError) as error:
+            raise RunFileError(
+                f"{path}: the header is no run's: {printable(error, 400)}; was it made by another "
+                f"version of edgezo?"
+            ) from error
+        if not 1 <= header.rows <= MOST_ROWS:
+            raise RunFileError(f"{path}: the header has {header.rows} rows")
+        return header
+
+    def as_json(self) -> dict[str, Any]:
+        """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
+        config = decode(TuneConfig, encode(self.config.identity()), "config")
+        values = {**encode(self), "config": encode(config.identity())}
+        for name in _SELDOM:  # no word of what a run does not have
+            if not values[name]:
+                del values[name]
+        return values
+
+    def inputs(self) -> dict[str, Any]:
+        """The same without what was measured: what must not change."""
+        return {name: value for name, value in self.as_json().items() if name != _RATES}
+
+    def digest(self) -> str:
+        """SHA-256 of the inputs."""
+        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """What is not the same in two JSON objects, in words; empty if all is."""
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found.extend(f"{printable(key)}.{text}" for text in differences(before, after))
+        elif before != after:
+            found.append(f"{printable(key)} was {before!r:.60}, is {after!r:.60}")
+    return found

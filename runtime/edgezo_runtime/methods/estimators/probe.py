@@ -1,0 +1,201 @@
+"""What an estimator and the loop exchange: probes out, losses in, terms of a gradient out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+
+Losses = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """What an estimator knows of the step it is for.
+
+    Attributes:
+        seed: of the step's noise, 0 to 2**64 - 1.
+        batch_size: examples B.
+        step: from 0.
+        lr: learning rate of the step.
+        epoch: how often every example was seen before.
+        blocks: those that are active.
+    """
+
+    seed: int
+    batch_size: int
+    step: int = 0
+    lr: float = 0.0
+    epoch: int = 0
+    blocks: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A place to evaluate the loss at: theta + scale * z(seed, tensor name, row).
+
+    Attributes:
+        seed: names z; 0 is a seed like any other.
+        scale: in weight units; 0 is theta itself.
+        private: every example b of the batch has its own z (row = b); else all share row 0.
+        blocks: those that are perturbed; None for all that are active. Those of later probes of a
+            pass do not begin before those of earlier ones.
+        anchored: around the rule's anchor instead of theta.
+        batch: 0 is the step's batch; others are further ones, the same for all probes of a pass.
+    """
+
+    seed: int
+    scale: float
+    private: bool = False
+    blocks: tuple[int, ...] | None = None
+    anchored: bool = False
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A part of a gradient estimate: sum_b coeff[b] * z(seed, tensor name, row=b).
+
+    Attributes:
+        seed: names z.
+        coeff: one weight an example if private, else a single one.
+        private: as in `Probe`.
+        blocks: whose tensors it is for; None for all.
+        curvature: second derivative of the loss along z, where the estimator measured it.
+        gain: what the coefficients are over those of the gradient, where an estimate has units of
+            its own.
+    """
+
+    seed: int
+    coeff: tuple[float, ...]
+    private: bool = False
+    blocks: tuple[int, ...] | None = None
+    curvature: float | None = None
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.private and len(self.coeff) != 1:
+            raise UsageError(f"a shared term has one coefficient, not {len(self.coeff)}")
+
+    def concerns(self, block: int) -> bool:
+        """Is it for the tensors of this block?"""
+        return self.blocks is None or block in self.blocks
+
+
+Steps = Generator[list[Probe], Losses, list[Term]]
+Estimator = Callable[[StepInfo], Steps]
+"""estimator(info): a generator that yields the probes to evaluate together, receives their losses
+as `record_losses` makes them, and returns the terms of g.
+
+Later probes may depend on earlier losses. The generator is pure: same info and losses, same terms.
+"""
+
+
+def ask(
+    estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
+) -> list[Term]:
+    """The terms of a step's gradient; a step that runs and one that is replayed come by them alike.
+
+    Args:
+        estimator: of the gradient.
+        info: the step.
+        evaluate: gives the losses of probes as `record_losses` makes them.
+    """
+    steps = estimator(info)
+    probes = next(steps)
+    while True:
+        losses = evaluate(probes)
+        try:
+            probes = steps.send(losses)
+        except StopIteration as end:
+            terms: list[Term] = end.value
+            return terms
+
+
+def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
+    """The terms that follow from recorded losses.
+
+    Args:
+        estimator: of the gradient.
+        info: the step.
+        losses: of all probes one under the other, as `record_losses` made them.
+
+    Raises:
+        RunFileError: they are not those of the probes that the estimator asks for.
+    """
+    first = 0
+
+    def recorded(probes: list[Probe]) -> Losses:
+        nonlocal first
+        first += len(probes)
+        rows = info.batch_size if probes[0].private else 1
+        if first > len(losses) or losses.shape[1] != rows:
+            raise RunFileError(
+                f"step {info.step} has losses of {losses.shape[0]} probes and {losses.shape[1]} "
+                f"rows, its estimator asks for {first} or more and {rows}"
+            )
+        return losses[first - len(probes) : first]
+
+    terms = ask(estimator, info, recorded)
+    if first != len(losses):
+        raise RunFileError(
+            f"step {info.step} has losses of {len(losses)} probes, its estimator asks for {first}"
+        )
+    return terms
+
+
+def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
+    """Reduce the losses of a pass to what the journal keeps and the estimator sees.
+
+    Args:
+        losses: (len(probes), B) float64, the loss of every example at every probe.
+        probes: what was evaluated; private all of them or none.
+
+    Returns:
+        float64 of values that float32 holds exactly, so a replay from the journal gives the same
+        bits: (len(probes), B) for private probes, else the batch means, (len(probes), 1).
+
+    Raises:
+        DivergedError: a loss is not finite as float32; names the probe and the example.
+        UsageError: the shape is wrong, or private and shared probes are mixed.
+    """
+    if losses.ndim != 2 or len(losses) != len(probes):
+        raise UsageError(f"losses must be ({len(probes)}, B), one row a probe, not {losses.shape}")
+    if len({(probe.private, probe.batch) for probe in probes}) != 1:
+        raise UsageError("private and shared probes cannot be evaluated in one pass")
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported below
+        kept = losses if probes[0].private else losses.mean(axis=1, keepdims=True)
+        rounded = kept.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        _raise_diverged(losses, rounded, probes)
+    return rounded.astype(np.float64)
+
+
+def require_eps(eps: float) -> None:
+    """Refuse a perturbation scale that is not a finite number above zero.
+
+    Args:
+        eps: in weight units.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not (math.isfinite(eps) and eps > 0):
+        raise UsageError(f"eps must be a finite number above zero, not {eps}")
+
+
+def _raise_diverged(
+    losses: Losses, rounded: npt.NDArray[np.float32], probes: Sequence[Probe]
+) -> None:
+    p = int(np.argwhere(~np.isfinite(rounded))[0][0])
+    bad = np.flatnonzero(~(np.abs(losses[p]) <= np.finfo(np.float32).max))
+    where = f" (example {int(bad[0])} of the batch, {len(bad)} in all)" if len(bad) else ""
+    raise DivergedError(
+        f"loss {losses[p, bad[0]] if len(bad) else rounded[p, 0]} is not finite at probe {p} of "
+        f"{len(probes)}, seed {probes[p].seed}, scale {probes[p].scale:g}{where}"
+    )

@@ -1,0 +1,138 @@
+"""Learning-rate schedules: what the base rate is multiplied by, given the fraction of the run done.
+
+Pass (step + 1/2) / steps, the middle of the step: then neither the first step of a warm-up nor the
+last step of a decay is wasted on a rate of zero. The rate a step used is in the journal, as a
+replay must not depend on this machine's cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+
+LrSchedule = Callable[[float, float], float]
+
+
+def constant(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then stay at 1.
+
+    Args:
+        fraction: of the run done, 0 to 1.
+        warmup: fraction of the run that warms up, at least 0 and below 1.
+
+    Returns:
+        A factor, 0 to 1.
+
+    Raises:
+        UsageError: fraction or warmup is out of range.
+    """
+    rise, _ = _phases(fraction, warmup)
+    return rise
+
+
+def linear(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then fall linearly to 0.
+
+    Args, returns and errors as for `constant`.
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * (1 - done)
+
+
+def cosine(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, then fall to 0 along half a cosine.
+
+    Args, returns and errors as for `constant`.
+
+    References:
+        Loshchilov, Hutter 2017, arXiv:1608.03983, without restarts.
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * (1 + math.cos(math.pi * done)) / 2
+
+
+def trapezoid(fraction: float, warmup: float = 0.0) -> float:
+    """Rise linearly from 0 to 1 during the warm-up, stay at 1, fall linearly to 0 at the end.
+
+    The last 40 % of what follows the warm-up are the fall: the noise of the estimate averages out
+    there, and until then the run goes on at full speed.
+
+    Args, returns and errors as for `constant`.
+
+    References:
+        Hu et al. 2024, MiniCPM, arXiv:2404.06395 (warm-up, stable, decay).
+    """
+    rise, done = _phases(fraction, warmup)
+    return rise * min(1.0, (1 - done) / _FALL)
+
+
+LR_SCHEDULES: dict[str, LrSchedule] = {
+    "constant": constant,
+    "linear": linear,
+    "cosine": cosine,
+    "trapezoid": trapezoid,
+}
+
+_FALL = 0.4
+"""Share of a trapezoid that falls."""
+
+
+def _phases(fraction: float, warmup: float) -> tuple[float, float]:
+    """Split the fraction into (how far up the warm-up is, how far the rest is done), 0 to 1."""
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"fraction of the run done must be 0 to 1, not {fraction}")
+    if not 0 <= warmup < 1:
+        raise UsageError(f"warm-up must be at least 0 and below 1 of the run, not {warmup}")
+    if fraction < warmup:
+        return fraction / warmup, 0.0
+    return 1.0, (fraction - warmup) / (1 - warmup)
+
+
+def fraction_done(
+    config: TuneConfig, step: int, elapsed_s: float, measured_s: float = 0.0
+) -> float:
+    """Share of a run that is over, by steps or by time, whichever is further.
+
+    Args:
+        config: how to tune, "auto" filled in.
+        step: steps done.
+        elapsed_s: seconds that they took.
+        measured_s: of these, before the first step. The time of a run counts from there, so that
+            its first learning rate does not depend on a clock.
+    """
+    by_steps = step / config.steps if config.steps else 0.0
+    if not config.max_time_s:
+        return by_steps
+    left = config.max_time_s - measured_s
+    by_time = (elapsed_s - measured_s) / left if left > 0 else 1.0
+    return max(by_steps, by_time)
+
+
+def rate_factor(config: TuneConfig, step: int, fraction: float) -> float:
+    """What the learning rate of a step is multiplied by.
+
+    Args:
+        config: how to tune, "auto" filled in.
+        step: the step.
+        fraction: share of the run that is over before it.
+    """
+    middle = fraction + 0.5 / config.steps if config.steps else fraction
+    schedule = LR_SCHEDULES[config.lr_schedule]
+    return _pace(config, step, fraction) * schedule(min(middle, 1.0), 0.0)
+
+
+def _pace(config: TuneConfig, step: int, fraction: float) -> float:
+    """Share of the learning rate that a run of this length takes.
+
+    The way a run goes is the sum of its rates, the noise it collects the sum of their squares.
+    Beyond the horizon the way stays the same and more steps buy less noise.
+    """
+    expected = float(config.steps)
+    if not expected and fraction:
+        expected = step / fraction
+    if not config.horizon or not expected:
+        return 1.0
+    return min(1.0, config.horizon / expected)

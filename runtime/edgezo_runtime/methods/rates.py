@@ -1,0 +1,82 @@
+"""Learning rate and perturbation scale of a run, and where they come from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgezo_runtime.bundle.trainables import MAX_BLOCKS, SchemeInfo
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.methods.catalogue import METHODS
+
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Rates are float32 where they are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a run steps and probes with.
+
+    Attributes:
+        lr: learning rate before its schedule.
+        eps: perturbation scale.
+        words: where they come from, for people; empty where they were given.
+        tail: how many of the last blocks take first-order steps.
+        first_order_lr: learning rate of those.
+        seconds: that measuring them took.
+    """
+
+    lr: float
+    eps: float
+    words: str = ""
+    tail: int = 0
+    first_order_lr: float = 1.0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, config: TuneConfig, scheme: SchemeInfo, tail: int = 0) -> Rates:
+        """Those that are given or published; what is to be measured stands at 1 until then.
+
+        Args:
+            config: how to tune.
+            scheme: what trains.
+            tail: how many of the last blocks take first-order steps.
+        Raises:
+            UsageError: the published rates are for other trainables.
+        """
+        published = METHODS[config.method].published
+        if published and "published" in (config.lr, config.eps) and not published.fits(scheme.kind):
+            raise UsageError(
+                f"--lr and --eps published: those of {config.method} are for "
+                f"{published.trainables}, in this bundle {scheme.kind} trains; give numbers, or "
+                f"auto"
+            )
+        lr, eps = published.converted(scheme.scale) if published else (1.0, 1.0)
+        words = "" if "published" not in (config.lr, config.eps) else "published, converted"
+        return cls(
+            lr=_chosen(config.lr, lr),
+            eps=_chosen(config.eps, eps),
+            words=words,
+            tail=tail,
+            first_order_lr=_chosen(config.hybrid_lr, 1.0),
+        )
+
+    def check(self) -> None:
+        """Refuse what no run steps with.
+
+        Raises:
+            UsageError: naming the rate.
+        """
+        for name in ("lr", "eps", "first_order_lr"):
+            value = getattr(self, name)
+            if not _SMALLEST <= value <= _LARGEST:
+                raise UsageError(f"{name} {value}: must be {_SMALLEST:g} to {_LARGEST:g}")
+        if not 0 <= self.tail <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
+            raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
+
+
+def _chosen(given: float | str, published: float) -> float:
+    if isinstance(given, str):
+        return published if given == "published" else 1.0
+    return given

@@ -1,0 +1,45 @@
+"""Steps of equal size in every coordinate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgezo_runtime.methods.rules.rule import (
+    Float32Array,
+    Slot,
+    decay_weights,
+    require_weight_decay,
+)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """theta <- (1 - lr weight_decay) theta - lr sign(g), element by element.
+
+    Attributes:
+        weight_decay: decoupled, per unit of learning rate; 0 is none.
+
+    Raises:
+        UsageError: weight_decay is negative or not finite.
+
+    References:
+        Zhang et al. 2024, arXiv:2402.11592 (ZO-SGD-Sign). Its code takes the sign of the projected
+        gradient, a scalar, instead.
+    """
+
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_weight_decay(self.weight_decay)
+
+    def init(self, theta: Float32Array) -> Slot:
+        """Keep nothing; see `Rule.init`."""
+        return None
+
+    def apply(self, theta: Float32Array, g: Float32Array, slot: Slot, step: int, lr: float) -> Slot:
+        """Write the next theta in place; see `Rule.apply`."""
+        decay_weights(theta, lr, self.weight_decay)
+        np.subtract(theta, np.float32(lr) * np.sign(g), out=theta)
+        return None

@@ -1,0 +1,211 @@
+"""Learning rate and perturbation scale from the model's own losses, before the first step.
+
+Perturbation scale. Along private directions the odd part of the losses,
+(l(theta + eps z) - l(theta - eps z)) / 2, is the signal. What it is at a scale that changes nothing
+is the noise floor: rounding, of the integer layers and of the losses. The smallest eps of a ladder
+whose signal is `SIGNAL_TO_NOISE` times the floor is taken; while the model learns its slopes get
+smaller, and the signal has to stay above the floor. Where the even part outgrows the odd one the
+losses are no longer nearly linear, and the ladder ends. A score that has steps instead of a slope
+(right or wrong) answers only to perturbations that change what the model says; the loss is the
+ruler for that as well: `find_wide_scale`.
+
+Learning rate. A step of SGD along an estimate g with n elements loses lr^2/2 tr(H)/n |g|^2 to the
+curvature and gains lr |grad|^2, so the best rate is inversely proportional to |g|^2 / n, the mean
+square of the estimate's elements. Neither |grad| nor tr(H) can be measured at the price of a few
+passes. Their ratio is a loss, though, and tr(H) is close to the mean square slope of a row's loss
+(Gauss-Newton). So lr is chosen with lr * mean(g^2) = `STEP_NATS`, or `STEADY_NATS` where the rate
+does not fall: constants that were measured once (docs/decisions/0011). Other rules get the rate at
+which they move theta as far. First-order steps of Adam are measured by what they do to losses:
+`find_first_order_rate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.methods.rules import FrameRule, Rule
+from edgezo_runtime.methods.samplers import Frame
+from edgezo_runtime.noise import noise
+
+SIGNAL_TO_NOISE = 1e4
+"""The signal a perturbation has to make, over the noise floor."""
+
+STEP_NATS = 3e-3
+"""lr times the mean square element of an SGD step's gradient estimate, in nats."""
+
+STEADY_NATS = 1e-3
+"""The same where the rate stays, so that the noise of late steps is not averaged out."""
+
+TAIL_NATS = 0.06
+"""Root mean square change of a row's loss by a first-order step along random signs, in nats."""
+
+SMALLEST, LARGEST, FACTOR = 2.0**-13, 2.0**7, 4.0
+"""The ladder of perturbation scales."""
+
+NOTHING = 1e-9
+"""A scale that changes no loss by more than rounding."""
+
+NONLINEAR = 0.5
+"""Even part over odd part beyond which losses are not nearly linear."""
+
+WIDE_NATS = 0.3
+"""Root mean square of the odd part of a row's loss where the model begins to say other things."""
+
+_WALK = 64
+_SAMPLE = (32, 32)
+
+Losses = npt.NDArray[np.float64]
+Evaluate = Callable[[Sequence[float]], Losses]
+"""Losses (len(scales), B) at theta + scale z, every example along a z of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A perturbation scale and what was seen there.
+
+    Attributes:
+        eps: the scale.
+        signal: root mean square of the odd part there, nats.
+        floor: the same where nothing changes, nats.
+    """
+
+    eps: float
+    signal: float
+    floor: float
+
+    @property
+    def ratio(self) -> float:
+        """Signal over noise."""
+        return self.signal / self.floor
+
+
+def find_scale(evaluate: Evaluate) -> Scale:
+    """Find the smallest perturbation scale with a signal that stands out.
+
+    Args:
+        evaluate: see `Evaluate`; asked for a pair and, each time, the centre.
+
+    Returns:
+        The first scale of the ladder whose signal is `SIGNAL_TO_NOISE` times the floor, or, where
+        losses stop being nearly linear before, the one with the best signal until then.
+
+    Raises:
+        UsageError: no scale changes the losses.
+    """
+    floor, _, centre = _parts(evaluate, NOTHING)
+    floor = max(floor, float(np.finfo(np.float32).eps / 2 * max(1.0, abs(centre))))
+    best: Scale | None = None
+    eps = SMALLEST
+    while eps <= LARGEST:
+        odd, even, _ = _parts(evaluate, eps)
+        found = Scale(eps, odd, floor)
+        linear = math.isfinite(odd) and even <= NONLINEAR * odd
+        if linear and found.ratio >= SIGNAL_TO_NOISE:
+            return found
+        if linear and (best is None or odd > best.signal):
+            best = found
+        if not math.isfinite(odd) or (odd > SIGNAL_TO_NOISE * floor and not linear):
+            break
+        eps *= FACTOR
+    if best is None or best.ratio < 1:
+        raise _no_answer(floor)
+    return best
+
+
+def find_wide_scale(evaluate: Evaluate) -> Scale:
+    """Find the smallest perturbation scale that changes what the model says.
+
+    Args:
+        evaluate: losses, which have slopes where a score has none; see `Evaluate`.
+
+    Returns:
+        The scale whose signal is `WIDE_NATS`, read between two of the ladder; where the even part
+        outgrows it before, the one of the ladder with the best signal until then.
+
+    Raises:
+        UsageError: no scale changes the losses.
+    """
+    floor, _, centre = _parts(evaluate, NOTHING)
+    floor = max(floor, float(np.finfo(np.float32).eps / 2 * max(1.0, abs(centre))))
+    best = Scale(0.0, 0.0, floor)
+    eps = SMALLEST
+    while eps <= LARGEST and best.signal < WIDE_NATS:
+        odd, even, _ = _parts(evaluate, eps)
+        if not math.isfinite(odd) or (even > odd and best.signal > SIGNAL_TO_NOISE * floor):
+            break
+        best = max(best, Scale(eps, odd, floor), key=lambda scale: scale.signal)
+        eps *= FACTOR
+    if best.ratio < 1:
+        raise _no_answer(floor)
+    share = min(1.0, WIDE_NATS / best.signal)  # it grows like eps, or slower
+    return Scale(best.eps * share, best.signal * share, floor)
+
+
+def _no_answer(floor: float) -> UsageError:
+    return UsageError(
+        f"--eps auto: no perturbation up to {LARGEST:g} changes the losses beyond their noise "
+        f"of {floor:.1e} nats; do the trainables of this bundle act on the scored tokens? give "
+        f"--eps a number if they do"
+    )
+
+
+def _parts(evaluate: Evaluate, eps: float) -> tuple[float, float, float]:
+    """Root mean square of the odd and the even part of the losses, and their mean at the centre."""
+    centre, plus, minus = evaluate((0.0, eps, -eps))
+    with np.errstate(over="ignore", invalid="ignore"):
+        odd, even = (plus - minus) / 2, (plus + minus) / 2 - centre
+        return _rms(odd), _rms(even), float(np.mean(centre))
+
+
+def _rms(values: Losses) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def find_first_order_rate(scale: Scale) -> float:
+    """The learning rate of Adam that moves the loss of a row by `TAIL_NATS` along random signs.
+
+    Adam's steps have nearly the length of lr times a vector of signs, whatever the gradient is, so
+    what such a vector does to a row's loss says how far a step may go.
+    """
+    return float(np.float32(TAIL_NATS * scale.eps / scale.signal))
+
+
+def find_rate(
+    true_rms: float, applied_rms: float, rule: Rule | FrameRule, nats: float = STEP_NATS
+) -> float:
+    """The learning rate at which a rule moves theta as far as SGD does at its best.
+
+    Args:
+        true_rms: of the elements of the gradient estimate, in nats a unit of theta.
+        applied_rms: of what the rule is given, normalized or clipped.
+        rule: what a tensor does with it.
+        nats: see `STEP_NATS`.
+
+    Returns:
+        The rate, or `math.inf` where the estimate is zero.
+    """
+    moved = _walk(rule, applied_rms)
+    if not true_rms or not moved:
+        return math.inf
+    return nats / true_rms / moved
+
+
+def _walk(rule: Rule | FrameRule, rms: float) -> float:
+    """How far an element goes at lr 1, a step: the root mean square way of a random walk, so that
+    momentum counts with all that a gradient moves in the end."""
+    theta = np.zeros(_SAMPLE, np.float32)
+    frame = Frame(_SAMPLE)
+    slot = rule.init_in(frame) if isinstance(rule, FrameRule) else rule.init(theta)
+    for step in range(_WALK):
+        g = noise(step, "walk", _SAMPLE, kind="gaussian") * np.float32(rms)
+        if isinstance(rule, FrameRule):
+            slot = rule.apply_in(frame, theta, g, slot, step, 1.0)
+        else:
+            slot = rule.apply(theta, g, slot, step, 1.0)
+    return _rms(theta.astype(np.float64)) / math.sqrt(_WALK)

@@ -1,0 +1,275 @@
+"""What a run keeps in its folder and goes on from: journal, snapshot, examples that were added."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal.example_log import ExampleLog
+from edgezo_runtime.journal.journal import Journal, JournalContents, SyncPolicy, read_journal
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.journal.run_header import RunHeader, differences
+from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
+from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.methods.estimators import Term
+from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.training.step_evaluator import StepEvaluator
+
+_POLICY = SyncPolicy(every_steps=None, every_s=1.0)
+
+
+class RunLog:
+    """The records of a run. One thread at a time, but for `examples` and `closed`.
+
+    Args:
+        folder: of the run.
+        descent: what is recorded, and brought back.
+        initial: the examples the run begins with.
+        config: how to tune.
+        start: the adapter the run begins from; None for the bundle's own trainables.
+
+    Attributes:
+        folder: likewise.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        descent: StepEvaluator,
+        initial: ExampleSet,
+        config: TuneConfig,
+        start: Adapter | None = None,
+    ) -> None:
+        self.folder = folder
+        self._descent = descent
+        self._initial = initial
+        self._config = config
+        self._begun_from = start
+        self._journal: Journal | None = None
+        self._inputs: RunHeader | None = None
+        self._added: ExampleLog | None = None
+        self._begun = 0
+        self._lock = threading.Lock()
+
+    @property
+    def closed(self) -> bool:
+        """Is no journal open?"""
+        return self._journal is None
+
+    @property
+    def examples(self) -> ExampleSet:
+        """Those the run began with, and those that were added."""
+        return self._initial if self._added is None else self._added.examples
+
+    # --- begin and go on ---
+
+    def begin(self, rates: Rates) -> None:
+        """Start a new run with these rates.
+
+        Raises:
+            RunFileError: the disk did not take it.
+        """
+        self._use(rates)
+        if self.folder.examples.exists():
+            raise RunFileError(
+                f"{self.folder.examples}: examples were added to a run whose journal is gone; "
+                f"restore it from a copy, or choose another folder"
+            )
+        if self._begun_from is not None:
+            self._begun_from.save(self.folder.start)
+        elif self.folder.start.exists():  # of a run that was cut off before it had begun
+            self.folder.start.unlink()
+        self._journal = Journal.create(self.folder.journal, self._header().as_json(), _POLICY)
+        self._open_added()
+        self.snapshot()
+
+    def recall(self) -> None:
+        """Divide the blocks as the run in the folder does, and find what was added to its examples.
+
+        Raises:
+            RunFileError: the run's files are damaged or belong to other inputs.
+        """
+        if self.folder.has_journal():
+            self._descent.keep_first_order(self._recorded(read_journal(self.folder.journal)).tail)
+            self._open_added()
+
+    def resume(self) -> None:
+        """Bring back the state of the run in the folder: its snapshot, then its journal.
+
+        Raises:
+            RunFileError: the run's files are damaged or belong to other inputs.
+        """
+        contents = read_journal(self.folder.journal)
+        self._use(self._recorded(contents))
+        self._open_added(afresh=True)  # who had the folder until now may have added since `recall`
+        descent = self._descent
+        if self.folder.snapshot.exists():
+            digest = self._header().digest()
+            snapshot = load_snapshot(self.folder.snapshot, digest, descent.state.snapshot(digest))
+            # A disk that lost records it had called safe: the journal alone brings the state back,
+            # and steps left out of it could never be replayed.
+            if snapshot.step <= sum(1 for _ in contents.records):
+                descent.state.restore(snapshot)
+        grown_at: int | None = None
+        for number, record in enumerate(read_journal(self.folder.journal).records):
+            if record.step != number:
+                raise RunFileError(
+                    f"{self.folder.journal}: step {record.step} where step {number} should be; "
+                    f"it was written by something else, start again in another folder"
+                )
+            if self._see(record):
+                grown_at = number
+            if number >= descent.state.step:
+                self._replay(record)
+        self._regrow(grown_at)
+        self._journal = Journal.open(self.folder.journal, _POLICY)
+
+    def _regrow(self, step: int | None) -> None:
+        """Have as many examples as the last recorded step had.
+
+        Args:
+            step: the first that had so many; None where none were added.
+        """
+        rows = self._descent.outline.rows
+        if rows > len(self.examples):
+            raise RunFileError(
+                f"{self.folder.examples}: {len(self.examples)} examples, and the journal has a "
+                f"step with {rows}; restore the file from a copy"
+            )
+        if step is not None and rows >= self._descent.prober.num_examples:
+            self._descent.grow(self.examples.first(rows), step)
+
+    def _see(self, record: StepRecord) -> bool:
+        try:
+            return self._descent.see_rows(record)
+        except RunFileError as error:
+            raise RunFileError(f"{self.folder.journal}: {error}") from error
+
+    def _replay(self, record: StepRecord) -> None:
+        try:
+            self._descent.replay(record)
+        except RunFileError as error:
+            raise RunFileError(f"{self.folder.journal}: {error}") from error
+
+    def _use(self, rates: Rates) -> None:
+        """Begin anew with these rates."""
+        self._descent.use(rates)
+        self._descent.state.elapsed_s = rates.seconds
+
+    def _recorded(self, contents: JournalContents) -> Rates:
+        """The rates in a journal's header, which is that of this run."""
+        found = RunHeader.read(contents.header.meta, self.folder.journal)
+        changed = differences(found.inputs(), self._header().inputs())
+        if changed:
+            raise RunFileError(
+                f"{self.folder.path}: cannot be continued, it was started with other inputs: "
+                f"{'; '.join(changed)}; use the same ones ('edgezo tune --resume -o "
+                f"{self.folder.path}' takes them from the run) or another folder with -o"
+            )
+        return found.rates
+
+    def _header(self) -> RunHeader:
+        """What the run depends on, with its rates."""
+        descent = self._descent
+        if self._inputs is None:
+            start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
+            self._inputs = RunHeader.of(
+                descent.bundle,
+                self._config,
+                self._initial,
+                descent.prober.scope,
+                descent.rates,
+                start,
+                descent.prober.objective.reward,
+            )
+        return dataclasses.replace(self._inputs, rates=descent.rates)
+
+    def _open_added(self, *, afresh: bool = False) -> None:
+        if self._added is None or afresh:
+            vocab_size = self._descent.bundle.manifest.model.vocab_size
+            digest = self._header().digest()
+            self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
+
+    # --- what is kept ---
+
+    def commit(self, record: StepRecord, terms: list[Term]) -> None:
+        """Journal a step, then apply it.
+
+        Raises:
+            MemoryError: memory was refused; the step is in the journal or not.
+            RunFileError: the disk did not take it; the run is closed.
+        """
+        journal = self._require()
+        try:
+            journal.append(record)
+            self._descent.apply(record, terms)
+        except MemoryError:
+            raise
+        except BaseException:  # what is in the journal may not be in the state, or half of it
+            self._journal = None
+            journal.abandon()
+            raise
+
+    def sync(self) -> None:
+        """Wait until all steps are on the disk; nothing where the run is closed.
+
+        Raises:
+            RunFileError: the disk did not take them.
+        """
+        if self._journal is not None:
+            self._journal.sync()
+
+    def add(self, more: ExampleSet) -> int:
+        """Add examples to the run; they are on the disk when this returns. Any thread may.
+
+        Returns:
+            How many there are in all.
+        Raises:
+            RunFileError: the disk did not take them.
+            UsageError: the run is closed.
+        """
+        with self._lock:
+            if self._added is None or self._journal is None:
+                raise UsageError("the tuner is closed")
+            self._added.append(more.examples, max(self._begun, self._descent.state.step))
+            return len(self._added.examples)
+
+    def examples_at(self, step: int) -> ExampleSet:
+        """What a step that begins now is taken on; what is added from now on is for later ones."""
+        with self._lock:
+            self._begun = max(self._begun, step + 1)
+            if self._added is None:
+                return self._initial
+            return self._added.examples.first(self._added.count_at(step))
+
+    def snapshot(self) -> None:
+        """Write trainables and rule state, so that a resume has less to replay.
+
+        Raises:
+            RunFileError: the disk did not take it.
+            UsageError: the run is closed.
+        """
+        self._require().sync()
+        save_snapshot(self.folder.snapshot, self._descent.state.snapshot(self._header().digest()))
+
+    def _require(self) -> Journal:
+        if self._journal is None:
+            raise UsageError("the tuner is closed")
+        return self._journal
+
+    def close(self) -> None:
+        """Make the journal durable.
+
+        Raises:
+            RunFileError: the disk did not take the last records.
+        """
+        with self._lock:  # what is being added gets to the disk as a whole
+            journal, self._journal = self._journal, None
+            if self._added is not None:
+                self._added.close()
+        if journal is not None:
+            journal.close()

@@ -1,0 +1,261 @@
+"""The weight file against safetensors' own reader, plain numpy and torch."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from edgezo_export.quantization import weights_file as weights_module
+from edgezo_export.quantization.quantize import NonFiniteWeightError
+from edgezo_export.quantization.weights_file import (
+    PADDING_PREFIX,
+    PlannedTensor,
+    layout,
+    plan_embedding,
+    plan_linear,
+    write_weights,
+)
+from edgezo_runtime.errors import EdgezoError
+
+
+class Arrays:
+    """A checkpoint in memory."""
+
+    def __init__(self, arrays: dict[str, np.ndarray]):
+        self.arrays = arrays
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.arrays[name].shape
+
+    def read(self, name: str) -> np.ndarray:
+        return self.arrays[name]
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self.arrays[name][start:stop]
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def checkpoint() -> Arrays:
+    return Arrays(
+        {
+            "norm": random(32),
+            "q": random(48, 32, seed=1),
+            "k": random(16, 32, seed=2),
+            "v": random(16, 32, seed=3),
+            "q.bias": random(48),
+            "k.bias": random(16),
+            "conv1d": random(32, 96),
+            "embed": random(1000, 32),
+            "scalar": np.float32(3.5).reshape(()),
+        }
+    )
+
+
+PLAN = [
+    *plan_embedding("e", "e.scale", "embed", (1000, 32)),
+    PlannedTensor("n", "F32", (32,), ("norm",), "plain", False),
+    *plan_linear("qkv", "qkv.scale", ["q", "k", "v"], (32, 80), transpose=True),
+    PlannedTensor("qk.bias", "F32", (64,), ("q.bias", "k.bias"), "concat", True),
+    PlannedTensor("qk", "F32", (32, 64), ("q", "k"), "concat", True),
+    PlannedTensor("q.t", "F32", (32, 48), ("q",), "plain", True),
+    PlannedTensor("q.same", "F32", (48, 32), ("q",), "plain", False),
+    *plan_linear("c", "c.scale", ["conv1d"], (32, 96), transpose=False),
+    PlannedTensor("c.plain", "F32", (32, 96), ("conv1d",), "concat", False),
+    PlannedTensor("s", "F32", (), ("scalar",), "plain", False),
+]
+
+
+def reference_int8(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(out, in) -> int8 (in, out) and scales (out,), with torch in float64."""
+    tensor = torch.from_numpy(matrix).double()
+    scales = (tensor.abs().amax(dim=1) / 127).float()
+    quantized = torch.round(torch.from_numpy(matrix) / scales[:, None]).to(torch.int8)
+    return quantized.T.numpy(), scales.numpy()
+
+
+def rotated(matrix: np.ndarray) -> np.ndarray:
+    """(out, in) with every 16 inputs rotated, in float64."""
+    h2 = np.array([[1, 1], [1, -1]])
+    h16 = np.kron(np.kron(h2, h2), np.kron(h2, h2)) / 4
+    return (matrix.astype(np.float64) @ np.kron(np.eye(2), h16)).astype(np.float32)
+
+
+@pytest.fixture(params=["whole", "pieces"])
+def piece_size(request, monkeypatch):
+    """Once with everything in one piece, once with pieces that divide nothing evenly."""
+    if request.param == "pieces":
+        monkeypatch.setattr(weights_module, "_CHUNK_BYTES", 7 * 4 * 32)
+        monkeypatch.setattr(weights_module, "_STRIP_BYTES", 11 * 32)
+
+
+@pytest.mark.usefixtures("piece_size")
+def test_values_as_safetensors_reads_them(tmp_path):
+    source = checkpoint()
+    write_weights(tmp_path / "w.safetensors", PLAN, source)
+    found = load_file(tmp_path / "w.safetensors")
+    found = {name: array for name, array in found.items() if not name.startswith(PADDING_PREFIX)}
+    a = source.arrays
+    qkv, qkv_scale = reference_int8(rotated(np.concatenate([a["q"], a["k"], a["v"]])))
+    conv, conv_scale = reference_int8(rotated(np.ascontiguousarray(a["conv1d"].T)))
+    embed, embed_scale = reference_int8(a["embed"])
+    expected = {
+        "e": (embed.T.astype(np.int16) + 128).astype(np.uint8),
+        "e.scale": embed_scale[:, None],
+        "n": a["norm"],
+        "qkv": qkv,
+        "qkv.scale": qkv_scale,
+        "qk.bias": np.concatenate([a["q.bias"], a["k.bias"]]),
+        "qk": np.concatenate([a["q"], a["k"]]).T,
+        "q.t": a["q"].T,
+        "q.same": a["q"],
+        "c": conv,
+        "c.scale": conv_scale,
+        "c.plain": a["conv1d"],
+        "s": a["scalar"],
+    }
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
+        if name in ("qkv", "c"):  # the order of sums in the rotation may tip a rounding
+            difference = np.abs(found[name].astype(int) - array)
+            assert difference.max() <= 1, name
+            assert np.count_nonzero(difference) <= 0.001 * array.size, name
+            continue
+        if name in ("qkv.scale", "c.scale"):
+            np.testing.assert_allclose(found[name], array, rtol=1e-6, err_msg=name)
+            continue
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_places_digest_and_alignment(tmp_path):
+    path = tmp_path / "w.safetensors"
+    large = PlannedTensor("large", "F32", (1000, 32), ("embed",), "plain", False)
+    plan = [PLAN[2], large, *PLAN[3:]]
+    source = checkpoint()
+    written = write_weights(path, plan, source)
+    content = path.read_bytes()
+    assert written.size_bytes == len(content)
+    assert written.sha256 == hashlib.sha256(content).hexdigest()
+    assert list(written.tensors) == [entry.name for entry in plan]
+    place = written.tensors["large"]
+    assert place.offset % 4096 == 0
+    assert all(other.offset % 64 == 0 for other in written.tensors.values())
+    assert int.from_bytes(content[:8], "little") % 4096 == 4096 - 8
+    values = np.frombuffer(content, np.float32, place.length // 4, place.offset)
+    np.testing.assert_array_equal(values.reshape(place.shape), source.arrays["embed"])
+    with safe_open(path, "numpy") as file:  # refuses holes, overlaps and trailing bytes
+        assert set(written.tensors) < set(file.keys())
+
+
+def test_same_plan_gives_the_same_bytes(tmp_path):
+    first = write_weights(tmp_path / "a", PLAN, checkpoint())
+    second = write_weights(tmp_path / "b", PLAN, checkpoint())
+    assert first == second
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_progress_ends_at_the_total(tmp_path):
+    seen = []
+    write_weights(
+        tmp_path / "w", PLAN, checkpoint(), lambda done, total: seen.append((done, total))
+    )
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ([PLAN[0]], "scales are not in the plan"),
+        ([PLAN[1]], "without a quantized tensor"),
+        ([PLAN[2], PLAN[2]], "taken"),
+        ([PlannedTensor("__x", "F32", (32,), ("norm",), "plain", False)], "reserved"),
+        ([PlannedTensor("x", "I8", (32,), ("norm",), "plain", False)], "plain is F32"),
+        ([PlannedTensor("x", "F32", (0,), ("norm",), "plain", False)], "shape"),
+    ],
+)
+def test_a_plan_that_contradicts_itself(tmp_path, plan, message):
+    with pytest.raises(ValueError, match=message):
+        write_weights(tmp_path / "w", plan, checkpoint())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        PlannedTensor("x", "F32", (33,), ("norm",), "plain", False),
+        PlannedTensor("x", "F32", (48, 32), ("q",), "plain", True),
+        PlannedTensor("x", "F32", (64, 32), ("q", "k"), "concat", True),
+        PlannedTensor("x", "F32", (32, 128), ("conv1d", "q"), "concat", False),
+        PlannedTensor("x", "F32", (32,), ("norm", "norm"), "plain", False),
+        PlannedTensor("x", "F32", (32,), ("norm", "q"), "concat", True),
+    ],
+)
+def test_a_shape_that_differs_is_refused(tmp_path, entry):
+    with pytest.raises(EdgezoError, match="planned, the checkpoint has"):
+        write_weights(tmp_path / "w", [entry], checkpoint())
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"old")
+    source = checkpoint()
+    source.arrays["k"][3, 3] = np.nan
+    with pytest.raises(NonFiniteWeightError, match="tensor 'qkv': row 3"):
+        write_weights(path, PLAN, source)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    with pytest.raises(EdgezoError, match="cannot write"):
+        write_weights(tmp_path / "absent" / "w", PLAN, checkpoint())
+
+
+class Generated:
+    """A checkpoint that makes its rows when asked: nothing large lies in memory."""
+
+    def __init__(self, rows: int, width: int):
+        self.size = (rows, width)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.size
+
+    def read(self, name: str) -> np.ndarray:
+        raise AssertionError("a matrix must be read in pieces")
+
+    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        values = np.arange(start * self.size[1], stop * self.size[1], dtype=np.int64)
+        return ((values % 251) - 125).astype(np.float32).reshape(-1, self.size[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["linear", "embedding", "plain"])
+def test_memory_does_not_follow_the_matrix(tmp_path, kind):
+    rows, width = 32000, 4096  # 524 MB as float32, 131 MB as int8
+    plans = {
+        "linear": plan_linear("w", "s", ["m"], (width, rows), transpose=True),
+        "embedding": plan_embedding("w", "s", "m", (rows, width)),
+        "plain": [PlannedTensor("w", "F32", (width, rows), ("m",), "plain", True)],
+    }
+    tracemalloc.start()
+    write_weights(tmp_path / "w", plans[kind], Generated(rows, width))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
+
+
+def test_layout_refuses_nothing_that_safetensors_accepts():
+    start, places = layout(PLAN)
+    assert len(start) % 4096 == 0
+    assert start[8:9] == b"{"
+    assert min(place.offset for place in places.values()) == len(start)

@@ -1,0 +1,440 @@
+"""Examples that are added while a run goes on: kept, used, resumed and replayed to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import Batches
+from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.errors import DataError, EdgezoError, RunFileError, UsageError
+from edgezo_runtime.journal.example_log import ExampleLog
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
+from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.training.replay import replay
+from tests.runtime.growing_runs import ARRIVALS, BEGINNING, CONFIG, all_examples, grow, slice_of
+from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import SIZES, losses_of, run_to_the_end, state_bits
+
+pytestmark = pytest.mark.usefixtures("unsynced")
+
+CONFIGS = {
+    "two-point": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="all", scope="all", **CONFIG),
+    "answers": method_config("zo-adam", lr=0.01, eps=0.01, blocks="1", scope="answer", **CONFIG),
+    "per-example": method_config("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **CONFIG),
+    "further": method_config("mezo-svrg", lr=0.01, eps=0.01, blocks="all", **CONFIG),
+    "hybrid": method_config("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **CONFIG),
+    "first-order": method_config("auto", hybrid=2, hybrid_lr=0.01, **CONFIG),
+}
+
+
+def extra_rows(folder: Path) -> list[int]:
+    """Examples that every recorded step of an estimating run had."""
+    records = read_journal(folder / "journal.bin").records
+    return [RecordExtra.unpack(record.extra, 0).rows or BEGINNING for record in records]
+
+
+def test_a_step_is_taken_on_what_there_is(bundle: Bundle, tmp_path: Path) -> None:
+    grow(bundle, CONFIGS["two-point"], tmp_path)
+    assert extra_rows(tmp_path) == [4, 4, 7, 8, 8, 8, 8]
+    batches = [record.losses.shape[1] for record in read_journal(tmp_path / "journal.bin").records]
+    assert batches == [1] * 7  # means over the batch
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    expected = grow(bundle, CONFIGS[name], tmp_path / "whole")
+    for steps in (2, 3):
+        folder = tmp_path / str(steps)
+        grow(bundle, CONFIGS[name], folder, until=steps)
+        if steps % 2:  # the last step is lost
+            journal = folder / "journal.bin"
+            os.truncate(journal, journal.stat().st_size - 3)
+        assert grow(bundle, CONFIGS[name], folder) == expected, steps
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_journal_alone_is_enough(bundle: Bundle, tmp_path: Path, name: str) -> None:
+    expected = grow(bundle, CONFIGS[name], tmp_path)
+    (tmp_path / "examples.bin").unlink()
+    found = replay(bundle, tmp_path / "journal.bin")
+    assert state_bits(found.state) == expected
+
+
+def test_what_is_kept_of_prompts_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    for name in ("answers", "per-example"):
+        without = dataclasses.replace(CONFIGS[name], prefix_cache=False)
+        grow(bundle, CONFIGS[name], tmp_path / name)
+        grow(bundle, without, tmp_path / f"{name}-without")
+        kept = losses_of(tmp_path / name / "journal.bin")
+        fresh = losses_of(tmp_path / f"{name}-without" / "journal.bin")
+        for one, other in zip(kept, fresh, strict=True):  # what is kept is float16
+            np.testing.assert_allclose(
+                np.frombuffer(one, np.float32), np.frombuffer(other, np.float32), rtol=2e-2
+            )
+
+
+def test_a_run_without_additions_is_as_it_was(bundle: Bundle, tmp_path: Path) -> None:
+    examples = all_examples(bundle)
+    run_to_the_end(bundle, examples, CONFIGS["two-point"], tmp_path)
+    assert not (tmp_path / "examples.bin").exists()
+    for record in read_journal(tmp_path / "journal.bin").records:
+        assert len(record.extra) == 4
+
+
+def test_examples_that_come_after_the_end_bring_more_steps(bundle: Bundle, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIGS["two-point"], steps=0, epochs=2.0, lr_schedule="linear")
+    everything = all_examples(bundle)
+    with Tuner.open(bundle, slice_of(everything, 0, 4), config, tmp_path) as tuner:
+        rates = [report.lr for report in tuner]
+        assert (tuner.step_number, tuner.done, tuner.status.phase) == (2, True, "done")
+        assert tuner.add(slice_of(everything, 4, 8)) == 8
+        assert not tuner.done
+        assert tuner.status.examples == 8
+        assert tuner.status.fraction_done == pytest.approx(0.5)
+        rates += [report.lr for report in tuner]
+        assert tuner.step_number == 4
+        assert rates == pytest.approx([0.01 * f for f in (0.75, 0.25, 3 / 8, 1 / 8)])
+
+
+def test_others_add_while_one_steps(bundle: Bundle, tmp_path: Path) -> None:
+    """Whatever the moments, what was recorded replays, and nothing that was added is lost."""
+    config = dataclasses.replace(CONFIGS["answers"], steps=40)
+    everything = random_set("labels", SIZES * 4, bundle.manifest.tokenizer.pad_id)
+    with Tuner.open(bundle, everything.first(2), config, tmp_path) as tuner:
+        stepping = tuner.run_in_background()
+
+        def add(start: int) -> None:
+            for number in range(start, 30, 2):
+                tuner.add(slice_of(everything, number, number + 1))
+                time.sleep(0.002)
+
+        threads = [threading.Thread(target=add, args=[start]) for start in (2, 3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert stepping.join(60)
+        assert len(tuner.examples) == 30
+        expected = state_bits(tuner.state)
+        added = {example.tokens.tobytes() for example in tuner.examples}
+    assert added == {example.tokens.tobytes() for example in everything.examples[:30]}
+    assert state_bits(replay(bundle, tmp_path / "journal.bin").state) == expected
+    with Tuner.open(bundle, everything.first(2), config, tmp_path) as tuner:
+        assert state_bits(tuner.state) == expected
+        assert len(tuner.examples) == 30
+
+
+def test_a_background_that_keeps_going_takes_what_comes(bundle: Bundle, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIGS["two-point"], steps=0, epochs=1.0)
+    everything = all_examples(bundle)
+    with Tuner.open(bundle, everything.first(4), config, tmp_path) as tuner:
+        stepping = tuner.run_in_background(keep_going=True)
+        for count in (4, 8):
+            assert stepping.running
+            if count == 8:
+                tuner.add(slice_of(everything, 4, 8))
+            while tuner.step_number < count // 4:
+                time.sleep(0.001)
+        tuner.cancel()
+        assert stepping.join(10)
+        assert tuner.step_number == 2
+
+
+# --- what is refused ---
+
+
+def test_examples_of_another_kind_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    everything = all_examples(bundle)
+    pad = everything.pad_id
+    with Tuner.open(bundle, everything.first(4), CONFIGS["answers"], tmp_path) as tuner:
+        for other, message in (
+            (random_set("completion", (5,), pad), "kind completion"),
+            (random_set("labels", (5,), pad, labels=((5,), (9,), (7,))), "kind labels"),
+            (random_set("labels", (65,), pad), "a row of 65 tokens; the run is planned for 64"),
+        ):
+            with pytest.raises(DataError, match=message):
+                tuner.add(other)
+        with pytest.raises(UsageError, match="open it with rows"):
+            tuner.add([{"text": "a"}])
+        assert len(tuner.examples) == 4
+    assert not (tmp_path / "examples.bin").exists()
+    with pytest.raises(UsageError, match="closed"):
+        tuner.add(everything)
+
+
+def test_a_full_disk_adds_nothing(bundle: Bundle, tmp_path: Path, monkeypatch: Any) -> None:
+    everything = all_examples(bundle)
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        tuner.add(slice_of(everything, 4, 5))
+        size = (tmp_path / "examples.bin").stat().st_size
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("edgezo_runtime.journal.example_log.sync_descriptor", full)
+            with pytest.raises(RunFileError, match="No space left"):
+                tuner.add(slice_of(everything, 5, 6))
+        assert (tmp_path / "examples.bin").stat().st_size == size
+        assert tuner.add(slice_of(everything, 5, 6)) == 6
+        tuner.step()
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        assert len(tuner.examples) == 6
+
+
+def test_a_journal_that_knows_more_examples_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    grow(bundle, CONFIGS["two-point"], tmp_path)
+    file = tmp_path / "examples.bin"
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(RunFileError, match=r"7 examples, and the journal has a step with 8"):
+        grow(bundle, CONFIGS["two-point"], tmp_path)
+
+
+def test_what_reading_refuses_is_not_added(bundle: Bundle, tmp_path: Path) -> None:
+    """A run that takes it could never be opened again."""
+    everything = all_examples(bundle)
+    vocabulary = bundle.manifest.model.vocab_size
+    one = everything.examples[4]
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        for changed, message in (
+            (dataclasses.replace(one, tokens=one.tokens + vocabulary), "none of the model's"),
+            (dataclasses.replace(one, places=one.places + 60), "scored places"),
+            (dataclasses.replace(one, label=9), "class 9 among"),
+        ):
+            bad = dataclasses.replace(everything, examples=(one, changed))
+            with pytest.raises(DataError, match=f"example 2 of those to be added: .*{message}"):
+                tuner.add(bad)
+        assert tuner.add(slice_of(everything, 4, 5)) == 5
+    with Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path) as tuner:
+        assert len(tuner.examples) == 5
+
+
+def test_what_was_added_while_another_opened_is_kept(
+    bundle: Bundle, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The one that opens has looked at the folder already, and waits for it to be let go."""
+    everything, config = all_examples(bundle), CONFIGS["two-point"]
+    first = Tuner.open(bundle, everything.first(4), config, tmp_path)
+    start = Tuner.start
+
+    def late(self: Tuner, *, resume: bool = True) -> None:
+        first.add(slice_of(everything, 4, 5))
+        first.step()
+        first.close()
+        start(self, resume=resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuner, "start", late)
+        second = Tuner.open(bundle, everything.first(4), config, tmp_path)
+    with second:
+        assert (second.step_number, len(second.examples)) == (1, 5)
+        second.add(slice_of(everything, 5, 6))
+    with Tuner.open(bundle, everything.first(4), config, tmp_path) as third:
+        found = [example.tokens.tolist() for example in third.examples]
+    assert found == [example.tokens.tolist() for example in everything.examples[:6]]
+
+
+def test_closing_waits_for_what_is_being_added(
+    bundle: Bundle, tmp_path: Path, monkeypatch: Any
+) -> None:
+    everything = all_examples(bundle)
+    tuner = Tuner.open(bundle, everything.first(4), CONFIGS["two-point"], tmp_path)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(descriptor: int) -> None:
+        inside.set()
+        assert go_on.wait(30)
+        os.fstat(descriptor)  # is open still
+
+    monkeypatch.setattr("edgezo_runtime.journal.example_log.sync_descriptor", slow)
+    found: list[int | Exception] = []
+
+    def add() -> None:
+        try:
+            found.append(tuner.add(slice_of(everything, 4, 5)))
+        except Exception as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=add), threading.Thread(target=tuner.close)]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [5]
+    assert tuner.closed
+
+
+def test_examples_without_their_journal_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    grow(bundle, CONFIGS["two-point"], tmp_path, until=1)
+    (tmp_path / "journal.bin").unlink()
+    with pytest.raises(RunFileError, match="whose journal is gone"):
+        grow(bundle, CONFIGS["two-point"], tmp_path)
+
+
+def test_records_with_fewer_examples_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    grow(bundle, CONFIGS["two-point"], tmp_path)
+    records = list(read_journal(tmp_path / "journal.bin").records)
+    course = replay(bundle, tmp_path / "journal.bin")
+    del course
+    from edgezo_runtime.training.trajectory import Trajectory
+
+    fresh = Trajectory(bundle, CONFIGS["two-point"], BEGINNING)
+
+    def with_rows(record: StepRecord, extra: bytes) -> StepRecord:
+        return dataclasses.replace(record, extra=record.extra[:4] + extra)
+
+    fresh.replay(records[0])
+    for extra, message in (
+        (b"\x03", "3 examples, the step before 4"),
+        (b"\xff\xff\xff\xff\xff\xff\x01", "examples"),
+        (b"\x80", "count of examples is damaged"),
+        (b"\x05\x05", "bytes too many"),
+    ):
+        with pytest.raises(RunFileError, match=message):
+            fresh.replay(with_rows(records[1], extra))
+
+
+# --- the file ---
+
+
+@pytest.fixture
+def initial() -> ExampleSet:
+    return random_set("labels", SIZES, 0).first(BEGINNING)
+
+
+def filled(path: Path, initial: ExampleSet) -> list[bytes]:
+    """A file of three records, and its bytes after each."""
+    log = ExampleLog(path, "run", initial, 97)
+    found = []
+    for start, end in ((3, 4), (4, 7), (7, 8)):
+        log.append(random_set("labels", SIZES, 0).examples[start:end], start)
+        found.append(path.read_bytes())
+    log.close()
+    return found
+
+
+def same(found: tuple[Example, ...], expected: tuple[Example, ...]) -> bool:
+    fields = [
+        (one.example_id, one.line, one.label, one.tokens.tolist(), one.places.tolist())
+        == (other.example_id, other.line, other.label, other.tokens.tolist(), other.places.tolist())
+        for one, other in zip(found, expected, strict=True)
+    ]
+    return all(fields)
+
+
+def test_a_file_of_examples_reads_as_it_was_written(tmp_path: Path, initial: ExampleSet) -> None:
+    filled(tmp_path / "x", initial)
+    log = ExampleLog(tmp_path / "x", "run", initial, 97)
+    assert log.torn_bytes == 0
+    assert [log.count_at(step) for step in range(9)] == [3, 3, 3, 4, 7, 7, 7, 8, 8]
+    assert same(log.examples.examples, random_set("labels", SIZES, 0).examples)
+
+
+def test_many_small_records_are_put_together_once(
+    tmp_path: Path, initial: ExampleSet, monkeypatch: Any
+) -> None:
+    """A copy of all that there is at each of them would take hours for a million."""
+    filled(tmp_path / "x", initial)
+    calls, plus = [0], ExampleSet.plus
+
+    def counted(self: ExampleSet, more: Any) -> ExampleSet:
+        calls[0] += 1
+        return plus(self, more)
+
+    monkeypatch.setattr(ExampleSet, "plus", counted)
+    assert len(ExampleLog(tmp_path / "x", "run", initial, 97).examples) == 8
+    assert calls == [1]
+
+
+def test_what_an_interrupt_left_is_cut(tmp_path: Path, initial: ExampleSet) -> None:
+    """One between the write and the count of it: nobody was told of the examples."""
+    path = tmp_path / "x"
+    log = ExampleLog(path, "run", initial, 97)
+    log.append(random_set("labels", SIZES, 0).examples[3:4], 3)
+    with path.open("ab") as file:
+        file.write(path.read_bytes()[44:])
+    log.append(random_set("labels", SIZES, 0).examples[4:], 4)
+    log.close()
+    again = ExampleLog(path, "run", initial, 97)
+    assert same(again.examples.examples, random_set("labels", SIZES, 0).examples)
+
+
+def test_every_torn_end_is_cut_and_gone_on_with(tmp_path: Path, initial: ExampleSet) -> None:
+    path = tmp_path / "x"
+    _, two, three = filled(path, initial)
+    for length in range(len(two) + 1, len(three)):
+        path.write_bytes(three[:length])
+        log = ExampleLog(path, "run", initial, 97)
+        assert (len(log.examples), log.torn_bytes) == (7, length - len(two))
+        log.append(random_set("labels", SIZES, 0).examples[7:], 7)
+        log.close()
+        assert path.read_bytes() == three
+
+
+def test_every_changed_byte_is_noticed(tmp_path: Path, initial: ExampleSet) -> None:
+    path = tmp_path / "x"
+    _, two, three = filled(path, initial)
+    for place in range(len(three)):
+        path.write_bytes(three[:place] + bytes([three[place] ^ 0x40]) + three[place + 1 :])
+        if place >= len(two):  # the last record may be torn
+            assert len(ExampleLog(path, "run", initial, 97).examples) == 7
+            continue
+        with pytest.raises(EdgezoError, match=r"damaged|version|another run|not a file of"):
+            ExampleLog(path, "run", initial, 97)
+
+
+def test_a_file_of_another_run_is_refused(tmp_path: Path, initial: ExampleSet) -> None:
+    filled(tmp_path / "x", initial)
+    with pytest.raises(RunFileError, match="another run"):
+        ExampleLog(tmp_path / "x", "other", initial, 97)
+
+
+def test_a_token_beyond_the_vocabulary_is_refused(tmp_path: Path, initial: ExampleSet) -> None:
+    filled(tmp_path / "x", initial)
+    with pytest.raises(RunFileError, match="none of the model's 20"):
+        ExampleLog(tmp_path / "x", "run", initial, 20)
+
+
+# --- the order ---
+
+
+def test_an_epoch_over_all_begins_where_examples_are_added() -> None:
+    everything = random_set("labels", range(3, 23), 0)
+    batches = Batches(everything.first(8), 4, seed=3)
+    before = [batches.indices(step) for step in range(5)]
+    assert [sorted(chain(*before[i : i + 2])) for i in (0, 2)] == [list(range(8))] * 2
+    batches.grow(everything, 5)
+    after = [batches.indices(step) for step in range(5, 10)]
+    assert sorted(chain(*after)) == list(range(20))
+    again = Batches(everything.first(8), 4, seed=3)
+    again.grow(everything.first(9), 2)
+    again.grow(everything, 5)
+    assert [again.indices(step) for step in range(5, 10)] == after
+    with pytest.raises(UsageError, match="5 or more"):
+        again.indices(4)
+
+
+def test_small_batches_fill_up() -> None:
+    everything = random_set("labels", range(3, 23), 0)
+    batches = Batches(everything.first(2), 4, seed=0)
+    assert batches.batch(0).num_examples == 2
+    batches.grow(everything.first(3), 1)
+    assert batches.batch(1).num_examples == 3
+    batches.grow(everything, 2)
+    assert batches.batch(2).num_examples == 4
+    assert ARRIVALS  # see growing_runs

@@ -1,0 +1,215 @@
+"""Language modelling rows: what is read, what is scored, what is cut."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.errors import BundleError, DataError
+from tests.runtime.tiny_tokenizer import BOS, CHAT, EOS, byte_tokenizer, write_rows
+
+PLAIN = byte_tokenizer(eos_ids=())
+TOKENIZER = byte_tokenizer()
+CHATTY = byte_tokenizer(chat_template=CHAT)
+
+
+def load(
+    path: Path, *rows: dict[str, Any], tokenizer: TextTokenizer = TOKENIZER, **options: Any
+) -> ExampleSet:
+    file = write_rows(path / "f.jsonl", rows)
+    return load_examples(file, tokenizer, **({"max_seq": 64} | options))
+
+
+def text(example: Example) -> str:
+    return TOKENIZER.decode(example.tokens.tolist(), skip_special=False)
+
+
+def scored(example: Example) -> str:
+    return TOKENIZER.decode(example.tokens[example.places].tolist(), skip_special=False)
+
+
+def test_prompt_and_completion_are_taken_as_they_are(tmp_path: Path) -> None:
+    got = load(tmp_path, {"prompt": "the question", "completion": " answer"})
+    assert got.kind == "completion"
+    assert text(got.examples[0]) == "the question answer</s>"
+    assert scored(got.examples[0]) == " answer</s>"
+    assert got.examples[0].label == -1
+    assert (got.label_words, got.label_tokens, got.report.class_counts) == ((), (), ())
+    assert got.report.longest == got.report.tokens == 3
+
+
+def test_no_end_token_no_end(tmp_path: Path) -> None:
+    row = {"prompt": "the question", "completion": " answer"}
+    assert scored(load(tmp_path, row, tokenizer=PLAIN).examples[0]) == " answer"
+
+
+def test_end_token_is_not_doubled(tmp_path: Path) -> None:
+    row = {"prompt": "the question", "completion": " answer</s>"}
+    assert scored(load(tmp_path, row).examples[0]) == " answer</s>"
+
+
+def test_merging_boundary_is_tokenized_apart(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{p} ", "completion": "answer"} for p in ("the", "question")]
+    got = load(tmp_path, *rows)
+    assert [scored(e) for e in got] == ["answer</s>"] * 2
+    assert text(got.examples[0]) == "the answer</s>"
+    assert [(w.name, w.count) for w in got.warnings] == [("completion-boundary", 2)]
+
+
+def test_empty_prompt(tmp_path: Path) -> None:
+    row = {"prompt": "", "completion": "the film"}
+    assert scored(load(tmp_path, row).examples[0]) == " film</s>"  # nothing comes before "the"
+    with_bos = load(tmp_path, row, tokenizer=byte_tokenizer(add_bos=True))
+    assert with_bos.examples[0].tokens[0] == BOS
+    assert scored(with_bos.examples[0]) == "the film</s>"
+
+
+def test_instruction_without_a_chat_template(tmp_path: Path) -> None:
+    got = load(
+        tmp_path,
+        {"instruction": "the question", "output": "answer"},
+        {"instruction": "the question", "input": "story", "output": "answer"},
+        {"instruction": "the question", "input": "", "output": "answer"},
+    )
+    assert [text(e) for e in got] == [
+        "the question\nanswer</s>",
+        "the question\n\nstory\nanswer</s>",
+        "the question\nanswer</s>",
+    ]
+    assert {scored(e) for e in got} == {"answer</s>"}
+
+
+def test_instruction_with_a_chat_template(tmp_path: Path) -> None:
+    got = load(tmp_path, {"instruction": "question", "output": "answer"}, tokenizer=CHATTY)
+    assert text(got.examples[0]) == "<user>question</s>\n<assistant>answer</s>"
+    assert scored(got.examples[0]) == "answer</s>"
+
+
+def test_messages_score_the_assistant(tmp_path: Path) -> None:
+    turns = [("user", "question"), ("assistant", "answer"), ("user", "No"), ("assistant", "Yes")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    got = load(tmp_path, row, tokenizer=CHATTY)
+    assert text(got.examples[0]) == (
+        "<user>question</s>\n<assistant>answer</s>\n<user>No</s>\n<assistant>Yes</s>"
+    )
+    assert scored(got.examples[0]) == "answer</s>Yes</s>"
+
+
+def test_messages_need_a_chat_template(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no chat template"):
+        load(tmp_path, {"messages": [{"role": "assistant", "content": "x"}]})
+
+
+def test_text_scores_all_but_the_first_token(tmp_path: Path) -> None:
+    got = load(tmp_path, {"text": "the film It was"})
+    assert scored(got.examples[0]) == " film It was</s>"
+
+
+def test_template_finds_the_answer(tmp_path: Path) -> None:
+    rows = [
+        {"q": "the question", "answers": ["great", "good"]},
+        {"q": "the question", "answer": " great"},
+        {"q": "the question", "completion": "great", "answers": []},
+        {"q": "the question", "output": "great"},
+    ]
+    got = load(tmp_path, *rows, template="{q} It was")
+    assert {text(e) for e in got} == {"the question It was great</s>"}
+    assert {scored(e) for e in got} == {" great</s>"}
+
+
+def test_prompt_loses_its_start_then_the_completion_its_end(tmp_path: Path) -> None:
+    row = {"prompt": "story " * 20 + "question", "completion": " answer" * 10}
+    assert len(load(tmp_path, row).examples[0].tokens) == 21 + 10 + 1
+    wide = load(tmp_path, row, max_seq=20)
+    assert (
+        text(wide.examples[0]) == "story" * 0 + " story" * 9 + " question" + " answer" * 10 + "</s>"
+    )
+    assert wide.report.truncation.prompt_tokens == 11
+    assert wide.report.truncation.completion_tokens == 0
+    tight = load(tmp_path, row, max_seq=5)
+    assert text(tight.examples[0]) == " question" + " answer" * 5
+    assert tight.report.truncation.prompt_tokens == 20
+    assert tight.report.truncation.completion_tokens == 6
+    assert tight.report.longest == 5
+    assert tight.warnings[0].name == "truncated"
+
+
+def test_bos_survives_truncation(tmp_path: Path) -> None:
+    row = {"prompt": "story " * 20 + "question", "completion": " answer"}
+    got = load(tmp_path, row, tokenizer=byte_tokenizer(add_bos=True), max_seq=4)
+    assert text(got.examples[0]) == "<s> story question answer</s>"
+    shortest = load(tmp_path, row, tokenizer=byte_tokenizer(add_bos=True), max_seq=1)
+    assert text(shortest.examples[0]) == "<s> answer"
+
+
+def test_templated_prompt_keeps_its_template(tmp_path: Path) -> None:
+    row = {"c": "story " * 20, "q": "question", "answers": ["answer"]}
+    got = load(tmp_path, row, template="the {c}\n{q} It was", max_seq=12)
+    assert got.report.longest <= 12
+    assert text(got.examples[0]).startswith("the story story")
+    assert text(got.examples[0]).endswith("\nquestion It was answer</s>")
+    assert got.report.truncation.rows == 1
+    # the answer alone does not leave room for the template: the prompt's start goes first
+    tight = load(
+        tmp_path, row | {"answers": ["answer " * 9]}, template="the {c}\n{q} It was", max_seq=8
+    )
+    assert text(tight.examples[0]).startswith(" was answer")
+
+
+def test_text_loses_its_end(tmp_path: Path) -> None:
+    got = load(tmp_path, {"text": "the film" + " story" * 20}, max_seq=4)
+    assert text(got.examples[0]) == "the film" + " story" * 3
+    assert (got.report.truncation.prompt_tokens, got.report.truncation.completion_tokens) == (0, 18)
+
+
+def test_conversation_loses_its_start(tmp_path: Path) -> None:
+    row = {"instruction": "story " * 20, "output": "answer"}
+    got = load(tmp_path, row, tokenizer=CHATTY, max_seq=4)
+    assert text(got.examples[0]).endswith("<assistant>answer</s>")
+    assert got.examples[0].tokens.size == 5
+    assert got.examples[0].tokens[-1] == EOS
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a", "completion": " "}, "field 'completion' is empty; fill it or remove"),
+        ({"prompt": 1, "completion": "a"}, "field 'prompt' is the number 1, expected a string"),
+        ({"prompt": "a"}, "no field 'completion'; the row has 'prompt'"),
+        ({"completion": "a"}, "no field 'prompt'"),
+        ({"text": "a"}, "no field 'prompt'; the row has 'text'"),
+        ({"prompt": "a", "completion": "\ud83d"}, "half of a surrogate pair"),
+    ],
+)
+def test_bad_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"f\.jsonl, line 2: .*{message}"):
+        load(tmp_path, {"prompt": "a", "completion": "b"}, row)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"q": "a"}, "expected one of completion, output, answer, answers; or give one --label"),
+        ({"q": "a", "answers": []}, "field 'answers' is an empty array"),
+        ({"q": "a", "answers": [3]}, "field 'answers' is the number 3"),
+        ({"q": "a", "answer": ""}, "field 'answer' is empty"),
+    ],
+)
+def test_bad_answers(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=rf"f\.jsonl, line 1: .*{message}"):
+        load(tmp_path, row, template="{q}")
+
+
+def test_nothing_to_predict(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 1: nothing to predict, the row has 1 tokens"):
+        load(tmp_path, {"text": "the"}, tokenizer=PLAIN)
+    with pytest.raises(DataError, match="field 'text' is empty"):
+        load(tmp_path, {"text": ""})
+
+
+def test_unused_label_is_reported(tmp_path: Path) -> None:
+    got = load(tmp_path, {"text": "the film", "label": 1}, {"text": "the film", "label": 0})
+    assert [(w.name, w.count) for w in got.warnings] == [("unused-label", 2)]

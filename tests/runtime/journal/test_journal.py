@@ -1,0 +1,370 @@
+"""The journal: pinned bytes, torn tails cut at any byte, damage never taken for a torn tail."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgezo_runtime.bundle.trainables import MAX_BLOCKS
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal import journal as journal_module
+from edgezo_runtime.journal.journal import Journal, JournalHeader, SyncPolicy, read_journal
+from edgezo_runtime.journal.step_record import StepRecord, pack_blocks, unpack_blocks
+
+META = {"bundle": "b" * 64, "config": {"lr": 0.5, "method": "mezo"}, "seed": 0}
+
+
+def make_record(step: int, rows: int = 1) -> StepRecord:
+    losses = np.arange(2 * rows, dtype=np.float32).reshape(2, rows) / 8 + step
+    return StepRecord(step, 2**63 + step, 1e-3, (24, 25, 26, 27, 28, 29), losses)
+
+
+def write(path: Path, count: int, sync: SyncPolicy | None = None) -> list[StepRecord]:
+    records = [make_record(step) for step in range(count)]
+    with Journal.create(path, META, sync) as journal:
+        for record in records:
+            journal.append(record)
+    return records
+
+
+def frame_ends(path: Path) -> list[int]:
+    """Offsets at which a journal may end without a torn tail."""
+    start = len(JournalHeader(META).pack())
+    size = 9 + 1 + len(make_record(0).pack())
+    return list(range(start, path.stat().st_size + 1, size))
+
+
+def test_golden_bytes(tmp_path: Path) -> None:
+    """Journals of version 2 stay readable: a change of these bytes needs version 3."""
+    path = tmp_path / "journal"
+    with Journal.create(path, {"b": 1, "a": "x"}) as journal:
+        journal.append(StepRecord(3, 7, 0.5, (0, 1, 5), np.array([[1.0], [-2.0]]), b"!"))
+    assert path.read_bytes().hex(" ") == (
+        "89 45 5a 4a 0d 0a 1a 0a 02 00 00 00 0f 00 00 00 "  # magic, version, length
+        "7b 22 61 22 3a 22 78 22 2c 22 62 22 3a 31 7d "  # {"a":"x","b":1}
+        "d9 00 96 24 "  # crc
+        "e2 22 00 00 00 f1 14 ea 1f "  # marker, length, crc
+        "00 "  # unsynced
+        "03 00 00 00 00 00 00 00 "  # step
+        "07 00 00 00 00 00 00 00 "  # seed
+        "00 00 00 3f "  # lr
+        "03 23 "  # blocks as one octet of bits
+        "02 01 "  # 2 probes, 1 row
+        "00 00 80 3f 00 00 00 c0 "  # losses
+        "21"  # extra
+    )
+
+
+def test_a_two_point_step_is_small() -> None:
+    assert len(make_record(10**6).pack()) == 33
+    scattered = StepRecord(10**6, 2**64 - 1, 1e-3, tuple(range(0, 126, 2)), np.ones((2, 1)))
+    assert 9 + 1 + 4 + len(scattered.pack()) < 75  # with frame, unsynced bytes and time
+
+
+def test_blocks_are_written_the_shorter_way() -> None:
+    assert pack_blocks(()) == bytes.fromhex("00")
+    assert pack_blocks((40, 41, 42)) == bytes.fromhex("02 28 02")
+    assert pack_blocks((0, 2, 4, 9)) == bytes.fromhex("05 15 02")
+    bad = {"05 15": "2 octets", "01": "0 octets", "05 15 00": "2 octets"}
+    for text, message in bad.items():
+        with pytest.raises(ValueError, match=message):
+            unpack_blocks(bytes.fromhex(text), 0)
+    with pytest.raises(ValueError, match=r"513 octets|block index"):
+        unpack_blocks(pack_blocks((*range(0, MAX_BLOCKS, 2), MAX_BLOCKS)), 0)
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    records = [
+        make_record(0),
+        StepRecord(1, 0, 0.1, (), np.zeros((0, 0))),
+        StepRecord(2**64 - 1, 2**64 - 1, float("inf"), (7,), np.ones((3, 300)), bytes(range(256))),
+    ]
+    with Journal.create(path, META) as journal:
+        for record in records:
+            journal.append(record)
+    found = read_journal(path)
+    assert found.header == JournalHeader(META)
+    assert list(found.records) == records
+    assert found.good_length == path.stat().st_size
+    assert found.torn_bytes == 0
+
+
+def test_a_journal_without_steps_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "journal", 0)
+    found = read_journal(tmp_path / "journal")
+    assert list(found.records) == []
+    assert found.torn_bytes == 0
+
+
+@pytest.mark.parametrize("sync", [SyncPolicy(), SyncPolicy(every_steps=2)])
+def test_a_tail_torn_at_any_byte_is_cut_and_the_run_goes_on(
+    tmp_path: Path, sync: SyncPolicy
+) -> None:
+    path, torn = tmp_path / "journal", tmp_path / "torn"
+    records = write(path, 4, sync)
+    data, ends = path.read_bytes(), frame_ends(path)
+    for size in range(ends[0], len(data) + 1):
+        torn.write_bytes(data[:size])
+        whole = max(i for i, end in enumerate(ends) if end <= size)
+        found = read_journal(torn)
+        assert list(found.records) == records[:whole]
+        assert found.good_length == ends[whole]
+        assert found.torn_bytes == size - ends[whole]
+        if size % 7 == 0:  # some of the places: opening syncs the disk
+            with Journal.open(torn) as journal:
+                assert journal.torn_bytes == size - ends[whole]
+                for record in records[whole:]:
+                    journal.append(record)
+            assert list(read_journal(torn).records) == records
+
+
+@pytest.mark.parametrize("filler", [b"\x00", b"\xff", b"\xe2"])
+def test_a_tail_of_garbage_is_cut(tmp_path: Path, filler: bytes) -> None:
+    """File systems may leave pages of zeros behind what had been synced."""
+    path = tmp_path / "journal"
+    records = write(path, 3)
+    with open(path, "ab") as file:
+        file.write(filler * 5000)
+    found = read_journal(path)
+    assert list(found.records) == records
+    assert found.torn_bytes == 5000
+
+
+def test_a_bit_flipped_in_the_middle_is_an_error_not_a_cut(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    write(path, 3)
+    data, ends = path.read_bytes(), frame_ends(path)
+    for at in range(ends[0], ends[2]):  # in the first two of three records
+        damaged = bytearray(data)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
+        start = ends[0] if at < ends[1] else ends[1]
+        with pytest.raises(RunFileError, match=f"is damaged at byte {start}: "):
+            read_journal(path)
+        with pytest.raises(RunFileError, match="is damaged"):
+            Journal.open(path)
+        assert path.read_bytes() == damaged
+    damaged = bytearray(data)
+    damaged[-1] ^= 0x10  # in the last record: nothing says that it had been saved
+    path.write_bytes(damaged)
+    assert read_journal(path).torn_bytes == ends[3] - ends[2]
+
+
+def test_a_hole_in_what_was_never_synced_is_cut(tmp_path: Path) -> None:
+    """A disk may keep a later page and lose an earlier one, if neither was synced."""
+    path = tmp_path / "journal"
+    records = write(path, 11, SyncPolicy(every_steps=3))  # synced after 3, 6, 9, and when closed
+    data, ends = bytearray(path.read_bytes()), frame_ends(path)
+    lost = data.copy()
+    lost[ends[9] : ends[10]] = bytes(ends[10] - ends[9])
+    path.write_bytes(lost)
+    found = read_journal(path)
+    assert list(found.records) == records[:9]
+    assert found.torn_bytes == ends[11] - ends[9]
+    data[ends[8] + 3] ^= 1  # before the last sync
+    path.write_bytes(data)
+    with pytest.raises(RunFileError, match=f"damaged at byte {ends[8]}: "):
+        read_journal(path)
+
+
+def test_a_damaged_header_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    write(path, 1)
+    data, ends = path.read_bytes(), frame_ends(path)
+    for at in range(ends[0]):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
+        message = "not an edgezo journal" if at < 8 else "has version" if at < 12 else "header"
+        with pytest.raises(RunFileError, match=message):
+            read_journal(path)
+    for size in range(ends[0]):
+        path.write_bytes(data[:size])
+        with pytest.raises(RunFileError, match=r"not an edgezo journal|damaged header"):
+            read_journal(path)
+
+
+def test_a_missing_or_existing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match="cannot be read: No such file"):
+        read_journal(tmp_path / "absent")
+    with pytest.raises(RunFileError, match="cannot be made: No such file"):
+        Journal.create(tmp_path / "absent" / "journal", META)
+    write(tmp_path / "journal", 1)
+    with pytest.raises(UsageError, match="exists; resume that run"):
+        Journal.create(tmp_path / "journal", META)
+    with pytest.raises(UsageError, match="not JSON"):
+        Journal.create(tmp_path / "other", {"x": float("nan")})
+    assert not (tmp_path / "other").exists()
+
+
+def count_syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    monkeypatch.setattr(journal_module, "sync_descriptor", calls.append)
+    return calls
+
+
+def test_syncs_follow_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = count_syncs(monkeypatch)
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for name, policy, expected in (
+        ("each", SyncPolicy(), 6),
+        ("third", SyncPolicy(every_steps=3), 2),
+        ("seconds", SyncPolicy(every_steps=None, every_s=2.0), 3),
+        ("never", SyncPolicy(every_steps=None), 0),
+    ):
+        journal = Journal.create(tmp_path / name, META, policy)
+        calls.clear()
+        for step in range(6):
+            now += 1
+            journal.append(make_record(step))
+        assert len(calls) == expected, name
+        assert (journal.unsynced_bytes == 0) is (expected > 0)
+        journal.close()
+        journal.close()
+        assert len(calls) == expected + 1
+    with pytest.raises(UsageError, match="every_steps must be above zero"):
+        SyncPolicy(every_steps=0)
+    with pytest.raises(UsageError, match="every_s must be above zero"):
+        SyncPolicy(every_s=-1.0)
+
+
+class FullDisk:
+    """A file that takes a few bytes and then fails."""
+
+    def __init__(self, file: object, error: BaseException) -> None:
+        self._file, self._error, self._calls = file, error, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        self._calls += 1
+        if self._calls == 2:
+            raise self._error
+        return int(self._file.write(data[:5]))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(OSError(28, "No space left on device"), RunFileError), (KeyboardInterrupt(), None)],
+)
+def test_a_failed_append_leaves_whole_records(
+    tmp_path: Path, error: BaseException, seen: type[BaseException] | None
+) -> None:
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        journal.append(make_record(0))
+        file = journal._file
+        journal._file = FullDisk(file, error)  # type: ignore[assignment]
+        with pytest.raises(seen or type(error)):
+            journal.append(make_record(1))
+        journal._file = file
+        journal.append(make_record(1))  # space was made: goes on without a gap
+    assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+class NoWay(FullDisk):
+    """A file that cannot be cut back either."""
+
+    def truncate(self, size: int) -> int:
+        raise OSError(5, "Input/output error")
+
+
+def test_half_a_record_that_cannot_be_taken_away_is_the_last(tmp_path: Path) -> None:
+    """Pins steps that were written behind a torn one, and lost with it."""
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        journal.append(make_record(0))
+        journal._file = NoWay(journal._file, OSError(28, "full"))  # type: ignore[assignment]
+        with pytest.raises(RunFileError, match="cannot be written: full"):
+            journal.append(make_record(1))
+        for again in (lambda: journal.append(make_record(1)), journal.sync):
+            with pytest.raises(RunFileError, match="open the run again"):
+                again()
+    with Journal.open(path) as journal:
+        assert journal.torn_bytes == 5
+        journal.append(make_record(1))
+    assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+def test_after_a_failed_fsync_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        journal.append(make_record(0))
+        with monkeypatch.context() as patch:
+            patch.setattr("edgezo_runtime.journal.journal.sync_descriptor", failing_sync)
+            with pytest.raises(RunFileError, match="Input/output error"):
+                journal.append(make_record(1))
+        with pytest.raises(RunFileError, match="open the run again"):
+            journal.append(make_record(1))
+    assert list(read_journal(path).records) == [make_record(0), make_record(1)]
+
+
+def failing_sync(descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_short_writes_are_continued(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal.create(path, META) as journal:
+        file = journal._file
+        shorten = FullDisk(file, OSError())
+        shorten._calls = 2
+        journal._file = shorten  # type: ignore[assignment]
+        journal.append(make_record(0))
+    assert list(read_journal(path).records) == [make_record(0)]
+
+
+def test_opening_for_reading_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    write(path, 2)
+    path.write_bytes(path.read_bytes()[:-3])
+    before = path.read_bytes()
+    list(read_journal(path).records)
+    assert path.read_bytes() == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.integers(0, 400)))
+def test_block_runs_round_trip(blocks: set[int]) -> None:
+    expected = tuple(sorted(blocks))
+    data = pack_blocks(expected)
+    assert unpack_blocks(b"xy" + data + b"z", 2) == (expected, 2 + len(data))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80))
+def test_any_bytes_are_a_record_or_an_error(data: bytes) -> None:
+    try:
+        record = StepRecord.unpack(data)
+    except RunFileError:
+        return
+    again = StepRecord.unpack(record.pack())
+    assert again == record
+
+
+def test_records_refuse_what_they_cannot_hold() -> None:
+    one = np.ones((2, 1))
+    with pytest.raises(UsageError, match="step must be 0"):
+        StepRecord(-1, 0, 0.1, (), one)
+    with pytest.raises(UsageError, match="seed must be 0"):
+        StepRecord(0, 2**64, 0.1, (), one)
+    with pytest.raises(UsageError, match="blocks must ascend"):
+        StepRecord(0, 0, 0.1, (3, 2), one)
+    with pytest.raises(UsageError, match=r"losses must be \(probes, rows\)"):
+        StepRecord(0, 0, 0.1, (), np.ones(2))
+
+
+def test_records_hold_what_float32_holds() -> None:
+    record = StepRecord(0, 0, 0.1, (), np.array([[0.1]]))
+    assert record.lr == np.float32(0.1)
+    assert record.losses.dtype == np.float32
+    assert record == StepRecord.unpack(record.pack())
+    assert len({record, StepRecord.unpack(record.pack())}) == 1
