@@ -1,4 +1,8 @@
-"""Imports point one way: edgezo -> {edgezo_export, edgezo_runtime}, export -> runtime."""
+"""Imports point one way: edgezo -> {edgezo_export, edgezo_runtime}, export -> runtime.
+
+Inside the runtime and the exporter they point down the lists `RUNTIME` and `EXPORT`, and no module
+imports itself by way of others.
+"""
 
 import ast
 import os
@@ -16,6 +20,41 @@ SOURCES = {
     "edgezo_export": ROOT / "export" / "edgezo_export",
     "edgezo_runtime": ROOT / "runtime" / "edgezo_runtime",
 }
+RUNTIME = [
+    "errors",
+    "config",
+    "noise",
+    "system",
+    "governors",
+    "bundle",
+    "methods",
+    "data",
+    "engine",
+    "journal",
+    "generation",
+    "adapters",
+    "evaluation",
+    "training",
+    "budget",
+    "app",
+]
+"""Packages of the runtime from the ground up: each may import those before it."""
+
+EXPORT = [
+    "errors",
+    "sources",
+    "quantization",
+    "trace",
+    "graph_builder",
+    "schemes",
+    "graphs",
+    "derivatives",
+    "adapters",
+    "proofs",
+    "export",
+]
+"""The same of the exporter."""
+
 WORKSTATION_ONLY = ["torch", "onnx", "onnx_ir", "onnxscript", "transformers", "optimum", "gguf"]
 
 
@@ -93,3 +132,63 @@ def test_onnxruntime_tells_nobody(tmp_path: Path) -> None:
     env = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "CI": ""}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
     assert not list(tmp_path.rglob("*"))
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name of every module -> its file."""
+    found: dict[str, Path] = {}
+    for base in SOURCES.values():
+        for file in base.rglob("*.py"):
+            parts = file.relative_to(base.parent).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = file
+    return found
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules of this project that it imports, nested imports included."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for name, file in known.items():
+        targets: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"), filename=str(file))):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets |= (inner & known.keys()) or {node.module}
+        found[name] = (targets & known.keys()) - {name}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("root", "order"), [("edgezo_runtime", RUNTIME), ("edgezo_export", EXPORT)]
+)
+def test_packages_import_downwards(root: str, order: list[str]) -> None:
+    names = {name.split(".")[1] for name in modules() if name.startswith(f"{root}.")}
+    assert names == set(order)
+    wrong = []
+    for name, targets in arrows().items():
+        for target in targets:
+            if name.startswith(f"{root}.") and target.startswith(f"{root}."):
+                own, other = name.split(".")[1], target.split(".")[1]
+                if order.index(other) > order.index(own):
+                    wrong.append(f"{name} imports {target}, which is above it")
+    assert wrong == []
+
+
+def test_no_module_imports_itself() -> None:
+    graph = arrows()
+    done: set[str] = set()
+    circles: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            circles.append(" -> ".join((*path[path.index(name) :], name)))
+        elif name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+    assert circles == []

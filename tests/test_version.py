@@ -40,10 +40,10 @@ def test_installed_metadata_agrees() -> None:
 
 def test_public_names() -> None:
     names = """
-        Background Battery CheckpointEvent EdgezoError EndEvent Evaluation EvaluationEvent Event
-        EventStream ExamplesEvent Foreground GenerationConfig Governor GuardEvent Idle PauseEvent
-        Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport Subscription Thermal
-        TuneConfig Tuner TunerStatus __version__
+        Background Battery CheckpointEvent DivergenceEvent EdgezoError EndEvent Evaluation
+        EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle
+        PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport
+        Subscription Thermal TuneConfig Tuner TunerStatus __version__
     """
     assert edgezo.__all__ == names.split()
     assert set(edgezo.__all__) <= set(dir(edgezo))

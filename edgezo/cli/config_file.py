@@ -24,6 +24,9 @@ _LARGEST = 2**64
 IGNORED = ("created_by",)
 """Keys of a run's own config.json that are no settings."""
 
+FORMER_NAMES = {"hybrid": "first_order", "hybrid_lr": "first_order_lr", "guard": "rollback"}
+"""Settings that had another name when a config.json was written."""
+
 
 def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     """Read settings from a file.
@@ -41,6 +44,7 @@ def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     for key, value in _parse(path).items():
         if key in IGNORED:
             continue
+        key = FORMER_NAMES.get(key, key)
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -93,15 +93,15 @@ class Job:
         model = self.bundle.manifest.model
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
-            f"{' or '.join(ends)}, {self._descent()}, batch {config.batch_size}, "
+            f"{' or '.join(ends)}, {self._step_evaluator()}, batch {config.batch_size}, "
             f"scope {self.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
         )
 
-    def _descent(self) -> str:
+    def _step_evaluator(self) -> str:
         """The method, its rates, and what first-order steps take."""
         config, tail = self.config, self.tuner.num_first_order_blocks
-        exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.hybrid_lr)}"
+        exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.first_order_lr)}"
         if not self.tuner.estimated_blocks:
             return f"{config.method}: {exact}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"
@@ -299,7 +299,7 @@ def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) ->
     model = bundle.manifest.model
     tokens = max(2, min(inputs.max_seq, model.max_seq))
     label_ids = range(1, 1 + len(inputs.label))
-    rows = config.settled(1 << 30, first_order=False).batch_size
+    rows = config.settled(1 << 30, all_first_order=False).batch_size
     return random_rows(int(rows), tokens, model.vocab_size, label_ids)
 
 

@@ -171,7 +171,7 @@ class Session:
             self._progress.end()
             warn(text)
             self._events.append(text)
-            self._metrics.write({"event": "guard", "step": report.step, "text": text})
+            self._metrics.write({"event": "divergence", "step": report.step, "text": text})
 
     def _tell_reliefs(self, step: int) -> None:
         """Say what the engine did since the last step because memory was short."""
@@ -236,7 +236,7 @@ class Session:
 
     def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
         """Mean score of the answers to a split's questions; None where none are written."""
-        objective, questions = self._tuner.prober.objective, self._job.questions.get(split)
+        objective, questions = self._tuner.probe_evaluator.objective, self._job.questions.get(split)
         if questions is None or isinstance(objective, ClassObjective):
             return None
         show = self._progress.count(f"answering {when} tuning, {split} rows")
@@ -265,13 +265,13 @@ class Session:
             "run": str(run.path),
             "model": job.bundle.manifest.model.id,
             "method": job.config.method,
-            "objective": self._tuner.prober.objective.reward or job.config.objective,
+            "objective": self._tuner.probe_evaluator.objective.reward or job.config.objective,
             "estimated_blocks": self._tuner.estimated_blocks,
             "first_order_blocks": self._tuner.first_order_blocks,
             "batch_size": self._tuner.batch_size,
             "lr": rates.lr if self._tuner.estimated_blocks else None,
             "eps": rates.eps if self._tuner.estimated_blocks else None,
-            "hybrid_lr": rates.first_order_lr if rates.tail else None,
+            "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
             "rates": rates.words,
             "events": list(self._events),
             "steps": self._tuner.step_number,

@@ -19,7 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from edgezo_export.derivatives.backward_graphs import Backward
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.linear import Quant
 from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.lower import Checkpoint, Context, lower_block, lower_prologue

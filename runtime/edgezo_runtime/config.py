@@ -128,20 +128,20 @@ class TuneConfig:
     normalize: bool = option(True, "divide projected gradients by their running rms")
     clip: float = option(2.5, "clip projected gradients at so many rms; 0: never")
     average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
-    hybrid: int | Literal["auto"] = option(
+    first_order: int | Literal["auto"] = option(
         "auto",
         "tune the last so many blocks by exact gradients, first-order steps of Adam; 0: none; "
         "auto: of --method auto all that train, where bundle and budget allow and no rule, "
         "schedule, lr or eps is given; else none",
     )
-    hybrid_lr: float | Literal["auto"] = option(
-        "auto", "learning rate of the blocks that --hybrid names: a number, auto (measured)"
+    first_order_lr: float | Literal["auto"] = option(
+        "auto", "learning rate of the blocks that --first-order names: a number, auto (measured)"
     )
     seed: int = option(0, "of the noise and the data order")
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
     )
-    guard: bool = option(True, "go back and halve the learning rate when the loss diverges")
+    rollback: bool = option(True, "go back and halve the learning rate when the loss diverges")
     prefix_cache: bool = option(True, "keep what does not change between steps on disk")
     save_every: int = option(200, "steps between snapshots", exact=False)
 
@@ -162,24 +162,24 @@ class TuneConfig:
     @property
     def wants_first_order(self) -> bool:
         """Are first-order steps taken wherever they can be? Not where estimates were asked for."""
-        settings = (self.hybrid, self.method, self.lr, self.eps)
+        settings = (self.first_order, self.method, self.lr, self.eps)
         others = ("rule", "schedule", "noise", "normalize", "clip")
         own = all(getattr(self, name) == _DEFAULTS[name] for name in others)
         own = own and self.objective == "loss"
         return own and all(value == "auto" for value in settings)
 
-    def settled(self, rows: int, *, first_order: bool) -> TuneConfig:
+    def settled(self, rows: int, *, all_first_order: bool) -> TuneConfig:
         """The same with "auto" filled in: the batch size, and as `steps` the end of the epochs.
 
         Args:
             rows: examples there are.
-            first_order: are there no estimates in a step?
+            all_first_order: are there no estimates in a step?
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
         if batch == "auto":
-            batch = _BATCH if first_order or self.writes else _BATCH_OF_ESTIMATES
+            batch = _BATCH if all_first_order or self.writes else _BATCH_OF_ESTIMATES
         if epochs == "auto":
-            epochs = _EPOCHS if first_order and not steps else 0
+            epochs = _EPOCHS if all_first_order and not steps else 0
         if epochs:
             limit = math.ceil(epochs * rows / min(batch, rows))
             steps = min(steps, limit) if steps else limit

@@ -13,7 +13,7 @@ from edgezo_runtime.config import TuneConfig
 
 TEMPLATE, LABELS = '"{text}" is about the', (" light", " music")
 KINDS = {
-    "first-order": TuneConfig(hybrid_lr=1e-4, steps=10**9, max_time_s=0, epochs=0),
+    "first-order": TuneConfig(first_order_lr=1e-4, steps=10**9, max_time_s=0, epochs=0),
     "losses": TuneConfig(
         method="zo-sgd", lr=1e-6, eps=1e-2, steps=10**9, max_time_s=0, batch_size=16, blocks="all",
         scope="all", lr_schedule="constant",

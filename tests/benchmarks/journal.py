@@ -78,20 +78,20 @@ def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: fl
 
 def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
     """Take steps whose losses are drawn: the updates, records and snapshots of a real run."""
-    descent = tuner.descent
+    step_evaluator = tuner.step_evaluator
     for number in range(tuner.step_number, steps):
-        info = descent.info(number, 1e-4)
+        info = step_evaluator.info(number, 1e-4)
         found: list[np.ndarray] = []
 
         def drawn(probes: list[Probe], found: list[np.ndarray] = found) -> np.ndarray:
             found.append(0.6 + 0.01 * generator.standard_normal((len(probes), 1)))
             return found[-1]
 
-        terms = ask(descent._parts.estimator, info, drawn)
-        batch = descent.prober.batches.batch(number)
+        terms = ask(step_evaluator._parts.estimator, info, drawn)
+        batch = step_evaluator.probe_evaluator.batches.batch(number)
         losses = np.concatenate(found)
         evaluated = StepResult(batch, losses, terms, len(losses) * batch.num_rows, b"")
-        tuner._log.commit(descent.record(info, evaluated, 0.05 * number), terms)
+        tuner._log.commit(step_evaluator.record(info, evaluated, 0.05 * number), terms)
         if (number + 1) % tuner.config.save_every == 0:
             tuner.snapshot()
 
@@ -132,7 +132,7 @@ def main() -> int:
         with Tuner.open(bundle, rows, CONFIG, folder / "run") as tuner:
             real = [tuner.step().elapsed_s for _ in range(REAL_STEPS)]
             step_s = statistics.median(real)
-            info = tuner.descent.info(0, 1e-4)
+            info = tuner.step_evaluator.info(0, 1e-4)
             record = StepRecord(0, info.seed, 1e-4, info.blocks, np.ones((2, 1)), extra=bytes(4))
             invent(tuner, options.steps - 1, np.random.default_rng(0))
             kept = tuner.run.journal.stat().st_size

@@ -5,8 +5,8 @@
         [--data FOLDER] [--output FOLDER] [--resume] [--only-report] [-- ARGS]
 
 Runs `edgezo tune` for every method, task and seed, one after the other, each with the settings the
-method has and with --lr auto --eps auto; what follows "--" goes to every run as it is. "auto"
-takes exact gradients, and "auto-estimates" is the same method without them (--hybrid 0). A method
+method has and with --lr auto --eps auto; what follows "--" goes to every run as it is. "auto" takes
+exact gradients, and "auto-estimates" is the same method without them (--first-order 0). A method
 whose trainables are part of it (adazeta, qzo) runs on a bundle exported for it into the output
 folder, all others on the default bundle or the one that is named.
 
@@ -46,7 +46,7 @@ from tests.benchmarks.tune_child import edgezo, tune
 
 KEYS = ("method", "task", "seed")
 FLAGS = {name: ["--method", name] for name in METHODS}
-FLAGS["auto-estimates"] = ["--method", "auto", "--hybrid", "0"]
+FLAGS["auto-estimates"] = ["--method", "auto", "--first-order", "0"]
 HEAD = (
     "method", "before", "after", "of seeds", "equal forwards", "equal time", "test",
     "steps", "forwards", "s a step", "peak MB",

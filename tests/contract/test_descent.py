@@ -19,7 +19,7 @@ def share_left(target: str, method: str, steps: int, **given: object) -> float:
     """Loss after a run that starts at zero, as a share of the first."""
     loss = TARGETS[target]
     zero = {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()}
-    run = QuadraticRun(config_of(method, guard=False, **given), loss, zero)
+    run = QuadraticRun(config_of(method, rollback=False, **given), loss, zero)
     first = loss.losses(run.x[None]).mean()
     for _ in range(steps):
         run.step()

@@ -72,7 +72,7 @@ class Watched:
 
 @pytest.mark.parametrize("method", TABLE)
 def test_a_step_goes_along_what_was_probed(method: str) -> None:
-    given = {**MOVING.get(method, {}), "clip": 0.0, "average": 0.0, "guard": False}
+    given = {**MOVING.get(method, {}), "clip": 0.0, "average": 0.0, "rollback": False}
     config = config_of(method, lr=0.125, eps=EPS, **given)
     run = QuadraticRun(config, TARGET, rule=Plain())
     seen = []

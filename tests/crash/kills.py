@@ -29,8 +29,8 @@ from pathlib import Path
 METHODS: dict[str, list[str]] = {
     "two-point": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01"],
     "adam": ["--method", "zo-adam", "--lr", "0.001", "--eps", "0.01"],
-    "per-example": ["--method", "auto", "--hybrid", "0"],
-    "hybrid": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01", "--hybrid", "1"],
+    "per-example": ["--method", "auto", "--first-order", "0"],
+    "first_order": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01", "--first-order", "1"],
     "first-order": [],
 }
 

@@ -23,13 +23,15 @@ _COMMON = {"steps": STEPS, "max_time_s": 0, "batch_size": 2, "save_every": 2, "a
 CONFIGS = {
     "two-point": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="all", **_COMMON),
     "adam": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "per-example": method_config("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
-    "hybrid": method_config("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **_COMMON),
-    "first-order": method_config("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+    "per-example": method_config("auto", first_order=0, lr=0.01, eps=0.01, blocks="1", **_COMMON),
+    "first_order": method_config(
+        "zo-sgd", lr=0.01, eps=0.01, first_order=1, first_order_lr=0.01, **_COMMON
+    ),
+    "first-order": method_config("auto", first_order=2, first_order_lr=0.01, **_COMMON),
     "measured": method_config("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
     "returning": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
     "growing": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
-    "growing-exact": method_config("auto", hybrid=2, hybrid_lr=0.01, **_COMMON),
+    "growing-exact": method_config("auto", first_order=2, first_order_lr=0.01, **_COMMON),
 }
 
 
@@ -74,11 +76,11 @@ def finish(
 
 def _lose_odd_steps(tuner: Tuner) -> None:
     """Let the losses of every second step be infinite: the run goes back each time."""
-    evaluate = tuner.descent.evaluate
+    evaluate = tuner.step_evaluator.evaluate
 
     def lossy(info: StepInfo) -> StepResult:
         if info.step % 2:
             raise DivergedError("a loss is not finite")
         return evaluate(info)
 
-    tuner.descent.evaluate = lossy  # type: ignore[method-assign]
+    tuner.step_evaluator.evaluate = lossy  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.edgezo.conftest import Invoke, Tiny, write_rows
 
-TUNE = ("--steps", "3", "--batch-size", "4", "--eps", "0.05", "--lr", "0.5", "--hybrid", "0")
+TUNE = ("--steps", "3", "--batch-size", "4", "--eps", "0.05", "--lr", "0.5", "--first-order", "0")
 
 
 @pytest.fixture

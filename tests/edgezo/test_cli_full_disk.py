@@ -18,7 +18,9 @@ EVERY = int(os.environ.get("EDGEZO_EVERY", "9"))
 """Every so many operations are tried; 1 takes some minutes a method."""
 
 
-@pytest.mark.parametrize("method", [("--hybrid", "0", "--lr", "0.1", "--eps", "0.1"), ()], ids=str)
+@pytest.mark.parametrize(
+    "method", [("--first-order", "0", "--lr", "0.1", "--eps", "0.1"), ()], ids=str
+)
 def test_a_disk_that_fails_loses_nothing(
     tiny: Tiny, tmp_path: Path, method: tuple[str, ...]
 ) -> None:

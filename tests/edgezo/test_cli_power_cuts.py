@@ -26,7 +26,7 @@ def test_the_same_command_ends_the_same_after_any_cut(
     args = [
         str(tiny.int8), "--budget", "8GB", "--data", str(tiny.data), "--steps", "4",
         "--batch-size", "8", "--threads", "1", "--max-time", "0", "--save-every", "2",
-        "--hybrid", "0", "--lr", "0.1", "--eps", "0.1",
+        "--first-order", "0", "--lr", "0.1", "--eps", "0.1",
     ]  # fmt: skip
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(

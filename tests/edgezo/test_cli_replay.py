@@ -15,8 +15,8 @@ from tests.edgezo.test_cli_tune import tune_args
 METHODS = {
     "two-point": ("--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01"),
     "adam": ("--method", "zo-adam", "--lr", "0.01", "--eps", "0.01"),
-    "per-example": ("--hybrid", "0"),
-    "hybrid": ("--hybrid", "1", "--blocks", "all"),
+    "per-example": ("--first-order", "0"),
+    "first_order": ("--first-order", "1", "--blocks", "all"),
     "first-order": (),
 }
 
@@ -48,7 +48,7 @@ def test_a_journal_alone_gives_the_adapter_and_the_state(
 
 
 def test_a_torn_record_is_left_out_and_told(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
-    invoke(*tune_args(tiny, "--hybrid", "0"))
+    invoke(*tune_args(tiny, "--first-order", "0"))
     journal = tmp_path / "run/journal.bin"
     size = journal.stat().st_size
     os.truncate(journal, size - 3)

@@ -170,7 +170,7 @@ def test_accuracy_is_descended_by_any_method(invoke: Invoke, tiny: Tiny) -> None
     result = json.loads(invoke(*args, "-o", "run").stdout)
     assert result["first_order_blocks"] == []
     assert result["objective"] == "accuracy"
-    told = invoke(*args, "-o", "other", "--hybrid", "1", code=2).stderr
+    told = invoke(*args, "-o", "other", "--first-order", "1", code=2).stderr
     assert "has no gradient" in told
     assert (
         "one number for a batch"

@@ -53,7 +53,7 @@ RESULT = {
     "batch_size": int,
     "lr": float,
     "eps": float,
-    "hybrid_lr": float,
+    "first_order_lr": float,
     "rates": str,
     "events": list,
 }
@@ -68,7 +68,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
-    hybrid = ("--hybrid", "1", "--blocks", "all")
+    hybrid = ("--first-order", "1", "--blocks", "all")
     done = invoke(*tune_args(tiny, "--test", tiny.data / "valid.jsonl", "--json", *hybrid))
     result = json.loads(done.stdout)
     assert {key: type(value) for key, value in result.items()} == RESULT
@@ -92,7 +92,7 @@ def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "blocks"), [((), ([], [0, 1])), (("--hybrid", "0"), ([0, 1], []))], ids=str
+    ("args", "blocks"), [((), ([], [0, 1])), (("--first-order", "0"), ([0, 1], []))], ids=str
 )
 def test_what_auto_takes(
     invoke: Invoke, tiny: Tiny, args: tuple[str, ...], blocks: tuple[list[int], list[int]]
@@ -100,7 +100,7 @@ def test_what_auto_takes(
     done = invoke(*tune_args(tiny, "--json", *args))
     result = json.loads(done.stdout)
     assert (result["estimated_blocks"], result["first_order_blocks"]) == blocks
-    assert (result["lr"] is None) == (result["hybrid_lr"] is not None) == (not args)
+    assert (result["lr"] is None) == (result["first_order_lr"] is not None) == (not args)
     assert ("first-order steps of the last 2 blocks" in done.stderr) == (not args)
 
 
@@ -353,7 +353,7 @@ def test_losses_that_are_not_numbers(invoke: Invoke, tiny: Tiny, bundle: Path) -
     content[8 + size + start_at : 8 + size + end] = nan
     path.write_bytes(content)
     assert "are not finite" in tune_spoiled(invoke, tiny, bundle, "--no-verify")
-    settings = ("--no-verify", *RATES, "--no-guard")
+    settings = ("--no-verify", *RATES, "--no-rollback")
     assert "nan" in tune_spoiled(invoke, tiny, bundle, *settings)
     receipt = json.loads(Path("run/receipt.json").read_text())
     assert receipt["status"] == "diverged"
@@ -373,7 +373,7 @@ def test_losses_that_become_infinite_keep_the_last_state(
         return example_losses(batch, scores) * (np.inf if calls > 3 else 1)
 
     monkeypatch.setattr("edgezo_runtime.evaluation.objectives.example_losses", fail_late)
-    done = invoke(*tune_args(tiny, *RATES, "--no-guard"), code=1)
+    done = invoke(*tune_args(tiny, *RATES, "--no-rollback"), code=1)
     assert "the state after 3 steps is saved in run" in done.stderr
     adapter = load_adapter(Path("run"))
     assert adapter.info.steps == 3

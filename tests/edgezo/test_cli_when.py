@@ -23,7 +23,7 @@ def battery(root: Path, status: str) -> None:
 def arguments(tiny: Tiny, *more: str) -> tuple[str, ...]:
     return (
         "tune", str(tiny.int8), "--data", str(tiny.data), "--budget", "8GB", "--steps", "4",
-        "--max-time", "0", "--lr", "0.01", "--eps", "0.01", "--hybrid", "0", "--json", *more,
+        "--max-time", "0", "--lr", "0.01", "--eps", "0.01", "--first-order", "0", "--json", *more,
     )  # fmt: skip
 
 

@@ -25,7 +25,9 @@ def module() -> ModuleType:
     assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    settled = functools.partial(made.TuneConfig, hybrid=2, hybrid_lr=0.01)  # nothing to measure
+    settled = functools.partial(
+        made.TuneConfig, first_order=2, first_order_lr=0.01
+    )  # nothing to measure
     vars(made)["TuneConfig"] = settled
     return made
 

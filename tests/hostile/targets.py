@@ -308,8 +308,8 @@ class _Workshop:
                 asked.append(np.linspace(1, 2, len(probes) * rows).reshape(-1, rows))
                 return asked[-1]
 
-            blocks = course.outline.active(0)
-            info = course.outline.info(0, blocks, 0.1)
+            blocks = course.layout.active(0)
+            info = course.layout.info(0, blocks, 0.1)
             ask(assemble(course.settled, 0.01).estimator, info, evaluate)
             record = StepRecord(0, info.seed, 0.1, blocks, np.concatenate(asked), bytes(4))
             found.append(bytes([number]) + record.pack())
@@ -414,7 +414,7 @@ def _step(step: int, losses: Float32) -> StepRecord:
 
 def _fitting(course: Trajectory, record: StepRecord) -> StepRecord:
     """The record with the seed of its step, which is as good as a checksum."""
-    seed = course.outline.info(record.step, record.blocks, record.lr).seed
+    seed = course.layout.info(record.step, record.blocks, record.lr).seed
     return dataclasses.replace(record, seed=seed)
 
 
@@ -486,6 +486,6 @@ _CHOICES = (
     b'{"text": "very", "choices": [" a", "b", "great"], "answer": "b"}\n'
 )
 _CONFIGS = (
-    b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "guard": true}',
+    b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "rollback": true}',
     b'{"created_by": "edgezo", "max-time": 5.0, "average": 0, "seed": 18446744073709551615}',
 )

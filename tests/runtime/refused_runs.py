@@ -32,7 +32,7 @@ CONFIGS = {
     "all": _config(blocks="all"),
     "prefix": _config(blocks="1"),
     "answer": _config(blocks="1", scope="answer"),
-    "hybrid": _config(blocks="all", scope="answer", hybrid=1),
+    "first_order": _config(blocks="all", scope="answer", first_order=1),
 }
 """Whole prompts, whole prompts behind kept states, last tokens behind kept keys and values, those
 with first-order steps."""

@@ -32,7 +32,7 @@ def state_bits(state: TrainingState) -> dict[str, bytes]:
         for name, slot in kind.items():
             found |= {f"slot {name} {key}": value.tobytes() for key, value in (slot or {}).items()}
     found["normalizer"] = np.array(state.norm_state).tobytes()
-    found["watch"] = repr(state.watch).encode()
+    found["watch"] = repr(state.monitor).encode()
     return found
 
 

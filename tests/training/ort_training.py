@@ -3,10 +3,10 @@
 The gradients are onnxruntime's own, of the model in `training_model.onnx`; they are added over the
 parts of a batch, and AdamW takes a step. See `tests.training.training_artifacts`.
 
-No command comes here: `edgezo tune --hybrid` goes back through the bundle's backward graphs, on
-onnxruntime-training as on any other onnxruntime. This is the reference that the gradients of those
-graphs are checked against (tests/training), and for programs that have onnxruntime-training anyway
-and want its optimizer and checkpoints. docs/decisions/0013-hybrid.md says why.
+No command comes here: `edgezo tune --first-order` goes back through the bundle's backward graphs,
+on onnxruntime-training as on any other onnxruntime. This is the reference that the gradients of
+those graphs are checked against (tests/training), and for programs that have onnxruntime-training
+anyway and want its optimizer and checkpoints. docs/decisions/0013-first-order.md says why.
 """
 
 from __future__ import annotations

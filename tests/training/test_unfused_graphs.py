@@ -117,8 +117,8 @@ def hybrid_config(**given):
     from edgezo_runtime.config import TuneConfig
 
     config = TuneConfig(
-        steps=30, max_time_s=0, batch_size=8, lr=0.03, eps=0.01, blocks="all", hybrid=1,
-        hybrid_lr=0.05,
+        steps=30, max_time_s=0, batch_size=8, lr=0.03, eps=0.01, blocks="all", first_order=1,
+        first_order_lr=0.05,
     )  # fmt: skip
     return dataclasses.replace(config, **given)
 
@@ -153,7 +153,7 @@ def test_a_cut_run_ends_with_the_same_bits(quant, scope, tmp_path):
     assert resumed_bits(bundle, examples, config, tmp_path / "cut", 4) == expected
 
 
-@pytest.mark.parametrize("given", [(), ("--hybrid", 1, "--lr", 0.03, "--eps", 0.01)], ids=str)
+@pytest.mark.parametrize("given", [(), ("--first-order", 1, "--lr", 0.03, "--eps", 0.01)], ids=str)
 def test_the_command_tunes(given, tmp_path, monkeypatch):
     from click.testing import CliRunner
 

@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import MICROSOFT, GraphBuilder, Shapes
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder, Shapes
 
 _FLOAT = int(ir.DataType.FLOAT)
 _CONSTANT = frozenset({"And", "Equal", "Greater", "GreaterOrEqual", "Less", "Range", "Shape"})

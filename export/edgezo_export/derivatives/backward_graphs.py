@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edgezo_export.derivatives.adjoint import pull_back
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.linear import Quant
 from edgezo_export.graphs.lower import Checkpoint, Context, SegmentLowering, lower_block
 from edgezo_export.graphs.scorers import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.graphs.group_query import GroupQuery, Past
 from edgezo_export.trace.canonical import constant
 from edgezo_export.trace.masks import Visibility

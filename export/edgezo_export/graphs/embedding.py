@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.linear import Quant
 from edgezo_export.quantization.quantize import ZERO_POINT
 from edgezo_export.quantization.weights_file import PlannedTensor, plan_embedding

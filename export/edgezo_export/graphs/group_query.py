@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.graphs.scheme_edits import BlockEdits
 from edgezo_runtime.bundle.manifest_types import PAST
 

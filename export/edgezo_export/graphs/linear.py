@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.quantization.quantize import LEVELS, ZERO_POINT
 from edgezo_export.quantization.rotation import block_size, hadamard
 from edgezo_export.quantization.weights_file import PlannedTensor, plan_linear

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.linear import Quant
 from edgezo_export.graphs.lower import Checkpoint
 from edgezo_export.graphs.scorers import CHUNK, after_head, chunk_logits, gathered

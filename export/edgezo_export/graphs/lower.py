@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.graphs.attention import (
     AttentionLowering,
     continues,
@@ -19,7 +20,6 @@ from edgezo_export.graphs.attention import (
     turns_heads,
 )
 from edgezo_export.graphs.embedding import embedding_rows
-from edgezo_export.graphs.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.graphs.group_query import Past
 from edgezo_export.graphs.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.graphs.scheme_edits import BlockEdits

@@ -7,7 +7,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.schemes.scheme import Edit, Place, Scheme, Stage
 from edgezo_export.schemes.site import Site
 from edgezo_export.trace.trace import DOMAIN

@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.embedding import embedding_rows, embedding_tensors
-from edgezo_export.graphs.graph_builder import GraphBuilder
 from edgezo_export.graphs.linear import LinearLowering, Quant
 from edgezo_export.graphs.lower import (
     Checkpoint,

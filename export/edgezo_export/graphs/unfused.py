@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import Expansion, GraphBuilder
+from edgezo_export.graph_builder import Expansion, GraphBuilder
 
 _UNSEEN = -1e9
 """Added to the score of a key that is not seen; finite, so that a row that sees none is no NaN."""

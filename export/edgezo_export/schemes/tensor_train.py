@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 
 LARGEST_FACTOR = 16
 

@@ -81,7 +81,7 @@ class AnsweringRun(Run):
 
     def initial(self) -> dict[str, Float32]:
         """Copies of the trainables that the run began from."""
-        return self.descent.initial()
+        return self.step_evaluator.initial()
 
     def adapter(self) -> dict[str, Float32]:
         """Copies of the tuned trainables: their running average where one is kept."""
@@ -140,7 +140,7 @@ class AnsweringRun(Run):
             UsageError: the run descends no score of answers.
             DataError: a row is wrong.
         """
-        objective = self.prober.objective
+        objective = self.probe_evaluator.objective
         if isinstance(objective, ClassObjective):
             raise UsageError(f"objective {objective.name}: no answers are written; use evaluate")
         if not isinstance(questions, QuestionSet):

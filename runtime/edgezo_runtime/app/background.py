@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from edgezo_runtime.app.tuner import Tuner
-
+from edgezo_runtime.training.step_report import StepReport
 
 _LOG = logging.getLogger(__name__)
+
+
+class Steps(Protocol):
+    """What takes steps when it is iterated over; a `Tuner`."""
+
+    def __iter__(self) -> Iterator[StepReport]:
+        """Step until the run is over."""
+
+    def wait_for_examples(self) -> bool:
+        """Wait until there is something left to do; False if there never is."""
 
 
 class Background:
@@ -21,7 +30,7 @@ class Background:
         keep_going: when all is learned, wait for more examples.
     """
 
-    def __init__(self, tuner: Tuner, *, keep_going: bool) -> None:
+    def __init__(self, tuner: Steps, *, keep_going: bool) -> None:
         self._tuner = tuner
         self._keep_going = keep_going
         self._error: BaseException | None = None

@@ -18,7 +18,7 @@ class StepEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class GuardEvent:
+class DivergenceEvent:
     """A step diverged and was taken back, or the loss gets no further; `text` says which."""
 
     step: int
@@ -85,7 +85,7 @@ class EndEvent:
 
 Event = (
     StepEvent
-    | GuardEvent
+    | DivergenceEvent
     | EvaluationEvent
     | PressureEvent
     | PauseEvent

@@ -18,9 +18,9 @@ from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.answering_run import AnsweringRun
 from edgezo_runtime.app.background import Background
 from edgezo_runtime.app.events import (
+    DivergenceEvent,
     EndEvent,
     ExamplesEvent,
-    GuardEvent,
     StepEvent,
 )
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
@@ -289,7 +289,7 @@ class Tuner(AnsweringRun):
                 self._stepping = None
             self._events.emit(StepEvent(self.step_number, report))
             for text in report.events:
-                self._events.emit(GuardEvent(self.step_number, text))
+                self._events.emit(DivergenceEvent(self.step_number, text))
             self._tell_reliefs()
             return report
 
@@ -428,10 +428,10 @@ class Tuner(AnsweringRun):
                 scores of texts, which ask for more of a row than the run keeps.
         """
         self.engine.require_here()
-        if isinstance(self.prober.objective, AnswerObjective):
+        if isinstance(self.probe_evaluator.objective, AnswerObjective):
             raise UsageError(
-                f"objective {self.prober.objective.name}: examples cannot be added to a run that "
-                f"is scored by what it writes; begin another one on all rows, with "
+                f"objective {self.probe_evaluator.objective.name}: a run that is scored by its "
+                f"texts takes no further examples; begin another run on all rows, with "
                 f"start={str(self.run.path)!r}"
             )
         more = self._read(rows, "train")

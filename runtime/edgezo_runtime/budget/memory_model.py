@@ -47,13 +47,13 @@ class BackwardMemoryModel:
     @classmethod
     def of(cls, tuner: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
         """Read the sizes off a run; None where no step is first-order."""
-        tail = tuner.descent.outline.tail
-        if tail is None:
+        first_order = tuner.step_evaluator.layout.first_order
+        if first_order is None:
             return None
         engine = tuner.engine
         tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
-        numbers = sum(tuner.theta[name].size for name in tail.names)
-        blocks = engine.num_blocks - tail.first_block
+        numbers = sum(tuner.theta[name].size for name in first_order.names)
+        blocks = engine.num_blocks - first_order.first_block
         return cls(
             tokens=tokens,
             telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
@@ -109,7 +109,7 @@ class MemoryModel:
         rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
         answers = tuner.config.prefix_cache and isinstance(
-            tuner.prober.make_cache(None), AnswerCache
+            tuner.probe_evaluator.make_cache(None), AnswerCache
         )
         copy = groups * copy_bytes(bundle.manifest)
         return cls(

@@ -78,8 +78,8 @@ class BackwardGraphs:
         if isinstance(manifest.backward, str):
             raise UsageError(
                 f"the bundle has no backward graphs ({manifest.model.architecture}): "
-                f"{manifest.backward}; tune without --hybrid, or run 'edgezo export --force' with "
-                f"an edgezo that can derive it"
+                f"{manifest.backward}; tune without --first-order, or run "
+                f"'edgezo export --force' with an edgezo that can derive it"
             )
         self._opened = {info.of: _open(model.bundle, info) for info in manifest.backward}
 

@@ -22,6 +22,12 @@ _RATES = "rates"
 _SELDOM = ("start", "reward")
 MOST_ROWS = 2**40
 
+_FORMAT_NAMES = {
+    "config": {"first_order": "hybrid", "first_order_lr": "hybrid_lr", "rollback": "guard"},
+    "rates": {"num_first_order": "tail", "first_order_lr": "tail_lr"},
+}
+"""Fields whose name in a journal is another one: the file format keeps the words it began with."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunHeader:
@@ -88,7 +94,7 @@ class RunHeader:
             RunFileError: they are no run's.
         """
         try:
-            header = decode(cls, dict(meta))
+            header = decode(cls, _renamed(meta, to_format=False))
             check_config(header.config)
             header.rates.check()
         except (JsonShapeError, UsageError) as error:
@@ -102,6 +108,10 @@ class RunHeader:
 
     def as_json(self) -> dict[str, Any]:
         """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
+        return _renamed(self._values(), to_format=True)
+
+    def _values(self) -> dict[str, Any]:
+        """The same under the names of the fields."""
         config = decode(TuneConfig, encode(self.config.identity()), "config")
         values = {**encode(self), "config": encode(config.identity())}
         for name in _SELDOM:  # no word of what a run does not have
@@ -111,11 +121,23 @@ class RunHeader:
 
     def inputs(self) -> dict[str, Any]:
         """The same without what was measured: what must not change."""
-        return {name: value for name, value in self.as_json().items() if name != _RATES}
+        return {name: value for name, value in self._values().items() if name != _RATES}
 
     def digest(self) -> str:
         """SHA-256 of the inputs."""
-        return hashlib.sha256(json.dumps(self.inputs(), sort_keys=True).encode()).hexdigest()
+        inputs = _renamed(self.inputs(), to_format=True)
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _renamed(values: Mapping[str, Any], *, to_format: bool) -> dict[str, Any]:
+    """A header's values under the format's names, or under those of the fields."""
+    found = dict(values)
+    for group, names in _FORMAT_NAMES.items():
+        inner = found.get(group)
+        if isinstance(inner, dict):
+            known = names if to_format else {old: new for new, old in names.items()}
+            found[group] = {known.get(name, name): value for name, value in inner.items()}
+    return found
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

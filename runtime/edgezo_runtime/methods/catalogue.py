@@ -143,7 +143,7 @@ _LOZO = Published(FULL_LR, FULL_EPS, "all weights", rank=2)
 
 METHODS: dict[str, Method] = {
     "auto": Method(
-        summary="the default: exact gradients where bundle and budget allow (--hybrid), else "
+        summary="the default: exact gradients where bundle and budget allow (--first-order), else "
         "per-example pairs of signs, normalized, averaged, annealed",
         paper="docs/decisions/0006, 0011, 0013",
         evaluations="1 and its gradient, else 2",

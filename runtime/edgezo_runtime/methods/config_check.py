@@ -48,7 +48,7 @@ def check_config(config: TuneConfig) -> None:
             raise UsageError(
                 f"{_flag(name)} {value}: must be a number above zero, auto or published"
             )
-    for name, low in (("hybrid_lr", 5e-324), ("epochs", 0.0)):
+    for name, low in (("first_order_lr", 5e-324), ("epochs", 0.0)):
         value = getattr(config, name)
         if value != "auto" and not (low <= value < math.inf):
             raise UsageError(
@@ -62,7 +62,7 @@ def check_config(config: TuneConfig) -> None:
         ("steps", 0),
         ("horizon", 0),
         ("seed", 0),
-        *([] if config.hybrid == "auto" else [("hybrid", 0)]),
+        *([] if config.first_order == "auto" else [("first_order", 0)]),
         *([] if config.batch_size == "auto" else [("batch_size", 1)]),
     ):
         if getattr(config, name) < low:
@@ -84,14 +84,15 @@ def check_config(config: TuneConfig) -> None:
         raise UsageError(
             "--steps 0 and --max-time 0: a run needs an end; give one of them, or --epochs"
         )
-    none = not config.wants_first_order if config.hybrid == "auto" else not config.hybrid
-    if none and config.hybrid_lr != "auto":
+    none = not config.wants_first_order if config.first_order == "auto" else not config.first_order
+    if none and config.first_order_lr != "auto":
         raise UsageError(
-            f"--hybrid-lr {config.hybrid_lr}: no block takes first-order steps; give --hybrid K"
+            f"--first-order-lr {config.first_order_lr}: no block takes first-order steps; give "
+            f"--first-order K"
         )
     if not 0 <= config.average < 1:
         raise UsageError(f"--average {config.average}: must be in [0, 1)")
-    assemble(config.settled(1, first_order=False), 1.0)
+    assemble(config.settled(1, all_first_order=False), 1.0)
     problem = METHODS[config.method].problem(config)
     if problem:
         raise UsageError(problem)
@@ -101,10 +102,10 @@ def _check_objective(config: TuneConfig) -> None:
     """Refuse an objective that is none, and gradients of one that has none."""
     if config.objective not in OBJECTIVES:
         raise UsageError(f"--objective {config.objective}: expected one of {', '.join(OBJECTIVES)}")
-    if config.objective != "loss" and config.hybrid not in ("auto", 0):
+    if config.objective != "loss" and config.first_order not in ("auto", 0):
         raise UsageError(
-            f"--hybrid {config.hybrid}: {config.objective} has no gradient; leave it out, or "
-            f"descend the loss"
+            f"--first-order {config.first_order}: {config.objective} has no gradient; leave it "
+            f"out, or descend the loss"
         )
     if not (math.isfinite(config.temperature) and config.temperature >= 0):
         raise UsageError(f"--temperature {config.temperature}: must be 0 or more")

@@ -22,7 +22,7 @@ class Rates:
         lr: learning rate before its schedule.
         eps: perturbation scale.
         words: where they come from, for people; empty where they were given.
-        tail: how many of the last blocks take first-order steps.
+        num_first_order: how many of the last blocks take first-order steps.
         first_order_lr: learning rate of those.
         seconds: that measuring them took.
     """
@@ -30,18 +30,18 @@ class Rates:
     lr: float
     eps: float
     words: str = ""
-    tail: int = 0
+    num_first_order: int = 0
     first_order_lr: float = 1.0
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, config: TuneConfig, scheme: SchemeInfo, tail: int = 0) -> Rates:
+    def of(cls, config: TuneConfig, scheme: SchemeInfo, num_first_order: int = 0) -> Rates:
         """Those that are given or published; what is to be measured stands at 1 until then.
 
         Args:
             config: how to tune.
             scheme: what trains.
-            tail: how many of the last blocks take first-order steps.
+            num_first_order: how many of the last blocks take first-order steps.
         Raises:
             UsageError: the published rates are for other trainables.
         """
@@ -58,8 +58,8 @@ class Rates:
             lr=_chosen(config.lr, lr),
             eps=_chosen(config.eps, eps),
             words=words,
-            tail=tail,
-            first_order_lr=_chosen(config.hybrid_lr, 1.0),
+            num_first_order=num_first_order,
+            first_order_lr=_chosen(config.first_order_lr, 1.0),
         )
 
     def check(self) -> None:
@@ -72,8 +72,10 @@ class Rates:
             value = getattr(self, name)
             if not _SMALLEST <= value <= _LARGEST:
                 raise UsageError(f"{name} {value}: must be {_SMALLEST:g} to {_LARGEST:g}")
-        if not 0 <= self.tail <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
-            raise UsageError(f"tail {self.tail}, seconds {self.seconds}: must be 0 or more")
+        if not 0 <= self.num_first_order <= MAX_BLOCKS or not 0 <= self.seconds < math.inf:
+            raise UsageError(
+                f"num_first_order {self.num_first_order}, seconds {self.seconds}: must be 0 or more"
+            )
 
 
 def _chosen(given: float | str, published: float) -> float:

@@ -42,7 +42,7 @@ STEP_NATS = 3e-3
 STEADY_NATS = 1e-3
 """The same where the rate stays, so that the noise of late steps is not averaged out."""
 
-TAIL_NATS = 0.06
+FIRST_ORDER_NATS = 0.06
 """Root mean square change of a row's loss by a first-order step along random signs, in nats."""
 
 SMALLEST, LARGEST, FACTOR = 2.0**-13, 2.0**7, 4.0
@@ -168,12 +168,12 @@ def _rms(values: Losses) -> float:
 
 
 def find_first_order_rate(scale: Scale) -> float:
-    """The learning rate of Adam that moves the loss of a row by `TAIL_NATS` along random signs.
+    """The learning rate of Adam that changes the loss of a row by `FIRST_ORDER_NATS`.
 
     Adam's steps have nearly the length of lr times a vector of signs, whatever the gradient is, so
     what such a vector does to a row's loss says how far a step may go.
     """
-    return float(np.float32(TAIL_NATS * scale.eps / scale.signal))
+    return float(np.float32(FIRST_ORDER_NATS * scale.eps / scale.signal))
 
 
 def find_rate(

@@ -34,7 +34,7 @@ _DECAY, _SPREAD_DECAY = 0.9, 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class LossMonitor:
     """What is known of a run's losses.
 
     Attributes:
@@ -64,7 +64,7 @@ class Watch:
     factor: float = 1.0
     returns: int = 0
 
-    def see(self, loss: float) -> tuple[Watch, Verdict]:
+    def see(self, loss: float) -> tuple[LossMonitor, Verdict]:
         """Take in the loss of a step.
 
         Args:
@@ -97,13 +97,13 @@ class Watch:
         good = now.seen % GOOD_EVERY == 0 and smoothed <= now.best + spread / 2
         return now, "good" if good else ""
 
-    def _next_window(self, spread: float) -> tuple[Watch, Verdict]:
+    def _next_window(self, spread: float) -> tuple[LossMonitor, Verdict]:
         found = self.window / WINDOW
         # two means of WINDOW losses each differ by this much by chance
         chance = spread * math.sqrt(2 / WINDOW)
         verdict: Verdict = "plateau" if found > self.last - chance else "good"
         return dataclasses.replace(self, window=0.0, last=found), verdict
 
-    def returned(self) -> Watch:
+    def returned(self) -> LossMonitor:
         """What is known after the run went back: half the rate, and the best loss there was."""
-        return Watch(best=self.best, factor=self.factor / 2, returns=self.returns + 1)
+        return LossMonitor(best=self.best, factor=self.factor / 2, returns=self.returns + 1)

@@ -33,8 +33,8 @@ _SPARE_BYTES = 2**20
 
 def first_order_count(config: TuneConfig, manifest: Manifest) -> int:
     """How many of the last blocks take first-order steps, memory aside."""
-    if isinstance(config.hybrid, int):
-        return config.hybrid
+    if isinstance(config.first_order, int):
+        return config.first_order
     return (
         0
         if not config.wants_first_order or why_no_first_order(manifest)
@@ -100,7 +100,7 @@ class FirstOrderLayout:
     def __init__(self, manifest: Manifest, blocks: int, config: TuneConfig | None = None) -> None:
         num_blocks = manifest.model.num_blocks
         if not 1 <= blocks <= num_blocks:
-            raise UsageError(f"--hybrid {blocks}: the model has {num_blocks} blocks")
+            raise UsageError(f"--first-order {blocks}: the model has {num_blocks} blocks")
         self.start = num_blocks - blocks
         infos = manifest.trainables
         own = [info for info in infos if info.trains and info.block >= self.start]
@@ -108,20 +108,20 @@ class FirstOrderLayout:
             own = [info for info in select_tensors(config, infos) if info.block >= self.start]
         able = {info.block for info in own}
         if not able:
-            raise UsageError(f"--hybrid {blocks}: these blocks have nothing to train")
+            raise UsageError(f"--first-order {blocks}: these blocks have nothing to train")
         if config is not None and config.blocks != "auto":
             every = {info.block for info in infos if info.trains}
             able &= set(select_blocks(config, sorted(every)))
             if not able:
                 raise UsageError(
-                    f"--hybrid {blocks}: --blocks {config.blocks} leaves nothing to train from "
-                    f"block {self.start} on"
+                    f"--first-order {blocks}: --blocks {config.blocks} leaves nothing to train "
+                    f"from block {self.start} on"
                 )
         self.tensors = {info.name: info.block for info in own if info.block in able}
         self.names = tuple(self.tensors)
         reason = _too_long([info for info in own if info.block in able])
         if reason:
-            raise UsageError(f"--hybrid {blocks}: {reason}; take fewer blocks")
+            raise UsageError(f"--first-order {blocks}: {reason}; take fewer blocks")
         self.blocks = tuple(sorted(able))
         self.first_block = self.blocks[0]
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}

@@ -20,10 +20,10 @@ class RunLayout:
         manifest: of the bundle.
         config: how to tune.
         rows: examples to tune on, at first.
-        tail: how many of the last blocks are left to first-order steps.
+        first_order: how many of the last blocks are left to first-order steps.
 
     Attributes:
-        tail: their layout; None where there are none.
+        first_order: their layout; None where there are none.
         blocks: those that estimates are for, ascending; none where first-order steps train all.
         first: the first block that trains at all.
         config: how to tune, "auto" filled in.
@@ -34,8 +34,10 @@ class RunLayout:
         UsageError: no block is left to train.
     """
 
-    def __init__(self, manifest: Manifest, config: TuneConfig, rows: int, tail: int = 0) -> None:
-        self.tail = FirstOrderLayout(manifest, tail, config) if tail else None
+    def __init__(
+        self, manifest: Manifest, config: TuneConfig, rows: int, first_order: int = 0
+    ) -> None:
+        self.first_order = FirstOrderLayout(manifest, first_order, config) if first_order else None
         own = select_tensors(config, manifest.trainables)
         self._names = {
             block: tuple(info.name for info in own if info.block == block)
@@ -43,11 +45,13 @@ class RunLayout:
         }
         self._schedule = parse_schedule(config.schedule)
         able = [block for block, names in self._names.items() if names]
-        end = manifest.model.num_blocks if self.tail is None else self.tail.start
+        end = manifest.model.num_blocks if self.first_order is None else self.first_order.start
         self.blocks = [block for block in select_blocks(config, able) if block < end]
         if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
-        self.first = min([*self.blocks, *([] if self.tail is None else [self.tail.first_block])])
+        self.first = min(
+            [*self.blocks, *([] if self.first_order is None else [self.first_order.first_block])]
+        )
         self._given = config
         self.grow(rows)
 
@@ -59,7 +63,7 @@ class RunLayout:
 
     def settled(self, rows: int) -> TuneConfig:
         """The configuration with "auto" filled in, for so many examples."""
-        return self._given.settled(rows, first_order=not self.blocks)
+        return self._given.settled(rows, all_first_order=not self.blocks)
 
     @property
     def trained(self) -> dict[str, int]:

@@ -30,7 +30,7 @@ class Stepper:
 
     Args:
         engine: runs the bundle.
-        descent: what a step is.
+        step_evaluator: what a step is.
         log: what is kept of it.
         gate: where steps wait and end.
         between: held while the state changes.
@@ -42,13 +42,13 @@ class Stepper:
     def __init__(
         self,
         engine: Engine,
-        descent: StepEvaluator,
+        step_evaluator: StepEvaluator,
         log: RunLog,
         gate: Gate,
         between: threading.RLock,
     ) -> None:
         self._engine = engine
-        self._descent = descent
+        self._step_evaluator = step_evaluator
         self._log = log
         self._gate = gate
         self._between = between
@@ -57,8 +57,10 @@ class Stepper:
     @property
     def fraction_done(self) -> float:
         """Share of the run that is over, with the examples that the last step had."""
-        state, descent = self._descent.state, self._descent
-        return fraction_done(descent.settled, state.step, state.elapsed_s, descent.rates.seconds)
+        state, step_evaluator = self._step_evaluator.state, self._step_evaluator
+        return fraction_done(
+            step_evaluator.settled, state.step, state.elapsed_s, step_evaluator.rates.seconds
+        )
 
     def measure(self, tell: Callable[[str | None], None]) -> Rates:
         """The rates of the run that are left to measurement, and the seconds that took.
@@ -75,7 +77,7 @@ class Stepper:
         while True:
             self._gate.wait(tell, given_up)
             try:
-                rates = self._in_pieces(self._descent.measure)
+                rates = self._in_pieces(self._step_evaluator.measure)
                 break
             except PausedError as error:
                 given_up = str(error)
@@ -90,8 +92,8 @@ class Stepper:
         Raises:
             DivergedError: the run went back too often.
         """
-        if self._descent.state.hopeless:
-            raise DivergedError(self._descent.state.hopeless)
+        if self._step_evaluator.state.hopeless:
+            raise DivergedError(self._step_evaluator.state.hopeless)
 
     def step(self) -> StepReport:
         """Take the step that is next, with all examples there are.
@@ -104,36 +106,36 @@ class Stepper:
             RunFileError: the disk did not take the record.
         """
         started = time.monotonic()
-        descent, state = self._descent, self._descent.state
+        step_evaluator, state = self._step_evaluator, self._step_evaluator.state
         number, before = state.step, state.elapsed_s
         reason: tuple[str, ...] = ()
         self._take_examples()
-        info = descent.info(number, self._learning_rate())
+        info = step_evaluator.info(number, self._learning_rate())
         try:
-            found = self._in_pieces(lambda: descent.evaluate(info))
+            found = self._in_pieces(lambda: step_evaluator.evaluate(info))
         except DivergedError as error:
-            if not descent.settled.guard or isinstance(error, CacheRangeError):
+            if not step_evaluator.settled.rollback or isinstance(error, CacheRangeError):
                 raise
-            found, reason = descent.lost(info), (f"step {number}: {error}",)
+            found, reason = step_evaluator.lost(info), (f"step {number}: {error}",)
         elapsed = before + time.monotonic() - started
         with self._between:
-            self._commit(descent.record(info, found, elapsed), found)
+            self._commit(step_evaluator.record(info, found, elapsed), found)
             spent = time.monotonic() - started
-            descent.state.elapsed_s = before + spent
-            self.loss = descent.mean_loss(found)
+            step_evaluator.state.elapsed_s = before + spent
+            self.loss = step_evaluator.mean_loss(found)
         return self._report(info, found, spent, reason)
 
     def _take_examples(self) -> None:
         """Go on with what was added since the last step."""
-        examples = self._log.examples_at(self._descent.state.step)
-        if len(examples) > self._descent.outline.rows:
+        examples = self._log.examples_at(self._step_evaluator.state.step)
+        if len(examples) > self._step_evaluator.layout.rows:
             with self._between:
-                self._descent.grow(examples, self._descent.state.step)
+                self._step_evaluator.grow(examples, self._step_evaluator.state.step)
 
     def _learning_rate(self) -> float:
-        descent, state = self._descent, self._descent.state
-        factor = rate_factor(descent.settled, state.step, self.fraction_done)
-        return descent.rates.lr * state.watch.factor * factor
+        step_evaluator, state = self._step_evaluator, self._step_evaluator.state
+        factor = rate_factor(step_evaluator.settled, state.step, self.fraction_done)
+        return step_evaluator.rates.lr * state.monitor.factor * factor
 
     def _in_pieces(self, work: Callable[[], T]) -> T:
         """Do something that `stop` and `pause` end, in smaller pieces where memory is refused."""
@@ -158,7 +160,7 @@ class Stepper:
         except MemoryError as error:
             reason = str(error) or REFUSED
         self._return_to_journal(reason)
-        if self._descent.state.step == record.step:
+        if self._step_evaluator.state.step == record.step:
             raise BudgetStopError(f"memory is short: {reason} for the record of a step")
         self._engine.reliefs.append(f"{reason} for the update of a step: it was done again")
 
@@ -167,7 +169,7 @@ class Stepper:
         try:
             self._log.close()
             self._engine.give_back()
-            self._descent.begin()
+            self._step_evaluator.begin()
             self._log.resume()
         except MemoryError as error:
             raise BudgetStopError(
@@ -178,15 +180,15 @@ class Stepper:
     def _report(
         self, info: StepInfo, found: StepResult, spent: float, reason: tuple[str, ...]
     ) -> StepReport:
-        descent = self._descent
+        step_evaluator = self._step_evaluator
         return StepReport(
             step=info.step,
             loss=self.loss,
             projected_grad=found.projected_grad,
-            lr=descent.shown_lr(info),
+            lr=step_evaluator.shown_lr(info),
             blocks=info.blocks,
             rows=found.rows,
-            tokens=descent.tokens(found),
+            tokens=step_evaluator.tokens(found),
             elapsed_s=spent,
-            events=(*reason, *descent.state.events),
+            events=(*reason, *step_evaluator.state.events),
         )

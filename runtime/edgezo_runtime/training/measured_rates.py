@@ -17,9 +17,9 @@ from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.calibrate import (
+    FIRST_ORDER_NATS,
     STEADY_NATS,
     STEP_NATS,
-    TAIL_NATS,
     Losses,
     Scale,
     find_first_order_rate,
@@ -27,7 +27,7 @@ from edgezo_runtime.training.calibrate import (
     find_scale,
     find_wide_scale,
 )
-from edgezo_runtime.training.hybrid import FirstOrderBlocks
+from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.training_state import StepDirections, TrainingState
 
@@ -46,42 +46,42 @@ PROBED_SCORES = 4
 
 
 def measure_rates(
-    prober: ProbeEvaluator,
+    probe_evaluator: ProbeEvaluator,
     state: TrainingState,
     config: TuneConfig,
     rates: Rates,
-    tail: FirstOrderBlocks | None = None,
+    first_order: FirstOrderBlocks | None = None,
 ) -> Rates:
     """Fill in what "auto" stands for.
 
     Args:
-        prober: evaluates losses.
+        probe_evaluator: evaluates losses.
         state: where the run begins; only read.
         config: which of the two rates is measured.
         rates: those that are not.
-        tail: what takes first-order steps.
+        first_order: what takes first-order steps.
 
     Raises:
         DivergedError: the losses are not finite where nothing is perturbed.
         UsageError: the losses do not answer to the trainables.
     """
     words: list[str] = []
-    if tail is not None and config.hybrid_lr == "auto":
-        scale = _find_scale(prober, state, tail.layout.tensors, private=False)
+    if first_order is not None and config.first_order_lr == "auto":
+        scale = _find_scale(probe_evaluator, state, first_order.layout.tensors, private=False)
         rates = dataclasses.replace(rates, first_order_lr=find_first_order_rate(scale))
         words.append(
             f"lr {rates.first_order_lr:.3g} of first-order steps: along random signs it changes "
-            f"the loss of a row by {TAIL_NATS:g} nats"
+            f"the loss of a row by {FIRST_ORDER_NATS:g} nats"
         )
-    if not prober.outline.blocks:
+    if not probe_evaluator.layout.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
         wide = config.objective != "loss"
-        scale = _find_scale(prober, state, prober.outline.trained, wide=wide)
+        scale = _find_scale(probe_evaluator, state, probe_evaluator.layout.trained, wide=wide)
         rates = dataclasses.replace(rates, eps=scale.eps)
         words.append(_wide_words(scale) if wide else _scale_words(scale))
     if config.lr == "auto":
-        lr = _find_rate(prober, state, config, assemble(config, rates.eps))
+        lr = _find_rate(probe_evaluator, state, config, assemble(config, rates.eps))
         rates = dataclasses.replace(rates, lr=lr)
         words.append(f"lr {lr:.3g}: a step moves the trainables as far as their noise allows")
     return dataclasses.replace(rates, words="; ".join([*words, rates.words]).strip("; "))
@@ -118,7 +118,7 @@ class _DenseDirections(StepDirections):
 
 
 def _find_scale(
-    prober: ProbeEvaluator,
+    probe_evaluator: ProbeEvaluator,
     state: TrainingState,
     tensors: Mapping[str, int],
     *,
@@ -126,14 +126,14 @@ def _find_scale(
     wide: bool = False,
 ) -> Scale:
     """Of these tensors, with the block of each; along one direction or one an example."""
-    batch = prober.batches.part(0, PROBED_WIDE if wide else PROBED_EXAMPLES)
+    batch = probe_evaluator.batches.part(0, PROBED_WIDE if wide else PROBED_EXAMPLES)
     directions = _DenseDirections(state)
     blocks = tuple(sorted(set(tensors.values())))
     seed = derive_seed(state.seed, "calibrate")
 
     def evaluate(scales: Sequence[float]) -> Losses:
         probes = [Probe(seed, scale, private=private) for scale in scales]
-        losses = prober.losses(batch, blocks, probes, directions, tensors)
+        losses = probe_evaluator.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(
                 "the losses of the model as it was exported are not finite; is it a damaged one?"
@@ -144,7 +144,7 @@ def _find_scale(
 
 
 def _find_rate(
-    prober: ProbeEvaluator,
+    probe_evaluator: ProbeEvaluator,
     state: TrainingState,
     config: TuneConfig,
     parts: Parts,
@@ -164,15 +164,17 @@ def _find_rate(
     for step in range(PROBED_STEPS):
         if seen >= PROBED_DIRECTIONS:
             break
-        info = prober.outline.info(step, prober.outline.active(step), 0.0)
-        batch = prober.batches.batch(step)
-        _, terms, _ = prober.estimate(parts.estimator, info, batch, state, prober.losses)
+        info = probe_evaluator.layout.info(step, probe_evaluator.layout.active(step), 0.0)
+        batch = probe_evaluator.batches.batch(step)
+        _, terms, _ = probe_evaluator.estimate(
+            parts.estimator, info, batch, state, probe_evaluator.losses
+        )
         seen += sum(len(term.coeff) for term in terms)
         true.append(_mean_square(state, [_unscaled(term) for term in terms], info.blocks))
         if units and step >= PROBED_SCORES:
             continue
         if units:
-            _, terms, _ = prober.estimate(parts.estimator, info, batch, state)
+            _, terms, _ = probe_evaluator.estimate(parts.estimator, info, batch, state)
         if normalizer:
             terms, shaping = normalizer.apply(terms, shaping)
         applied.append(_mean_square(state, terms, info.blocks))

@@ -35,7 +35,7 @@ from edgezo_runtime.methods.estimators import (
     record_losses,
 )
 from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.training.hybrid import FirstOrderBlocks
+from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.layout import RunLayout
 from edgezo_runtime.training.training_state import StepDirections, TrainingState
 
@@ -70,12 +70,12 @@ class ProbeEvaluator:
     Args:
         engine: runs the bundle.
         examples: training data.
-        outline: what trains.
-        tail: gradients of the last blocks, where they take first-order steps.
+        layout: what trains.
+        first_order: gradients of the last blocks, where they take first-order steps.
         asked: the examples as questions, and who judges the answers.
 
     Attributes:
-        outline: likewise.
+        layout: likewise.
         objective: what is descended.
         scope: tokens the adapters act on.
         batches: the order of the data.
@@ -89,16 +89,16 @@ class ProbeEvaluator:
         self,
         engine: Engine,
         examples: ExampleSet,
-        outline: RunLayout,
-        tail: FirstOrderBlocks | None = None,
+        layout: RunLayout,
+        first_order: FirstOrderBlocks | None = None,
         asked: Asked | None = None,
     ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
         self._examples = examples
-        self.outline = outline
-        self._tail = tail
-        config = outline.config
+        self.layout = layout
+        self._first_order = first_order
+        config = layout.config
         batch = int(config.batch_size)
         self.batches = Batches(examples, batch, config.seed)
         self._further = Batches(examples, batch, derive_seed(config.seed, "further"))
@@ -177,7 +177,7 @@ class ProbeEvaluator:
     ) -> Losses:
         """What the run descends, of every example at every probe, (probes, B)."""
         objective = self.objective
-        tensors = self.outline.tensors(blocks)
+        tensors = self.layout.tensors(blocks)
         if isinstance(objective, ClassObjective):
             scores = self._scores(batch, tensors, blocks, probes, directions, self.cache)
             return objective.losses(batch, scores)
@@ -207,7 +207,7 @@ class ProbeEvaluator:
             directions: of the tensors.
             tensors: in place of those that estimates are for, with the block of each.
         """
-        perturbed = self.outline.tensors(blocks) if tensors is None else tensors
+        perturbed = self.layout.tensors(blocks) if tensors is None else tensors
         scores = self._scores(batch, perturbed, blocks, probes, directions, self.cache)
         return example_losses(batch, scores)
 
@@ -227,7 +227,7 @@ class ProbeEvaluator:
             code_matrices([probe.scale for probe in probes]),
             first_active=_firsts(probes, min(blocks)),
             cache=cache,
-            cache_block=self.outline.first if cache is not None else 0,
+            cache_block=self.layout.first if cache is not None else 0,
             scope=self.scope,
         )
 
@@ -238,7 +238,7 @@ class ProbeEvaluator:
         probes: Sequence[Probe],
         directions: StepDirections,
     ) -> PerturbedParams:
-        noise = self.outline.config.noise
+        noise = self.layout.config.noise
         return PerturbedParams(
             directions.theta, tensors, directions, probes, batch.row_example, noise
         )
@@ -250,7 +250,7 @@ class ProbeEvaluator:
             path: its file, made new; None forgets the numbers.
             max_bytes: no more than so much of the file is used.
         """
-        entry = self.outline.first
+        entry = self.layout.first
         lengths = self._examples.sequence_lengths()
         width = self._engine.bundle.manifest.model.hidden_size
         graphs = self._engine.bundle.manifest.graphs
@@ -272,15 +272,15 @@ class ProbeEvaluator:
         if isinstance(self.objective, ClassObjective):
             return 0
         manifest, probes = self._engine.bundle.manifest, self.first_probes(estimator)
-        shapes = [info.shape for info in manifest.trainables if info.name in self.outline.trained]
+        shapes = [info.shape for info in manifest.trainables if info.name in self.layout.trained]
         copy = sum(4 * math.prod(shape) for shape in shapes)
         size, room = self.batches.batch_size, manifest.model.max_seq
-        longest = min(longest, room - self.outline.config.max_new_tokens)
+        longest = min(longest, room - self.layout.config.max_new_tokens)
         return self.objective.grant(budget_bytes, size, longest, copy, private=probes[0].private)
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""
-        return next(estimator(self.outline.info(0, tuple(self.outline.blocks), 0.0)))
+        return next(estimator(self.layout.info(0, tuple(self.layout.blocks), 0.0)))
 
     def rehearse(
         self,
@@ -309,8 +309,8 @@ class ProbeEvaluator:
             return next(iter(SequentialBatches(examples, size)))
 
         batch = longest(self._examples, self.batches.batch_size)
-        probes = self.first_probes(estimator) if self.outline.blocks else []
-        cache = self.make_cache(None) if self.outline.config.prefix_cache else None
+        probes = self.first_probes(estimator) if self.layout.blocks else []
+        cache = self.make_cache(None) if self.layout.config.prefix_cache else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:
@@ -318,12 +318,14 @@ class ProbeEvaluator:
             for _ in range(2):  # the second finds prompts, and an arena as the first one left it
                 if probes:
                     directions = StepDirections(state)
-                    blocks = tuple(self.outline.blocks)
-                    self._scores(batch, self.outline.trained, blocks, probes, directions, cache)
+                    blocks = tuple(self.layout.blocks)
+                    self._scores(batch, self.layout.trained, blocks, probes, directions, cache)
                 if isinstance(self.objective, AnswerObjective):
                     self.objective.rehearse(params)
-                if self._tail is not None:
-                    self._tail.gradient(batch, state.theta, self.scope, cache, self.outline.first)
+                if self._first_order is not None:
+                    self._first_order.gradient(
+                        batch, state.theta, self.scope, cache, self.layout.first
+                    )
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:

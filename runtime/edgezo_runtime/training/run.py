@@ -49,7 +49,7 @@ class Run:
         engine: likewise.
         config: likewise.
         run: likewise.
-        descent: the steps of the run.
+        step_evaluator: the steps of the run.
 
     Raises:
         UsageError: the configuration makes no sense.
@@ -72,12 +72,12 @@ class Run:
         self.config = config
         self.run = run
         params = None if start is None else start.params(engine.bundle)
-        self.descent = StepEvaluator(engine, examples, config, params, asked)
+        self.step_evaluator = StepEvaluator(engine, examples, config, params, asked)
         self._governors = tuple(governors)
         self._between = threading.RLock()
         self._gate = Gate()
-        self._log = RunLog(run, self.descent, examples, config, start)
-        self._stepper = Stepper(engine, self.descent, self._log, self._gate, self._between)
+        self._log = RunLog(run, self.step_evaluator, examples, config, start)
+        self._stepper = Stepper(engine, self.step_evaluator, self._log, self._gate, self._between)
         self._stands = TunerStatus(0, self._stepper.loss, 0.0, 0.0, "closed")
         self._began = False
         self._closing = False
@@ -115,7 +115,7 @@ class Run:
             else:
                 self._open_cache()
                 self._log.begin(self._stepper.measure(tell))
-            if self.prober.cache is None:
+            if self.probe_evaluator.cache is None:
                 self._open_cache()
             self._gate.governors = self._governors
             self._stand()
@@ -133,10 +133,10 @@ class Run:
         if self.config.prefix_cache:
             limit = self.cache_limit
             self.run.cache.unlink(missing_ok=True)
-            self.prober.cache = self.prober.make_cache(self.run.cache, limit)
+            self.probe_evaluator.cache = self.probe_evaluator.make_cache(self.run.cache, limit)
 
     def _close(self) -> None:
-        cache, self.prober.cache = self.prober.cache, None
+        cache, self.probe_evaluator.cache = self.probe_evaluator.cache, None
         try:
             self._log.close()
         finally:
@@ -196,33 +196,33 @@ class Run:
     @property
     def fraction_done(self) -> float:
         """Share of the run that is over, by steps or by time, whichever is further."""
-        settled = self.descent.outline.settled(len(self.examples))
+        settled = self.step_evaluator.layout.settled(len(self.examples))
         return fraction_done(settled, self.step_number, self.elapsed_s, self.rates.seconds)
 
     @property
-    def prober(self) -> ProbeEvaluator:
+    def probe_evaluator(self) -> ProbeEvaluator:
         """Evaluates losses."""
-        return self.descent.prober
+        return self.step_evaluator.probe_evaluator
 
     @property
     def state(self) -> TrainingState:
         """Trainables, and what rules and samplers keep."""
-        return self.descent.state
+        return self.step_evaluator.state
 
     @property
     def rates(self) -> Rates:
         """Learning rates and perturbation scale; measured when the run has started."""
-        return self.descent.rates
+        return self.step_evaluator.rates
 
     @property
     def settled(self) -> TuneConfig:
         """The configuration with "auto" filled in where that is no matter of measurement."""
-        return self.descent.settled
+        return self.step_evaluator.settled
 
     @property
     def scope(self) -> Scope:
         """Tokens the adapters act on."""
-        return self.prober.scope
+        return self.probe_evaluator.scope
 
     @property
     def theta(self) -> dict[str, Float32]:
@@ -253,30 +253,30 @@ class Run:
     @property
     def warnings(self) -> tuple[DataWarning, ...]:
         """What the user should know about the batches."""
-        return self.prober.batches.warnings
+        return self.probe_evaluator.batches.warnings
 
     @property
     def batch_size(self) -> int:
         """Examples a step."""
-        return self.prober.batches.batch_size
+        return self.probe_evaluator.batches.batch_size
 
     @property
     def first_order_blocks(self) -> list[int]:
         """Blocks that take first-order steps, ascending."""
-        tail = self.descent.outline.tail
-        return [] if tail is None else list(tail.blocks)
+        first_order = self.step_evaluator.layout.first_order
+        return [] if first_order is None else list(first_order.blocks)
 
     @property
     def estimated_blocks(self) -> list[int]:
         """Blocks that are tuned by estimates, ascending."""
-        return self.descent.outline.blocks
+        return self.step_evaluator.layout.blocks
 
     @property
     def num_first_order_blocks(self) -> int:
         """How many of the last blocks take first-order steps."""
-        return self.rates.tail
+        return self.rates.num_first_order
 
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        return self.descent.groups
+        return self.step_evaluator.groups

@@ -27,7 +27,7 @@ class RunLog:
 
     Args:
         folder: of the run.
-        descent: what is recorded, and brought back.
+        step_evaluator: what is recorded, and brought back.
         initial: the examples the run begins with.
         config: how to tune.
         start: the adapter the run begins from; None for the bundle's own trainables.
@@ -39,13 +39,13 @@ class RunLog:
     def __init__(
         self,
         folder: RunFolder,
-        descent: StepEvaluator,
+        step_evaluator: StepEvaluator,
         initial: ExampleSet,
         config: TuneConfig,
         start: Adapter | None = None,
     ) -> None:
         self.folder = folder
-        self._descent = descent
+        self._step_evaluator = step_evaluator
         self._initial = initial
         self._config = config
         self._begun_from = start
@@ -94,7 +94,8 @@ class RunLog:
             RunFileError: the run's files are damaged or belong to other inputs.
         """
         if self.folder.has_journal():
-            self._descent.keep_first_order(self._recorded(read_journal(self.folder.journal)).tail)
+            rates = self._recorded(read_journal(self.folder.journal))
+            self._step_evaluator.keep_first_order(rates.num_first_order)
             self._open_added()
 
     def resume(self) -> None:
@@ -106,14 +107,16 @@ class RunLog:
         contents = read_journal(self.folder.journal)
         self._use(self._recorded(contents))
         self._open_added(afresh=True)  # who had the folder until now may have added since `recall`
-        descent = self._descent
+        step_evaluator = self._step_evaluator
         if self.folder.snapshot.exists():
             digest = self._header().digest()
-            snapshot = load_snapshot(self.folder.snapshot, digest, descent.state.snapshot(digest))
+            snapshot = load_snapshot(
+                self.folder.snapshot, digest, step_evaluator.state.snapshot(digest)
+            )
             # A disk that lost records it had called safe: the journal alone brings the state back,
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):
-                descent.state.restore(snapshot)
+                step_evaluator.state.restore(snapshot)
         grown_at: int | None = None
         for number, record in enumerate(read_journal(self.folder.journal).records):
             if record.step != number:
@@ -123,7 +126,7 @@ class RunLog:
                 )
             if self._see(record):
                 grown_at = number
-            if number >= descent.state.step:
+            if number >= step_evaluator.state.step:
                 self._replay(record)
         self._regrow(grown_at)
         self._journal = Journal.open(self.folder.journal, _POLICY)
@@ -134,31 +137,31 @@ class RunLog:
         Args:
             step: the first that had so many; None where none were added.
         """
-        rows = self._descent.outline.rows
+        rows = self._step_evaluator.layout.rows
         if rows > len(self.examples):
             raise RunFileError(
                 f"{self.folder.examples}: {len(self.examples)} examples, and the journal has a "
                 f"step with {rows}; restore the file from a copy"
             )
-        if step is not None and rows >= self._descent.prober.num_examples:
-            self._descent.grow(self.examples.first(rows), step)
+        if step is not None and rows >= self._step_evaluator.probe_evaluator.num_examples:
+            self._step_evaluator.grow(self.examples.first(rows), step)
 
     def _see(self, record: StepRecord) -> bool:
         try:
-            return self._descent.see_rows(record)
+            return self._step_evaluator.see_rows(record)
         except RunFileError as error:
             raise RunFileError(f"{self.folder.journal}: {error}") from error
 
     def _replay(self, record: StepRecord) -> None:
         try:
-            self._descent.replay(record)
+            self._step_evaluator.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{self.folder.journal}: {error}") from error
 
     def _use(self, rates: Rates) -> None:
         """Begin anew with these rates."""
-        self._descent.use(rates)
-        self._descent.state.elapsed_s = rates.seconds
+        self._step_evaluator.use(rates)
+        self._step_evaluator.state.elapsed_s = rates.seconds
 
     def _recorded(self, contents: JournalContents) -> Rates:
         """The rates in a journal's header, which is that of this run."""
@@ -174,23 +177,23 @@ class RunLog:
 
     def _header(self) -> RunHeader:
         """What the run depends on, with its rates."""
-        descent = self._descent
+        step_evaluator = self._step_evaluator
         if self._inputs is None:
             start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
             self._inputs = RunHeader.of(
-                descent.bundle,
+                step_evaluator.bundle,
                 self._config,
                 self._initial,
-                descent.prober.scope,
-                descent.rates,
+                step_evaluator.probe_evaluator.scope,
+                step_evaluator.rates,
                 start,
-                descent.prober.objective.reward,
+                step_evaluator.probe_evaluator.objective.reward,
             )
-        return dataclasses.replace(self._inputs, rates=descent.rates)
+        return dataclasses.replace(self._inputs, rates=step_evaluator.rates)
 
     def _open_added(self, *, afresh: bool = False) -> None:
         if self._added is None or afresh:
-            vocab_size = self._descent.bundle.manifest.model.vocab_size
+            vocab_size = self._step_evaluator.bundle.manifest.model.vocab_size
             digest = self._header().digest()
             self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
 
@@ -206,7 +209,7 @@ class RunLog:
         journal = self._require()
         try:
             journal.append(record)
-            self._descent.apply(record, terms)
+            self._step_evaluator.apply(record, terms)
         except MemoryError:
             raise
         except BaseException:  # what is in the journal may not be in the state, or half of it
@@ -235,7 +238,7 @@ class RunLog:
         with self._lock:
             if self._added is None or self._journal is None:
                 raise UsageError("the tuner is closed")
-            self._added.append(more.examples, max(self._begun, self._descent.state.step))
+            self._added.append(more.examples, max(self._begun, self._step_evaluator.state.step))
             return len(self._added.examples)
 
     def examples_at(self, step: int) -> ExampleSet:
@@ -254,7 +257,9 @@ class RunLog:
             UsageError: the run is closed.
         """
         self._require().sync()
-        save_snapshot(self.folder.snapshot, self._descent.state.snapshot(self._header().digest()))
+        save_snapshot(
+            self.folder.snapshot, self._step_evaluator.state.snapshot(self._header().digest())
+        )
 
     def _require(self) -> Journal:
         if self._journal is None:

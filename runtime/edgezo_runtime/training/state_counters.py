@@ -9,7 +9,7 @@ from typing import Any
 
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.system.typed_json import JsonShapeError, decode
-from edgezo_runtime.training.divergence import Watch
+from edgezo_runtime.training.divergence import LossMonitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class _Counters:
         elapsed_s: seconds of the run.
         average_weight: of the running average.
         norm_state: of the normalization.
-        watch: see `Watch`; null for infinity.
+        watch: see `LossMonitor`; null for infinity. The word is the file format's.
         good: of the copy to return to: step, weight of the average, state of the normalization.
     """
 
@@ -53,7 +53,7 @@ class _Counters:
             )
         return found
 
-    def read_watch(self) -> Watch:
+    def read_watch(self) -> LossMonitor:
         """What was known of the losses.
 
         Raises:
@@ -61,4 +61,4 @@ class _Counters:
         """
         known = dict(self.watch)
         unset = {name: math.inf for name in ("best", "last") if known.get(name, 0) is None}
-        return decode(Watch, {**known, **unset}, "watch")
+        return decode(LossMonitor, {**known, **unset}, "watch")

@@ -19,7 +19,7 @@ from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.training.hybrid import FirstOrderBlocks
+from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
 from edgezo_runtime.training.probe_evaluator import Asked, ProbeEvaluator
 from edgezo_runtime.training.trajectory import Trajectory
@@ -37,7 +37,7 @@ class StepResult:
             was not finite.
         terms: of the estimate.
         rows: of the model, evaluated for it.
-        exact: gradient of the tail, packed.
+        exact: gradient of the first_order, packed.
     """
 
     batch: Batch
@@ -64,8 +64,8 @@ class StepEvaluator(Trajectory):
         asked: the examples as questions, and who judges the answers.
 
     Attributes:
-        prober: evaluates losses.
-        tail: gradients of the blocks that take first-order steps, if any do.
+        probe_evaluator: evaluates losses.
+        first_order: gradients of the blocks that take first-order steps, if any do.
 
     Raises:
         UsageError: nothing is left to train, or what is asked for does not go together.
@@ -84,12 +84,12 @@ class StepEvaluator(Trajectory):
         self._examples = examples
         super().__init__(engine.bundle, config, len(examples), start)
 
-    def _arrange(self, tail: int) -> None:
-        super()._arrange(tail)
-        layout = self.outline.tail
-        self.tail = None if layout is None else FirstOrderBlocks(self._engine, layout)
-        self.prober = ProbeEvaluator(
-            self._engine, self._examples, self.outline, self.tail, self._asked
+    def _arrange(self, first_order: int) -> None:
+        super()._arrange(first_order)
+        layout = self.layout.first_order
+        self.first_order = None if layout is None else FirstOrderBlocks(self._engine, layout)
+        self.probe_evaluator = ProbeEvaluator(
+            self._engine, self._examples, self.layout, self.first_order, self._asked
         )
         self._check_objective()
 
@@ -99,9 +99,9 @@ class StepEvaluator(Trajectory):
         Raises:
             UsageError: the objective is one number a batch, and every row is perturbed its own way.
         """
-        objective, config = self.prober.objective, self.settled
+        objective, config = self.probe_evaluator.objective, self.settled
         whole = isinstance(objective, ClassObjective) and objective.name == "f1"
-        if whole and self.prober.first_probes(self._parts.estimator)[0].private:
+        if whole and self.probe_evaluator.first_probes(self._parts.estimator)[0].private:
             raise UsageError(
                 f"--objective f1: F1 of classes is one number for a batch, and {config.method} "
                 f"perturbs every row its own way; take --method n-spsa, or --objective accuracy"
@@ -110,13 +110,13 @@ class StepEvaluator(Trajectory):
     def measure(self) -> Rates:
         """The rates that are left to measurement."""
         config, state = self.settled, self.state
-        return measure_rates(self.prober, state, config, self.rates, self.tail)
+        return measure_rates(self.probe_evaluator, state, config, self.rates, self.first_order)
 
     # --- steps ---
 
     def info(self, step: int, lr: float) -> StepInfo:
         """A step to come."""
-        return self.outline.info(step, self.outline.active(step), float(np.float32(lr)))
+        return self.layout.info(step, self.layout.active(step), float(np.float32(lr)))
 
     def evaluate(self, info: StepInfo) -> StepResult:
         """Evaluate what a step needs.
@@ -126,23 +126,31 @@ class StepEvaluator(Trajectory):
             MemoryError: memory was refused.
             BudgetStopError: it is short.
         """
-        prober = self.prober
-        batch = prober.batches.batch(info.step)
+        probe_evaluator = self.probe_evaluator
+        batch = probe_evaluator.batches.batch(info.step)
         losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
-        if self.outline.blocks:
-            losses, terms, rows = prober.estimate(self._parts.estimator, info, batch, self.state)
-        if self.tail is not None:
-            found = self.tail.gradient(
-                batch, self.state.theta, prober.scope, prober.cache, self.outline.first
+        if self.layout.blocks:
+            losses, terms, rows = probe_evaluator.estimate(
+                self._parts.estimator, info, batch, self.state
             )
-            exact = self.tail.layout.pack(found.gradients)
+        if self.first_order is not None:
+            found = self.first_order.gradient(
+                batch,
+                self.state.theta,
+                probe_evaluator.scope,
+                probe_evaluator.cache,
+                self.layout.first,
+            )
+            exact = self.first_order.layout.pack(found.gradients)
             rows += batch.num_rows
             losses = losses if losses.size else found.losses[None]
         return StepResult(batch, losses, terms, rows, exact)
 
     def lost(self, info: StepInfo) -> StepResult:
         """What stands for a step whose losses are not finite: the state goes back for it."""
-        return StepResult(self.prober.batches.batch(info.step), np.empty((0, 0)), [], 0, b"")
+        return StepResult(
+            self.probe_evaluator.batches.batch(info.step), np.empty((0, 0)), [], 0, b""
+        )
 
     def record(self, info: StepInfo, found: StepResult, elapsed_s: float) -> StepRecord:
         """A step as the journal keeps it."""
@@ -157,8 +165,8 @@ class StepEvaluator(Trajectory):
             step: the first that they are for.
         """
         self._examples = examples
-        self.outline.grow(len(examples))
-        self.prober.grow(examples, step)
+        self.layout.grow(len(examples))
+        self.probe_evaluator.grow(examples, step)
 
     # --- what a step takes ---
 
@@ -173,20 +181,20 @@ class StepEvaluator(Trajectory):
     def tokens(self, found: StepResult) -> int:
         """Tokens that were evaluated, padding and what was kept not counted."""
         batch = found.batch
-        answers = isinstance(self.prober.cache, AnswerCache)
+        answers = isinstance(self.probe_evaluator.cache, AnswerCache)
         tokens = batch.num_rows if answers else int(batch.lengths.sum())
         return found.rows // batch.num_rows * tokens
 
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        if not self.outline.blocks:
+        if not self.layout.blocks:
             return 1
-        return len(self.prober.first_probes(self._parts.estimator))
+        return len(self.probe_evaluator.first_probes(self._parts.estimator))
 
     def grant(self, budget_bytes: int, longest: int) -> int:
         """See `ProbeEvaluator.grant`."""
-        return self.prober.grant(self._parts.estimator, budget_bytes, longest)
+        return self.probe_evaluator.grant(self._parts.estimator, budget_bytes, longest)
 
     def rehearse(
         self,
@@ -197,4 +205,6 @@ class StepEvaluator(Trajectory):
     ) -> None:
         """See `ProbeEvaluator.rehearse`."""
         estimator = self._parts.estimator
-        self.prober.rehearse(estimator, self.state, others, eval_batch_size, max_rows=max_rows)
+        self.probe_evaluator.rehearse(
+            estimator, self.state, others, eval_batch_size, max_rows=max_rows
+        )

@@ -22,7 +22,7 @@ from edgezo_runtime.methods.rules.adam import Adam
 from edgezo_runtime.methods.rules.rule import Slot
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.methods.shaping import Normalizer
-from edgezo_runtime.training.divergence import MOST_RETURNS, WINDOW, Watch
+from edgezo_runtime.training.divergence import MOST_RETURNS, WINDOW, LossMonitor
 from edgezo_runtime.training.state_counters import _Counters
 
 Float32 = npt.NDArray[np.float32]
@@ -102,7 +102,7 @@ class TrainingState:
         trained: the blocks of those that the run trains, by name.
         config: how.
         parts: rule and sampler.
-        tail: tensors that first-order steps train, none for most runs.
+        first_order: tensors that first-order steps train, none for most runs.
         scales: tensors that never go below zero (QZO, arXiv:2505.13430).
 
     Attributes:
@@ -125,13 +125,13 @@ class TrainingState:
         trained: Mapping[str, int],
         config: TuneConfig,
         parts: Parts,
-        tail: FirstOrderRates | None = None,
+        first_order: FirstOrderRates | None = None,
         scales: Collection[str] = (),
     ) -> None:
         self._scales = frozenset(scales)
-        self._flag = "--lr" if trained else "--hybrid-lr"
-        self._tail = tail or FirstOrderRates()
-        self._tail_rule = Adam()
+        self._flag = "--lr" if trained else "--first-order-lr"
+        self._first_order = first_order or FirstOrderRates()
+        self._first_order_rule = Adam()
         self._rule = parts.rule
         self._move = _mover(parts.rule)
         self._sampler = parts.sampler
@@ -146,15 +146,15 @@ class TrainingState:
             name: self._sampler.init(self.theta[name]) for name in trained
         }
         self.slots: dict[str, Slot] = {name: self._first_slot(name) for name in trained}
-        for name in self._tail.rates:
-            self.slots[name] = self._tail_rule.init(self.theta[name])
+        for name in self._first_order.rates:
+            self.slots[name] = self._first_order_rule.init(self.theta[name])
         self.average = {name: np.zeros_like(self.theta[name]) for name in self.slots}
         self._average_weight = 0.0
         self.norm_state = self.normalizer.init() if self.normalizer else (0.0, 0.0)
         self.elapsed_s = 0.0
-        self.watch = Watch()
+        self.monitor = LossMonitor()
         self.events: list[str] = []
-        self._guards = config.guard
+        self._rolls_back = config.rollback
         self._good = self._copied()
 
     def _first_slot(self, name: str) -> Slot:
@@ -185,12 +185,12 @@ class TrainingState:
     def apply(
         self, record: StepRecord, terms: list[Term], exact: Mapping[str, Float32] | None = None
     ) -> None:
-        """Update the trainables of a step's active blocks, and those of the tail.
+        """Update the trainables of a step's active blocks, and those of the first_order.
 
         Args:
             record: the step.
             terms: the gradient that follows from its losses.
-            exact: gradients of the tail.
+            exact: gradients of the first_order.
         """
         self.events.clear()
         if not record.losses.size:
@@ -203,22 +203,27 @@ class TrainingState:
                 own = [term for term in terms if term.concerns(block)]
                 self._update(name, own, record)
         for name, g in (exact or {}).items():
-            slot, lr = self.slots[name], float(np.float32(record.lr * self._tail.rates[name]))
-            self.slots[name] = self._tail_rule.apply(self.theta[name], g, slot, record.step, lr)
+            slot, lr = (
+                self.slots[name],
+                float(np.float32(record.lr * self._first_order.rates[name])),
+            )
+            self.slots[name] = self._first_order_rule.apply(
+                self.theta[name], g, slot, record.step, lr
+            )
         for name in self._scales.intersection(self.slots):
             np.maximum(self.theta[name], 0, out=self.theta[name])
         self._fold_average()
         self.step = record.step + 1
-        if self._guards:
+        if self._rolls_back:
             self._judge(record)
 
     def _judge(self, record: StepRecord) -> None:
         """Keep a copy, return to the last one, or tell of a plateau."""
         loss = float(record.losses.mean(dtype=np.float64))
-        self.watch, verdict = self.watch.see(loss)
+        self.monitor, verdict = self.monitor.see(loss)
         if verdict == "diverged":
-            loss = self.watch.mean / self.watch.weight
-            self._return(record, f"the loss is {loss:.3g}, and was {self.watch.best:.3g}")
+            loss = self.monitor.mean / self.monitor.weight
+            self._return(record, f"the loss is {loss:.3g}, and was {self.monitor.best:.3g}")
         elif verdict == "good":
             self._good = self._copied()
         elif verdict == "plateau":
@@ -230,7 +235,7 @@ class TrainingState:
     def _return(self, record: StepRecord, reason: str) -> None:
         """Go back to the last good copy, with half the learning rate."""
         good = self._good
-        self.watch = self.watch.returned()
+        self.monitor = self.monitor.returned()
         self.step = record.step + 1
         self._restore_arrays(good.arrays, good.slots)
         self._average_weight, self.norm_state = good.average_weight, good.norm_state
@@ -243,10 +248,10 @@ class TrainingState:
     @property
     def hopeless(self) -> str:
         """Why no step may follow: the run went back too often. Empty where one may."""
-        if self.watch.returns <= MOST_RETURNS:
+        if self.monitor.returns <= MOST_RETURNS:
             return ""
         return (
-            f"step {self.step}: diverged for the {self.watch.returns}th time; the trainables are "
+            f"step {self.step}: diverged for the {self.monitor.returns}th time; the trainables are "
             f"those after {self._good.step} steps; give a smaller {self._flag}, or look at the data"
         )
 
@@ -324,7 +329,7 @@ class TrainingState:
             "norm_state": list(self.norm_state),
             "watch": {
                 name: None if value == math.inf else value
-                for name, value in dataclasses.asdict(self.watch).items()
+                for name, value in dataclasses.asdict(self.monitor).items()
             },
             "good": [good.step, good.average_weight, *good.norm_state],
         }
@@ -353,7 +358,7 @@ class TrainingState:
         self._average_weight = counters.average_weight
         total, weight = counters.norm_state
         self.norm_state = (total, weight)
-        self.watch = counters.read_watch()
+        self.monitor = counters.read_watch()
 
     def _check_fits(self, snapshot: Snapshot) -> None:
         """Compare names, types and shapes with those of this state."""

@@ -35,7 +35,7 @@ class Trajectory:
 
     Attributes:
         bundle: likewise.
-        outline: what trains, and what a step is told.
+        layout: what trains, and what a step is told.
         rates: learning rates and perturbation scale.
         state: trainables, and what rules and samplers keep.
 
@@ -60,15 +60,15 @@ class Trajectory:
     @property
     def settled(self) -> TuneConfig:
         """The configuration with "auto" filled in where that is no matter of measurement."""
-        return self.outline.config
+        return self.layout.config
 
     # --- before the first step ---
 
-    def _arrange(self, tail: int) -> None:
+    def _arrange(self, first_order: int) -> None:
         """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
         manifest = self.bundle.manifest
-        self.outline = RunLayout(manifest, self._config, self._rows, tail)
-        self._use(Rates.of(self._config, manifest.scheme, tail))
+        self.layout = RunLayout(manifest, self._config, self._rows, first_order)
+        self._use(Rates.of(self._config, manifest.scheme, first_order))
 
     def _use(self, rates: Rates) -> None:
         self.rates = rates
@@ -77,14 +77,14 @@ class Trajectory:
 
     def use(self, rates: Rates) -> None:
         """Go on with these rates and their division of the blocks; the state begins anew."""
-        self.keep_first_order(rates.tail)
+        self.keep_first_order(rates.num_first_order)
         self._use(rates)
 
-    def keep_first_order(self, tail: int) -> None:
+    def keep_first_order(self, first_order: int) -> None:
         """Leave so many of the last blocks to first-order steps, whatever there is room for."""
         self._keeps = True
-        if tail != self.rates.tail:
-            self._arrange(tail)
+        if first_order != self.rates.num_first_order:
+            self._arrange(first_order)
 
     def drop_first_order(self) -> bool:
         """Leave all blocks to estimates, if that is what "auto" can mean; before a start.
@@ -92,7 +92,7 @@ class Trajectory:
         Returns:
             Whether anything changed.
         """
-        if self.outline.tail is None or self._keeps or not self._config.wants_first_order:
+        if self.layout.first_order is None or self._keeps or not self._config.wants_first_order:
             return False
         self._arrange(0)
         return True
@@ -105,19 +105,21 @@ class Trajectory:
 
     def begin(self) -> None:
         """Return to where a run begins."""
-        self.outline.grow(self._rows)
+        self.layout.grow(self._rows)
         initial = self.initial()
-        tail = None
-        if self.outline.tail is not None:
-            values = {name: initial[name] for name in self.outline.tail.names}
+        first_order = None
+        if self.layout.first_order is not None:
+            values = {name: initial[name] for name in self.layout.first_order.names}
             own = dict.fromkeys(values, self.rates.first_order_lr)
-            if self._config.hybrid_lr == "auto":
+            if self._config.first_order_lr == "auto":
                 own = first_order_rates(values, self.rates.first_order_lr)
-            tail = FirstOrderRates({name: rate / self.rates.lr for name, rate in own.items()})
+            first_order = FirstOrderRates(
+                {name: rate / self.rates.lr for name, rate in own.items()}
+            )
         infos = self.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
         self.state = TrainingState(
-            initial, self.outline.trained, self.settled, self._parts, tail, scales
+            initial, self.layout.trained, self.settled, self._parts, first_order, scales
         )
 
     # --- steps ---
@@ -129,8 +131,8 @@ class Trajectory:
             RunFileError: the record's gradient does not fit the run.
         """
         exact: dict[str, Float32] = {}
-        if self.outline.tail is not None and record.losses.size:
-            exact = self.outline.tail.unpack(self._extra(record).gradient)
+        if self.layout.first_order is not None and record.losses.size:
+            exact = self.layout.first_order.unpack(self._extra(record).gradient)
         self.state.apply(record, terms, exact)
 
     def replay(self, record: StepRecord) -> None:
@@ -140,7 +142,7 @@ class Trajectory:
             RunFileError: it is not the next one, or does not fit the run.
         """
         self.see_rows(record)
-        info = self.outline.info(record.step, record.blocks, record.lr)
+        info = self.layout.info(record.step, record.blocks, record.lr)
         self._require_fit(record, info)
         terms: list[Term] = []
         if record.losses.size and record.blocks:
@@ -157,17 +159,17 @@ class Trajectory:
             RunFileError: there were fewer, or no run has so many.
         """
         rows = self._extra(record).rows or self._rows
-        known = self.outline.rows
+        known = self.layout.rows
         if not known <= rows <= _MOST_ROWS:
             raise RunFileError(f"step {record.step} has {rows} examples, the step before {known}")
         if rows == known:
             return False
-        self.outline.grow(rows)
+        self.layout.grow(rows)
         return True
 
     def pack_extra(self, elapsed_s: float, gradient: bytes) -> bytes:
         """What a record of the step to come keeps besides losses."""
-        rows = self.outline.rows
+        rows = self.layout.rows
         return RecordExtra(elapsed_s, gradient, 0 if rows == self._rows else rows).pack()
 
     def _extra(self, record: StepRecord) -> RecordExtra:
@@ -176,9 +178,10 @@ class Trajectory:
         Raises:
             RunFileError: it is not of this run.
         """
-        tail = self.outline.tail
+        first_order = self.layout.first_order
         return RecordExtra.unpack(
-            record.extra, tail.nbytes if tail is not None and record.losses.size else 0
+            record.extra,
+            first_order.nbytes if first_order is not None and record.losses.size else 0,
         )
 
     def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
@@ -189,7 +192,7 @@ class Trajectory:
             raise RunFileError(f"step {record.step} follows the end of the run: it diverged")
         if record.seed != info.seed:
             raise RunFileError(f"step {record.step} has another seed than a step of this run")
-        if not set(record.blocks) <= set(self.outline.blocks):
+        if not set(record.blocks) <= set(self.layout.blocks):
             raise RunFileError(f"step {record.step} has blocks that this run does not estimate for")
         if not (math.isfinite(record.lr) and np.isfinite(record.losses).all()):
             raise RunFileError(f"step {record.step} has numbers that are not finite")

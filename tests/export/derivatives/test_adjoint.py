@@ -12,7 +12,7 @@ import torch
 
 from edgezo_export.derivatives.adjoint import RULES, pull_back
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.unfused import PLAIN
 
 Build = Callable[[GraphBuilder, ir.Value, ir.Value], ir.Value]

@@ -223,7 +223,7 @@ def test_an_error_is_the_last_event_and_comes_out_of_join(
         def fail(info: object) -> None:
             raise DivergedError("no number")
 
-        monkeypatch.setattr(tuner.descent, "evaluate", fail)
+        monkeypatch.setattr(tuner.step_evaluator, "evaluate", fail)
         monkeypatch.setattr(
             "edgezo_runtime.training.loop.CacheRangeError", DivergedError
         )  # the guard does not take it back

@@ -32,10 +32,12 @@ pytestmark = pytest.mark.usefixtures("unsynced")
 CONFIGS = {
     "two-point": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="all", scope="all", **CONFIG),
     "answers": method_config("zo-adam", lr=0.01, eps=0.01, blocks="1", scope="answer", **CONFIG),
-    "per-example": method_config("auto", hybrid=0, lr=0.01, eps=0.01, blocks="1", **CONFIG),
+    "per-example": method_config("auto", first_order=0, lr=0.01, eps=0.01, blocks="1", **CONFIG),
     "further": method_config("mezo-svrg", lr=0.01, eps=0.01, blocks="all", **CONFIG),
-    "hybrid": method_config("zo-sgd", lr=0.01, eps=0.01, hybrid=1, hybrid_lr=0.01, **CONFIG),
-    "first-order": method_config("auto", hybrid=2, hybrid_lr=0.01, **CONFIG),
+    "first_order": method_config(
+        "zo-sgd", lr=0.01, eps=0.01, first_order=1, first_order_lr=0.01, **CONFIG
+    ),
+    "first-order": method_config("auto", first_order=2, first_order_lr=0.01, **CONFIG),
 }
 
 

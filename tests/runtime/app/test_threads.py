@@ -366,7 +366,7 @@ if what == "fork":
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     tuner.pause(wait=True)
-    assert os.path.exists(folder + "/prefix.cache") == (tuner.prober.cache is not None)
+    assert os.path.exists(folder + "/prefix.cache") == (tuner.probe_evaluator.cache is not None)
     tuner.close()
 print("end")
 """

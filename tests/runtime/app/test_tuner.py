@@ -66,7 +66,7 @@ def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, pro
     assert (first.step, second.step, last.step) == (0, 1, 5)
     assert (first.blocks, second.blocks) == ((0,), (1,))
     assert first.rows == 2 * probes
-    indices = Tuner(tuner.engine, examples, config, tuner.run).prober.batches.indices(0)
+    indices = Tuner(tuner.engine, examples, config, tuner.run).probe_evaluator.batches.indices(0)
     assert first.tokens == probes * sum(SIZES[index] for index in indices)
     assert first.lr == pytest.approx(0.03 * (1 - 0.5 / 6))
     assert last.lr == pytest.approx(0.03 * 0.5 / 6)
@@ -293,7 +293,7 @@ def test_a_step_that_breaks_off_is_not_recorded_twice(
     expected = run_to_the_end(bundle, examples, BASE, tmp_path / "whole")
     with Tuner.open(bundle, examples, BASE, tmp_path / "run") as tuner:
         tuner.step()
-        owner = {"append": tuner._log._journal, "apply": tuner.descent}[where]
+        owner = {"append": tuner._log._journal, "apply": tuner.step_evaluator}[where]
         done = getattr(owner, where)
 
         def broken(*args: object) -> None:
@@ -430,7 +430,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
 def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
     bundle, examples, tmp_path, monkeypatch, normalize
 ):
-    config = dataclasses.replace(BASE, normalize=normalize, guard=False)
+    config = dataclasses.replace(BASE, normalize=normalize, rollback=False)
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         for _ in range(3):
@@ -454,7 +454,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 
 
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
-    unguarded = dataclasses.replace(BASE, guard=False)
+    unguarded = dataclasses.replace(BASE, rollback=False)
     with Tuner.open(bundle, examples, unguarded, tmp_path) as tuner:
         tuner.theta[next(iter(tuner.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
@@ -491,7 +491,7 @@ def test_a_cut_run_on_answers_ends_with_the_same_bits(bundle, examples, tmp_path
     assert resumed_bits(bundle, examples, config, tmp_path / "cut", 3, **options) == whole
     with Tuner.open(bundle, examples, config, tmp_path / "scope") as tuner:
         assert tuner.scope == "answer"
-        assert isinstance(tuner.prober.cache, AnswerCache)
+        assert isinstance(tuner.probe_evaluator.cache, AnswerCache)
         assert tuner.step().tokens == 4  # one a row
     everywhere = dataclasses.replace(config, scope="all")
     assert run_to_the_end(bundle, examples, everywhere, tmp_path / "all") != whole

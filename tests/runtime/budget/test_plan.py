@@ -62,7 +62,7 @@ class Machine(_Planner):
         monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
         monkeypatch.setattr(module, "PeakSampler", self._sampler)
         monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
-        monkeypatch.setattr(tuner.descent, "rehearse", lambda *args, **options: None)
+        monkeypatch.setattr(tuner.step_evaluator, "rehearse", lambda *args, **options: None)
         monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
 
     def _sampler(self) -> Machine:
@@ -165,7 +165,7 @@ def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None
         if tuner.engine.limits.workers > 1:
             raise BudgetStopError("more than was foreseen")
 
-    monkeypatch.setattr(tuner.descent, "rehearse", stop_large)
+    monkeypatch.setattr(tuner.step_evaluator, "rehearse", stop_large)
     assert machine.plan().choice.limits.workers == 1
 
 
@@ -174,7 +174,7 @@ def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
         raise DivergedError("a hidden state of nan")
 
     machine = Machine(tuner, 1000 * MB, monkeypatch)
-    monkeypatch.setattr(tuner.descent, "rehearse", fail)
+    monkeypatch.setattr(tuner.step_evaluator, "rehearse", fail)
     assert machine.plan().choice.streamed == frozenset()
 
 
@@ -240,7 +240,9 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     tuner = Tuner(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
     seen = []
     monkeypatch.setattr(
-        tuner.prober, "_scores", lambda batch, *others: seen.append(batch.input_ids.shape[0])
+        tuner.probe_evaluator,
+        "_scores",
+        lambda batch, *others: seen.append(batch.input_ids.shape[0]),
     )
     planner = _Planner(tuner, 8 * 10**9, (), 32, (0, 0, 0))
     choice = module.Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)

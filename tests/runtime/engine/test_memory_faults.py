@@ -21,9 +21,9 @@ from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.evaluation import objectives
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.system.memory_guard import MemoryGuard
-from edgezo_runtime.training import probe_evaluator as prober
+from edgezo_runtime.training import probe_evaluator as probe_evaluator
 from edgezo_runtime.training import run_log as run_log_module
-from edgezo_runtime.training import step_evaluator as descent
+from edgezo_runtime.training import step_evaluator as step_evaluator
 from edgezo_runtime.training.training_state import TrainingState
 from tests.c_library import build
 from tests.runtime import failing_allocator
@@ -57,9 +57,9 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "a copy of the trainables": (PerturbedParams, "copies", MemoryError),
     "the losses": (objectives, "example_losses", MemoryError),
     "a way back": (first_order, "score_gradients", MemoryError),
-    "the code": (prober, "code_matrices", MemoryError),
+    "the code": (probe_evaluator, "code_matrices", MemoryError),
     "a gradient": (Frame, "gather", MemoryError),
-    "a record": (descent, "StepRecord", MemoryError),
+    "a record": (step_evaluator, "StepRecord", MemoryError),
     "the average": (TrainingState, "_fold_average", MemoryError),
     "a snapshot": (run_log_module, "save_snapshot", MemoryError),
 }
@@ -89,7 +89,7 @@ def refused(place: str, first: int, *, lasting: bool = False) -> Iterator[Refusa
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("place", PLACES)
 def test_refused_memory_changes_no_bit(run, place, lasting):
-    if place == "a way back" and run.config.hybrid != 1:
+    if place == "a way back" and run.config.first_order != 1:
         pytest.skip("no step goes back")
     expected = run.undisturbed()
     endings: list[str] = []

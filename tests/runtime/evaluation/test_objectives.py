@@ -84,7 +84,7 @@ def test_recorded_losses_are_the_scores_of_texts(
     reward = high_words
     with Tuner.open(bundle, questions, config, tmp_path / "run", reward=reward) as tuner:
         seen = []
-        losses = tuner.prober.objective.__class__.losses
+        losses = tuner.probe_evaluator.objective.__class__.losses
 
         def keep(self, batch, params, seeds):
             found = losses(self, batch, params, seeds)
@@ -96,7 +96,7 @@ def test_recorded_losses_are_the_scores_of_texts(
             seen.append((batch.ids.tolist(), own, seeds, found))
             return found
 
-        monkeypatch.setattr(tuner.prober.objective.__class__, "losses", keep)
+        monkeypatch.setattr(tuner.probe_evaluator.objective.__class__, "losses", keep)
         tuner.step()
     (record,) = read_journal(tmp_path / "run" / "journal.bin").records
     (ids, own, seeds, found), *_ = seen
@@ -213,7 +213,7 @@ def test_memory_pressure_changes_no_score(bundle, questions, tmp_path):
     with Tuner.open(bundle, questions, config, tmp_path / "small", threads=1) as tuner:
         tuner.engine.limits = dataclasses.replace(tuner.engine.limits, chunk_tokens=4)
         tuner.engine.streamed = frozenset({0, 1})
-        tuner.prober.objective.generator.cache_bytes = 2 * 64 * 1024
+        tuner.probe_evaluator.objective.generator.cache_bytes = 2 * 64 * 1024
         for _ in tuner:
             pass
         assert state_bits(tuner.state) == whole
@@ -225,7 +225,7 @@ def test_memory_pressure_changes_no_score(bundle, questions, tmp_path):
         ({"objective": "accuracy"}, "completion", "no classes"),
         ({"objective": "exact-match"}, "completion", "no answers to compare with"),
         ({"objective": "exact-match"}, "labels", "not answered in writing"),
-        ({"objective": "accuracy", "hybrid": 1}, "labels", "has no gradient"),
+        ({"objective": "accuracy", "first_order": 1}, "labels", "has no gradient"),
         ({"objective": "f1", "method": "auto"}, "labels", "one number for a batch"),
         ({"objective": "loss", "max_new_tokens": 0}, "labels", "--max-new-tokens"),
         ({"objective": "loss", "temperature": -1.0}, "labels", "--temperature"),

@@ -44,8 +44,8 @@ def test_the_defaults_are_fine() -> None:
         ("max_time_s", -1.0, "--max-time -1.0: must be 0 seconds or more"),
         ("epochs", -1.0, "--epochs -1.0: must be auto or a number of 0 or more"),
         ("epochs", math.inf, "--epochs inf"),
-        ("hybrid", -1, "--hybrid -1: must be 0 or more"),
-        ("hybrid_lr", 0.0, "--hybrid-lr 0.0: must be auto or a number above zero"),
+        ("first_order", -1, "--first-order -1: must be 0 or more"),
+        ("first_order_lr", 0.0, "--first-order-lr 0.0: must be auto or a number above zero"),
         ("max_time_s", math.nan, "--max-time nan"),
         ("max_time_s", 0.0, "a run needs an end"),
         ("average", 1.0, r"--average 1.0: must be in \[0, 1\)"),
@@ -124,13 +124,13 @@ def test_a_bundle_without_trainables_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"hybrid": 0}, {"method": "zo-sgd"}, {"lr": 0.1}, {"noise": "gaussian"}],
+    [{"first_order": 0}, {"method": "zo-sgd"}, {"lr": 0.1}, {"noise": "gaussian"}],
     ids=str,
 )
 def test_a_rate_of_first_order_steps_needs_some(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--hybrid-lr 0.5: no block takes first-order steps"):
-        check_config(method_config(**{"method": "auto", "hybrid_lr": 0.5, **given}))
-    check_config(TuneConfig(hybrid_lr=0.5))
+    with pytest.raises(UsageError, match=r"--first-order-lr 0.5: no block takes first-order steps"):
+        check_config(method_config(**{"method": "auto", "first_order_lr": 0.5, **given}))
+    check_config(TuneConfig(first_order_lr=0.5))
 
 
 def test_passes_over_the_data_end_a_run() -> None:
@@ -163,7 +163,7 @@ def test_steps_that_were_evaluated_are_not_shaped(given: dict[str, Any]) -> None
 def test_batches_and_the_end_of_a_run(
     given: dict[str, Any], first_order: bool, batch: int, steps: int
 ) -> None:
-    settled = TuneConfig(**given).settled(1000, first_order=first_order)
+    settled = TuneConfig(**given).settled(1000, all_first_order=first_order)
     assert (settled.batch_size, settled.steps) == (batch, steps)
 
 
@@ -171,7 +171,7 @@ def test_batches_and_the_end_of_a_run(
     ("given", "wants"),
     [
         ({}, True),
-        ({"hybrid": 0}, False),
+        ({"first_order": 0}, False),
         ({"method": "zo-sgd"}, False),
         ({"lr": 0.1}, False),
         ({"eps": 0.1}, False),

@@ -12,12 +12,12 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.rules import RULES, Adam, FactorMomentum, Momentum, Rule, Sgd, Sign
 from edgezo_runtime.training.calibrate import (
     FACTOR,
+    FIRST_ORDER_NATS,
     LARGEST,
     SIGNAL_TO_NOISE,
     SMALLEST,
     STEADY_NATS,
     STEP_NATS,
-    TAIL_NATS,
     Evaluate,
     Losses,
     Scale,
@@ -114,4 +114,4 @@ def test_no_signal_has_no_rate() -> None:
 
 def test_a_first_order_step_moves_losses_by_so_much() -> None:
     scale = Scale(eps=0.5, signal=0.25, floor=1e-9)  # half a nat a unit
-    assert find_first_order_rate(scale) == pytest.approx(2 * TAIL_NATS, rel=1e-6)
+    assert find_first_order_rate(scale) == pytest.approx(2 * FIRST_ORDER_NATS, rel=1e-6)

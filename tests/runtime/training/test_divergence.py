@@ -10,14 +10,20 @@ import pytest
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import DivergedError
-from edgezo_runtime.training.divergence import GOOD_EVERY, MOST_RETURNS, SETTLED, WINDOW, Watch
+from edgezo_runtime.training.divergence import (
+    GOOD_EVERY,
+    MOST_RETURNS,
+    SETTLED,
+    WINDOW,
+    LossMonitor,
+)
 from edgezo_runtime.training.replay import replay
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import state_bits
 
 
-def verdicts(losses: np.ndarray, watch: Watch | None = None) -> list[str]:
-    watch = watch or Watch()
+def verdicts(losses: np.ndarray, watch: LossMonitor | None = None) -> list[str]:
+    watch = watch or LossMonitor()
     found = []
     for loss in losses:
         watch, verdict = watch.see(float(loss))
@@ -62,7 +68,7 @@ def test_a_plateau_is_told_once_a_window() -> None:
 
 
 def test_a_return_halves_the_rate_and_remembers_the_best() -> None:
-    watch = Watch()
+    watch = LossMonitor()
     for loss in noisy(np.full(50, 0.8)):
         watch, _ = watch.see(loss)
     after = watch.returned()
@@ -89,7 +95,7 @@ def test_a_run_that_diverges_goes_back_and_slows_down(bundle, tmp_path) -> None:
     events = [text for report in reports for text in report.events]
     assert any("learning rate halved" in text for text in events)
     assert reports[-1].lr == reports[0].lr * 0.5 ** sum("halved" in text for text in events)
-    unguarded = dataclasses.replace(HOT, guard=False)
+    unguarded = dataclasses.replace(HOT, rollback=False)
     with Tuner.open(bundle, rows(bundle), unguarded, tmp_path / "free") as tuner:
         free = list(tuner)
     assert np.mean([r.loss for r in reports[-10:]]) < np.mean([r.loss for r in free[-10:]])
@@ -99,7 +105,7 @@ def test_a_run_that_diverges_goes_back_and_slows_down(bundle, tmp_path) -> None:
 def test_a_run_that_went_back_resumes_to_its_bits(bundle, tmp_path, snapshot) -> None:
     with Tuner.open(bundle, rows(bundle), HOT, tmp_path / "whole") as tuner:
         assert [report.events for report in tuner if report.events]
-        expected, watch = tuner.adapter(), tuner.state.watch
+        expected, watch = tuner.adapter(), tuner.state.monitor
     cut = tmp_path / "cut"
     with Tuner.open(bundle, rows(bundle), HOT, cut) as tuner:
         for _ in range(45):
@@ -109,7 +115,7 @@ def test_a_run_that_went_back_resumes_to_its_bits(bundle, tmp_path, snapshot) ->
     with Tuner.open(bundle, rows(bundle), HOT, cut, resume=True) as tuner:
         assert tuner.step_number == 45
         list(tuner)
-        assert tuner.state.watch == watch
+        assert tuner.state.monitor == watch
         for name, value in tuner.adapter().items():
             np.testing.assert_array_equal(value, expected[name])
 
@@ -119,13 +125,13 @@ def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch, snap
     """Pins a run that went on with a snapshot, and could not even be opened without one."""
     config = dataclasses.replace(HOT, steps=500)
     tuner = Tuner.open(bundle, rows(bundle), config, tmp_path / "run")
-    estimate = tuner.prober.estimate
+    estimate = tuner.probe_evaluator.estimate
 
     def not_finite(*args):
         estimate(*args)
         raise DivergedError("loss nan is not finite")
 
-    monkeypatch.setattr(tuner.prober, "estimate", not_finite)
+    monkeypatch.setattr(tuner.probe_evaluator, "estimate", not_finite)
     before = tuner.adapter()
     with tuner:
         for _ in range(2):  # nor does it go on when it is asked again

@@ -21,9 +21,9 @@ from tests.runtime.tuner_runs import SIZES, run_to_the_end
 
 CONFIGS = {
     "shared": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="0", steps=2, batch_size=2),
-    "private": method_config("auto", hybrid=0, lr=0.01, eps=0.01, steps=2, batch_size=2),
+    "private": method_config("auto", first_order=0, lr=0.01, eps=0.01, steps=2, batch_size=2),
     "several": method_config("zo-sgd-cons", lr=0.01, eps=0.01, steps=2, batch_size=2),
-    "exact": method_config("auto", hybrid=2, hybrid_lr=0.01, steps=2, batch_size=2),
+    "exact": method_config("auto", first_order=2, first_order_lr=0.01, steps=2, batch_size=2),
 }
 
 
@@ -85,7 +85,7 @@ def test_a_header_of_something_else_is_refused(bundle: Bundle, tmp_path: Path) -
             ({"config": {**meta["config"], "method": "none"}}, "--method none"),
             ({"config": {**meta["config"], "eps": -1.0}}, "--eps -1.0"),
             ({"rates": {**meta["rates"], "lr": 0}}, "lr 0.0: must be 1e-30 to 1e\\+30"),
-            ({"rates": {**meta["rates"], "tail": 99}}, "--hybrid 99: the model has 2 blocks"),
+            ({"rates": {**meta["rates"], "tail": 99}}, "--first-order 99: the model has 2 blocks"),
             ({"bundle": {"weights": "0" * 64}}, "not of the bundle"),
             ({"more": 1}, "unknown key"),
         )

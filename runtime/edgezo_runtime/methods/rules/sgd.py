@@ -1,4 +1,4 @@
-"""Plain stochastic gradient descent; with `two_point` this is MeZO."""
+"""Plain stochastic gradient step_evaluator; with `two_point` this is MeZO."""
 
 from __future__ import annotations
 

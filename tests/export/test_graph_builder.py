@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from edgezo_export.graphs.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.quantization.weights_file import PlannedTensor
 from edgezo_runtime.bundle.bundle import Binding
 

@@ -58,7 +58,7 @@ class FirstOrderBlocks:
             params: every trainable by name.
             scope: tokens the adapters act on.
             cache: the run's.
-            cache_block: where its states enter, at most the tail's first block.
+            cache_block: where its states enter, at most the first_order's first block.
         Raises:
             DivergedError: a number of it is not finite.
             BudgetStopError: memory is short, and nothing is left to save any.
@@ -66,5 +66,7 @@ class FirstOrderBlocks:
         found = self._gradient.gradient(batch, params, scope, cache, cache_block)
         for name, grad in found.gradients.items():
             if not np.isfinite(grad).all():
-                raise DivergedError(f"the gradient of '{name}' is not finite; lower --hybrid-lr")
+                raise DivergedError(
+                    f"the gradient of '{name}' is not finite; lower --first-order-lr"
+                )
         return found

@@ -33,8 +33,8 @@ BASE = TuneConfig(
     eps=0.01,
     blocks="all",
     save_every=1000,
-    hybrid=1,
-    hybrid_lr=0.01,
+    first_order=1,
+    first_order_lr=0.01,
 )
 
 
@@ -54,11 +54,11 @@ def bits(tuner: Tuner) -> dict[str, bytes]:
 @pytest.mark.parametrize("scope", ["all", "answer"])
 def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path, scope):
     config = dataclasses.replace(BASE, scope=scope)
-    alone = dataclasses.replace(config, hybrid=0, hybrid_lr="auto", blocks="0")
-    with Tuner.open(bundle, examples, config, tmp_path / "hybrid") as tuner:
-        batch = tuner.prober.batches.batch(0)
-        cache = tuner.prober.cache
-        layout = tuner.descent.outline.tail
+    alone = dataclasses.replace(config, first_order=0, first_order_lr="auto", blocks="0")
+    with Tuner.open(bundle, examples, config, tmp_path / "first_order") as tuner:
+        batch = tuner.probe_evaluator.batches.batch(0)
+        cache = tuner.probe_evaluator.cache
+        layout = tuner.step_evaluator.layout.first_order
         exact = FirstOrderGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope, cache, 0)
         expected = layout.unpack(layout.pack(exact.gradients))
         tail = {name: tuner.theta[name].copy() for name in expected}
@@ -66,7 +66,7 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
         assert other.step().loss == report.loss
     rule = Adam()
-    lr = float(np.float32(report.lr * (config.hybrid_lr / config.lr)))
+    lr = float(np.float32(report.lr * (config.first_order_lr / config.lr)))
     for name, theta in tail.items():
         rule.apply(theta, expected[name], rule.init(theta), 0, lr)
         np.testing.assert_array_equal(tuner.theta[name], theta)
@@ -94,14 +94,16 @@ def test_a_cut_run_ends_with_the_same_bits(bundle, tmp_path, kind):
 def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
-        numbers = sum(tuner.theta[name].size for name in tuner.descent.outline.tail.names)
+        numbers = sum(
+            tuner.theta[name].size for name in tuner.step_evaluator.layout.first_order.names
+        )
         (record,) = read_journal(tuner.run.journal).records
-        tensors = len(tuner.descent.outline.tail.names)
+        tensors = len(tuner.step_evaluator.layout.first_order.names)
     assert len(record.extra) == 4 + 4 * tensors + numbers
 
 
 def test_the_loss_falls(bundle, examples, tmp_path):
-    config = dataclasses.replace(BASE, steps=30, batch_size=8, hybrid_lr=0.05)
+    config = dataclasses.replace(BASE, steps=30, batch_size=8, first_order_lr=0.05)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
         before = tuner.evaluate(examples).loss
         list(tuner)
@@ -110,16 +112,16 @@ def test_the_loss_falls(bundle, examples, tmp_path):
 
 @pytest.mark.parametrize("blocks", [3, -1])
 def test_a_tail_of_blocks_that_are_not_there_is_refused(bundle, examples, tmp_path, blocks):
-    config = dataclasses.replace(BASE, hybrid=blocks)
-    with pytest.raises(UsageError, match=f"--hybrid {blocks}: "):
+    config = dataclasses.replace(BASE, first_order=blocks)
+    with pytest.raises(UsageError, match=f"--first-order {blocks}: "):
         Tuner.open(bundle, examples, config, tmp_path)
 
 
-@pytest.mark.parametrize("given", [{"hybrid": 2}, {"blocks": "1"}], ids=str)
+@pytest.mark.parametrize("given", [{"first_order": 2}, {"blocks": "1"}], ids=str)
 def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given):
     config = dataclasses.replace(BASE, **given)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        batch = tuner.prober.batches.batch(0)
+        batch = tuner.probe_evaluator.batches.batch(0)
         report = tuner.step()
         assert report.rows == batch.num_rows
         assert tuner.estimated_blocks == []
@@ -140,14 +142,14 @@ def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
     lesser = dataclasses.replace(bundle, manifest=manifest)
     assert Tuner(Engine(lesser), examples, config, free).num_first_order_blocks == 0
     with pytest.raises(UsageError, match="no backward graphs"):
-        Tuner(Engine(lesser), examples, dataclasses.replace(config, hybrid=1), free)
+        Tuner(Engine(lesser), examples, dataclasses.replace(config, first_order=1), free)
 
 
 def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
     config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
     tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    assert tuner.descent.drop_first_order()
-    assert not tuner.descent.drop_first_order()
+    assert tuner.step_evaluator.drop_first_order()
+    assert not tuner.step_evaluator.drop_first_order()
     with tuner:
         tuner.start()
         tuner.step()
@@ -163,10 +165,10 @@ def test_a_record_of_another_length_is_refused(bundle):
 
 def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
-        name = tuner.descent.outline.tail.names[0]
+        name = tuner.step_evaluator.layout.first_order.names[0]
         with pytest.raises(DivergedError, match="not finite"):
-            tuner.descent.tail.gradient(
-                tuner.prober.batches.batch(0),
+            tuner.step_evaluator.first_order.gradient(
+                tuner.probe_evaluator.batches.batch(0),
                 tuner.theta | {name: np.full_like(tuner.theta[name], np.inf)},
                 "all",
                 None,
@@ -210,14 +212,14 @@ def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch, tmp_
     assert "whose records end at" in (why_no_first_order(bundle.manifest) or "")
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
     assert Tuner(Engine(bundle), examples, config, RunFolder(tmp_path)).num_first_order_blocks == 0
-    with pytest.raises(UsageError, match=r"--hybrid 1: .* take fewer blocks"):
+    with pytest.raises(UsageError, match=r"--first-order 1: .* take fewer blocks"):
         FirstOrderLayout(bundle.manifest, 1)
 
 
 def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
     config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
     tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    tuner.descent.drop_first_order()
+    tuner.step_evaluator.drop_first_order()
     with tuner:
         tuner.start()
     again = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
@@ -229,5 +231,5 @@ def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
         kept.start()
     other = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
     other.recall()
-    assert not other.descent.drop_first_order()  # too small a budget is refused instead
+    assert not other.step_evaluator.drop_first_order()  # too small a budget is refused instead
     assert other.num_first_order_blocks == 2
