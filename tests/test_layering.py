@@ -163,7 +163,7 @@ def arrows() -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("root", "order"), [("edgezo_runtime", RUNTIME), ("edgezo_export", EXPORT)]
 )
-def test_packages_import_downwards(root: str, order: list[str]) -> None:
+def test_packages_import_downwards(root: str, order: tuple[str, ...]) -> None:
     names = {name.split(".")[1] for name in modules() if name.startswith(f"{root}.")}
     assert names == set(order)
     wrong = []
