@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 
 class _Main(LazyGroup):
-    """FairLock edgezo's errors into a message on stderr and an exit code."""
+    """Turns edgezo's errors into a message on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""

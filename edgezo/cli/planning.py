@@ -1,4 +1,4 @@
-"""A plan and the memory_limits, for people and for machines."""
+"""The plan of a run and its memory limits, for people and for machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_plan(
         job: the run.
         more: goes into the result before the plan.
         more_rows: go into the table before the plan.
-        enforce: show the memory_limits as well.
+        enforce: show the memory limits as well.
         as_json: print JSON.
     """
     for text in job.warnings:
@@ -35,31 +35,31 @@ def print_plan(
     result = {
         **more,
         "model": job.bundle.manifest.model.id,
-        "batch_size": job.tuner.batch_size,
+        "batch_size": job.run.batch_size,
         "longest": int(train.lengths().max()),
-        "scope": job.scope,
+        "scope": job.run.scope,
         **job.plan.as_json(),
-        "warnings": job.warnings,
+        "warnings": list(job.warnings),
     }
     lines = table([*more_rows, *_rows(job)])
     lines += ["", *_ledger_lines(job), "", *_gain_lines(job)]
     if enforce:
-        result["memory_limits"] = fence_list(job)
-        lines += ["", *fence_lines(job)]
+        result["memory_limits"] = limit_entries(job)
+        lines += ["", *limit_lines(job)]
     print_result(result, lines, as_json)
 
 
-def fence_list(job: Job) -> list[dict[str, Any]]:
-    """The memory_limits of a run, for machines."""
-    return [dataclasses.asdict(fence) for fence in memory_limits(job.tuner.engine)]
+def limit_entries(job: Job) -> list[dict[str, Any]]:
+    """The memory limits of a run, for machines."""
+    return [dataclasses.asdict(limit) for limit in memory_limits(job.run.engine)]
 
 
-def fence_lines(job: Job) -> list[str]:
-    """The memory_limits of a run, for people."""
+def limit_lines(job: Job) -> list[str]:
+    """The memory limits of a run, for people."""
     return table(
         [
-            (fence.name, f"{'on ' if fence.active else 'off'}  {fence.detail}")
-            for fence in memory_limits(job.tuner.engine)
+            (limit.name, f"{'on ' if limit.active else 'off'}  {limit.detail}")
+            for limit in memory_limits(job.run.engine)
         ]
     )
 
@@ -71,13 +71,13 @@ def _rows(job: Job) -> list[tuple[str, str]]:
         ("model", f"{job.bundle.manifest.model.id} ({job.bundle.manifest.quant})"),
         (
             "a step",
-            f"{job.tuner.batch_size} rows of up to {train.lengths().max()} "
-            f"tokens, {job.tuner.groups} copies each, scope {job.scope}",
+            f"{job.run.batch_size} rows of up to {train.lengths().max()} tokens, each evaluated "
+            f"{_times(job.run.groups)}, scope {job.run.scope}",
         ),
         ("choice", plan.words()),
     ]
     if plan.cache_bytes:
-        rows.append(("on disk", f"{format_size(plan.cache_bytes)} of kept states"))
+        rows.append(("on disk", f"{format_size(plan.cache_bytes)} of cached states"))
     return rows
 
 
@@ -88,7 +88,7 @@ def _ledger_lines(job: Job) -> list[str]:
     if plan.ledger.start > plan.ledger.steady:
         lines.append(("before", plan.ledger.start, "peak while libraries and data were read"))
     lines.append(("peak", plan.predicted_bytes, "predicted"))
-    lines.append(("reserve", plan.reserve_bytes, "not planned with"))
+    lines.append(("reserve", plan.reserve_bytes, "not planned for"))
     lines.append(("budget", plan.budget_bytes, f"--budget {job.inputs.budget}"))
     width = max(len(name) for name, _, _ in lines)
     return [
@@ -98,7 +98,7 @@ def _ledger_lines(job: Job) -> list[str]:
 
 def _gain_lines(job: Job) -> list[str]:
     plan = job.plan
-    lines = [f"the smallest budget that would do: {format_size(plan.smallest_bytes, up=True)}"]
+    lines = [f"the smallest sufficient budget: {format_size(plan.smallest_bytes, up=True)}"]
     for gain in plan.gains:
         lines.append(
             f"with {format_size(gain.budget_bytes, up=True)} a step would be about "
@@ -107,3 +107,8 @@ def _gain_lines(job: Job) -> list[str]:
     if not plan.gains and not plan.choice.streamed:
         lines.append("more memory would not make a step faster")
     return lines
+
+
+def _times(count: int) -> str:
+    """How often something is done, in words."""
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

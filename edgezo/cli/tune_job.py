@@ -1,9 +1,10 @@
-"""What a run needs, read and checked: bundle, rows, budget."""
+"""What `edgezo tune` and `edgezo plan` work on: a run that is opened, and its settings."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +15,58 @@ from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune_inputs import TuneInputs
-from edgezo_runtime.adapters.adapter import Adapter
-from edgezo_runtime.app.tuner import Tuner
-from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
-from edgezo_runtime.budget.plan import Plan, make_plan
+from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
+from edgezo_runtime.budget.memory_limits import refusing_to_begin
+from edgezo_runtime.budget.plan import Plan
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.questions import QuestionSet, load_questions
 from edgezo_runtime.data.random_rows import random_rows
-from edgezo_runtime.data.scope import invocation
-from edgezo_runtime.data.sources import load_examples, open_tokenizer
 from edgezo_runtime.engine.sessions import import_onnxruntime
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.evaluation.objectives import Reward
-from edgezo_runtime.governors import make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
-from edgezo_runtime.methods.catalogue import METHODS
-from edgezo_runtime.system.memory import (
-    available_bytes,
-    limit_bytes,
-    peak_rss_bytes,
-    release_freed,
-    rss_bytes,
-    total_bytes,
-)
+from edgezo_runtime.system.memory import available_bytes, limit_bytes, rss_bytes, total_bytes
 from edgezo_runtime.system.sizes import format_size, parse_size
-from edgezo_runtime.training.first_order_layout import why_no_first_order
-from edgezo_runtime.training.start import read_start
+from edgezo_runtime.training.run import Run
 
 CREATED_BY = f"edgezo {__version__}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a run needs, checked."""
+    """A run that is ready to start, and the settings it was asked for with.
 
-    bundle: Bundle
+    Attributes:
+        inputs: data and budget.
+        config: how to tune.
+        task: files of the data; None where there are none yet, to plan.
+        opened: the run.
+        plan: of its memory.
+        warnings: what the user should know.
+    """
+
     inputs: TuneInputs
     config: TuneConfig
     task: TaskData | None
-    sets: dict[str, ExampleSet]
-    tuner: Tuner
+    opened: OpenedRun
     plan: Plan
-    questions: dict[str, QuestionSet] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...]
 
     @property
-    def scope(self) -> str:
-        """Tokens the adapters act on, "auto" resolved."""
-        return self.tuner.scope
+    def run(self) -> Run:
+        """The parts of the run."""
+        return self.opened.run
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model."""
+        return self.run.engine.bundle
+
+    @property
+    def sets(self) -> Mapping[str, ExampleSet]:
+        """Examples by name."""
+        return self.opened.sets
 
     @property
     def budget(self) -> int:
@@ -86,33 +89,34 @@ class Job:
         }
 
     def summary(self) -> str:
-        """One line: the model, the rows and how."""
-        config = self.tuner.settled
+        """One line: the model, the rows and the method."""
+        config = self.run.settled
         ends = [f"{config.steps} steps"] if config.steps else []
         ends += [duration(config.max_time_s)] if config.max_time_s else []
         model = self.bundle.manifest.model
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
-            f"{' or '.join(ends)}, {self._step_evaluator()}, batch {config.batch_size}, "
-            f"scope {self.scope}, "
+            f"{' or '.join(ends)}, {self._method()}, batch {config.batch_size}, "
+            f"scope {self.run.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
         )
 
-    def _step_evaluator(self) -> str:
-        """The method, its rates, and what first-order steps take."""
-        config, tail = self.config, self.tuner.num_first_order_blocks
-        exact = f"first-order steps of the last {tail} blocks, lr {_rate(config.first_order_lr)}"
-        if not self.tuner.estimated_blocks:
-            return f"{config.method}: {exact}"
+    def _method(self) -> str:
+        """The method, its rates, and the blocks that take first-order steps."""
+        config, first_order = self.config, len(self.run.first_order_blocks)
+        own = f"first-order steps of the last {self.run.rates.num_first_order} blocks"
+        own += f", lr {_rate(config.first_order_lr)}"
+        if not self.run.estimated_blocks:
+            return f"{config.method}: {own}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"
-        return f"{rates}, {exact}" if tail else rates
+        return f"{rates}, {own}" if first_order else rates
 
 
 def prepare(
     root: Path,
     inputs: TuneInputs,
     config: TuneConfig,
-    run: RunFolder,
+    folder: RunFolder,
     signals: StopSignals,
     reward: Reward | None = None,
     *,
@@ -124,117 +128,68 @@ def prepare(
         root: the bundle.
         inputs: data and budget, as given.
         config: how to tune.
-        run: folder of the run.
-        signals: ends it early.
+        folder: of the run.
+        signals: end it early.
         reward: scores texts, where that is the objective.
-        resume: continue the run in it.
+        resume: resume the run in the folder.
     Raises:
         EdgezoError: something is missing, damaged, or does not fit.
     """
     with refusing_to_begin():
-        return _prepare(root, inputs, config, run, signals, reward, resume)
-
-
-def _prepare(
-    root: Path,
-    inputs: TuneInputs,
-    config: TuneConfig,
-    run: RunFolder,
-    signals: StopSignals,
-    reward: Reward | None,
-    resume: bool,
-) -> Job:
-    import_onnxruntime()
-    budget, resolved = resolve_budget(inputs.budget)
-    process = rss_bytes()
-    bundle = Bundle.open(root, verify=None if inputs.verify else False)
-    if inputs.verify:
-        verify(bundle, signals)
-    task = None
-    questions: dict[str, QuestionSet] = {}
-    if inputs.data is None:
-        if config.writes and not inputs.label:
-            raise UsageError(
-                f"--objective {config.objective}: what texts take depends on the prompts; give "
-                f"--data FILE"
-            )
-        sets = {"train": _rows_of_any_text(bundle, inputs, config)}
-    else:
-        task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
-        if config.writes and not task.labels:
-            questions = _read_questions(bundle, inputs, config, task)
-            sets = {name: found.examples for name, found in questions.items()}
+        import_onnxruntime()
+        budget, less = resolve_budget(inputs.budget)
+        process = rss_bytes()
+        bundle = Bundle.open(root, verify=None if inputs.verify else False)
+        if inputs.verify:
+            verify(bundle, signals)
+        task = None
+        if inputs.data is None:
+            data = RunData(_rows_of_any_text(bundle, inputs, config))
         else:
-            sets = _read(bundle, inputs, task)
-    if inputs.eval_every_s and "valid" not in sets:
-        raise UsageError(
-            f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; give "
-            f"--valid FILE"
+            task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
+            train, *others = task.files()
+            data = RunData(train[1], dict(others), task.template, task.labels, inputs.max_seq)
+        if inputs.eval_every_s and "valid" not in data.others:
+            raise UsageError(
+                f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "
+                f"give --valid FILE"
+            )
+        signals.check()
+        opened = open_run(
+            bundle,
+            data,
+            config,
+            folder,
+            budget_bytes=budget,
+            process_bytes=process,
+            eval_batch_size=inputs.eval_batch_size,
+            threads=inputs.threads or None,
+            governors=inputs.when,
+            reward=reward,
+            adapter=_initial_adapter(inputs, folder),
+            resume=resume,
+            check=signals.check,
         )
-    signals.check()
-    release_freed()
-    data = max(0, rss_bytes() - process)
-    train, *others = sets.values()
-    rows = questions.get("train", train)
-    start = _start(inputs, run)
-    governors, absent = make_governors(inputs.when)
-    engine = limited_engine(bundle, budget, inputs.threads or None)
-    tuner = Tuner(engine, rows, config, run, start=start, reward=reward, governors=governors)
-    if resume:
-        tuner.recall()
-    plan = make_plan(
-        tuner,
-        budget,
-        others=others,
-        eval_batch_size=inputs.eval_batch_size,
-        process_bytes=process,
-        data_bytes=data,
-        start_bytes=peak_rss_bytes(),
-    )
-    signals.check()
-    plan.apply(tuner.engine)
-    warnings = [*absent] if resolved is None else [resolved, *absent]
-    if plan.choice.streamed and plan.weights_bytes > available_bytes():
-        warnings.append(
-            f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "
-            f"a step reads what is streamed from the disk"
-        )
-    other = start.fits_warning(bundle) if start is not None else None
-    warnings += [other] if other is not None else []
-    for name, examples in sets.items():
-        warnings += [f"{name} rows: {warning.message}" for warning in examples.warnings]
-    warnings += [warning.message for warning in tuner.warnings]
-    if config.wants_first_order and not tuner.num_first_order_blocks:
-        reason = why_no_first_order(bundle.manifest) or "the budget has no room for gradients"
-        warnings.append(f"no first-order steps, the run descends by losses alone: {reason}")
-    scheme, kind = METHODS[config.method].scheme, bundle.manifest.scheme.kind
-    if scheme and scheme != kind:
-        warnings.append(
-            f"{config.method} is made for what 'edgezo export --trainable {scheme}' lets train; "
-            f"in this bundle {kind} trains"
-        )
-    if config.scope == "answer" and not invocation(train):
-        warnings.append(
-            "answers do not all begin after the same token, so other programs cannot be told where "
-            "the adapter acts and it cannot be exported for them; --scope all can"
-        )
-    if task is not None and "valid" not in sets:
+    if opened.plan is None:
+        raise AssertionError("a run with a budget has a plan")
+    warnings = [*([] if less is None else [less]), *opened.warnings]
+    if task is not None and "valid" not in opened.sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
-    return Job(bundle, inputs, config, task, sets, tuner, plan, questions, warnings)
+    return Job(inputs, config, task, opened, opened.plan, tuple(warnings))
 
 
-def _start(inputs: TuneInputs, run: RunFolder) -> Adapter | None:
-    """The adapter to begin from.
+def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
+    """The adapter to begin from; of a run that resumes, its own copy of the same one.
 
-    A run that is continued has a copy of its own; what lies where it was may have changed.
+    What lies at the original place may have changed since.
     """
     if inputs.adapter is None:
         return None
     path = Path(inputs.adapter)
-    began = run.has_journal() and run.start.exists()
-    if began and str(path.resolve()) == run.settings().get("adapter"):
-        path = run.start
-    return read_start(path, run)
+    begun = folder.has_journal() and folder.start.exists()
+    if begun and str(path.resolve()) == folder.settings().get("adapter"):
+        return folder.start
+    return path
 
 
 def resolve_budget(text: str) -> tuple[int, str | None]:
@@ -261,41 +216,17 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
     return budget, None
 
 
-def _read(bundle: Bundle, inputs: TuneInputs, task: TaskData) -> dict[str, ExampleSet]:
-    """The sets of a task, tokenized; the one to tune on first."""
-    tokenizer = open_tokenizer(bundle)
-    return {
-        name: load_examples(
-            file,
-            tokenizer,
-            template=task.template,
-            labels=task.labels,
-            max_seq=min(inputs.max_seq, bundle.manifest.model.max_seq),
-        )
-        for name, file in task.files()
-    }
-
-
-def _read_questions(
-    bundle: Bundle, inputs: TuneInputs, config: TuneConfig, task: TaskData
-) -> dict[str, QuestionSet]:
-    """The same as questions, with room for an answer."""
-    room = bundle.manifest.model.max_seq - config.max_new_tokens
-    if room < 1:
-        raise UsageError(
-            f"--max-new-tokens {config.max_new_tokens}: the model takes "
-            f"{bundle.manifest.model.max_seq} tokens in all"
-        )
-    tokenizer = open_tokenizer(bundle)
-    longest = min(inputs.max_seq, room)
-    return {
-        name: load_questions(file, tokenizer, template=task.template, max_seq=longest)
-        for name, file in task.files()
-    }
-
-
 def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:
-    """Rows as long as they may be, to plan for before there are data."""
+    """Rows as long as they may be, to plan for before there are data.
+
+    Raises:
+        UsageError: the objective scores generated texts, whose memory depends on the prompts.
+    """
+    if config.writes and not inputs.label:
+        raise UsageError(
+            f"--objective {config.objective}: the memory of texts depends on the prompts; give "
+            f"--data FILE"
+        )
     model = bundle.manifest.model
     tokens = max(2, min(inputs.max_seq, model.max_seq))
     label_ids = range(1, 1 + len(inputs.label))

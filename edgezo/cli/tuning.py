@@ -10,20 +10,22 @@ from typing import Any
 from edgezo.cli.default_bundle import default_bundle
 from edgezo.cli.metrics import Metrics
 from edgezo.cli.output import note, print_result, warn
-from edgezo.cli.planning import fence_lines, print_plan
+from edgezo.cli.planning import limit_lines, print_plan
 from edgezo.cli.reward_file import load_reward
 from edgezo.cli.stop_signals import StopSignals
 from edgezo.cli.tune_inputs import TuneInputs
 from edgezo.cli.tune_job import Job, prepare
 from edgezo.cli.tune_session import Session, receipt_lines
+from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, RunFileError
+from edgezo_runtime.errors import InterruptedRunError, RunFileError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
+from edgezo_runtime.system.memory_errors import budget_stop
 
 _DATA_SETTINGS = ("template", "label", "max_seq")
-"""Settings that say how rows become tokens; a run goes on with the same ones."""
+"""Settings that say how rows become tokens; a run resumes with the same ones."""
 
 
 def tune(
@@ -43,10 +45,10 @@ def tune(
         bundle: path, or None for the embedded default.
         inputs: data and budget.
         config: how to tune.
-        output: folder of the run, or None for a new one; a run that it holds is continued.
+        output: folder of the run, or None for a new one; a run that it holds is resumed.
         reward: file and function that score texts.
         dry_run: stop before anything is written.
-        enforce: show the memory_limits.
+        enforce: show the memory limits.
         as_json: print the result as JSON.
     Raises:
         EdgezoError: see the exit codes in `edgezo_runtime.errors`.
@@ -69,20 +71,21 @@ def tune(
         try:
             _begin(job, run)
             if enforce:
-                for line in fence_lines(job):
+                for line in limit_lines(job):
                     note(line)
-            result = _run(job, run, signals)
+            result = _run(job, signals)
         except MemoryError as error:
-            raise BudgetStopError(
-                f"memory is short: {str(error) or 'it was refused'}; the steps so far are in "
-                f"{output}, continue with 'edgezo tune --resume -o {output}'"
+            raise budget_stop(
+                error,
+                f"; the steps so far are in {output}, resume them with 'edgezo tune --resume -o "
+                f"{output}'",
             ) from error
         finally:
             run.release()
     print_result(result, receipt_lines(result), as_json)
     if result["status"] == "interrupted":
         raise InterruptedRunError(
-            f"interrupted after {result['steps']} steps; the state is saved, continue with "
+            f"interrupted after {result['steps']} steps; the state is saved, resume with "
             f"'edgezo tune --resume -o {output}'"
         )
 
@@ -91,7 +94,7 @@ def _begin(job: Job, run: RunFolder) -> None:
     """Check the folder; a new run gets its configuration before its journal."""
     if run.has_journal():
         _check_same_rows(job, run)
-        note(f"{run.path} holds a run with the same settings: it is continued")
+        note(f"{run.path} holds a run with the same settings: resuming it")
     else:
         _write_config(job, run)
     note(f"run {run.path}: {job.summary()}")
@@ -105,7 +108,7 @@ def _check_same_rows(job: Job, run: RunFolder) -> None:
     for name in _DATA_SETTINGS:
         if saved.get(name) != resolved[name]:
             raise RunFileError(
-                f"{run.path}: cannot be continued, it was started with {name} "
+                f"{run.path}: cannot be resumed, it was started with {name} "
                 f"{saved.get(name)!r:.80}, now it is {resolved[name]!r:.80}"
             )
 
@@ -115,21 +118,21 @@ def _write_config(job: Job, run: RunFolder) -> None:
     atomic_write(run.config, text.encode())
 
 
-def _run(job: Job, run: RunFolder, signals: StopSignals) -> dict[str, Any]:
-    with job.tuner as tuner:
+def _run(job: Job, signals: StopSignals) -> dict[str, Any]:
+    with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
         tuner.start()
-        _write_config(job, run)
-        metrics = Metrics(run.metrics, tuner.step_number)
-        session = Session(job, tuner, metrics, signals)
+        folder = job.run.folder
+        _write_config(job, folder)
+        metrics = Metrics(folder.metrics, tuner.step_number)
         try:
-            return session.run(run)
+            return Session(job, tuner, metrics, signals).tune()
         finally:
             metrics.close()
 
 
 def _print_dry_run(job: Job, *, enforce: bool, as_json: bool) -> None:
-    run = str(job.tuner.run.path)
+    run = str(job.run.folder.path)
     more = {
         "run": run,
         "config": job.resolved(),

@@ -33,7 +33,6 @@ def edgezo_steps(
 
     Cold, every step finds the weights on the disk and none of them in the system's cache.
     """
-    from edgezo_runtime.app.tuner import Tuner
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.budget.plan import make_plan
     from edgezo_runtime.bundle.bundle import Bundle
@@ -43,6 +42,7 @@ def edgezo_steps(
     from edgezo_runtime.journal.run_folder import RunFolder
     from edgezo_runtime.system.memory import rss_bytes
     from tests.benchmarks.page_cache import disk_bytes
+    from tests.runtime.tuner_runs import unstarted
 
     import_onnxruntime()
     process = rss_bytes()
@@ -69,10 +69,10 @@ def edgezo_steps(
     engine = limited_engine(opened, budget, threads)
     with (
         tempfile.TemporaryDirectory() as run,
-        Tuner(engine, examples, config, RunFolder(Path(run))) as tuner,
+        unstarted(engine, examples, config, RunFolder(Path(run))) as tuner,
     ):
         if budget is not None:
-            made = make_plan(tuner, budget, process_bytes=process)
+            made = make_plan(tuner.run, budget, process_bytes=process)
             made.apply(engine)
             plan = made.as_json()
         tuner.start()

@@ -33,8 +33,7 @@ from edgezo_runtime.journal.journal import Journal, SyncPolicy
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.methods.estimators import Probe, ask
-from edgezo_runtime.training.step_evaluator import StepResult
+from edgezo_runtime.methods.estimators import Probe, run_estimator
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,
@@ -45,6 +44,7 @@ from tests.benchmarks.targets import (
     print_targets,
 )
 from tests.benchmarks.tasks import find_rows
+from tests.runtime.tuner_runs import unstarted
 
 MAX_SHARE, MAX_BYTES, MAX_RECOVERY_S = 0.01, 1e6, 5.0
 REAL_STEPS = 60
@@ -78,27 +78,26 @@ def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: fl
 
 def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
     """Take steps whose losses are drawn: the updates, records and snapshots of a real run."""
-    step_evaluator = tuner.step_evaluator
+    run = tuner.run
     for number in range(tuner.step_number, steps):
-        info = step_evaluator.info(number, 1e-4)
+        info = run.trajectory.info(1e-4)
         found: list[np.ndarray] = []
 
         def drawn(probes: list[Probe], found: list[np.ndarray] = found) -> np.ndarray:
             found.append(0.6 + 0.01 * generator.standard_normal((len(probes), 1)))
             return found[-1]
 
-        terms = ask(step_evaluator._parts.estimator, info, drawn)
-        batch = step_evaluator.probe_evaluator.batches.batch(number)
-        losses = np.concatenate(found)
-        evaluated = StepResult(batch, losses, terms, len(losses) * batch.num_rows, b"")
-        tuner._log.commit(step_evaluator.record(info, evaluated, 0.05 * number), terms)
-        if (number + 1) % tuner.config.save_every == 0:
+        terms = run_estimator(run.trajectory.parts.estimator, info, drawn)
+        record = run.trajectory.record(info, np.concatenate(found), b"", 0.05 * number)
+        with run.log.recording(record):
+            run.trajectory.apply(record, terms)
+        if (number + 1) % tuner.run.config.save_every == 0:
             tuner.snapshot()
 
 
 def opened_s(bundle: Bundle, rows: ExampleSet, folder: Path) -> float:
     """Seconds until a run could take its next step, the bundle's graphs being open."""
-    tuner = Tuner(Engine(bundle), rows, CONFIG, RunFolder(folder))
+    tuner = unstarted(Engine(bundle), rows, CONFIG, RunFolder(folder))
     started = time.perf_counter()
     tuner.start()
     spent = time.perf_counter() - started
@@ -132,10 +131,10 @@ def main() -> int:
         with Tuner.open(bundle, rows, CONFIG, folder / "run") as tuner:
             real = [tuner.step().elapsed_s for _ in range(REAL_STEPS)]
             step_s = statistics.median(real)
-            info = tuner.step_evaluator.info(0, 1e-4)
+            info = tuner.run.trajectory.info(1e-4)
             record = StepRecord(0, info.seed, 1e-4, info.blocks, np.ones((2, 1)), extra=bytes(4))
             invent(tuner, options.steps - 1, np.random.default_rng(0))
-            kept = tuner.run.journal.stat().st_size
+            kept = tuner.run.folder.journal.stat().st_size
         run = folder / "run"
         costs = {
             what: append_s(folder, policy, record, step_s) for what, policy in POLICIES.items()

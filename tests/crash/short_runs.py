@@ -5,6 +5,7 @@ Those that grow are given examples on their way, as an app would.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import make_adapter
@@ -58,7 +59,7 @@ def finish(
         if method == "returning":
             _lose_odd_steps(tuner)
         if examples_safe:
-            assert tuner.run.examples.read_bytes().startswith(examples_safe)
+            assert tuner.run.folder.examples.read_bytes().startswith(examples_safe)
         while True:
             if grows:
                 feed(tuner, examples)
@@ -67,20 +68,20 @@ def finish(
             tuner.step()
         tuner.snapshot()
         adapter = make_adapter(
-            tuner.run.adapter, bundle, tuner.adapter(),
-            steps=tuner.step_number, created_by="test", scope=tuner.scope,
+            tuner.run.folder.adapter, bundle, tuner.adapter(),
+            steps=tuner.step_number, created_by="test", scope=tuner.run.scope,
         )  # fmt: skip
-        adapter.save(tuner.run.adapter)
+        adapter.save(tuner.run.folder.adapter)
         return bits(tuner)
 
 
 def _lose_odd_steps(tuner: Tuner) -> None:
     """Let the losses of every second step be infinite: the run goes back each time."""
-    evaluate = tuner.step_evaluator.evaluate
+    evaluate = tuner.run.evaluator.evaluate
 
-    def lossy(info: StepInfo) -> StepResult:
+    def lossy(info: StepInfo, check: Callable[[], None]) -> StepResult:
         if info.step % 2:
             raise DivergedError("a loss is not finite")
-        return evaluate(info)
+        return evaluate(info, check)
 
-    tuner.step_evaluator.evaluate = lossy  # type: ignore[method-assign]
+    tuner.run.evaluator.evaluate = lossy  # type: ignore[method-assign]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.system.memory_guard import MemoryGuard
+from edgezo_runtime.training.run import Run
 from tests.edgezo.conftest import Invoke, Tiny, start
 from tests.edgezo.limited_children import Group, address_space, control_group, launch
 from tests.edgezo.test_cli_tune import tune_args, wait_for_steps
@@ -92,14 +92,22 @@ def test_memory_refused_when_the_state_is_saved(
     assert again["adapter_sha256"] == expected
 
 
-@pytest.mark.parametrize("where", ["Bundle.open", "load_examples", "make_plan", "limited_engine"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "edgezo.cli.tune_job.Bundle.open",
+        "edgezo_runtime.app.open_run.read_given",
+        "edgezo_runtime.app.open_run.make_plan",
+        "edgezo_runtime.app.open_run.limited_engine",
+    ],
+)
 def test_memory_refused_before_the_run_begins(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def refused(*args: Any, **options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(f"edgezo.cli.tune_job.{where}", refused)
+    monkeypatch.setattr(where, refused)
     assert "too short to begin" in invoke(*tune_args(tiny), code=3).stderr
     assert not Path("run").exists()
 
@@ -113,13 +121,13 @@ def test_a_machine_that_runs_out(
     left = iter([2**40] * looks)
     guard = MemoryGuard(2**40, available=lambda: next(left, MIB))
 
-    def watched(tuner: Tuner, budget: int, **options: Any) -> Plan:
-        made = make_plan(tuner, budget, **options)
-        tuner.engine.guard = guard
+    def watched(run: Run, budget: int, **options: Any) -> Plan:
+        made = make_plan(run, budget, **options)
+        run.engine.guard = guard
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgezo.cli.tune_job.make_plan", watched)
+        patch.setattr("edgezo_runtime.app.open_run.make_plan", watched)
         done = invoke(*tune_args(tiny), code=4)
     assert "left to this process by the machine" in done.stderr
     again = json.loads(invoke("tune", "--resume", "-o", "run", "--json").stdout)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.adapters.adapter import load_adapter
-from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.system.memory_guard import MemoryGuard
+from edgezo_runtime.training.run import Run
 from tests.edgezo.conftest import Invoke, Tiny, start, tune_args, wait_for_steps, write_rows
 
 RESULT = {
@@ -162,13 +162,13 @@ def test_a_run_short_of_memory_stops_and_goes_on(
     looks = iter([0] * 14)  # enough memory at first, then never
     guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
 
-    def watched(tuner: Tuner, budget: int, **options: Any) -> Plan:
-        made = make_plan(tuner, budget, **options)
-        tuner.engine.guard = guard
+    def watched(run: Run, budget: int, **options: Any) -> Plan:
+        made = make_plan(run, budget, **options)
+        run.engine.guard = guard
         return made
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgezo.cli.tune_job.make_plan", watched)
+        patch.setattr("edgezo_runtime.app.open_run.make_plan", watched)
         done = invoke(*tune_args(tiny, *RATES), code=4)
     assert "streaming all" in done.stderr
     assert "is saved in run" in done.stderr

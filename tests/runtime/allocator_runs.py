@@ -28,7 +28,7 @@ def main(bundle: str, folder: str, kind: str, how: str, smallest: str) -> None:
     endings: Counter[str] = Counter()
     for number in count():
         with run.open(f"run{number}") as tuner:
-            tuner.engine.model.shrink_arena()
+            tuner.run.engine.model.shrink_arena()
         shutil.rmtree(run.folder / f"run{number}")
         last = number if how == "once" else None
         print(number, file=sys.stderr, flush=True)

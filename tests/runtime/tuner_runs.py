@@ -8,20 +8,30 @@ from typing import Any
 
 import numpy as np
 
+from edgezo_runtime.app.open_run import OpenedRun
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.training.run import Run
 from edgezo_runtime.training.training_state import TrainingState
 
 SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
 """Tokens of the examples."""
 
 
+def unstarted(engine: Engine, examples: ExampleSet, config: TuneConfig, folder: RunFolder) -> Tuner:
+    """A tuner of an engine that is there, without a plan; its folder is not touched."""
+    run = Run(engine, examples, config, folder)
+    return Tuner(OpenedRun(run, None, {"train": examples}, {}, None, None, ()))
+
+
 def bits(tuner: Tuner) -> dict[str, bytes]:
     """All that a run goes on from, and what it hands out."""
-    return state_bits(tuner.state)
+    return state_bits(tuner.run.state)
 
 
 def state_bits(state: TrainingState) -> dict[str, bytes]:

@@ -130,10 +130,22 @@ class EventHub:
         self._lock = threading.Lock()
         self._streams: tuple[EventStream, ...] = ()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._listeners: tuple[Callable[[Event], object], ...] = ()
         self._closed = False
 
+    def listen(self, callback: Callable[[Event], object]) -> None:
+        """Have a function called by the thread that emits, before `emit` returns."""
+        with self._lock:
+            self._listeners += (callback,)
+
     def emit(self, event: Event) -> None:
-        """Tell everyone."""
+        """Tell everyone.
+
+        Raises:
+            Exception: what a listener raised.
+        """
+        for listener in self._listeners:
+            listener(event)
         streams = self._streams
         for stream in streams:
             stream.put(event)

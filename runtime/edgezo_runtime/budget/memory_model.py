@@ -47,7 +47,7 @@ class BackwardMemoryModel:
     @classmethod
     def of(cls, tuner: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
         """Read the sizes off a run; None where no step is first-order."""
-        first_order = tuner.step_evaluator.layout.first_order
+        first_order = tuner.trajectory.layout.first_order
         if first_order is None:
             return None
         engine = tuner.engine
@@ -109,7 +109,7 @@ class MemoryModel:
         rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
         answers = tuner.config.prefix_cache and isinstance(
-            tuner.probe_evaluator.make_cache(None), AnswerCache
+            tuner.probes.make_cache(None), AnswerCache
         )
         copy = groups * copy_bytes(bundle.manifest)
         return cls(

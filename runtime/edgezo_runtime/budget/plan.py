@@ -205,7 +205,7 @@ def make_plan(
         try:
             return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
         except DoesNotFitError:
-            if not tuner.step_evaluator.drop_first_order():
+            if not tuner.trajectory.drop_first_order():
                 raise
             tuner.engine.give_back()
             return _Planner(tuner, budget_bytes, others, eval_batch_size, before).plan()
@@ -242,7 +242,7 @@ class _Planner:
         self._measured: dict[tuple[Limits, bool], int] = {}
         self._failed: set[tuple[Limits, bool]] = set()
         self._formula = MemoryModel.of(tuner, sets)
-        self._texts = tuner.step_evaluator.grant(
+        self._texts = tuner.evaluator.grant(
             budget_bytes, max(int(part.lengths().max()) for part in sets)
         )
 
@@ -255,9 +255,7 @@ class _Planner:
             chosen = chosen[0], dataclasses.replace(chosen[1], start=peak_rss_bytes())
         limit = self._tuner.cache_limit
         cache = (
-            self._tuner.probe_evaluator.make_cache(None, limit)
-            if self._tuner.config.prefix_cache
-            else None
+            self._tuner.probes.make_cache(None, limit) if self._tuner.config.prefix_cache else None
         )
         return Plan(
             budget_bytes=self._budget,
@@ -352,9 +350,7 @@ class _Planner:
         try:
             with PeakSampler() as sampler:
                 rows = self._formula.telling_rows(choice.limits, streams=bool(choice.streamed))
-                self._tuner.step_evaluator.rehearse(
-                    self._others, self._eval_batch_size, max_rows=rows
-                )
+                self._tuner.evaluator.rehearse(self._others, self._eval_batch_size, max_rows=rows)
         except DivergedError:
             pass  # the run itself will say so
         except BudgetStopError:

@@ -1,194 +1,235 @@
-"""Takes the steps of a run: evaluate, record, update; in smaller pieces where memory is refused."""
+"""The training loop: one step after the other, from the next examples to the report."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol
 
-from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import BudgetStopError, CacheRangeError, DivergedError
-from edgezo_runtime.governors.gate import Gate, PausedError
+from edgezo_runtime.errors import CacheRangeError, DivergedError, UsageError
+from edgezo_runtime.governors.gate import PausedError
 from edgezo_runtime.journal.step_record import StepRecord
-from edgezo_runtime.methods.estimators import StepInfo
+from edgezo_runtime.methods.estimators import StepInfo, Term
 from edgezo_runtime.methods.lr_schedules import fraction_done, rate_factor
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.training.run_log import RunLog
-from edgezo_runtime.training.step_evaluator import StepEvaluator, StepResult
+from edgezo_runtime.system.memory_errors import budget_stop, refusal_reason
+from edgezo_runtime.training.attempts import attempts
+from edgezo_runtime.training.run import Run
+from edgezo_runtime.training.step_evaluator import StepResult
 from edgezo_runtime.training.step_report import StepReport
 
-T = TypeVar("T")
 
-REFUSED = "numpy was refused memory"
+class LoopListener(Protocol):
+    """What a loop tells of, besides the reports that it returns."""
+
+    def on_pause(self, reason: str | None) -> None:
+        """Steps begin to wait, or the reason changes; None when the wait is over."""
+
+    def on_snapshot(self) -> None:
+        """A snapshot is on the disk."""
 
 
-class Stepper:
-    """The steps of one run; one thread at a time takes them.
+class TrainingLoop:
+    """Takes the steps of a run; one thread at a time.
 
     Args:
-        engine: runs the bundle.
-        step_evaluator: what a step is.
-        log: what is kept of it.
-        gate: where steps wait and end.
-        between: held while the state changes.
-
-    Attributes:
-        loss: mean loss of the last step, nats; not a number before there is one.
+        run: what is tuned.
+        listener: is told of pauses and snapshots.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        step_evaluator: StepEvaluator,
-        log: RunLog,
-        gate: Gate,
-        between: threading.RLock,
-    ) -> None:
-        self._engine = engine
-        self._step_evaluator = step_evaluator
-        self._log = log
-        self._gate = gate
-        self._between = between
-        self.loss = math.nan
+    def __init__(self, run: Run, listener: LoopListener) -> None:
+        self._run = run
+        self._listener = listener
 
-    @property
-    def fraction_done(self) -> float:
-        """Share of the run that is over, with the examples that the last step had."""
-        state, step_evaluator = self._step_evaluator.state, self._step_evaluator
-        return fraction_done(
-            step_evaluator.settled, state.step, state.elapsed_s, step_evaluator.rates.seconds
-        )
+    def step(self) -> StepReport:
+        """Take the next step; wait first while the run is paused.
 
-    def measure(self, tell: Callable[[str | None], None]) -> Rates:
-        """The rates of the run that are left to measurement, and the seconds that took.
+        A step that is paused in its middle is taken again from its beginning, to the same bits.
 
-        Args:
-            tell: see `Gate.wait`.
         Raises:
-            InterruptedRunError: it was stopped.
+            InterruptedRunError: the run was stopped; the trainables are as before the step.
+            DivergedError: a loss is not finite; the trainables are as before the step. Or the run
+                rolled back too often.
+            RunFileError: the disk did not take the record; the run is closed.
+            BudgetStopError: memory is short.
+            UsageError: the run is closed.
+        """
+        run, evaluator, trajectory = self._run, self._run.evaluator, self._run.trajectory
+        paused: str | None = None
+        while True:
+            self._require_open()
+            run.gate.wait(self._listener.on_pause, paused)
+            try:
+                with run.gate.working():
+                    started, before = time.monotonic(), run.elapsed_s
+
+                    self._take_new_examples()
+                    info = trajectory.info(self._learning_rate())
+                    events: tuple[str, ...] = ()
+                    try:
+                        result = evaluator.evaluate(info, run.gate.check)
+                    except DivergedError as error:
+                        result, events = self._without_losses(info, error)
+
+                    record = trajectory.record(
+                        info, result.losses, result.gradient, before + time.monotonic() - started
+                    )
+                    with run.lock:
+                        self._journal_and_apply(record, result.terms)
+                        elapsed_s = time.monotonic() - started
+                        run.state.elapsed_s = before + elapsed_s
+                        run.loss = result.mean_loss
+                        run.note_progress()
+                    self._require_open()
+
+                    if run.step_number % run.config.save_every == 0:
+                        self._snapshot()
+                    return self._report(info, result, elapsed_s, events)
+            except PausedError as error:
+                paused = str(error)
+
+    # --- before the steps ---
+
+    def start(self, *, resume: bool) -> None:
+        """Begin the run in its folder, or resume the one that is there; see `Run.start`.
+
+        Raises:
+            BudgetStopError: memory was refused.
+        """
+        try:
+            self._run.start(self._measure, resume=resume)
+        except MemoryError as error:
+            raise budget_stop(
+                error,
+                f" before the first step; {self._run.folder.path} is as it was, or can be resumed",
+            ) from error
+
+    def _measure(self) -> Rates:
+        """Measure the rates that the configuration leaves to measurement, and the time it takes.
+
+        Raises:
+            InterruptedRunError: the run was stopped.
             BudgetStopError: memory is short.
             DivergedError: a loss is not finite.
         """
-        started = time.monotonic()
-        given_up: str | None = None
+        run, started = self._run, time.monotonic()
+        paused: str | None = None
         while True:
-            self._gate.wait(tell, given_up)
+            run.gate.wait(self._listener.on_pause, paused)
             try:
-                rates = self._in_pieces(self._step_evaluator.measure)
-                break
+                for attempt in attempts(run.engine, run.gate.check):
+                    with attempt:
+                        rates = run.evaluator.measure()
+                        break
             except PausedError as error:
-                given_up = str(error)
-        spent = round(time.monotonic() - started, 3)
-        rates = dataclasses.replace(rates, seconds=spent)
-        rates.check()
-        return rates
+                paused = str(error)
+                continue
+            rates = dataclasses.replace(rates, seconds=round(time.monotonic() - started, 3))
+            rates.check()
+            return rates
 
-    def require_hope(self) -> None:
+    # --- parts of a step ---
+
+    def _require_open(self) -> None:
         """Refuse a step where none may follow.
 
         Raises:
-            DivergedError: the run went back too often.
+            DivergedError: the run rolled back too often.
+            UsageError: the run is closed.
         """
-        if self._step_evaluator.state.hopeless:
-            raise DivergedError(self._step_evaluator.state.hopeless)
+        if self._run.closed:
+            raise UsageError("the tuner is closed")
+        if self._run.state.hopeless:
+            raise DivergedError(self._run.state.hopeless)
 
-    def step(self) -> StepReport:
-        """Take the step that is next, with all examples there are.
-
-        Raises:
-            PausedError: it is to be done again later.
-            InterruptedRunError: it was stopped; the trainables are as before the step.
-            DivergedError: a loss is not finite; the trainables are as before the step.
-            BudgetStopError: memory is short.
-            RunFileError: the disk did not take the record.
-        """
-        started = time.monotonic()
-        step_evaluator, state = self._step_evaluator, self._step_evaluator.state
-        number, before = state.step, state.elapsed_s
-        reason: tuple[str, ...] = ()
-        self._take_examples()
-        info = step_evaluator.info(number, self._learning_rate())
-        try:
-            found = self._in_pieces(lambda: step_evaluator.evaluate(info))
-        except DivergedError as error:
-            if not step_evaluator.settled.rollback or isinstance(error, CacheRangeError):
-                raise
-            found, reason = step_evaluator.lost(info), (f"step {number}: {error}",)
-        elapsed = before + time.monotonic() - started
-        with self._between:
-            self._commit(step_evaluator.record(info, found, elapsed), found)
-            spent = time.monotonic() - started
-            step_evaluator.state.elapsed_s = before + spent
-            self.loss = step_evaluator.mean_loss(found)
-        return self._report(info, found, spent, reason)
-
-    def _take_examples(self) -> None:
-        """Go on with what was added since the last step."""
-        examples = self._log.examples_at(self._step_evaluator.state.step)
-        if len(examples) > self._step_evaluator.layout.rows:
-            with self._between:
-                self._step_evaluator.grow(examples, self._step_evaluator.state.step)
+    def _take_new_examples(self) -> None:
+        """Train on what was added since the last step, too."""
+        run = self._run
+        examples = run.log.examples_at(run.step_number)
+        if len(examples) > run.trajectory.layout.rows:
+            with run.lock:
+                run.evaluator.grow(examples, run.step_number)
 
     def _learning_rate(self) -> float:
-        step_evaluator, state = self._step_evaluator, self._step_evaluator.state
-        factor = rate_factor(step_evaluator.settled, state.step, self.fraction_done)
-        return step_evaluator.rates.lr * state.monitor.factor * factor
+        """By schedule, with the examples that this step has, and halved by every rollback."""
+        run, config = self._run, self._run.settled
+        done = fraction_done(config, run.step_number, run.elapsed_s, run.rates.seconds)
+        factor = rate_factor(config, run.step_number, done)
+        return run.rates.lr * run.state.monitor.factor * factor
 
-    def _in_pieces(self, work: Callable[[], T]) -> T:
-        """Do something that `stop` and `pause` end, in smaller pieces where memory is refused."""
-        while True:
-            try:
-                with self._engine.interruptible(self._gate.check):
-                    return work()
-            except MemoryError as error:
-                reason = str(error) or REFUSED
-            self._engine.shrink(reason)
-
-    def _commit(self, record: StepRecord, found: StepResult) -> None:
-        """Journal a step, then apply it.
+    def _without_losses(
+        self, info: StepInfo, error: DivergedError
+    ) -> tuple[StepResult, tuple[str, ...]]:
+        """Record that a loss was not finite, so that the state rolls back.
 
         Raises:
-            BudgetStopError: memory was refused before the step was in the journal, or its state
-                cannot be had again.
+            DivergedError: the run does not roll back, or it would not help.
         """
+        if not self._run.settled.rollback or isinstance(error, CacheRangeError):
+            raise error
+        return self._run.evaluator.without_losses(info), (f"step {info.step}: {error}",)
+
+    def _journal_and_apply(self, record: StepRecord, terms: list[Term]) -> None:
+        """Append a step to the journal, then change the state by it.
+
+        Where memory is refused in between, the state is restored from the journal.
+
+        Raises:
+            BudgetStopError: memory was refused before the step was in the journal, or the state
+                cannot be restored.
+        """
+        run = self._run
         try:
-            self._log.commit(record, found.terms)
+            with run.log.recording(record):
+                run.trajectory.apply(record, terms)
             return
         except MemoryError as error:
-            reason = str(error) or REFUSED
-        self._return_to_journal(reason)
-        if self._step_evaluator.state.step == record.step:
-            raise BudgetStopError(f"memory is short: {reason} for the record of a step")
-        self._engine.reliefs.append(f"{reason} for the update of a step: it was done again")
+            reason = refusal_reason(error)
+        self._restore(reason)
+        if run.step_number == record.step:
+            raise budget_stop(reason, " for the record of a step")
+        run.engine.reliefs.append(f"{reason} for the update of a step: it was done again")
 
-    def _return_to_journal(self, reason: str) -> None:
-        """Stand where the journal says, after an update that may have been done by half."""
+    def _restore(self, reason: str) -> None:
+        """Replay the journal, after an update that may have been done by half."""
+        run = self._run
         try:
-            self._log.close()
-            self._engine.give_back()
-            self._step_evaluator.begin()
-            self._log.resume()
+            run.log.close()
+            run.engine.give_back()
+            run.trajectory.begin()
+            run.log.resume()
         except MemoryError as error:
-            raise BudgetStopError(
-                f"memory is short: {reason} for the update of a step; its losses are in "
-                f"{self._log.folder.journal}, continue with --resume"
+            raise budget_stop(
+                reason,
+                f" for the update of a step; its losses are in {run.folder.journal}, resume the "
+                f"run from there",
             ) from error
 
+    def _snapshot(self) -> None:
+        """Write a snapshot; without one, a resume has more to replay, and nothing is lost."""
+        run = self._run
+        try:
+            with run.lock:
+                run.log.snapshot()
+                self._listener.on_snapshot()
+            return
+        except MemoryError as error:
+            reason = refusal_reason(error)
+        run.engine.give_back()
+        run.engine.reliefs.append(f"{reason}: no snapshot after {run.step_number} steps")
+
     def _report(
-        self, info: StepInfo, found: StepResult, spent: float, reason: tuple[str, ...]
+        self, info: StepInfo, result: StepResult, elapsed_s: float, events: tuple[str, ...]
     ) -> StepReport:
-        step_evaluator = self._step_evaluator
+        run, rates = self._run, self._run.rates
         return StepReport(
             step=info.step,
-            loss=self.loss,
-            projected_grad=found.projected_grad,
-            lr=step_evaluator.shown_lr(info),
+            loss=result.mean_loss,
+            projected_grad=result.projected_grad,
+            lr=info.lr if info.blocks else info.lr * rates.first_order_lr / rates.lr,
             blocks=info.blocks,
-            rows=found.rows,
-            tokens=step_evaluator.tokens(found),
-            elapsed_s=spent,
-            events=(*reason, *step_evaluator.state.events),
+            rows=result.rows,
+            tokens=run.evaluator.tokens(result),
+            elapsed_s=elapsed_s,
+            events=(*events, *run.state.events),
         )

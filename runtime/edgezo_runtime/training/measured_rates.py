@@ -166,9 +166,7 @@ def _find_rate(
             break
         info = probe_evaluator.layout.info(step, probe_evaluator.layout.active(step), 0.0)
         batch = probe_evaluator.batches.batch(step)
-        _, terms, _ = probe_evaluator.estimate(
-            parts.estimator, info, batch, state, probe_evaluator.losses
-        )
+        _, terms, _ = probe_evaluator.estimate(parts.estimator, info, batch, state, on_loss=True)
         seen += sum(len(term.coeff) for term in terms)
         true.append(_mean_square(state, [_unscaled(term) for term in terms], info.blocks))
         if units and step >= PROBED_SCORES:

@@ -1,11 +1,12 @@
-"""Losses at probes: which rows, which blocks, which directions, and what is kept between passes."""
+"""Losses at probes: which rows, which blocks, which directions, what is cached."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet
-from edgezo_runtime.data.scope import choose_scope
+from edgezo_runtime.data.scope import Scope, choose_scope
 from edgezo_runtime.engine.engine import Engine, SharedParams
+from edgezo_runtime.engine.forward import FirstActive
 from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.engine.perturbed import PerturbedParams
@@ -27,11 +29,11 @@ from edgezo_runtime.evaluation.objectives import (
 )
 from edgezo_runtime.methods.estimators import (
     Estimator,
+    EstimatorRun,
     Losses,
     Probe,
     StepInfo,
     Term,
-    ask,
     record_losses,
 )
 from edgezo_runtime.noise import derive_seed
@@ -43,17 +45,23 @@ Float32 = npt.NDArray[np.float32]
 Cache = PrefixCache | AnswerCache
 
 
-Judge = Callable[[Batch, tuple[int, ...], Sequence[Probe], StepDirections], Losses]
-"""A number for every example at every probe of a batch, (probes, B)."""
+class Places(TypedDict):
+    """What `Engine.score` is told besides batch and parameters."""
+
+    code: tuple[Float32, Float32]
+    first_active: FirstActive
+    cache: Cache | None
+    cache_block: int
+    scope: Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """The examples as questions, where answers are written.
+class AnswerTask:
+    """The examples as questions, where the objective scores generated answers.
 
     Attributes:
         questions: in the order of the examples.
-        reward: the user's judge of the answers.
+        reward: the user's function that scores answers.
     """
 
     questions: QuestionSet | None = None
@@ -65,24 +73,24 @@ _MOST_FURTHER = 2**16
 
 
 class ProbeEvaluator:
-    """Evaluates what an estimator asks for.
+    """Evaluates the probes of an estimator.
 
     Args:
         engine: runs the bundle.
         examples: training data.
         layout: what trains.
         first_order: gradients of the last blocks, where they take first-order steps.
-        asked: the examples as questions, and who judges the answers.
+        task: the examples as questions, and the reward.
 
     Attributes:
-        layout: likewise.
-        objective: what is descended.
+        layout: what trains.
+        objective: what the run minimizes.
         scope: tokens the adapters act on.
         batches: the order of the data.
-        cache: what is kept between passes; None for nothing.
+        cache: states that do not change between passes; None where none are cached.
 
     Raises:
-        UsageError: the scope does not go with the bundle.
+        UsageError: the scope does not fit the bundle.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class ProbeEvaluator:
         examples: ExampleSet,
         layout: RunLayout,
         first_order: FirstOrderBlocks | None = None,
-        asked: Asked | None = None,
+        task: AnswerTask | None = None,
     ) -> None:
         manifest = engine.bundle.manifest
         self._engine = engine
@@ -106,9 +114,9 @@ class ProbeEvaluator:
             config.scope, examples, manifest.graphs.continues, manifest.scheme
         )
         self.cache: Cache | None = None
-        asked = asked or Asked()
+        task = task or AnswerTask()
         self.objective = choose_objective(
-            config, engine, examples, asked.questions, self.scope, asked.reward
+            config, engine, examples, task.questions, self.scope, task.reward
         )
 
     @property
@@ -117,7 +125,7 @@ class ProbeEvaluator:
         return len(self._examples)
 
     def grow(self, examples: ExampleSet, step: int) -> None:
-        """Go on with more examples from a step on; what is kept of the others stays."""
+        """Use more examples from a step on; cached states of the others stay valid."""
         known = len(self._examples)
         self._examples = examples
         self.batches.grow(examples, step)
@@ -132,41 +140,40 @@ class ProbeEvaluator:
         info: StepInfo,
         batch: Batch,
         state: TrainingState,
-        judge: Judge | None = None,
+        *,
+        on_loss: bool = False,
     ) -> tuple[Losses, list[Term], int]:
-        """Ask an estimator and evaluate what it asks.
+        """Evaluate the probes of an estimator.
 
         Args:
             estimator: of the gradient.
             info: the step.
             batch: the step's.
             state: before the step; only read.
-            judge: gives what is descended; None for what the run descends.
+            on_loss: evaluate the loss, whatever the objective of the run is.
 
         Returns:
-            The losses of all probes one under the other, the terms of the gradient, and the rows
-            evaluated.
+            The losses of all probes one under the other, (probes, B) or (probes, 1); the terms of
+            the gradient; and the rows evaluated.
 
         Raises:
             DivergedError: a loss is not finite.
             MemoryError: memory was refused.
-            BudgetStopError: it is short.
+            BudgetStopError: memory is short.
         """
         directions = StepDirections(state)
+        evaluate = self.losses if on_loss else self.objective_losses
+        run = EstimatorRun(estimator, info)
         rounds: list[Losses] = []
         rows = 0
-
-        def evaluate(probes: list[Probe]) -> Losses:
-            nonlocal rows
+        while run.probes:
+            probes = run.probes
             taken = self._taken(batch, info, probes)
-            found = (judge or self.objective_losses)(taken, info.blocks, probes, directions)
-            losses = record_losses(found, probes)
+            losses = record_losses(evaluate(taken, info.blocks, probes, directions), probes)
             rounds.append(losses)
             rows += len(probes) * taken.num_rows
-            return losses
-
-        terms = ask(estimator, info, evaluate)
-        return np.concatenate(rounds), terms, rows
+            run.send(losses)
+        return np.concatenate(rounds), run.terms, rows
 
     def objective_losses(
         self,
@@ -175,15 +182,16 @@ class ProbeEvaluator:
         probes: Sequence[Probe],
         directions: StepDirections,
     ) -> Losses:
-        """What the run descends, of every example at every probe, (probes, B)."""
+        """The objective of the run, of every example at every probe, (probes, B)."""
         objective = self.objective
         tensors = self.layout.tensors(blocks)
         if isinstance(objective, ClassObjective):
-            scores = self._scores(batch, tensors, blocks, probes, directions, self.cache)
+            params = self._perturbed(batch, tensors, probes, directions)
+            scores = self._engine.score(batch, params, **self._places(blocks, probes))
             return objective.losses(batch, scores)
-        params = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
-        # all that is compared has the same luck: a centre as well, whose seed is not the others'
-        return objective.losses(batch, params, [probes[0].seed] * len(probes))
+        copies = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
+        # all that is compared draws alike: a centre as well, whose seed is not the others'
+        return objective.losses(batch, copies, [probes[0].seed] * len(probes))
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""
@@ -205,26 +213,21 @@ class ProbeEvaluator:
             blocks: those whose tensors are perturbed.
             probes: where.
             directions: of the tensors.
-            tensors: in place of those that estimates are for, with the block of each.
+            tensors: perturbed tensors, with the block of each; None for those that estimates
+                train.
         """
         perturbed = self.layout.tensors(blocks) if tensors is None else tensors
-        scores = self._scores(batch, perturbed, blocks, probes, directions, self.cache)
+        params = self._perturbed(batch, perturbed, probes, directions)
+        scores = self._engine.score(batch, params, **self._places(blocks, probes))
         return example_losses(batch, scores)
 
-    def _scores(
-        self,
-        batch: Batch,
-        tensors: Mapping[str, int],
-        blocks: tuple[int, ...],
-        probes: Sequence[Probe],
-        directions: StepDirections,
-        cache: Cache | None,
-    ) -> Float32:
-        params = self._perturbed(batch, tensors, probes, directions)
-        return self._engine.score(
-            batch,
-            params,
-            code_matrices([probe.scale for probe in probes]),
+    def _places(
+        self, blocks: tuple[int, ...], probes: Sequence[Probe], cache: Cache | None = None
+    ) -> Places:
+        """Where the probes of a pass differ, and where its cached states enter."""
+        cache = self.cache if cache is None else cache
+        return Places(
+            code=code_matrices([probe.scale for probe in probes]),
             first_active=_firsts(probes, min(blocks)),
             cache=cache,
             cache_block=self.layout.first if cache is not None else 0,
@@ -244,11 +247,11 @@ class ProbeEvaluator:
         )
 
     def make_cache(self, path: Path | None, max_bytes: int | None = None) -> Cache | None:
-        """The cache that suits the run: nothing where all blocks train on whole prompts.
+        """Make the cache of the run; None where all blocks train on whole prompts.
 
         Args:
-            path: its file, made new; None forgets the numbers.
-            max_bytes: no more than so much of the file is used.
+            path: its file, made new; None makes a cache that stores nothing.
+            max_bytes: largest size of the file.
         """
         entry = self.layout.first
         lengths = self._examples.sequence_lengths()
@@ -259,10 +262,10 @@ class ProbeEvaluator:
             return AnswerCache(path, lengths, width, layout, max_bytes)
         return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
 
-    # --- what a step takes ---
+    # --- memory ---
 
     def grant(self, estimator: Estimator, budget_bytes: int, longest: int) -> int:
-        """Bytes for keys and values of texts within a budget; 0 where none are written.
+        """Bytes for keys and values of generated texts within a budget; 0 where there are none.
 
         Args:
             estimator: of the gradient.
@@ -291,16 +294,17 @@ class ProbeEvaluator:
         *,
         max_rows: int | None = None,
     ) -> None:
-        """Do what a step and an evaluation do, on the longest rows, in one block of each kind.
+        """Run a step and an evaluation on the longest rows, in one block of each kind.
 
-        For what it takes; nothing comes of it.
+        The planner measures the memory meanwhile; the results are dropped.
 
         Args:
             estimator: of the gradient.
             state: only read.
             others: what is evaluated on besides the training data.
-            eval_batch_size: examples a pass in evaluations.
-            max_rows: sequences of a pass, where so many take as much as any number; None for all.
+            eval_batch_size: examples per pass of an evaluation.
+            max_rows: sequences of a pass that take as much memory as any larger number; None for
+                all.
         """
 
         def longest(examples: ExampleSet, size: int) -> Batch:
@@ -315,11 +319,14 @@ class ProbeEvaluator:
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:
                 self._engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
-            for _ in range(2):  # the second finds prompts, and an arena as the first one left it
+            for _ in range(
+                2
+            ):  # the second finds cached prompts, and the arena as the first left it
                 if probes:
                     directions = StepDirections(state)
                     blocks = tuple(self.layout.blocks)
-                    self._scores(batch, self.layout.trained, blocks, probes, directions, cache)
+                    perturbed = self._perturbed(batch, self.layout.trained, probes, directions)
+                    self._engine.score(batch, perturbed, **self._places(blocks, probes, cache))
                 if isinstance(self.objective, AnswerObjective):
                     self.objective.rehearse(params)
                 if self._first_order is not None:
@@ -329,7 +336,7 @@ class ProbeEvaluator:
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
-    """The block each probe is perturbed from; one number where it is the same for all."""
+    """The first perturbed block of each probe; one number where it is the same for all."""
     if all(probe.blocks is None for probe in probes):
         return first
     return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)

@@ -15,44 +15,50 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import DataWarning, ExampleSet
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import BudgetStopError, UsageError
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.governors import Governor
 from edgezo_runtime.governors.gate import Gate
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.methods.lr_schedules import fraction_done
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.training.loop import REFUSED, Stepper
-from edgezo_runtime.training.probe_evaluator import Asked, ProbeEvaluator
+from edgezo_runtime.training.probe_evaluator import AnswerTask, ProbeEvaluator
 from edgezo_runtime.training.run_log import RunLog
 from edgezo_runtime.training.start import begin_from
 from edgezo_runtime.training.step_evaluator import StepEvaluator
 from edgezo_runtime.training.step_report import Phase, TunerStatus
 from edgezo_runtime.training.training_state import TrainingState
+from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
 
 
 class Run:
-    """What a tuner tunes; `edgezo_runtime.app.tuner.Tuner` adds what apps ask and are told.
+    """What the training loop and the answers of a tuner share.
 
     Args:
         engine: runs the bundle.
         examples: those the run begins with.
         config: how to tune.
-        run: folder of the run; not touched yet.
-        start: adapter to begin from; None for the bundle's own trainables.
-        asked: the examples as questions, and who judges the answers.
+        folder: of the run; not touched yet.
+        start: initial adapter; None for the bundle's own trainables.
+        task: the examples as questions, and who scores the answers.
         governors: say when steps may be taken.
 
     Attributes:
-        engine: likewise.
-        config: likewise.
-        run: likewise.
-        step_evaluator: the steps of the run.
+        engine: runs the bundle.
+        config: how to tune, as it was given.
+        folder: of the run.
+        trajectory: the state of the run, and how a recorded step changes it.
+        evaluator: evaluates what a step needs.
+        log: journal, snapshot, and examples that were added.
+        gate: where steps wait and end.
+        lock: held while the state changes; who holds it sees the state between two steps.
+        loss: mean loss of the last step, nats; not a number before the first one.
+        closing: will the run be closed, so that it cannot start any more?
 
     Raises:
-        UsageError: the configuration makes no sense.
+        UsageError: the configuration makes no sense, or does not fit the bundle or the data.
     """
 
     def __init__(
@@ -60,174 +66,165 @@ class Run:
         engine: Engine,
         examples: ExampleSet,
         config: TuneConfig,
-        run: RunFolder,
+        folder: RunFolder,
         *,
         start: Adapter | None = None,
-        asked: Asked | None = None,
+        task: AnswerTask | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         check_config(config)
-        start, config = begin_from(start, run, config)
+        start, config = begin_from(start, folder, config)
         self.engine = engine
         self.config = config
-        self.run = run
+        self.folder = folder
         params = None if start is None else start.params(engine.bundle)
-        self.step_evaluator = StepEvaluator(engine, examples, config, params, asked)
+        self.trajectory = Trajectory(engine.bundle, config, len(examples), params)
+        self.evaluator = StepEvaluator(engine, examples, self.trajectory, task)
+        self.log = RunLog(folder, self.trajectory, self.evaluator, examples, config, start)
+        self.gate = Gate()
+        self.lock = threading.RLock()
+        self.loss = float("nan")
         self._governors = tuple(governors)
-        self._between = threading.RLock()
-        self._gate = Gate()
-        self._log = RunLog(run, self.step_evaluator, examples, config, start)
-        self._stepper = Stepper(engine, self.step_evaluator, self._log, self._gate, self._between)
-        self._stands = TunerStatus(0, self._stepper.loss, 0.0, 0.0, "closed")
-        self._began = False
-        self._closing = False
-        self._took = False
+        self._progress = TunerStatus(0, self.loss, 0.0, 0.0, "closed")
+        self.closing = False
+        self._has_folder = False
 
     # --- life ---
 
     def recall(self) -> None:
-        """Divide the blocks as the run in the folder does, and find the examples that were added:
-        what is planned then is what resumes.
+        """Divide the blocks as the run in the folder does, and load the examples that were added.
+
+        A plan that is made afterwards is a plan of the run that resumes.
 
         Raises:
             RunFileError: the run's files are damaged or belong to other inputs.
         """
-        self._log.recall()
+        self.log.recall()
 
-    def _start(self, resume: bool, tell: Callable[[str | None], None]) -> None:
-        """Begin the run in the folder, or continue the one that is there.
+    def start(self, measure: Callable[[], Rates], *, resume: bool) -> None:
+        """Begin the run in the folder, or resume the one that is there.
 
         Args:
+            measure: gives the rates of a run that begins.
             resume: False refuses a folder that holds a run.
-            tell: see `Gate.wait`.
+        Raises:
+            InterruptedRunError: the run was stopped before it had begun.
+            UsageError: the folder holds a run and `resume` is off, or another tuner has the
+                folder; or this run was closed.
+            RunFileError: the run's files are damaged or belong to other inputs.
+            MemoryError: memory was refused.
         """
-        if self._closing:
+        if self.closing:
             raise UsageError("the tuner is closed")
         try:
-            self.run.take()
-            self._took = True
-            if self.run.has_journal():
+            self.folder.take()
+            self._has_folder = True
+            if self.folder.has_journal():
                 if not resume:
                     raise UsageError(
-                        f"{self.run.path}: holds a run; continue it, or choose another folder"
+                        f"{self.folder.path}: holds a run; resume it, or choose another folder"
                     )
-                self._log.resume()
+                self.log.resume()
+                self._open_cache()
             else:
                 self._open_cache()
-                self._log.begin(self._stepper.measure(tell))
-            if self.probe_evaluator.cache is None:
-                self._open_cache()
-            self._gate.governors = self._governors
-            self._stand()
-        except MemoryError as error:
-            self._close()
-            raise BudgetStopError(
-                f"memory is short: {str(error) or REFUSED} before the first step; "
-                f"{self.run.path} is as it was, or can be continued with --resume"
-            ) from error
+                self.log.begin(measure())
+            self.gate.governors = self._governors
+            self.note_progress()
         except BaseException:
-            self._close()
+            self.close()
             raise
 
-    def _open_cache(self) -> None:
-        if self.config.prefix_cache:
-            limit = self.cache_limit
-            self.run.cache.unlink(missing_ok=True)
-            self.probe_evaluator.cache = self.probe_evaluator.make_cache(self.run.cache, limit)
+    def sync(self) -> None:
+        """Wait until all steps are on the disk: before a time in which none is taken."""
+        with self.lock:
+            self.log.sync()
 
-    def _close(self) -> None:
-        cache, self.probe_evaluator.cache = self.probe_evaluator.cache, None
+    def close(self) -> None:
+        """Make the journal durable and release engine, cache and folder.
+
+        Raises:
+            RunFileError: the disk did not take the last steps.
+        """
+        cache, self.probes.cache = self.probes.cache, None
         try:
-            self._log.close()
+            self.log.close()
         finally:
             self.engine.close()
             if cache is not None:
                 cache.close()
-                self.run.cache.unlink(missing_ok=True)
-            if self._took:
-                self._took = False
-                self.run.release()
+                self.folder.cache.unlink(missing_ok=True)
+            if self._has_folder:
+                self._has_folder = False
+                self.folder.release()
+
+    def _open_cache(self) -> None:
+        if self.config.prefix_cache:
+            limit = self.cache_limit
+            self.folder.cache.unlink(missing_ok=True)
+            self.probes.cache = self.probes.make_cache(self.folder.cache, limit)
+
+    @property
+    def cache_limit(self) -> int:
+        """Half of what is free on the disk of the run's folder, or of where it will be made.
+
+        The cache file of a run that was interrupted counts as free.
+        """
+        path = self.folder.path.absolute()
+        existing = next(folder for folder in (path, *path.parents) if folder.is_dir())
+        old = self.folder.cache.stat().st_size if self.folder.cache.is_file() else 0
+        return (shutil.disk_usage(existing).free + old) // 2
 
     # --- where it stands ---
 
-    @property
-    def status(self) -> TunerStatus:
-        """Where the run stands; never waits."""
-        stands = self._stands  # one object, so of one step
-        reason = self._gate.held or self._gate.waiting or ""
-        phase = self._phase(stands.fraction_done, reason)
-        return replace(stands, phase=phase, reason=reason if phase == "paused" else "")
+    def note_progress(self) -> None:
+        """Show other threads where the run stands now."""
+        self._progress = TunerStatus(
+            self.step_number,
+            self.loss,
+            self.elapsed_s,
+            self.fraction_done,
+            "ready",
+            examples=len(self.examples),
+        )
 
-    def _phase(self, fraction: float, reason: str) -> Phase:
+    def status(self, *, begun: bool) -> TunerStatus:
+        """Where the run stands, between two steps; never waits.
+
+        Args:
+            begun: was a step taken since the run was opened?
+        """
+        progress = self._progress  # one object, so of one step
+        reason = self.gate.held or self.gate.waiting or ""
+        phase = self._phase(progress.fraction_done, reason, begun)
+        return replace(progress, phase=phase, reason=reason if phase == "paused" else "")
+
+    def _phase(self, fraction: float, reason: str, begun: bool) -> Phase:
         if self.closed:
             return "closed"
         if fraction >= 1:
             return "done"
-        if self._gate.stopped:
+        if self.gate.stopped:
             return "stopped"
         if reason:
             return "paused"
-        return "running" if self._began else "ready"
-
-    def _stand(self) -> None:
-        """Tell other threads where the run stands now."""
-        step, elapsed = self.step_number, self.elapsed_s
-        count = len(self.examples)
-        loss, done = self._stepper.loss, self.fraction_done
-        self._stands = TunerStatus(step, loss, elapsed, done, "ready", examples=count)
-
-    # --- what it is ---
-
-    @property
-    def examples(self) -> ExampleSet:
-        """What is learned from, with what was added."""
-        return self._log.examples
+        return "running" if begun else "ready"
 
     @property
     def closed(self) -> bool:
-        """Is the tuner not started, or closed?"""
-        return self._log.closed
+        """Was the run not started, or closed?"""
+        return self.log.closed
 
     @property
     def done(self) -> bool:
-        """Is there nothing left to do?"""
-        return self._gate.stopped or self.fraction_done >= 1
+        """Is no step left to take?"""
+        return self.gate.stopped or self.fraction_done >= 1
 
     @property
     def fraction_done(self) -> float:
         """Share of the run that is over, by steps or by time, whichever is further."""
-        settled = self.step_evaluator.layout.settled(len(self.examples))
+        settled = self.trajectory.layout.settled(len(self.examples))
         return fraction_done(settled, self.step_number, self.elapsed_s, self.rates.seconds)
-
-    @property
-    def probe_evaluator(self) -> ProbeEvaluator:
-        """Evaluates losses."""
-        return self.step_evaluator.probe_evaluator
-
-    @property
-    def state(self) -> TrainingState:
-        """Trainables, and what rules and samplers keep."""
-        return self.step_evaluator.state
-
-    @property
-    def rates(self) -> Rates:
-        """Learning rates and perturbation scale; measured when the run has started."""
-        return self.step_evaluator.rates
-
-    @property
-    def settled(self) -> TuneConfig:
-        """The configuration with "auto" filled in where that is no matter of measurement."""
-        return self.step_evaluator.settled
-
-    @property
-    def scope(self) -> Scope:
-        """Tokens the adapters act on."""
-        return self.probe_evaluator.scope
-
-    @property
-    def theta(self) -> dict[str, Float32]:
-        """The trainables as they stand, no copies: for the thread that steps."""
-        return self.state.theta
 
     @property
     def step_number(self) -> int:
@@ -239,44 +236,65 @@ class Run:
         """Seconds that they took."""
         return self.state.elapsed_s
 
-    @property
-    def cache_limit(self) -> int:
-        """Half of what is free on the disk of the run's folder, or of where it will be made.
+    # --- what it consists of ---
 
-        What a run that was cut off left behind counts as free.
-        """
-        path = self.run.path.absolute()
-        there = next(folder for folder in (path, *path.parents) if folder.is_dir())
-        left = self.run.cache.stat().st_size if self.run.cache.is_file() else 0
-        return (shutil.disk_usage(there).free + left) // 2
+    @property
+    def examples(self) -> ExampleSet:
+        """The training data, with what was added."""
+        return self.log.examples
+
+    @property
+    def probes(self) -> ProbeEvaluator:
+        """Evaluates losses at probes."""
+        return self.evaluator.probes
+
+    @property
+    def state(self) -> TrainingState:
+        """Trainables, and the state of rules and samplers."""
+        return self.trajectory.state
+
+    @property
+    def theta(self) -> dict[str, Float32]:
+        """The trainables as they stand, no copies: for the thread that steps."""
+        return self.state.theta
+
+    @property
+    def rates(self) -> Rates:
+        """Learning rates and perturbation scale; measured when the run has started."""
+        return self.trajectory.rates
+
+    @property
+    def settled(self) -> TuneConfig:
+        """The configuration with every "auto" filled in that does not depend on a measurement."""
+        return self.trajectory.settled
+
+    @property
+    def scope(self) -> Scope:
+        """Tokens the adapters act on."""
+        return self.probes.scope
 
     @property
     def warnings(self) -> tuple[DataWarning, ...]:
         """What the user should know about the batches."""
-        return self.probe_evaluator.batches.warnings
+        return self.probes.batches.warnings
 
     @property
     def batch_size(self) -> int:
-        """Examples a step."""
-        return self.probe_evaluator.batches.batch_size
+        """Examples per step."""
+        return self.probes.batches.batch_size
+
+    @property
+    def groups(self) -> int:
+        """Perturbed copies of a batch that are evaluated at once."""
+        return self.evaluator.groups
 
     @property
     def first_order_blocks(self) -> list[int]:
         """Blocks that take first-order steps, ascending."""
-        first_order = self.step_evaluator.layout.first_order
+        first_order = self.trajectory.layout.first_order
         return [] if first_order is None else list(first_order.blocks)
 
     @property
     def estimated_blocks(self) -> list[int]:
         """Blocks that are tuned by estimates, ascending."""
-        return self.step_evaluator.layout.blocks
-
-    @property
-    def num_first_order_blocks(self) -> int:
-        """How many of the last blocks take first-order steps."""
-        return self.rates.num_first_order
-
-    @property
-    def groups(self) -> int:
-        """Perturbed copies of a batch that are evaluated at once."""
-        return self.step_evaluator.groups
+        return self.trajectory.layout.blocks

@@ -1,9 +1,11 @@
-"""What a run keeps in its folder and goes on from: journal, snapshot, examples that were added."""
+"""What a run stores in its folder and resumes from: journal, snapshot, examples that were added."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.config import TuneConfig
@@ -15,9 +17,9 @@ from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.run_header import RunHeader, differences
 from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.journal.step_record import StepRecord
-from edgezo_runtime.methods.estimators import Term
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.step_evaluator import StepEvaluator
+from edgezo_runtime.training.trajectory import Trajectory
 
 _POLICY = SyncPolicy(every_steps=None, every_s=1.0)
 
@@ -27,25 +29,28 @@ class RunLog:
 
     Args:
         folder: of the run.
-        step_evaluator: what is recorded, and brought back.
+        trajectory: the state that records change, and that a resume restores.
+        evaluator: is told of more examples.
         initial: the examples the run begins with.
         config: how to tune.
         start: the adapter the run begins from; None for the bundle's own trainables.
 
     Attributes:
-        folder: likewise.
+        folder: of the run.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        step_evaluator: StepEvaluator,
+        trajectory: Trajectory,
+        evaluator: StepEvaluator,
         initial: ExampleSet,
         config: TuneConfig,
         start: Adapter | None = None,
     ) -> None:
         self.folder = folder
-        self._step_evaluator = step_evaluator
+        self._trajectory = trajectory
+        self._evaluator = evaluator
         self._initial = initial
         self._config = config
         self._begun_from = start
@@ -65,7 +70,7 @@ class RunLog:
         """Those the run began with, and those that were added."""
         return self._initial if self._added is None else self._added.examples
 
-    # --- begin and go on ---
+    # --- begin and resume ---
 
     def begin(self, rates: Rates) -> None:
         """Start a new run with these rates.
@@ -95,7 +100,7 @@ class RunLog:
         """
         if self.folder.has_journal():
             rates = self._recorded(read_journal(self.folder.journal))
-            self._step_evaluator.keep_first_order(rates.num_first_order)
+            self._trajectory.keep_first_order(rates.num_first_order)
             self._open_added()
 
     def resume(self) -> None:
@@ -107,16 +112,16 @@ class RunLog:
         contents = read_journal(self.folder.journal)
         self._use(self._recorded(contents))
         self._open_added(afresh=True)  # who had the folder until now may have added since `recall`
-        step_evaluator = self._step_evaluator
+        trajectory = self._trajectory
         if self.folder.snapshot.exists():
             digest = self._header().digest()
             snapshot = load_snapshot(
-                self.folder.snapshot, digest, step_evaluator.state.snapshot(digest)
+                self.folder.snapshot, digest, trajectory.state.snapshot(digest)
             )
             # A disk that lost records it had called safe: the journal alone brings the state back,
             # and steps left out of it could never be replayed.
             if snapshot.step <= sum(1 for _ in contents.records):
-                step_evaluator.state.restore(snapshot)
+                trajectory.state.restore(snapshot)
         grown_at: int | None = None
         for number, record in enumerate(read_journal(self.folder.journal).records):
             if record.step != number:
@@ -126,7 +131,7 @@ class RunLog:
                 )
             if self._see(record):
                 grown_at = number
-            if number >= step_evaluator.state.step:
+            if number >= trajectory.state.step:
                 self._replay(record)
         self._regrow(grown_at)
         self._journal = Journal.open(self.folder.journal, _POLICY)
@@ -137,31 +142,31 @@ class RunLog:
         Args:
             step: the first that had so many; None where none were added.
         """
-        rows = self._step_evaluator.layout.rows
+        rows = self._trajectory.layout.rows
         if rows > len(self.examples):
             raise RunFileError(
                 f"{self.folder.examples}: {len(self.examples)} examples, and the journal has a "
                 f"step with {rows}; restore the file from a copy"
             )
-        if step is not None and rows >= self._step_evaluator.probe_evaluator.num_examples:
-            self._step_evaluator.grow(self.examples.first(rows), step)
+        if step is not None and rows >= self._evaluator.probes.num_examples:
+            self._evaluator.grow(self.examples.first(rows), step)
 
     def _see(self, record: StepRecord) -> bool:
         try:
-            return self._step_evaluator.see_rows(record)
+            return self._trajectory.see_rows(record)
         except RunFileError as error:
             raise RunFileError(f"{self.folder.journal}: {error}") from error
 
     def _replay(self, record: StepRecord) -> None:
         try:
-            self._step_evaluator.replay(record)
+            self._trajectory.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{self.folder.journal}: {error}") from error
 
     def _use(self, rates: Rates) -> None:
         """Begin anew with these rates."""
-        self._step_evaluator.use(rates)
-        self._step_evaluator.state.elapsed_s = rates.seconds
+        self._trajectory.use(rates)
+        self._trajectory.state.elapsed_s = rates.seconds
 
     def _recorded(self, contents: JournalContents) -> Rates:
         """The rates in a journal's header, which is that of this run."""
@@ -177,42 +182,46 @@ class RunLog:
 
     def _header(self) -> RunHeader:
         """What the run depends on, with its rates."""
-        step_evaluator = self._step_evaluator
+        trajectory = self._trajectory
         if self._inputs is None:
             start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
             self._inputs = RunHeader.of(
-                step_evaluator.bundle,
+                trajectory.bundle,
                 self._config,
                 self._initial,
-                step_evaluator.probe_evaluator.scope,
-                step_evaluator.rates,
+                self._evaluator.probes.scope,
+                trajectory.rates,
                 start,
-                step_evaluator.probe_evaluator.objective.reward,
+                self._evaluator.probes.objective.reward,
             )
-        return dataclasses.replace(self._inputs, rates=step_evaluator.rates)
+        return dataclasses.replace(self._inputs, rates=trajectory.rates)
 
     def _open_added(self, *, afresh: bool = False) -> None:
         if self._added is None or afresh:
-            vocab_size = self._step_evaluator.bundle.manifest.model.vocab_size
+            vocab_size = self._trajectory.bundle.manifest.model.vocab_size
             digest = self._header().digest()
             self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
 
     # --- what is kept ---
 
-    def commit(self, record: StepRecord, terms: list[Term]) -> None:
-        """Journal a step, then apply it.
+    @contextmanager
+    def recording(self, record: StepRecord) -> Iterator[None]:
+        """Journal a step; what is done inside applies it.
+
+        Where that fails, other than for lack of memory, the run is closed: the journal has a step
+        that the state has not, or has half of.
 
         Raises:
             MemoryError: memory was refused; the step is in the journal or not.
-            RunFileError: the disk did not take it; the run is closed.
+            RunFileError: the disk did not take the record.
         """
         journal = self._require()
         try:
             journal.append(record)
-            self._step_evaluator.apply(record, terms)
+            yield
         except MemoryError:
             raise
-        except BaseException:  # what is in the journal may not be in the state, or half of it
+        except BaseException:
             self._journal = None
             journal.abandon()
             raise
@@ -238,7 +247,7 @@ class RunLog:
         with self._lock:
             if self._added is None or self._journal is None:
                 raise UsageError("the tuner is closed")
-            self._added.append(more.examples, max(self._begun, self._step_evaluator.state.step))
+            self._added.append(more.examples, max(self._begun, self._trajectory.state.step))
             return len(self._added.examples)
 
     def examples_at(self, step: int) -> ExampleSet:
@@ -258,7 +267,7 @@ class RunLog:
         """
         self._require().sync()
         save_snapshot(
-            self.folder.snapshot, self._step_evaluator.state.snapshot(self._header().digest())
+            self.folder.snapshot, self._trajectory.state.snapshot(self._header().digest())
         )
 
     def _require(self) -> Journal:

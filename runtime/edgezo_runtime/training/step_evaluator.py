@@ -1,27 +1,26 @@
-"""What a step of a run evaluates: estimates, and exact gradients."""
+"""One step of a run, evaluated: losses, the gradient that follows, and what it cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import ClassObjective
-from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
-from edgezo_runtime.training.probe_evaluator import Asked, ProbeEvaluator
+from edgezo_runtime.training.probe_evaluator import AnswerTask, ProbeEvaluator
 from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
@@ -29,22 +28,22 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What was found on a step's batch.
+    """What the passes of a step found.
 
     Attributes:
-        batch: the batch.
-        losses: of every probe, (probes, B), or of the pass of a gradient, (1, B); (0, 0) where one
-            was not finite.
-        terms: of the estimate.
-        rows: of the model, evaluated for it.
-        exact: gradient of the first_order, packed.
+        batch: the examples of the step.
+        losses: of every probe, (probes, B) or (probes, 1), or of the pass of a gradient, (1, B);
+            (0, 0) where one was not finite.
+        terms: of the gradient estimate.
+        rows: rows of the model that were evaluated.
+        gradient: of the first-order blocks, packed for the journal.
     """
 
     batch: Batch
     losses: Losses
     terms: list[Term]
     rows: int
-    exact: bytes
+    gradient: bytes
 
     @property
     def projected_grad(self) -> float:
@@ -52,149 +51,149 @@ class StepResult:
         coeff = np.array([value for term in self.terms for value in term.coeff])
         return float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if coeff.size else 0.0
 
+    @property
+    def mean_loss(self) -> float:
+        """Mean over all probes, nats; not a number where one was not finite."""
+        return float(self.losses.mean()) if self.losses.size else math.nan
 
-class StepEvaluator(Trajectory):
-    """The steps of a run as they are taken: what they apply comes from the model and the data.
+
+class StepEvaluator:
+    """Evaluates what the steps of a run need: losses at probes, gradients of first-order blocks.
 
     Args:
         engine: runs the bundle.
         examples: training data.
-        config: how to tune.
-        start: trainables to begin from; None for the bundle's own.
-        asked: the examples as questions, and who judges the answers.
-
-    Attributes:
-        probe_evaluator: evaluates losses.
-        first_order: gradients of the blocks that take first-order steps, if any do.
+        trajectory: the state of the run; only read.
+        task: the examples as questions, and the reward.
 
     Raises:
-        UsageError: nothing is left to train, or what is asked for does not go together.
+        UsageError: nothing is left to train, or settings do not go together.
     """
 
     def __init__(
         self,
         engine: Engine,
         examples: ExampleSet,
-        config: TuneConfig,
-        start: Mapping[str, Float32] | None = None,
-        asked: Asked | None = None,
+        trajectory: Trajectory,
+        task: AnswerTask | None = None,
     ) -> None:
-        self._asked = asked
         self._engine = engine
         self._examples = examples
-        super().__init__(engine.bundle, config, len(examples), start)
+        self._trajectory = trajectory
+        self._task = task
+        self._arrange()
 
-    def _arrange(self, first_order: int) -> None:
-        super()._arrange(first_order)
-        layout = self.layout.first_order
-        self.first_order = None if layout is None else FirstOrderBlocks(self._engine, layout)
-        self.probe_evaluator = ProbeEvaluator(
-            self._engine, self._examples, self.layout, self.first_order, self._asked
+    def _arrange(self) -> None:
+        """Follow the trajectory's division of the blocks."""
+        self._layout = self._trajectory.layout
+        first_order = self._layout.first_order
+        self._first_order = (
+            None if first_order is None else FirstOrderBlocks(self._engine, first_order)
+        )
+        self._probes = ProbeEvaluator(
+            self._engine, self._examples, self._layout, self._first_order, self._task
         )
         self._check_objective()
 
     def _check_objective(self) -> None:
-        """Refuse to tell rows apart by a number of the whole batch.
+        """Refuse an objective that is one number per batch where rows differ in their probes.
 
         Raises:
-            UsageError: the objective is one number a batch, and every row is perturbed its own way.
+            UsageError: the objective is the F1 of classes, and every row has its own perturbation.
         """
-        objective, config = self.probe_evaluator.objective, self.settled
+        objective, config = self._probes.objective, self._layout.config
         whole = isinstance(objective, ClassObjective) and objective.name == "f1"
-        if whole and self.probe_evaluator.first_probes(self._parts.estimator)[0].private:
+        estimator = self._trajectory.parts.estimator
+        if whole and self._probes.first_probes(estimator)[0].private:
             raise UsageError(
-                f"--objective f1: F1 of classes is one number for a batch, and {config.method} "
-                f"perturbs every row its own way; take --method n-spsa, or --objective accuracy"
+                f"`objective` f1: F1 of classes is one number per batch, and {config.method} "
+                f"perturbs every row in its own way; set `method` to n-spsa, or `objective` to "
+                f"accuracy"
             )
 
+    @property
+    def probes(self) -> ProbeEvaluator:
+        """Evaluates losses; another object when the trajectory divides the blocks differently."""
+        if self._layout is not self._trajectory.layout:
+            self._arrange()
+        return self._probes
+
+    @property
+    def first_order(self) -> FirstOrderBlocks | None:
+        """Gradients of the blocks that take first-order steps, if any do."""
+        return self._first_order if self.probes else None
+
     def measure(self) -> Rates:
-        """The rates that are left to measurement."""
-        config, state = self.settled, self.state
-        return measure_rates(self.probe_evaluator, state, config, self.rates, self.first_order)
+        """Measure the rates that the configuration leaves to measurement."""
+        trajectory = self._trajectory
+        return measure_rates(
+            self.probes, trajectory.state, trajectory.settled, trajectory.rates, self.first_order
+        )
 
     # --- steps ---
 
-    def info(self, step: int, lr: float) -> StepInfo:
-        """A step to come."""
-        return self.layout.info(step, self.layout.active(step), float(np.float32(lr)))
+    def evaluate(self, info: StepInfo, check: Callable[[], None]) -> StepResult:
+        """Evaluate what a step needs, in smaller chunks where memory is refused.
 
-    def evaluate(self, info: StepInfo) -> StepResult:
-        """Evaluate what a step needs.
-
+        Args:
+            info: the step.
+            check: called at every block; raises to end the passes.
         Raises:
             DivergedError: a number is not finite.
-            MemoryError: memory was refused.
-            BudgetStopError: it is short.
+            BudgetStopError: memory is short.
         """
-        probe_evaluator = self.probe_evaluator
-        batch = probe_evaluator.batches.batch(info.step)
-        losses, terms, rows, exact = np.empty((0, 0)), list[Term](), 0, b""
-        if self.layout.blocks:
-            losses, terms, rows = probe_evaluator.estimate(
-                self._parts.estimator, info, batch, self.state
-            )
-        if self.first_order is not None:
-            found = self.first_order.gradient(
-                batch,
-                self.state.theta,
-                probe_evaluator.scope,
-                probe_evaluator.cache,
-                self.layout.first,
-            )
-            exact = self.first_order.layout.pack(found.gradients)
-            rows += batch.num_rows
-            losses = losses if losses.size else found.losses[None]
-        return StepResult(batch, losses, terms, rows, exact)
+        probes, state, layout = self.probes, self._trajectory.state, self._trajectory.layout
+        for attempt in attempts(self._engine, check):
+            with attempt:
+                batch = probes.batches.batch(info.step)
+                losses, terms, rows, gradient = np.empty((0, 0)), list[Term](), 0, b""
+                if layout.blocks:
+                    estimator = self._trajectory.parts.estimator
+                    losses, terms, rows = probes.estimate(estimator, info, batch, state)
+                if self._first_order is not None:
+                    found = self._first_order.gradient(
+                        batch, state.theta, probes.scope, probes.cache, layout.first
+                    )
+                    gradient = self._first_order.layout.pack(found.gradients)
+                    rows += batch.num_rows
+                    losses = losses if losses.size else found.losses[None]
+                return StepResult(batch, losses, terms, rows, gradient)
+        raise AssertionError("attempts end with a result or an error")
 
-    def lost(self, info: StepInfo) -> StepResult:
-        """What stands for a step whose losses are not finite: the state goes back for it."""
-        return StepResult(
-            self.probe_evaluator.batches.batch(info.step), np.empty((0, 0)), [], 0, b""
-        )
-
-    def record(self, info: StepInfo, found: StepResult, elapsed_s: float) -> StepRecord:
-        """A step as the journal keeps it."""
-        extra = self.pack_extra(elapsed_s, found.exact)
-        return StepRecord(info.step, info.seed, info.lr, info.blocks, found.losses, extra=extra)
+    def without_losses(self, info: StepInfo) -> StepResult:
+        """The result of a step whose losses are not finite: the state rolls back for it."""
+        return StepResult(self.probes.batches.batch(info.step), np.empty((0, 0)), [], 0, b"")
 
     def grow(self, examples: ExampleSet, step: int) -> None:
-        """Go on with more examples.
+        """Train on more examples.
 
         Args:
             examples: those there were, and others behind them.
-            step: the first that they are for.
+            step: the first step that uses them.
         """
         self._examples = examples
-        self.layout.grow(len(examples))
-        self.probe_evaluator.grow(examples, step)
+        self._trajectory.layout.grow(len(examples))
+        self.probes.grow(examples, step)
 
-    # --- what a step takes ---
+    # --- what a step costs ---
 
-    def mean_loss(self, found: StepResult) -> float:
-        """Over all probes; not a number where one was not finite."""
-        return float(found.losses.mean()) if found.losses.size else math.nan
-
-    def shown_lr(self, info: StepInfo) -> float:
-        """The rate of a step's estimates, or of its first-order steps where it has none."""
-        return info.lr if info.blocks else info.lr * self.rates.first_order_lr / self.rates.lr
-
-    def tokens(self, found: StepResult) -> int:
-        """Tokens that were evaluated, padding and what was kept not counted."""
-        batch = found.batch
-        answers = isinstance(self.probe_evaluator.cache, AnswerCache)
+    def tokens(self, result: StepResult) -> int:
+        """Tokens that were evaluated, without padding and cached ones."""
+        batch = result.batch
+        answers = isinstance(self.probes.cache, AnswerCache)
         tokens = batch.num_rows if answers else int(batch.lengths.sum())
-        return found.rows // batch.num_rows * tokens
+        return result.rows // batch.num_rows * tokens
 
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that are evaluated at once."""
-        if not self.layout.blocks:
+        if not self._trajectory.layout.blocks:
             return 1
-        return len(self.probe_evaluator.first_probes(self._parts.estimator))
+        return len(self.probes.first_probes(self._trajectory.parts.estimator))
 
     def grant(self, budget_bytes: int, longest: int) -> int:
-        """See `ProbeEvaluator.grant`."""
-        return self.probe_evaluator.grant(self._parts.estimator, budget_bytes, longest)
+        """Bytes for keys and values of generated texts; see `ProbeEvaluator.grant`."""
+        return self.probes.grant(self._trajectory.parts.estimator, budget_bytes, longest)
 
     def rehearse(
         self,
@@ -203,8 +202,6 @@ class StepEvaluator(Trajectory):
         *,
         max_rows: int | None = None,
     ) -> None:
-        """See `ProbeEvaluator.rehearse`."""
-        estimator = self._parts.estimator
-        self.probe_evaluator.rehearse(
-            estimator, self.state, others, eval_batch_size, max_rows=max_rows
-        )
+        """Run a step and an evaluation on the longest rows; see `ProbeEvaluator.rehearse`."""
+        estimator, state = self._trajectory.parts.estimator, self._trajectory.state
+        self.probes.rehearse(estimator, state, others, eval_batch_size, max_rows=max_rows)

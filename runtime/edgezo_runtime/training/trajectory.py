@@ -13,7 +13,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.methods.catalogue import assemble
-from edgezo_runtime.methods.estimators import StepInfo, Term, replay_estimator
+from edgezo_runtime.methods.estimators import Losses, StepInfo, Term, replay_estimator
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.first_order_layout import first_order_count, first_order_rates
 from edgezo_runtime.training.layout import RunLayout
@@ -25,7 +25,7 @@ _MOST_ROWS = 2**40
 
 
 class Trajectory:
-    """The way of a run's trainables, as its records say. Evaluates nothing and reads no data.
+    """The state of a run and the steps that its records describe. Evaluates nothing.
 
     Args:
         bundle: the model.
@@ -34,10 +34,11 @@ class Trajectory:
         start: trainables to begin from; None for the bundle's own.
 
     Attributes:
-        bundle: likewise.
-        layout: what trains, and what a step is told.
+        bundle: the model.
+        layout: which blocks train, and by what; another object whenever that changes.
         rates: learning rates and perturbation scale.
-        state: trainables, and what rules and samplers keep.
+        parts: estimator, rule and sampler of the method.
+        state: trainables, and the state of rules and samplers.
 
     Raises:
         UsageError: nothing is left to train, or what is asked for does not go together.
@@ -72,7 +73,7 @@ class Trajectory:
 
     def _use(self, rates: Rates) -> None:
         self.rates = rates
-        self._parts = assemble(self.settled, rates.eps)
+        self.parts = assemble(self.settled, rates.eps)
         self.begin()
 
     def use(self, rates: Rates) -> None:
@@ -119,10 +120,19 @@ class Trajectory:
         infos = self.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
         self.state = TrainingState(
-            initial, self.layout.trained, self.settled, self._parts, first_order, scales
+            initial, self.layout.trained, self.settled, self.parts, first_order, scales
         )
 
     # --- steps ---
+
+    def info(self, lr: float) -> StepInfo:
+        """The next step, as the estimator is told of it.
+
+        Args:
+            lr: learning rate of the step; rounded to float32, as the journal stores it.
+        """
+        step = self.state.step
+        return self.layout.info(step, self.layout.active(step), float(np.float32(lr)))
 
     def apply(self, record: StepRecord, terms: list[Term]) -> None:
         """Update the state by a step.
@@ -146,7 +156,7 @@ class Trajectory:
         self._require_fit(record, info)
         terms: list[Term] = []
         if record.losses.size and record.blocks:
-            terms = replay_estimator(self._parts.estimator, info, record.losses.astype(np.float64))
+            terms = replay_estimator(self.parts.estimator, info, record.losses.astype(np.float64))
         self.apply(record, terms)
         self.state.elapsed_s = self._extra(record).elapsed_s
 
@@ -167,10 +177,20 @@ class Trajectory:
         self.layout.grow(rows)
         return True
 
-    def pack_extra(self, elapsed_s: float, gradient: bytes) -> bytes:
-        """What a record of the step to come keeps besides losses."""
+    def record(
+        self, info: StepInfo, losses: Losses, gradient: bytes, elapsed_s: float
+    ) -> StepRecord:
+        """The record of a step, as the journal stores it.
+
+        Args:
+            info: the step.
+            losses: of its probes.
+            gradient: of the first-order blocks, packed.
+            elapsed_s: seconds of the run until now.
+        """
         rows = self.layout.rows
-        return RecordExtra(elapsed_s, gradient, 0 if rows == self._rows else rows).pack()
+        extra = RecordExtra(elapsed_s, gradient, 0 if rows == self._rows else rows).pack()
+        return StepRecord(info.step, info.seed, info.lr, info.blocks, losses, extra=extra)
 
     def _extra(self, record: StepRecord) -> RecordExtra:
         """What a record keeps besides losses.

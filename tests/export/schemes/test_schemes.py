@@ -309,7 +309,7 @@ def test_the_loss_falls_by_measured_first_order_steps(schemes, tmp_path, kind):
     examples = random_set("labels", (9, 5, 14, 8, 3, 12), bundle.manifest.tokenizer.pad_id)
     config = TuneConfig(steps=20, max_time_s=0, batch_size=6, average=0.0)
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
-        assert tuner.num_first_order_blocks == 2
+        assert tuner.run.rates.num_first_order == 2
         before = tuner.evaluate(examples).loss
         list(tuner)
         assert tuner.evaluate(examples).loss < 0.98 * before
@@ -333,7 +333,7 @@ def test_every_method_trains_every_scheme(schemes, tmp_path, method, kind):
     initial = bundle.trainables()
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         losses = [report.loss for report in tuner]
-        changed = [n for n, value in tuner.theta.items() if (value != initial[n]).any()]
+        changed = [n for n, value in tuner.run.theta.items() if (value != initial[n]).any()]
     assert np.isfinite(losses).all()
     assert changed
 

@@ -122,7 +122,7 @@ def test_classes_are_those_of_an_evaluation(bundle: Bundle, tmp_path: Path) -> N
             pass
         texts = [str(row["text"]) for row in ROWS]
         found = tuner.classify_all([*texts[:4], *({"text": text} for text in texts[4:])])
-        reference = evaluate(Engine(bundle), tuner.adapter(), tuner.examples, scope=tuner.scope)
+        reference = evaluate(Engine(bundle), tuner.adapter(), tuner.examples, scope=tuner.run.scope)
         assert [prediction.index for prediction in found] == reference.predictions.tolist()
         assert [prediction.label for prediction in found] == [LABELS[p.index] for p in found]
         for prediction in found:
@@ -152,8 +152,8 @@ def test_rows_without_words_have_no_class(bundle: Bundle, tmp_path: Path) -> Non
 
 def test_a_budget_is_planned_for_rows_to_come(bundle: Bundle, tmp_path: Path) -> None:
     with opened(bundle, tmp_path / "a", budget="4GB", max_seq=40) as tuner:
-        assert tuner.engine.guard is not None
-        assert tuner.engine.guard.budget_bytes == 4 * 10**9
+        assert tuner.run.engine.guard is not None
+        assert tuner.run.engine.guard.budget_bytes == 4 * 10**9
         long = " ".join(["w9"] * 60)
         tuner.add([{"text": long, "label": 0}])
         assert tuner.examples.examples[-1].tokens.size == 40  # cut, as the run's own rows are
@@ -179,7 +179,7 @@ def test_an_app_is_told_what_happens(bundle: Bundle, tmp_path: Path) -> None:
         tuner.subscribe(told.append)
         stream = tuner.events()
         tuner.step()
-        tuner.engine.reliefs.append("short: cut smaller")
+        tuner.run.engine.reliefs.append("short: cut smaller")
         tuner.evaluate(ROWS)
         tuner.add(ROWS[:1])
         reports = list(tuner)
@@ -220,10 +220,10 @@ def test_an_error_is_the_last_event_and_comes_out_of_join(
     with opened(bundle, tmp_path) as tuner:
         stream = tuner.events()
 
-        def fail(info: object) -> None:
+        def fail(info: object, check: object) -> None:
             raise DivergedError("no number")
 
-        monkeypatch.setattr(tuner.step_evaluator, "evaluate", fail)
+        monkeypatch.setattr(tuner.run.evaluator, "evaluate", fail)
         monkeypatch.setattr(
             "edgezo_runtime.training.loop.CacheRangeError", DivergedError
         )  # the guard does not take it back

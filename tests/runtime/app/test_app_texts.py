@@ -42,7 +42,7 @@ def expected(
     """The text that another engine writes with the same adapter."""
     tokenizer = TextTokenizer.open(bundle.root, bundle.manifest.tokenizer)
     tokens = tokenizer.encode(prompt, add_special=special)
-    writer = Generator(Engine(bundle), tokenizer, scope=tuner.scope)
+    writer = Generator(Engine(bundle), tokenizer, scope=tuner.run.scope)
     return writer.generate([tokens], tuner.adapter(), writing)[0].stream.text
 
 
@@ -117,11 +117,11 @@ def test_a_budget_leaves_keys_and_values_what_is_left(bundle: Bundle, tmp_path: 
     engine.close()
     with Tuner.open(bundle, ROWS, CONFIG, tmp_path, budget="8GB") as tuner:
         assert tuner.generate("w20 w40", NEW) == expected(bundle, tuner, "w20 w40")
-        guard = tuner.engine.guard
-        tuner.engine.guard = MemoryGuard(10**9, resident=lambda: 2 * 10**9)
+        guard = tuner.run.engine.guard
+        tuner.run.engine.guard = MemoryGuard(10**9, resident=lambda: 2 * 10**9)
         with pytest.raises(DoesNotFitError, match="not even one token fits"):
             tuner.generate("w20 w40", NEW)
-        tuner.engine.guard = guard
+        tuner.run.engine.guard = guard
         assert tuner.step().step == 0  # the run is none the worse
 
 
@@ -171,9 +171,9 @@ def test_a_reward_goes_on_from_an_adapter(bundle: Bundle, tmp_path: Path) -> Non
         tmp_path / "second",
         template="{text} w4",
         reward=likes_length,
-        start=load_adapter(file),
+        adapter=load_adapter(file),
     ) as tuner:
-        for name, value in tuner.initial().items():
+        for name, value in tuner.run.trajectory.initial().items():
             assert np.array_equal(value, first[name])
         tuner.step()
 

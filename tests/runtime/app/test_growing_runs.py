@@ -129,12 +129,12 @@ def test_others_add_while_one_steps(bundle: Bundle, tmp_path: Path) -> None:
             thread.join()
         assert stepping.join(60)
         assert len(tuner.examples) == 30
-        expected = state_bits(tuner.state)
+        expected = state_bits(tuner.run.state)
         added = {example.tokens.tobytes() for example in tuner.examples}
     assert added == {example.tokens.tobytes() for example in everything.examples[:30]}
     assert state_bits(replay(bundle, tmp_path / "journal.bin").state) == expected
     with Tuner.open(bundle, everything.first(2), config, tmp_path) as tuner:
-        assert state_bits(tuner.state) == expected
+        assert state_bits(tuner.run.state) == expected
         assert len(tuner.examples) == 30
 
 

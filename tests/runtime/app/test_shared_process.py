@@ -39,7 +39,7 @@ def test_tuners_beside_each_other_end_as_alone(bundle: Bundle, tmp_path: Path) -
         Tuner.open(bundle, examples, config, tmp_path / f"together-{number}")
         for number, config in enumerate(CONFIGS)
     ]
-    assert len({id(tuner.engine.model) for tuner in tuners}) == 1
+    assert len({id(tuner.run.engine.model) for tuner in tuners}) == 1
     for background in [tuner.run_in_background() for tuner in tuners]:
         assert background.join(60)
     assert [bits(tuner) for tuner in tuners] == alone
@@ -123,7 +123,7 @@ def test_the_smallest_budget_holds_for_all(bundle: Bundle, tmp_path: Path) -> No
             guard = small.engine.guard
             assert guard is not None
             for tuner in (large, none, small):
-                assert BUDGET.strictest(tuner.engine.guard, tuner.engine._held) is guard
+                assert BUDGET.strictest(tuner.run.engine.guard, tuner.run.engine._held) is guard
             guard.resident = lambda: 7 * 10**9  # below the large budget, beyond the small one
             for tuner in (large, none):
                 with pytest.raises(

@@ -107,7 +107,7 @@ def test_readers_see_whole_steps_and_change_nothing(
 
         def save() -> None:
             tuner.snapshot()
-            found = load_snapshot(tuner.run.snapshot)
+            found = load_snapshot(tuner.run.folder.snapshot)
             assert 0 <= found.step <= STEPS
             time.sleep(1e-3)
 
@@ -199,7 +199,7 @@ def test_a_step_is_given_up_at_the_next_block(
             if not after:
                 tuner.stop()
             list(tuner)
-        assert calls <= after + 2 * tuner.engine.limits.workers
+        assert calls <= after + 2 * tuner.run.engine.limits.workers
         assert tuner.step_number < STEPS
     with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut") as tuner:
         list(tuner)
@@ -366,7 +366,7 @@ if what == "fork":
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     tuner.pause(wait=True)
-    assert os.path.exists(folder + "/prefix.cache") == (tuner.probe_evaluator.cache is not None)
+    assert os.path.exists(folder + "/prefix.cache") == (tuner.run.probes.cache is not None)
     tuner.close()
 print("end")
 """

@@ -29,7 +29,7 @@ from edgezo_runtime.methods.rules import RULES
 from edgezo_runtime.training.replay import replay
 from edgezo_runtime.training.run_log import RunLog
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
-from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_to_the_end
+from tests.runtime.tuner_runs import SIZES, bits, losses_of, resumed_bits, run_to_the_end, unstarted
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -60,13 +60,15 @@ def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, pro
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
         first, second, *_, last = list(tuner)
         assert tuner.done
-        assert tuner.fraction_done == 1
+        assert tuner.run.fraction_done == 1
         assert tuner.step_number == 6
-        assert tuner.elapsed_s >= first.elapsed_s + last.elapsed_s > 0
+        assert tuner.run.elapsed_s >= first.elapsed_s + last.elapsed_s > 0
     assert (first.step, second.step, last.step) == (0, 1, 5)
     assert (first.blocks, second.blocks) == ((0,), (1,))
     assert first.rows == 2 * probes
-    indices = Tuner(tuner.engine, examples, config, tuner.run).probe_evaluator.batches.indices(0)
+    indices = unstarted(
+        tuner.run.engine, examples, config, tuner.run.folder
+    ).run.probes.batches.indices(0)
     assert first.tokens == probes * sum(SIZES[index] for index in indices)
     assert first.lr == pytest.approx(0.03 * (1 - 0.5 / 6))
     assert last.lr == pytest.approx(0.03 * 0.5 / 6)
@@ -90,13 +92,13 @@ def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeyp
     monkeypatch.setattr("edgezo_runtime.training.loop.time.monotonic", lambda: next(clock))
     config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        measuring = tuner.elapsed_s
+        measuring = tuner.run.elapsed_s
         assert measuring == 0.5
         reports = list(tuner)
         # a step reads the clock three times; the journal has it once, for when to sync
         spent = reports[0].elapsed_s
         assert len(reports) == np.ceil((4.0 - measuring) / spent)
-        assert tuner.elapsed_s == pytest.approx(measuring + spent * len(reports))
+        assert tuner.run.elapsed_s == pytest.approx(measuring + spent * len(reports))
     rates = [report.lr / 0.03 for report in reports]
     left = 4.0 - measuring
     assert rates == pytest.approx([1 - spent * i / left for i in range(len(rates))])
@@ -115,10 +117,10 @@ def test_the_time_of_measuring_does_not_change_the_first_rate(
                 "edgezo_runtime.training.loop.time.monotonic", lambda clock=clock: next(clock)
             )
             with Tuner.open(bundle, examples, config, tmp_path / f"{pace}") as tuner:
-                rates = dataclasses.replace(tuner.rates, seconds=0)
+                rates = dataclasses.replace(tuner.run.rates, seconds=0)
                 found.append((rates, tuner.step().lr))
             with Tuner.open(bundle, examples, config, tmp_path / f"{pace}", resume=True) as tuner:
-                rates = dataclasses.replace(tuner.rates, seconds=0)
+                rates = dataclasses.replace(tuner.run.rates, seconds=0)
                 assert (rates, tuner.step_number) == (found[0][0], 1)
     assert found[0] == found[1]
 
@@ -128,7 +130,7 @@ def test_a_measured_rate_that_stays_is_a_third_of_one_that_falls(bundle, example
     for name in ("constant", "linear"):
         config = dataclasses.replace(BASE, lr="auto", lr_schedule=name)
         with Tuner.open(bundle, examples, config, tmp_path / name) as tuner:
-            found[name] = tuner.rates.lr
+            found[name] = tuner.run.rates.lr
     assert found["constant"] == pytest.approx(found["linear"] / 3, rel=1e-6)
 
 
@@ -149,7 +151,7 @@ def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
     for call in (tuner.step, tuner.snapshot):
         with pytest.raises(UsageError, match="the tuner is closed"):
             call()
-    assert tuner.adapter().keys() == tuner.theta.keys()
+    assert tuner.adapter().keys() == tuner.run.theta.keys()
     assert not (tmp_path / "prefix.cache").exists()
 
 
@@ -227,20 +229,20 @@ def test_a_run_beyond_the_horizon_takes_smaller_steps(bundle, examples, tmp_path
 def test_the_adapter_is_the_running_average(bundle, examples, tmp_path):
     config = dataclasses.replace(BASE, average=0.5, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        name = next(iter(tuner.state.slots))
-        np.testing.assert_array_equal(tuner.adapter()[name], tuner.theta[name])
-        seen = [(tuner.step(), tuner.theta[name].copy())[1] for _ in range(3)]
+        name = next(iter(tuner.run.state.slots))
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.theta[name])
+        seen = [(tuner.step(), tuner.run.theta[name].copy())[1] for _ in range(3)]
         expected = sum(value * 0.5 ** (3 - i) for i, value in enumerate(seen)) / (1 - 0.5**3)
         np.testing.assert_allclose(tuner.adapter()[name], expected, rtol=1e-5, atol=1e-7)
         handed_out = tuner.adapter()
         for value in handed_out.values():
             value[:] = np.nan
-        assert all(np.isfinite(value).all() for value in tuner.theta.values())
+        assert all(np.isfinite(value).all() for value in tuner.run.theta.values())
         assert all(np.isfinite(value).all() for value in tuner.adapter().values())
     config = dataclasses.replace(BASE, average=0.0, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path / "plain") as tuner:
         list(tuner)
-        np.testing.assert_array_equal(tuner.adapter()[name], tuner.theta[name])
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.theta[name])
 
 
 # --- the folder ---
@@ -250,13 +252,13 @@ def test_a_journal_that_cannot_be_closed_lets_the_folder_go(
     bundle, examples, tmp_path, monkeypatch
 ):
     tuner = Tuner.open(bundle, examples, BASE, tmp_path)
-    close = tuner._log._journal.close
+    close = tuner.run.log._journal.close
 
     def full() -> None:
         close()
         raise RunFileError("no space left")
 
-    monkeypatch.setattr(tuner._log._journal, "close", full)
+    monkeypatch.setattr(tuner.run.log._journal, "close", full)
     with pytest.raises(RunFileError, match="no space left"):
         tuner.close()
     Tuner.open(bundle, examples, BASE, tmp_path, resume=True).close()
@@ -293,7 +295,7 @@ def test_a_step_that_breaks_off_is_not_recorded_twice(
     expected = run_to_the_end(bundle, examples, BASE, tmp_path / "whole")
     with Tuner.open(bundle, examples, BASE, tmp_path / "run") as tuner:
         tuner.step()
-        owner = {"append": tuner._log._journal, "apply": tuner.step_evaluator}[where]
+        owner = {"append": tuner.run.log._journal, "apply": tuner.run.trajectory}[where]
         done = getattr(owner, where)
 
         def broken(*args: object) -> None:
@@ -351,7 +353,7 @@ def test_a_tuner_that_is_closed_while_it_starts_lets_the_folder_go(
         begin(log, rates)
 
     monkeypatch.setattr(RunLog, "begin", slow)
-    tuner = Tuner(Engine(bundle), examples, BASE, RunFolder(tmp_path))
+    tuner = unstarted(Engine(bundle), examples, BASE, RunFolder(tmp_path))
     thread = threading.Thread(target=tuner.start)
     thread.start()
     entered.wait()
@@ -436,7 +438,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
         for _ in range(3):
             tuner.step()
         before = bits(tuner)
-        score = tuner.engine.score
+        score = tuner.run.engine.score
 
         def poisoned(*args, **options):
             scores = score(*args, **options)
@@ -444,7 +446,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
             return scores
 
         with monkeypatch.context() as patch:
-            patch.setattr(tuner.engine, "score", poisoned)
+            patch.setattr(tuner.run.engine, "score", poisoned)
             with pytest.raises(DivergedError, match="loss nan is not finite at probe 1 of 2"):
                 tuner.step()
         assert bits(tuner) == before
@@ -456,7 +458,7 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
     unguarded = dataclasses.replace(BASE, rollback=False)
     with Tuner.open(bundle, examples, unguarded, tmp_path) as tuner:
-        tuner.theta[next(iter(tuner.state.slots))][0, 0] = np.inf
+        tuner.run.theta[next(iter(tuner.run.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
             tuner.step()
 
@@ -490,8 +492,8 @@ def test_a_cut_run_on_answers_ends_with_the_same_bits(bundle, examples, tmp_path
     options = {"cut": 7, "snapshot_at": 2}
     assert resumed_bits(bundle, examples, config, tmp_path / "cut", 3, **options) == whole
     with Tuner.open(bundle, examples, config, tmp_path / "scope") as tuner:
-        assert tuner.scope == "answer"
-        assert isinstance(tuner.probe_evaluator.cache, AnswerCache)
+        assert tuner.run.scope == "answer"
+        assert isinstance(tuner.run.probes.cache, AnswerCache)
         assert tuner.step().tokens == 4  # one a row
     everywhere = dataclasses.replace(config, scope="all")
     assert run_to_the_end(bundle, examples, everywhere, tmp_path / "all") != whole
@@ -582,7 +584,7 @@ def test_replay_looks_at_the_trainables_it_begins_with(bundle, examples, tmp_pat
         tuner.step()
     alter(copy / "trainable.safetensors")
     with pytest.raises(BundleError, match=r"trainable.safetensors: sha256"):
-        replay(Bundle.open(copy), tuner.run.journal)
+        replay(Bundle.open(copy), tuner.run.folder.journal)
 
 
 def test_a_snapshot_of_other_shapes_is_refused_before_it_is_read(
@@ -591,10 +593,10 @@ def test_a_snapshot_of_other_shapes_is_refused_before_it_is_read(
     """A hundred gigabytes would have been asked for first."""
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
-        kept = tuner.state.snapshot(tuner._log._header().digest())
+        kept = tuner.run.state.snapshot(tuner.run.log._header().digest())
     name = min(kept.theta)
     theta = {**kept.theta, name: np.zeros((3, 3), np.float32)}
-    save_snapshot(tuner.run.snapshot, dataclasses.replace(kept, theta=theta))
+    save_snapshot(tuner.run.folder.snapshot, dataclasses.replace(kept, theta=theta))
     monkeypatch.setattr(
         "edgezo_runtime.journal.snapshot.read_tensors", lambda *_: pytest.fail("was read")
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgezo_runtime.app.tuner import limited_engine
 from edgezo_runtime.budget import memory_limits as module
-from edgezo_runtime.budget.memory_limits import memory_limits
+from edgezo_runtime.budget.memory_limits import limited_engine, memory_limits
 from edgezo_runtime.engine.engine import Engine
 
 NAMES = [

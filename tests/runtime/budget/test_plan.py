@@ -20,6 +20,7 @@ from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitErro
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.sizes import parse_size
 from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import unstarted
 
 MB = 10**6
 PROCESS, BLOCK, COUNT, A_TOKEN = 100 * MB, 50 * MB, 10, 200_000
@@ -32,7 +33,7 @@ CONFIG = TuneConfig(
 def tuner(exported, tmp_path) -> Tuner:
     bundle = exported("llama").bundle("int8").bundle
     rows = random_set("labels", (4, 7, 5, 3, 6, 4, 8, 5), bundle.manifest.tokenizer.pad_id)
-    return Tuner(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
+    return unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
 
 
 class Machine(_Planner):
@@ -62,8 +63,8 @@ class Machine(_Planner):
         monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
         monkeypatch.setattr(module, "PeakSampler", self._sampler)
         monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
-        monkeypatch.setattr(tuner.step_evaluator, "rehearse", lambda *args, **options: None)
-        monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
+        monkeypatch.setattr(tuner.run.evaluator, "rehearse", lambda *args, **options: None)
+        monkeypatch.setattr(tuner.run.engine, "give_back", lambda: None)
 
     def _sampler(self) -> Machine:
         return self
@@ -86,7 +87,7 @@ def test_enough_for_everything(tuner, monkeypatch) -> None:
     """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take 128 MB."""
     found = plan_for(tuner, 1000, monkeypatch)
     assert found.ledger == Ledger(
-        PROCESS - tuner.state.nbytes, 0, 0, tuner.state.nbytes, 0, 0, 500 * MB, 128 * MB
+        PROCESS - tuner.run.state.nbytes, 0, 0, tuner.run.state.nbytes, 0, 0, 500 * MB, 128 * MB
     )
     assert found.predicted_bytes == 728 * MB
     assert found.reserve_bytes == 272 * MB
@@ -162,10 +163,10 @@ def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None
     machine = Machine(tuner, 1000 * MB, monkeypatch)
 
     def stop_large(*args: object, **options: object) -> None:
-        if tuner.engine.limits.workers > 1:
+        if tuner.run.engine.limits.workers > 1:
             raise BudgetStopError("more than was foreseen")
 
-    monkeypatch.setattr(tuner.step_evaluator, "rehearse", stop_large)
+    monkeypatch.setattr(tuner.run.evaluator, "rehearse", stop_large)
     assert machine.plan().choice.limits.workers == 1
 
 
@@ -174,7 +175,7 @@ def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
         raise DivergedError("a hidden state of nan")
 
     machine = Machine(tuner, 1000 * MB, monkeypatch)
-    monkeypatch.setattr(tuner.step_evaluator, "rehearse", fail)
+    monkeypatch.setattr(tuner.run.evaluator, "rehearse", fail)
     assert machine.plan().choice.streamed == frozenset()
 
 
@@ -201,32 +202,32 @@ def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> 
 def test_parts_of_a_real_plan(exported, tmp_path) -> None:
     bundle = exported("llama").bundle("int8").bundle
     rows = random_rows(8, 6, bundle.manifest.model.vocab_size)
-    tuner = Tuner(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
-    found = make_plan(tuner, 8 * 10**9, others=[rows], process_bytes=10 * MB, data_bytes=5 * MB)
+    tuner = unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
+    found = make_plan(tuner.run, 8 * 10**9, others=[rows], process_bytes=10 * MB, data_bytes=5 * MB)
     parts = found.ledger
     assert (parts.process, parts.data) == (10 * MB, 5 * MB)
-    model = tuner.engine.model
+    model = tuner.run.engine.model
     assert parts.blocks == sum(model.block_bytes(index) for index in range(2))
-    assert parts.adapter == tuner.state.nbytes > 0
+    assert parts.adapter == tuner.run.state.nbytes > 0
     assert 0 < found.smallest_bytes <= found.predicted_bytes * 25 // 24 + 1
     assert found.as_json()["ledger"]["reserve"] == 8 * 10**9 - found.predicted_bytes
     assert not (tmp_path / "run").exists()
-    assert tuner.engine.reliefs == []
+    assert tuner.run.engine.reliefs == []
 
 
 def test_a_budget_below_the_process_is_refused(tuner) -> None:
     with pytest.raises(DoesNotFitError, match="process"):
-        make_plan(tuner, 10 * MB)
+        make_plan(tuner.run, 10 * MB)
 
 
 def test_state_is_what_the_run_keeps(tuner) -> None:
-    theta = sum(value.nbytes for value in tuner.theta.values())
-    trained = sum(value.nbytes for name, value in tuner.theta.items() if "lora_B" in name)
+    theta = sum(value.nbytes for value in tuner.run.theta.values())
+    trained = sum(value.nbytes for name, value in tuner.run.theta.items() if "lora_B" in name)
     # the average, and a copy of both to go back to; sgd keeps nothing
-    assert tuner.state.nbytes == theta + 3 * trained
+    assert tuner.run.state.nbytes == theta + 3 * trained
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
-    other = Tuner(tuner.engine, tuner.examples, momentum, tuner.run)
-    assert other.state.nbytes == theta + 5 * trained  # an average is made, if not used
+    other = unstarted(tuner.run.engine, tuner.examples, momentum, tuner.run.folder)
+    assert other.run.state.nbytes == theta + 5 * trained  # an average is made, if not used
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -237,10 +238,10 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     bundle = exported("llama").bundle("int8").bundle
     rows = random_set("labels", (60,) * 4096, bundle.manifest.tokenizer.pad_id)
     config = dataclasses.replace(CONFIG, batch_size=4096)
-    tuner = Tuner(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
+    tuner = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
     seen = []
     monkeypatch.setattr(
-        tuner.probe_evaluator,
+        tuner.run.probes,
         "_scores",
         lambda batch, *others: seen.append(batch.input_ids.shape[0]),
     )

@@ -21,9 +21,8 @@ from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.evaluation import objectives
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.system.memory_guard import MemoryGuard
-from edgezo_runtime.training import probe_evaluator as probe_evaluator
+from edgezo_runtime.training import probe_evaluator, trajectory
 from edgezo_runtime.training import run_log as run_log_module
-from edgezo_runtime.training import step_evaluator as step_evaluator
 from edgezo_runtime.training.training_state import TrainingState
 from tests.c_library import build
 from tests.runtime import failing_allocator
@@ -59,7 +58,7 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "a way back": (first_order, "score_gradients", MemoryError),
     "the code": (probe_evaluator, "code_matrices", MemoryError),
     "a gradient": (Frame, "gather", MemoryError),
-    "a record": (step_evaluator, "StepRecord", MemoryError),
+    "a record": (trajectory, "StepRecord", MemoryError),
     "the average": (TrainingState, "_fold_average", MemoryError),
     "a snapshot": (run_log_module, "save_snapshot", MemoryError),
 }
@@ -168,15 +167,15 @@ def test_a_machine_that_runs_out_stops_the_run(run, looks, monkeypatch):
     expected = run.undisturbed()
     left = iter([2**40] * looks)
     with run.open("run") as tuner:
-        tuner.engine.guard = MemoryGuard(
+        tuner.run.engine.guard = MemoryGuard(
             2**40, resident=lambda: 0, swapped=lambda: 0, available=lambda: next(left, MIB)
         )
         with suppress(BudgetStopError):
             for _ in tuner:
                 pass
         assert digest(tuner) == expected[tuner.step_number]
-        reliefs = tuner.engine.reliefs
-        tuner.engine.guard = None
+        reliefs = tuner.run.engine.reliefs
+        tuner.run.engine.guard = None
         assert not reliefs or "streaming all 2 blocks" in reliefs[0]
     with run.open("run", resume=True) as tuner:
         for _ in tuner:

@@ -84,7 +84,7 @@ def test_recorded_losses_are_the_scores_of_texts(
     reward = high_words
     with Tuner.open(bundle, questions, config, tmp_path / "run", reward=reward) as tuner:
         seen = []
-        losses = tuner.probe_evaluator.objective.__class__.losses
+        losses = tuner.run.probes.objective.__class__.losses
 
         def keep(self, batch, params, seeds):
             found = losses(self, batch, params, seeds)
@@ -96,7 +96,7 @@ def test_recorded_losses_are_the_scores_of_texts(
             seen.append((batch.ids.tolist(), own, seeds, found))
             return found
 
-        monkeypatch.setattr(tuner.probe_evaluator.objective.__class__, "losses", keep)
+        monkeypatch.setattr(tuner.run.probes.objective.__class__, "losses", keep)
         tuner.step()
     (record,) = read_journal(tmp_path / "run" / "journal.bin").records
     (ids, own, seeds, found), *_ = seen
@@ -211,12 +211,12 @@ def test_memory_pressure_changes_no_score(bundle, questions, tmp_path):
     config = dataclasses.replace(CONFIG, objective="f1")
     whole = run_to_the_end(bundle, questions, config, tmp_path / "whole")
     with Tuner.open(bundle, questions, config, tmp_path / "small", threads=1) as tuner:
-        tuner.engine.limits = dataclasses.replace(tuner.engine.limits, chunk_tokens=4)
-        tuner.engine.streamed = frozenset({0, 1})
-        tuner.probe_evaluator.objective.generator.cache_bytes = 2 * 64 * 1024
+        tuner.run.engine.limits = dataclasses.replace(tuner.run.engine.limits, chunk_tokens=4)
+        tuner.run.engine.streamed = frozenset({0, 1})
+        tuner.run.probes.objective.generator.cache_bytes = 2 * 64 * 1024
         for _ in tuner:
             pass
-        assert state_bits(tuner.state) == whole
+        assert state_bits(tuner.run.state) == whole
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_automatic_runs_take_estimates(bundle, questions, tmp_path):
     """Exact gradients are the default for the loss alone; rates are read off the loss."""
     config = TuneConfig(objective="f1", steps=1, max_time_s=0, max_new_tokens=NEW, blocks="all")
     with Tuner.open(bundle, questions, config, tmp_path) as tuner:
-        assert tuner.num_first_order_blocks == 0
-        assert tuner.rates.eps > 2**-13
-        assert "begins to say other things" in tuner.rates.words
+        assert tuner.run.rates.num_first_order == 0
+        assert tuner.run.rates.eps > 2**-13
+        assert "begins to say other things" in tuner.run.rates.words
         tuner.step()
 
 

@@ -105,17 +105,17 @@ def test_a_run_that_diverges_goes_back_and_slows_down(bundle, tmp_path) -> None:
 def test_a_run_that_went_back_resumes_to_its_bits(bundle, tmp_path, snapshot) -> None:
     with Tuner.open(bundle, rows(bundle), HOT, tmp_path / "whole") as tuner:
         assert [report.events for report in tuner if report.events]
-        expected, watch = tuner.adapter(), tuner.state.monitor
+        expected, watch = tuner.adapter(), tuner.run.state.monitor
     cut = tmp_path / "cut"
     with Tuner.open(bundle, rows(bundle), HOT, cut) as tuner:
         for _ in range(45):
             tuner.step()
     if not snapshot:
-        tuner.run.snapshot.unlink()
+        tuner.run.folder.snapshot.unlink()
     with Tuner.open(bundle, rows(bundle), HOT, cut, resume=True) as tuner:
         assert tuner.step_number == 45
         list(tuner)
-        assert tuner.state.monitor == watch
+        assert tuner.run.state.monitor == watch
         for name, value in tuner.adapter().items():
             np.testing.assert_array_equal(value, expected[name])
 
@@ -125,13 +125,13 @@ def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch, snap
     """Pins a run that went on with a snapshot, and could not even be opened without one."""
     config = dataclasses.replace(HOT, steps=500)
     tuner = Tuner.open(bundle, rows(bundle), config, tmp_path / "run")
-    estimate = tuner.probe_evaluator.estimate
+    estimate = tuner.run.probes.estimate
 
     def not_finite(*args):
         estimate(*args)
         raise DivergedError("loss nan is not finite")
 
-    monkeypatch.setattr(tuner.probe_evaluator, "estimate", not_finite)
+    monkeypatch.setattr(tuner.run.probes, "estimate", not_finite)
     before = tuner.adapter()
     with tuner:
         for _ in range(2):  # nor does it go on when it is asked again
@@ -145,9 +145,9 @@ def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch, snap
     assert GOOD_EVERY < WINDOW
     monkeypatch.undo()
     with Tuner.open(bundle, rows(bundle), config, tmp_path / "run") as again:
-        assert state_bits(again.state) == state_bits(tuner.state)
+        assert state_bits(again.run.state) == state_bits(tuner.run.state)
         with pytest.raises(DivergedError, match="step 9: diverged for the 9th time"):
             again.step()
-    found = replay(bundle, tuner.run.journal).state
-    assert state_bits(found) == state_bits(tuner.state)
+    found = replay(bundle, tuner.run.folder.journal).state
+    assert state_bits(found) == state_bits(tuner.run.state)
     assert "step 9: diverged" in found.hopeless

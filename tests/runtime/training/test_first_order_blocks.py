@@ -23,6 +23,7 @@ from edgezo_runtime.training.first_order_layout import (
     why_no_first_order,
 )
 from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import unstarted
 
 SIZES = (4, 7, 5, 3, 6, 4, 8, 5)
 BASE = TuneConfig(
@@ -45,8 +46,8 @@ def examples(bundle):
 
 def bits(tuner: Tuner) -> dict[str, bytes]:
     """All that a run goes on from."""
-    found = {name: value.tobytes() for name, value in tuner.theta.items()}
-    for name, slot in tuner.state.slots.items():
+    found = {name: value.tobytes() for name, value in tuner.run.theta.items()}
+    for name, slot in tuner.run.state.slots.items():
         found |= {f"{name} {key}": value.tobytes() for key, value in (slot or {}).items()}
     return found
 
@@ -56,12 +57,14 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     config = dataclasses.replace(BASE, scope=scope)
     alone = dataclasses.replace(config, first_order=0, first_order_lr="auto", blocks="0")
     with Tuner.open(bundle, examples, config, tmp_path / "first_order") as tuner:
-        batch = tuner.probe_evaluator.batches.batch(0)
-        cache = tuner.probe_evaluator.cache
-        layout = tuner.step_evaluator.layout.first_order
-        exact = FirstOrderGradient(tuner.engine, 1).gradient(batch, tuner.theta, scope, cache, 0)
+        batch = tuner.run.probes.batches.batch(0)
+        cache = tuner.run.probes.cache
+        layout = tuner.run.trajectory.layout.first_order
+        exact = FirstOrderGradient(tuner.run.engine, 1).gradient(
+            batch, tuner.run.theta, scope, cache, 0
+        )
         expected = layout.unpack(layout.pack(exact.gradients))
-        tail = {name: tuner.theta[name].copy() for name in expected}
+        tail = {name: tuner.run.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
         assert other.step().loss == report.loss
@@ -69,10 +72,10 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     lr = float(np.float32(report.lr * (config.first_order_lr / config.lr)))
     for name, theta in tail.items():
         rule.apply(theta, expected[name], rule.init(theta), 0, lr)
-        np.testing.assert_array_equal(tuner.theta[name], theta)
+        np.testing.assert_array_equal(tuner.run.theta[name], theta)
         assert np.abs(theta - bundle.trainables()[name]).max() > 0
-    for name in tuner.theta.keys() - tail.keys():
-        np.testing.assert_array_equal(tuner.theta[name], other.theta[name])
+    for name in tuner.run.theta.keys() - tail.keys():
+        np.testing.assert_array_equal(tuner.run.theta[name], other.run.theta[name])
 
 
 @pytest.mark.parametrize("kind", ["labels", "candidates", "completion"])
@@ -95,10 +98,10 @@ def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         tuner.step()
         numbers = sum(
-            tuner.theta[name].size for name in tuner.step_evaluator.layout.first_order.names
+            tuner.run.theta[name].size for name in tuner.run.trajectory.layout.first_order.names
         )
-        (record,) = read_journal(tuner.run.journal).records
-        tensors = len(tuner.step_evaluator.layout.first_order.names)
+        (record,) = read_journal(tuner.run.folder.journal).records
+        tensors = len(tuner.run.trajectory.layout.first_order.names)
     assert len(record.extra) == 4 + 4 * tensors + numbers
 
 
@@ -121,11 +124,11 @@ def test_a_tail_of_blocks_that_are_not_there_is_refused(bundle, examples, tmp_pa
 def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given):
     config = dataclasses.replace(BASE, **given)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        batch = tuner.probe_evaluator.batches.batch(0)
+        batch = tuner.run.probes.batches.batch(0)
         report = tuner.step()
         assert report.rows == batch.num_rows
-        assert tuner.estimated_blocks == []
-    (record,) = read_journal(tuner.run.journal).records
+        assert tuner.run.estimated_blocks == []
+    (record,) = read_journal(tuner.run.folder.journal).records
     assert record.losses.shape == (1, batch.num_examples)
     assert report.loss == pytest.approx(record.losses.mean(), rel=1e-6)
 
@@ -133,28 +136,29 @@ def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given
 def test_auto_takes_first_order_steps_where_it_can(bundle, examples, tmp_path):
     config = TuneConfig(steps=2, max_time_s=0, batch_size=2)
     with Tuner.open(bundle, examples, config, tmp_path / "auto") as tuner:
-        assert tuner.num_first_order_blocks == 2
+        assert tuner.run.rates.num_first_order == 2
     free = RunFolder(tmp_path / "free")
     assert (
-        Tuner(Engine(bundle), examples, method_config("zo-sgd"), free).num_first_order_blocks == 0
+        unstarted(Engine(bundle), examples, method_config("zo-sgd"), free).run.rates.num_first_order
+        == 0
     )
     manifest = dataclasses.replace(bundle.manifest, backward="an operator has no gradient")
     lesser = dataclasses.replace(bundle, manifest=manifest)
-    assert Tuner(Engine(lesser), examples, config, free).num_first_order_blocks == 0
+    assert unstarted(Engine(lesser), examples, config, free).run.rates.num_first_order == 0
     with pytest.raises(UsageError, match="no backward graphs"):
-        Tuner(Engine(lesser), examples, dataclasses.replace(config, first_order=1), free)
+        unstarted(Engine(lesser), examples, dataclasses.replace(config, first_order=1), free)
 
 
 def test_a_run_keeps_the_tail_it_began_with(bundle, examples, tmp_path):
     config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
-    tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    assert tuner.step_evaluator.drop_first_order()
-    assert not tuner.step_evaluator.drop_first_order()
+    tuner = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path))
+    assert tuner.run.trajectory.drop_first_order()
+    assert not tuner.run.trajectory.drop_first_order()
     with tuner:
         tuner.start()
         tuner.step()
     with Tuner.open(bundle, examples, config, tmp_path, resume=True) as again:
-        assert (again.num_first_order_blocks, again.step_number) == (0, 1)
+        assert (again.run.rates.num_first_order, again.step_number) == (0, 1)
 
 
 def test_a_record_of_another_length_is_refused(bundle):
@@ -165,11 +169,11 @@ def test_a_record_of_another_length_is_refused(bundle):
 
 def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
-        name = tuner.step_evaluator.layout.first_order.names[0]
+        name = tuner.run.trajectory.layout.first_order.names[0]
         with pytest.raises(DivergedError, match="not finite"):
-            tuner.step_evaluator.first_order.gradient(
-                tuner.probe_evaluator.batches.batch(0),
-                tuner.theta | {name: np.full_like(tuner.theta[name], np.inf)},
+            tuner.run.evaluator.first_order.gradient(
+                tuner.run.probes.batches.batch(0),
+                tuner.run.theta | {name: np.full_like(tuner.run.theta[name], np.inf)},
                 "all",
                 None,
                 0,
@@ -192,9 +196,9 @@ def test_layers_that_first_order_steps_train(exported, examples, tmp_path, modul
     bundle = exported("llama").bundle("fp32").bundle
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2, modules=modules)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        before = {name: value.copy() for name, value in tuner.theta.items()}
+        before = {name: value.copy() for name, value in tuner.run.theta.items()}
         tuner.step()
-        changed = {n for n in before if not np.array_equal(tuner.theta[n], before[n])}
+        changed = {n for n in before if not np.array_equal(tuner.run.theta[n], before[n])}
     able = {i.name for i in bundle.manifest.trainables if i.trains}
     expected = {name for name in able if modules == "auto" or "v_proj" in name}
     assert changed == expected
@@ -211,25 +215,28 @@ def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch, tmp_
     monkeypatch.setattr("edgezo_runtime.training.first_order_layout.MAX_BODY", 2**20 + 100)
     assert "whose records end at" in (why_no_first_order(bundle.manifest) or "")
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
-    assert Tuner(Engine(bundle), examples, config, RunFolder(tmp_path)).num_first_order_blocks == 0
+    assert (
+        unstarted(Engine(bundle), examples, config, RunFolder(tmp_path)).run.rates.num_first_order
+        == 0
+    )
     with pytest.raises(UsageError, match=r"--first-order 1: .* take fewer blocks"):
         FirstOrderLayout(bundle.manifest, 1)
 
 
 def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
     config = TuneConfig(steps=4, max_time_s=0, batch_size=2)
-    tuner = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    tuner.step_evaluator.drop_first_order()
+    tuner = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path))
+    tuner.run.trajectory.drop_first_order()
     with tuner:
         tuner.start()
-    again = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path))
-    assert again.num_first_order_blocks == 2
+    again = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path))
+    assert again.run.rates.num_first_order == 2
     again.recall()
-    assert again.num_first_order_blocks == 0
-    kept = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
+    assert again.run.rates.num_first_order == 0
+    kept = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
     with kept:
         kept.start()
-    other = Tuner(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
+    other = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
     other.recall()
-    assert not other.step_evaluator.drop_first_order()  # too small a budget is refused instead
-    assert other.num_first_order_blocks == 2
+    assert not other.run.trajectory.drop_first_order()  # too small a budget is refused instead
+    assert other.run.rates.num_first_order == 2

@@ -45,7 +45,7 @@ def test_the_first_losses_are_those_of_the_adapter(
     losses = []
     for number, cached in enumerate((True, False)):
         config = dataclasses.replace(last, prefix_cache=cached)
-        run_to_the_end(bundle, examples, config, tmp_path / str(number), start=start)
+        run_to_the_end(bundle, examples, config, tmp_path / str(number), adapter=start)
         losses.append(losses_of(tmp_path / str(number) / "journal.bin"))
     found = [np.frombuffer(one[0]) for one in losses]
     np.testing.assert_allclose(*found, rtol=0.02)  # kept states are float16
@@ -58,16 +58,16 @@ def test_a_cut_run_goes_on_from_its_own_copy(bundle: Bundle, tmp_path: Path) -> 
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     file = tmp_path / "a.safetensors"
     random_start(bundle, file)
-    whole = run_to_the_end(bundle, examples, CONFIG, tmp_path / "whole", start=file)
-    with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut", start=str(file)) as tuner:
+    whole = run_to_the_end(bundle, examples, CONFIG, tmp_path / "whole", adapter=file)
+    with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut", adapter=str(file)) as tuner:
         tuner.step()
     (tmp_path / "cut" / "snapshot.safetensors").unlink()
     file.unlink()
-    with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut", start=str(file)) as tuner:
+    with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut", adapter=str(file)) as tuner:
         tuner.step()  # an app that says the same every time
     assert run_to_the_end(bundle, examples, CONFIG, tmp_path / "cut") == whole
     with pytest.raises(RunFileError, match="no such run or adapter"):
-        Tuner.open(bundle, examples, CONFIG, tmp_path / "another", start=str(file))
+        Tuner.open(bundle, examples, CONFIG, tmp_path / "another", adapter=str(file))
     found = replay(bundle, tmp_path / "cut" / "journal.bin")
     assert state_bits(found.state) == whole
     copy = tmp_path / "cut" / "start.safetensors"
@@ -82,15 +82,15 @@ def test_a_cut_run_goes_on_from_its_own_copy(bundle: Bundle, tmp_path: Path) -> 
 def test_another_start_is_another_run(bundle: Bundle, tmp_path: Path) -> None:
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     start = random_start(bundle, tmp_path / "a.safetensors")
-    run_to_the_end(bundle, examples, CONFIG, tmp_path / "run", start=start)
+    run_to_the_end(bundle, examples, CONFIG, tmp_path / "run", adapter=start)
     other = dataclasses.replace(
         start, tensors={name: value * 2 for name, value in start.tensors.items()}
     )
     with pytest.raises(RunFileError, match="start was"):
-        Tuner.open(bundle, examples, CONFIG, tmp_path / "run", start=other)
+        Tuner.open(bundle, examples, CONFIG, tmp_path / "run", adapter=other)
     answers = dataclasses.replace(CONFIG, scope="answer")
     with pytest.raises(UsageError, match=r"--scope answer: .* acts on every token"):
-        Tuner.open(bundle, examples, answers, tmp_path / "answers", start=start)
+        Tuner.open(bundle, examples, answers, tmp_path / "answers", adapter=start)
 
 
 def test_a_start_that_was_left_behind_is_taken_away(bundle: Bundle, tmp_path: Path) -> None:

@@ -18,14 +18,15 @@ from edgezo_runtime.methods.estimators.one_sided import one_sided
 from edgezo_runtime.methods.estimators.per_example import per_example
 from edgezo_runtime.methods.estimators.probe import (
     Estimator,
+    EstimatorRun,
     Losses,
     Probe,
     StepInfo,
     Steps,
     Term,
-    ask,
     record_losses,
     replay_estimator,
+    run_estimator,
 )
 from edgezo_runtime.methods.estimators.scalar_sign import scalar_sign
 from edgezo_runtime.methods.estimators.scaled_one_sided import scaled_one_sided
@@ -53,12 +54,12 @@ ESTIMATORS: dict[str, Callable[..., Estimator]] = {
 __all__ = [
     "ESTIMATORS",
     "Estimator",
+    "EstimatorRun",
     "Losses",
     "Probe",
     "StepInfo",
     "Steps",
     "Term",
-    "ask",
     "block_wise",
     "conservative",
     "curved_pair",
@@ -70,6 +71,7 @@ __all__ = [
     "per_example",
     "record_losses",
     "replay_estimator",
+    "run_estimator",
     "scalar_sign",
     "scaled_one_sided",
     "scaled_per_example",

@@ -96,25 +96,51 @@ Later probes may depend on earlier losses. The generator is pure: same info and 
 """
 
 
-def ask(
+class EstimatorRun:
+    """One step of an estimator: the probes it asks for, until it has the terms of the gradient.
+
+        run = EstimatorRun(estimator, info)
+        while run.probes:
+            run.send(losses_of(run.probes))
+
+    A step that is evaluated and one that is replayed come by their terms in the same way.
+
+    Args:
+        estimator: of the gradient.
+        info: the step.
+
+    Attributes:
+        probes: to evaluate together now; empty when the estimator asks for no more.
+        terms: of the gradient; empty until then.
+    """
+
+    def __init__(self, estimator: Estimator, info: StepInfo) -> None:
+        self._steps = estimator(info)
+        self.probes = next(self._steps)
+        self.terms: list[Term] = []
+
+    def send(self, losses: Losses) -> None:
+        """Give the losses of `probes`, as `record_losses` makes them."""
+        try:
+            self.probes = self._steps.send(losses)
+        except StopIteration as end:
+            self.probes, self.terms = [], end.value
+
+
+def run_estimator(
     estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
 ) -> list[Term]:
-    """The terms of a step's gradient; a step that runs and one that is replayed come by them alike.
+    """The terms of a step's gradient.
 
     Args:
         estimator: of the gradient.
         info: the step.
         evaluate: gives the losses of probes as `record_losses` makes them.
     """
-    steps = estimator(info)
-    probes = next(steps)
-    while True:
-        losses = evaluate(probes)
-        try:
-            probes = steps.send(losses)
-        except StopIteration as end:
-            terms: list[Term] = end.value
-            return terms
+    run = EstimatorRun(estimator, info)
+    while run.probes:
+        run.send(evaluate(run.probes))
+    return run.terms
 
 
 def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
@@ -128,25 +154,22 @@ def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> li
     Raises:
         RunFileError: they are not those of the probes that the estimator asks for.
     """
-    first = 0
-
-    def recorded(probes: list[Probe]) -> Losses:
-        nonlocal first
-        first += len(probes)
-        rows = info.batch_size if probes[0].private else 1
-        if first > len(losses) or losses.shape[1] != rows:
+    run, first = EstimatorRun(estimator, info), 0
+    while run.probes:
+        end = first + len(run.probes)
+        rows = info.batch_size if run.probes[0].private else 1
+        if end > len(losses) or losses.shape[1] != rows:
             raise RunFileError(
                 f"step {info.step} has losses of {losses.shape[0]} probes and {losses.shape[1]} "
-                f"rows, its estimator asks for {first} or more and {rows}"
+                f"rows, its estimator asks for {end} or more and {rows}"
             )
-        return losses[first - len(probes) : first]
-
-    terms = ask(estimator, info, recorded)
+        run.send(losses[first:end])
+        first = end
     if first != len(losses):
         raise RunFileError(
             f"step {info.step} has losses of {len(losses)} probes, its estimator asks for {first}"
         )
-    return terms
+    return run.terms
 
 
 def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:

@@ -1,0 +1,118 @@
+"""Answers of a run while it steps, from the same loaded blocks and the adapter as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.app.events import EvaluationEvent
+from edgezo_runtime.app.run_events import RunEvents
+from edgezo_runtime.budget.generation_plan import room_beside
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.prompts import Prompt, prompt_tokens
+from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.row_reader import Fields, RowReader
+from edgezo_runtime.data.sources import Source, open_reader, read_source
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.evaluation.classify import Prediction, classify
+from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
+from edgezo_runtime.evaluation.objectives import ClassObjective
+from edgezo_runtime.generation.generator import GenerationConfig, Generator
+from edgezo_runtime.training.run import Run
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Answerer:
+    """Evaluates, classifies and generates with the adapter of a run; any thread may ask.
+
+    Its passes take turns with those of the steps.
+
+    Args:
+        run: what is tuned.
+        events: of the run.
+        reader: reads rows as those of the run were read; None where they were given as tokens.
+    """
+
+    def __init__(self, run: Run, events: RunEvents, reader: RowReader | None) -> None:
+        self._run = run
+        self._events = events
+        self.reader = reader
+
+    def adapter(self) -> dict[str, Float32]:
+        """Copies of the tuned trainables, of their running average where there is one."""
+        with self._run.lock:
+            return self._run.state.adapter()
+
+    def evaluate(self, examples: Source, batch_size: int) -> Evaluation:
+        """See `Tuner.evaluate`."""
+        run = self._run
+        run.sync()
+        read = self.read(examples, "valid")
+        step = run.step_number
+        found = evaluate(run.engine, self.adapter(), read, batch_size, scope=run.scope)
+        self._events.emit(EvaluationEvent(step, str(read.path), found))
+        self._events.tell_reliefs()
+        return found
+
+    def classify(self, rows: Iterable[str | Fields], batch_size: int) -> list[Prediction]:
+        """See `Tuner.classify_all`."""
+        run, reader = self._run, self.require_reader()
+        fields = [reader.text_row(row) if isinstance(row, str) else row for row in rows]
+        if not fields:
+            return []
+        examples = reader.take(fields, like=run.examples, with_class=False)
+        found = classify(run.engine, self.adapter(), examples, batch_size, scope=run.scope)
+        self._events.tell_reliefs()
+        return found
+
+    def score(self, questions: QuestionSet | str | Path | Iterable[Fields]) -> float:
+        """See `Tuner.score`."""
+        objective = self._run.probes.objective
+        if isinstance(objective, ClassObjective):
+            raise UsageError(f"objective {objective.name}: no answers are generated; use evaluate")
+        if not isinstance(questions, QuestionSet):
+            questions = ask(self.require_reader(), questions)
+        self._run.sync()
+        return objective.mean_score(questions, self.adapter())
+
+    def stream(self, prompt: Prompt, settings: GenerationConfig) -> Iterator[str]:
+        """See `Tuner.stream`."""
+        engine = self._run.engine
+        reader = self.reader or open_reader(engine.bundle, None, (), None)
+        generator = Generator(engine, reader.tokenizer, scope=self._run.scope)
+        most = engine.bundle.manifest.model.max_seq - settings.max_new_tokens
+        tokens = prompt_tokens(reader, prompt, most)
+        generator.cache_bytes = room_beside(engine)
+        return self._texts(generator, tokens, settings)
+
+    def _texts(
+        self, generator: Generator, tokens: Sequence[int], settings: GenerationConfig
+    ) -> Iterator[str]:
+        for delta in generator.stream([tokens], self.adapter(), settings):
+            if delta.shown:
+                yield delta.shown
+        self._events.tell_reliefs()
+
+    def read(self, source: Source, split: Literal["train", "valid"]) -> ExampleSet:
+        """Make examples of rows, as those of the run were made."""
+        if isinstance(source, ExampleSet):
+            return source
+        return read_source(self.require_reader(), source, self._run.examples, split=split)
+
+    def require_reader(self) -> RowReader:
+        """What reads rows.
+
+        Raises:
+            UsageError: the tuner was opened with tokens.
+        """
+        if self.reader is None:
+            raise UsageError(
+                "this tuner was opened with examples that were tokenized before; open it with "
+                "rows, template and labels to give it text"
+            )
+        return self.reader

@@ -1,0 +1,211 @@
+"""Opens a run: reads its data, makes its engine and its parts, and plans its memory.
+
+The command line and `Tuner.open` both come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.budget.plan import Plan, make_plan
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.row_reader import RowReader
+from edgezo_runtime.data.scope import invocation
+from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
+from edgezo_runtime.evaluation.objectives import Reward
+from edgezo_runtime.governors import Governor, make_governors
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.methods.catalogue import METHODS
+from edgezo_runtime.system.memory import (
+    available_bytes,
+    peak_rss_bytes,
+    release_freed,
+    rss_bytes,
+)
+from edgezo_runtime.system.sizes import format_size
+from edgezo_runtime.training.first_order_layout import why_no_first_order
+from edgezo_runtime.training.probe_evaluator import AnswerTask
+from edgezo_runtime.training.run import Run
+from edgezo_runtime.training.start import read_start
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """The rows of a run, and how they are read.
+
+    Attributes:
+        train: what is tuned on.
+        others: what is evaluated on, by name.
+        template: prompt with fields in braces; None for rows that need none.
+        labels: label words in class order.
+        max_seq: longest row in tokens; None takes 512, or what the model can.
+    """
+
+    train: Given
+    others: Mapping[str, Source] = field(default_factory=dict)
+    template: str | None = None
+    labels: Sequence[str] = ()
+    max_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRun:
+    """A run that is ready to start.
+
+    Attributes:
+        run: its parts; its folder is not touched yet.
+        reader: reads rows as those of the run were read; None where they were given as tokens.
+        sets: examples by name, "train" first.
+        questions: the same as questions, where the objective scores generated answers.
+        plan: of the memory; None without a budget.
+        longest: tokens of the longest row that the plan covers; None without a budget.
+        warnings: what the user should know before the run starts.
+    """
+
+    run: Run
+    reader: RowReader | None
+    sets: Mapping[str, ExampleSet]
+    questions: Mapping[str, QuestionSet]
+    plan: Plan | None
+    longest: int | None
+    warnings: Sequence[str]
+
+
+def open_run(
+    bundle: Bundle,
+    data: RunData,
+    config: TuneConfig,
+    folder: RunFolder,
+    *,
+    budget_bytes: int | None = None,
+    process_bytes: int | None = None,
+    eval_batch_size: int = 32,
+    threads: int | None = None,
+    governors: str | Sequence[str | Governor] = (),
+    reward: Reward | None = None,
+    adapter: Adapter | str | Path | None = None,
+    resume: bool = True,
+    check: Callable[[], None] = lambda: None,
+) -> OpenedRun:
+    """Read and check everything a run needs, and plan its memory. Writes nothing.
+
+    Args:
+        bundle: the model.
+        data: rows.
+        config: how to tune.
+        folder: of the run; a run in it is planned as the one that resumes.
+        budget_bytes: limit of the process's resident memory; None for no limit and no plan.
+        process_bytes: resident memory of the process before it read any data, where the budget
+            holds for the whole life of the process; None where it holds from now on, and more rows
+            may be added.
+        eval_batch_size: examples per pass of an evaluation.
+        threads: compute threads of the process; None takes one per core.
+        governors: say when steps may be taken: names, or functions.
+        reward: scores generated texts, where that is the objective.
+        adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
+        resume: may the folder hold a run?
+        check: called between the parts; raises to end the opening.
+
+    Raises:
+        DoesNotFitError: the budget is too small, or memory was refused.
+        EdgezoError: something is missing or damaged, or settings do not go together.
+    """
+    chosen, absent = make_governors(governors)
+    with refusing_to_begin():
+        initial = read_start(adapter, folder)
+        train, reader = read_given(
+            bundle, data.train, config, data.template, data.labels, data.max_seq
+        )
+        sets, questions = _read_others(train, reader, data.others)
+        check()
+        release_freed()
+        data_bytes = 0 if process_bytes is None else max(0, rss_bytes() - process_bytes)
+        engine = limited_engine(bundle, budget_bytes, threads)
+        try:
+            task = AnswerTask(questions.get("train"), reward)
+            run = Run(
+                engine, sets["train"], config, folder, start=initial, task=task, governors=chosen
+            )
+            if resume:
+                run.recall()
+            plan, longest = None, None
+            if budget_bytes is not None:
+                others = [examples for name, examples in sets.items() if name != "train"]
+                if process_bytes is None and reader is not None:
+                    others.append(rows_to_come(bundle, run.examples, reader.max_seq))
+                longest = max(int(part.lengths().max()) for part in [run.examples, *others])
+                plan = make_plan(
+                    run,
+                    budget_bytes,
+                    others=others,
+                    eval_batch_size=eval_batch_size,
+                    process_bytes=process_bytes or 0,
+                    data_bytes=data_bytes,
+                    start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                )
+                check()
+                plan.apply(engine)
+        except BaseException:
+            engine.close()
+            raise
+    warnings = [*absent, *_warnings(run, sets, plan, initial)]
+    return OpenedRun(run, reader, sets, questions, plan, longest, warnings)
+
+
+def _read_others(
+    train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Source]
+) -> tuple[dict[str, ExampleSet], dict[str, QuestionSet]]:
+    """Every set as examples; and as questions, if the training data are."""
+    if isinstance(train, ExampleSet):
+        sets = {"train": train}
+        for name, source in others.items():
+            if isinstance(source, ExampleSet):
+                sets[name] = source
+            elif reader is not None:
+                sets[name] = read_source(reader, source)
+        return sets, {}
+    questions = {"train": train}
+    for name, source in others.items():
+        if reader is not None and not isinstance(source, ExampleSet):
+            questions[name] = ask(reader, source)
+    return {name: found.examples for name, found in questions.items()}, questions
+
+
+def _warnings(
+    run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None, initial: Adapter | None
+) -> list[str]:
+    """What the user should know, a sentence each."""
+    found: list[str] = []
+    manifest, config = run.engine.bundle.manifest, run.config
+    if plan is not None and plan.choice.streamed and plan.weights_bytes > available_bytes():
+        found.append(
+            f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "
+            f"a step reads the streamed blocks from the disk"
+        )
+    other = None if initial is None else initial.fits_warning(run.engine.bundle)
+    found += [] if other is None else [other]
+    for name, examples in sets.items():
+        found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
+    found += [warning.message for warning in run.warnings]
+    if config.wants_first_order and not run.first_order_blocks:
+        reason = why_no_first_order(manifest) or "the budget has no room for gradients"
+        found.append(f"no first-order steps, the run estimates gradients from losses: {reason}")
+    scheme, kind = METHODS[config.method].scheme, manifest.scheme.kind
+    if scheme and scheme != kind:
+        found.append(
+            f"{config.method} is made for trainables of 'edgezo export --trainable {scheme}'; "
+            f"this bundle has {kind}"
+        )
+    if config.scope == "answer" and not invocation(sets["train"]):
+        found.append(
+            "the answers begin after different tokens, so other programs cannot be told where the "
+            "adapter acts, and it cannot be exported for them; an adapter of `scope` all can"
+        )
+    return found
