@@ -231,12 +231,12 @@ def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
         tuner.start()
     again = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path))
     assert again.run.rates.num_first_order == 2
-    again.recall()
+    again.run.recall()
     assert again.run.rates.num_first_order == 0
     kept = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
     with kept:
         kept.start()
     other = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
-    other.recall()
+    other.run.recall()
     assert not other.run.trajectory.drop_first_order()  # too small a budget is refused instead
     assert other.run.rates.num_first_order == 2
