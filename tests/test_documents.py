@@ -110,6 +110,26 @@ def test_named_files_exist(path: Path) -> None:
             assert any((base / code).exists() for base in bases), code
 
 
+def is_module_or_name(dotted: str) -> bool:
+    """Is there such a module of the runtime or the exporter, or such a name in one?"""
+    root, *parts = dotted.split(".")
+    base = next(package for package in PACKAGES if package.name == root)
+    *folder, last = parts
+    file = base.joinpath(*parts)
+    if file.is_dir() or file.with_suffix(".py").is_file():
+        return True
+    owner = base.joinpath(*folder).with_suffix(".py")
+    return owner.is_file() and re.search(rf"\b{last}\b", text_of(owner)) is not None
+
+
+@ALL
+def test_named_modules_exist(path: Path) -> None:
+    names = [code.partition("(")[0] for code in inline_code(path) if path.name not in FORMER]
+    for name in names:
+        if re.match(r"edgezo_(runtime|export)\.", name):
+            assert is_module_or_name(name), name
+
+
 @ALL
 def test_commands_parse(path: Path) -> None:
     for words in commands(path):
