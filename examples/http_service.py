@@ -1,4 +1,4 @@
-"""A service that learns from what it is sent and answers meanwhile, over HTTP.
+"""An HTTP service that learns from the examples it receives and answers meanwhile.
 
     pip install 'edgezo[examples]'
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
@@ -13,8 +13,9 @@
     curl -X POST localhost:8080/pause
     curl -N localhost:8080/events
 
-One process, one model: the requests' threads and the one that tunes share the loaded blocks. For
-more than a try, run `create_app` under a WSGI server with threads, such as waitress, one process.
+One process, one model: the threads of the requests and the thread that tunes share the loaded
+blocks. Beyond a trial, run `create_app` under a WSGI server with threads and one process, such as
+waitress.
 """
 
 import json
@@ -32,11 +33,11 @@ from edgezo import EdgezoError, Event, GenerationConfig, TuneConfig, Tuner, Tune
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
 
-MOST_TOKENS = 200  # of a text: whoever asks may not keep the model for as long as they like
+MOST_TOKENS = 200  # per text, so that no client occupies the model for long
 
 
 def open_tuner(bundle: str, run: str = "service") -> Tuner:
-    """Begin with what comes with edgezo, or go on with the run in the folder."""
+    """Begin a run with the examples that come with edgezo, or resume the run in the folder."""
     return Tuner.open(
         bundle,
         data / "train.jsonl",
@@ -50,7 +51,7 @@ def open_tuner(bundle: str, run: str = "service") -> Tuner:
 
 
 def plain(told: TunerStatus | Event) -> dict[str, Any]:
-    """Fields for JSON, which has no word for a loss that there is none of yet, or none any more."""
+    """Fields for JSON, which has no number for a loss that is not finite or does not exist yet."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         odd = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
@@ -70,7 +71,7 @@ def create_app(tuner: Tuner) -> Flask:
     @app.post("/classify")
     def classify() -> dict[str, object]:
         row = request.get_json()
-        with tuner.paused("a request"):  # within one block, and not behind a step
+        with tuner.paused("a request"):  # waits for one block, not for a step
             found = tuner.classify(row)
         return {"label": found.label.strip(), "probabilities": found.probabilities}
 

@@ -3,10 +3,10 @@
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
     python examples/learn_in_the_background.py smollm2.bundle
 
-It begins with 8 utterances, and meets 80 more. Each is answered at once, on the blocks that the
-background thread tunes; then the user says what was meant, which becomes an example. Prints how
-many of every 20 were understood and what happened to the run; takes a minute on two cores. Run it
-again, and it goes on where it was. On a laptop: governors="mains,thermal".
+It begins with 8 utterances and receives 80 more. Each is answered at once, on the blocks that the
+background thread tunes; then the user says what was meant, and that becomes an example. Prints how
+many of every 20 were understood, and the events of the run; takes a minute on two cores. Run it
+again to resume. On a laptop, add governors="mains,thermal".
 """
 
 import json
@@ -27,7 +27,7 @@ counts: Counter[str] = Counter()
 
 
 def count(event: Event) -> None:
-    """Is called by a thread of its own: whatever it does, the run goes on."""
+    """Count an event, in a thread of its own: the run continues whatever this does."""
     counts[type(event).__name__] += 1
     if isinstance(event, StepEvent) and event.step % 25 == 0:
         print(f"  (step {event.step}: loss {event.report.loss:.2f})")
@@ -45,20 +45,20 @@ with Tuner.open(
 ) as tuner:
     tuner.subscribe(count)
     learning = tuner.run_in_background(keep_going=True)
-    met = len(tuner.examples) - len(known)  # in earlier sittings
+    met = len(tuner.examples) - len(known)  # in earlier sessions
     right = 0
     for number, row in enumerate(to_come[met:], met + 1):
         with tuner.paused("the user speaks"):  # takes effect within one block
             answer = tuner.classify(row["text"])
         right += answer.index == row["label"]
-        tuner.add([row])  # on the disk, and in the next step
+        tuner.add([row])  # on the disk when it returns; used from the next step on
         if number % 20 == 0:
             print(f"utterances {number - 19} to {number}: {right} of 20 understood")
             right = 0
         goal = tuner.step_number + 2
-        while tuner.step_number < goal and not tuner.done:  # users pause as well
+        while tuner.step_number < goal and not tuner.done:  # users pause between utterances
             time.sleep(0.01)
-    tuner.cancel()  # between two blocks; the state is saved
+    tuner.cancel()  # takes effect between two blocks; the state is saved
     learning.join()
     status = tuner.status
 

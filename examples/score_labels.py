@@ -1,8 +1,8 @@
-"""Ask a bundle which word comes next, without tuning: the forward pass on its own.
+"""Score label words with a bundle, without tuning: the forward pass on its own.
 
     python examples/score_labels.py smollm2.bundle
 
-Prints the score of two words behind three sentences; takes a second.
+Prints the scores of two words after each of three sentences; takes a second.
 """
 
 import sys

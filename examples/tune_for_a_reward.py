@@ -1,11 +1,11 @@
-"""Tune for what a function of yours likes: no gradient, no right answers; a text in, a number out.
+"""Tune for a reward function of your own: a text in, a number out; no gradient, no right answers.
 
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
     python examples/tune_for_a_reward.py smollm2.bundle
 
-The reward wants short answers that begin with a capital letter. Prints the mean reward of every
-step, then an answer before and after; takes some minutes on two cores. The rows have answers, from
-which step size and perturbation are measured; the reward never sees them.
+The reward favours short answers that begin with a capital letter. Prints an answer before tuning,
+the mean reward of every step, and the answer after; takes some minutes on two cores. The rows have
+answers, from which learning rate and perturbation scale are measured; the reward does not use them.
 """
 
 import sys

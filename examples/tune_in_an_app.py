@@ -3,9 +3,9 @@
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
     python examples/tune_in_an_app.py smollm2.bundle
 
-Prints the loss of every tenth step, then the accuracy on utterances the tuner has not seen; takes
-about a minute on two cores. The loop is yours: between two steps the program can do other work,
-stop, or take a snapshot, and running the script again continues where it left off.
+Prints the loss of every tenth step, then the accuracy on unseen utterances; takes about a minute on
+two cores. The loop is yours: between two steps the program can do other work, stop, or take a
+snapshot. Running the script again resumes.
 """
 
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgezo import TuneConfig, Tuner
 
-# What a device learns: which of its functions an utterance is about.
+# The device learns which of its functions an utterance is about.
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
 

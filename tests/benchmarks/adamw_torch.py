@@ -8,8 +8,8 @@ LoRA by peft, rank 8, alpha 16, query and value projections, a constant rate, no
 decay. Rows, scores and evaluations are those of `mezo_torch`: only the label words' logits at the
 last position are computed.
 
-Prints a JSON object an evaluation, as `mezo_torch` does, and at the end the peak of the process's
-resident memory as the kernel counted it, and what it was before the first step.
+Prints one JSON object per evaluation, as `mezo_torch` does. At the end it prints the peak of the
+process's resident memory as counted by the kernel, and its value before the first step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def adamw(
     limits: dict[str, Any],
     verbose: bool = False,
 ) -> dict[str, Any]:
-    """Train; see `torch_training.train`. "loaded_mb" is the peak before the first step."""
+    """Train as `torch_training.train` does; "loaded_mb" is the peak before the first step."""
     import peft
 
     network = load_model(model, threads)

@@ -7,13 +7,14 @@
 Tunes the default LoRA (rank 1, all linear layers) on SST-2 with the int8 bundle, writes it in every
 format, and scores rows of the validation set: the logits of " terrible" and " great" behind
 "{sentence} It was". The reference is edgezo on a float32 bundle of the same weights. `difference`
-is between the scores, `apart` between what the adapter changes of them, as a share of that change.
+is that of the scores. `apart` is the difference of their changes by the adapter, as a share of the
+change.
 
-llama.cpp takes part where llama-cpp-python is installed, mlx-lm where that is; else their files are
-read back by their documented layouts. The LoRA file is also folded into the GGUF model, which
-transformers reads by rules of its own. About ten minutes on two cores.
+llama.cpp takes part if llama-cpp-python is installed, and mlx-lm if it is; otherwise their files
+are read back by their documented layouts. The LoRA file is also folded into the GGUF model, which
+transformers reads by its own rules. About ten minutes on two cores.
 
-Target: at most 1 % apart where everything is float32.
+Target: at most 1 % apart if everything is float32.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ class Row:
     """A format in a program.
 
     Attributes:
-        format: as `--format` names it.
-        program: what scored.
+        format: value of `--format`.
+        program: the one that scored.
         exact: is all of it float32?
-        found: against edgezo.
+        found: its scores against edgezo's.
     """
 
     format: str
@@ -77,12 +78,12 @@ class Comparison:
     """An adapter in every format.
 
     Args:
-        adapter: what is written.
+        adapter: the one to write.
         bundle: float32, of the kind that was tuned.
         weights: the same weights as a Hugging Face folder.
-        model: likewise as a .gguf file, or None.
+        model: the same weights as a .gguf file, or None.
         sample: rows to score.
-        folder: for what is written.
+        folder: for the written files.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ def sst2_sample(bundle: Bundle, file: Path, count: int) -> Sample:
 
 
 def tuned_adapter(bundle: Path, rows: Path, steps: int, run: Path) -> Adapter:
-    """What `edgezo tune` makes of the bundle."""
+    """Tune the bundle with `edgezo tune`."""
     from edgezo.cli import main
 
     command = ["tune", bundle, "--budget", "8GB", "--data", rows, "--steps", steps]

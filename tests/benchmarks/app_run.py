@@ -1,4 +1,4 @@
-"""A run as an app has it, on invented rows: what the benchmarks of pausing and serving measure."""
+"""A run as in an app, on invented rows: measured by the benchmarks of pausing and serving."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ KINDS = {
         scope="all", lr_schedule="constant",
     ),
 }  # fmt: skip
-"""Steps of 16 rows: exact gradients with what does not change kept, and one pair over all blocks
-on whole rows."""
+"""Steps of 16 rows: exact gradients with cached prefixes, and one pair over all blocks on whole
+rows."""
 
 _WORDS = ("dim", "turn", "play", "stop", "the", "a", "lamp", "song", "in", "on", "kitchen", "now")
 

@@ -1,10 +1,10 @@
-"""Peak memory and time of a step under budgets, on a model that fits none of the small ones.
+"""Peak memory and time of a step under budgets, the small ones smaller than the model.
 
     python -m tests.benchmarks.budget [--budgets 150MB,200MB,256MB,512MB,1GB] [--rounds 5]
                                       [--steps 3] [--rows 16] [--tokens 64] [--warm-up 4]
                                       [--model MODEL] [--int8 BUNDLE]
 
-SmolLM2-135M int8, 16 rows of 64 tokens unless told otherwise, one antithetic pair over all blocks,
+SmolLM2-135M int8, 16 rows of 64 tokens by default, one antithetic pair over all blocks,
 LoRA r=8 on q_proj and v_proj. Every run is a process of its own and plans for its budget; the
 budgets take turns. The peak is the kernel's count for the whole process.
 
@@ -41,7 +41,7 @@ def run(
     """Let the budgets take turns.
 
     Returns:
-        The children of each budget, one a round.
+        The children of each budget, one per round.
     """
     found: dict[str, list[Child]] = {budget: [] for budget in budgets}
     for _ in range(rounds):
@@ -54,7 +54,7 @@ def run(
 
 
 def predicted_mb(child: Child) -> float:
-    """Peak that a run expected."""
+    """Peak that the plan of a run predicted."""
     return float(child.result["plan"]["predicted_bytes"]) / 1e6
 
 
@@ -67,7 +67,7 @@ def report(found: dict[str, list[Child]]) -> list[Target]:
     seconds = {budget: median_s(children) for budget, children in found.items()}
     last = list(found)[-1]
     print_table(
-        ["budget", "peaks MB", "predicted MB", "streamed", "chunk", "s a step", "ratio"],
+        ["budget", "peaks MB", "predicted MB", "streamed", "chunk", "s per step", "ratio"],
         [
             [
                 budget,
@@ -104,10 +104,10 @@ def main() -> int:
     models.add_options(arguments)
     arguments.add_argument("--budgets", default="150MB,200MB,256MB,512MB,1GB")
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--steps", type=int, default=3, help="timed steps a run")
-    arguments.add_argument("--warm-up", type=int, default=WARM_UP, help="steps before them")
+    arguments.add_argument("--steps", type=int, default=3, help="timed steps per run")
+    arguments.add_argument("--warm-up", type=int, default=WARM_UP, help="untimed steps before them")
     arguments.add_argument("--rows", type=int, default=ROWS)
-    arguments.add_argument("--tokens", type=int, default=TOKENS, help="of each row")
+    arguments.add_argument("--tokens", type=int, default=TOKENS, help="tokens of each row")
     options = arguments.parse_args()
     with models.prepared(options, "int8", train="ab") as made:
         print(models.describe(made.int8))

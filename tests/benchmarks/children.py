@@ -26,7 +26,7 @@ print(json.dumps([result, peak_rss_bytes()]))
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What a finished child says of itself.
+    """Result and resources of a finished child.
 
     Attributes:
         result: what the function returned.
@@ -43,10 +43,10 @@ def call(function: Callable[..., dict[str, Any]], **arguments: object) -> Child:
     """Call a function of a benchmark in a fresh interpreter and wait for it.
 
     Args:
-        function: defined at the top of a module; returns what JSON can hold.
-        arguments: what JSON can hold.
+        function: defined at the top of a module; returns a JSON value.
+        arguments: JSON values.
     Raises:
-        RuntimeError: the child failed; with what it wrote to stderr.
+        RuntimeError: the child failed; the message has its stderr.
     """
     module = function.__module__
     if module == "__main__":  # started with python -m

@@ -1,4 +1,4 @@
-"""Does an int8 finite difference point where float32 does? With and without the code.
+"""Agreement of int8 finite differences with float32, with and without the code.
 
     python -m tests.benchmarks.correlation [--model MODEL] [--int8 BUNDLE] [--fp32 BUNDLE]
                                            [--data FOLDER] [--directions 32]
@@ -6,11 +6,11 @@
 The projected gradient (L(theta + eps z) - L(theta - eps z)) / (2 eps) of one SST-2 batch of 16 rows
 along 32 directions of signs over all blocks, LoRA r=8 on q_proj and v_proj. "coded" quantizes
 centre and half difference of the pair, "uncoded" each side by itself (the code is the identity).
-Each is correlated with the float32 bundle at the same eps, which shows what int8 alone does, and
-with the float32 bundle at the smallest eps, the reference for the derivative. About five minutes on
-two cores.
+Each is correlated with the float32 bundle at the same eps, which shows the effect of int8 alone,
+and with the float32 bundle at the smallest eps, the reference for the derivative. About five
+minutes on two cores.
 
-Target: coded at least .95 at 1e-2 and 1e-3, at the same eps. Uncoded, expect about .4 and 0.
+Target: coded at least .95 at 1e-2 and 1e-3, at the same eps. Expect about .4 and 0 for uncoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Accuracy over a run, and what follows from it."""
+"""Accuracy over a run: reading, interpolating, comparing."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def read_metrics(metrics: Path) -> list[dict[str, Any]]:
 
 
 def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float:
-    """Accuracy somewhere on a curve, straight between evaluations.
+    """Accuracy at a place of a curve, interpolated between evaluations.
 
-    A run that was over before has what it ended with.
+    After the end of a run its last accuracy holds.
     """
     for before, after in zip([points[0], *points], points, strict=False):
         end = getattr(after, axis)
@@ -61,7 +61,7 @@ def accuracy_at(points: Sequence[Point], place: float, axis: Axis) -> float:
 
 
 def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds") -> float | None:
-    """Where a curve, straight between evaluations, first has an accuracy; None if it never has."""
+    """Place where a curve, interpolated between evaluations, first has an accuracy; or None."""
     for before, after in zip([points[0], *points], points, strict=False):
         if after.accuracy >= accuracy:
             start, end = getattr(before, axis), getattr(after, axis)
@@ -73,12 +73,12 @@ def first_reach(points: Sequence[Point], accuracy: float, axis: Axis = "seconds"
 
 
 def mean_at(curves: Sequence[Sequence[Point]], place: float, axis: Axis) -> float:
-    """Mean accuracy of several curves somewhere."""
+    """Mean accuracy of several curves at a place."""
     return statistics.fmean(accuracy_at(points, place, axis) for points in curves)
 
 
 def common_end(curves: Sequence[Sequence[Point]], axis: Axis) -> float:
-    """The place up to which all curves go that took the time they were given; others were over."""
+    """The place that all curves reach, those left out that ended before their time was over."""
     longest = max(points[-1].seconds for points in curves)
     ends = [
         float(getattr(points[-1], axis))

@@ -29,9 +29,9 @@ def edgezo_steps(
     warm_up: int = WARM_UP,
     cold: bool = False,
 ) -> dict[str, Any]:
-    """Steps of the tuner, journal and all; with a budget, as planned for it.
+    """Take steps with the tuner, journal included; with a budget, as planned for it.
 
-    Cold, every step finds the weights on the disk and none of them in the system's cache.
+    Cold: every step finds the weights on the disk and none of them in the system's cache.
     """
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.budget.plan import make_plan
@@ -96,7 +96,7 @@ def edgezo_steps(
 
 
 def evict_weights(engine: Engine) -> None:
-    """Let all mapped weights go, from this process and from the system's cache."""
+    """Drop all mapped weights from this process and from the system's cache."""
     from tests.benchmarks.page_cache import evict
 
     weights = engine.model.weights
@@ -105,7 +105,7 @@ def evict_weights(engine: Engine) -> None:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds it takes."""
+    """Seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

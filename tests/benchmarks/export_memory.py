@@ -95,7 +95,7 @@ def write_model(folder: Path) -> None:
 
 
 def write_shard(path: Path, tensors: list[tuple[str, tuple[int, ...]]]) -> None:
-    """Random weights of the size a trained model has."""
+    """Random weights of the size of those of a trained model."""
     header, position = {}, 0
     for name, shape in tensors:
         stop = position + 2 * int(np.prod(shape))

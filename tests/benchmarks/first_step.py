@@ -1,4 +1,4 @@
-"""From nothing to a tuner that can step, in a process that imports nothing else."""
+"""Time from process start to a tuner that can step, in a process that imports nothing else."""
 
 from __future__ import annotations
 

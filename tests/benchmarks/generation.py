@@ -1,11 +1,11 @@
-"""Tokens a second with kept keys and values, without them, and by transformers in torch.
+"""Generated tokens per second: with cached keys and values, without, and by transformers in torch.
 
     python -m tests.benchmarks.generation [--prompt-tokens 128] [--new-tokens 64] [--texts 1]
 
-Everyone writes the same number of tokens behind the same random prompts, greedily, never ending
-early; int8 against float32 is part of the comparison, as it is for who uses either. "recomputing"
-reads the whole text again for every token. Each is a process of its own; its time is that of the
-second go, its memory the peak of the process.
+All sides generate the same number of tokens after the same random prompts, greedily, never ending
+early. int8 against float32 is part of the comparison, as it is for users. "recomputing" reads the
+whole text again for every token. Each side is a process of its own; its time is that of the second
+run, its memory the peak of the process.
 
 Targets: at least 5 times the tokens of recomputing, and as many as transformers.
 """
@@ -27,7 +27,7 @@ MIN_OVER_RECOMPUTING, MIN_OVER_TORCH = 5.0, 1.0
 
 
 def prompts_of(count: int, tokens: int, vocab_size: int) -> list[list[int]]:
-    """The same random ones for everyone."""
+    """The same random prompts for all sides."""
     found = np.random.default_rng(0).integers(5, vocab_size, (count, tokens))
     return [[int(token) for token in row] for row in found]
 
@@ -54,7 +54,7 @@ def keeping(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any]:
 
 
 def recomputing(bundle: str, texts: int, prompt: int, new: int) -> dict[str, Any]:
-    """Seconds where every token begins with an empty past."""
+    """Seconds if every token begins with an empty past."""
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.data.tokenizer import TextTokenizer
     from edgezo_runtime.engine.engine import Engine
@@ -118,7 +118,7 @@ def report(children: dict[str, Child], tokens: int) -> list[Target]:
     rows: list[list[object]] = [
         [name, rates[name], 1000 / rates[name], child.peak_mb] for name, child in children.items()
     ]
-    print_table(["", "tokens/s", "ms a token", "peak MB"], rows)
+    print_table(["", "tokens/s", "ms per token", "peak MB"], rows)
     own = rates["edgezo"]
     return [
         Target("tokens/s over recomputing", own / rates["recomputing"], MIN_OVER_RECOMPUTING, True),

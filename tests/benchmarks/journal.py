@@ -1,14 +1,13 @@
-"""What the journal costs: time a step, bytes of 10,000 steps, time until a run goes on.
+"""Cost of the journal: time per step, bytes of 10,000 steps, time until a run has resumed.
 
     python -m tests.benchmarks.journal [--steps 10000] [--folder FOLDER] [--data FOLDER]
         [--model MODEL] [--int8 BUNDLE]
 
 On SmolLM2 and SST-2, two-point steps (zo-sgd). The cost of a record under a policy is the median
 time of an append, syncs included, in a folder on the disk that --folder names, against the median
-of real steps; a run syncs once a second. Then a run of so many steps is made with losses that are
-drawn instead of evaluated, everything else being as in a run: snapshots, updates, records. It is
-opened again, with its last snapshot, which is 199 steps back (the most there is), and without, from
-the journal alone.
+of real steps; a run syncs once per second. Then a run of that many steps is made with losses that
+are drawn instead of evaluated; snapshots, updates and records are as in a run. It is opened again:
+once with its last snapshot, 199 steps back (the maximum), once from the journal alone.
 
 Targets: under 1 % of a step, under 1 MB, under 5 s.
 """
@@ -57,12 +56,12 @@ CONFIG = method_config("zo-sgd", lr=1.0, eps=0.03, steps=10**9, max_time_s=0)
 
 
 def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: float) -> float:
-    """Mean seconds of an append as a run appends: one a step.
+    """Mean seconds of an append, one per step as in a run.
 
     Args:
-        folder: where the file lies.
+        folder: of the file.
         policy: when it is synced.
-        record: that of a step.
+        record: of a step.
         spacing_s: seconds between two records.
     """
     spent = []
@@ -77,7 +76,7 @@ def append_s(folder: Path, policy: SyncPolicy, record: StepRecord, spacing_s: fl
 
 
 def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
-    """Take steps whose losses are drawn: the updates, records and snapshots of a real run."""
+    """Take steps with drawn losses: the updates, records and snapshots of a real run."""
     run = tuner.run
     for number in range(tuner.step_number, steps):
         info = run.trajectory.info(1e-4)
@@ -96,7 +95,7 @@ def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
 
 
 def opened_s(bundle: Bundle, rows: ExampleSet, folder: Path) -> float:
-    """Seconds until a run could take its next step, the bundle's graphs being open."""
+    """Seconds until a run can take its next step, with the bundle's graphs open."""
     tuner = unstarted(Engine(bundle), rows, CONFIG, RunFolder(folder))
     started = time.perf_counter()
     tuner.start()
@@ -110,7 +109,7 @@ def main() -> int:
     arguments = parser(__doc__)
     models.add_options(arguments)
     arguments.add_argument("--steps", type=int, default=10_000)
-    arguments.add_argument("--folder", type=Path, help="on the disk to measure")
+    arguments.add_argument("--folder", type=Path, help="folder on the disk to measure")
     arguments.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     options = arguments.parse_args()
     task = find_rows("sst2", options.data)
@@ -147,12 +146,12 @@ def main() -> int:
         recovery = {"the last snapshot": opened_s(bundle, rows, run)}
         (run / "snapshot.safetensors").unlink()
         recovery["the journal alone"] = opened_s(bundle, rows, run)
-        print_table(["going on from", "seconds"], [[what, s] for what, s in recovery.items()])
+        print_table(["resuming from", "seconds"], [[what, s] for what, s in recovery.items()])
     return print_targets(
         [
             Target("a record's share of a step", costs["every second"] / step_s, MAX_SHARE),
             Target(f"bytes of {options.steps} steps", kept, MAX_BYTES),
-            Target("seconds to go on", recovery["the last snapshot"], MAX_RECOVERY_S),
+            Target("seconds to resume", recovery["the last snapshot"], MAX_RECOVERY_S),
             Target("the same without a snapshot", recovery["the journal alone"], MAX_RECOVERY_S),
         ]
     )

@@ -1,11 +1,11 @@
-"""An int8 bundle of 7B shape with random weights, for measuring what no small model shows.
+"""An int8 bundle of 7B shape with random weights, for effects that no small model shows.
 
     python -m tests.benchmarks.large_bundle -o BUNDLE [--blocks 32] [--hidden 4096] [--mlp 11008]
                                             [--heads 32] [--vocab 32000] [--seed 0]
 
-A Llama in every respect but its weights: it goes through the export that `edgezo export` runs, with
-the default adapters. Its tensors are made from the seed when the export reads them, so that no
-checkpoint of 13 GB lies on the disk: the bundle's 6.7 GB are all that is written. The same seed
+A Llama in every respect but its weights: it goes through the same export as `edgezo export`, with
+the default adapters. Its tensors are made from the seed when the export reads them, so no
+checkpoint of 13 GB lies on the disk: only the bundle's 6.7 GB are written. The same seed
 gives the same bytes. Prints time, peak memory of the process and the digest of the weights. About
 two and a half minutes.
 
@@ -75,7 +75,7 @@ class Shape:
 
 
 class RandomCheckpoint:
-    """Tensors made when they are read, with the methods of a `SafetensorsFolder`.
+    """Tensors that are made when read, with the methods of a `SafetensorsFolder`.
 
     Matrices are normal with standard deviation `STD`, vectors (the norms) ones.
 
@@ -83,7 +83,7 @@ class RandomCheckpoint:
         shapes: of every tensor, by name.
         seed: 0 or more.
     Memory:
-        What is asked for, and one stripe.
+        The requested tensor, and one stripe.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
@@ -103,7 +103,7 @@ class RandomCheckpoint:
         return self.read_rows(name, 0, self._shapes[name][0])
 
     def read_rows(self, name: str, start: int, stop: int) -> Float32:
-        """Rows start..stop, the same however a tensor is cut."""
+        """Rows start..stop, independent of how a tensor is divided."""
         rows = np.ones((stop - start, *self._shapes[name][1:]), np.float32)
         if rows.ndim == 1:
             return rows

@@ -1,11 +1,11 @@
-"""What a user gets: `edgezo tune` on SST-2 with its own defaults, several seeds.
+"""`edgezo tune` on SST-2 with its own defaults, several seeds.
 
     python -m tests.benchmarks.learning [--max-time 10m] [--seeds 0,1,2] [--bundle BUNDLE]
                                         [--data FOLDER] [--budget 1GB] [--output FOLDER] [-- ARGS]
 
 Runs the command below for every seed, one after the other, and prints accuracy before and after,
-steps and peak. What follows "--" goes to `edgezo tune` as it is. The runs stay in the output
-folder; where matplotlib is installed, a picture of loss and accuracy over time is saved there.
+steps and peak. Arguments after "--" go to `edgezo tune` unchanged. The runs stay in the output
+folder; if matplotlib is installed, a picture of loss and accuracy over time is saved there.
 
     edgezo tune [BUNDLE] --data sst2/train.jsonl --valid sst2/validation.jsonl
         --template "{sentence} It was" --label " terrible" --label " great"
@@ -84,7 +84,7 @@ def curves(metrics: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw(runs: dict[int, Path], picture: Path) -> None:
-    """Loss and accuracy over time, a line a seed."""
+    """Loss and accuracy over time, one line per seed."""
     import matplotlib.figure  # type: ignore[import-not-found, unused-ignore]
 
     figure = matplotlib.figure.Figure(figsize=(8, 6))

@@ -1,26 +1,26 @@
-"""All methods on the same tasks: accuracy, and what it took.
+"""All methods on the same tasks: accuracy, time, forwards and memory.
 
     python -m tests.benchmarks.methods [--methods all|a,b,c] [--tasks sst2,...] [--seeds 0,...]
         [--max-time 4m] [--eval-every 20s] [--budget 1GB] [--model MODEL] [--bundle BUNDLE]
         [--data FOLDER] [--output FOLDER] [--resume] [--only-report] [-- ARGS]
 
-Runs `edgezo tune` for every method, task and seed, one after the other, each with the settings the
-method has and with --lr auto --eps auto; what follows "--" goes to every run as it is. "auto" takes
-exact gradients, and "auto-estimates" is the same method without them (--first-order 0). A method
-whose trainables are part of it (adazeta, qzo) runs on a bundle exported for it into the output
-folder, all others on the default bundle or the one that is named.
+Runs `edgezo tune` for every method, task and seed, one after the other, each with the settings of
+the method and with --lr auto --eps auto; arguments after "--" go to every run unchanged. "auto"
+takes exact gradients, and "auto-estimates" is the same method without them (--first-order 0). A
+method with trainables of its own (adazeta, qzo) runs on a bundle that is exported for it into the
+output folder; all others run on the default bundle or the named one.
 
-Prints a table a task, best first: accuracy on the validation rows before and after (the mean over
-the seeds, and the least and greatest of them), at as many forwards and seconds as all methods had
-(what was over before them has what it ended with), on the test rows where there are any; steps,
-forwards (rows of the model evaluated), median seconds a step, peak memory. Seconds are those of
-tuning, calibration included; forwards are those of the steps alone. Where matplotlib is installed
-(the extra `bench`) pictures of accuracy over seconds and over forwards are saved.
+Prints one table per task, best method first. Accuracy on the validation rows: before, after (the
+mean over the seeds, the smallest and the largest), and at the forwards and seconds that all methods
+had (a run that ended earlier has its last accuracy). Accuracy on the test rows, if there are any.
+Steps, forwards (rows of the model evaluated), median seconds per step, peak memory. Seconds are
+those of tuning, calibration included; forwards are those of the steps alone. If matplotlib is
+installed (extra `bench`), pictures of accuracy over seconds and over forwards are saved.
 
-Results are kept in results.jsonl of the output folder as runs end: --resume runs what is not done,
+Results go to results.jsonl of the output folder as runs end: --resume runs the missing ones,
 --only-report runs nothing. A method that cannot run is a row with the reason.
 
-All take 24 times --max-time a task and seed, and a sixth more for evaluations.
+All methods take 24 times --max-time per task and seed, and a sixth more for evaluations.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ FLAGS = {name: ["--method", name] for name in METHODS}
 FLAGS["auto-estimates"] = ["--method", "auto", "--first-order", "0"]
 HEAD = (
     "method", "before", "after", "of seeds", "equal forwards", "equal time", "test",
-    "steps", "forwards", "s a step", "peak MB",
+    "steps", "forwards", "s per step", "peak MB",
 )  # fmt: skip
 
 
 class Bundles:
-    """The bundle of every kind of trainables, exported when it is first asked for."""
+    """The bundle of every kind of trainables, exported at first use."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -109,7 +109,7 @@ def run_one(
 
 
 def summary(receipt: dict[str, Any], metrics: Path) -> dict[str, Any]:
-    """What is kept of a run."""
+    """Summary of a run, for the results."""
     steps = [entry for entry in read_metrics(metrics) if entry["event"] == "step"]
     return {
         "before": receipt["accuracy_before"],
@@ -139,13 +139,13 @@ def mean(results: Sequence[dict[str, Any]], field: str) -> float:
 
 
 def spread(results: Sequence[dict[str, Any]], field: str) -> str | None:
-    """Least and greatest over the seeds; None of a single one."""
+    """Smallest and largest over the seeds; None for a single seed."""
     found = [result[field] for result in results]
     return f"{min(found):.3f} to {max(found):.3f}" if len(found) > 1 else None
 
 
 def report(results: Sequence[dict[str, Any]]) -> None:
-    """Print a table a task, and what could not be run."""
+    """Print one table per task, and the methods that could not run."""
     for task in dict.fromkeys(result["task"] for result in results):
         done = by_method(results, task)
         print(f"\n{task}")
@@ -158,7 +158,7 @@ def report(results: Sequence[dict[str, Any]]) -> None:
 
 
 def table_rows(done: dict[str, list[dict[str, Any]]]) -> list[list[object]]:
-    """A row a method."""
+    """One row per method."""
     curves = {method: [points_of(result) for result in results] for method, results in done.items()}
     everything = [points for found in curves.values() for points in found]
     forwards, seconds = (common_end(everything, axis) for axis in ("forwards", "seconds"))  # type: ignore[arg-type]
@@ -205,18 +205,22 @@ def arguments() -> argparse.ArgumentParser:
     found.add_argument("--eval-every", default="20s")
     found.add_argument("--budget", default="1GB", metavar="SIZE")
     found.add_argument("--model", metavar="MODEL", help="Hugging Face id, folder or .gguf file")
-    found.add_argument("--bundle", type=Path, help="for methods that train any trainables")
+    found.add_argument(
+        "--bundle", type=Path, help="bundle of all methods that do not need their own"
+    )
     found.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     now = time.strftime("%Y%m%d-%H%M%S")
     found.add_argument("--output", type=Path, default=Path("runs", f"methods-{now}"))
-    found.add_argument("--resume", action="store_true", help="run what is not done")
-    found.add_argument("--only-report", action="store_true", help="of the results there are")
+    found.add_argument("--resume", action="store_true", help="run those without a result")
+    found.add_argument(
+        "--only-report", action="store_true", help="report the stored results, run nothing"
+    )
     found.add_argument("extra", nargs="*", metavar="ARGS", help="options of edgezo tune")
     return found
 
 
 def run_all(options: argparse.Namespace, results: ResultFile) -> None:
-    """Run everything that is not done."""
+    """Run everything without a result."""
     bundles = Bundles(options)
     for task in chosen(options.tasks, list(TASKS), "tasks"):
         for seed in map(int, options.seeds.split(",")):

@@ -31,7 +31,7 @@ def colours(order: Sequence[str]) -> dict[str, str]:
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> list[tuple[float, float]]:
-    """Places and mean accuracies, as far as every seed goes."""
+    """Places and mean accuracies, up to the end of the shortest seed."""
     if len(curves) == 1:
         return [(getattr(point, axis), point.accuracy) for point in curves[0]]
     end = common_end(curves, axis)
@@ -40,7 +40,7 @@ def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> list[tuple[floa
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Places for labels as near as may be to where they belong, no two nearer than a gap."""
+    """Places of labels, as near as possible to their curves, at least a gap apart."""
     order = sorted(range(len(values)), key=lambda number: values[number])
     placed = list(values)
     for below, above in pairwise(order):

@@ -8,11 +8,11 @@ Algorithm 1 of the paper with the setting it publishes for LoRA: rank 8, alpha 1
 projections, both factors train, eps 1e-2, batch 16, a constant rate of 1e-4 or 5e-5, label words
 scored as in its classification training. Several rates are several runs, each of that length.
 
-In MeZO's favour: only the label words' logits at the last position are computed, where the
-reference runs every row once a class and computes the logits of all positions; no batch is padded
+In MeZO's favour: only the label words' logits at the last position are computed, while the
+reference runs every row once per class and computes the logits of all positions; no batch is padded
 beyond its longest row; evaluations are not counted.
 
-Prints a JSON object an evaluation: lr, seconds and forwards of training so far, accuracy on the
+Prints one JSON object per evaluation: lr, seconds and forwards of training so far, accuracy on the
 validation rows.
 
 References:
@@ -56,7 +56,7 @@ def mezo(
     eps: float = EPS,
     verbose: bool = False,
 ) -> dict[str, Any]:
-    """Train; see `torch_training.train`."""
+    """Train as `torch_training.train` does."""
     network = load_model(model, threads)
     torch.manual_seed(seed)
     add_lora(network, models.TARGETS, models.RANK, models.ALPHA, train="ab")

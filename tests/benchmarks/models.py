@@ -21,7 +21,7 @@ TARGETS = ("q_proj", "v_proj")
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Where things were put; None where they were not asked for."""
+    """Paths of the prepared models; None for those not requested."""
 
     int8: Path
     fp32: Path
@@ -48,7 +48,7 @@ def prepared(
     *needed: Literal["int8", "fp32", "torch"],
     train: Literal["b", "ab"] = "b",
 ) -> Iterator[Prepared]:
-    """Make what is needed and was not given, in a temporary folder.
+    """Make the needed models that were not given, in a temporary folder.
 
     Args:
         options: those of `add_options`.

@@ -1,4 +1,4 @@
-"""The system's cache of a file: fill it, empty it, look at it. Linux only."""
+"""The system's cache of a file: fill, empty and inspect it. Linux only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def read_through(path: Path) -> float:
     """Read a file from beginning to end, so that it is cached.
 
     Returns:
-        Bytes a second: the disk's rate where nothing was cached.
+        Bytes per second: the disk's rate if nothing was cached.
     """
     piece = memoryview(bytearray(_PIECE_BYTES))
     started = time.perf_counter()
@@ -31,10 +31,10 @@ def read_through(path: Path) -> float:
 
 
 def evict(path: Path) -> None:
-    """Make the system forget what it has read of a file.
+    """Drop a file from the system's cache.
 
     Raises:
-        RuntimeError: it is still cached, as where a process has pages of it mapped.
+        RuntimeError: it is still cached, for example because a process has pages of it mapped.
     """
     with path.open("rb") as file:
         os.fsync(file.fileno())  # what is not written yet would stay

@@ -1,15 +1,16 @@
-"""How soon a pause takes effect while a run steps.
+"""Time until a pause takes effect during a run.
 
     python -m tests.benchmarks.pause [--pauses 50] [--model MODEL] [--int8 BUNDLE]
 
-SmolLM2-135M int8, 16 rows of about 35 tokens a step, on all cores. A thread steps; at random
+SmolLM2-135M int8, 16 rows of about 35 tokens per step, on all cores. A thread steps. At random
 moments another calls `Tuner.pause(wait=True)`, which returns when no step is being taken any more,
-and looks that no step is taken from then on. Two kinds of steps: exact gradients of all blocks, and
-one pair of losses over all blocks. Beside it, from the same run without pauses: the time of a step,
-and the longest that a worker goes between two looks, which is what "within one block" promises.
+and checks that no step is taken from then on. Two kinds of steps: exact gradients of all blocks,
+and one pair of losses over all blocks. For comparison, from the same run without pauses: the time
+of a step, and the longest time between two checks of a worker, which is the promise "within one
+block".
 
-Targets: the median pause is shorter than the longest time between two looks, the longest not more
-than that and 50 ms for a busy machine.
+Targets: the median pause is shorter than the longest time between two checks, the longest pause at
+most 50 ms longer (for a busy machine).
 """
 
 from __future__ import annotations
@@ -35,34 +36,34 @@ SLACK_S = 0.05
 
 @dataclass(slots=True)
 class Looks:
-    """When the workers looked whether to go on.
+    """Times at which the workers checked whether to continue.
 
     Attributes:
-        longest_s: the longest time between two looks of a worker within a step.
+        longest_s: the longest time between two checks of a worker within a step.
     """
 
     longest_s: float = 0.0
     _last: dict[int, float] = field(default_factory=dict)
 
     def look(self) -> None:
-        """A worker looks."""
+        """Record a check of a worker."""
         now, worker = time.perf_counter(), threading.get_ident()
         if worker in self._last:
             self.longest_s = max(self.longest_s, now - self._last[worker])
         self._last[worker] = now
 
     def end(self) -> None:
-        """A step is over."""
+        """Record the end of a step."""
         self._last.clear()
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """What was measured on one kind of steps, seconds.
+    """Measurements of one kind of steps, in seconds.
 
     Attributes:
         step_s: a step without pauses, median.
-        between_s: the longest time between two looks.
+        between_s: the longest time between two checks.
         pauses_s: from the call until no step is being taken.
     """
 
@@ -90,7 +91,7 @@ def measure(bundle: Path, kind: str, pauses: int) -> Pauses:
 
 
 def undisturbed(tuner: Tuner) -> tuple[float, float]:
-    """Median time of a step, and the longest between two looks."""
+    """Median time of a step, and the longest time between two checks."""
     looks, check = Looks(), Gate.check
 
     def counted(gate: Gate) -> None:
@@ -133,7 +134,7 @@ def report(found: dict[str, Pauses]) -> list[Target]:
         The targets of the product.
     """
     print_table(
-        ["steps by", "a step ms", "between looks ms", "pause ms", "worst", "pauses"],
+        ["steps by", "ms per step", "ms between checks", "pause ms", "worst", "pauses"],
         [
             [
                 kind, round(1000 * p.step_s), round(1000 * p.between_s, 1),

@@ -1,4 +1,4 @@
-"""What int8 costs the untuned model: perplexity, and margins of a zero-shot classifier.
+"""Cost of int8 for the untuned model: perplexity, and margins of a zero-shot classifier.
 
     python -m tests.benchmarks.quantization [--model MODEL] [--int8 BUNDLE] [--fp32 BUNDLE]
                                             [--data FOLDER] [--limit N]
@@ -44,7 +44,7 @@ MAX_PERPLEXITY_RATIO, MAX_MARGIN_RMS = 1.02, 0.30
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What a bundle scores.
+    """Scores of a bundle.
 
     Attributes:
         perplexity: exp of the mean negative log-probability of a token.
@@ -143,7 +143,9 @@ def main() -> int:
     arguments = parser(__doc__)
     models.add_options(arguments)
     arguments.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
-    arguments.add_argument("--limit", type=int, help="rows of either file, to try it out")
+    arguments.add_argument(
+        "--limit", type=int, help="use only the first rows of either file, for a trial"
+    )
     options = arguments.parse_args()
     text = options.data / "tinyshakespeare" / "test.jsonl"
     rows = options.data / "sst2" / "validation.jsonl"

@@ -5,20 +5,21 @@
         [--data FOLDER] [--output FOLDER] [--resume] [--only-report] [--model MODEL]
         [--int8 BUNDLE] [--torch FOLDER] [-- ARGS]
 
-For every seed, one after the other: edgezo with its defaults (what follows "--" goes to it as it
-is), MeZO once with every rate, AdamW. Times are in minutes. All evaluate on the same validation
-rows at intervals, which are not counted; a curve is straight between them and reaches an accuracy
-where it first crosses it. The peak is the kernel's, of the whole process. edgezo's rate falls over
-the time it is given, so a shorter --our-time can reach an accuracy sooner.
+For every seed, one after the other: edgezo with its defaults (arguments after "--" go to it
+unchanged), MeZO once with every rate, AdamW. Times are in minutes. All evaluate on the same
+validation rows at intervals; the time of evaluations is not counted. A curve is interpolated
+between them and reaches an accuracy where it first crosses it. The peak is the kernel's, of the
+whole process. edgezo's rate falls over its given time, so a shorter --our-time can reach an
+accuracy sooner.
 
-Prints, a line a seed: the accuracy that MeZO ends with, with the best of its rates; the minutes
-edgezo and MeZO take to it and their ratio; minutes and peak of edgezo and of AdamW to .84; what
-edgezo has after 15 minutes. How MeZO and AdamW are run is told by `mezo_torch` and `adamw_torch`.
+Prints one line per seed: MeZO's accuracy at the end, with the best of its rates; the minutes that
+edgezo and MeZO take to it and their ratio; minutes and peak of edgezo and of AdamW to .84; the
+accuracy of edgezo after 15 minutes. `mezo_torch` and `adamw_torch` describe the runs of either.
 
 Targets: .85 in 15 minutes within 512 MB.
 
-With the defaults it takes 2 hours and 20 minutes a seed, and evaluations. Results are kept in
-race.jsonl of the output folder as sides end: --resume goes on, --only-report runs nothing.
+With the defaults it takes 2 hours and 20 minutes per seed, and evaluations. Results go to
+race.jsonl of the output folder as sides end: --resume continues, --only-report runs nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ Side = tuple[str, float]
 
 
 def sides(options: argparse.Namespace) -> list[Side]:
-    """Who runs for a seed, in turn."""
+    """The sides of a seed, in turn."""
     mezo = [(MEZO, float(lr)) for lr in options.mezo_lr.split(",")]
     return [(OURS, 0.0), *mezo, (ADAMW, options.adamw_lr)]
 
@@ -65,7 +66,7 @@ def sides(options: argparse.Namespace) -> list[Side]:
 def run_side(
     side: Side, seed: int, options: argparse.Namespace, made: models.Prepared
 ) -> dict[str, Any]:
-    """Let one side run; an error becomes a result."""
+    """Run one side; an error becomes a result."""
     name, lr = side
     run = {"side": name, "lr": lr, "task": options.task, "seed": seed}
     try:
@@ -119,13 +120,13 @@ def _torch(
 
 
 def compare(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the runs of one seed say.
+    """Compare the runs of one seed.
 
     Args:
-        results: those that were done.
+        results: of the completed runs.
 
     Returns:
-        Minutes and megabytes; None for what was not reached. None where edgezo or MeZO is missing.
+        Minutes and megabytes, None for goals not reached. None if edgezo or MeZO is missing.
     """
     ours = [result for result in results if result["side"] == OURS]
     mezo = [result for result in results if result["side"] == MEZO]
@@ -222,8 +223,10 @@ def arguments() -> argparse.ArgumentParser:
     found.add_argument("--threads", type=int, default=2)
     now = time.strftime("%Y%m%d-%H%M%S")
     found.add_argument("--output", type=Path, default=Path("runs", f"race-{now}"))
-    found.add_argument("--resume", action="store_true", help="run what is not done")
-    found.add_argument("--only-report", action="store_true", help="of the results there are")
+    found.add_argument("--resume", action="store_true", help="run those without a result")
+    found.add_argument(
+        "--only-report", action="store_true", help="report the stored results, run nothing"
+    )
     found.add_argument("extra", nargs="*", metavar="ARGS", help="options of edgezo tune")
     return found
 
@@ -248,7 +251,7 @@ def main() -> int:
         with models.prepared(options, "int8", "torch") as made:
             for side, seed in list(still_to_run(options, results)):
                 results.add(run_side(side, seed, options, made))
-                print(f"seed {seed}: {side[0]} is through", flush=True)
+                print(f"seed {seed}: {side[0]} is done", flush=True)
     return print_targets(report(results.all()))
 
 

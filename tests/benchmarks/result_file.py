@@ -1,4 +1,4 @@
-"""Results of a long comparison, one JSON object a line, so that it can go on where it stopped."""
+"""Results of a long comparison, one JSON object per line, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DONE, MISSING, FAILED = "done", "missing", "failed"
 
 
 class ResultFile:
-    """Appends results; a later one of the same run takes the place of an earlier one.
+    """Appends results; a later result of the same run replaces an earlier one.
 
     Args:
         path: the file; made when the first result is added.
-        keys: fields that say which run a result is of.
+        keys: fields that identify the run of a result.
     """
 
     def __init__(self, path: Path, keys: Sequence[str]) -> None:
@@ -40,12 +40,12 @@ class ResultFile:
         self._take(dict(result))
 
     def is_done(self, **run: object) -> bool:
-        """Has a run been done, without an error?"""
+        """Has a run ended without an error?"""
         found = self._found.get(tuple(run[key] for key in self._keys))
         return found is not None and found["status"] == DONE
 
     def refuse_used(self, *, resume: bool) -> None:
-        """End the program where there are results that it was not told to go on from."""
+        """End the program if there are results and it was not told to resume."""
         if self._found and not resume:
             raise SystemExit(
                 f"{self.path}: holds results; go on with --resume, show them with --only-report, "

@@ -7,14 +7,14 @@ while a thread takes first-order steps of 16 rows. The sides take turns in one p
 
     tune           steps alone
     serve          the client alone, the run paused
-    both, turns    the client asks and waits for its turn between the passes of steps
-    both, paused   the client asks in `Tuner.paused()`, once a second
+    both, turns    the client waits for its turn between the passes of steps
+    both, paused   the client asks in `Tuner.paused()`, once per second
 
-Shares are of what either has alone. Where both have all they can get, the two shares would sum to
-1 if being together cost nothing. Medians over the rounds.
+Shares are relative to either side alone. If running together cost nothing, the two shares would sum
+to 1. Medians over the rounds.
 
 Targets: the shares of "both, turns" sum to .9 or more; a request in `paused()` takes at most 3
-times as long as alone; steps keep .7 of their rate beside it.
+times as long as alone; meanwhile steps keep .7 of their rate.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ MIN_SUM, MAX_LATENCY, MIN_STEPS = 0.9, 3.0, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What was done in a while.
+    """Work of one side in a round.
 
     Attributes:
-        steps: a second.
-        requests: a second.
+        steps: per second.
+        requests: per second.
         latencies_s: of every request.
     """
 
@@ -54,7 +54,7 @@ class Side:
 
 
 def ask_until(end: float, ask: Callable[[], object], every_s: float) -> list[float]:
-    """Ask one request after the other, or one every so often; how long each took."""
+    """Ask one request after the other, or at intervals; return the time of each."""
     found = []
     due = time.perf_counter()
     while (now := time.perf_counter()) < end:
@@ -68,7 +68,7 @@ def ask_until(end: float, ask: Callable[[], object], every_s: float) -> list[flo
 
 
 def measure(tuner: Tuner, side: str, seconds: float, generator: random.Random) -> Side:
-    """One side for a while; the run steps in the background."""
+    """Measure one side; the run steps in the background."""
 
     def ask() -> None:
         tuner.classify(text(generator))
@@ -139,7 +139,7 @@ def main() -> int:
     arguments = parser(__doc__)
     models.add_options(arguments)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--seconds", type=float, default=10.0, help="of a side in a round")
+    arguments.add_argument("--seconds", type=float, default=10.0, help="seconds per side and round")
     options = arguments.parse_args()
     with models.prepared(options, "int8", train="ab") as made:
         found = compare(made.int8, options.rounds, options.seconds)

@@ -1,10 +1,10 @@
-"""How soon a device process can step: imports, a tiny bundle, a tuner; and `edgezo --help`.
+"""Time until a process can step: imports, a tiny bundle, a tuner; and of `edgezo --help`.
 
     python -m tests.benchmarks.startup [--rounds 7] [--int8 BUNDLE]
 
-The bundle is a Llama of two blocks with random weights, so that what is measured is the program
-and not the model. Every round is a fresh process; the first one warms the page cache and is left
-out. "ready" is when the tuner could take its first step, counted from the start of the process.
+The bundle is a Llama of two blocks with random weights, so that the program is measured and not the
+model. Every round is a fresh process; the first one warms the page cache and is left out. "ready"
+is the time from the start of the process until the tuner can take its first step.
 
 Targets: ready in .5 s and with 80 MB resident.
 """

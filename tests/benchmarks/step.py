@@ -3,13 +3,13 @@
     python -m tests.benchmarks.step [--rounds 5] [--steps 5] [--model MODEL] [--int8 BUNDLE]
 
 SmolLM2-135M, 16 rows of 32 tokens, one antithetic pair over all blocks, LoRA r=8 on q_proj and
-v_proj, plain SGD, label words at the last position. Both sides train the same factors: A and B,
-as MeZO does, unless the given bundle trains B alone. MeZO is run twice: with the logits of every
+v_proj, plain SGD, label words at the last position. Both sides train the same factors: A and B, as
+MeZO does, unless the given bundle trains B alone. MeZO is run twice: with the logits of every
 position, as its reference computes them, and, in its favour, with those of the last position. A
-fourth side is edgezo with adapters that act on the last token only (--scope answer), another kind
-of adapter and not held against the targets. Every measurement is a process of its own; the sides
-take turns, and the medians over the rounds count.
-The peak is that of the whole process, loading included.
+fourth side is edgezo with adapters that act on the last token only (--scope answer): another kind
+of adapter, which the targets do not judge. Every measurement is a process of its own; the sides
+take turns, and the table has the medians over the rounds. The peak is that of the whole process,
+loading included.
 
 Targets: at least 4 times as fast as either MeZO, 250 MB.
 """
@@ -41,7 +41,7 @@ def compare(
     """Let the sides take turns.
 
     Returns:
-        The children of each side, one a round.
+        The children of each side, one per round.
     """
     from edgezo_runtime.bundle.bundle import Bundle
     from tests.benchmarks.mezo_loop import mezo_steps
@@ -83,7 +83,7 @@ def report(found: dict[str, list[Child]]) -> list[Target]:
         for name, children in found.items()
     }
     print_table(
-        ["", "s a step", "ratio", "peak MB", "ratio", "trained"],
+        ["", "s per step", "ratio", "peak MB", "ratio", "trained"],
         [
             [
                 title,

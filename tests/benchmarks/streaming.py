@@ -3,8 +3,8 @@
     python -m tests.benchmarks.streaming [--bundle BUNDLE] [--budgets 1GB,10GB] [--rounds 3]
                                          [--steps 3] [--cold-steps 2] [--rows 4] [--tokens 64]
 
-The bundle is that of `tests.benchmarks.large_bundle` (made in a temporary folder unless one is
-named: 6.7 GB). One antithetic pair over all blocks a step. Every run is a process of its own; the
+The bundle is that of `tests.benchmarks.large_bundle` (6.7 GB, made in a temporary folder unless one
+is named). One antithetic pair over all blocks per step. Every run is a process of its own; the
 budgets take turns, the first is held against the last. The file is read once before each run, so
 that it is in the system's cache; the peak is the kernel's count for the process, which has those
 pages in it that are mapped. Then the same with the file evicted from the cache before each step.
@@ -46,7 +46,7 @@ def run_warm(
     """Let the budgets take turns, with the weights in the system's cache.
 
     Returns:
-        The children of each budget, one a round.
+        The children of each budget, one per round.
     """
     found: Children = {budget: [] for budget in budgets}
     for number in range(rounds):
@@ -82,7 +82,7 @@ def _child(bundle: Path, budget: str, steps: int, rows: int, tokens: int, *, col
 
 
 def disk_rate(bundle: Path) -> float:
-    """Bytes a second of reading the weights from the disk, one after the other."""
+    """Bytes per second of reading the weights from the disk, one after the other."""
     evict(bundle / WEIGHTS_FILE)
     return read_through(bundle / WEIGHTS_FILE)
 
@@ -104,7 +104,7 @@ def report_warm(found: Children) -> list[Target]:
         row = [budget, peak, fits, predicted, predicted / peak, streamed]
         rows.append([*row, seconds[budget], ratio, _read_gb(children)])
     head = ["budget", "highest peak MB", "fits", "predicted MB", "of peak", "blocks streamed"]
-    print_table([*head, "s a step", "ratio", "GB read a step"], rows)
+    print_table([*head, "s per step", "ratio", "GB read per step"], rows)
     for budget, children in found.items():
         for relief in children[-1].result["reliefs"]:
             print(f"{budget}: {relief}")
@@ -121,9 +121,9 @@ def report_warm(found: Children) -> list[Target]:
 
 
 def report_cold(cold: Children, warm: Children, rate: float) -> None:
-    """Print what reading from the disk costs.
+    """Print the cost of reading from the disk.
 
-    Where reading went on beside computing, a step takes less longer than the disk alone.
+    If reading overlaps with computing, a step takes less than both one after the other.
     """
     print(f"the disk reads the weights at {rate / 1e9:.2f} GB/s")
     rows: list[list[object]] = []
@@ -131,8 +131,8 @@ def report_cold(cold: Children, warm: Children, rate: float) -> None:
         seconds, cached, read = median_s(children), median_s(warm[budget]), _read_gb(children)
         row = [budget, children[0].peak_mb, seconds, seconds / cached, seconds - cached]
         rows.append([*row, read, read * 1e9 / rate])
-    head = ["cold", "peak MB", "s a step", "of cached", "s added"]
-    print_table([*head, "GB read a step", "s the disk alone"], rows)
+    head = ["cold", "peak MB", "s per step", "of cached", "s added"]
+    print_table([*head, "GB read per step", "s for the disk alone"], rows)
 
 
 def _predicted_mb(children: list[Child]) -> float:

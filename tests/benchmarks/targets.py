@@ -1,4 +1,4 @@
-"""Tables and targets: what a benchmark prints, and the exit code that follows."""
+"""Tables and targets of a benchmark, and its exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = ROOT.parent / "shared" / "data"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A number and the bound it has to keep."""
+    """A number and its bound."""
 
     name: str
     value: float
@@ -35,7 +35,7 @@ class Target:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as what is in them; numbers with three digits, to the right."""
+    """Print columns as wide as their cells; numbers have three digits, aligned to the right."""
     lines = [list(head), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:

@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.tasks [--data FOLDER] [--bundle BUNDLE]
 
-Prints the rows of every split and the share of its largest class, which is what an answer without
-reading gets. With a bundle also the accuracy of the untuned model on the validation rows.
+Prints the rows of every split and the share of its largest class: the accuracy of a constant
+answer. With a bundle, also prints the accuracy of the untuned model on the validation rows.
 
-The prompts ask what those of MeZO ask (arXiv:2305.17333, appendix E.2) and end where the next
-token is the label word. All label words are single tokens of SmolLM2's tokenizer, so a row is
+The prompts ask the same as those of MeZO (arXiv:2305.17333, appendix E.2). They end so that the
+next token is the label word. All label words are single tokens of SmolLM2's tokenizer, so a row is
 scored once.
 """
 
@@ -25,7 +25,7 @@ from tests.benchmarks.targets import DATA, parser, print_table
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How the rows of a task are put to a model.
+    """The form in which the rows of a task go to a model.
 
     Attributes:
         template: prompt with fields in braces.
@@ -83,7 +83,7 @@ class TaskRows:
 
 
 def find_rows(name: str, data: Path = DATA) -> TaskRows:
-    """The files of a task, whether they are there or not; a test set only where it is.
+    """The files of a task, without a check that they exist; a test set only if it exists.
 
     Raises:
         ValueError: there is no such task.

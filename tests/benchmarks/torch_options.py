@@ -16,7 +16,7 @@ from tests.benchmarks.tasks import TASKS
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a training run is given, whatever the algorithm."""
+    """Inputs of a training run, of any algorithm."""
 
     model: Path
     bundle: Path
@@ -40,7 +40,7 @@ class Choice:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """What JSON can hold."""
+        """As JSON values."""
         found = {name: str(getattr(self, name)) for name in ("model", "bundle", "task", "data")}
         return {**found, "seed": self.seed, "threads": self.threads, "limits": self.limits}
 

@@ -1,4 +1,4 @@
-"""Training in torch on rows of a task, evaluated now and then: what both loops have in common.
+"""Training in torch on rows of a task, with evaluations: the common part of both loops.
 
 Rows become tokens by the bundle's tokenizer, exactly as edgezo's do. Scores are the logits of the
 label words at the end of each prompt and nothing else: no other logits are computed, which is less
@@ -30,12 +30,12 @@ MAX_SEQ = 512
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to train, and how often to look.
+    """Length of training, and interval of evaluations.
 
     Attributes:
         max_s: seconds of training; evaluations are not counted.
         eval_every_s: seconds of training between evaluations.
-        batch_size: rows a step.
+        batch_size: rows per step.
         max_steps: a second end, for tests; 0 for none.
     """
 
@@ -127,8 +127,8 @@ def train(
         model: what it trains.
         examples: to train and to validate on.
         seed: of the order of the rows.
-        limits: see there.
-        forwards: passes of the batch a step, a backward pass counted as two.
+        limits: length and evaluations.
+        forwards: passes of the batch per step; a backward pass counts as two.
         tell: called with every evaluation.
     Returns:
         "points", the evaluations, and "steps", "seconds".

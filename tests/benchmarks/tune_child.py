@@ -46,10 +46,10 @@ def tune(
 
 
 def edgezo(command: Sequence[str], log: Path | None = None) -> dict[str, Any]:
-    """Run a verb with --json.
+    """Run a command with --json.
 
     Raises:
-        RuntimeError: it failed; with its last line, where there is a log.
+        RuntimeError: it failed; the message has its last line, if there is a log.
     """
     full = [sys.executable, "-m", "edgezo", *command, "--json"]
     if log is None:
