@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgezo_runtime.bundle.digests import check_digest, check_size, is_known_right
+from edgezo_runtime.bundle.graph_check import check_path
 from edgezo_runtime.bundle.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -17,7 +18,6 @@ from edgezo_runtime.bundle.manifest import (
     Manifest,
     SchemeInfo,
     TrainableInfo,
-    check_path,
 )
 from edgezo_runtime.bundle.manifest_types import (
     Binding,
@@ -96,7 +96,7 @@ class Bundle:
         manifest = Manifest.from_json(_read_manifest(root))
         bundle = cls(root.resolve(), manifest, trusted=verify is False)
         for name, info in manifest.files.items():
-            _check_size(bundle.path(name), name, info)
+            check_size(bundle.path(name), name, info)
         if verify:
             bundle.verify()
         return bundle
@@ -134,8 +134,8 @@ class Bundle:
             return
         for name, info in self.manifest.files.items():
             path = self.path(name)
-            if _FOUND_RIGHT.get((path, info.sha256)) != _stamp(path):
-                _check_digest(path, name, info)
+            if not is_known_right(path, info):
+                check_digest(path, name, info)
 
     def verify(self, progress: Progress | None = None) -> None:
         """Check size and SHA-256 of every file.
@@ -157,7 +157,7 @@ class Bundle:
                 progress(done, total)
 
         for name, info in self.manifest.files.items():
-            _check_digest(self.path(name), name, info, advance)
+            check_digest(self.path(name), name, info, advance)
 
     def trainables(self) -> dict[str, npt.NDArray[np.float32]]:
         """The initial trainable tensors, in manifest order, without the leading axis P.
@@ -251,51 +251,3 @@ def _resolve(root: Path, name: str) -> Path:
     if not resolved.is_file():
         raise BundleError(f"bundle file {path} is not a regular file")
     return resolved
-
-
-def _check_size(path: Path, name: str, info: FileInfo) -> None:
-    size = path.stat().st_size
-    if size != info.bytes:
-        raise BundleError(
-            f"bundle file {name!r}: {info.bytes} bytes in the manifest, {size} on disk "
-            f"({path}); run 'edgezo export --force'"
-        )
-
-
-_Stamp = tuple[int, ...]
-
-_FOUND_RIGHT: dict[tuple[Path, str], _Stamp] = {}
-"""What files were like when this process found their digest right, by path and digest."""
-
-_SETTLED_NS = 100_000_000
-"""A file that was changed later than so long ago may change again and keep its times."""
-
-
-def _check_digest(
-    path: Path, name: str, info: FileInfo, advance: Callable[[int], None] | None = None
-) -> None:
-    """Compare a file with what the manifest says of it.
-
-    Raises:
-        BundleError: it differs.
-    """
-    _check_size(path, name, info)
-    stamp = _stamp(path)
-    settled = time.time_ns() - max(stamp[-2:]) > _SETTLED_NS
-    try:
-        found = sha256_file(path, advance)
-    except OSError as error:
-        raise BundleError(f"bundle file {path}: {error.strerror}") from error
-    if found != info.sha256:
-        raise BundleError(
-            f"bundle file {path}: sha256 {info.sha256[:12]} in the manifest, "
-            f"{found[:12]} on disk; run 'edgezo export --force'"
-        )
-    if settled:
-        _FOUND_RIGHT[path, found] = stamp
-
-
-def _stamp(path: Path) -> _Stamp:
-    """What changes with a file."""
-    info = path.stat()
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

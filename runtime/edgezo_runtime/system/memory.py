@@ -11,14 +11,13 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.system.control_groups import group_rooms, lowest_limit
+from edgezo_runtime.system.kernel_files import kib_line, read_kernel_text
 
 _ROOT = Path("/")
-
-_NO_LIMIT = 1 << 60
-"""Version 1 of the control groups writes a number beyond this where there is no limit."""
 
 
 def release_freed() -> None:
@@ -87,7 +86,7 @@ def rss_bytes(*, root: Path = _ROOT) -> int:
     Raises:
         EdgezoError: the system tells neither this nor the peak.
     """
-    value = _kib_line(root / "proc/self/status", "VmRSS:")
+    value = kib_line(root / "proc/self/status", "VmRSS:")
     return peak_rss_bytes(root=root) if value is None else value
 
 
@@ -128,7 +127,7 @@ def swapped_bytes(*, root: Path = _ROOT) -> int:
     Args:
         root: where /proc hangs; tests give their own.
     """
-    return _kib_line(root / "proc/self/status", "VmSwap:") or 0
+    return kib_line(root / "proc/self/status", "VmSwap:") or 0
 
 
 def is_unified(*, root: Path = _ROOT) -> bool:
@@ -137,7 +136,7 @@ def is_unified(*, root: Path = _ROOT) -> bool:
     Args:
         root: where /proc and /etc hang; tests give their own.
     """
-    model = (_read(root / "proc/device-tree/model") or "").lower()
+    model = (read_kernel_text(root / "proc/device-tree/model") or "").lower()
     return "jetson" in model or (root / "etc/nv_tegra_release").exists()
 
 
@@ -158,7 +157,7 @@ def device_bytes(*, root: Path = _ROOT) -> int:
         0 elsewhere, and where the driver's list may not be read.
     """
     own = str(os.getpid())
-    for line in (_read(root / _NVMAP) or "").splitlines():
+    for line in (read_kernel_text(root / _NVMAP) or "").splitlines():
         fields = line.split()  # CLIENT PROCESS PID SIZE, the size as in 1536K
         if len(fields) == 4 and fields[2] == own and fields[3][:-1].isdigit():
             return int(fields[3][:-1]) * 1024
@@ -180,7 +179,7 @@ def peak_rss_bytes(*, root: Path = _ROOT) -> int:
     Raises:
         EdgezoError: the system tells neither.
     """
-    value = _kib_line(root / "proc/self/status", "VmHWM:")
+    value = kib_line(root / "proc/self/status", "VmHWM:")
     if value is not None:
         return value
     try:
@@ -208,10 +207,10 @@ def available_bytes(*, root: Path = _ROOT) -> int:
     Raises:
         EdgezoError: the system tells nothing about its memory.
     """
-    machine = _kib_line(root / "proc/meminfo", "MemAvailable:")
+    machine = kib_line(root / "proc/meminfo", "MemAvailable:")
     if machine is None:
         machine = _physical_bytes()
-    return max(0, min([machine, *_group_rooms(root), *_ulimit_rooms(root)]))
+    return max(0, min([machine, *group_rooms(root), *_ulimit_rooms(root)]))
 
 
 def total_bytes(*, root: Path = _ROOT) -> int:
@@ -223,7 +222,7 @@ def total_bytes(*, root: Path = _ROOT) -> int:
     Raises:
         EdgezoError: the system tells nothing about its memory.
     """
-    machine = _kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
+    machine = kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
     limit = limit_bytes(root=root)
     return machine if limit is None else min(machine, limit)
 
@@ -237,12 +236,7 @@ def limit_bytes(*, root: Path = _ROOT) -> int | None:
     Returns:
         None where no group has a limit.
     """
-    limits = [
-        int(text)
-        for folder, names in _groups(root)
-        if (text := (_read(folder / names[0]) or "").strip()).isdigit()
-    ]
-    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+    return lowest_limit(root)
 
 
 def _physical_bytes() -> int:
@@ -272,7 +266,7 @@ def tells_resident() -> bool:
 
 def tells_device(*, root: Path = _ROOT) -> bool:
     """May this process read what the graphics driver holds?"""
-    return _read(root / _NVMAP) is not None
+    return read_kernel_text(root / _NVMAP) is not None
 
 
 def _ulimit(name: str) -> int | None:
@@ -288,66 +282,6 @@ def _ulimit(name: str) -> int | None:
 def _ulimit_rooms(root: Path) -> Iterator[int]:
     """What the limits on addresses and on data leave."""
     for name, key in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
-        limit, used = _ulimit(name), _kib_line(root / "proc/self/status", key)
+        limit, used = _ulimit(name), kib_line(root / "proc/self/status", key)
         if limit is not None and used is not None:
             yield limit - used
-
-
-def _group_rooms(root: Path) -> Iterator[int]:
-    """Bytes left in each limited control group this process is in."""
-    for folder, names in _groups(root):
-        room = _room(folder, *names)
-        if room is not None:
-            yield room
-
-
-def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Folder of each control group above this process, and the names of its files: limit, usage
-    and how names in memory.stat begin."""
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, group = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            mount = root / "sys/fs/cgroup"
-            names = ("memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-        else:
-            continue
-        for folder in _with_parents(mount, group):
-            yield folder, names
-
-
-def _with_parents(mount: Path, group: str) -> Iterator[Path]:
-    """The folders of a group and of those above it; inside a container some are not visible."""
-    inner = PurePosixPath("/", group)
-    for level in (inner, *inner.parents):
-        yield mount.joinpath(*level.parts[1:])
-
-
-def _room(folder: Path, limit_name: str, usage_name: str, prefix: str) -> int | None:
-    limit, usage = _read(folder / limit_name), _read(folder / usage_name)
-    if limit is None or usage is None or not limit.strip().isdigit():  # "max" is no limit
-        return None
-    room = int(limit) - int(usage)
-    reclaimable = {f"{prefix}inactive_file", f"{prefix}active_file"}
-    for line in (_read(folder / "memory.stat") or "").splitlines():
-        name, _, size = line.partition(" ")
-        if name in reclaimable:
-            room += int(size)
-    return room
-
-
-def _kib_line(path: Path, key: str) -> int | None:
-    """The value of a line such as "VmRSS:  123 kB", in bytes."""
-    for line in (_read(path) or "").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None

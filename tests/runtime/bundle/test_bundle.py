@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from edgezo_runtime.bundle import bundle as bundle_module
+from edgezo_runtime.bundle import digests
 from edgezo_runtime.bundle.bundle import (
     Bundle,
     FileInfo,
@@ -532,7 +532,7 @@ def test_files_are_found_right_once_and_again_when_they_change(root, monkeypatch
     settle(root)
     read = []
     monkeypatch.setattr(
-        bundle_module,
+        digests,
         "sha256_file",
         lambda path, tell=None: (read.append(path.name), sha256_file(path))[1],
     )
@@ -556,4 +556,4 @@ def test_what_has_just_changed_is_not_believed_for_its_times(root):
     content = path.read_bytes()
     path.write_bytes(content)
     Bundle.open(root).verify_once()
-    assert not [key for key in bundle_module._FOUND_RIGHT if key[0] == path.resolve()]
+    assert not [key for key in digests._FOUND_RIGHT if key[0] == path.resolve()]
