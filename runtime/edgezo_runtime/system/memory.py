@@ -1,7 +1,7 @@
-"""What this process holds in memory and what the machine has left, without psutil.
+"""Memory of this process, and memory that the machine has left, without psutil.
 
-Linux is read from /proc and the control groups. Elsewhere the standard library only knows the
-peak, so `rss_bytes` falls back to it: never below the truth.
+On Linux the figures come from /proc and the control groups. Elsewhere the standard library knows
+only the peak, which is never below the truth, so `rss_bytes` returns that.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ _ROOT = Path("/")
 
 
 def release_freed() -> None:
-    """Collect garbage, and give memory that was freed back to the system.
+    """Collect garbage, and return freed memory to the system.
 
-    Parsing a tokenizer and a data set leaves some 24 MB of freed memory in the heap of a process
-    that counts every byte.
+    Parsing a tokenizer and a data set leaves about 24 MB of freed memory in the heap.
     """
     import gc
 
@@ -33,7 +32,7 @@ def release_freed() -> None:
 
 
 def trim_heap() -> None:
-    """Give freed memory that the C library keeps back to the system; nothing without glibc."""
+    """Return freed memory from the C library to the system; does nothing without glibc."""
     import ctypes
 
     try:
@@ -44,9 +43,9 @@ def trim_heap() -> None:
 
 
 def save_addresses() -> None:
-    """Have all threads share one heap where `ulimit -v` is set, if the C library can.
+    """Let all threads share one heap if `ulimit -v` is set and the C library supports that.
 
-    glibc reserves 64 MB of addresses for each thread's own.
+    Otherwise glibc reserves 64 MB of addresses per thread.
     """
     import ctypes
 
@@ -62,7 +61,7 @@ _M_ARENA_MAX = -8
 
 
 def is_unmapped(error: Exception) -> bool:
-    """Is this a library that there was no memory, or no addresses, to load, or a file to map?"""
+    """Was there no memory, or no addresses, to load a library or map a file?"""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED)
@@ -74,34 +73,37 @@ _UNMAPPED = (
     "Cannot allocate memory",
     "bad_alloc",
 )
-"""How the dynamic linker and onnxruntime say it."""
+"""How the dynamic linker and onnxruntime report it."""
 
 
 def rss_bytes(*, root: Path = _ROOT) -> int:
     """Resident memory of this process now, file pages included, in bytes.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
 
     Raises:
-        EdgezoError: the system tells neither this nor the peak.
+        EdgezoError: the system reports neither this nor the peak.
     """
     value = kib_line(root / "proc/self/status", "VmRSS:")
     return peak_rss_bytes(root=root) if value is None else value
 
 
 def resident_bytes() -> int:
-    """Memory of this process now, in bytes: `rss_bytes` read from a shorter file, and on a board
-    with unified memory what the graphics driver holds for it."""
+    """Memory of this process now, in bytes.
+
+    It is `rss_bytes`, read from a shorter file. On a board with unified memory, memory that the
+    graphics driver holds for the process is added.
+    """
     pages = _statm()
     own = rss_bytes() if pages is None else pages[0]
     return own + device_bytes() if _unified() else own
 
 
 def anonymous_bytes() -> int:
-    """Resident memory of this process that is no file's, in bytes.
+    """Resident memory of this process without file pages, in bytes.
 
-    All of it where the system does not tell them apart.
+    All resident memory where the system does not tell the two apart.
     """
     pages = _statm()
     return rss_bytes() if pages is None else pages[0] - pages[1]
@@ -122,19 +124,19 @@ _STATM = Path("/proc/self/statm")
 
 
 def swapped_bytes(*, root: Path = _ROOT) -> int:
-    """Memory of this process that was swapped out, in bytes; 0 where the system does not tell.
+    """Memory of this process that was swapped out, in bytes; 0 where the system does not report it.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
     """
     return kib_line(root / "proc/self/status", "VmSwap:") or 0
 
 
 def is_unified(*, root: Path = _ROOT) -> bool:
-    """Do processor and graphics device share one memory, as on a Jetson board?
+    """Do the processor and the graphics device share one memory, as on a Jetson board?
 
     Args:
-        root: where /proc and /etc hang; tests give their own.
+        root: folder that holds /proc and /etc; only tests change it.
     """
     model = (read_kernel_text(root / "proc/device-tree/model") or "").lower()
     return "jetson" in model or (root / "etc/nv_tegra_release").exists()
@@ -148,13 +150,14 @@ def _unified() -> bool:
 def device_bytes(*, root: Path = _ROOT) -> int:
     """Memory that this process took through the graphics driver of a board with unified memory.
 
-    It is not in the resident memory, but it is the same memory. The driver lists it by process.
+    The resident memory does not include it, although both use the same chips. The driver lists it
+    by process.
 
     Args:
-        root: where /sys hangs; tests give their own.
+        root: folder that holds /sys; only tests change it.
 
     Returns:
-        0 elsewhere, and where the driver's list may not be read.
+        0 on other machines, and where the list of the driver cannot be read.
     """
     own = str(os.getpid())
     for line in (read_kernel_text(root / _NVMAP) or "").splitlines():
@@ -170,14 +173,14 @@ _NVMAP = "sys/kernel/debug/nvmap/iovmm/clients"
 def peak_rss_bytes(*, root: Path = _ROOT) -> int:
     """Largest resident memory of this process so far, in bytes.
 
-    VmHWM where there is one; else getrusage, which on Linux also counts the process that started
-    this one before it called exec.
+    It is VmHWM if there is one. Otherwise it is the figure of getrusage, which on Linux also
+    includes the parent process up to exec.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
 
     Raises:
-        EdgezoError: the system tells neither.
+        EdgezoError: the system reports neither.
     """
     value = kib_line(root / "proc/self/status", "VmHWM:")
     if value is not None:
@@ -194,18 +197,18 @@ def peak_rss_bytes(*, root: Path = _ROOT) -> int:
 
 
 def available_bytes(*, root: Path = _ROOT) -> int:
-    """Memory that can still be taken without swapping, in bytes.
+    """Memory that can still be used without swapping, in bytes.
 
-    The smallest of MemAvailable, of what every control group above this process (version 2, or the
-    memory controller of version 1) has left, and of what `ulimit -v` and `ulimit -d` leave; file
-    pages of a group count as free, as they do in MemAvailable. Where there is no /proc/meminfo: the
-    whole physical memory.
+    The smallest of MemAvailable, the room in every control group above this process (version 2, or
+    the memory controller of version 1), and the room under `ulimit -v` and `ulimit -d`. File pages
+    of a group count as free, as they do in MemAvailable. Without /proc/meminfo it is the whole
+    physical memory.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Raises:
-        EdgezoError: the system tells nothing about its memory.
+        EdgezoError: the system reports nothing about its memory.
     """
     machine = kib_line(root / "proc/meminfo", "MemAvailable:")
     if machine is None:
@@ -214,13 +217,13 @@ def available_bytes(*, root: Path = _ROOT) -> int:
 
 
 def total_bytes(*, root: Path = _ROOT) -> int:
-    """All the memory a process here can have: the machine's, or a control group's limit below it.
+    """Memory of the machine, or the limit of a control group if that is lower.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Raises:
-        EdgezoError: the system tells nothing about its memory.
+        EdgezoError: the system reports nothing about its memory.
     """
     machine = kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
     limit = limit_bytes(root=root)
@@ -231,10 +234,10 @@ def limit_bytes(*, root: Path = _ROOT) -> int | None:
     """The lowest memory limit of the control groups above this process, in bytes.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Returns:
-        None where no group has a limit.
+        None if no group has a limit.
     """
     return lowest_limit(root)
 
@@ -244,7 +247,7 @@ def _physical_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError) as error:
         raise EdgezoError(
-            f"cannot tell the available memory on {sys.platform}; give --budget in bytes, "
+            f"cannot find the available memory on {sys.platform}; give `budget` in bytes, "
             "such as 8GB"
         ) from error
 
@@ -260,12 +263,12 @@ def data_limit() -> int | None:
 
 
 def tells_resident() -> bool:
-    """Does the system tell what is resident now, and what is left?"""
+    """Does the system report the resident memory, and the memory that is left?"""
     return _statm() is not None
 
 
 def tells_device(*, root: Path = _ROOT) -> bool:
-    """May this process read what the graphics driver holds?"""
+    """Can this process read how much memory the graphics driver holds?"""
     return read_kernel_text(root / _NVMAP) is not None
 
 
@@ -280,7 +283,7 @@ def _ulimit(name: str) -> int | None:
 
 
 def _ulimit_rooms(root: Path) -> Iterator[int]:
-    """What the limits on addresses and on data leave."""
+    """Bytes left under the limits on addresses and on data."""
     for name, key in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
         limit, used = _ulimit(name), kib_line(root / "proc/self/status", key)
         if limit is not None and used is not None:
