@@ -80,7 +80,7 @@ def _edit(bundle: Path, *place: Any) -> None:
         (("trainables", 0, "shape", [2, 2**60]), "does not fit the role"),
         (("trainables", 0, "shape", [2, 2**30]), "bytes in all"),
         (("graphs", "prologue", "outputs", []), "makes nothing"),  # IndexError
-        (("graphs", "blocks", 0, "inputs", 0, "name", "odd"), "nothing is known"),  # KeyError
+        (("graphs", "blocks", 0, "inputs", 0, "name", "odd"), "unknown input"),  # KeyError
         (("graphs", "blocks", 0, "inputs", 0, "name", "a\x1bb"), "is no name"),
         (("created_by", "\x1b[2J"), "do not print"),
         (("base_config", "x", "\ud800"), "surrogate"),

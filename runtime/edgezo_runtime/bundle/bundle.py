@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgezo_runtime.bundle.digests import check_digest, check_size, is_known_right
+from edgezo_runtime.bundle.digests import check_digest, check_size, is_verified
 from edgezo_runtime.bundle.graph_check import check_path
 from edgezo_runtime.bundle.manifest import (
     FORMAT,
@@ -61,7 +61,7 @@ __all__ = [
 _MANIFEST_LIMIT_BYTES = LONGEST_TEXT
 
 Progress = Callable[[int, int], None]
-"""Told the bytes done and the bytes in all."""
+"""Called with the bytes read so far and the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Bundle:
     Attributes:
         root: the directory, resolved.
         manifest: what is in it.
-        trusted: are its files used without a look at their digests?
+        trusted: are its files used without a check of their digests?
     """
 
     root: Path
@@ -80,12 +80,12 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool | None = None) -> Bundle:
-        """Open a bundle: the manifest is read and checked, then the size of every file.
+        """Open a bundle: read and check the manifest, then check the size of every file.
 
         Args:
             path: the bundle's directory.
-            verify: when to check the digest of every file: True now; None when an engine or a
-                replay first uses it in this process, see `verify_once`; False never.
+            verify: when to check the digest of every file. True: now. None: when an engine or a
+                replay first uses the bundle in this process (`verify_once`). False: never.
         Raises:
             BundleError: the bundle or a file is missing, truncated, altered, of another version,
                 or a path leaves the directory.
@@ -119,22 +119,22 @@ class Bundle:
         return _resolve(self.root, name)
 
     def verify_once(self) -> None:
-        """Check the files that this process has not found right yet, or that changed since.
+        """Check the files that this process has not verified yet, or that changed since.
 
-        An engine does it before it maps the weights. It takes about 0.05 s for 100 MB where the
-        processor has instructions for SHA-256, four times that where it has none, and the time of
-        the disk; a bundle that is `trusted` is not looked at.
+        An engine does this before it maps the weights. It takes about 0.05 s per 100 MB if the
+        processor has instructions for SHA-256, and four times as long if not, plus the time of the
+        disk. The files of a `trusted` bundle are not checked.
 
         Raises:
             BundleError: naming the first file that differs.
         Memory:
-            1 MiB; what is read is page cache.
+            1 MiB; the files stay in the page cache.
         """
         if self.trusted:
             return
         for name, info in self.manifest.files.items():
             path = self.path(name)
-            if not is_known_right(path, info):
+            if not is_verified(path, info):
                 check_digest(path, name, info)
 
     def verify(self, progress: Progress | None = None) -> None:
@@ -232,7 +232,7 @@ def _read_manifest(root: Path) -> str:
         return read_regular(path, _MANIFEST_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
         raise BundleError(
-            f"{path}: is no manifest: {error.strerror}; run 'edgezo export --force'"
+            f"{path}: cannot be read as a manifest: {error.strerror}; run 'edgezo export --force'"
         ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: not UTF-8; run 'edgezo export --force'") from error

@@ -12,6 +12,11 @@ from edgezo_runtime.system.files import sha256_file
 
 
 def check_size(path: Path, name: str, info: FileInfo) -> None:
+    """Compare the size of a file with the manifest.
+
+    Raises:
+        BundleError: it differs.
+    """
     size = path.stat().st_size
     if size != info.bytes:
         raise BundleError(
@@ -22,22 +27,22 @@ def check_size(path: Path, name: str, info: FileInfo) -> None:
 
 _Stamp = tuple[int, ...]
 
-_FOUND_RIGHT: dict[tuple[Path, str], _Stamp] = {}
-"""What files were like when this process found their digest right, by path and digest."""
+_VERIFIED: dict[tuple[Path, str], _Stamp] = {}
+"""Stamps of the files whose digest this process has verified, by path and digest."""
 
 _SETTLED_NS = 100_000_000
-"""A file that was changed later than so long ago may change again and keep its times."""
+"""A file that changed more recently than this may change again without new times."""
 
 
-def is_known_right(path: Path, info: FileInfo) -> bool:
-    """Did this process find the digest of a file right, and is the file as it was then?"""
-    return _FOUND_RIGHT.get((path, info.sha256)) == _stamp(path)
+def is_verified(path: Path, info: FileInfo) -> bool:
+    """Has this process verified the digest of a file, and is the file unchanged since?"""
+    return _VERIFIED.get((path, info.sha256)) == _stamp(path)
 
 
 def check_digest(
     path: Path, name: str, info: FileInfo, advance: Callable[[int], None] | None = None
 ) -> None:
-    """Compare a file with what the manifest says of it.
+    """Compare size and digest of a file with the manifest.
 
     Raises:
         BundleError: it differs.
@@ -55,10 +60,10 @@ def check_digest(
             f"{found[:12]} on disk; run 'edgezo export --force'"
         )
     if settled:
-        _FOUND_RIGHT[path, found] = stamp
+        _VERIFIED[path, found] = stamp
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What changes with a file."""
+    """Values that change when a file does."""
     info = path.stat()
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

@@ -28,16 +28,21 @@ _OWN_INPUTS = {
     "score_tokens": frozenset({"hidden", "positions", "targets"}),
     "logits": frozenset({"hidden", "positions"}),
 }
-"""What the runtime feeds to a graph besides its tensors, and to blocks besides the context."""
+"""Inputs that the runtime feeds, apart from bound tensors and, for blocks, the context."""
 
 _FORWARD_ONLY = ("prologue", "logits")
-"""Graphs that no gradient goes back through."""
+"""Graphs that have no backward graph."""
 
 
 EXPORT_AGAIN = "run 'edgezo export --force'"
 
 
 def require(condition: object, message: str) -> None:
+    """Refuse a manifest unless a condition holds.
+
+    Raises:
+        BundleError: it does not.
+    """
     if not condition:
         raise BundleError(f"manifest: {message}; {EXPORT_AGAIN}")
 
@@ -61,6 +66,11 @@ def check_path(name: str) -> None:
 
 
 def unique(names: Iterable[str], where: str) -> None:
+    """Refuse names that repeat, are empty or do not print.
+
+    Raises:
+        BundleError: naming the first one.
+    """
     seen: set[str] = set()
     for name in names:
         require(name and name.isprintable(), f"{where}: {name[:80]!r} is no name")
@@ -69,6 +79,11 @@ def unique(names: Iterable[str], where: str) -> None:
 
 
 def check_graph(where: str, graph: GraphInfo) -> None:
+    """Check names, dtypes, shapes and bindings of a graph.
+
+    Raises:
+        BundleError: naming the first part that is wrong.
+    """
     for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         unique((tensor.name for tensor in tensors), f"graphs.{where}.{side}")
         for tensor in tensors:
@@ -98,12 +113,16 @@ def check_graph(where: str, graph: GraphInfo) -> None:
 
 
 def check_fed(where: str, graph: GraphInfo, context: Iterable[str]) -> None:
-    """Refuse inputs that nobody feeds, and results that are needed and not made."""
+    """Refuse inputs that the runtime does not feed, and missing outputs.
+
+    Raises:
+        BundleError: naming one of them.
+    """
     kind = where.partition("[")[0]
     known = _OWN_INPUTS[kind].union(context if kind == "blocks" else ())
     known |= {binding.input for binding in (*graph.trainables, *graph.weights)}
     odd = [tensor.name for tensor in graph.inputs if tensor.name not in known]
-    require(not odd, f"graphs.{where}.inputs: nothing is known of {min(odd, default='')!r}")
+    require(not odd, f"graphs.{where}.inputs: unknown input {min(odd, default='')!r}")
     made = {tensor.name for tensor in graph.outputs}
     needed = {"hidden"} if kind == "prologue" else {"key", "value"} if graph.past else set()
     lost = needed - made
@@ -111,6 +130,11 @@ def check_fed(where: str, graph: GraphInfo, context: Iterable[str]) -> None:
 
 
 def check_backward(infos: tuple[BackwardInfo, ...], graphs: Graphs) -> None:
+    """Check backward graphs against the graphs that they belong to.
+
+    Raises:
+        BundleError: naming the first part that is wrong.
+    """
     unique((info.of for info in infos), "backward")
     forward = {graph.file: graph for _, graph in graphs.named()}
     for info in infos:
@@ -119,7 +143,7 @@ def check_backward(infos: tuple[BackwardInfo, ...], graphs: Graphs) -> None:
         taken = {tensor.name for tensor in forward[info.of].inputs}
         known = {GRAD, *taken, *(tensor.name for tensor in forward[info.of].outputs)}
         odd = [tensor.name for tensor in info.inputs if tensor.name not in known]
-        require(not odd, f"{place}: nothing is known of {min(odd, default='')!r}")
+        require(not odd, f"{place}: unknown input {min(odd, default='')!r}")
         for tensor in (*info.inputs, *info.outputs):
             require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
         outputs = [tensor.name for tensor in info.outputs]

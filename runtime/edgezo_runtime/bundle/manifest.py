@@ -77,7 +77,7 @@ __all__ = [
 FORMAT = "edgezo-bundle"
 VERSION = 4
 READABLE = (2, 3, 4)
-"""Versions that can be read; version 2 knows no scheme but LoRA, 3 no logits."""
+"""Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -91,11 +91,11 @@ class Manifest:
     """What is in a bundle. Field order is the order in manifest.json, after format and version.
 
     Attributes:
-        created_by: the program that wrote it, e.g. "edgezo 0.1.0".
-        context: names of the tensors made once by the prologue and fed to the blocks.
+        created_by: the program that exported the bundle, e.g. "edgezo 0.1.0".
+        context: names of the tensors that the prologue makes once and all blocks take.
         base_config: the model's Hugging Face config.json, for adapters.
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
-        backward: a graph for every kind of block and for both scorers, or why there are none.
+        backward: one graph per kind of block and per scorer, or the reason why there are none.
     """
 
     created_by: str
@@ -145,7 +145,7 @@ class Manifest:
 
 
 def copy_bytes(manifest: Manifest) -> int:
-    """One copy of the tensors that train in the block that has most of them, float32."""
+    """Bytes of the largest block's trainable tensors, as float32."""
     blocks = [0] * manifest.model.num_blocks
     for info in manifest.trainables:
         blocks[info.block] += 4 * math.prod(info.shape) if info.trains else 0
