@@ -2,7 +2,8 @@
 
 A snapshot is a `.safetensors` file with tensors "theta/<name>" and "slot/<name>/<key>". Its
 metadata has a JSON object under "edgezo" (format, version, step, digest, counters) and a checksum
-of that text and all tensors under "crc32". It is written atomically, so a run always has a whole snapshot.
+of that text and all tensors under "crc32". It is written atomically, so a run always has a whole
+snapshot.
 """
 
 from __future__ import annotations
