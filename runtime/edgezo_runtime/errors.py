@@ -2,7 +2,7 @@
 
     EdgezoError              1    any failure that has no class of its own
     ├── UsageError           2    a wrong option, argument or setting (also a ValueError)
-    │   └── RewardError      2    a reward fails, or gives no number; the state is saved
+    │   └── RewardError      2    a reward fails, or returns no number; the state is saved
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
     ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
@@ -10,11 +10,11 @@
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
     ├── MissingExtraError    1    an optional dependency is not installed
     ├── DivergedError        1    a loss is not finite
-    │   └── CacheRangeError  1    a number does not fit what is kept between steps
+    │   └── CacheRangeError  1    a number is beyond the range of the prefix cache
     └── InterruptedRunError  130  stopped by a signal; the state is saved
 
-A message says what is wrong, the two values, where, and the next command; lower case, no full
-stop at the end.
+A message says what is wrong, gives the two values and the place, and then says what to do. It is in
+lower case without a full stop at the end.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import ClassVar
 
 
 def printable(value: object, most: int = 80) -> str:
-    """The text of something that a stranger wrote: short, and harmless to a terminal.
+    """Make text from outside short, and harmless to a terminal.
 
     Args:
-        value: any; its `str` counts.
-        most: characters of it that are shown.
+        value: any object; its `str` is shown.
+        most: number of characters that are shown.
     """
     text = str(value)
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
@@ -51,7 +51,7 @@ class UsageError(EdgezoError, ValueError):
 
 
 class RewardError(UsageError):
-    """A function that scores texts fails, or gives no number."""
+    """A function that scores texts fails, or returns no number."""
 
 
 class DoesNotFitError(EdgezoError):
@@ -61,7 +61,7 @@ class DoesNotFitError(EdgezoError):
 
 
 class BudgetStopError(EdgezoError):
-    """The memory or time granted is used up; the state is saved and the run can go on later."""
+    """The memory or time granted is used up; the state is saved and the run can be resumed."""
 
     exit_code: ClassVar[int] = 4
 
@@ -89,8 +89,10 @@ class DivergedError(EdgezoError):
 
 
 class CacheRangeError(DivergedError):
-    """A hidden state, key or value is beyond what is kept of it between steps; the rate does not
-    matter to it."""
+    """A hidden state, key or value is beyond the range of the prefix cache.
+
+    A lower learning rate does not help.
+    """
 
 
 class InterruptedRunError(EdgezoError):

@@ -1,7 +1,7 @@
 """The perturbation z(seed, tensor name, row): counter-based noise, the same bits on every machine.
 
 Word i of a stream is a keyed hash of the counter i, so any element can be made without those
-before it and nothing is kept between calls:
+before it, and no state is kept between calls:
 
     (k1, k2) = BLAKE2b-128(name in UTF-8; seed and row as salt; kind as personalization)
     x = (i + 1) * 0x9E3779B97F4A7C15 + k1
@@ -37,7 +37,7 @@ Float32Array = npt.NDArray[np.float32]
 _Words = npt.NDArray[np.uint64]
 _Keys = npt.NDArray[np.uint64]
 
-_WORDS_AT_ONCE = 4096  # 32 KiB of words: the temporaries stay in the first two cache levels
+_SPAN_WORDS = 4096  # 32 KiB of words: the temporaries stay in the first two cache levels
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLY_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLY_2 = np.uint64(0x94D049BB133111EB)
@@ -56,26 +56,26 @@ def noise(
 ) -> Float32Array:
     """Make z for one tensor: independent elements of mean zero and variance one.
 
-    "rademacher" is +1 or -1, 64 elements a hash word. "gaussian" is the sum of 32 fair bits and
+    "rademacher" is +1 or -1, 64 elements per hash word. "gaussian" is the sum of 32 fair bits and
     two 16-bit uniforms, scaled to unit variance: it has a piecewise linear density, excess
-    kurtosis -0.060 (a normal has 0) and no value beyond 5.95; one hash word an element.
+    kurtosis -0.060 (a normal has 0) and no value beyond 5.95; one hash word per element.
 
     Args:
         seed: 0 to 2**64 - 1; 0 is a seed like any other.
         name: the tensor's name.
         shape: the tensor's shape, without a leading row axis.
         kind: the distribution.
-        row: 0 to 2**64 - 1; examples with noise of their own use their place in the batch.
+        row: 0 to 2**64 - 1; an example with its own noise uses its position in the batch.
         out: C-contiguous float32 array of that shape to write to; a new one if None.
 
     Returns:
         float32 array of `shape` (`out` if given).
 
     Raises:
-        UsageError: seed or row out of range, an unknown kind, or an unfit `out`.
+        UsageError: seed or row out of range, an unknown kind, or a wrong `out`.
 
     Memory:
-        The result, and about 1 MB of scratch however large it is.
+        The result, and about 1 MB of scratch regardless of its size.
     """
     result = np.empty(tuple(shape), np.float32) if out is None else out
     if result.shape != tuple(shape) or result.dtype != np.float32 or not result.flags.c_contiguous:
@@ -115,7 +115,7 @@ def add_weighted_noise(
         out: C-contiguous float32 array of the tensor's shape.
         seed: as for `noise`.
         name: the tensor's name.
-        coeff: one weight a row.
+        coeff: one weight per row.
         kind: the distribution.
 
     Returns:
@@ -125,18 +125,18 @@ def add_weighted_noise(
         UsageError: as for `noise`.
 
     Memory:
-        About 2 MB of scratch, however large `out` is.
+        About 2 MB of scratch regardless of the size of `out`.
     """
     if out.dtype != np.float32 or not out.flags.c_contiguous:
         raise UsageError(f"noise sum for '{name}': out must be C-contiguous float32")
     flat = out.reshape(-1)
     weights = [np.float32(c) for c in coeff]
-    for start, stop in _pieces(flat.size, kind):
-        at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // max(1, stop - start))
+    for start, stop in _spans(flat.size, kind):
+        at_once = max(1, _PER_WORD[kind] * _SPAN_WORDS // max(1, stop - start))
         for first in range(0, len(weights), at_once):
             rows = range(first, min(first + at_once, len(weights)))
             z = np.empty((len(rows), stop - start), np.float32)
-            _fill_piece(_keys(seed, name, kind, rows), kind, start, z)
+            _fill_span(_keys(seed, name, kind, rows), kind, start, z)
             for row, part in zip(rows, z, strict=True):
                 np.multiply(part, weights[row], out=part)
                 np.add(flat[start:stop], part, out=flat[start:stop])
@@ -144,11 +144,11 @@ def add_weighted_noise(
 
 
 def derive_seed(seed: int, label: str, index: int = 0) -> int:
-    """Make the seed of a sub-stream: of one step of a run, of one direction of a step, ...
+    """Derive the seed of a sub-stream, such as one step of a run or one direction of a step.
 
     Args:
         seed: 0 to 2**64 - 1.
-        label: what the sub-stream is for.
+        label: purpose of the sub-stream.
         index: 0 to 2**64 - 1, such as the step.
 
     Returns:
@@ -161,7 +161,7 @@ def derive_seed(seed: int, label: str, index: int = 0) -> int:
 
 
 def _key(seed: int, name: str, kind: str, row: int) -> tuple[int, int]:
-    """Hash what names a stream to 128 bits."""
+    """Hash the identity of a stream to 128 bits."""
     for what, value in (("seed", seed), ("row", row)):
         if not 0 <= value < 2**64:
             raise UsageError(f"noise for '{name}': {what} must be 0 to 2**64 - 1, not {value}")
@@ -177,25 +177,25 @@ def _keys(seed: int, name: str, kind: str, rows: Sequence[int]) -> _Keys:
     return keys.reshape(-1, 2).T[:, :, None]
 
 
-def _pieces(size: int, kind: str) -> Iterator[tuple[int, int]]:
-    """Cut `size` elements into (start, stop) pieces whose words fit the caches."""
+def _spans(size: int, kind: str) -> Iterator[tuple[int, int]]:
+    """Split `size` elements into spans (start, stop) whose words fit the caches."""
     if kind not in _FILL:
         raise UsageError(f"noise kind must be one of {', '.join(_FILL)}, not '{kind}'")
-    step = _PER_WORD[kind] * _WORDS_AT_ONCE
+    step = _PER_WORD[kind] * _SPAN_WORDS
     for start in range(0, size, step):
         yield start, min(start + step, size)
 
 
 def _fill(seed: int, name: str, kind: str, rows: Sequence[int], out: Float32Array) -> None:
     """Write the noise of every row to `out`, (len(rows), size)."""
-    for start, stop in _pieces(out.shape[1], kind):
-        at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // (stop - start))
+    for start, stop in _spans(out.shape[1], kind):
+        at_once = max(1, _PER_WORD[kind] * _SPAN_WORDS // (stop - start))
         for first in range(0, len(rows), at_once):
             keys = _keys(seed, name, kind, rows[first : first + at_once])
-            _fill_piece(keys, kind, start, out[first : first + at_once, start:stop])
+            _fill_span(keys, kind, start, out[first : first + at_once, start:stop])
 
 
-def _fill_piece(keys: _Keys, kind: str, start: int, out: Float32Array) -> None:
+def _fill_span(keys: _Keys, kind: str, start: int, out: Float32Array) -> None:
     """Write elements `start` and so on of every row."""
     per_word = _PER_WORD[kind]
     count = math.ceil(out.shape[1] / per_word)

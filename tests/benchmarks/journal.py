@@ -28,9 +28,10 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.journal.journal import Journal, SyncPolicy
+from edgezo_runtime.journal.journal import Journal
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.journal.sync_policy import SyncPolicy
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.methods.estimators import Probe, run_estimator
 from tests.benchmarks import models

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edgezo_runtime.journal.example_log import HEAD_BYTES
 from edgezo_runtime.journal.journal import read_journal
-from edgezo_runtime.system.framing import FRAME, read_body
+from edgezo_runtime.system.framing import RECORD_PREFIX, read_body
 from tests.crash.disk_library import Operation
 
 _NAMES = ("create", "rename", "unlink", "mkdir")
@@ -133,7 +133,7 @@ def _whole_examples(data: bytes) -> bytes:
     """A file of examples without what was torn when the run began: nobody was told of it."""
     file, end = BytesIO(data), min(len(data), HEAD_BYTES)
     while (body := read_body(file, end, len(data))) is not None:
-        end += FRAME.size + len(body)
+        end += RECORD_PREFIX.size + len(body)
     return data[:end]
 
 

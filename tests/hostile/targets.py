@@ -34,17 +34,18 @@ from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.template import Template
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import EdgezoError
-from edgezo_runtime.journal import journal as journal_module
+from edgezo_runtime.journal import journal_header as header_module
 from edgezo_runtime.journal import snapshot as snapshot_module
 from edgezo_runtime.journal.example_log import ExampleLog
-from edgezo_runtime.journal.journal import JournalHeader, read_journal
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.journal.journal_header import JournalHeader
 from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import METHODS, assemble, method_config
 from edgezo_runtime.methods.estimators import Probe, run_estimator
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.system import framing as frames_module
+from edgezo_runtime.system import framing as framing_module
 from edgezo_runtime.system.safetensors_writer import write_tensors
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.hostile.onnx_bytes import VALID
@@ -90,8 +91,8 @@ def all_targets() -> Iterator[dict[str, Target]]:
     zero = SimpleNamespace(crc32=lambda data, before=0: 0)
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(frames_module, "zlib", zero),
-        patch.object(journal_module, "zlib", zero),
+        patch.object(framing_module, "zlib", zero),
+        patch.object(header_module, "zlib", zero),
         patch.object(snapshot_module, "zlib", zero),
     ):
         yield _Workshop(Path(folder)).targets()

@@ -18,7 +18,7 @@ from edgezo_runtime.data.chat.chat_template import ChatTemplate
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.system.safetensors_reader import TensorHeaderError, read_tensor_header
-from edgezo_runtime.system.typed_json import LONGEST_TEXT, MOST_VALUES, parse_object
+from edgezo_runtime.system.typed_json import LONGEST_TEXT, MAX_VALUES, parse_object
 from tests.hostile.onnx_bytes import VALID, branch, field, graph, model, node, opset, tensor, varint
 from tests.hostile.targets import byte_like
 from tests.runtime.tiny_bundle import write_bundle
@@ -80,7 +80,7 @@ def _edit(bundle: Path, *place: Any) -> None:
         (("trainables", 0, "shape", [2, 2**60]), "does not fit the role"),
         (("trainables", 0, "shape", [2, 2**30]), "bytes in all"),
         (("graphs", "prologue", "outputs", []), "makes nothing"),  # IndexError
-        (("graphs", "blocks", 0, "inputs", 0, "name", "odd"), "nothing is known"),  # KeyError
+        (("graphs", "blocks", 0, "inputs", 0, "name", "odd"), "unknown input"),  # KeyError
         (("graphs", "blocks", 0, "inputs", 0, "name", "a\x1bb"), "is no name"),
         (("created_by", "\x1b[2J"), "do not print"),
         (("base_config", "x", "\ud800"), "surrogate"),
@@ -130,7 +130,7 @@ def test_what_no_tensor_file_says(tmp_path: Path, header: object, message: str) 
 def test_headers_of_more_values_than_any_has(tmp_path: Path, bundle: Path) -> None:
     """Three characters became a hundred bytes: 520 MB for a header of 16 MiB."""
     many = "{}," * (LONGEST_TEXT // 3 - 100)
-    with pytest.raises(TensorHeaderError, match=f"more than {MOST_VALUES} values"):
+    with pytest.raises(TensorHeaderError, match=f"more than {MAX_VALUES} values"):
         read_tensor_header(_tensor_file(tmp_path / "t", f'{{"a":[{many}0]}}'.encode()))
     with pytest.raises(TensorHeaderError, match="a header of"):
         read_tensor_header(_tensor_file(tmp_path / "t", b" " * (LONGEST_TEXT + 1)))
@@ -140,7 +140,7 @@ def test_headers_of_more_values_than_any_has(tmp_path: Path, bundle: Path) -> No
 
 
 def test_values_are_not_what_stands_in_a_string() -> None:
-    text = "," * MOST_VALUES
+    text = "," * MAX_VALUES
     assert parse_object(json.dumps({"a": text})) == {"a": text}
 
 

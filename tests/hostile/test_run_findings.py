@@ -17,7 +17,8 @@ from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.adapters.peft_writer import peft_content
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import RunFileError, UsageError
-from edgezo_runtime.journal.journal import JOURNAL_VERSION, Journal, JournalHeader, read_journal
+from edgezo_runtime.journal.journal import Journal, read_journal
+from edgezo_runtime.journal.journal_header import JOURNAL_VERSION, JournalHeader
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.run_header import RunHeader, differences
 from edgezo_runtime.journal.snapshot import Snapshot, load_snapshot, save_snapshot
@@ -271,9 +272,9 @@ def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         file.write(b"\xe2" * (1 << 20))
     begun = time.process_time()
     found = read_journal(path)
-    assert found.torn_bytes == 1 << 20
+    assert found.incomplete_bytes == 1 << 20
     assert time.process_time() - begun < 3
-    monkeypatch.setattr("edgezo_runtime.system.framing._MOST_MARKERS", 1 << 10)
+    monkeypatch.setattr("edgezo_runtime.system.framing._MAX_MARKERS", 1 << 10)
     with pytest.raises(RunFileError, match="looks like records"):
         read_journal(path)
 

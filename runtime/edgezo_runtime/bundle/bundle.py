@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgezo_runtime.bundle.digests import check_digest, check_size, is_verified
+from edgezo_runtime.bundle.graph_check import check_path
 from edgezo_runtime.bundle.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -17,7 +18,6 @@ from edgezo_runtime.bundle.manifest import (
     Manifest,
     SchemeInfo,
     TrainableInfo,
-    check_path,
 )
 from edgezo_runtime.bundle.manifest_types import (
     Binding,
@@ -61,7 +61,7 @@ __all__ = [
 _MANIFEST_LIMIT_BYTES = LONGEST_TEXT
 
 Progress = Callable[[int, int], None]
-"""Told the bytes done and the bytes in all."""
+"""Called with the bytes read so far and the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Bundle:
     Attributes:
         root: the directory, resolved.
         manifest: what is in it.
-        trusted: are its files used without a look at their digests?
+        trusted: are its files used without a check of their digests?
     """
 
     root: Path
@@ -80,12 +80,12 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool | None = None) -> Bundle:
-        """Open a bundle: the manifest is read and checked, then the size of every file.
+        """Open a bundle: read and check the manifest, then check the size of every file.
 
         Args:
             path: the bundle's directory.
-            verify: when to check the digest of every file: True now; None when an engine or a
-                replay first uses it in this process, see `verify_once`; False never.
+            verify: when to check the digest of every file. True: now. None: when an engine or a
+                replay first uses the bundle in this process (`verify_once`). False: never.
         Raises:
             BundleError: the bundle or a file is missing, truncated, altered, of another version,
                 or a path leaves the directory.
@@ -96,7 +96,7 @@ class Bundle:
         manifest = Manifest.from_json(_read_manifest(root))
         bundle = cls(root.resolve(), manifest, trusted=verify is False)
         for name, info in manifest.files.items():
-            _check_size(bundle.path(name), name, info)
+            check_size(bundle.path(name), name, info)
         if verify:
             bundle.verify()
         return bundle
@@ -119,23 +119,23 @@ class Bundle:
         return _resolve(self.root, name)
 
     def verify_once(self) -> None:
-        """Check the files that this process has not found right yet, or that changed since.
+        """Check the files that this process has not verified yet, or that changed since.
 
-        An engine does it before it maps the weights. It takes about 0.05 s for 100 MB where the
-        processor has instructions for SHA-256, four times that where it has none, and the time of
-        the disk; a bundle that is `trusted` is not looked at.
+        An engine does this before it maps the weights. It takes about 0.05 s per 100 MB if the
+        processor has instructions for SHA-256, and four times as long if not, plus the time of the
+        disk. The files of a `trusted` bundle are not checked.
 
         Raises:
             BundleError: naming the first file that differs.
         Memory:
-            1 MiB; what is read is page cache.
+            1 MiB; the files stay in the page cache.
         """
         if self.trusted:
             return
         for name, info in self.manifest.files.items():
             path = self.path(name)
-            if _FOUND_RIGHT.get((path, info.sha256)) != _stamp(path):
-                _check_digest(path, name, info)
+            if not is_verified(path, info):
+                check_digest(path, name, info)
 
     def verify(self, progress: Progress | None = None) -> None:
         """Check size and SHA-256 of every file.
@@ -157,7 +157,7 @@ class Bundle:
                 progress(done, total)
 
         for name, info in self.manifest.files.items():
-            _check_digest(self.path(name), name, info, advance)
+            check_digest(self.path(name), name, info, advance)
 
     def trainables(self) -> dict[str, npt.NDArray[np.float32]]:
         """The initial trainable tensors, in manifest order, without the leading axis P.
@@ -232,7 +232,7 @@ def _read_manifest(root: Path) -> str:
         return read_regular(path, _MANIFEST_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
         raise BundleError(
-            f"{path}: is no manifest: {error.strerror}; run 'edgezo export --force'"
+            f"{path}: cannot be read as a manifest: {error.strerror}; run 'edgezo export --force'"
         ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: not UTF-8; run 'edgezo export --force'") from error
@@ -251,51 +251,3 @@ def _resolve(root: Path, name: str) -> Path:
     if not resolved.is_file():
         raise BundleError(f"bundle file {path} is not a regular file")
     return resolved
-
-
-def _check_size(path: Path, name: str, info: FileInfo) -> None:
-    size = path.stat().st_size
-    if size != info.bytes:
-        raise BundleError(
-            f"bundle file {name!r}: {info.bytes} bytes in the manifest, {size} on disk "
-            f"({path}); run 'edgezo export --force'"
-        )
-
-
-_Stamp = tuple[int, ...]
-
-_FOUND_RIGHT: dict[tuple[Path, str], _Stamp] = {}
-"""What files were like when this process found their digest right, by path and digest."""
-
-_SETTLED_NS = 100_000_000
-"""A file that was changed later than so long ago may change again and keep its times."""
-
-
-def _check_digest(
-    path: Path, name: str, info: FileInfo, advance: Callable[[int], None] | None = None
-) -> None:
-    """Compare a file with what the manifest says of it.
-
-    Raises:
-        BundleError: it differs.
-    """
-    _check_size(path, name, info)
-    stamp = _stamp(path)
-    settled = time.time_ns() - max(stamp[-2:]) > _SETTLED_NS
-    try:
-        found = sha256_file(path, advance)
-    except OSError as error:
-        raise BundleError(f"bundle file {path}: {error.strerror}") from error
-    if found != info.sha256:
-        raise BundleError(
-            f"bundle file {path}: sha256 {info.sha256[:12]} in the manifest, "
-            f"{found[:12]} on disk; run 'edgezo export --force'"
-        )
-    if settled:
-        _FOUND_RIGHT[path, found] = stamp
-
-
-def _stamp(path: Path) -> _Stamp:
-    """What changes with a file."""
-    info = path.stat()
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns

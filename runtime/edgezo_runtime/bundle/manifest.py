@@ -8,14 +8,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
+from edgezo_runtime.bundle.graph_check import (
+    EXPORT_AGAIN,
+    check_backward,
+    check_fed,
+    check_graph,
+    check_path,
+    require,
+    unique,
+)
 from edgezo_runtime.bundle.manifest_types import (
     DTYPES,
-    GRAD,
     PAST,
     SLOTS,
     BackwardInfo,
@@ -26,7 +32,6 @@ from edgezo_runtime.bundle.manifest_types import (
     ModelInfo,
     TensorInfo,
     TokenizerInfo,
-    grad_name,
 )
 from edgezo_runtime.bundle.trainables import (
     MAX_AXIS,
@@ -66,30 +71,16 @@ __all__ = [
     "TrainableInfo",
     "TrainableRole",
     "check",
-    "check_path",
     "copy_bytes",
 ]
 
 FORMAT = "edgezo-bundle"
 VERSION = 4
 READABLE = (2, 3, 4)
-"""Versions that can be read; version 2 knows no scheme but LoRA, 3 no logits."""
+"""Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
-
-
-_OWN_INPUTS = {
-    "prologue": frozenset({"input_ids", "attention_mask"}),
-    "blocks": frozenset({"hidden", "code", "decode", "active", "past_lengths", *PAST, SLOTS}),
-    "score_labels": frozenset({"hidden", "positions", "label_ids"}),
-    "score_tokens": frozenset({"hidden", "positions", "targets"}),
-    "logits": frozenset({"hidden", "positions"}),
-}
-"""What the runtime feeds to a graph besides its tensors, and to blocks besides the context."""
-
-_FORWARD_ONLY = ("prologue", "logits")
-"""Graphs that no gradient goes back through."""
 
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -100,11 +91,11 @@ class Manifest:
     """What is in a bundle. Field order is the order in manifest.json, after format and version.
 
     Attributes:
-        created_by: the program that wrote it, e.g. "edgezo 0.1.0".
-        context: names of the tensors made once by the prologue and fed to the blocks.
+        created_by: the program that exported the bundle, e.g. "edgezo 0.1.0".
+        context: names of the tensors that the prologue makes once and all blocks take.
         base_config: the model's Hugging Face config.json, for adapters.
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
-        backward: a graph for every kind of block and for both scorers, or why there are none.
+        backward: one graph per kind of block and per scorer, or the reason why there are none.
     """
 
     created_by: str
@@ -148,20 +139,17 @@ class Manifest:
             del content["format"], content["version"]
             manifest = decode(cls, content)
         except JsonShapeError as error:
-            raise BundleError(f"manifest: {error}; {_EXPORT_AGAIN}") from error
+            raise BundleError(f"manifest: {error}; {EXPORT_AGAIN}") from error
         check(manifest)
         return manifest
 
 
 def copy_bytes(manifest: Manifest) -> int:
-    """One copy of the tensors that train in the block that has most of them, float32."""
+    """Bytes of the largest block's trainable tensors, as float32."""
     blocks = [0] * manifest.model.num_blocks
     for info in manifest.trainables:
         blocks[info.block] += 4 * math.prod(info.shape) if info.trains else 0
     return max(blocks)
-
-
-_EXPORT_AGAIN = "run 'edgezo export --force'"
 
 
 def _check_version(content: dict[str, object]) -> None:
@@ -173,9 +161,9 @@ def _check_version(content: dict[str, object]) -> None:
         return
     writer = str(content.get("created_by", "an unknown program"))[:60]
     if type(version) is int and version > VERSION:
-        remedy = f"install the edgezo that wrote it ({writer}) or newer, or {_EXPORT_AGAIN}"
+        remedy = f"install the edgezo that wrote it ({writer}) or newer, or {EXPORT_AGAIN}"
     else:
-        remedy = _EXPORT_AGAIN
+        remedy = EXPORT_AGAIN
     raise BundleError(
         f"manifest: version {json.dumps(version)[:20]} (written by {writer}), "
         f"edgezo {_own_version()} reads versions {READABLE[0]} to {VERSION}; {remedy} with "
@@ -192,24 +180,6 @@ def _own_version() -> str:
         return "(this one)"
 
 
-def check_path(name: str) -> None:
-    """Refuse a path that is not a plain relative one: it could leave the bundle.
-
-    Raises:
-        BundleError: empty, absolute, with "..", ".", a backslash, a colon or a control character.
-    """
-    parts = name.split("/")
-    plain = (
-        name
-        and not PurePosixPath(name).is_absolute()
-        and all(part not in ("", ".", "..") for part in parts)
-        and name.isprintable()  # no control characters, no lone surrogates
-        and not any(char in name for char in "\\:")
-    )
-    if not plain:
-        raise BundleError(f"manifest: unsafe path {name!r:.80}; {_EXPORT_AGAIN}")
-
-
 def check(manifest: Manifest) -> None:
     """Check that the parts of a manifest agree with each other.
 
@@ -219,25 +189,20 @@ def check(manifest: Manifest) -> None:
     _check_files(manifest)
     _check_model(manifest)
     for where, graph in manifest.graphs.named():
-        _check_graph(where, graph)
-        _check_fed(where, graph, manifest.context)
-    _check_backward(manifest)
+        check_graph(where, graph)
+        check_fed(where, graph, manifest.context)
+    check_backward(_backward(manifest), manifest.graphs)
     _check_context(manifest)
     _check_trainables(manifest)
     _check_tokenizer(manifest)
 
 
-def _require(condition: object, message: str) -> None:
-    if not condition:
-        raise BundleError(f"manifest: {message}; {_EXPORT_AGAIN}")
-
-
 def _check_files(manifest: Manifest) -> None:
     for path, info in manifest.files.items():
         check_path(path)
-        _require(path != MANIFEST_FILE, "files: the manifest cannot list itself")
-        _require(info.bytes >= 0, f"files.{path}: {info.bytes} bytes")
-        _require(_SHA256.fullmatch(info.sha256), f"files.{path}: {info.sha256!r:.80} is no sha256")
+        require(path != MANIFEST_FILE, "files: the manifest cannot list itself")
+        require(info.bytes >= 0, f"files.{path}: {info.bytes} bytes")
+        require(_SHA256.fullmatch(info.sha256), f"files.{path}: {info.sha256!r:.80} is no sha256")
     tokenizer = manifest.tokenizer
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
@@ -246,134 +211,63 @@ def _check_files(manifest: Manifest) -> None:
         needed += [derived.file] if derived.plain is None else [derived.file, derived.plain]
     for path in needed:
         check_path(path)
-        _require(path in manifest.files, f"files: {path!r} is missing")
+        require(path in manifest.files, f"files: {path!r} is missing")
 
 
 def _check_model(manifest: Manifest) -> None:
     model = manifest.model
     for name in ("hidden_size", "vocab_size", "max_seq", "num_blocks"):
         value = getattr(model, name)
-        _require(value > 0, f"model.{name}: {value} is not above zero")
+        require(value > 0, f"model.{name}: {value} is not above zero")
         limit = MAX_BLOCKS if name == "num_blocks" else MAX_AXIS
-        _require(value <= limit, f"model.{name}: {value} is more than {limit}")
+        require(value <= limit, f"model.{name}: {value} is more than {limit}")
     for name, text in (
         ("created_by", manifest.created_by),
         ("model.id", model.id),
         ("model.architecture", model.architecture),
         ("model.class_name", model.class_name),
     ):
-        _require(text.isprintable(), f"{name}: {text[:80]!r} has characters that do not print")
+        require(text.isprintable(), f"{name}: {text[:80]!r} has characters that do not print")
     listed = len(manifest.graphs.blocks)
-    _require(model.num_blocks == listed, f"model.num_blocks: {model.num_blocks}, graphs {listed}")
-
-
-def _check_graph(where: str, graph: GraphInfo) -> None:
-    for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
-        _unique((tensor.name for tensor in tensors), f"graphs.{where}.{side}")
-        for tensor in tensors:
-            place = f"graphs.{where}.{side}.{tensor.name}"
-            _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
-            plain = all(
-                dim if isinstance(dim, str) else 0 < dim <= MAX_AXIS for dim in tensor.shape
-            )
-            _require(plain, f"{place}: shape {str(tensor.shape)[:80]}")
-    _require(graph.outputs, f"graphs.{where}.outputs: it makes nothing")
-    bound = [*graph.trainables, *graph.weights]
-    _unique((binding.input for binding in bound), f"graphs.{where}: bound inputs")
-    _unique((binding.tensor for binding in graph.trainables), f"graphs.{where}.trainables")
-    lost = {binding.input for binding in bound} - {tensor.name for tensor in graph.inputs}
-    _require(not lost, f"graphs.{where}: {min(lost, default='')!r} is bound but not an input")
-    shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
-    past = [shapes[name] for name in PAST if name in shapes]
-    if past:
-        form = [isinstance(dim, int) for dim in past[0]] == [False, True, False, True]
-        same = len(past) == len(PAST) and past[0] == past[1]
-        _require(form and same, f"graphs.{where}: {' and '.join(PAST)} have shapes {past}")
-    for binding in graph.weights:
-        fixed = all(isinstance(dim, int) for dim in shapes[binding.input])
-        _require(fixed, f"graphs.{where}: weight {binding.input!r} has no fixed shape")
-        low = f"weight {binding.input!r} starts at row {binding.start}"
-        _require(binding.start >= 0, f"graphs.{where}: {low}")
-
-
-def _check_fed(where: str, graph: GraphInfo, context: Iterable[str]) -> None:
-    """Refuse inputs that nobody feeds, and results that are needed and not made."""
-    kind = where.partition("[")[0]
-    known = _OWN_INPUTS[kind].union(context if kind == "blocks" else ())
-    known |= {binding.input for binding in (*graph.trainables, *graph.weights)}
-    odd = [tensor.name for tensor in graph.inputs if tensor.name not in known]
-    _require(not odd, f"graphs.{where}.inputs: nothing is known of {min(odd, default='')!r}")
-    made = {tensor.name for tensor in graph.outputs}
-    needed = {"hidden"} if kind == "prologue" else {"key", "value"} if graph.past else set()
-    lost = needed - made
-    _require(not lost, f"graphs.{where}.outputs: {min(lost, default='')!r} is missing")
+    require(model.num_blocks == listed, f"model.num_blocks: {model.num_blocks}, graphs {listed}")
 
 
 def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
     return () if isinstance(manifest.backward, str) else manifest.backward
 
 
-def _check_backward(manifest: Manifest) -> None:
-    _unique((info.of for info in _backward(manifest)), "backward")
-    forward = {graph.file: graph for _, graph in manifest.graphs.named()}
-    for info in _backward(manifest):
-        place = f"backward.{info.file}"
-        _require(info.of in forward, f"{place}: there is no graph {info.of!r}")
-        taken = {tensor.name for tensor in forward[info.of].inputs}
-        known = {GRAD, *taken, *(tensor.name for tensor in forward[info.of].outputs)}
-        odd = [tensor.name for tensor in info.inputs if tensor.name not in known]
-        _require(not odd, f"{place}: nothing is known of {min(odd, default='')!r}")
-        for tensor in (*info.inputs, *info.outputs):
-            _require(tensor.dtype in DTYPES, f"{place}: unknown dtype {tensor.dtype!r:.40}")
-        outputs = [tensor.name for tensor in info.outputs]
-        odd = [name for name in outputs if name not in {grad_name(name) for name in taken}]
-        _require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
-        _require(grad_name("hidden") in outputs, f"{place}: no gradient of the hidden states")
-    lost = forward.keys() - {info.of for info in _backward(manifest)}
-    lost -= {graph.file for where, graph in manifest.graphs.named() if where in _FORWARD_ONLY}
-    _require(not lost or not _backward(manifest), f"backward: none for {min(lost, default='')!r}")
-
-
 def _check_context(manifest: Manifest) -> None:
-    _unique(manifest.context, "context")
+    unique(manifest.context, "context")
     made = {tensor.name for tensor in manifest.graphs.prologue.outputs}
     lost = set(manifest.context) - made
-    _require(not lost, f"context: the prologue does not make {min(lost, default='')!r}")
+    require(not lost, f"context: the prologue does not make {min(lost, default='')!r}")
 
 
 def _check_trainables(manifest: Manifest) -> None:
     scheme = manifest.scheme
     problem = scheme_problem(scheme, manifest.model.vocab_size)
-    _require(problem is None, f"scheme.{problem}")
-    _unique((info.name for info in manifest.trainables), "trainables")
+    require(problem is None, f"scheme.{problem}")
+    unique((info.name for info in manifest.trainables), "trainables")
     by_block: dict[int, set[str]] = {index: set() for index in range(manifest.model.num_blocks)}
     for info in manifest.trainables:
         place = f"trainables.{info.name}"
-        _require(info.block in by_block, f"{place}: block {info.block} does not exist")
+        require(info.block in by_block, f"{place}: block {info.block} does not exist")
         by_block[info.block].add(info.name)
         problem = trainable_problem(info, scheme)
-        _require(problem is None, f"{place}: {problem}")
+        require(problem is None, f"{place}: {problem}")
     size = sum(4 * math.prod(info.shape) for info in manifest.trainables)
     listed = manifest.files[TRAINABLE_FILE].bytes
-    _require(size <= listed, f"trainables: {size} bytes in all, {TRAINABLE_FILE} has {listed}")
+    require(size <= listed, f"trainables: {size} bytes in all, {TRAINABLE_FILE} has {listed}")
     for where, graph in manifest.graphs.named():
         index = int(where[7:-1]) if where.startswith("blocks[") else None
         expected = by_block[index] if index is not None else set()
         odd = expected.symmetric_difference(binding.tensor for binding in graph.trainables)
-        _require(not odd, f"graphs.{where}: trainables differ in {min(odd, default='')!r}")
+        require(not odd, f"graphs.{where}: trainables differ in {min(odd, default='')!r}")
 
 
 def _check_tokenizer(manifest: Manifest) -> None:
     info = manifest.tokenizer
     for token in (info.pad_id, *info.eos_ids, info.bos_id, info.unk_id, info.mask_id):
         inside = token is None or 0 <= token < manifest.model.vocab_size
-        _require(inside, f"tokenizer: id {token} with a vocabulary of {manifest.model.vocab_size}")
-    _require(info.bos_id is not None or not info.add_bos, "tokenizer: add_bos without bos_id")
-
-
-def _unique(names: Iterable[str], where: str) -> None:
-    seen: set[str] = set()
-    for name in names:
-        _require(name and name.isprintable(), f"{where}: {name[:80]!r} is no name")
-        _require(name not in seen, f"{where}: {name!r} twice")
-        seen.add(name)
+        require(inside, f"tokenizer: id {token} with a vocabulary of {manifest.model.vocab_size}")
+    require(info.bos_id is not None or not info.add_bos, "tokenizer: add_bos without bos_id")

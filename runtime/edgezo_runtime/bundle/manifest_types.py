@@ -1,4 +1,4 @@
-"""Types of the manifest's entries."""
+"""The types of a manifest's entries."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DTYPES = frozenset(
 
 
 PAST = ("past_key", "past_value")
-"""Inputs of a block that can go on from earlier tokens, (R, n, P, D) each."""
+"""Inputs of a block that takes keys and values of earlier tokens, (R, n, P, D) each."""
 
 
 SLOTS = "slots"
-"""Input of a block with a prompt, (R, S) int64: which virtual token each token is, N for none."""
+"""Input of a block with a prompt, (R, S) int64: the virtual token at each position, N for none."""
 
 
 GRAD = "grad"
-"""Input of a backward graph: the gradient at the result of the graph it goes back through."""
+"""Input of a backward graph: the gradient with respect to the forward graph's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The tensor that an input takes; of a frozen weight the rows from `start` on."""
+    """The tensor that is fed to an input; of a frozen weight, the rows from `start` on."""
 
     input: str
     tensor: str
@@ -42,7 +42,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """An ONNX file and what it is fed; blocks that differ in their tensors only share a file."""
+    """An ONNX file with its inputs and outputs; blocks that differ only in tensors share a file."""
 
     file: str
     inputs: tuple[TensorInfo, ...]
@@ -52,7 +52,7 @@ class GraphInfo:
 
     @property
     def past(self) -> tuple[int, int] | None:
-        """Heads n and width D of the earlier keys and values it takes; None if it takes none."""
+        """Heads n and width D of the earlier keys and values; None if the graph takes none."""
         for tensor in self.inputs:
             if tensor.name == PAST[0]:
                 _, heads, _, width = tensor.shape
@@ -62,9 +62,10 @@ class GraphInfo:
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """The graphs in the order they run; the scorers and `logits` take the last block's states.
+    """The graphs in the order in which they run.
 
-    `logits` gives those of the whole vocabulary; None where the bundle cannot generate.
+    The scorers and `logits` take the hidden states of the last block. `logits` computes the logits
+    of the whole vocabulary; it is None if the bundle cannot generate.
     """
 
     prologue: GraphInfo
@@ -75,33 +76,32 @@ class Graphs:
 
     @property
     def continues(self) -> bool:
-        """Can every block go on from the keys and values of earlier tokens?"""
+        """Can every block take the keys and values of earlier tokens?"""
         return all(graph.past for graph in self.blocks)
 
     def named(self) -> list[tuple[str, GraphInfo]]:
         """Every graph with its name ("prologue", "blocks[0]", ..., "score_tokens", "logits")."""
         blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
-        tail = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
+        last = [("score_labels", self.score_labels), ("score_tokens", self.score_tokens)]
         if self.logits is not None:
-            tail.append(("logits", self.logits))
-        return [("prologue", self.prologue), *blocks, *tail]
+            last.append(("logits", self.logits))
+        return [("prologue", self.prologue), *blocks, *last]
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardInfo:
-    """A graph that carries a gradient back through another one.
+    """The backward graph of a forward graph.
 
-    It takes `GRAD` and inputs of the other, bound to the same tensors, and gives gradients named by
-    `grad_name`.
+    It takes `GRAD` and inputs of the forward graph, bound to the same tensors. Its outputs are
+    gradients, named by `grad_name`.
 
     Attributes:
         file: its ONNX file.
-        of: file of the other.
-        inputs: what it takes.
-        outputs: what it gives.
-        plain: file of what the other computes, in standard operators that have a derivative; it
-            takes the same inputs without `GRAD`, and gives what the other gives. None where the
-            other is that already.
+        of: file of the forward graph.
+        inputs: of the backward graph.
+        outputs: of the backward graph.
+        plain: file of the forward graph in standard operators, which have derivatives, with the
+            same inputs and outputs. None if the forward graph has only such operators.
     """
 
     file: str
@@ -133,7 +133,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class TokenizerInfo:
-    """The tokenizer's files and special token ids; `add_bos`: does encoding prepend bos_id."""
+    """The tokenizer's files and special token ids; `add_bos`: does encoding prepend bos_id?"""
 
     file: str
     chat_template: str | None

@@ -1,10 +1,10 @@
-"""What an ONNX file may hold: read from its bytes, before onnxruntime sees any of them.
+"""Checks the bytes of an ONNX file before onnxruntime sees any of them.
 
-A graph of a bundle has nodes of the standard and of onnxruntime's own operators, constants with
-their values beside them, and nothing else: no operators of other domains, no functions, no loops
-but `Scan` over what there is, and none in another (so it ends, and soon), no data in other files.
-The reader knows only as much of protobuf's wire format as that takes, and refuses what is not
-written the one way that all writers do.
+A graph of a bundle has nodes with operators of the standard and of onnxruntime, and constants with
+their values in the file. Everything else is refused: operators of other domains, functions, and
+data in other files. The only loop is `Scan`, over inputs of fixed length and not nested, so every
+graph ends soon. The reader knows just enough of protobuf's wire format for this. It refuses
+encodings that differ from the one that all writers use.
 
 References:
     https://protobuf.dev/programming-guides/encoding, and onnx.proto of ONNX 1.17 for field numbers.
@@ -18,13 +18,13 @@ from typing import Any
 from edgezo_runtime.errors import BundleError
 
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
-"""Operator sets a graph may use."""
+"""Operator sets that a graph may use."""
 
 MAX_BYTES = 1 << 28
-"""A larger file is refused; exported graphs have kilobytes, their weights are inputs."""
+"""Largest file; exported graphs have kilobytes, as their weights are inputs."""
 
 _ORT_MARK = slice(4, 8)
-"""Where a file of onnxruntime's own format says so; a file can be that and ONNX at once."""
+"""Place of the mark of onnxruntime's own format; a file can be of both formats at once."""
 
 _MAX_FIELDS = 1 << 21
 _MAX_ELEMENTS = 1 << 31
@@ -36,11 +36,11 @@ _REFUSED_OPERATORS = {
         ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch"), "repeats a graph"
     ),
 }
-"""Operators of allowed domains that no graph of a bundle has, and why none may."""
+"""Operators of allowed domains that are refused, with the reason."""
 
 _REPEATING = "Scan"
 _BRANCHING = frozenset({"If", _REPEATING})
-"""The operators that may have graphs of their own: what the exporter writes."""
+"""Operators that may have inner graphs; the exporter writes no others."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -56,20 +56,20 @@ _Span = tuple[int, int]
 
 
 class _MalformedError(ValueError):
-    """Bytes that are no protobuf, or a field that is not of its type."""
+    """Bytes that are not protobuf, or a field of the wrong type."""
 
 
 def check_onnx(data: bytes, where: str) -> None:
-    """Refuse a file that is not the graph of a bundle.
+    """Refuse a file that cannot be a graph of a bundle.
 
     Args:
         data: the file.
         where: its path, for the message.
     Raises:
-        BundleError: not ONNX, too large, or it holds what no graph of a bundle does.
+        BundleError: the file is not ONNX, is too large, or has parts that no graph of a bundle has.
     """
     if len(data) > MAX_BYTES:
-        raise BundleError(f"{where}: {len(data)} bytes are no graph; {_REMEDY}")
+        raise BundleError(f"{where}: {len(data)} bytes are too many for a graph; {_REMEDY}")
     if data[_ORT_MARK] == b"ORTM":
         raise BundleError(f"{where}: of onnxruntime's own format, not ONNX; {_REMEDY}")
     try:
@@ -78,18 +78,18 @@ def check_onnx(data: bytes, where: str) -> None:
         raise BundleError(f"{where}: not an ONNX graph of a bundle: {error}; {_REMEDY}") from error
 
 
-_REMEDY = "run 'edgezo export --force', and take bundles from where you trust only"
+_REMEDY = "run 'edgezo export --force', and use only bundles from sources that you trust"
 
 
 class _Reader:
-    """Fields of messages in a buffer; counts them, so that small files cannot take long."""
+    """Reads the fields of messages; limits their number, so that small files cannot take long."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self._left = _MAX_FIELDS
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int | _Span]]:
-        """Number, wire type and value of each field; bytes as where they begin and end."""
+        """Yield number, wire type and value of each field; bytes are given as (start, end)."""
         position = start
         while position < end:
             self._left -= 1
@@ -123,7 +123,7 @@ class _Reader:
             raise _MalformedError(f"a name that is not ASCII, at byte {span[0]}") from None
 
     def integer(self, position: int, end: int) -> tuple[int, int]:
-        """An integer in its shortest form: another one is read differently by some programs."""
+        """Read an integer in its shortest form; programs differ in how they read other forms."""
         value = shift = 0
         while position < end and shift < 70:
             octet = self.data[position]
@@ -187,7 +187,8 @@ def _check_node(reader: _Reader, span: _Span, within: tuple[str, ...]) -> None:
     operator = names.get(_OPERATOR, "")
     if operator in _REFUSED_OPERATORS:
         raise _MalformedError(f"operator {operator} {_REFUSED_OPERATORS[operator]}")
-    if operator == _REPEATING and _REPEATING in within:  # ten turns each are 10 ** 8 of eight
+    # Eight nested loops of ten turns would be 10**8 turns.
+    if operator == _REPEATING and _REPEATING in within:
         raise _MalformedError(f"operator {operator} within another one")
     _check_domain(names.get(_DOMAIN, ""), f"operator {operator[:80]!r}")
     for attribute in attributes:
@@ -222,7 +223,7 @@ def _check_tensor(reader: _Reader, span: _Span) -> None:
 
 
 def _integers(reader: _Reader, kind: int, value: Any) -> Iterator[int]:
-    """Of a repeated field, in either of its two forms."""
+    """Yield the integers of a repeated field, packed or not."""
     if kind == _VARINT:
         yield value
         return
@@ -235,5 +236,5 @@ def _integers(reader: _Reader, kind: int, value: Any) -> Iterator[int]:
 def _check_domain(domain: str, of: str) -> None:
     if domain not in DOMAINS:
         raise _MalformedError(
-            f"{of} of the domain {domain[:80]!r}; bundles have those of ONNX and com.microsoft only"
+            f"{of} of the domain {domain[:80]!r}; bundles may use only ONNX and com.microsoft"
         )

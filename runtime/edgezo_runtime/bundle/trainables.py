@@ -1,4 +1,4 @@
-"""What a manifest says of trainables: the scheme they belong to, and each tensor's role."""
+"""The trainables in a manifest: their scheme, and the role and shape of each tensor."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TrainableInfo:
     norm_weight, norm_bias   (width,)       added to a norm's weight and bias
     tt_down, tt_up           (r, k, r')     a core of a tensor train
     weight                   (in, out)      the weight itself
-    prompt, prompt_base      (N, H)         embeddings of virtual tokens, and what they began as
+    prompt, prompt_base      (N, H)         embeddings of virtual tokens, and their initial values
     prefix_key, prefix_value (n, N, D)      keys and values of virtual tokens
     """
 
@@ -70,20 +70,20 @@ class TrainableInfo:
 
 @dataclass(frozen=True, slots=True)
 class SchemeInfo:
-    """How trainables enter a model; what a kind has no use for is empty.
+    """How trainables enter a model; fields that a kind does not use are empty.
 
     Attributes:
-        kind: see `edgezo export --help`.
-        targets: last components of the paths of the layers they are at; empty where the kind
-            chooses them itself.
+        kind: one of `SCHEME_KINDS`; `edgezo export --help` describes them.
+        targets: last components of the paths of the layers with trainables; empty if the kind
+            chooses the layers.
         rank: inner dimension of low-rank factors or tensor trains.
         alpha: low-rank products are scaled by alpha / rank.
-        train: of lora, the factors that train.
-        biases: of bitfit, whether layers without a bias get one.
-        bottleneck: of tt, the width between its two maps.
-        layers: of last-layers, how many blocks train.
-        tokens: of prompt and prefix, the tokens whose embeddings, or keys and values, the virtual
-            tokens begin as.
+        train: for lora, the factors that train.
+        biases: for bitfit, whether layers without a bias get one.
+        bottleneck: for tt, the width between its two maps.
+        layers: for last-layers, the number of blocks that train.
+        tokens: for prompt and prefix, the tokens whose embeddings, or keys and values, initialize
+            the virtual tokens.
     """
 
     kind: SchemeKind
@@ -98,22 +98,22 @@ class SchemeInfo:
 
     @property
     def scale(self) -> float:
-        """alpha / rank; 1 where there is no alpha."""
+        """alpha / rank; 1 if there is no alpha."""
         return 1.0 if self.alpha is None or self.rank is None else self.alpha / self.rank
 
     @property
     def prompt_tokens(self) -> int:
-        """Virtual tokens that go through the blocks in front of every row."""
+        """Number of virtual tokens that pass through the blocks in front of every row."""
         return len(self.tokens) if self.kind == "prompt" else 0
 
     @property
     def prefix_tokens(self) -> int:
-        """Virtual tokens whose keys and values alone are there."""
+        """Number of virtual tokens that exist only as keys and values."""
         return len(self.tokens) if self.kind == "prefix" else 0
 
     @property
     def everywhere(self) -> bool:
-        """Does it act on every token by its nature?"""
+        """Does the scheme always act on every token?"""
         return self.kind in ("last-layers", "prompt", "prefix")
 
 
@@ -151,7 +151,7 @@ def dimensions(role: TrainableRole) -> int:
 
 
 def scheme_problem(scheme: SchemeInfo, vocab_size: int) -> str | None:
-    """What is wrong with a scheme, beginning with the field; None if nothing is."""
+    """The first problem of a scheme, as text that begins with the field; None if there is none."""
     rank, alpha = scheme.rank, scheme.alpha
     for name in _COUNTS:
         count = getattr(scheme, name)
@@ -173,7 +173,7 @@ def scheme_problem(scheme: SchemeInfo, vocab_size: int) -> str | None:
 
 
 def trainable_problem(info: TrainableInfo, scheme: SchemeInfo) -> str | None:
-    """What is wrong with a trainable of a scheme; None if nothing is."""
+    """The first problem of a trainable of a scheme; None if there is none."""
     if info.role not in ROLES[scheme.kind]:
         return f"{scheme.kind} has no trainables of role {info.role}"
     if len(info.shape) != dimensions(info.role) or not all(0 < n <= MAX_AXIS for n in info.shape):

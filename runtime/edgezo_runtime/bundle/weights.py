@@ -1,4 +1,4 @@
-"""The frozen weights of a bundle: one safetensors file, mapped, never read as a whole."""
+"""The frozen weights of a bundle: a safetensors file that is mapped, never read as a whole."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from edgezo_runtime.system.sizes import format_size
 __all__ = ["READ_AHEAD_BYTES", "StoredTensor", "WeightsFile", "read_header"]
 
 READ_AHEAD_BYTES = 128 << 10
-"""Linux's usual read-ahead of a disk."""
+"""The usual read-ahead of a disk in Linux."""
 
 _DTYPES = frozenset(np.dtype(kind) for kind in (np.float32, np.int8, np.uint8))
-"""What graphs take."""
+"""Dtypes that graphs take."""
 
 
 class WeightsFile:
@@ -38,7 +38,7 @@ class WeightsFile:
         path: the file.
     Raises:
         BundleError: not a safetensors file, or its header does not fit its size.
-        DoesNotFitError: there are no addresses left for it.
+        DoesNotFitError: there are not enough addresses left to map it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class WeightsFile:
             except (OSError, MemoryError) as error:
                 raise DoesNotFitError(
                     f"{path}: {format_size(size)} of weights cannot be mapped: {error}; raise "
-                    f"'ulimit -v', or take a smaller model"
+                    f"'ulimit -v', or use a smaller model"
                 ) from error
         self._bytes: npt.NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
 
@@ -60,11 +60,11 @@ class WeightsFile:
 
         Args:
             name: the tensor.
-            dtype: what it must hold, as numpy names it.
+            dtype: expected dtype of the tensor, as numpy names it.
             shape: shape of the result; its values follow each other in the file.
             start: first row (index along the tensor's first axis).
         Raises:
-            BundleError: there is no such tensor, or it is not that.
+            BundleError: there is no such tensor, or its dtype or size differs.
         """
         stored = self.tensors.get(name)
         if stored is None:
@@ -86,17 +86,17 @@ class WeightsFile:
         return stored.offset, stored.offset + stored.length
 
     def fetch(self, start: int, end: int) -> None:
-        """Ask the system to read bytes of the file ahead; nothing where it cannot be asked.
+        """Ask the system to read ahead; does nothing if the system has no such call.
 
-        In pieces: Linux reads no more at once than the disk's read-ahead, and forgets the rest.
+        Each call covers no more than the read-ahead of the disk, as Linux ignores the rest.
         """
-        for piece in range(start, end, READ_AHEAD_BYTES):
-            self._advise("MADV_WILLNEED", piece, min(piece + READ_AHEAD_BYTES, end))
+        for first in range(start, end, READ_AHEAD_BYTES):
+            self._advise("MADV_WILLNEED", first, min(first + READ_AHEAD_BYTES, end))
 
     def drop(self, start: int, end: int) -> None:
-        """Make the pages of these bytes not resident; nothing where the system cannot be asked.
+        """Drop the pages of these bytes from memory; does nothing if the system has no such call.
 
-        Views stay valid: a page that is touched again comes back from the file.
+        Views stay valid: a page that is touched again is read from the file.
         """
         self._advise("MADV_DONTNEED", start, end)
 
@@ -111,7 +111,7 @@ class WeightsFile:
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the file whose dtype a graph can take; nothing else of the file is read.
+    """Read the header of the file: its tensors of the dtypes that graphs take.
 
     Raises:
         BundleError: not a safetensors file, or its header does not fit its size.

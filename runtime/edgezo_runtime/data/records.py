@@ -14,7 +14,7 @@ from edgezo_runtime.data.template import kind_of, list_fields
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.system.files import open_regular
 from edgezo_runtime.system.typed_json import (
-    MOST_VALUES,
+    MAX_VALUES,
     JsonShapeError,
     count_values,
     finite_number,
@@ -209,8 +209,8 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(
             f"{where}: byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8"
         ) from error
-    if count_values(text) > MOST_VALUES:
-        raise DataError(f"{where}: more than {MOST_VALUES} values; cut the row into several")
+    if count_values(text) > MAX_VALUES:
+        raise DataError(f"{where}: more than {MAX_VALUES} values; cut the row into several")
     try:
         value = json.loads(
             text,

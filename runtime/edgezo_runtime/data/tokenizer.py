@@ -202,7 +202,7 @@ def check_tokenizer(text: str, where: str) -> None:
     if not (_PREFIX.search(text) or _SPELT.search(text)):
         return
     try:
-        model = parse_object(text, most_values=None).get("model")
+        model = parse_object(text, max_values=None).get("model")
     except JsonShapeError as error:
         raise BundleError(f"{where}: {error}; {_REMEDY}") from error
     if not isinstance(model, dict) or not model.get("continuing_subword_prefix"):

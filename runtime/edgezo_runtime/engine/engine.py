@@ -141,7 +141,7 @@ class Engine:
     @property
     def inside(self) -> bool:
         """Does this thread do a part of a pass, as a governor does?"""
-        return self._turns.inside
+        return self._turns.works_for_holder
 
     def require_here(self) -> None:
         """Refuse to be used in a fork of the process.
@@ -288,7 +288,7 @@ class Engine:
             return self._watch
 
         def both() -> None:
-            with self._turns.part():
+            with self._turns.for_holder():
                 check()
             self._watch()
 

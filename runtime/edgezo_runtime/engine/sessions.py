@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import TensorInfo
 from edgezo_runtime.bundle.onnx_file import MAX_BYTES, check_onnx
-from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
+from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError, UsageError
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.memory import is_unmapped, save_addresses
@@ -107,6 +107,7 @@ class SharedEnvironment:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a collected engine may release where one is prepared
         self._registered = False
+        self._process: int | None = None
         self._users = 0
         self._pool: ThreadPoolExecutor | None = None
         self.threads = 0
@@ -129,9 +130,30 @@ class SharedEnvironment:
         self._users, self._pool = 0, None
         self.turns = FairLock()
 
+    def require_process(self) -> None:
+        """Refuse a process that was forked from one that had used onnxruntime.
+
+        There, opening a session can block for ever: the fork copies the locks of onnxruntime, but
+        not the threads that hold them.
+
+        Raises:
+            UsageError: this is such a process.
+        """
+        if self._process is not None and self._process != os.getpid():
+            raise UsageError(
+                f"this process was forked after onnxruntime had started its threads in process "
+                f"{self._process}, and cannot use it; start a process of its own (spawn), or fork "
+                f"before a bundle is opened"
+            )
+
     @property
     def workers(self) -> ThreadPoolExecutor:
-        """The workers; where the last user has left, new ones."""
+        """The workers; where the last user has left, new ones.
+
+        Raises:
+            UsageError: as for `require_process`.
+        """
+        self.require_process()
         with self._lock:
             if self._pool is None:
                 self._pool = _started(self.threads)
@@ -153,9 +175,12 @@ class SharedEnvironment:
             arena_bytes: hard limit of the arena, None for no limit.
         Raises:
             DoesNotFitError: the system does not give so many threads.
+            UsageError: as for `require_process`.
         """
+        self.require_process()
         ort = import_onnxruntime()
         with self._lock:
+            self._process = os.getpid()
             self._users += 1
             try:
                 self._prepare(ort, threads, arena_bytes)
@@ -196,8 +221,11 @@ class SharedEnvironment:
             BundleError: the graph is damaged, holds what no graph of a bundle does, or needs what
                 this onnxruntime does not have.
             ShortOfMemoryError: there is no memory for it.
+            UsageError: as for `require_process`.
         """
+        self.require_process()
         ort = import_onnxruntime()
+        self._process = os.getpid()
         path = bundle.path(file)
         options = ort.SessionOptions()
         options.log_severity_level = 3

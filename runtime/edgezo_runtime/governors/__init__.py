@@ -1,4 +1,8 @@
-"""When a run may use the device: battery, temperature, other work, the app itself."""
+"""Governors decide when a run may use the device: battery, temperature, other work, the app itself.
+
+The package owns the sensors of the system and the gate at which steps wait. It must not know what a
+step computes: bundles, engines, runs and tuners are above it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ __all__ = [
 ]
 
 Sensing = Battery | Idle | Thermal
-"""Governors that look at the system."""
+"""Governors that read a sensor of the system."""
 
 GOVERNORS: dict[str, Callable[..., Sensing]] = {
     "battery": Battery,
@@ -31,22 +35,22 @@ GOVERNORS: dict[str, Callable[..., Sensing]] = {
     "mains": lambda: Battery(100.0),
     "thermal": Thermal,
 }
-"""Governors that have a name. A number may follow, as in "battery:50"; not behind "mains"."""
+"""Governors by name. A number may follow each name but "mains", as in "battery:50"."""
 
 AUTO = ("battery", "thermal", "idle")
-"""What "auto" stands for, as far as the system has the sensors."""
+"""The governors that "auto" means, if the system has their sensors."""
 
 
 def make_governors(
     wanted: str | Sequence[str | Governor],
 ) -> tuple[tuple[Governor, ...], tuple[str, ...]]:
-    """Governors by name.
+    """Make governors from names.
 
     Args:
-        wanted: names with commas between them, or names and governors. "auto" takes those of
-            `AUTO` whose sensors can be read.
+        wanted: names separated by commas, or a list of names and governors. "auto" takes each
+            governor of `AUTO` whose sensor can be read.
     Returns:
-        The governors, and what "auto" left out, in words.
+        The governors, and a sentence about each one that "auto" left out.
     Raises:
         UsageError: a name is unknown, its number makes no sense, or its sensor cannot be read.
     """
@@ -63,7 +67,7 @@ def make_governors(
                 try:
                     made.append(_named(name))
                 except UsageError as error:
-                    absent.append(f"{error}; not looked at")
+                    absent.append(f"{error}; it is not used")
         elif part.strip():
             made.append(_named(part.strip()))
     return tuple(made), tuple(absent)
@@ -72,14 +76,16 @@ def make_governors(
 def _named(text: str) -> Sensing:
     name, _, number = text.partition(":")
     if name not in GOVERNORS:
-        raise UsageError(f"governor '{text:.40}': expected auto, or some of {', '.join(GOVERNORS)}")
+        raise UsageError(
+            f"governor '{text:.40}': expected auto, or names among {', '.join(GOVERNORS)}"
+        )
     try:
         governor = GOVERNORS[name](*([float(number)] if number else []))
     except (TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
-            f"governor '{text:.40}': '{number:.20}' is no number for {name}"
+            f"governor '{text:.40}': '{number:.20}' is not a number that {name} takes"
         ) from error
     governor.sensor.require()
     return governor

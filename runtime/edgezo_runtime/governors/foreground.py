@@ -8,18 +8,20 @@ from types import TracebackType
 
 
 class Foreground:
-    """Steps wait while the app is in the foreground: as it says, or as a function tells.
+    """Steps wait while the app is in the foreground.
+
+    The app calls `enter` and `leave`, or gives a function that is asked:
 
         foreground = Foreground()
         tuner = Tuner.open(..., governors=[foreground])
         with foreground:  # any thread, and as often as needed
             answer(user)
 
-    One may be given to several tuners.
+    Several tuners may share one object.
 
     Args:
-        is_active: tells whether the app is in the foreground; None for `enter` and `leave` alone.
-            It must be quick.
+        is_active: returns whether the app is in the foreground, and must be quick. With None, only
+            `enter` and `leave` count.
     """
 
     def __init__(self, is_active: Callable[[], bool] | None = None) -> None:
@@ -28,17 +30,17 @@ class Foreground:
         self._count = 0
 
     def enter(self) -> None:
-        """Come to the foreground; `leave` must follow."""
+        """Note that the app is in the foreground, until `leave` is called as often."""
         with self._lock:
             self._count += 1
 
     def leave(self) -> None:
-        """Leave the foreground."""
+        """Undo one call of `enter`."""
         with self._lock:
             self._count = max(0, self._count - 1)
 
     def __enter__(self) -> Foreground:
-        """Come to the foreground; leaving the block leaves it."""
+        """Note that the app is in the foreground, until the block ends."""
         self.enter()
         return self
 
@@ -48,10 +50,10 @@ class Foreground:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the foreground."""
+        """Undo `__enter__`."""
         self.leave()
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         active = self._count or (self._is_active is not None and self._is_active())
         return "the app is in the foreground" if active else None

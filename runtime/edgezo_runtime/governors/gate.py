@@ -1,6 +1,6 @@
-"""Where the steps of a run wait, and where they end: holds of the app, governors, a stop.
+"""The gate at which the steps of a run wait or end: for a hold of the app, a governor, or a stop.
 
-It is looked at where a pass meets a block, so a hold takes effect within one.
+A pass checks the gate at every block, so a hold takes effect within one block.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.governors import Governor
 
 GLANCE_S = 0.2
-"""How often steps that wait look at governors, and whether they were stopped."""
+"""Interval at which waiting steps ask the governors, and check for a stop."""
 
 _STOPPED = "stopped in a step; the state is that before it"
 
 
 class PausedError(Exception):
-    """Ends the passes of a step that is done again later; says why."""
+    """Ends the passes of a step that is done again later; the message is the reason."""
 
 
 class Gate:
-    """Says whether steps may be taken.
+    """Decides whether steps may be taken.
 
     Attributes:
         governors: asked at every block.
-        stopped: were the steps of this sitting ended?
-        waiting: why a step waits now; None while none does.
+        stopped: was `stop` called? No further step is taken then.
+        waiting: the reason why a step waits now; None while no step waits.
     """
 
     def __init__(self) -> None:
@@ -40,32 +40,35 @@ class Gate:
         self.waiting: str | None = None
 
     def stop(self) -> None:
-        """End the steps of this sitting. Takes no lock: a signal handler may call it."""
+        """Let no further step be taken. Takes no lock, so a signal handler may call it."""
         self.stopped = True
 
     def hold(self, key: object, reason: str) -> None:
         """Let no step be taken until `release` is called with the same key."""
         with self._changed:
-            self._holds = {**self._holds, key: reason}  # never changed, so readers need no lock
+            self._holds = {
+                **self._holds,
+                key: reason,
+            }  # readers need no lock: it is not changed
 
     def release(self, key: object) -> None:
-        """Take a hold back; nothing where there is none."""
+        """Remove a hold; does nothing if there is none."""
         with self._changed:
             self._holds = {other: why for other, why in self._holds.items() if other != key}
             if not self._holds:
-                self.waiting = None  # a governor may still have a reason: the next look finds it
+                self.waiting = None  # if a governor has a reason, the next check finds it
             self._changed.notify_all()
 
     @property
     def held(self) -> str | None:
-        """Why the app lets no step be taken."""
+        """The reason of a hold; None if there is no hold."""
         return next(iter(self._holds.values()), None)
 
     def reason(self) -> str | None:
-        """Why no step may be taken; None if it may.
+        """The reason why no step may be taken; None if one may.
 
         Raises:
-            UsageError: a governor said neither.
+            UsageError: a governor returned neither None nor a string.
         """
         if self._holds:
             return self.held
@@ -74,18 +77,18 @@ class Gate:
             if found is not None:
                 if not isinstance(found, str):
                     raise UsageError(
-                        f"governor {governor!r:.80} returned {found!r:.40}; expected None to go "
-                        f"on, or a string that says why to wait"
+                        f"governor {governor!r:.80} returned {found!r:.40}; expected None to "
+                        f"continue, or a string with the reason to wait"
                     )
                 return found
         return None
 
     def check(self) -> None:
-        """End the pass of a step that may not go on.
+        """End the pass of a step that may not continue.
 
         Raises:
-            InterruptedRunError: it was stopped.
-            PausedError: it is to be done again later.
+            InterruptedRunError: `stop` was called.
+            PausedError: the step must wait, and is done again later.
         """
         if self.stopped:
             raise InterruptedRunError(_STOPPED)
@@ -97,11 +100,11 @@ class Gate:
         """Return when a step may be taken.
 
         Args:
-            given_up: why a step just was; None where none was.
             tell: called with the reason when the wait begins and when the reason changes, and with
-                None when it is over.
+                None when the wait is over.
+            given_up: the reason why a step was just given up; None if none was.
         Raises:
-            InterruptedRunError: it was stopped while it would wait.
+            InterruptedRunError: `stop` was called while there was a reason to wait.
         """
         told: str | None = None
         try:
@@ -130,7 +133,7 @@ class Gate:
         """Mark that a step is being taken.
 
         Raises:
-            PausedError: a hold came just before.
+            PausedError: there is a hold.
         """
         with self._changed:
             if self._holds:
@@ -144,6 +147,6 @@ class Gate:
                 self._changed.notify_all()
 
     def wait_until_idle(self, timeout_s: float | None = None) -> bool:
-        """Return when no step is being taken; False if one still is after `timeout_s`."""
+        """Wait until no step is being taken; False if one still is after `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy, timeout_s)

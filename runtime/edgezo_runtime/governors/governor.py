@@ -1,4 +1,4 @@
-"""What a governor is."""
+"""The interface of governors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Protocol
 
 
 class Governor(Protocol):
-    """Says whether a run may use the device now. A function without arguments will do.
+    """Decides whether a run may use the device now. Any function without arguments will do.
 
-    It is called at every block of a pass, by any thread: it must be quick, may be called by two at
-    once, and must not call the tuner. What it raises ends the step, and comes out of
-    `Tuner.step`; the state is that before the step.
+    Any thread calls it at every block of a pass. So it must be quick, must allow concurrent calls,
+    and must not call the tuner. An exception ends the step and is raised by `Tuner.step`; the state
+    is that before the step.
     """
 
     def __call__(self) -> str | None:
-        """None to go on; to wait, the reason in words."""
+        """Return the reason to wait as text, or None."""

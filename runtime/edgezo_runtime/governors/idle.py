@@ -1,4 +1,4 @@
-"""Wait while others need the processor."""
+"""Wait while other processes need the processor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SOME = re.compile(r"^some .*\bavg10=([0-9.]+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Busyness:
-    """How busy the processor is.
+    """The load of the processor.
 
     Attributes:
         pressure: share of the last ten seconds in which some task waited for a core, percent
             (pressure stall information).
-        load: tasks that ran or wanted to, mean over the last minute, a core.
+        load: tasks per core that ran or waited to run, mean over the last minute.
     """
 
     pressure: float
@@ -30,13 +30,13 @@ class Busyness:
 class Idle:
     """Steps wait while tasks wait for a core, until the machine has cores to spare.
 
-    Running, the run is seen by what it makes others wait; waiting, it does not see that any more,
-    so it goes on when the load of the others leaves half of the cores.
+    While the run steps, other tasks that wait show as pressure. While it waits, they do not. So it
+    resumes when the load of the other tasks leaves half of the cores free.
 
     Args:
-        max_percent: pressure from which on steps wait, 0 to 100.
-        root: where /proc hangs; tests give their own.
-        cores: of the machine; None asks the system.
+        max_percent: steps wait above this pressure, 0 to 100.
+        root: folder that holds /proc; only tests change it.
+        cores: number of cores; None asks the system.
     Raises:
         UsageError: `max_percent` is out of range.
 
@@ -56,7 +56,7 @@ class Idle:
         self.sensor = Sensor(self._read)
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         found = self.sensor.value()
         if found is None:
             return None
@@ -70,7 +70,7 @@ class Idle:
         """Read pressure and load.
 
         Raises:
-            SensorError: the kernel does not tell.
+            SensorError: the kernel does not report them.
         """
         path = self._proc / "pressure/cpu"
         match = _SOME.search(read_text(path) or "")

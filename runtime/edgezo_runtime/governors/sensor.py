@@ -1,4 +1,4 @@
-"""Numbers that the system tells, read now and then."""
+"""Sensors of the system, read at most once per interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgezo_runtime.errors import UsageError
 T = TypeVar("T")
 
 EVERY_S = 1.0
-"""How often a sensor is read, however often it is asked."""
+"""Shortest interval between two reads of a sensor."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ class SensorError(Exception):
 
 
 class Sensor(Generic[T]):
-    """What a governor looks at.
+    """A reading of the system on which a governor decides.
 
-    A sensor that fails during a run is logged once and then taken to say nothing: a device is not
-    to stop learning because a file of the kernel's went away.
+    If a sensor fails during a run, that is logged once and the sensor is ignored. A device must not
+    stop learning because a file of the kernel has gone.
 
     Args:
-        read: reads it now; raises SensorError.
-        every_s: how long a reading is good.
+        read: reads the sensor; raises SensorError.
+        every_s: seconds for which a reading is used.
     """
 
     def __init__(self, read: Callable[[], T], every_s: float = EVERY_S) -> None:
@@ -41,10 +41,10 @@ class Sensor(Generic[T]):
         self._lock = threading.Lock()
         self._at: float | None = None
         self._last: T | None = None
-        self._told = False
+        self._logged = False
 
     def require(self) -> None:
-        """Find out whether there is such a sensor.
+        """Check that the sensor can be read.
 
         Raises:
             UsageError: it cannot be read.
@@ -55,7 +55,7 @@ class Sensor(Generic[T]):
             raise UsageError(str(error)) from error
 
     def value(self) -> T | None:
-        """The last reading, made anew if it is old; None where it cannot be read."""
+        """The last reading, renewed if it is old; None if the sensor cannot be read."""
         with self._lock:
             now = time.monotonic()
             if self._at is None or now - self._at >= self._every_s:
@@ -66,14 +66,14 @@ class Sensor(Generic[T]):
         try:
             return self._read()
         except SensorError as error:
-            if not self._told:
-                self._told = True
+            if not self._logged:
+                self._logged = True
                 _LOG.warning("%s; it is ignored from now on", error)
             return None
 
 
 def read_text(path: Path) -> str | None:
-    """A short file of the kernel's; None where it cannot be read."""
+    """The text of a short file of the kernel; None if it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -81,7 +81,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> float | None:
-    """A number in such a file; None where there is none."""
+    """The number in a short file of the kernel; None if there is none."""
     text = read_text(path)
     try:
         number = math.nan if text is None else float(text)

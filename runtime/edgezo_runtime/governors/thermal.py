@@ -8,24 +8,24 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.governors.sensor import Sensor, SensorError, read_number
 
 HYSTERESIS_C = 5.0
-"""So much cooler the device must be before steps go on: else they would come and go."""
+"""The device must be this much cooler before steps resume, so that they do not stop and go."""
 
-_LEAST_C, _MOST_C = -50.0, 200.0
-"""What is beyond is no temperature: zones that are switched off say such things."""
+_MIN_C, _MAX_C = -50.0, 200.0
+"""Values beyond are no temperatures; zones that are switched off report them."""
 
 
 class Thermal:
-    """Steps wait from a temperature of the hottest zone on, until it is 5 degrees below.
+    """Steps wait once the hottest zone reaches `max_c`, until it is 5 degrees below.
 
     Args:
         max_c: degrees Celsius.
-        root: where /sys hangs; tests give their own.
+        root: folder that holds /sys; only tests change it.
     Raises:
-        UsageError: `max_c` is no temperature of a device.
+        UsageError: `max_c` is not a temperature that a device can have.
     """
 
     def __init__(self, max_c: float = 80.0, *, root: Path = Path("/")) -> None:
-        if not 0 < max_c <= _MOST_C:
+        if not 0 < max_c <= _MAX_C:
             raise UsageError(f"thermal {max_c:g}: must be degrees Celsius, such as 80")
         self.max_c = max_c
         self._folder = root / "sys/class/thermal"
@@ -33,7 +33,7 @@ class Thermal:
         self.sensor = Sensor(self._read)
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         hottest = self.sensor.value()
         if hottest is None:
             return None
@@ -44,11 +44,11 @@ class Thermal:
         """Temperature of the hottest zone, degrees Celsius.
 
         Raises:
-            SensorError: no zone says one.
+            SensorError: no zone reports one.
         """
         zones = sorted(self._folder.glob("thermal_zone*/temp"))
         found = [value / 1000 for path in zones if (value := read_number(path)) is not None]
-        found = [value for value in found if _LEAST_C < value < _MOST_C]
+        found = [value for value in found if _MIN_C < value < _MAX_C]
         if not found:
-            raise SensorError(f"thermal: no zone in {self._folder} says a temperature")
+            raise SensorError(f"thermal: no zone in {self._folder} reports a temperature")
         return max(found)

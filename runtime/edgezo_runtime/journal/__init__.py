@@ -1,1 +1,5 @@
-"""journal."""
+"""The files of a run: journal, log of added examples, snapshot, header and folder.
+
+The package owns their formats, and decides after a crash what is whole, incomplete or damaged. It
+must not know how a step is computed: engines, evaluation and the training loop are above it.
+"""

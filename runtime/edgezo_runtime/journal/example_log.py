@@ -1,24 +1,23 @@
 """The examples that an app added to a run: an append-only file in the run's folder.
 
     file    = magic "\\x89EZX\\r\\n\\x1a\\n" | version u32 | sha256 of what the run depends on
-              then frames, see `edgezo_runtime.system.framing`
+              then records, see `edgezo_runtime.system.framing`
     body    = number of its first example u64 | first step that is taken on them u64
               | how many (LEB128) | examples
     example = class + 1 (LEB128) | tokens | places; both as a count (LEB128) and int32s
 
-Every frame is on the disk before its examples are used, and before the next one is begun. So a
-power cut can tear the last frame only, whose examples no step has seen and no app was told are
-there; anything else is damage. The step is fixed when examples are added: where a power cut takes
-back steps that were not safe yet, they are done again on what they were done on.
+Every record is on the disk before its examples are used, and before the next record is begun. So a
+power cut can leave only the last record incomplete. No step has used its examples, and no app was
+told that they are there. Anything else is damage. The first step on new examples is fixed when they
+are added. So steps that a power cut takes back are done again on the same examples.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Sequence
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,23 +26,15 @@ import numpy.typing as npt
 
 from edgezo_runtime.data.example_set import Example, ExampleSet
 from edgezo_runtime.errors import DataError, RunFileError, UsageError
+from edgezo_runtime.journal.record_log import DamagedRecordError, RecordReader, RecordWriter
 from edgezo_runtime.journal.step_record import pack_count, unpack_count
-from edgezo_runtime.system.files import atomic_write, open_regular, sync_descriptor
-from edgezo_runtime.system.framing import (
-    FRAME,
-    MAX_BODY,
-    SEARCH_BYTES,
-    RecordSearchError,
-    find_whole,
-    pack_record,
-    read_body,
-    write_whole,
-)
+from edgezo_runtime.system.files import atomic_write, open_regular
+from edgezo_runtime.system.framing import MAX_BODY, BodyStart
 
 _VERSION = 1
 _HEAD = struct.Struct("<8sI32s")  # magic, version, sha256
 HEAD_BYTES = _HEAD.size
-"""Where the first frame is."""
+"""Offset of the first record."""
 _MAGIC = b"\x89EZX\r\n\x1a\n"
 _FIRST = struct.Struct("<QQ")  # example, step
 
@@ -53,13 +44,13 @@ class ExampleLog:
 
     Args:
         path: the file; made at the first `append`.
-        digest: what the run depends on; a file of another run is refused.
+        digest: of the run's inputs; a file of another run is refused.
         initial: the examples the run was started with; those of the file follow them.
         vocab_size: tokens are below it.
 
     Attributes:
         examples: all of them.
-        torn_bytes: what a crash left of examples that nobody was told are there.
+        incomplete_bytes: bytes that a crash left of a record whose examples were never used.
 
     Raises:
         RunFileError: the file is damaged, or of another run.
@@ -69,18 +60,17 @@ class ExampleLog:
         self._path = path
         self._vocab_size = vocab_size
         self._digest = hashlib.sha256(digest.encode()).digest()
-        self._file: FileIO | None = None
+        self._writer: RecordWriter | None = None
         self.examples = initial
         self._initial = len(initial)
         self._ends: list[tuple[int, int]] = []
-        self._broken = False
         self._length = 0
-        self.torn_bytes = 0
+        self.incomplete_bytes = 0
         if path.exists():
             self._read()
 
     def count_at(self, step: int) -> int:
-        """How many examples a step is taken on."""
+        """Number of examples that a step may use."""
         for first, end in reversed(self._ends):
             if first <= step:
                 return end
@@ -90,12 +80,12 @@ class ExampleLog:
         """Add examples; they are on the disk when this returns.
 
         Args:
-            more: their `example_id` and `line` are made to follow those there are.
-            step: the first that is taken on them, if those before them are used by then.
+            more: their `example_id` and `line` are set to follow the present examples.
+            step: the first that is taken on them. If those before them begin later, so do these.
         Raises:
             DataError: one is not of the run's kind; `open` would take it for damage.
             RunFileError: the disk did not take them; nothing was added.
-            UsageError: they are more than a record takes (64 MiB).
+            UsageError: they need more than a record can hold (64 MiB).
         """
         for number, example in enumerate(more, 1):
             try:
@@ -109,67 +99,52 @@ class ExampleLog:
         if len(body) > MAX_BODY:
             raise UsageError(f"{len(more)} examples take {len(body)} bytes; add fewer at a time")
         try:
-            file = self._opened()
-            data = pack_record(body)
-            try:
-                file.truncate(self._length)  # what a crash or an interrupt left
-                write_whole(file, data)
-                sync_descriptor(file.fileno())
-            except BaseException:  # an interrupt as well must not leave half a record
-                self._cut_back(file)
-                raise
+            writer = self._opened()
+            writer.append(body, sync=True)
         except OSError as error:
             raise RunFileError(
                 f"{self._path}: cannot be written: {error.strerror}; the examples were not added"
             ) from error
-        self._length += len(data)
+        self._length = writer.length
         self.examples = grown
         self._ends.append((step, len(grown)))
 
-    def _cut_back(self, file: FileIO) -> None:
-        """Take half a record away, or let nothing follow it."""
-        try:
-            file.truncate(self._length)
-        except OSError:
-            self._broken = True
-
     def close(self) -> None:
         """Close the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._writer is not None and not self._writer.closed:
+            self._writer.close()
+            self._writer = None
 
-    def _opened(self) -> FileIO:
-        if self._broken:
-            raise RunFileError(
-                f"{self._path}: a write failed by half and could not be taken back; open the run "
-                f"again"
-            )
-        if self._file is None:
+    def _opened(self) -> RecordWriter:
+        if self._writer is None:
             if not self._length:
                 head = _HEAD.pack(_MAGIC, _VERSION, self._digest)
                 atomic_write(self._path, head)
                 self._length = len(head)
-            self._file = open_regular(self._path, "ab", follow=False)
-        return self._file
+            self._writer = RecordWriter(self._path, self._length)
+        if self._writer.closed:
+            raise RunFileError(
+                f"{self._path}: a write failed halfway and could not be undone; open the run again"
+            )
+        return self._writer
 
     # --- reading ---
 
     def _read(self) -> None:
+        known = len(self.examples)
         try:
             with BufferedReader(open_regular(self._path)) as file:
-                size = os.fstat(file.fileno()).st_size
-                self._length = self._read_head(file)
+                reader = RecordReader(file, self._read_head(file))
                 found: list[Example] = []
-                while (body := read_body(file, self._length, size)) is not None:
-                    found += self._taken(body, len(self.examples) + len(found))
-                    self._length += FRAME.size + len(body)
-                self.examples = self.examples.plus(found)  # at once: each time copies all
-                self.torn_bytes = size - self._length
-                if self.torn_bytes:
-                    self._require_torn(file, size)
+                for body in reader:
+                    found += self._unpacked(body, known + len(found), reader.position)
+                self.examples = self.examples.plus(found)  # all at once: each call copies the set
+                reader.require_incomplete(_start_of_body(len(self.examples)))
         except OSError as error:
             raise RunFileError(f"{self._path}: cannot be read: {error.strerror}") from error
+        except DamagedRecordError as error:
+            raise RunFileError(f"{self._path}: {error}; restore the file from a copy") from error
+        self._length, self.incomplete_bytes = reader.position, reader.rest
 
     def _read_head(self, file: BinaryIO) -> int:
         head = file.read(_HEAD.size)
@@ -185,8 +160,14 @@ class ExampleLog:
             raise RunFileError(f"{self._path}: its examples were added to another run")
         return _HEAD.size
 
-    def _taken(self, body: bytes, first: int) -> list[Example]:
-        """The examples of a record, the first of which has this number."""
+    def _unpacked(self, body: bytes, first: int, offset: int) -> list[Example]:
+        """The examples of a record.
+
+        Args:
+            body: of the record.
+            first: number that its first example must have.
+            offset: of the record, for the message.
+        """
         try:
             number, step = _FIRST.unpack_from(body)
             if number != first:
@@ -203,31 +184,24 @@ class ExampleLog:
                 raise ValueError(f"{len(body) - at} bytes too many")
         except (struct.error, IndexError, ValueError) as error:
             raise RunFileError(
-                f"{self._path}: the record at byte {self._length} is damaged: {error}"
+                f"{self._path}: the record at byte {offset} is damaged: {error}"
             ) from error
         self._ends.append((step, first + len(more)))
         return more
 
-    def _require_torn(self, file: BinaryIO, size: int) -> None:
-        """Refuse a bad frame that a whole one follows: it had been synced before that was begun."""
-        known = len(self.examples)
 
-        def fitting(frame: bytes, distance: int) -> int:
-            _, length, _ = FRAME.unpack_from(frame)
-            first, _ = _FIRST.unpack_from(frame, FRAME.size)
-            fits = 0 < length <= MAX_BODY and known < first <= known + distance
-            return int(length) if fits else 0
+def _start_of_body(known: int) -> BodyStart:
+    """How a record begins that proves damage before it: the damage was synced before it was begun.
 
-        starts = FRAME.size + _FIRST.size, FRAME.size + _FIRST.size
-        try:
-            torn = self.torn_bytes <= SEARCH_BYTES
-            torn = torn and find_whole(file, self._length, size, starts, fitting) is None
-        except RecordSearchError:
-            torn = False
-        if not torn:
-            raise RunFileError(
-                f"{self._path}: damaged at byte {self._length}; restore the file from a copy"
-            )
+    Args:
+        known: examples before the damage.
+    """
+
+    def fits(start: bytes, distance: int) -> bool:
+        first, _ = _FIRST.unpack_from(start)
+        return bool(known < first <= known + distance)
+
+    return BodyStart(_FIRST.size, _FIRST.size, fits)
 
 
 def _pack(example: Example) -> bytes:
@@ -251,15 +225,15 @@ def _unpack(body: bytes, at: int) -> tuple[Example, int]:
 
 
 def _check(example: Example, like: ExampleSet, vocab_size: int) -> None:
-    """Refuse what no reader of rows makes.
+    """Refuse an example that no reader of rows makes.
 
     Raises:
-        ValueError: it does not go with the set.
+        ValueError: it does not fit the set.
     """
     tokens, places = example.tokens, example.places
     classified = like.kind != "completion"
     if not 0 < tokens.size <= like.max_seq + 1:
-        raise ValueError(f"an example of {tokens.size} tokens; the run's have {like.max_seq}")
+        raise ValueError(f"an example of {tokens.size} tokens; the run takes {like.max_seq}")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise ValueError(f"a token that is none of the model's {vocab_size}")
     inside = places.size > 0 and places[-1] < tokens.size and (np.diff(places) > 0).all()

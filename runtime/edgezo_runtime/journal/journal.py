@@ -1,140 +1,63 @@
-"""The journal of a run: an append-only file with one CRC-protected record a step.
+"""The journal of a run: an append-only file with one CRC-protected record per step.
 
     file    = magic "\\x89EZJ\\r\\n\\x1a\\n" | version u32 | length u32 | JSON | crc32 of all before
               then records
     record  = 0xE2 | length u32 | crc32 u32 of (length, body) | body
     body    = bytes since the last sync before this record (LEB128) | step record
 
-All integers are little-endian. A record says how much before it may not have reached the disk when
-it was written. So after a power cut, damage is told apart from a torn tail: what was synced must be
-whole, and an error says where it is not; what was not is cut, and reported.
-`docs/decisions/0003-journal.md` says why.
+All integers are little-endian. A record says how many bytes before it may not have reached the disk
+when it was written. So after a power cut, damage is told apart from an incomplete end. Everything
+that had been synced must be whole; an error says where it is not. The rest is truncated, and its
+size is reported. `docs/decisions/0003-journal.md` says why.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import struct
 import time
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal.journal_header import JournalHeader, read_journal_header
+from edgezo_runtime.journal.record_log import DamagedRecordError, RecordReader, RecordWriter
 from edgezo_runtime.journal.step_record import StepRecord, pack_count, unpack_count
-from edgezo_runtime.system.files import atomic_write, open_regular, sync_descriptor
-from edgezo_runtime.system.framing import (
-    FRAME,
-    MAX_BODY,
-    SEARCH_BYTES,
-    RecordSearchError,
-    find_whole,
-    pack_record,
-    read_body,
-    write_whole,
-)
-from edgezo_runtime.system.typed_json import LONGEST_TEXT, JsonShapeError, parse_object
+from edgezo_runtime.journal.sync_policy import SyncPolicy
+from edgezo_runtime.system.files import atomic_write, open_regular
+from edgezo_runtime.system.framing import MAX_BODY, BodyStart
 
-JOURNAL_VERSION = 2
-_MAGIC = b"\x89EZJ\r\n\x1a\n"
-_PREFIX = struct.Struct("<8sII")  # magic, version, length of the JSON
-_CRC = struct.Struct("<I")
 _STEP_BYTES = 8
-_LONGEST_START = 10 + _STEP_BYTES  # LEB128 of 64 bits, and the step
-
-
-@dataclass(frozen=True)
-class JournalHeader:
-    """What a journal belongs to.
-
-    Attributes:
-        meta: JSON values the run gives: digests of the configuration and the bundle, the seed, ...
-        version: of the format.
-    """
-
-    meta: Mapping[str, Any]
-    version: int = JOURNAL_VERSION
-
-    def pack(self) -> bytes:
-        """Write the header as the first bytes of a journal.
-
-        Returns:
-            Bytes that depend on the values only, not on the order of the keys.
-
-        Raises:
-            UsageError: a value is not JSON.
-        """
-        try:
-            text = json.dumps(
-                dict(self.meta), sort_keys=True, separators=(",", ":"), allow_nan=False
-            )
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"journal header: not JSON: {error}") from error
-        data = _PREFIX.pack(_MAGIC, self.version, len(text)) + text.encode("ascii")
-        return data + _CRC.pack(zlib.crc32(data))
-
-
-@dataclass(frozen=True)
-class SyncPolicy:
-    """When appended records are forced to the disk: as soon as one of the limits is reached.
-
-    A power cut loses at most what was appended since the last sync; the run does those steps again.
-
-    Attributes:
-        every_steps: records between syncs; None is no limit.
-        every_s: seconds between syncs, looked at when a record is appended; None is no limit.
-
-    Raises:
-        UsageError: a limit is not above zero.
-    """
-
-    every_steps: int | None = 1
-    every_s: float | None = None
-
-    def __post_init__(self) -> None:
-        for what, limit in (("every_steps", self.every_steps), ("every_s", self.every_s)):
-            if limit is not None and not limit > 0:
-                raise UsageError(f"sync policy: {what} must be above zero, not {limit}")
-
-    def due(self, records: int, elapsed_s: float) -> bool:
-        """Tell whether to sync, given what has been appended since the last time."""
-        return (self.every_steps is not None and records >= self.every_steps) or (
-            self.every_s is not None and elapsed_s >= self.every_s
-        )
+_COUNT_BYTES = 10  # LEB128 of 64 bits
 
 
 class JournalContents(NamedTuple):
-    """What `read_journal` found.
+    """The contents of a journal.
 
     Attributes:
         header: what the journal belongs to.
         records: the whole records in order; read from the file one by one, once.
         good_length: bytes of the header and the whole records.
-        torn_bytes: bytes behind them, of records that a crash cut short; 0 if it ended well.
+        incomplete_bytes: bytes behind them, which a crash left; 0 if the journal ended well.
     """
 
     header: JournalHeader
     records: Iterator[StepRecord]
     good_length: int
-    torn_bytes: int
+    incomplete_bytes: int
 
 
 def read_journal(path: str | Path) -> JournalContents:
     """Check a journal from end to end and give its records.
 
-    The file is not changed; `Journal.open` cuts the torn tail.
+    The file is not changed; `Journal.open` truncates an incomplete record at the end.
 
     Args:
         path: the journal.
 
     Returns:
-        Header, records, and the lengths of the good part and of the torn tail.
+        Header, records, and the lengths of the whole part and of the incomplete end.
 
     Raises:
         RunFileError: the file is missing, no journal, of another version, or damaged where it had
@@ -145,18 +68,21 @@ def read_journal(path: str | Path) -> JournalContents:
     """
     try:
         with BufferedReader(open_regular(path)) as file:
-            header = _read_header(file, path)
-            start = good = file.tell()
-            size = os.fstat(file.fileno()).st_size
-            last = -1
-            while (body := read_body(file, good, size)) is not None:
-                last = _step_of(body, path, good)
-                good += FRAME.size + len(body)
-            if good < size:
-                _require_torn(file, good, size, last, path)
+            header = read_journal_header(file, path)
+            start, last = file.tell(), -1
+            reader = RecordReader(file, start)
+            for body in reader:
+                last = _step_of(body, path, reader.position)
+            reader.require_incomplete(_start_of_body(last))
     except OSError as error:
         raise RunFileError(f"journal '{path}' cannot be read: {error.strerror}") from error
-    return JournalContents(header, _iterate(path, start, good), good, size - good)
+    except DamagedRecordError as error:
+        raise RunFileError(
+            f"journal '{path}' is {error}; restore the file from a copy, or truncate it at that "
+            f"byte and lose the steps behind"
+        ) from error
+    end = reader.position
+    return JournalContents(header, _iterate(path, start, end), end, reader.rest)
 
 
 class Journal:
@@ -164,36 +90,35 @@ class Journal:
 
     Attributes:
         header: what the journal belongs to.
-        torn_bytes: what `open` cut from the end.
+        incomplete_bytes: what `open` truncated.
     """
 
     def __init__(
-        self, path: str | Path, header: JournalHeader, sync: SyncPolicy, length: int, torn: int
+        self, path: str | Path, header: JournalHeader, sync: SyncPolicy, length: int, rest: int
     ) -> None:
-        """Open a file that has been checked, and cut it to `length`; use `create` or `open`."""
+        """Open a file that has been checked, and truncate it to `length`.
+
+        Use `create` or `open` instead.
+        """
         self.header = header
-        self.torn_bytes = torn
+        self.incomplete_bytes = rest
         self._path = path
         self._policy = sync
-        self._length = length
         try:
-            self._file = open_regular(path, "ab", follow=False)
+            self._writer = RecordWriter(path, length)
         except OSError as error:
             raise self._failed(error) from error
         try:
-            self._file.truncate(length)
             self.sync()
-        except BaseException as error:
-            self._file.close()
-            if isinstance(error, OSError):
-                raise self._failed(error) from error
+        except BaseException:
+            self.abandon()
             raise
 
     @classmethod
     def create(
         cls, path: str | Path, meta: Mapping[str, Any], sync: SyncPolicy | None = None
     ) -> Journal:
-        """Start a new journal.
+        """Create a new journal.
 
         Args:
             path: must not exist; its directory must.
@@ -221,20 +146,21 @@ class Journal:
 
     @classmethod
     def open(cls, path: str | Path, sync: SyncPolicy | None = None) -> Journal:
-        """Go on with a journal, cutting a torn tail.
+        """Resume a journal; truncate an incomplete record at its end.
 
         Args:
             path: the journal.
             sync: when to force records to the disk; after each step if None.
 
         Returns:
-            The journal; `torn_bytes` says how much was cut.
+            The journal; `incomplete_bytes` says how much was truncated.
 
         Raises:
-            RunFileError: as for `read_journal`, or the disk did not take the cut.
+            RunFileError: as for `read_journal`, or the disk did not allow to truncate the file.
         """
         found = read_journal(path)
-        return cls(path, found.header, sync or SyncPolicy(), found.good_length, found.torn_bytes)
+        policy = sync or SyncPolicy()
+        return cls(path, found.header, policy, found.good_length, found.incomplete_bytes)
 
     def append(self, record: StepRecord) -> None:
         """Add a record, and sync if the policy says so.
@@ -243,24 +169,19 @@ class Journal:
             record: the step that is about to be applied.
 
         Raises:
-            RunFileError: the disk did not take it; the file is as before, or closed where the
-                disk does not allow that either, or does not sync: what it holds is found out when
-                it is opened again.
+            RunFileError: the disk did not take it. The file is as before. If the disk does not
+                allow that, or does not sync, the journal is closed and must be opened again, which
+                finds out what it holds.
             UsageError: the record is longer than the format allows (64 MiB).
         """
         self._require_open()
         body = pack_count(self.unsynced_bytes) + record.pack()
         if len(body) > MAX_BODY:
             raise UsageError(f"step {record.step}: a record of {len(body)} bytes is too long")
-        data = pack_record(body)
         try:
-            write_whole(self._file, data)
-        except BaseException as error:  # an interrupt as well must not leave half a record
-            self._cut_back()
-            if isinstance(error, OSError):
-                raise self._failed(error) from error
-            raise
-        self._length += len(data)
+            self._writer.append(body, sync=False)
+        except OSError as error:
+            raise self._failed(error) from error
         self._unsynced_records += 1
         if self._policy.due(self._unsynced_records, time.monotonic() - self._synced_at):
             self.sync()
@@ -273,17 +194,17 @@ class Journal:
         """
         self._require_open()
         try:
-            sync_descriptor(self._file.fileno())
-            names = os.fstat(self._file.fileno()).st_nlink
+            self._writer.sync()
+            removed = self._writer.removed
         except OSError as error:
-            self.abandon()  # a second fsync may say that all is well when it is not
+            self.abandon()  # a second fsync may report success although data was lost
             raise self._failed(error) from error
-        if not names:
+        if removed:
             raise RunFileError(
-                f"journal '{self._path}' was removed while the run went on; what it kept since "
-                f"is lost, start again in another folder"
+                f"journal '{self._path}' was removed while the run went on; the steps since are "
+                f"lost, start again in another folder"
             )
-        self._synced_length = self._length
+        self._synced_length = self._writer.length
         self._synced_at = time.monotonic()
         self._unsynced_records = 0
 
@@ -293,29 +214,21 @@ class Journal:
         Raises:
             RunFileError: the disk did not take the last records.
         """
-        if self._file.closed:
+        if self._writer.closed:
             return
         try:
             self.sync()
         finally:
-            self._file.close()
-
-    def _cut_back(self) -> None:
-        """Take half a record away: nothing may follow it."""
-        try:
-            self._file.truncate(self._length)
-        except OSError:
-            self.abandon()
+            self._writer.close()
 
     def abandon(self) -> None:
-        """Close the file as it is, when what it holds has to be found out again."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        """Close the file without a sync, when its contents must be read again."""
+        self._writer.close()
 
     @property
     def unsynced_bytes(self) -> int:
         """Bytes that a power cut now could lose."""
-        return self._length - self._synced_length
+        return self._writer.length - self._synced_length
 
     def __enter__(self) -> Journal:
         """Return the journal itself."""
@@ -331,36 +244,17 @@ class Journal:
         self.close()
 
     def _require_open(self) -> None:
-        if self._file.closed:
+        if self._writer.closed:
             raise RunFileError(
-                f"journal '{self._path}' is closed, after a write that failed or at its end; open "
-                f"the run again"
+                f"journal '{self._path}' is closed, either at its end or after a failed write; "
+                f"open the run again"
             )
 
     def _failed(self, error: OSError) -> RunFileError:
         return RunFileError(
             f"journal '{self._path}' cannot be written: {error.strerror}; the steps in it are "
-            f"safe, continue the run when that is mended"
+            f"safe, resume the run when the cause is fixed"
         )
-
-
-def _read_header(file: BinaryIO, path: str | Path) -> JournalHeader:
-    prefix = file.read(_PREFIX.size)
-    if len(prefix) < _PREFIX.size or not prefix.startswith(_MAGIC):
-        raise RunFileError(f"'{path}' is not an edgezo journal")
-    _, version, length = _PREFIX.unpack(prefix)
-    if version != JOURNAL_VERSION:
-        raise RunFileError(
-            f"journal '{path}' has version {version}, this edgezo reads {JOURNAL_VERSION}; "
-            "use the edgezo that wrote it"
-        )
-    text, crc = file.read(min(length, LONGEST_TEXT)), file.read(_CRC.size)
-    if crc != _CRC.pack(zlib.crc32(prefix + text)):
-        raise RunFileError(f"journal '{path}' has a damaged header; it cannot be resumed")
-    try:
-        return JournalHeader(parse_object(text.decode("ascii")), version)
-    except (UnicodeDecodeError, JsonShapeError) as error:
-        raise RunFileError(f"journal '{path}' has a header that is no run's: {error}") from error
 
 
 def _step_of(body: bytes, path: str | Path, offset: int) -> int:
@@ -372,62 +266,32 @@ def _step_of(body: bytes, path: str | Path, offset: int) -> int:
     return int.from_bytes(body[start : start + _STEP_BYTES], "little")
 
 
-def _require_torn(file: BinaryIO, good: int, size: int, last: int, path: str | Path) -> None:
-    """Refuse a bad record if a later whole one says that it had been synced.
+def _start_of_body(last: int) -> BodyStart:
+    """How a record begins that proves damage before it.
 
-    A later record is of a later step, and of one that the bytes between leave room for. What only
-    looks like a frame is almost never so, and costs no checksum; a file that is made to look so all
-    over is refused after `frames.SEARCH_BYTES`, or some two million of them.
-    """
-    if size - good > SEARCH_BYTES:
-        raise RunFileError(
-            f"journal '{path}' is damaged at byte {good}: {size - good} bytes behind are more than "
-            f"a crash leaves; restore the file from a copy, or cut it there"
-        )
-    starts = FRAME.size + 1 + _STEP_BYTES, FRAME.size + _LONGEST_START
-    try:
-        at = find_whole(
-            file, good, size, starts, lambda frame, by: _fitting_length(frame, by, last)
-        )
-    except RecordSearchError as error:
-        raise RunFileError(
-            f"journal '{path}' is damaged at byte {good}, and too much behind it looks like "
-            f"records; restore the file from a copy, or cut it there"
-        ) from error
-    if at is not None:
-        raise RunFileError(
-            f"journal '{path}' is damaged at byte {good}: records up to byte {at} had "
-            "been saved and the next one is whole; restore the file from a copy, or cut it "
-            "there to lose the steps behind"
-        )
-
-
-def _fitting_length(frame: bytes, distance: int, last: int) -> int:
-    """How long the record of a frame is; 0 where there can be none.
+    Such a record is of a later step, and of one that the bytes between leave room for. It says
+    that the bytes of the damage had been synced.
 
     Args:
-        frame: the bytes from its marker on, to the step of the record.
-        distance: bytes between the damage and the marker.
         last: the step before the damage.
     """
-    _, length, _ = FRAME.unpack_from(frame)
-    if not 0 < length <= MAX_BODY:
-        return 0
-    try:
-        unsynced, start = unpack_count(frame, FRAME.size)
-    except (IndexError, ValueError):
-        return 0
-    step = int.from_bytes(frame[start : start + _STEP_BYTES], "little")
-    fits = unsynced < distance and last < step <= last + 1 + distance
-    return length if fits else 0
+
+    def fits(start: bytes, distance: int) -> bool:
+        try:
+            unsynced, at = unpack_count(start, 0)
+        except (IndexError, ValueError):
+            return False
+        step = int.from_bytes(start[at : at + _STEP_BYTES], "little")
+        return unsynced < distance and last < step <= last + 1 + distance
+
+    return BodyStart(1 + _STEP_BYTES, _COUNT_BYTES + _STEP_BYTES, fits)
 
 
 def _iterate(path: str | Path, start: int, end: int) -> Iterator[StepRecord]:
     """Read the records between two offsets that `read_journal` has checked."""
     with BufferedReader(open_regular(path)) as file:
-        while start < end:
-            body = read_body(file, start, end)
-            if body is None:
-                raise RunFileError(f"journal '{path}' changed while it was read, at byte {start}")
+        reader = RecordReader(file, start, end)
+        for body in reader:
             yield StepRecord.unpack(body[unpack_count(body, 0)[1] :])
-            start += FRAME.size + len(body)
+    if reader.rest:
+        raise RunFileError(f"journal '{path}' changed while it was read, at byte {reader.position}")

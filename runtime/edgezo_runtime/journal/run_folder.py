@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, and who may write to it."""
+"""The folder of one run: the paths of its files, and the lock of the process that writes them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgezo_runtime.system.typed_json import (
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class RunFolder:
-    """Paths of a run. `acquire` takes the lock that keeps a second process out."""
+    """Paths of a run. `acquire` takes the lock that keeps other processes out."""
 
     path: Path
     _lock: int = field(default=-1, repr=False)
@@ -33,17 +33,17 @@ class RunFolder:
 
     @property
     def journal(self) -> Path:
-        """Append-only record of the steps."""
+        """The journal: one record per step."""
         return self.path / "journal.bin"
 
     @property
     def snapshot(self) -> Path:
-        """Trainables and rule state at some step."""
+        """Trainables and rule state after some step."""
         return self.path / "snapshot.safetensors"
 
     @property
     def examples(self) -> Path:
-        """Examples that were added while the run went on."""
+        """Examples that were added during the run."""
         return self.path / "examples.bin"
 
     @property
@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line: steps and evaluations."""
+        """One JSON object per line: steps and evaluations."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -63,25 +63,25 @@ class RunFolder:
 
     @property
     def start(self) -> Path:
-        """The adapter that the run began from, if it began from one."""
+        """The initial adapter, if the run has one."""
         return self.path / "start.safetensors"
 
     @property
     def receipt(self) -> Path:
-        """What the run took and gave."""
+        """Resources that the run used, and its results."""
         return self.path / "receipt.json"
 
     @property
     def cache(self) -> Path:
-        """Hidden states at the entry of the first active block; can be deleted."""
+        """The prefix cache: hidden states at the first active block; can be deleted."""
         return self.path / "prefix.cache"
 
     def has_journal(self) -> bool:
-        """Has a run begun here?"""
+        """Does the folder hold a run?"""
         return self.journal.exists()
 
     def settings(self) -> dict[str, Any]:
-        """What config.json says; nothing where there is none.
+        """Content of config.json; empty if there is no such file.
 
         Raises:
             RunFileError: it cannot be read.
@@ -96,7 +96,7 @@ class RunFolder:
             raise RunFileError(f"{self.config}: not JSON: {error}") from error
 
     def acquire(self) -> None:
-        """Make the folder and lock it for this process; a process that ends lets it go.
+        """Make the folder and lock it for this process; the lock ends with the process.
 
         Raises:
             UsageError: it cannot be made or locked, or another process has it.
@@ -109,7 +109,7 @@ class RunFolder:
         except OSError as error:
             raise UsageError(
                 f"{error.filename or self.path}: cannot be used for a run: {error.strerror}; "
-                f"choose another -o"
+                f"choose another `output` folder"
             ) from error
         try:
             self._claim(descriptor)
@@ -118,46 +118,48 @@ class RunFolder:
             raise
         self._lock = descriptor
         _LOCKED.add(self)
-        for left in self.path.glob(TEMPORARY):  # of a process that was cut off while it wrote
+        for left in self.path.glob(TEMPORARY):  # of a process that ended during a write
             with contextlib.suppress(OSError):
                 left.unlink()
 
     def take(self) -> None:
-        """Let a tuner write here: one at a time, in this process as well.
+        """Reserve the folder for one tuner of this process.
 
         Raises:
-            UsageError: as for `acquire`, or another tuner of this process has it.
+            UsageError: as for `acquire`, or another tuner of this process uses it.
         """
         if self._taken:
-            raise UsageError(f"{self.path}: another tuner of this process has it; close that first")
+            raise UsageError(
+                f"{self.path}: another tuner of this process has it; close that tuner first"
+            )
         self.acquire()
         self._taken = True
 
     def release(self) -> None:
-        """Let the lock go."""
+        """Release the folder and its lock."""
         self._taken = False
         if self._lock >= 0:
             descriptor, self._lock = self._lock, -1
             try:
-                _unlock(descriptor)  # closing is not enough where a forked process has it as well
+                _unlock(descriptor)  # closing is not enough if a forked process has it open too
             finally:
                 os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:
-        """Lock the file and write down who has it."""
+        """Lock the file and write the number of this process into it."""
         try:
             _lock(descriptor)
         except OSError as error:
             if error.errno not in _HELD:
                 raise UsageError(
-                    f"{self.path}: its file system cannot lock files ({error.strerror}); choose a "
-                    f"folder on another one with -o"
+                    f"{self.path}: its file system cannot lock files ({error.strerror}); choose an "
+                    f"`output` folder on another file system"
                 ) from error
             raise UsageError(
                 f"{self.path}: {_owner(descriptor)} is tuning in this folder; wait until it ends, "
-                f"or choose another folder with -o"
+                f"or choose another `output` folder"
             ) from error
-        with contextlib.suppress(OSError):  # a full disk; the lock is what counts
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without it
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
 
@@ -166,10 +168,10 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a file for this process, without waiting.
+    """Lock a file for this process without waiting.
 
     Raises:
-        OSError: another one has it, or the file system has no locks.
+        OSError: another process has it, or the file system has no locks.
     """
     if sys.platform == "win32":
         import msvcrt
@@ -182,7 +184,7 @@ def _lock(descriptor: int) -> None:
 
 
 def _unlock(descriptor: int) -> None:
-    """Unlock a file, whoever else has its descriptor."""
+    """Unlock a file, even if another process shares its descriptor."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -194,8 +196,8 @@ def _unlock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _let_go() -> None:
-    """In a forked process: a lock must not outlive the process that took it."""
+def _close_locks() -> None:
+    """Close the locks in a forked process: a lock must not outlive the process that took it."""
     for folder in _LOCKED:
         if folder._lock >= 0:
             os.close(folder._lock)
@@ -206,11 +208,11 @@ _LOCKED: weakref.WeakSet[RunFolder] = weakref.WeakSet()
 """Folders that this process may have locked."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_locks)
 
 
 def _owner(descriptor: int) -> str:
-    """Who holds the lock, as far as the file says."""
+    """The process that holds the lock, according to the file."""
     with contextlib.suppress(OSError, ValueError):
         number = int(os.read(descriptor, 20))
         return "this process" if number == os.getpid() else f"process {number}"
@@ -218,10 +220,10 @@ def _owner(descriptor: int) -> str:
 
 
 def find_adapter(path: Path) -> Path:
-    """The adapter file of a run folder, or the file itself.
+    """Find the adapter file of a run folder, or of a path that is a file.
 
     Raises:
-        RunFileError: there is none.
+        RunFileError: there is no adapter.
     """
     if not path.exists():
         raise RunFileError(f"{path}: no such run or adapter")
@@ -232,6 +234,6 @@ def find_adapter(path: Path) -> Path:
         return run.adapter
     if run.has_journal():
         raise RunFileError(
-            f"{path}: the run has no adapter yet; end it with 'edgezo tune --resume -o {path}'"
+            f"{path}: the run has no adapter yet; finish it with 'edgezo tune --resume -o {path}'"
         )
     raise RunFileError(f"{path}: neither a run folder nor an adapter file")

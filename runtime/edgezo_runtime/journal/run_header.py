@@ -1,4 +1,4 @@
-"""What a run depends on: the header of its journal."""
+"""The inputs of a run, as the header of its journal records them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.system.typed_json import JsonShapeError, decode, encode
 
 _RATES = "rates"
-_SELDOM = ("start", "reward")
-MOST_ROWS = 2**40
+_OMITTED_IF_EMPTY = ("start", "reward")
+MAX_ROWS = 2**40
 
 _FORMAT_NAMES = {
     "config": {"first_order": "hybrid", "first_order_lr": "hybrid_lr", "rollback": "guard"},
     "rates": {"num_first_order": "tail", "first_order_lr": "tail_lr"},
 }
-"""Fields whose name in a journal is another one: the file format keeps the words it began with."""
+"""Fields that have another name in a journal: the file format keeps its first names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class RunHeader:
     """The inputs of a run, and the rates that were measured before its first step.
 
     Attributes:
-        config: how to tune; what may change when a run is continued is as by default.
-        bundle: SHA-256 of the bundle's files by name.
+        config: how to tune; fields that may change when a run is resumed have their defaults.
+        bundle: SHA-256 of each file of the bundle, by name.
         data: SHA-256 of the file of examples.
-        tokens: SHA-256 of what template, labels and tokenizer made of it.
-        rows: examples.
-        scope: tokens the adapters act on.
+        tokens: SHA-256 of the tokens that template, labels and tokenizer make of the examples.
+        rows: number of examples.
+        scope: tokens that the adapters act on.
         invocation: the token at which answers begin, if it is always the same.
-        rates: with which the run steps.
-        start: SHA-256 of the adapter's tensors that it began from; empty without one.
-        reward: name and digest of the function that scores texts, if that is the objective.
+        rates: learning rates and perturbation scale of the run.
+        start: SHA-256 of the tensors of the initial adapter; empty without one.
+        reward: name and digest of the function that scores texts; empty without one.
     """
 
     config: TuneConfig
@@ -68,7 +68,7 @@ class RunHeader:
         start: str = "",
         reward: str = "",
     ) -> RunHeader:
-        """That of a run which begins."""
+        """The header of a new run."""
         return cls(
             config,
             {name: info.sha256 for name, info in sorted(bundle.manifest.files.items())},
@@ -84,14 +84,14 @@ class RunHeader:
 
     @classmethod
     def read(cls, meta: Mapping[str, Any], path: Path) -> RunHeader:
-        """From a journal's header.
+        """Read the header of a journal.
 
         Args:
-            meta: its values.
+            meta: its JSON values.
             path: of the journal, for the message.
 
         Raises:
-            RunFileError: they are no run's.
+            RunFileError: the values are not those of a run.
         """
         try:
             header = decode(cls, _renamed(meta, to_format=False))
@@ -102,25 +102,25 @@ class RunHeader:
                 f"{path}: the header is no run's: {printable(error, 400)}; was it made by another "
                 f"version of edgezo?"
             ) from error
-        if not 1 <= header.rows <= MOST_ROWS:
+        if not 1 <= header.rows <= MAX_ROWS:
             raise RunFileError(f"{path}: the header has {header.rows} rows")
         return header
 
     def as_json(self) -> dict[str, Any]:
-        """Values for a journal's header: numbers as they are read again, 0 and 0.0 the same."""
+        """JSON values for a journal, in the form in which they are read again (0.0 for 0)."""
         return _renamed(self._values(), to_format=True)
 
     def _values(self) -> dict[str, Any]:
-        """The same under the names of the fields."""
+        """JSON values under the names of the fields."""
         config = decode(TuneConfig, encode(self.config.identity()), "config")
         values = {**encode(self), "config": encode(config.identity())}
-        for name in _SELDOM:  # no word of what a run does not have
+        for name in _OMITTED_IF_EMPTY:
             if not values[name]:
                 del values[name]
         return values
 
     def inputs(self) -> dict[str, Any]:
-        """The same without what was measured: what must not change."""
+        """Values that must not change: all but the rates, which may have been measured."""
         return {name: value for name, value in self._values().items() if name != _RATES}
 
     def digest(self) -> str:
@@ -130,7 +130,7 @@ class RunHeader:
 
 
 def _renamed(values: Mapping[str, Any], *, to_format: bool) -> dict[str, Any]:
-    """A header's values under the format's names, or under those of the fields."""
+    """The values of a header under the names of the format, or under those of the fields."""
     found = dict(values)
     for group, names in _FORMAT_NAMES.items():
         inner = found.get(group)
@@ -141,7 +141,7 @@ def _renamed(values: Mapping[str, Any], *, to_format: bool) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """What is not the same in two JSON objects, in words; empty if all is."""
+    """Describe the differences of two JSON objects; empty if there are none."""
     found: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)

@@ -1,8 +1,9 @@
-"""Snapshots: the trainables, the state of their rules and the counters of a run, in one file.
+"""Snapshots: the trainables, the state of their rules and the counters of a run in one file.
 
-A `.safetensors` file with tensors "theta/<name>" and "slot/<name>/<key>". Its metadata hold a JSON
-object under "edgezo" (format, version, step, digest, counters) and, under "crc32", a checksum of
-that text and all tensors. Written atomically, so a run always has a whole snapshot.
+A snapshot is a `.safetensors` file with tensors "theta/<name>" and "slot/<name>/<key>". Its
+metadata has a JSON object under "edgezo" (format, version, step, digest, counters) and a checksum
+of that text and all tensors under "crc32". It is written atomically, so a run always has a whole
+snapshot.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from edgezo_runtime.system.typed_json import JsonShapeError, decode, parse_objec
 
 SNAPSHOT_VERSION = 1
 _FORMAT = "edgezo-snapshot"
-_REMEDY = "remove it, the journal is enough"
+_REMEDY = "remove it; the journal is enough to resume"
 _Tensors = dict[str, npt.NDArray[Any]]
 
 
@@ -41,10 +42,10 @@ class Snapshot:
 
     Attributes:
         theta: the trainables, float32, by name.
-        slots: what the rule keeps for each of them, None if nothing.
-        step: steps done, which is the next step's number.
-        digest: of what the run depends on, such as configuration and bundle; see `load_snapshot`.
-        counters: other JSON values the run goes on from.
+        slots: state of the rule for each of them; None if it has none.
+        step: number of steps done, which is also the number of the next step.
+        digest: of the inputs of the run, such as configuration and bundle; see `load_snapshot`.
+        counters: other JSON values that a resumed run needs.
     """
 
     theta: Mapping[str, npt.NDArray[np.float32]]
@@ -56,7 +57,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Meta:
-    """What the file says beside its tensors."""
+    """The content of a file beside its tensors."""
 
     format: str
     version: int
@@ -106,12 +107,12 @@ def load_snapshot(
 
     Args:
         path: the file; no link.
-        digest: what the snapshot must carry; None takes any.
-        like: a snapshot of the same run. Names, types and shapes must be its own, which is known
-            before anything of that size is in memory; None takes any.
+        digest: the digest that the snapshot must have; None accepts any.
+        like: a snapshot of the same run. Names, dtypes and shapes must be the same. This is
+            checked before the tensors are read. None accepts any.
 
     Returns:
-        The state, in arrays of its own that may be written to.
+        The state, in new arrays that the caller may change.
 
     Raises:
         RunFileError: the file is missing, no snapshot, of another version, damaged, or belongs to
@@ -142,7 +143,7 @@ def load_snapshot(
             slots[name] = {**(slots.get(name) or {}), part: value}
     if lost := sorted(slots.keys() - theta.keys()):
         raise RunFileError(
-            f"snapshot '{path}' has state of {lost[0][:80]!r}, and not itself; {_REMEDY}"
+            f"snapshot '{path}' has rule state of {lost[0][:80]!r} without the tensor; {_REMEDY}"
         )
     return Snapshot(theta, slots, meta.step, meta.digest, meta.counters)
 
@@ -172,7 +173,7 @@ def _checksum(text: str, tensors: _Tensors) -> str:
 
 
 def _read(path: Path, digest: str | None, like: Snapshot | None) -> tuple[_Meta, _Tensors]:
-    """Read metadata and tensors, and check them, the version before anything else."""
+    """Read and check metadata and tensors; the version is checked first."""
     try:
         header = read_tensor_header(path, follow=False)
         text = header.metadata.get("edgezo", "")
@@ -195,10 +196,10 @@ def _read(path: Path, digest: str | None, like: Snapshot | None) -> tuple[_Meta,
 
 
 def _check_forms(header: TensorHeader, expected: _Tensors) -> None:
-    """Compare what a file has with tensors of the same run.
+    """Compare the tensors of a file with those of the same run.
 
     Raises:
-        TensorHeaderError: a name, a type or a shape differs.
+        TensorHeaderError: a name, a dtype or a shape differs.
     """
     found = {name: f"{kept.dtype} {kept.shape}" for name, kept in header.tensors.items()}
     known = {name: f"{value.dtype} {value.shape}" for name, value in expected.items()}

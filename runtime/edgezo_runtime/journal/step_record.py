@@ -1,4 +1,4 @@
-"""What the journal keeps of one step: all that the update cannot be computed from again."""
+"""The record of one step in the journal: everything that replay needs and cannot compute."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class StepRecord:
 
     Attributes:
         step: from 0.
-        seed: the seed the estimator was given, 0 to 2**64 - 1.
-        lr: learning rate used, rounded to float32 here.
+        seed: seed of the estimator, 0 to 2**64 - 1.
+        lr: learning rate of the step, rounded to float32.
         blocks: the active blocks, ascending.
-        losses: (probes, rows), as `record_losses` made them, kept as float32 and read-only; the
-            probes of an estimator that asks more than once follow each other.
-        extra: what else a method needs to repeat the step.
+        losses: (probes, rows) from `record_losses`, read-only float32. The probes of an estimator
+            that yields several times follow each other.
+        extra: other bytes that replay needs; see `RecordExtra`.
 
     Raises:
         UsageError: a value is out of range.
@@ -78,7 +78,7 @@ class StepRecord:
 
     @classmethod
     def unpack(cls, data: bytes) -> StepRecord:
-        """Read what `pack` wrote.
+        """Read a record that `pack` wrote.
 
         Args:
             data: the whole record.
@@ -99,14 +99,14 @@ class StepRecord:
                 raise ValueError(f"losses of {probes} probes and {rows} rows in {len(data)} bytes")
             losses = np.frombuffer(data[offset:end], "<f4").reshape(probes, rows)
             if not np.isfinite(losses).all():
-                raise ValueError("a loss that is not finite")
+                raise ValueError("a loss is not finite")
             return cls(step, seed, lr, blocks, losses.astype(np.float32), data[end:])
         except (struct.error, IndexError, ValueError) as error:
             raise RunFileError(f"not a step record: {error}") from error
 
 
 def pack_count(value: int) -> bytes:
-    """Write an integer, 0 or more, in 7-bit groups, the lowest first (LEB128)."""
+    """Write an integer, 0 or more, as LEB128: 7-bit groups, the lowest first."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -116,11 +116,11 @@ def pack_count(value: int) -> bytes:
 
 
 def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
-    """Read what `pack_count` wrote; returns it and the offset behind it.
+    """Read an integer that `pack_count` wrote; return it and the offset behind it.
 
     Raises:
         IndexError: the bytes end before the integer does.
-        ValueError: it does not fit 64 bits, or is not as `pack_count` writes it.
+        ValueError: it does not fit in 64 bits, or `pack_count` would write other bytes.
     """
     value = shift = 0
     while True:
@@ -129,7 +129,7 @@ def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
         value |= (octet & 0x7F) << shift
         if octet < 0x80:
             if value >= 2**64 or (not octet and shift):
-                raise ValueError("an integer that is not written as it should be")
+                raise ValueError("an integer that is not in its shortest form")
             return value, offset
         shift += 7
         if shift > 63:
@@ -137,10 +137,11 @@ def unpack_count(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def pack_blocks(blocks: Sequence[int]) -> bytes:
-    """Write ascending block indices, the shorter of two ways.
+    """Write ascending block indices in the shorter of two forms.
 
-    As runs of neighbours: twice their number, then for each the gap since the last one and its
-    length less one. Or as bits, the lowest first: twice the number of octets and one, then those.
+    Runs of neighbours: twice the number of runs, then for each run the gap since the last run and
+    its length minus one. Bits, the lowest first: twice the number of octets plus one, then the
+    octets.
     """
     runs: list[list[int]] = []  # [first, behind the last]
     for block in blocks:
@@ -162,11 +163,11 @@ def pack_blocks(blocks: Sequence[int]) -> bytes:
 
 
 def unpack_blocks(data: bytes, offset: int) -> tuple[tuple[int, ...], int]:
-    """Read what `pack_blocks` wrote; returns the blocks and the offset behind them.
+    """Read block indices that `pack_blocks` wrote; return them and the offset behind them.
 
     Raises:
         IndexError: the bytes end too early.
-        ValueError: a block index is beyond reason.
+        ValueError: a block index is too large.
     """
     count, offset = unpack_count(data, offset)
     runs, bits = divmod(count, 2)
@@ -200,13 +201,13 @@ _ELAPSED_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class RecordExtra:
-    """The extra bytes of a record, read.
+    """The content of a record's extra bytes.
 
     Attributes:
-        elapsed_s: seconds of the run so far, to the millisecond: where a time-based schedule goes
-            on.
-        gradient: of the blocks that take first-order steps, packed; empty where there is none.
-        rows: examples there were; 0 for those the run began with.
+        elapsed_s: seconds of the run so far, to the millisecond; a resumed time-based schedule
+            starts from it.
+        gradient: of the blocks that take first-order steps, packed; empty without such blocks.
+        rows: number of examples at that step; 0 stands for the number at the start of the run.
     """
 
     elapsed_s: float
@@ -214,20 +215,20 @@ class RecordExtra:
     rows: int
 
     def pack(self) -> bytes:
-        """The bytes."""
+        """Return the extra bytes."""
         milliseconds = min(int(self.elapsed_s * 1000), 2**32 - 1)
         rows = pack_count(self.rows) if self.rows else b""
         return milliseconds.to_bytes(_ELAPSED_BYTES, "little") + self.gradient + rows
 
     @classmethod
     def unpack(cls, data: bytes, gradient_bytes: int) -> RecordExtra:
-        """Read what `pack` wrote.
+        """Read extra bytes that `pack` wrote.
 
         Args:
             data: the bytes.
-            gradient_bytes: of a gradient in them.
+            gradient_bytes: length of the gradient in them.
         Raises:
-            RunFileError: they are of another length.
+            RunFileError: the bytes have another length.
         """
         end = _ELAPSED_BYTES + gradient_bytes
         gradient = data[_ELAPSED_BYTES:end]

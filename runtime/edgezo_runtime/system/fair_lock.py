@@ -1,4 +1,4 @@
-"""A lock for what threads of an app share: whoever has waited longest is next."""
+"""A lock that threads get in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from edgezo_runtime.errors import UsageError
 class FairLock:
     """Lets one thread in at a time, in the order they came.
 
-    A plain lock may be taken again by the thread that has just let it go, so a loop of steps would
-    keep an evaluation out for good.
+    A thread that has just released a plain lock may take it again at once. So a loop of steps would
+    keep an evaluation out for ever.
     """
 
     def __init__(self) -> None:
@@ -22,37 +22,37 @@ class FairLock:
         self._next = 0
         self._now = 0
         self._gone: set[int] = set()
-        self._inside = threading.local()
+        self._own = threading.local()
 
     @property
-    def inside(self) -> bool:
-        """Does this thread do a part of what someone has the turn for?"""
-        return getattr(self._inside, "here", False)
+    def works_for_holder(self) -> bool:
+        """Does this thread do a part of what the holder took the lock for?"""
+        return getattr(self._own, "for_holder", False)
 
     @contextmanager
-    def part(self) -> Iterator[None]:
-        """Mark that this thread does a part of it, and must not wait for another turn."""
-        self._inside.here = True
+    def for_holder(self) -> Iterator[None]:
+        """Mark that this thread works for the holder, and so must not wait for the lock."""
+        self._own.for_holder = True
         try:
             yield
         finally:
-            self._inside.here = False
+            self._own.for_holder = False
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until nobody has the turn; no longer than so much."""
+        """Wait until no thread holds the lock, for at most `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._next == self._now, timeout_s)
 
     def __enter__(self) -> FairLock:
-        """Wait for the turn.
+        """Wait for the lock.
 
         Raises:
             UsageError: this thread would wait for itself.
         """
-        if self.inside:
+        if self.works_for_holder:
             raise UsageError(
-                "a governor asked a tuner for a pass, and would wait for itself; have another "
-                "thread ask"
+                "a governor asked a tuner for a pass, and would wait for itself; call the tuner "
+                "from another thread"
             )
         with self._changed:
             number = self._next
@@ -60,7 +60,7 @@ class FairLock:
             try:
                 while number != self._now:
                     self._changed.wait()
-            except BaseException:  # an interrupt: those behind must not wait for this one
+            except BaseException:  # an interrupt: later threads must not wait for this one
                 if number == self._now:
                     self._pass_on()
                 else:
@@ -74,7 +74,7 @@ class FairLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the next one in."""
+        """Let the next thread in."""
         with self._changed:
             self._pass_on()
 

@@ -1,4 +1,4 @@
-"""Durable files: a reader finds the old file or the new one, never half of it, power cut or not."""
+"""Durable files: even after a power cut, a reader finds the whole old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 
 TEMPORARY = ".*.edgezo-tmp"
-"""Names of files that were not finished, as a pattern."""
+"""Pattern of the names of unfinished files."""
 
 _NEW_FILE_MODE = 0o644
 
@@ -112,13 +112,8 @@ def _mode_for(target: Path) -> int:
         return _NEW_FILE_MODE
 
 
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)
-
-
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-
-
-_NEW_FILE_MODE = 0o644
 
 
 def open_descriptor(path: str | Path, flags: int, *, follow: bool = True) -> int:
@@ -127,14 +122,14 @@ def open_descriptor(path: str | Path, flags: int, *, follow: bool = True) -> int
     Args:
         path: the file.
         flags: as for `os.open`.
-        follow: may the name be a link? Files that edgezo writes to where they lie may not.
+        follow: may the name be a link? Use False for files that edgezo changes in place.
     Returns:
         The descriptor; the caller closes it.
     Raises:
         OSError: it cannot be opened, or is a pipe, a device, a folder, or a link.
     """
     try:
-        descriptor = os.open(path, flags | _AT_ONCE | (0 if follow else _NO_LINK), _NEW_FILE_MODE)
+        descriptor = os.open(path, flags | _NONBLOCK | (0 if follow else _NO_LINK), _NEW_FILE_MODE)
     except OSError as error:
         if not follow and os.path.islink(path):
             raise OSError(errno.ELOOP, "it is a link", str(path)) from error
@@ -170,8 +165,8 @@ def read_regular(path: str | Path, limit: int, *, follow: bool = True) -> bytes:
         limit: bytes it may have.
         follow: as for `open_descriptor`.
     Raises:
-        OSError: as for `open_descriptor`, or it is longer than `limit`, however long it was when
-            it was opened.
+        OSError: as for `open_descriptor`, or the file is longer than `limit`, or grows beyond it
+            while it is read.
     Memory:
         The file.
     """
@@ -185,11 +180,11 @@ def read_regular(path: str | Path, limit: int, *, follow: bool = True) -> bytes:
     return data
 
 
-_PIECE_BYTES = 1 << 20
+_READ_BYTES = 1 << 20
 
 
 Progress = Callable[[int], None]
-"""Told the number of bytes read since the last call."""
+"""Called with the number of bytes read since the last call."""
 
 
 def sha256_file(path: Path, progress: Progress | None = None) -> str:
@@ -197,17 +192,17 @@ def sha256_file(path: Path, progress: Progress | None = None) -> str:
 
     Args:
         path: the file.
-        progress: called after every piece.
+        progress: called after every read.
     Raises:
         OSError: the file cannot be read.
     Memory:
-        One piece of 1 MiB.
+        1 MiB.
     """
     digest = hashlib.sha256()
-    piece = memoryview(bytearray(_PIECE_BYTES))
+    buffer = memoryview(bytearray(_READ_BYTES))
     with open_regular(path) as file:
-        while count := file.readinto(piece):
-            digest.update(piece[:count])
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
             if progress is not None:
                 progress(count)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""Records of float16 numbers in one file, read with plain reads.
+"""A file that caches arrays of float16 numbers.
 
-What is read so is page cache, not resident memory of the process. Numbers are rounded the same way
-when they are kept and when they are found, so results do not depend on what is in the file.
+Plain reads leave the file in the page cache, which is not resident memory of the process. Numbers
+are rounded whether they are cached or not, so results do not depend on what is in the file.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ def to_float16(values: npt.NDArray[np.float32]) -> Float16:
     if not largest <= _LARGEST:
         raise CacheRangeError(
             f"a hidden state, key or value of {largest:.3g} does not fit the prefix cache (float16 "
-            f"ends at {_LARGEST:.0f}); begin another run with --no-prefix-cache"
+            f"ends at {_LARGEST:.0f}); start another run without `prefix_cache`"
         )
     return values.astype(np.float16)
 
 
 class Float16File:
-    """Records by number, each of a fixed size; a cache: a record that does not fit is not kept.
+    """A cache of entries by number, each of a fixed size; an entry that does not fit is left out.
 
     Args:
-        path: the file; made new. None forgets the numbers: what was written is read as zeros.
-        sizes: (N,) numbers in each record.
-        max_bytes: no more than so much of the file is used; None for no limit.
+        path: the file, which is made empty. None stores nothing: all that was written is read as
+            zeros.
+        sizes: (N,) float16 numbers in each entry.
+        max_bytes: largest size of the file; None for no limit.
     Raises:
         OSError: the file cannot be made.
     Memory:
-        9 bytes a record.
+        9 bytes per entry.
     """
 
     def __init__(
@@ -56,20 +57,20 @@ class Float16File:
         self._limit = sys.maxsize if max_bytes is None else max_bytes
         self._present = np.zeros(len(sizes), bool)
         self._file = -1
-        self._forgets = path is None
+        self._discards = path is None
         if path is not None:
             self._file = open_descriptor(path, os.O_RDWR | os.O_CREAT, follow=False)
             os.ftruncate(self._file, 0)
 
     def extend(self, sizes: npt.NDArray[np.int64]) -> None:
-        """Make room for more records behind those there are."""
+        """Add entries behind the present ones."""
         ends = self._offsets[-1] + np.cumsum(2 * sizes.astype(np.int64))
         self._offsets = np.concatenate((self._offsets, ends))
         self._present = np.concatenate((self._present, np.zeros(len(sizes), bool)))
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the file when every record that fits is kept."""
+        """Bytes of the file when it holds every entry that fits."""
         return min(int(self._offsets[-1]), self._limit)
 
     def close(self) -> None:
@@ -79,16 +80,16 @@ class Float16File:
             self._file = -1
 
     def read(self, key: int) -> Float16 | None:
-        """A record, or None if it was not kept."""
+        """An entry, or None if it is not in the cache."""
         size = int(self._offsets[key + 1] - self._offsets[key]) // 2
-        record = np.empty(size, np.float16)
-        return record if self.read_into(key, record) else None
+        entry = np.empty(size, np.float16)
+        return entry if self.read_into(key, entry) else None
 
     def read_into(self, key: int, *parts: Float16) -> bool:
-        """Fill contiguous arrays, one after the other, with a record; False if it was not kept."""
+        """Fill contiguous arrays in turn with an entry; False if it is not in the cache."""
         if not self._present[key]:
             return False
-        if self._forgets:
+        if self._discards:
             for part in parts:
                 part[...] = 0
             return True
@@ -97,8 +98,8 @@ class Float16File:
         return os.preadv(self._file, buffers, start) == end - start
 
     def write(self, key: int, *parts: Float16) -> None:
-        """Keep a record, given in contiguous parts, if there is room for it."""
-        if self._forgets:
+        """Cache an entry, given in contiguous parts, if there is room for it."""
+        if self._discards:
             self._present[key] = True
             return
         start, end = int(self._offsets[key]), int(self._offsets[key + 1])
@@ -106,7 +107,7 @@ class Float16File:
             buffers = [part.view(np.uint8).data for part in parts if part.size]
             try:
                 written = os.pwritev(self._file, buffers, start)
-            except OSError:  # a full disk: go on without keeping more
+            except OSError:  # a full disk: cache no more
                 self._limit = 0
                 return
             self._present[key] = written == end - start

@@ -1,7 +1,7 @@
-"""What this process holds in memory and what the machine has left, without psutil.
+"""Memory of this process, and memory that the machine has left, without psutil.
 
-Linux is read from /proc and the control groups. Elsewhere the standard library only knows the
-peak, so `rss_bytes` falls back to it: never below the truth.
+On Linux the figures come from /proc and the control groups. Elsewhere the standard library knows
+only the peak, which is never below the truth, so `rss_bytes` returns that.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.system.control_groups import group_rooms, lowest_limit
+from edgezo_runtime.system.kernel_files import kib_line, read_kernel_text
 
 _ROOT = Path("/")
 
-_NO_LIMIT = 1 << 60
-"""Version 1 of the control groups writes a number beyond this where there is no limit."""
-
 
 def release_freed() -> None:
-    """Collect garbage, and give memory that was freed back to the system.
+    """Collect garbage, and return freed memory to the system.
 
-    Parsing a tokenizer and a data set leaves some 24 MB of freed memory in the heap of a process
-    that counts every byte.
+    Parsing a tokenizer and a data set leaves about 24 MB of freed memory in the heap.
     """
     import gc
 
@@ -34,7 +32,7 @@ def release_freed() -> None:
 
 
 def trim_heap() -> None:
-    """Give freed memory that the C library keeps back to the system; nothing without glibc."""
+    """Return freed memory from the C library to the system; does nothing without glibc."""
     import ctypes
 
     try:
@@ -45,9 +43,9 @@ def trim_heap() -> None:
 
 
 def save_addresses() -> None:
-    """Have all threads share one heap where `ulimit -v` is set, if the C library can.
+    """Let all threads share one heap if `ulimit -v` is set and the C library supports that.
 
-    glibc reserves 64 MB of addresses for each thread's own.
+    Otherwise glibc reserves 64 MB of addresses per thread.
     """
     import ctypes
 
@@ -63,7 +61,7 @@ _M_ARENA_MAX = -8
 
 
 def is_unmapped(error: Exception) -> bool:
-    """Is this a library that there was no memory, or no addresses, to load, or a file to map?"""
+    """Was there no memory, or no addresses, to load a library or map a file?"""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, ImportError) and any(text in str(error) for text in _UNMAPPED)
@@ -75,34 +73,37 @@ _UNMAPPED = (
     "Cannot allocate memory",
     "bad_alloc",
 )
-"""How the dynamic linker and onnxruntime say it."""
+"""How the dynamic linker and onnxruntime report it."""
 
 
 def rss_bytes(*, root: Path = _ROOT) -> int:
     """Resident memory of this process now, file pages included, in bytes.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
 
     Raises:
-        EdgezoError: the system tells neither this nor the peak.
+        EdgezoError: the system reports neither this nor the peak.
     """
-    value = _kib_line(root / "proc/self/status", "VmRSS:")
+    value = kib_line(root / "proc/self/status", "VmRSS:")
     return peak_rss_bytes(root=root) if value is None else value
 
 
 def resident_bytes() -> int:
-    """Memory of this process now, in bytes: `rss_bytes` read from a shorter file, and on a board
-    with unified memory what the graphics driver holds for it."""
+    """Memory of this process now, in bytes.
+
+    It is `rss_bytes`, read from a shorter file. On a board with unified memory, memory that the
+    graphics driver holds for the process is added.
+    """
     pages = _statm()
     own = rss_bytes() if pages is None else pages[0]
     return own + device_bytes() if _unified() else own
 
 
 def anonymous_bytes() -> int:
-    """Resident memory of this process that is no file's, in bytes.
+    """Resident memory of this process without file pages, in bytes.
 
-    All of it where the system does not tell them apart.
+    All resident memory where the system does not tell the two apart.
     """
     pages = _statm()
     return rss_bytes() if pages is None else pages[0] - pages[1]
@@ -123,21 +124,21 @@ _STATM = Path("/proc/self/statm")
 
 
 def swapped_bytes(*, root: Path = _ROOT) -> int:
-    """Memory of this process that was swapped out, in bytes; 0 where the system does not tell.
+    """Memory of this process that was swapped out, in bytes; 0 where the system does not report it.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
     """
-    return _kib_line(root / "proc/self/status", "VmSwap:") or 0
+    return kib_line(root / "proc/self/status", "VmSwap:") or 0
 
 
 def is_unified(*, root: Path = _ROOT) -> bool:
-    """Do processor and graphics device share one memory, as on a Jetson board?
+    """Do the processor and the graphics device share one memory, as on a Jetson board?
 
     Args:
-        root: where /proc and /etc hang; tests give their own.
+        root: folder that holds /proc and /etc; only tests change it.
     """
-    model = (_read(root / "proc/device-tree/model") or "").lower()
+    model = (read_kernel_text(root / "proc/device-tree/model") or "").lower()
     return "jetson" in model or (root / "etc/nv_tegra_release").exists()
 
 
@@ -149,16 +150,17 @@ def _unified() -> bool:
 def device_bytes(*, root: Path = _ROOT) -> int:
     """Memory that this process took through the graphics driver of a board with unified memory.
 
-    It is not in the resident memory, but it is the same memory. The driver lists it by process.
+    The resident memory does not include it, although both use the same chips. The driver lists it
+    by process.
 
     Args:
-        root: where /sys hangs; tests give their own.
+        root: folder that holds /sys; only tests change it.
 
     Returns:
-        0 elsewhere, and where the driver's list may not be read.
+        0 on other machines, and where the list of the driver cannot be read.
     """
     own = str(os.getpid())
-    for line in (_read(root / _NVMAP) or "").splitlines():
+    for line in (read_kernel_text(root / _NVMAP) or "").splitlines():
         fields = line.split()  # CLIENT PROCESS PID SIZE, the size as in 1536K
         if len(fields) == 4 and fields[2] == own and fields[3][:-1].isdigit():
             return int(fields[3][:-1]) * 1024
@@ -171,16 +173,16 @@ _NVMAP = "sys/kernel/debug/nvmap/iovmm/clients"
 def peak_rss_bytes(*, root: Path = _ROOT) -> int:
     """Largest resident memory of this process so far, in bytes.
 
-    VmHWM where there is one; else getrusage, which on Linux also counts the process that started
-    this one before it called exec.
+    It is VmHWM if there is one. Otherwise it is the figure of getrusage, which on Linux also
+    includes the parent process up to exec.
 
     Args:
-        root: where /proc hangs; tests give their own.
+        root: folder that holds /proc; only tests change it.
 
     Raises:
-        EdgezoError: the system tells neither.
+        EdgezoError: the system reports neither.
     """
-    value = _kib_line(root / "proc/self/status", "VmHWM:")
+    value = kib_line(root / "proc/self/status", "VmHWM:")
     if value is not None:
         return value
     try:
@@ -195,35 +197,35 @@ def peak_rss_bytes(*, root: Path = _ROOT) -> int:
 
 
 def available_bytes(*, root: Path = _ROOT) -> int:
-    """Memory that can still be taken without swapping, in bytes.
+    """Memory that can still be used without swapping, in bytes.
 
-    The smallest of MemAvailable, of what every control group above this process (version 2, or the
-    memory controller of version 1) has left, and of what `ulimit -v` and `ulimit -d` leave; file
-    pages of a group count as free, as they do in MemAvailable. Where there is no /proc/meminfo: the
-    whole physical memory.
+    The smallest of MemAvailable, the room in every control group above this process (version 2, or
+    the memory controller of version 1), and the room under `ulimit -v` and `ulimit -d`. File pages
+    of a group count as free, as they do in MemAvailable. Without /proc/meminfo it is the whole
+    physical memory.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Raises:
-        EdgezoError: the system tells nothing about its memory.
+        EdgezoError: the system reports nothing about its memory.
     """
-    machine = _kib_line(root / "proc/meminfo", "MemAvailable:")
+    machine = kib_line(root / "proc/meminfo", "MemAvailable:")
     if machine is None:
         machine = _physical_bytes()
-    return max(0, min([machine, *_group_rooms(root), *_ulimit_rooms(root)]))
+    return max(0, min([machine, *group_rooms(root), *_ulimit_rooms(root)]))
 
 
 def total_bytes(*, root: Path = _ROOT) -> int:
-    """All the memory a process here can have: the machine's, or a control group's limit below it.
+    """Memory of the machine, or the limit of a control group if that is lower.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Raises:
-        EdgezoError: the system tells nothing about its memory.
+        EdgezoError: the system reports nothing about its memory.
     """
-    machine = _kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
+    machine = kib_line(root / "proc/meminfo", "MemTotal:") or _physical_bytes()
     limit = limit_bytes(root=root)
     return machine if limit is None else min(machine, limit)
 
@@ -232,17 +234,12 @@ def limit_bytes(*, root: Path = _ROOT) -> int | None:
     """The lowest memory limit of the control groups above this process, in bytes.
 
     Args:
-        root: where /proc and /sys hang; tests give their own.
+        root: folder that holds /proc and /sys; only tests change it.
 
     Returns:
-        None where no group has a limit.
+        None if no group has a limit.
     """
-    limits = [
-        int(text)
-        for folder, names in _groups(root)
-        if (text := (_read(folder / names[0]) or "").strip()).isdigit()
-    ]
-    return min((limit for limit in limits if limit < _NO_LIMIT), default=None)
+    return lowest_limit(root)
 
 
 def _physical_bytes() -> int:
@@ -250,7 +247,7 @@ def _physical_bytes() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError) as error:
         raise EdgezoError(
-            f"cannot tell the available memory on {sys.platform}; give --budget in bytes, "
+            f"cannot find the available memory on {sys.platform}; give `budget` in bytes, "
             "such as 8GB"
         ) from error
 
@@ -266,13 +263,13 @@ def data_limit() -> int | None:
 
 
 def tells_resident() -> bool:
-    """Does the system tell what is resident now, and what is left?"""
+    """Does the system report the resident memory, and the memory that is left?"""
     return _statm() is not None
 
 
 def tells_device(*, root: Path = _ROOT) -> bool:
-    """May this process read what the graphics driver holds?"""
-    return _read(root / _NVMAP) is not None
+    """Can this process read how much memory the graphics driver holds?"""
+    return read_kernel_text(root / _NVMAP) is not None
 
 
 def _ulimit(name: str) -> int | None:
@@ -286,68 +283,8 @@ def _ulimit(name: str) -> int | None:
 
 
 def _ulimit_rooms(root: Path) -> Iterator[int]:
-    """What the limits on addresses and on data leave."""
+    """Bytes left under the limits on addresses and on data."""
     for name, key in (("RLIMIT_AS", "VmSize:"), ("RLIMIT_DATA", "VmData:")):
-        limit, used = _ulimit(name), _kib_line(root / "proc/self/status", key)
+        limit, used = _ulimit(name), kib_line(root / "proc/self/status", key)
         if limit is not None and used is not None:
             yield limit - used
-
-
-def _group_rooms(root: Path) -> Iterator[int]:
-    """Bytes left in each limited control group this process is in."""
-    for folder, names in _groups(root):
-        room = _room(folder, *names)
-        if room is not None:
-            yield room
-
-
-def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Folder of each control group above this process, and the names of its files: limit, usage
-    and how names in memory.stat begin."""
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, group = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            mount = root / "sys/fs/cgroup"
-            names = ("memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            mount = root / "sys/fs/cgroup/memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
-        else:
-            continue
-        for folder in _with_parents(mount, group):
-            yield folder, names
-
-
-def _with_parents(mount: Path, group: str) -> Iterator[Path]:
-    """The folders of a group and of those above it; inside a container some are not visible."""
-    inner = PurePosixPath("/", group)
-    for level in (inner, *inner.parents):
-        yield mount.joinpath(*level.parts[1:])
-
-
-def _room(folder: Path, limit_name: str, usage_name: str, prefix: str) -> int | None:
-    limit, usage = _read(folder / limit_name), _read(folder / usage_name)
-    if limit is None or usage is None or not limit.strip().isdigit():  # "max" is no limit
-        return None
-    room = int(limit) - int(usage)
-    reclaimable = {f"{prefix}inactive_file", f"{prefix}active_file"}
-    for line in (_read(folder / "memory.stat") or "").splitlines():
-        name, _, size = line.partition(" ")
-        if name in reclaimable:
-            room += int(size)
-    return room
-
-
-def _kib_line(path: Path, key: str) -> int | None:
-    """The value of a line such as "VmRSS:  123 kB", in bytes."""
-    for line in (_read(path) or "").splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None

@@ -1,7 +1,7 @@
-"""Watches the memory of the process while the engine runs, at every block boundary.
+"""The memory guard: compares the memory of the process with its budget at every block boundary.
 
-What the engine does when memory runs short, one thing after the other: stream all blocks, take
-smaller chunks, take fewer workers, end the run with its state saved. None of it changes a result.
+When memory is short, the engine first streams all blocks, then takes smaller chunks, then fewer
+workers, and at last ends the run with its state saved. None of this changes a result.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from edgezo_runtime.system.memory import available_bytes, resident_bytes, swappe
 from edgezo_runtime.system.sizes import format_size
 
 AVAILABLE_EVERY_S = 0.5
-"""How often the memory left to the machine is looked at; reading it takes a fraction of a ms."""
+"""Interval at which the available memory is read; a read takes a fraction of a millisecond."""
 
 LOW_BYTES = 64 << 20
-"""Less than this available to the machine counts as pressure, whatever the budget."""
+"""Less available memory than this counts as pressure, whatever the budget."""
 
 
 LEFT = "left to this process by the machine"
-"""How the guard says that it is not the budget that is short."""
+"""Words by which the guard says that the machine is short, not the budget."""
 
 
 @dataclass(slots=True)
 class MemoryGuard:
-    """Compares this process with its budget.
+    """Compares the memory of this process with a budget.
 
     Attributes:
-        budget_bytes: what its resident memory must stay below.
-        margin_bytes: pressure begins so much below the budget: what a block can still take before
-            the next look.
-        resident: tells the resident memory.
-        available: tells what the machine, or the control group, has left.
-        swapped: tells what of the process was swapped out.
+        budget_bytes: limit of its resident memory.
+        margin_bytes: pressure begins this far below the budget. It is the memory that a block can
+            still take before the next check.
+        resident: returns the resident memory.
+        available: returns the memory that the machine, or the control group, has left.
+        swapped: returns the memory of the process that was swapped out.
     """
 
     budget_bytes: int
@@ -43,23 +43,23 @@ class MemoryGuard:
     resident: Callable[[], int] = resident_bytes
     available: Callable[[], int] = available_bytes
     swapped: Callable[[], int] = swapped_bytes
-    _looked: float = field(default=0.0, init=False)
+    _checked_at: float = field(default=0.0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def pressure(self, *, afresh: bool = False) -> str | None:
-        """What is short, in words; None while there is enough.
+        """Describe the shortage; None while there is enough memory.
 
         Args:
-            afresh: look at the machine even if that was done just now.
+            afresh: read the available memory even if it was read just now.
         """
         used = self.resident()
         if used > self.budget_bytes - self.margin_bytes:
             return f"{format_size(used)} resident of a budget of {format_size(self.budget_bytes)}"
         now = time.monotonic()
         with self._lock:
-            due = afresh or now - self._looked >= AVAILABLE_EVERY_S
+            due = afresh or now - self._checked_at >= AVAILABLE_EVERY_S
             if due:
-                self._looked = now
+                self._checked_at = now
         if due:
             left = self.available()
             if left < LOW_BYTES:
@@ -73,8 +73,8 @@ class MemoryGuard:
 class ProcessBudget:
     """The guards of all engines that are open.
 
-    What a budget speaks of, resident memory, is the whole process's. So each pass keeps below the
-    smallest budget there is, whoever asked for the pass and whoever gave the budget.
+    A budget limits resident memory, which is that of the whole process. So each pass stays below
+    the smallest budget of all open engines.
     """
 
     def __init__(self) -> None:
@@ -82,17 +82,17 @@ class ProcessBudget:
         self._guards: tuple[MemoryGuard, ...] = ()
 
     def hold(self, guard: MemoryGuard) -> None:
-        """Have all passes keep below a budget, until `release`."""
+        """Keep all passes below a budget until `release`."""
         with self._lock:
             self._guards += (guard,)
 
     def release(self, guard: MemoryGuard) -> None:
-        """Take a budget back; nothing where it is not held."""
+        """Remove a budget; does nothing if it is not held."""
         with self._lock:
             self._guards = tuple(other for other in self._guards if other is not guard)
 
     def forget(self) -> None:
-        """In a forked process: the engines are of the other one."""
+        """Drop all guards in a forked process: their engines belong to the parent."""
         self._lock, self._guards = threading.Lock(), ()
 
     def strictest(
@@ -101,8 +101,8 @@ class ProcessBudget:
         """The guard with the smallest budget.
 
         Args:
-            own: of the engine that asks; None while it is not watched.
-            instead_of: what it is held as.
+            own: guard of the engine that asks; None while it has none.
+            instead_of: the guard that is held for this engine; `own` replaces it.
         """
         guards = [guard for guard in self._guards if guard is not instead_of]
         guards += [] if own is None else [own]

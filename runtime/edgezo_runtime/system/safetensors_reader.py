@@ -1,7 +1,7 @@
 """Reads .safetensors files, strictly: sizes and shapes are checked before anything is allocated.
 
 A header that repeats a name, lets two tensors share bytes or claims more than the file has is
-refused, whatever it says: such files come from strangers as well.
+refused: such files may come from strangers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.system.typed_json import LONGEST_TEXT, JsonShapeError, decode, parse_object
 
 _LENGTH_BYTES = 8
-_MOST_AXES = 32
-_LARGEST_AXIS = 1 << 48
+_MAX_AXES = 32
+_MAX_AXIS = 1 << 48
 _SMALL_BYTES = 64 << 20
-"""So much is read without asking whether there is memory for it."""
+"""Tensors of this size are read without a check of the available memory."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
@@ -44,16 +44,16 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 _BFLOAT16 = "BF16"
-"""numpy has no such type; what reads floats takes it as the upper half of a float32."""
+"""numpy has no such type; `read_floats` takes it as the upper half of a float32."""
 
 
 class TensorHeaderError(ValueError):
-    """A file that is not .safetensors, or contradicts itself; says what, not where."""
+    """A file is not .safetensors, or contradicts itself; the message does not name the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """Where a tensor lies: dtype, shape, absolute offset and length in bytes."""
+    """Dtype, shape, absolute offset and length in bytes of a tensor in a file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -63,13 +63,13 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """What a file says of itself.
+    """The header of a file.
 
     Attributes:
         metadata: text by key.
-        tensors: by name; those of types that numpy does not have are left out.
-        unknown: names of those.
-        halves: bfloat16 tensors, which are among them, as uint16.
+        tensors: by name, without tensors of types that numpy does not have.
+        unknown: names of the tensors that were left out.
+        halves: the bfloat16 tensors among the unknown ones, as uint16.
     """
 
     metadata: Mapping[str, str]
@@ -80,7 +80,7 @@ class TensorHeader:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tensor as the header has it."""
+    """A tensor's entry in the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -99,16 +99,16 @@ class _Entry:
 
 
 def read_tensor_header(path: Path, *, follow: bool = True) -> TensorHeader:
-    """Read what a file says of itself; nothing else of it is read.
+    """Read and check the header of a file, and nothing else of it.
 
     Args:
         path: the file.
         follow: may the name be a link?
     Raises:
-        TensorHeaderError: it is not .safetensors, is cut off, or contradicts itself.
+        TensorHeaderError: it is not .safetensors, is truncated, or contradicts itself.
         OSError: it cannot be read.
     Memory:
-        The header, at most `LONGEST_TEXT` bytes of `MOST_VALUES` values.
+        The header, at most `LONGEST_TEXT` bytes of `MAX_VALUES` values.
     """
     with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
@@ -186,7 +186,8 @@ def _read(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, npt.NDAr
     total = sum(stored.length for stored in tensors.values())
     if total > _SMALL_BYTES and total > (left := available_bytes()):
         raise DoesNotFitError(
-            f"{path}: {format_size(total)} of tensors, and {format_size(left)} of memory are left"
+            f"{path}: {format_size(total)} of tensors do not fit in the {format_size(left)} of "
+            f"memory that are left"
         )
     found: dict[str, npt.NDArray[Any]] = {}
     with open_regular(path) as file:
@@ -195,19 +196,19 @@ def _read(path: Path, tensors: Mapping[str, StoredTensor]) -> dict[str, npt.NDAr
             count = math.prod(stored.shape)
             values = np.fromfile(file, stored.dtype.newbyteorder("<"), count)
             if values.size != count:
-                raise TensorHeaderError(f"tensor {name[:80]!r} is cut off")
+                raise TensorHeaderError(f"tensor {name[:80]!r} is truncated")
             found[name] = values.astype(stored.dtype, copy=False).reshape(stored.shape)
     return found
 
 
 def _place(name: str, entry: _Entry, start: int, size: int) -> StoredTensor | None:
-    """Where a tensor lies in the file; None if its type is unknown."""
+    """The place of a tensor in the file; None if its type is unknown."""
     shown = repr(name[:80])
     dtype = np.dtype(np.uint16) if entry.dtype == _BFLOAT16 else _DTYPES.get(entry.dtype)
     first, end = entry.span
     if not 0 <= first <= end <= size - start:
         raise TensorHeaderError(f"tensor {shown} lies outside the file")
-    if len(entry.shape) > _MOST_AXES or not all(0 <= dim <= _LARGEST_AXIS for dim in entry.shape):
+    if len(entry.shape) > _MAX_AXES or not all(0 <= dim <= _MAX_AXIS for dim in entry.shape):
         raise TensorHeaderError(f"tensor {shown}: shape {str(entry.shape[:8])[:80]}")
     if dtype is None:
         return None

@@ -1,7 +1,7 @@
-"""Writes .safetensors files, the bytes of safetensors' own writer.
+"""Writes .safetensors files, with the same bytes as the writer of the safetensors package.
 
-That one ends the process where it is refused memory for its buffer, which is just when a run that
-is short of memory saves its state.
+That writer ends the process if it gets no memory for its buffer. A run saves its state just when
+memory is short, so it must not use it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_tensors(
     Args:
         path: the file to make or replace.
         tensors: by name.
-        metadata: goes into the header.
+        metadata: text by key, for the header.
     Raises:
         OSError: the disk did not take it.
     Memory:

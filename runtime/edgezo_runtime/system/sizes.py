@@ -8,7 +8,7 @@ from fractions import Fraction
 from edgezo_runtime.errors import UsageError
 
 AUTO_PERCENT = 80
-"""What "auto" takes of the available memory."""
+"""Share of the available memory that "auto" means."""
 
 UNITS: dict[str, int] = {
     "B": 1,

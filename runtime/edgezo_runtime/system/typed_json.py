@@ -1,4 +1,7 @@
-"""Strict JSON to dataclasses and back: no unknown keys, no coercion, the place in every error."""
+"""Strict conversion of JSON to dataclasses and back.
+
+Unknown keys are refused, no type is converted, and every error names the place.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,17 @@ from edgezo_runtime.errors import printable
 T = TypeVar("T")
 
 LONGEST_TEXT = 8 << 20
-"""Bytes that headers and manifests may have; a manifest of 200 blocks has 2.4 MB."""
+"""Largest header or manifest; a manifest of 200 blocks has 2.4 MB."""
 
-MOST_VALUES = 1 << 19
-"""Values in one text, five times those of that manifest: an empty object of two characters takes a
-hundred bytes when it is read."""
+MAX_VALUES = 1 << 19
+"""Limit of the values in one text, five times the number in that manifest.
 
-_DEEPEST = 64
-_LONGEST_MESSAGE = 400
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+An empty object has two characters, and takes a hundred bytes when it is read.
+"""
+
+_MAX_DEPTH = 64
+_MAX_MESSAGE = 400
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKET = re.compile(r"[][{}]")
 
@@ -32,41 +37,41 @@ _BRACKET = re.compile(r"[][{}]")
 class JsonShapeError(ValueError):
     """JSON text that does not describe the object asked for; the message starts with the place.
 
-    Keys of the text are in the message: it prints, and has an end.
+    The message contains keys of the text, so it is made printable and short.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message, _LONGEST_MESSAGE))
+        super().__init__(printable(message, _MAX_MESSAGE))
 
 
-def parse_object(text: str, most_values: int | None = MOST_VALUES) -> dict[str, Any]:
+def parse_object(text: str, max_values: int | None = MAX_VALUES) -> dict[str, Any]:
     """Parse JSON text whose top level is an object.
 
     Args:
-        text: JSON; NaN, Infinity, numbers as large as that, repeated keys and halves of surrogate
+        text: JSON. NaN, Infinity, numbers beyond float64, repeated keys and halves of surrogate
             pairs are refused.
-        most_values: in it; None for any number.
+        max_values: limit of its values; None for no limit.
     Returns:
         The object as a dict.
     Raises:
         JsonShapeError: not JSON, nested too deeply, of too many values, or not an object.
     Memory:
-        A few hundred bytes a value.
+        A few hundred bytes per value.
     """
-    value = parse_json(text, most_values)
+    value = parse_json(text, max_values)
     if not isinstance(value, dict):
         raise JsonShapeError(f"expected an object at the top, found {_kind(value)}")
     return value
 
 
-def parse_json(text: str, most_values: int | None = MOST_VALUES) -> Any:
-    """Parse JSON text, as `parse_object` does, whatever is at its top.
+def parse_json(text: str, max_values: int | None = MAX_VALUES) -> Any:
+    """Parse JSON text as `parse_object` does, with any value at the top level.
 
     Raises:
         JsonShapeError: not JSON, nested too deeply, or of too many values.
     """
-    if most_values is not None and count_values(text) > most_values:
-        raise JsonShapeError(f"more than {most_values} values")
+    if max_values is not None and count_values(text) > max_values:
+        raise JsonShapeError(f"more than {max_values} values")
     try:
         value = json.loads(
             text,
@@ -83,12 +88,12 @@ def parse_json(text: str, most_values: int | None = MOST_VALUES) -> Any:
         raise
     except ValueError as error:  # an integer of thousands of digits
         raise JsonShapeError(f"not JSON that can be read: {error}") from error
-    if _HALF.search(text):
+    if _HALF_PAIR.search(text):
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise JsonShapeError("half of a surrogate pair in a string") from None
-    if _depth(text) > _DEEPEST:
+    if _depth(text) > _MAX_DEPTH:
         raise JsonShapeError("nested too deeply")
     return value
 
@@ -96,12 +101,12 @@ def parse_json(text: str, most_values: int | None = MOST_VALUES) -> Any:
 def decode(kind: type[T], value: object, where: str = "") -> T:
     """Build a value of `kind` from parsed JSON, strictly.
 
-    Understood kinds: str, int, float, bool, object, Literal, X | Y, tuple[X, ...],
+    Supported kinds: str, int, float, bool, object, Literal, X | Y, tuple[X, ...],
     dict[str, X] and dataclasses of these. A dataclass field with a default may be absent.
 
     Args:
         kind: the type to build.
-        value: what `json.loads` gave.
+        value: result of `json.loads`.
         where: path of the value, for the messages.
     Returns:
         A value of `kind`; JSON arrays become tuples.
@@ -197,10 +202,10 @@ def _pairs(value: object, where: str) -> list[tuple[str, object]]:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; for `json.loads`.
+    """Make a dict of key-value pairs; for `json.loads`.
 
     Raises:
-        JsonShapeError: a key is in it twice.
+        JsonShapeError: a key occurs twice.
     """
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -213,7 +218,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _depth(text: str) -> int:
-    """Brackets that are open at once, of text that is JSON."""
+    """Largest number of brackets that are open at once in JSON text."""
     deepest = depth = 0
     for bracket in _BRACKET.findall(_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1
@@ -222,21 +227,21 @@ def _depth(text: str) -> int:
 
 
 def count_values(text: str) -> int:
-    """No fewer than the values in JSON text, told before any is made."""
-    if sum(map(text.count, ",[{")) > MOST_VALUES:
+    """Upper bound of the number of values in JSON text, found without parsing it."""
+    if sum(map(text.count, ",[{")) > MAX_VALUES:
         text = _STRING.sub("", text)
     return sum(map(text.count, ",[{")) + 1
 
 
 def finite_number(text: str) -> float:
-    """A number with a fraction or an exponent; for `json.loads`.
+    """Parse a number with a fraction or an exponent; for `json.loads`.
 
     Raises:
-        JsonShapeError: it is beyond the largest there is.
+        JsonShapeError: the number is beyond the range of float64.
     """
     value = float(text)
     if not math.isfinite(value):
-        raise JsonShapeError(f"{text[:40]}: a number that large is none")
+        raise JsonShapeError(f"{text[:40]}: the number is beyond the range of float64")
     return value
 
 

@@ -68,7 +68,7 @@ def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed
             course.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{journal}: {error}") from error
-    return Replayed(header, course.state, contents.torn_bytes)
+    return Replayed(header, course.state, contents.incomplete_bytes)
 
 
 def _start(header: RunHeader, journal: Path, given: Path | None) -> Adapter | None:

@@ -12,11 +12,12 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.example_log import ExampleLog
-from edgezo_runtime.journal.journal import Journal, JournalContents, SyncPolicy, read_journal
+from edgezo_runtime.journal.journal import Journal, JournalContents, read_journal
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.run_header import RunHeader, differences
 from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.journal.sync_policy import SyncPolicy
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.step_evaluator import StepEvaluator
 from edgezo_runtime.training.trajectory import Trajectory

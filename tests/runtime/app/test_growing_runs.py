@@ -186,7 +186,7 @@ def test_a_full_disk_adds_nothing(bundle: Bundle, tmp_path: Path, monkeypatch: A
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr("edgezo_runtime.journal.example_log.sync_descriptor", full)
+            patch.setattr("edgezo_runtime.journal.record_log.sync_descriptor", full)
             with pytest.raises(RunFileError, match="No space left"):
                 tuner.add(slice_of(everything, 5, 6))
         assert (tmp_path / "examples.bin").stat().st_size == size
@@ -260,7 +260,7 @@ def test_closing_waits_for_what_is_being_added(
         assert go_on.wait(30)
         os.fstat(descriptor)  # is open still
 
-    monkeypatch.setattr("edgezo_runtime.journal.example_log.sync_descriptor", slow)
+    monkeypatch.setattr("edgezo_runtime.journal.record_log.sync_descriptor", slow)
     found: list[int | Exception] = []
 
     def add() -> None:
@@ -342,7 +342,7 @@ def same(found: tuple[Example, ...], expected: tuple[Example, ...]) -> bool:
 def test_a_file_of_examples_reads_as_it_was_written(tmp_path: Path, initial: ExampleSet) -> None:
     filled(tmp_path / "x", initial)
     log = ExampleLog(tmp_path / "x", "run", initial, 97)
-    assert log.torn_bytes == 0
+    assert log.incomplete_bytes == 0
     assert [log.count_at(step) for step in range(9)] == [3, 3, 3, 4, 7, 7, 7, 8, 8]
     assert same(log.examples.examples, random_set("labels", SIZES, 0).examples)
 
@@ -382,7 +382,7 @@ def test_every_torn_end_is_cut_and_gone_on_with(tmp_path: Path, initial: Example
     for length in range(len(two) + 1, len(three)):
         path.write_bytes(three[:length])
         log = ExampleLog(path, "run", initial, 97)
-        assert (len(log.examples), log.torn_bytes) == (7, length - len(two))
+        assert (len(log.examples), log.incomplete_bytes) == (7, length - len(two))
         log.append(random_set("labels", SIZES, 0).examples[7:], 7)
         log.close()
         assert path.read_bytes() == three

@@ -23,7 +23,6 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.journal.snapshot import load_snapshot
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.system.fair_lock import FairLock
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, bits
 
@@ -204,39 +203,6 @@ def test_a_step_is_given_up_at_the_next_block(
     with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut") as tuner:
         list(tuner)
         assert bits(tuner) == last
-
-
-def test_turns_are_taken_in_the_order_of_coming() -> None:
-    turns, order = FairLock(), list[int]()
-    threads = []
-    with turns:
-        for number in range(8):
-
-            def take(number: int = number) -> None:
-                with turns:
-                    order.append(number)
-
-            threads.append(threading.Thread(target=take))
-            threads[-1].start()
-            while turns._next < number + 2:
-                time.sleep(1e-4)
-    for thread in threads:
-        thread.join()
-    assert order == list(range(8))
-
-
-def test_a_turn_that_is_given_up_keeps_nobody_waiting(monkeypatch: Any) -> None:
-    turns = FairLock()
-    with turns, monkeypatch.context() as patch:
-
-        def interrupt(timeout: float | None = None) -> bool:
-            raise KeyboardInterrupt
-
-        patch.setattr(turns._changed, "wait", interrupt)
-        with pytest.raises(KeyboardInterrupt), turns:
-            pass
-    with turns:
-        pass
 
 
 # --- calls from where a step waits for them ---

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from edgezo_runtime.bundle.trainables import MAX_BLOCKS
 from edgezo_runtime.errors import RunFileError, UsageError
-from edgezo_runtime.journal import journal as journal_module
-from edgezo_runtime.journal.journal import Journal, JournalHeader, SyncPolicy, read_journal
+from edgezo_runtime.journal import record_log as record_log_module
+from edgezo_runtime.journal.journal import Journal, read_journal
+from edgezo_runtime.journal.journal_header import JournalHeader
 from edgezo_runtime.journal.step_record import StepRecord, pack_blocks, unpack_blocks
+from edgezo_runtime.journal.sync_policy import SyncPolicy
 
 META = {"bundle": "b" * 64, "config": {"lr": 0.5, "method": "mezo"}, "seed": 0}
 
@@ -30,7 +32,7 @@ def write(path: Path, count: int, sync: SyncPolicy | None = None) -> list[StepRe
     return records
 
 
-def frame_ends(path: Path) -> list[int]:
+def record_ends(path: Path) -> list[int]:
     """Offsets at which a journal may end without a torn tail."""
     start = len(JournalHeader(META).pack())
     size = 9 + 1 + len(make_record(0).pack())
@@ -90,14 +92,14 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert found.header == JournalHeader(META)
     assert list(found.records) == records
     assert found.good_length == path.stat().st_size
-    assert found.torn_bytes == 0
+    assert found.incomplete_bytes == 0
 
 
 def test_a_journal_without_steps_is_read(tmp_path: Path) -> None:
     write(tmp_path / "journal", 0)
     found = read_journal(tmp_path / "journal")
     assert list(found.records) == []
-    assert found.torn_bytes == 0
+    assert found.incomplete_bytes == 0
 
 
 @pytest.mark.parametrize("sync", [SyncPolicy(), SyncPolicy(every_steps=2)])
@@ -106,17 +108,17 @@ def test_a_tail_torn_at_any_byte_is_cut_and_the_run_goes_on(
 ) -> None:
     path, torn = tmp_path / "journal", tmp_path / "torn"
     records = write(path, 4, sync)
-    data, ends = path.read_bytes(), frame_ends(path)
+    data, ends = path.read_bytes(), record_ends(path)
     for size in range(ends[0], len(data) + 1):
         torn.write_bytes(data[:size])
         whole = max(i for i, end in enumerate(ends) if end <= size)
         found = read_journal(torn)
         assert list(found.records) == records[:whole]
         assert found.good_length == ends[whole]
-        assert found.torn_bytes == size - ends[whole]
+        assert found.incomplete_bytes == size - ends[whole]
         if size % 7 == 0:  # some of the places: opening syncs the disk
             with Journal.open(torn) as journal:
-                assert journal.torn_bytes == size - ends[whole]
+                assert journal.incomplete_bytes == size - ends[whole]
                 for record in records[whole:]:
                     journal.append(record)
             assert list(read_journal(torn).records) == records
@@ -131,13 +133,13 @@ def test_a_tail_of_garbage_is_cut(tmp_path: Path, filler: bytes) -> None:
         file.write(filler * 5000)
     found = read_journal(path)
     assert list(found.records) == records
-    assert found.torn_bytes == 5000
+    assert found.incomplete_bytes == 5000
 
 
 def test_a_bit_flipped_in_the_middle_is_an_error_not_a_cut(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     write(path, 3)
-    data, ends = path.read_bytes(), frame_ends(path)
+    data, ends = path.read_bytes(), record_ends(path)
     for at in range(ends[0], ends[2]):  # in the first two of three records
         damaged = bytearray(data)
         damaged[at] ^= 0x10
@@ -151,20 +153,20 @@ def test_a_bit_flipped_in_the_middle_is_an_error_not_a_cut(tmp_path: Path) -> No
     damaged = bytearray(data)
     damaged[-1] ^= 0x10  # in the last record: nothing says that it had been saved
     path.write_bytes(damaged)
-    assert read_journal(path).torn_bytes == ends[3] - ends[2]
+    assert read_journal(path).incomplete_bytes == ends[3] - ends[2]
 
 
 def test_a_hole_in_what_was_never_synced_is_cut(tmp_path: Path) -> None:
     """A disk may keep a later page and lose an earlier one, if neither was synced."""
     path = tmp_path / "journal"
     records = write(path, 11, SyncPolicy(every_steps=3))  # synced after 3, 6, 9, and when closed
-    data, ends = bytearray(path.read_bytes()), frame_ends(path)
+    data, ends = bytearray(path.read_bytes()), record_ends(path)
     lost = data.copy()
     lost[ends[9] : ends[10]] = bytes(ends[10] - ends[9])
     path.write_bytes(lost)
     found = read_journal(path)
     assert list(found.records) == records[:9]
-    assert found.torn_bytes == ends[11] - ends[9]
+    assert found.incomplete_bytes == ends[11] - ends[9]
     data[ends[8] + 3] ^= 1  # before the last sync
     path.write_bytes(data)
     with pytest.raises(RunFileError, match=f"damaged at byte {ends[8]}: "):
@@ -174,7 +176,7 @@ def test_a_hole_in_what_was_never_synced_is_cut(tmp_path: Path) -> None:
 def test_a_damaged_header_is_named(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     write(path, 1)
-    data, ends = path.read_bytes(), frame_ends(path)
+    data, ends = path.read_bytes(), record_ends(path)
     for at in range(ends[0]):
         damaged = bytearray(data)
         damaged[at] ^= 0x10
@@ -203,7 +205,7 @@ def test_a_missing_or_existing_file_is_named(tmp_path: Path) -> None:
 
 def count_syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    monkeypatch.setattr(journal_module, "sync_descriptor", calls.append)
+    monkeypatch.setattr(record_log_module, "sync_descriptor", calls.append)
     return calls
 
 
@@ -259,11 +261,11 @@ def test_a_failed_append_leaves_whole_records(
     path = tmp_path / "journal"
     with Journal.create(path, META) as journal:
         journal.append(make_record(0))
-        file = journal._file
-        journal._file = FullDisk(file, error)  # type: ignore[assignment]
+        file = journal._writer._file
+        journal._writer._file = FullDisk(file, error)  # type: ignore[assignment]
         with pytest.raises(seen or type(error)):
             journal.append(make_record(1))
-        journal._file = file
+        journal._writer._file = file
         journal.append(make_record(1))  # space was made: goes on without a gap
     assert list(read_journal(path).records) == [make_record(0), make_record(1)]
 
@@ -280,14 +282,14 @@ def test_half_a_record_that_cannot_be_taken_away_is_the_last(tmp_path: Path) -> 
     path = tmp_path / "journal"
     with Journal.create(path, META) as journal:
         journal.append(make_record(0))
-        journal._file = NoWay(journal._file, OSError(28, "full"))  # type: ignore[assignment]
+        journal._writer._file = NoWay(journal._writer._file, OSError(28, "full"))  # type: ignore[assignment]
         with pytest.raises(RunFileError, match="cannot be written: full"):
             journal.append(make_record(1))
         for again in (lambda: journal.append(make_record(1)), journal.sync):
             with pytest.raises(RunFileError, match="open the run again"):
                 again()
     with Journal.open(path) as journal:
-        assert journal.torn_bytes == 5
+        assert journal.incomplete_bytes == 5
         journal.append(make_record(1))
     assert list(read_journal(path).records) == [make_record(0), make_record(1)]
 
@@ -299,7 +301,7 @@ def test_after_a_failed_fsync_nothing_is_written(
     with Journal.create(path, META) as journal:
         journal.append(make_record(0))
         with monkeypatch.context() as patch:
-            patch.setattr("edgezo_runtime.journal.journal.sync_descriptor", failing_sync)
+            patch.setattr("edgezo_runtime.journal.record_log.sync_descriptor", failing_sync)
             with pytest.raises(RunFileError, match="Input/output error"):
                 journal.append(make_record(1))
         with pytest.raises(RunFileError, match="open the run again"):
@@ -314,10 +316,10 @@ def failing_sync(descriptor: int) -> None:
 def test_short_writes_are_continued(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal.create(path, META) as journal:
-        file = journal._file
+        file = journal._writer._file
         shorten = FullDisk(file, OSError())
         shorten._calls = 2
-        journal._file = shorten  # type: ignore[assignment]
+        journal._writer._file = shorten  # type: ignore[assignment]
         journal.append(make_record(0))
     assert list(read_journal(path).records) == [make_record(0)]
 

@@ -76,7 +76,7 @@ def test_a_file_system_without_locks_is_told(
 def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UsageError, match=r"cannot be used for a run: .*choose another -o"):
+        with pytest.raises(UsageError, match=r"for a run: .*another `output`"):
             RunFolder(path).acquire()
 
 

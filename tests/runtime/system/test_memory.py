@@ -168,3 +168,7 @@ def test_anonymous_memory_is_without_files(tmp_path: Path) -> None:
         after = memory.anonymous_bytes(), memory.resident_bytes()
     assert after[0] - before[0] < 4 * MIB
     assert after[1] - before[1] > 28 * MIB
+
+
+def test_resident_memory_is_that_of_the_process() -> None:
+    assert abs(memory.resident_bytes() - rss_bytes()) < 8 * 2**20

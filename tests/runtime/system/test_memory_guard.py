@@ -1,32 +1,9 @@
-"""Memory that runs short: the same bits in smaller pieces, then an end with the state saved."""
+"""The memory guard: when it reports pressure, and whose budget counts."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-
-from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import BudgetStopError
-from edgezo_runtime.system.memory import resident_bytes, rss_bytes
-from edgezo_runtime.system.memory_guard import MemoryGuard
-from tests.runtime.engine.test_engine import batch_of, perturbed_scores, probes_of, tiny
-
-MIB = 2**20
-
-
-class Meter:
-    """Resident memory as a test wants it: `high` in the first `times` looks, then nothing."""
-
-    def __init__(self, times: int) -> None:
-        self.left = times
-
-    def __call__(self) -> int:
-        self.left -= 1
-        return 200 * MIB if self.left >= 0 else 0
-
-
-def guard(times: int, available: int = 2**40) -> MemoryGuard:
-    return MemoryGuard(100 * MIB, resident=Meter(times), available=lambda: available)
+from edgezo_runtime.system.memory_guard import BUDGET, LEFT, LOW_BYTES, MemoryGuard, ProcessBudget
+from tests.runtime.memory_meter import MIB, guard
 
 
 def test_pressure_in_words() -> None:
@@ -50,51 +27,6 @@ def test_the_machine_is_not_asked_every_time() -> None:
     assert len(asked) < 50
 
 
-def test_a_machine_that_is_short_is_answered(exported) -> None:
-    """Pins a second look, to confirm the first, that was never due and so found nothing."""
-    bundle, theta = tiny(exported, "llama", "int8")
-    engine = Engine(bundle, guard=guard(0, available=MIB))
-    perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    assert "left to this process" in engine.reliefs[0]
-
-
-def test_resident_memory_is_that_of_the_process() -> None:
-    assert abs(resident_bytes() - rss_bytes()) < 8 * MIB
-
-
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
-def test_streamed_blocks_change_no_bit(exported, quant) -> None:
-    bundle, theta = tiny(exported, "llama", quant)
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    for streamed in ({0}, {1}, {0, 1}):
-        engine = Engine(bundle, chunk_tokens=16)
-        engine.streamed = frozenset(streamed)
-        for first in (0, 1):
-            active = {name for name in theta if f".{first}." in name or first == 0}
-            plain = perturbed_scores(
-                Engine(bundle), theta, batch, probes, active=active, first_active=first
-            )
-            found = perturbed_scores(
-                engine, theta, batch, probes, active=active, first_active=first
-            )
-            np.testing.assert_array_equal(found, plain)
-        np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-
-
-@pytest.mark.parametrize("times", [2, 4, 6])
-def test_relief_changes_no_bit_and_is_told(exported, times) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    engine = Engine(bundle, guard=guard(times), threads=1)
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert "streaming all 2 blocks" in engine.reliefs[0]
-    assert len(engine.reliefs) <= times // 2  # two workers may look at the same time
-    assert all("chunks of" in text for text in engine.reliefs[1:])
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-
-
 def test_what_was_swapped_out_counts() -> None:
     swapped = MemoryGuard(
         100 * MIB, resident=lambda: 60 * MIB, available=lambda: 2**40, swapped=lambda: 50 * MIB
@@ -106,51 +38,42 @@ def test_what_was_swapped_out_counts() -> None:
     assert swapped.pressure() is None
 
 
-def test_an_arena_above_the_plan_is_trimmed(exported, monkeypatch) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    engine = Engine(bundle)
-    expected = perturbed_scores(engine, theta, batch, probes)
-    shrunk: list[int] = []
-    shrink = engine.model.shrink_arena
-    monkeypatch.setattr(engine.model, "shrink_arena", lambda: shrunk.append(1) or shrink())
-    engine.trim_above = 2**50
-    perturbed_scores(engine, theta, batch, probes)
-    assert not shrunk
-    engine.trim_above = 0
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert shrunk == [1]
+def test_an_afresh_look_is_not_put_off() -> None:
+    asked: list[int] = []
+
+    def available() -> int:
+        asked.append(1)
+        return LOW_BYTES - 1
+
+    short = MemoryGuard(2**40, resident=lambda: 0, available=available)
+    assert LEFT in str(short.pressure(afresh=True))
+    assert short.pressure() is None  # it was read just now
+    assert LEFT in str(short.pressure(afresh=True))
+    assert len(asked) == 2
 
 
-def test_the_end_of_the_ladder(exported) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    engine = Engine(bundle, guard=guard(10**6))
-    with pytest.raises(BudgetStopError, match="larger --budget"):
-        perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    engine.guard = None
-    engine.close()
-    found = perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    expected = perturbed_scores(Engine(bundle), theta, batch_of(bundle), probes_of(2, private=True))
-    np.testing.assert_array_equal(found, expected)
+def test_the_smallest_budget_counts() -> None:
+    budget = ProcessBudget()
+    small, large, own = (MemoryGuard(size * MIB) for size in (10, 30, 20))
+    assert budget.strictest(None, None) is None
+    budget.hold(large)
+    assert budget.strictest(own, None) is own
+    budget.hold(small)
+    assert budget.strictest(own, None) is small
+    assert budget.strictest(own, small) is own  # it is asked for instead of its held one
+    assert budget.strictest(None, small) is large
+    budget.release(small)
+    budget.release(small)
+    assert budget.strictest(None, None) is large
+    budget.forget()
+    assert budget.strictest(None, None) is None
 
 
-def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -> None:
-    from edgezo_runtime.engine import forward as module
-    from edgezo_runtime.engine.sessions import ShortOfMemoryError, run_graph
-
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    refused: list[int] = []
-
-    def refuse_large(session, outputs, feed):
-        if engine.limits.chunk_tokens > 64:
-            refused.append(engine.limits.chunk_tokens)
-            raise ShortOfMemoryError("onnxruntime was refused memory")
-        return run_graph(session, outputs, feed)
-
-    monkeypatch.setattr(module, "run_graph", refuse_large)
-    engine = Engine(bundle)
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert refused
-    assert [text.split()[-5] for text in engine.reliefs] == ["128", "64"]
+def test_the_process_has_one_budget() -> None:
+    held = MemoryGuard(1)
+    BUDGET.hold(held)
+    try:
+        assert BUDGET.strictest(None, None) is held
+    finally:
+        BUDGET.release(held)
+    assert BUDGET.strictest(None, None) is not held
