@@ -33,7 +33,7 @@ from edgezo_runtime.journal.journal import Journal, SyncPolicy
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.methods.estimators import Probe, ask
+from edgezo_runtime.methods.estimators import Probe, run_estimator
 from edgezo_runtime.training.step_evaluator import StepResult
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
@@ -87,7 +87,7 @@ def invent(tuner: Tuner, steps: int, generator: np.random.Generator) -> None:
             found.append(0.6 + 0.01 * generator.standard_normal((len(probes), 1)))
             return found[-1]
 
-        terms = ask(step_evaluator._parts.estimator, info, drawn)
+        terms = run_estimator(step_evaluator._parts.estimator, info, drawn)
         batch = step_evaluator.probe_evaluator.batches.batch(number)
         losses = np.concatenate(found)
         evaluated = StepResult(batch, losses, terms, len(losses) * batch.num_rows, b"")

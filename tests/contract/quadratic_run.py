@@ -20,7 +20,7 @@ from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.block_schedules import parse_schedule
 from edgezo_runtime.methods.catalogue import assemble
 from edgezo_runtime.methods.config_check import check_config
-from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, ask, record_losses
+from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, record_losses, run_estimator
 from edgezo_runtime.methods.method import Parts
 from edgezo_runtime.methods.rules import Rule
 from edgezo_runtime.noise import derive_seed
@@ -146,7 +146,7 @@ class QuadraticRun:
         directions = StepDirections(self.state)
         rounds: list[Float64] = []
 
-        def ask_target(probes: list[Probe]) -> Float64:
+        def evaluate_target(probes: list[Probe]) -> Float64:
             params = PerturbedParams(
                 self.state.theta,
                 active,
@@ -159,7 +159,7 @@ class QuadraticRun:
             rounds.append(losses)
             return losses
 
-        terms = ask(self.parts.estimator, info, ask_target)
+        terms = run_estimator(self.parts.estimator, info, evaluate_target)
         return np.concatenate(rounds), terms
 
     def gradient(self, info: StepInfo, terms: Sequence[Term]) -> Float64:

@@ -31,8 +31,8 @@ from edgezo_runtime.methods.estimators import (
     Probe,
     StepInfo,
     Term,
-    ask,
     record_losses,
+    run_estimator,
 )
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
@@ -165,7 +165,7 @@ class ProbeEvaluator:
             rows += len(probes) * taken.num_rows
             return losses
 
-        terms = ask(estimator, info, evaluate)
+        terms = run_estimator(estimator, info, evaluate)
         return np.concatenate(rounds), terms, rows
 
     def objective_losses(

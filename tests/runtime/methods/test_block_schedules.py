@@ -50,7 +50,7 @@ def test_random_is_a_function_of_seed_and_step() -> None:
         ("top", "'top': expected one of all, cyclic, random, last"),
         ("last:", "whole number after 'last:'"),
         ("last:-1", "whole number after 'last:'"),
-        ("last:0", "needs 1 block a step or more, not 0"),
+        ("last:0", "needs 1 block per step or more, not 0"),
         ("cyclic:0", "needs 1 block"),
         ("random:2.5", "whole number"),
         ("all:3", "takes no number"),

@@ -54,7 +54,7 @@ def test_options_go_to_their_place() -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(UsageError, match="--method mezo: expected one of auto, zo-sgd"):
+    with pytest.raises(UsageError, match="`method` mezo: expected one of auto, zo-sgd"):
         method_config("mezo")
 
 
@@ -111,19 +111,19 @@ def test_options_come_with_the_method_s_own_defaults() -> None:
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [
-        ("auto", {"refresh": 3}, "--refresh: auto does not take it; methods that do: subzero, "),
-        ("auto", {"subspace_rank": 3}, "--subspace-rank: auto .* do: subzero, lozo, lozo-m$"),
-        ("zo-sgd", {"mask": "random"}, "--mask: zo-sgd does not take it; methods that do: sparse$"),
+        ("auto", {"refresh": 3}, "`refresh`: auto does not take it; methods that do: subzero, "),
+        ("auto", {"subspace_rank": 3}, "`subspace_rank`: auto .* do: subzero, lozo, lozo-m$"),
+        ("zo-sgd", {"mask": "random"}, "`mask`: zo-sgd does not take it; methods that do: sparse$"),
         ("sparse", {"smoothing": 0.1}, "methods that do: hizoo$"),
         ("zo-sgd", {"num_directions": 2}, "do: n-spsa, adazeta, fzoo, rloo$"),
-        ("lozo-m", {"weight_decay": 0.1}, "--weight-decay: lozo-m does not take it"),
-        ("zo-adam", {"rule": "sgd"}, "--rule sgd: zo-adam has a rule of its own"),
-        ("lozo-m", {"rule": "momentum"}, "--rule momentum: lozo-m has a rule of its own"),
-        ("sparse", {"sparsity": 1.0}, "sparsity 1.0: must be"),
+        ("lozo-m", {"weight_decay": 0.1}, "`weight_decay`: lozo-m does not take it"),
+        ("zo-adam", {"rule": "sgd"}, "`rule` sgd: zo-adam has a rule of its own"),
+        ("lozo-m", {"rule": "momentum"}, "`rule` momentum: lozo-m has a rule of its own"),
+        ("sparse", {"sparsity": 1.0}, "`sparsity` 1.0: must be"),
         ("rloo", {"num_directions": 1}, "a baseline needs 2 or more"),
         ("fzoo", {"num_directions": 1}, "num_directions"),
         ("mezo-svrg", {"schedule": "last:2"}, "mezo-svrg has all blocks active in every step"),
-        ("zo-sgd-sign", {"sign": "some"}, "sign some: expected elementwise or scalar"),
+        ("zo-sgd-sign", {"sign": "some"}, "`sign` some: expected elementwise or scalar"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -197,7 +197,7 @@ def test_published_is_refused_where_nothing_was(field: str) -> None:
             check_config(config)
             assert getattr(Rates.of(config, scheme), field) > 0
             continue
-        with pytest.raises(UsageError, match=f"--{field} published: nothing that fits was publ"):
+        with pytest.raises(UsageError, match=f"`{field}` published: nothing that fits was publ"):
             check_config(config)
 
 

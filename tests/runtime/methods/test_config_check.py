@@ -23,33 +23,33 @@ def test_the_defaults_are_fine() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("method", "mezo", "--method mezo: expected one of auto, zo-sgd"),
-        ("rule", "lion", "--rule lion: expected one of"),
-        ("lr_schedule", "step", "--lr-schedule step: expected one of"),
-        ("noise", "uniform", "--noise uniform: expected rademacher or gaussian"),
+        ("method", "mezo", "`method` mezo: expected one of auto, zo-sgd"),
+        ("rule", "lion", "`rule` lion: expected one of"),
+        ("lr_schedule", "step", "`lr_schedule` step: expected one of"),
+        ("noise", "uniform", "`noise` uniform: expected rademacher or gaussian"),
         ("schedule", "sometimes", "'sometimes': expected one of"),
-        ("schedule", "last:0", "needs 1 block a step or more"),
-        ("lr", 0.0, "--lr 0.0: must be a number above zero"),
-        ("lr", math.nan, "--lr nan"),
-        ("eps", -1e-3, "--eps -0.001"),
-        ("eps", math.inf, "--eps inf"),
-        ("clip", -1.0, "--clip -1.0"),
-        ("clip", math.inf, "--clip inf"),
-        ("lr", "best", "--lr best: must be a number above zero, auto or published"),
-        ("batch_size", 0, "--batch-size 0: must be 1 or more"),
-        ("save_every", 0, "--save-every 0: must be 1 or more"),
-        ("steps", -1, "--steps -1: must be 0 or more"),
-        ("seed", -1, "--seed -1: must be 0 or more"),
+        ("schedule", "last:0", "needs 1 block per step or more"),
+        ("lr", 0.0, "`lr` 0.0: must be a number above zero"),
+        ("lr", math.nan, "`lr` nan"),
+        ("eps", -1e-3, "`eps` -0.001"),
+        ("eps", math.inf, "`eps` inf"),
+        ("clip", -1.0, "`clip` -1.0"),
+        ("clip", math.inf, "`clip` inf"),
+        ("lr", "best", "`lr` best: must be a number above zero, auto or published"),
+        ("batch_size", 0, "`batch_size` 0: must be 1 or more"),
+        ("save_every", 0, "`save_every` 0: must be 1 or more"),
+        ("steps", -1, "`steps` -1: must be 0 or more"),
+        ("seed", -1, "`seed` -1: must be 0 or more"),
         ("seed", 2**64, "must be below"),
-        ("max_time_s", -1.0, "--max-time -1.0: must be 0 seconds or more"),
-        ("epochs", -1.0, "--epochs -1.0: must be auto or a number of 0 or more"),
-        ("epochs", math.inf, "--epochs inf"),
-        ("first_order", -1, "--first-order -1: must be 0 or more"),
-        ("first_order_lr", 0.0, "--first-order-lr 0.0: must be auto or a number above zero"),
-        ("max_time_s", math.nan, "--max-time nan"),
+        ("max_time_s", -1.0, "`max_time_s` -1.0: must be 0 seconds or more"),
+        ("epochs", -1.0, "`epochs` -1.0: must be auto or a number of 0 or more"),
+        ("epochs", math.inf, "`epochs` inf"),
+        ("first_order", -1, "`first_order` -1: must be 0 or more"),
+        ("first_order_lr", 0.0, "`first_order_lr` 0.0: must be auto or a number above zero"),
+        ("max_time_s", math.nan, "`max_time_s` nan"),
         ("max_time_s", 0.0, "a run needs an end"),
-        ("average", 1.0, r"--average 1.0: must be in \[0, 1\)"),
-        ("average", math.nan, "--average nan"),
+        ("average", 1.0, r"`average` 1.0: must be in \[0, 1\)"),
+        ("average", math.nan, "`average` nan"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(field: str, value: Any, message: str) -> None:
@@ -128,21 +128,21 @@ def test_a_bundle_without_trainables_is_refused() -> None:
     ids=str,
 )
 def test_a_rate_of_first_order_steps_needs_some(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=r"--first-order-lr 0.5: no block takes first-order steps"):
+    with pytest.raises(UsageError, match=r"`first_order_lr` 0.5: no block takes first-order steps"):
         check_config(method_config(**{"method": "auto", "first_order_lr": 0.5, **given}))
     check_config(TuneConfig(first_order_lr=0.5))
 
 
 def test_passes_over_the_data_end_a_run() -> None:
     check_config(TuneConfig(epochs=0.5, max_time_s=0))
-    with pytest.raises(UsageError, match="give one of them, or --epochs"):
+    with pytest.raises(UsageError, match="give one of them, or `epochs`"):
         check_config(TuneConfig(max_time_s=0))
 
 
 @pytest.mark.parametrize("given", [{"normalize": True}, {"clip": 2.0}], ids=str)
 def test_steps_that_were_evaluated_are_not_shaped(given: dict[str, Any]) -> None:
     check_config(method_config("zo-sgd-cons"))
-    with pytest.raises(UsageError, match="leave out --normalize and --clip"):
+    with pytest.raises(UsageError, match="leave out `normalize` and `clip`"):
         check_config(method_config("zo-sgd-cons", **given))
 
 

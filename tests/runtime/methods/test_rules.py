@@ -106,12 +106,12 @@ def test_going_on_from_a_copied_slot_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Momentum(momentum=1.0), "momentum must be at least 0 and below 1, not 1.0"),
-        (lambda: Adam(b1=-0.1), "b1 must be"),
-        (lambda: Adam(b2=1.5), "b2 must be"),
+        (lambda: Momentum(momentum=1.0), "`momentum` must be at least 0 and below 1, not 1.0"),
+        (lambda: Adam(b1=-0.1), "`b1` must be"),
+        (lambda: Adam(b2=1.5), "`b2` must be"),
         (lambda: Adam(eps=0.0), "eps must be a finite number above zero"),
-        (lambda: Sgd(weight_decay=-1.0), "weight_decay must be"),
-        (lambda: Adam(weight_decay=float("nan")), "weight_decay must be"),
+        (lambda: Sgd(weight_decay=-1.0), "`weight_decay` must be"),
+        (lambda: Adam(weight_decay=float("nan")), "`weight_decay` must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Rule], message: str) -> None:

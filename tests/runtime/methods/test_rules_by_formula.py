@@ -212,14 +212,14 @@ def test_only_factor_momentum_works_in_frames() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sign(weight_decay=-1.0), "weight_decay must be"),
-        (lambda: Helene(b1=1.0), "b1 must be"),
-        (lambda: Helene(b2=-0.5), "b2 must be"),
-        (lambda: Helene(floor=0.0), "floor 0.0: must be a number above zero"),
-        (lambda: Helene(hessian_every=0), "hessian_every 0: must be 1 or more"),
-        (lambda: Svrg(anchor_every=0), "anchor_every 0: must be 1 or more"),
-        (lambda: Svrg(anchor_lr=math.nan), "anchor_lr nan: must be a number above zero"),
-        (lambda: FactorMomentum(1.0), "b1 must be"),
+        (lambda: Sign(weight_decay=-1.0), "`weight_decay` must be"),
+        (lambda: Helene(b1=1.0), "`b1` must be"),
+        (lambda: Helene(b2=-0.5), "`b2` must be"),
+        (lambda: Helene(floor=0.0), "`floor` 0.0: must be a number above zero"),
+        (lambda: Helene(hessian_every=0), "`hessian_every` 0: must be 1 or more"),
+        (lambda: Svrg(anchor_every=0), "`anchor_every` 0: must be 1 or more"),
+        (lambda: Svrg(anchor_lr=math.nan), "`anchor_lr` nan: must be a number above zero"),
+        (lambda: FactorMomentum(1.0), "`b1` must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

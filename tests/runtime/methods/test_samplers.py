@@ -238,11 +238,11 @@ def test_curvature_stays_within_its_range() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Subspace(0), "subspace_rank 0: must be 1 or more"),
-        (lambda: LowRank(2, 0), "refresh 0: must be 1 or more"),
-        (lambda: Sparse(1.0), r"sparsity 1.0: must be at least 0 and below 1"),
-        (lambda: Sparse(0.5, "some"), "mask some: expected small, large or random"),  # type: ignore[arg-type]
-        (lambda: Curvature(1.0), "smoothing 1.0: must be at least 0 and below 1"),
+        (lambda: Subspace(0), "`subspace_rank` 0: must be 1 or more"),
+        (lambda: LowRank(2, 0), "`refresh` 0: must be 1 or more"),
+        (lambda: Sparse(1.0), r"`sparsity` 1.0: must be at least 0 and below 1"),
+        (lambda: Sparse(0.5, "some"), "`mask` some: expected small, large or random"),  # type: ignore[arg-type]
+        (lambda: Curvature(1.0), "`smoothing` 1.0: must be at least 0 and below 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: object, message: str) -> None:

@@ -1,4 +1,6 @@
-"""Estimators say where to evaluate the loss and which gradient follows from the answers.
+"""Owns the gradient estimators: where to evaluate the loss, and the gradient that follows.
+
+Must not know models, data or update rules: an estimator sees seeds, scales and losses only.
 
 To add one: a file here, an entry in `ESTIMATORS`, and one in `METHODS` (`methods/catalogue.py`).
 """
@@ -23,9 +25,9 @@ from edgezo_runtime.methods.estimators.probe import (
     StepInfo,
     Steps,
     Term,
-    ask,
     record_losses,
     replay_estimator,
+    run_estimator,
 )
 from edgezo_runtime.methods.estimators.scalar_sign import scalar_sign
 from edgezo_runtime.methods.estimators.scaled_one_sided import scaled_one_sided
@@ -58,7 +60,6 @@ __all__ = [
     "StepInfo",
     "Steps",
     "Term",
-    "ask",
     "block_wise",
     "conservative",
     "curved_pair",
@@ -70,6 +71,7 @@ __all__ = [
     "per_example",
     "record_losses",
     "replay_estimator",
+    "run_estimator",
     "scalar_sign",
     "scaled_one_sided",
     "scaled_per_example",
