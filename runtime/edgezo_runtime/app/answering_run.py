@@ -24,7 +24,7 @@ from edgezo_runtime.budget.generation_plan import room_beside
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt, prompt_tokens
-from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.sources import Source, open_reader, read_source
 from edgezo_runtime.engine.engine import Engine
@@ -144,7 +144,7 @@ class AnsweringRun(Run):
         if isinstance(objective, ClassObjective):
             raise UsageError(f"objective {objective.name}: no answers are written; use evaluate")
         if not isinstance(questions, QuestionSet):
-            questions = ask(self._text_reader(), questions)
+            questions = make_questions(self._text_reader(), questions)
         self.sync()
         return objective.mean_score(questions, self.adapter())
 

@@ -192,7 +192,10 @@ def test_bad_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"q": "a"}, "expected one of completion, output, answer, answers; or give one --label"),
+        (
+            {"q": "a"},
+            "expected one of completion, output, answer, answers; or give one word per",
+        ),
         ({"q": "a", "answers": []}, "field 'answers' is an empty array"),
         ({"q": "a", "answers": [3]}, "field 'answers' is the number 3"),
         ({"q": "a", "answer": ""}, "field 'answer' is empty"),

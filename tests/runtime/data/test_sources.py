@@ -64,7 +64,7 @@ def test_limit(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"max_seq": 0}, UsageError, "max_seq must be 1 token or more, not 0"),
-        ({"labels": (" a", " b")}, UsageError, "label words need a prompt; give --template"),
+        ({"labels": (" a", " b")}, UsageError, "label words need a prompt; give `template`"),
         ({"template": "{text"}, UsageError, "'{' without '}'"),
         ({"limit": 0}, UsageError, "1 row or more"),
         ({"split": "tset"}, UsageError, "split 'tset': expected one of train, valid, test"),

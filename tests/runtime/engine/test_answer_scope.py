@@ -277,5 +277,5 @@ def test_what_changes_every_token_takes_all(kind):
     same, scheme = with_last_token("labels", 42), SchemeInfo(kind, tokens=(5, 6))
     assert choose_scope("auto", same, True, scheme) == "all"
     assert choose_scope("all", same, True, scheme) == "all"
-    with pytest.raises(UsageError, match=f"--scope answer: {kind} changes"):
+    with pytest.raises(UsageError, match=f"`scope` answer: {kind} changes"):
         choose_scope("answer", same, True, scheme)
