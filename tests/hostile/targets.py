@@ -42,7 +42,7 @@ from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import METHODS, assemble, method_config
-from edgezo_runtime.methods.estimators import Probe, ask
+from edgezo_runtime.methods.estimators import Probe, run_estimator
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.system import framing as frames_module
 from edgezo_runtime.system.safetensors_writer import write_tensors
@@ -310,7 +310,7 @@ class _Workshop:
 
             blocks = course.layout.active(0)
             info = course.layout.info(0, blocks, 0.1)
-            ask(assemble(course.settled, 0.01).estimator, info, evaluate)
+            run_estimator(assemble(course.settled, 0.01).estimator, info, evaluate)
             record = StepRecord(0, info.seed, 0.1, blocks, np.concatenate(asked), bytes(4))
             found.append(bytes([number]) + record.pack())
         return tuple(found)
