@@ -11,19 +11,16 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.methods.rules import (
-    RULES,
-    FactorMomentum,
-    FrameRule,
-    Helene,
-    Momentum,
-    Rule,
-    Sgd,
-    Sign,
-    Svrg,
-)
-from edgezo_runtime.methods.samplers import Frame, LowRank
-from edgezo_runtime.methods.samplers.low_rank import LazyFactor
+from edgezo_runtime.methods.rules import RULES
+from edgezo_runtime.methods.rules.factor_momentum import FactorMomentum
+from edgezo_runtime.methods.rules.helene import Helene
+from edgezo_runtime.methods.rules.momentum import Momentum
+from edgezo_runtime.methods.rules.rule import FrameRule, Rule
+from edgezo_runtime.methods.rules.sgd import Sgd
+from edgezo_runtime.methods.rules.sign import Sign
+from edgezo_runtime.methods.rules.svrg import Svrg
+from edgezo_runtime.methods.samplers.frame import Frame
+from edgezo_runtime.methods.samplers.low_rank import LazyFactor, LowRank
 
 SHAPE, STEPS = (7, 5), 12
 Float64 = npt.NDArray[np.float64]
