@@ -69,15 +69,15 @@ class Allowance:
             raise SecurityError(f"it takes more than {MOST_SECONDS:g} seconds")
 
     def text(self, value: Any, indent: int = 0) -> int:
-        """Return an upper bound of the characters of a value as text, or as JSON with `indent`."""
+        """Return an upper bound of the characters of a value as text."""
         if isinstance(value, str):
             return len(value)
         return self.shown(value, indent)
 
     def shown(self, value: Any, indent: int = 0) -> int:
-        """Return an upper bound of the characters of a value's repr.
+        """Return an upper bound of the characters of a value's repr or JSON.
 
-        A list that occurs several times in a value counts each time.
+        `indent` counts per level. A list that occurs several times in a value counts each time.
         """
         total = 0
         for item, depth in self._walk(value):
