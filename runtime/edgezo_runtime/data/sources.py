@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.random_rows import random_rows
@@ -148,29 +149,10 @@ def read_given(
     if not config.writes or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq)
         return read_source(reader, given), reader
-    room = prompt_room(bundle, config.max_new_tokens)
-    reader = open_reader(
-        bundle, template, labels, min(MAX_SEQ if max_seq is None else max_seq, room)
-    )
+    room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
+    longest = min(MAX_SEQ if max_seq is None else max_seq, room)
+    reader = open_reader(bundle, template, labels, longest)
     return make_questions(reader, given), reader
-
-
-def prompt_room(bundle: Bundle, max_new_tokens: int) -> int:
-    """Return how many tokens a prompt may have, so that an answer fits behind it.
-
-    Args:
-        bundle: the model.
-        max_new_tokens: tokens of an answer, at most.
-    Raises:
-        UsageError: an answer alone takes all tokens of the model.
-    """
-    most = bundle.manifest.model.max_seq
-    if max_new_tokens >= most:
-        raise UsageError(
-            f"`max_new_tokens` {max_new_tokens}: the model takes {most} tokens in all; set a "
-            f"smaller number"
-        )
-    return most - max_new_tokens
 
 
 def rows_to_come(bundle: Bundle, examples: ExampleSet, longest: int) -> ExampleSet:

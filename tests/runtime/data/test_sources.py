@@ -18,7 +18,6 @@ from edgezo_runtime.data.sources import (
     load_examples,
     open_reader,
     open_tokenizer,
-    prompt_room,
     read_given,
     read_source,
     require_alike,
@@ -159,16 +158,8 @@ def test_a_run_that_generates_answers_begins_with_questions(tmp_path: Path) -> N
     )
     assert not isinstance(by_label, QuestionSet)
     full = TuneConfig(objective="exact-match", max_new_tokens=40)
-    with pytest.raises(UsageError, match="`max_new_tokens` 40: the model takes 40 tokens in all"):
+    with pytest.raises(UsageError, match="`max_new_tokens` 40: the model takes 40 in all"):
         read_given(bundle, PAIRS, full, None, (), None)
-
-
-def test_a_prompt_leaves_room_for_the_answer(tmp_path: Path) -> None:
-    bundle = bundle_of(tmp_path, 40)
-    assert prompt_room(bundle, 8) == 32
-    assert prompt_room(bundle, 39) == 1
-    with pytest.raises(UsageError, match="`max_new_tokens` 41: the model takes 40 tokens in all"):
-        prompt_room(bundle, 41)
 
 
 def test_plans_are_for_the_longest_rows_to_come(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edgezo_runtime.methods.estimators.one_sided import one_sided
 from edgezo_runtime.methods.estimators.per_example import per_example
 from edgezo_runtime.methods.estimators.probe import (
     Estimator,
+    EstimatorRun,
     Losses,
     Probe,
     StepInfo,
@@ -55,6 +56,7 @@ ESTIMATORS: dict[str, Callable[..., Estimator]] = {
 __all__ = [
     "ESTIMATORS",
     "Estimator",
+    "EstimatorRun",
     "Losses",
     "Probe",
     "StepInfo",

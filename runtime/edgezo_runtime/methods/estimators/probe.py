@@ -97,6 +97,37 @@ same terms.
 """
 
 
+class EstimatorRun:
+    """One step of an estimator: the probes to evaluate, and at the end the terms of the gradient.
+
+        run = EstimatorRun(estimator, info)
+        while run.probes:
+            run.send(losses_of(run.probes))
+
+    Steps and replays use it alike, so they get the same terms.
+
+    Args:
+        estimator: the estimator.
+        info: the step.
+
+    Attributes:
+        probes: the probes to evaluate together next; empty at the end.
+        terms: the terms of the gradient; empty before the end.
+    """
+
+    def __init__(self, estimator: Estimator, info: StepInfo) -> None:
+        self._steps = estimator(info)
+        self.probes = next(self._steps)
+        self.terms: list[Term] = []
+
+    def send(self, losses: Losses) -> None:
+        """Send the losses of `probes`, in the form of `record_losses`."""
+        try:
+            self.probes = self._steps.send(losses)
+        except StopIteration as end:
+            self.probes, self.terms = [], end.value
+
+
 def run_estimator(
     estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
 ) -> list[Term]:
@@ -107,15 +138,10 @@ def run_estimator(
         info: the step.
         evaluate: returns the losses of probes in the form of `record_losses`.
     """
-    steps = estimator(info)
-    probes = next(steps)
-    while True:
-        losses = evaluate(probes)
-        try:
-            probes = steps.send(losses)
-        except StopIteration as end:
-            terms: list[Term] = end.value
-            return terms
+    run = EstimatorRun(estimator, info)
+    while run.probes:
+        run.send(evaluate(run.probes))
+    return run.terms
 
 
 def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
@@ -129,25 +155,22 @@ def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> li
     Raises:
         RunFileError: the losses do not match the probes of the estimator.
     """
-    first = 0
-
-    def recorded(probes: list[Probe]) -> Losses:
-        nonlocal first
-        first += len(probes)
-        rows = info.batch_size if probes[0].private else 1
-        if first > len(losses) or losses.shape[1] != rows:
+    run, first = EstimatorRun(estimator, info), 0
+    while run.probes:
+        end = first + len(run.probes)
+        rows = info.batch_size if run.probes[0].private else 1
+        if end > len(losses) or losses.shape[1] != rows:
             raise RunFileError(
                 f"step {info.step} has losses of {losses.shape[0]} probes and {losses.shape[1]} "
-                f"rows, its estimator asks for {first} or more and {rows}"
+                f"rows, its estimator asks for {end} or more and {rows}"
             )
-        return losses[first - len(probes) : first]
-
-    terms = run_estimator(estimator, info, recorded)
+        run.send(losses[first:end])
+        first = end
     if first != len(losses):
         raise RunFileError(
             f"step {info.step} has losses of {len(losses)} probes, its estimator asks for {first}"
         )
-    return terms
+    return run.terms
 
 
 def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
