@@ -146,7 +146,7 @@ class QuadraticRun:
         directions = StepDirections(self.state)
         rounds: list[Float64] = []
 
-        def evaluate_target(probes: list[Probe]) -> Float64:
+        def ask_target(probes: list[Probe]) -> Float64:
             params = PerturbedParams(
                 self.state.theta,
                 active,
@@ -159,7 +159,7 @@ class QuadraticRun:
             rounds.append(losses)
             return losses
 
-        terms = run_estimator(self.parts.estimator, info, evaluate_target)
+        terms = run_estimator(self.parts.estimator, info, ask_target)
         return np.concatenate(rounds), terms
 
     def gradient(self, info: StepInfo, terms: Sequence[Term]) -> Float64:
