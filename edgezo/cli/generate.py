@@ -165,7 +165,7 @@ def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> 
 
     system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
     messages = [*system, {"role": "user", "content": text}]
-    whole = ChatTemplate(tokenizer).render(messages, "--prompt", ask=True)
+    whole = ChatTemplate(tokenizer).render(messages, "--prompt", generation_prompt=True)
     return tokenizer.encode(whole, add_special=False)
 
 

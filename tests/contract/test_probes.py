@@ -112,7 +112,7 @@ def test_every_rule_goes_with_every_method_that_takes_one() -> None:
     for method in (name for name, made in METHODS.items() if made.any_rule):
         ends = [bits_after(6, method, rule=rule, lr=0.01) for rule in RULES]
         assert len({tuple(end[name] for name in SHAPES) for end in ends}) == len(RULES)
-        with pytest.raises(UsageError, match="--rule lion: expected one of"):
+        with pytest.raises(UsageError, match="`rule` lion: expected one of"):
             bits_after(1, method, rule="lion")
 
 

@@ -158,7 +158,7 @@ def test_powers_that_no_run_reaches() -> None:
     theta = np.ones(2, np.float32)
     slot = Adam().init(theta) or {}
     slot["powers"][:] = 3
-    with pytest.raises(RunFileError, match="those of no run"):
+    with pytest.raises(RunFileError, match="cannot come from a run"):
         Adam().apply(theta, theta, slot, 0, 0.1)
 
 

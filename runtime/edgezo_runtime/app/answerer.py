@@ -14,7 +14,7 @@ from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.budget.generation_plan import room_beside
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt, prompt_tokens
-from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.sources import Source, open_reader, read_source
 from edgezo_runtime.errors import UsageError
@@ -76,7 +76,7 @@ class Answerer:
         if isinstance(objective, ClassObjective):
             raise UsageError(f"objective {objective.name}: no answers are generated; use evaluate")
         if not isinstance(questions, QuestionSet):
-            questions = ask(self.require_reader(), questions)
+            questions = make_questions(self.require_reader(), questions)
         self._run.sync()
         return objective.mean_score(questions, self.adapter())
 

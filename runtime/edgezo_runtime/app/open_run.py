@@ -15,7 +15,7 @@ from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
@@ -174,7 +174,7 @@ def _read_others(
     questions = {"train": train}
     for name, source in others.items():
         if reader is not None and not isinstance(source, ExampleSet):
-            questions[name] = ask(reader, source)
+            questions[name] = make_questions(reader, source)
     return {name: found.examples for name, found in questions.items()}, questions
 
 

@@ -1,4 +1,4 @@
-"""Batches: examples padded together, in an order that any step can be asked for."""
+"""Batches: examples padded together, and the order of examples over the steps of a run."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from edgezo_runtime.noise import derive_seed
 Int64Array = npt.NDArray[np.int64]
 
 WINDOW_BATCHES = 8
-"""Rows of so many batches are sorted by length together."""
+"""Number of batches whose rows are sorted by length together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Examples evaluated together. E examples, B sequences (rows of the model), T scored tokens.
+    """E examples that are evaluated together, as B sequences (rows of the model).
 
-    B is E times the number of classes for "candidates" (the sequences of an example follow each
-    other, in class order), else E.
+    B is E times the number of classes for "candidates" (the sequences of an example are neighbours,
+    in class order), else E. T is the number of scored tokens.
 
     Attributes:
         kind: how the scores become losses.
-        example_ids: (B,) the example of each sequence, by its place in the file.
-        input_ids: (B, S) token ids, filled up on the right with the padding id.
+        example_ids: (B,) the example of each sequence, by its position in the file.
+        input_ids: (B, S) token ids, padded on the right.
         lengths: (B,) tokens of each sequence without padding.
         positions: (T, 2) row of the batch and index of the token whose prediction is scored, sorted
             by row and then index; every row has at least one.
-        targets: (T,) the right token there; for "labels" that of the example's class.
+        targets: (T,) the right token at each position; for "labels" the token of the class.
         label_ids: (C,) the token of each class for "labels", else None.
         row_example: (B,) which example of the batch, 0 to E - 1, a sequence belongs to.
         labels: (E,) class of each example, or -1.
@@ -65,12 +65,12 @@ class Batch:
 
     @property
     def ids(self) -> Int64Array:
-        """Example ids without repetition, (E,), aligned with `labels`."""
+        """Example ids without repeats, (E,), aligned with `labels`."""
         return self.example_ids[:: self.num_rows // self.num_examples]
 
     @property
     def row_keys(self) -> Int64Array:
-        """A number for each sequence, (B,), that no other sequence of the same set has."""
+        """A number for each sequence, (B,), unique within the set."""
         each = self.num_rows // self.num_examples
         return self.example_ids * each + np.arange(self.num_rows) % each
 
@@ -83,12 +83,12 @@ class Batch:
 
     @property
     def padding(self) -> int:
-        """Padding tokens in `input_ids`."""
+        """Number of padding tokens in `input_ids`."""
         return int(self.input_ids.size - self.lengths.sum())
 
 
 def behind(batch: Batch, tokens: Sequence[int]) -> Batch:
-    """The same batch with these tokens in front of every sequence."""
+    """Return the batch with these tokens before every sequence."""
     count = len(tokens)
     front = np.tile(np.array(tokens, np.int64), (batch.num_rows, 1))
     return replace(
@@ -100,15 +100,15 @@ def behind(batch: Batch, tokens: Sequence[int]) -> Batch:
 
 
 def make_batch(examples: ExampleSet, indices: Sequence[int], pad_to: int = 1) -> Batch:
-    """Put examples together.
+    """Make a batch of examples.
 
     Args:
         examples: the set.
-        indices: which of its examples, in the batch's order; at least one.
-        pad_to: round S up to a multiple of it, but not beyond `examples.max_seq`.
+        indices: indices of its examples, in the batch's order; at least one.
+        pad_to: round S up to a multiple of `pad_to`, but not above `examples.max_seq`.
 
     Returns:
-        The batch; S is that of its longest sequence, rounded up.
+        The batch; S is the length of its longest sequence, rounded up.
     """
     chosen = [examples.examples[index] for index in indices]
     rows = [row for example in chosen for row in _rows(example, examples)]
@@ -139,13 +139,13 @@ def make_batch(examples: ExampleSet, indices: Sequence[int], pad_to: int = 1) ->
 class Batches:
     """Training batches by step: `batch(step)` depends on the arguments and `step` only.
 
-    An epoch is a permutation of the examples, a new one each time, keyed by (seed, epoch) with
-    integer arithmetic that is the same on every machine. What does not fill a last batch is left
-    out of that epoch; each epoch leaves out others. Rows of `WINDOW_BATCHES` batches at a time are
-    sorted by length, so that a batch needs little padding; then the batches are shuffled.
+    Each epoch has a new permutation of the examples, keyed by (seed, epoch) with integer arithmetic
+    that is the same on every machine. Examples that do not fill a last batch are left out of the
+    epoch; each epoch leaves out others. The rows of `WINDOW_BATCHES` batches are sorted by length,
+    so that a batch needs little padding; then the batches are shuffled.
 
-    When examples are added, an epoch over all of them begins, in an order that depends on how many
-    there are.
+    After examples are added, an epoch over all examples begins. Its order also depends on their
+    number.
     """
 
     def __init__(
@@ -160,15 +160,15 @@ class Batches:
         """Prepare the order.
 
         Args:
-            examples: the set; fewer examples than `batch_size` make the batches smaller, with a
-                warning in `warnings`.
-            batch_size: examples a batch, > 0.
+            examples: the set; if it has fewer examples than `batch_size`, batches are smaller and
+                `warnings` says so.
+            batch_size: examples per batch, > 0.
             seed: 0 to 2**64 - 1.
-            pad_to: round the padded length up to a multiple of it.
+            pad_to: round the padded length up to a multiple of `pad_to`.
             window: batches sorted by length together; 1 does not sort across batches.
 
         Raises:
-            UsageError: a number out of range.
+            UsageError: a number is out of range.
             DataError: the set is empty.
         """
         _check_sizes(examples, batch_size, pad_to)
@@ -198,14 +198,16 @@ class Batches:
         derive_seed(seed, "data order")  # refuses a seed out of range
 
     def grow(self, examples: ExampleSet, step: int) -> None:
-        """Go on with more examples; no earlier step is asked for any more.
+        """Continue with more examples; earlier steps are no longer available.
 
         Args:
-            examples: those there were, and others behind them.
-            step: the first that they are for.
+            examples: the present examples with more examples after them.
+            step: the first step with the new examples.
         """
         if len(examples) < len(self.examples):
-            raise UsageError(f"{len(examples)} examples, and there were {len(self.examples)}")
+            raise UsageError(
+                f"{len(examples)} examples, fewer than the {len(self.examples)} so far"
+            )
         new = replace(examples, examples=examples.examples[len(self.examples) :])
         self._lengths = np.concatenate((self._lengths, new.lengths()))
         self.examples = examples
@@ -215,7 +217,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over the data."""
+        """Number of whole batches in one pass over the data."""
         return len(self.examples) // self.batch_size
 
     def batch(self, step: int) -> Batch:
@@ -225,7 +227,7 @@ class Batches:
             step: 0 or more.
 
         Returns:
-            The same batch for the same step, in whatever order steps are asked for.
+            The batch; it does not depend on earlier calls.
 
         Raises:
             UsageError: `step` is negative.
@@ -233,11 +235,11 @@ class Batches:
         return make_batch(self.examples, self.indices(step), self.pad_to)
 
     def part(self, step: int, count: int) -> Batch:
-        """Make a batch of the first `count` examples of a step's batch, or of all there are."""
+        """Make a batch of at most the first `count` examples of a step's batch."""
         return make_batch(self.examples, self.indices(step)[:count], self.pad_to)
 
     def indices(self, step: int) -> list[int]:
-        """Tell which examples are in the batch of a step, in its order."""
+        """Return the indices of the examples in a step's batch, in its order."""
         if step < self._from_step:
             raise UsageError(f"step must be {self._from_step} or more, not {step}")
         epoch, place = divmod(step - self._from_step, self.steps_per_epoch)
@@ -246,7 +248,7 @@ class Batches:
         return [int(index) for index in self._order[place]]
 
     def _epoch_order(self, epoch: int) -> Int64Array:
-        """The examples of each batch of an epoch, (steps_per_epoch, batch_size)."""
+        """Return the examples of each batch of an epoch, (steps_per_epoch, batch_size)."""
         steps, size = self.steps_per_epoch, self.batch_size
         order = permutation(len(self.examples), self._key("data order", epoch))
         order = order[: steps * size]
@@ -261,9 +263,9 @@ class Batches:
 
 
 class SequentialBatches:
-    """Every example once, for evaluation: the longest first, so that memory peaks at once.
+    """Every example once, for evaluation: the longest first, so that memory use peaks at the start.
 
-    The examples of a batch are told by `Batch.ids`.
+    `Batch.ids` names the examples of a batch.
     """
 
     def __init__(self, examples: ExampleSet, batch_size: int, *, pad_to: int = 1) -> None:
@@ -271,11 +273,11 @@ class SequentialBatches:
 
         Args:
             examples: the set.
-            batch_size: examples a batch, > 0; the last batch may have fewer.
-            pad_to: round the padded length up to a multiple of it.
+            batch_size: examples per batch, > 0; the last batch may have fewer.
+            pad_to: round the padded length up to a multiple of `pad_to`.
 
         Raises:
-            UsageError: a number out of range.
+            UsageError: a number is out of range.
             DataError: the set is empty.
         """
         _check_sizes(examples, batch_size, pad_to)
@@ -299,7 +301,7 @@ def permutation(count: int, key: int) -> Int64Array:
     """Shuffle 0 ... count - 1 by sorting SplitMix64 hashes of key + i.
 
     Args:
-        count: how many numbers.
+        count: number of values.
         key: 0 to 2**64 - 1.
 
     Returns:
@@ -318,7 +320,7 @@ _Sequence = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.i
 
 
 def _rows(example: Example, examples: ExampleSet) -> Iterator[_Sequence]:
-    """Tokens, scored places and targets of each sequence of an example."""
+    """Yield tokens, scored places and targets of each sequence of an example."""
     tokens, places = example.tokens, example.places
     if examples.kind == "labels":
         target = examples.label_tokens[example.label][0]

@@ -1,4 +1,4 @@
-"""Multiple choice: rows have choices of their own, scored by their tokens' mean log-probability."""
+"""Multiple choice: each row has its own choices, scored by the mean log-probability of tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, Tru
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import fit_prompt
+from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 _LABELS = ("label", "answer")
@@ -26,9 +26,9 @@ class ChoiceSet:
     """Rows with choices.
 
     Attributes:
-        examples: one completion a choice, rows in order, the choices of a row in order.
-        rows: (examples,) the row of each.
-        labels: (rows,) the right choice.
+        examples: one completion per choice; rows and their choices stay in order.
+        rows: (examples,) the row of each example.
+        labels: (rows,) the right choice of each row.
     """
 
     examples: ExampleSet
@@ -36,10 +36,10 @@ class ChoiceSet:
     labels: npt.NDArray[np.int64]
 
     def predictions(self, losses: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """The choice of each row whose tokens are likeliest in the mean; the first of equals.
+        """Return the most likely choice of each row; the first one of equals.
 
         Args:
-            losses: (examples,) minus the mean log-probability of each one's tokens.
+            losses: (examples,) minus the mean log-probability of each choice's tokens.
         """
         starts = np.searchsorted(self.rows, np.arange(len(self.labels)))
         parts = np.split(losses, starts[1:])
@@ -60,21 +60,21 @@ def load_choices(
 
     Args:
         path: file or folder.
-        tokenizer: the bundle's.
-        template: prompt with fields in braces; a space is put behind it where neither it nor the
-            choice has one.
-        field: the row's field with its choices, an array of two texts at least. The right one is
-            the field `label` or `answer`: its number from 0, or its text.
-        max_seq: longest input; the longest fields of the prompt lose their end.
-        split: which file of a folder.
-        limit: use the first rows only.
+        tokenizer: the bundle's tokenizer.
+        template: prompt with fields in braces; a space follows it if neither the prompt ends with
+            one nor the choice begins with one.
+        field: the row's field with its choices, an array of at least two texts. The field `label`
+            or `answer` names the right choice by its number from 0 or its text.
+        max_seq: longest input in tokens; the longest fields of the prompt lose their end.
+        split: the file of a folder to read.
+        limit: number of first rows to use; None uses all.
     Raises:
-        UsageError: the template makes no sense, or the model is a masked-lm.
-        DataError: a row is wrong, or does not fit.
-        BundleError: the tokenizer cannot read it.
+        UsageError: the template is wrong, or the model is a masked-lm.
+        DataError: a row is wrong or too long.
+        BundleError: the tokenizer cannot tokenize a row.
     """
     if tokenizer.task == "masked-lm":
-        raise UsageError("--choices: a masked-lm bundle scores label words only; give --label")
+        raise UsageError("`choices`: a masked-lm bundle scores label words only; give `labels`")
     prompt = Template.parse(template)
     file = resolve(path, split)
     examples: list[Example] = []
@@ -88,19 +88,19 @@ def load_choices(
         before = prompt.render(values)
         words = [tokenizer.encode(_spaced(before, text), add_special=False) for text in choices]
         if not all(words):
-            raise DataError(f"{row.where}: a choice of '{field}' is no token")
+            raise DataError(f"{row.where}: a choice of '{field}' has no tokens; fill it")
         room = max_seq - max(map(len, words)) + 1
         if room < 1:
             raise DataError(f"{row.where}: a choice of '{field}' is longer than {max_seq} tokens")
-        fitted = fit_prompt(prompt, values, tokenizer, room, row.where)
-        if not fitted.tokens:
+        shortened = truncate_prompt(prompt, values, tokenizer, room, row.where)
+        if not shortened.tokens:
             raise DataError(
-                f"{row.where}: the prompt is no token; write something before the choice"
+                f"{row.where}: the prompt has no tokens; write something before the choice"
             )
-        truncation = truncation.plus(fitted.dropped)
+        truncation = truncation.plus(shortened.dropped)
         for word in words:
-            tokens = np.array([*fitted.tokens, *word], np.int32)
-            places = np.arange(len(fitted.tokens), tokens.size, dtype=np.int32)
+            tokens = np.array([*shortened.tokens, *word], np.int32)
+            places = np.arange(len(shortened.tokens), tokens.size, dtype=np.int32)
             examples.append(Example(len(examples), row.line, tokens, places))
             rows.append(number)
     return ChoiceSet(
@@ -153,12 +153,10 @@ def _label(row: Row, choices: list[str]) -> int:
         if isinstance(value, str) and value in choices:
             return choices.index(value)
         raise DataError(
-            f"{row.where}: field '{name}' is none of the {len(choices)} choices, by number from 0 "
-            f"or by text"
+            f"{row.where}: field '{name}' names none of the {len(choices)} choices; give a number "
+            f"from 0, or the text of a choice"
         )
-    raise DataError(
-        f"{row.where}: no right choice: expected a field {' or '.join(map(repr, _LABELS))}"
-    )
+    raise DataError(f"{row.where}: no right choice; add a field {' or '.join(map(repr, _LABELS))}")
 
 
 def _found(row: Row) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Language modelling: which tokens of a row are read and which are to be learned."""
+"""Language modelling: the tokens of a row, and the places that are scored."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edgezo_runtime.data.example_set import DataWarning, Example, TruncationRepo
 from edgezo_runtime.data.records import Row, RowKind, recognise
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields, text_field
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import fit_prompt
+from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 ANSWER_FIELDS = ("completion", "output", "answer", "answers")
-"""Where the completion is looked for when the prompt comes from a template."""
+"""Fields with the completion when the prompt comes from a template, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionRows:
-    """Examples of a file without classes, with what `ExampleSet` and its report need."""
+    """Examples without classes, with the parts of `ExampleSet` and its report."""
 
     examples: tuple[Example, ...]
     truncation: TruncationReport
@@ -32,55 +32,67 @@ class CompletionRows:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Tokens, the increasing indices, above 0, of those to be learned, and how many were cut."""
+    """One tokenized row.
+
+    Attributes:
+        tokens: prompt and completion.
+        places: indices of the scored tokens, increasing and above 0.
+        prompt_tokens_lost: tokens that truncation removed before the first scored token.
+        completion_tokens_lost: tokens that truncation removed after it.
+    """
 
     tokens: list[int]
     places: list[int]
-    prompt_tokens_cut: int = 0
-    completion_tokens_cut: int = 0
+    prompt_tokens_lost: int = 0
+    completion_tokens_lost: int = 0
 
 
 def build_completions(
     rows: Iterable[Row], tokenizer: TextTokenizer, template: Template | None, max_seq: int
 ) -> CompletionRows:
-    """Tokenize rows for language modelling; the first row says how all are read.
+    """Tokenize rows for language modelling; the first row decides how all rows are read.
 
-    With a template: the prompt is rendered from it, the completion is the first of
-    `ANSWER_FIELDS` (of a list its first text), and a space is put between them if neither has
-    one. Without: `messages` (turns of the assistant are scored), `prompt` and `completion` as they
-    are, `instruction` (with `input`, if any) and `output` through the chat template if the bundle
-    has one, else as two paragraphs, `text` (all but the first token is scored).
+    With a template, the template makes the prompt. The completion is the first field of
+    `ANSWER_FIELDS`; if it is a list, its first text. A space separates them if neither has one.
+
+    Without a template, the fields of the first row decide:
+
+    - `messages`: the chat template makes the text; turns of the assistant are scored.
+    - `prompt` and `completion`: used unchanged.
+    - `instruction`, `output` and maybe `input`: a conversation if the bundle has a chat template,
+      else paragraphs.
+    - `text`: all tokens but the first are scored.
 
     Prompt and completion are tokenized together unless that changes the prompt's tokens. The
-    bundle's end token follows, if it has one; `messages` end as the chat template says.
+    bundle's end token follows, if there is one; the chat template says how `messages` end.
 
     Args:
         rows: the rows.
         tokenizer: the tokenizer.
         template: the prompt, or None.
-        max_seq: longest input. Too long a row loses the start of its prompt first (but a token in
-            front of the completion and a leading `bos_id`), then the end of its completion. A
-            template stays whole instead, and its longest fields lose their end, as long as it fits
-            beside the completion.
+        max_seq: longest input in tokens. A longer row first loses the start of its prompt, except
+            one token before the completion and a leading `bos_id`, then the end of its completion.
+            If the template fits beside the completion, it stays whole, and its longest fields lose
+            their end instead.
 
     Returns:
         The examples.
 
     Raises:
         UsageError: the model is a masked-lm.
-        DataError: a row that does not fit the description above.
-        BundleError: `messages`, but the bundle has no usable chat template.
+        DataError: a row does not match this description.
+        BundleError: the rows are `messages` and the bundle has no usable chat template.
     """
     if tokenizer.task == "masked-lm":
-        raise UsageError("a masked-lm bundle learns label words only; give --template and --label")
+        raise UsageError("a masked-lm bundle learns label words only; give `template` and `labels`")
     reader: _Reader | None = None
     examples: list[Example] = []
     truncation = TruncationReport()
     for index, row in enumerate(rows):
         if reader is None:
             reader = _Reader(tokenizer, template, None if template else recognise(row), max_seq)
-        scored = _cut(reader.read(row), max_seq, tokenizer.bos_id)
-        truncation = truncation.plus(scored.prompt_tokens_cut, scored.completion_tokens_cut)
+        scored = _truncate(reader.read(row), max_seq, tokenizer.bos_id)
+        truncation = truncation.plus(scored.prompt_tokens_lost, scored.completion_tokens_lost)
         tokens, places = (np.array(x, np.int32) for x in (scored.tokens, scored.places))
         examples.append(Example(index, row.line, tokens, places))
     warnings = () if reader is None else tuple(reader.warnings())
@@ -88,7 +100,7 @@ def build_completions(
 
 
 class _Reader:
-    """FairLock rows of one kind into tokens."""
+    """Turns rows of one kind into tokens."""
 
     def __init__(
         self,
@@ -125,16 +137,16 @@ class _Reader:
         if self.apart:
             yield DataWarning(
                 "completion-boundary",
-                f"in {self.apart} rows the end of the prompt and the completion do not tokenize "
-                "as they do apart, so they are tokenized apart; move the space between them to "
+                f"in {self.apart} rows the prompt has other tokens when the completion follows, so "
+                "prompt and completion are tokenized separately; move the space between them to "
                 "the completion",
                 self.apart,
             )
         if self.with_label:
             yield DataWarning(
                 "unused-label",
-                f"{self.with_label} rows have a field 'label' that is not used; to learn it give "
-                "--template and one --label a class",
+                f"{self.with_label} rows have an unused field 'label'; to learn it give "
+                "`template` and one word per class in `labels`",
                 self.with_label,
             )
 
@@ -147,11 +159,11 @@ class _Reader:
             self.template.render(dict.fromkeys(values, "")), add_special=True
         )
         room = self.max_seq - len(self.tokenizer.encode(f" {answer}", add_special=False))
-        limit = room if room >= max(len(bare), 1) else sys.maxsize  # else `_cut` has to do it
-        prompt = fit_prompt(self.template, values, self.tokenizer, limit, row.where)
+        limit = room if room >= max(len(bare), 1) else sys.maxsize  # else `_truncate` does it
+        prompt = truncate_prompt(self.template, values, self.tokenizer, limit, row.where)
         spaced = not prompt.text or prompt.text[-1].isspace() or answer[0].isspace()
         scored = self._pair(prompt.text, answer if spaced else f" {answer}", row.where)
-        return replace(scored, prompt_tokens_cut=prompt.dropped)
+        return replace(scored, prompt_tokens_lost=prompt.dropped)
 
     def _instruction(self, row: Row) -> Scored:
         prompt = text_field(row.fields, "instruction", row.where)
@@ -175,7 +187,7 @@ class _Reader:
             and any(start < turn_end and end > turn_start for turn_start, turn_end in turns)
         ]
         if not places:
-            raise DataError(f"{where}: the assistant's words are no tokens; remove the row")
+            raise DataError(f"{where}: the assistant's words have no tokens; remove the row")
         return Scored(tokens, places)
 
     def _pair(self, prompt: str, completion: str, where: str) -> Scored:
@@ -187,7 +199,7 @@ class _Reader:
         return self._finish(both, len(before), where)
 
     def _finish(self, tokens: list[int], first: int, where: str) -> Scored:
-        """Add the end token; score from `first` on, but never the first token of all."""
+        """Add the end token, and score all tokens from `first` on except the very first one."""
         ends = self.tokenizer.eos_ids
         if ends and tokens and tokens[-1] not in ends:
             tokens = [*tokens, ends[0]]
@@ -200,8 +212,8 @@ class _Reader:
         return Scored(tokens, places)
 
 
-def _cut(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
-    """Make the input (all tokens before the last scored one) at most `max_seq` long."""
+def _truncate(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
+    """Truncate the input (all tokens before the last scored one) to at most `max_seq` tokens."""
     first, last = scored.places[0], scored.places[-1]
     tokens = scored.tokens[: last + 1]
     over = max(last - max_seq, 0)
@@ -210,8 +222,8 @@ def _cut(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
     tokens = tokens[:keep] + tokens[keep + front :]
     places = [place - front for place in scored.places if place - front <= max_seq]
     left = places[-1] + 1
-    prompt_tokens_cut = scored.prompt_tokens_cut + front
-    return Scored(tokens[:left], places, prompt_tokens_cut, len(tokens) - left)
+    prompt_tokens_lost = scored.prompt_tokens_lost + front
+    return Scored(tokens[:left], places, prompt_tokens_lost, len(tokens) - left)
 
 
 def _filled(fields: Mapping[str, Any], name: str, where: str) -> str:
@@ -225,19 +237,19 @@ def _require_filled(text: str, name: str, where: str) -> str:
 
 
 def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The answers of a row whose prompt comes from a template, the one to be learned first.
+    """Return the answers of a row whose prompt comes from a template; training uses the first.
 
     Args:
-        fields: of the row.
-        where: file and line, for messages.
+        fields: fields of the row.
+        where: file and line, for the message.
     Raises:
-        DataError: there is none, or it is no text.
+        DataError: the row has no answer, or an answer is not text.
     """
     name = next((name for name in ANSWER_FIELDS if name in fields), None)
     if name is None:
         raise DataError(
             f"{where}: the template has no answer to learn: the row has {list_fields(fields)}, "
-            f"expected one of {', '.join(ANSWER_FIELDS)}; or give one --label a class"
+            f"expected one of {', '.join(ANSWER_FIELDS)}; or give one word per class in `labels`"
         )
     value = fields[name]
     values = value if isinstance(value, list) and value else [value]

@@ -1,4 +1,4 @@
-"""What a data file becomes: token ids with the places that count, and a report."""
+"""Tokenized examples with the places that are scored, and a report of their loading."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import numpy.typing as npt
 Kind = Literal["labels", "candidates", "completion"]
 """How examples are scored.
 
-"labels": every class is one token, compared at one place. "candidates": a class is a sequence of
-tokens, scored by the mean of their log-probabilities. "completion": language modelling.
+"labels": every class is one token; the classes are compared at one place. "candidates": a class is
+a sequence of tokens, scored by their mean log-probability. "completion": language modelling.
 """
 
 Int32Array = npt.NDArray[np.int32]
@@ -24,12 +24,12 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class DataWarning:
-    """Something the user should know that does not stop the run.
+    """A warning that does not stop the run.
 
     Attributes:
-        name: stable, for tests and machines: "truncated", "label-boundary", ...
-        message: for people, in the style of the errors.
-        count: how many rows it concerns.
+        name: stable name for tests and programs: "truncated", "label-boundary", ...
+        message: text for people, in the style of the errors.
+        count: number of rows concerned.
     """
 
     name: str
@@ -39,12 +39,12 @@ class DataWarning:
 
 @dataclass(frozen=True, slots=True)
 class TruncationReport:
-    """What was cut to fit the longest sequence.
+    """Counts of tokens removed from rows that were too long.
 
     Attributes:
-        rows: rows that lost something.
-        prompt_tokens: tokens lost before the first scored one.
-        completion_tokens: tokens lost after it.
+        rows: number of truncated rows.
+        prompt_tokens: tokens removed before the first scored token.
+        completion_tokens: tokens removed after it.
     """
 
     rows: int = 0
@@ -53,11 +53,11 @@ class TruncationReport:
 
     @property
     def tokens(self) -> int:
-        """All tokens lost."""
+        """Return the number of all removed tokens."""
         return self.prompt_tokens + self.completion_tokens
 
     def plus(self, prompt_tokens: int, completion_tokens: int = 0) -> TruncationReport:
-        """Count one more row, unless nothing was cut from it."""
+        """Count one more row, unless no token was removed from it."""
         if prompt_tokens == completion_tokens == 0:
             return self
         return TruncationReport(
@@ -72,12 +72,12 @@ class LoadReport:
     """Counts of one load.
 
     Attributes:
-        rows: rows read.
+        rows: number of rows read.
         tokens: input tokens of all sequences, without padding.
         longest: input tokens of the longest sequence.
-        truncation: what was cut.
+        truncation: counts of removed tokens.
         class_counts: rows of each class; empty for "completion".
-        warnings: named warnings; the caller prints them.
+        warnings: named warnings for the caller to print.
     """
 
     rows: int
@@ -93,8 +93,8 @@ class Example:
     """One row, tokenized.
 
     Attributes:
-        example_id: the row's place in the file, from 0.
-        line: its line, from 1.
+        example_id: position of the row in the file, from 0.
+        line: line of the row, from 1.
         tokens: (N,) int32. The prompt ("labels", "candidates"), or prompt and completion up to the
             last scored token ("completion").
         places: (K,) int32. "completion": indices in `tokens` of the scored tokens, increasing and
@@ -114,12 +114,12 @@ class ExampleSet:
     """The examples of one file.
 
     Attributes:
-        kind: how they are scored; the same for all.
-        examples: in the order of the file.
+        kind: how all examples are scored.
+        examples: the examples, in the order of the file.
         path: the file.
-        sha256: of the file's bytes, for the identity of a run.
-        max_seq: no sequence is longer.
-        pad_id: fills short sequences.
+        sha256: SHA-256 of the file, for the identity of a run.
+        max_seq: limit on the tokens of a sequence.
+        pad_id: token that fills short sequences.
         label_words: the text of each class, in class order; empty for "completion".
         label_tokens: the tokens of each class; empty for "completion".
         report: counts and warnings.
@@ -159,7 +159,7 @@ class ExampleSet:
         return len(self.label_tokens) if self.kind == "candidates" else 1
 
     def plus(self, more: Sequence[Example]) -> ExampleSet:
-        """This set with more examples behind its own, numbered on; path, digest and report stay."""
+        """Append examples and continue the numbering; path, digest and report stay the same."""
         first = len(self.examples)
         numbered = tuple(
             replace(example, example_id=number, line=number + 1)
@@ -168,12 +168,14 @@ class ExampleSet:
         return replace(self, examples=self.examples + numbered)
 
     def first(self, count: int) -> ExampleSet:
-        """The first examples of this set."""
+        """Return a set of the first `count` examples."""
         return self if count >= len(self) else replace(self, examples=self.examples[:count])
 
     def tokens_sha256(self) -> str:
-        """Of the token ids, the places that count and the classes: what template, labels, tokenizer
-        and longest sequence made of the file."""
+        """Return the SHA-256 of the token ids, scored places and classes.
+
+        It depends on the file, the template, the labels, the tokenizer and `max_seq`.
+        """
         words = [list(tokens) for tokens in self.label_tokens]
         digest = hashlib.sha256(json.dumps([self.kind, words]).encode())
         for example in self.examples:
@@ -197,7 +199,10 @@ class ExampleSet:
 
 
 def input_length(example: Example, kind: Kind, label_tokens: tuple[tuple[int, ...], ...]) -> int:
-    """Input tokens of an example's longest sequence; a last target is predicted, not read."""
+    """Count the input tokens of an example's longest sequence.
+
+    The last target is not an input: the model predicts it.
+    """
     size = int(example.tokens.size)
     if kind == "candidates":
         return size + max(map(len, label_tokens)) - 1

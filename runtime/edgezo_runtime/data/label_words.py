@@ -1,4 +1,4 @@
-"""Classification by label words: the class whose word continues the prompt best."""
+"""Classification by label words: the class whose word is the likeliest continuation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgezo_runtime.data.example_set import DataWarning, Example, Kind, Truncati
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import Template, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import Fitted, fit_prompt
+from edgezo_runtime.data.truncation import TruncatedPrompt, truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 LABEL_FIELD = "label"
@@ -22,7 +22,7 @@ LabelTokens = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """Examples of a labelled file, with what `ExampleSet` and its report need."""
+    """Examples with classes, with the parts of `ExampleSet` and its report."""
 
     kind: Kind
     examples: tuple[Example, ...]
@@ -39,11 +39,12 @@ def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
         The words, spaces kept.
 
     Raises:
-        UsageError: fewer than two, an empty one, or two that differ in spaces only.
+        UsageError: there are fewer than two, one is empty, or two differ in spaces only.
     """
     if len(labels) < 2:
         raise UsageError(
-            f"{len(labels)} label word: classification needs two or more; give one --label a class"
+            f"{len(labels)} label word: classification needs two or more; give one word per class "
+            f"in `labels`"
         )
     seen: dict[str, str] = {}
     for label in labels:
@@ -62,7 +63,7 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
     """Read the class of a row.
 
     Args:
-        fields: the row; its field "label" is the class's index, or its word without the spaces
+        fields: fields of the row; "label" is the index of the class, or its word without the spaces
             around it.
         labels: the label words.
         where: file and line, for the message.
@@ -71,7 +72,7 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
         0 to len(labels) - 1.
 
     Raises:
-        DataError: no such field, or not one of the classes.
+        DataError: the field is missing, or does not name a class.
     """
     if LABEL_FIELD not in fields:
         raise DataError(f"{where}: no field '{LABEL_FIELD}'; the row has {list_fields(fields)}")
@@ -81,7 +82,7 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
         if value.strip() in words:
             return words.index(value.strip())
         known = ", ".join(f"'{word}'" for word in words[:20])
-        raise DataError(f"{where}: label '{value:.40}' is none of {known}; see --label")
+        raise DataError(f"{where}: label '{value:.40}' is none of {known}; see `labels`")
     if isinstance(value, bool) or not isinstance(value, int):
         raise DataError(
             f"{where}: field '{LABEL_FIELD}' is {kind_of(value)}, "
@@ -90,7 +91,7 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
     if not 0 <= value < len(labels):
         raise DataError(
             f"{where}: label {value!s:.20}, expected 0 to {len(labels) - 1} for {len(labels)} "
-            "label words; give one --label a class, in class order"
+            "label words; give one word per class in `labels`, in class order"
         )
     return value
 
@@ -107,30 +108,30 @@ def build_labelled(
 ) -> LabelledRows:
     """Tokenize rows whose class is a label word after the prompt, or at the mask.
 
-    The tokens of a label word are those it adds to the prompt when both are tokenized together.
-    If that changes the prompt's own tokens, or gives other label tokens in another row, every
-    label word is tokenized alone, and a warning says in how many rows.
+    Prompt and label word are tokenized together; the tokens after the prompt's are the label
+    tokens. If that changes the prompt's own tokens, or gives other label tokens in another row,
+    every label word is tokenized alone, and a warning counts the rows concerned.
 
     Args:
-        rows: starts a new pass over the rows; one pass is enough unless a label word turns out
-            longer after a prompt than alone.
+        rows: starts a pass over the rows. One pass is enough unless a label word has more tokens
+            after a prompt than alone.
         tokenizer: the tokenizer.
         template: the prompt.
-        labels: one word a class.
-        max_seq: longest input.
-        known: tokens of the label words, where other rows have settled them.
-        with_class: rows have their class; False for rows that are to be classified.
+        labels: one word per class.
+        max_seq: longest input in tokens.
+        known: tokens of the label words, if another set has determined them.
+        with_class: False if the rows have no class yet.
 
     Returns:
         The examples: kind "labels" if every label word is one token, else "candidates".
 
     Raises:
-        UsageError: label words that cannot be told apart, or unknown to the tokenizer.
-        DataError: a row without its fields or class, or a template too long for `max_seq`.
+        UsageError: two label words have the same tokens, or the tokenizer does not know one.
+        DataError: a row lacks a field or its class, or the template is too long for `max_seq`.
     """
     labels = check_labels(labels)
     alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
-    reserve = max(map(len, known or alone))  # tokens kept free for the longest label word
+    reserve = max(map(len, known or alone))  # tokens reserved for the longest label word
     while True:
         prompts = _Prompts(
             tokenizer, template, labels, alone, max_seq - max(reserve - 1, 0), with_class
@@ -152,7 +153,7 @@ def build_labelled(
 
 
 class _Prompts:
-    """One pass over the rows: tokenizes prompts and watches where label words begin."""
+    """One pass over the rows: tokenizes prompts and compares their label tokens."""
 
     def __init__(
         self,
@@ -178,12 +179,12 @@ class _Prompts:
     def example(self, index: int, row: Row) -> Example:
         values = self.template.values(row.fields, row.where)
         label = class_of(row.fields, self.labels, row.where) if self.with_class else 0
-        prompt = fit_prompt(self.template, values, self.tokenizer, self.limit, row.where)
+        prompt = truncate_prompt(self.template, values, self.tokenizer, self.limit, row.where)
         if not prompt.tokens:
             raise DataError(f"{row.where}: the prompt is empty; fill the fields of the template")
         place = self._mask(prompt, row.where) if self.masked else len(prompt.tokens) - 1
         if not self.masked:
-            self._watch(prompt)
+            self._compare(prompt)
         self.truncation = self.truncation.plus(prompt.dropped)
         self.class_counts[label] += 1
         tokens = np.array(prompt.tokens, np.int32)
@@ -192,7 +193,7 @@ class _Prompts:
     def label_tokens(self) -> LabelTokens:
         return self.alone if self.joined is None or self.unlike_rows else self.joined
 
-    def _watch(self, prompt: Fitted) -> None:
+    def _compare(self, prompt: TruncatedPrompt) -> None:
         """Compare the label tokens after this prompt with those after the first one."""
         found = tuple(self._after(prompt, label) for label in self.labels)
         if self.joined is None and all(found):
@@ -200,13 +201,13 @@ class _Prompts:
         if not all(found) or found != self.joined:
             self.unlike_rows += 1
 
-    def _after(self, prompt: Fitted, label: str) -> tuple[int, ...]:
-        """The tokens a label adds to a prompt; none if the prompt's own tokens change."""
+    def _after(self, prompt: TruncatedPrompt, label: str) -> tuple[int, ...]:
+        """Return the tokens of a label after a prompt; none if the prompt's own tokens change."""
         both = self.tokenizer.encode(prompt.text + label, add_special=True)
         size = len(prompt.tokens)
         return tuple(both[size:]) if both[:size] == prompt.tokens else ()
 
-    def _mask(self, prompt: Fitted, where: str) -> int:
+    def _mask(self, prompt: TruncatedPrompt, where: str) -> int:
         count = prompt.tokens.count(self.tokenizer.mask_id or 0)
         if count != 1:
             mask = self.tokenizer.token_text(self.tokenizer.mask_id)
@@ -232,7 +233,7 @@ def _check_label_tokens(
         if tokenizer.task == "masked-lm" and len(tokens) != 1:
             raise UsageError(
                 f"label {label!r} is {len(tokens)} tokens and one mask takes one; "
-                "use a word that is one token"
+                "use a word of one token"
             )
         seen[tokens] = label
 
@@ -243,8 +244,8 @@ def _warnings(
     if prompts.unlike_rows:
         yield DataWarning(
             "label-boundary",
-            f"in {prompts.unlike_rows} rows the end of the prompt and a label word do not "
-            "tokenize as they do apart, so label words are tokenized alone; end the template "
+            f"in {prompts.unlike_rows} rows a label word changes the tokens of the prompt or has "
+            "other tokens than elsewhere, so label words are tokenized alone; end the template "
             "without a space and start each label with one",
             prompts.unlike_rows,
         )

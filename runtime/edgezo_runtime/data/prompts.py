@@ -1,4 +1,4 @@
-"""What an app has a model go on from: a text, a row, or a conversation."""
+"""Prompts that an app gives a model: a text, a row, or a conversation."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from edgezo_runtime.data.chat.chat_template import ChatTemplate, check_turns
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.template import Template, check_text
-from edgezo_runtime.data.truncation import fit_prompt
+from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 Prompt = str | Fields | Sequence[Fields]
 
 
 def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
-    """Tokens of a prompt.
+    """Tokenize a prompt.
 
     Args:
-        reader: knows tokenizer and template.
-        prompt: a text, taken as it is; a row, whose fields the template takes; or messages with
+        reader: has the tokenizer and the template.
+        prompt: a text, used unchanged; a row, whose fields fill the template; or messages with
             role and content, the last one not the assistant's.
-        most: tokens that it may have; a row is cut as rows to learn from are.
+        most: largest number of tokens of a row's prompt; a longer one is truncated as in training.
     Raises:
-        UsageError: a row, and there is no template; or none of the three.
-        DataError: the row lacks a field, the messages are no conversation, or its last word is the
-            assistant's; or a text has no UTF-8 form.
-        BundleError: messages, and the bundle has no usable chat template.
+        UsageError: the prompt is a row and there is no template, or it has another type.
+        DataError: the row lacks a field, the messages are not a conversation, the last message is
+            the assistant's, or a text has no UTF-8 form.
+        BundleError: the prompt is a list of messages and the bundle has no usable chat template.
     """
     tokenizer = reader.tokenizer
     if isinstance(prompt, str):
@@ -33,11 +33,12 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
     if isinstance(prompt, Mapping):
         if reader.template is None:
             raise UsageError(
-                "a row has no prompt without a template; open the tuner with one, or give a text"
+                "a row has no prompt without a template; open the tuner with `template`, or give "
+                "a text"
             )
         template = Template.parse(reader.template)
         values = template.values(prompt, "prompt")
-        return list(fit_prompt(template, values, tokenizer, most, "prompt").tokens)
+        return list(truncate_prompt(template, values, tokenizer, most, "prompt").tokens)
     parts = prompt if isinstance(prompt, Sequence) else [None]
     turns = [dict(part) for part in parts if isinstance(part, Mapping)]
     if len(turns) < len(parts):
@@ -47,6 +48,8 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
         )
     messages = check_turns(turns, "prompt")
     if messages[-1]["role"] == "assistant":
-        raise DataError("prompt: the last message is the assistant's; end with what is asked of it")
-    whole = ChatTemplate(tokenizer).render(messages, "prompt", ask=True)
-    return tokenizer.encode(whole, add_special=False)
+        raise DataError(
+            "prompt: the last message is the assistant's; end with a message of the user"
+        )
+    text = ChatTemplate(tokenizer).render(messages, "prompt", generation_prompt=True)
+    return tokenizer.encode(text, add_special=False)

@@ -1,4 +1,4 @@
-"""Rows as questions: what a model is asked, and the answers that are right."""
+"""Questions: prompts with right answers, for objectives that score generated text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from edgezo_runtime.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked.
+    """A prompt with its right answers.
 
     Attributes:
-        prompt: tokens, the same that are read before the answer when it is learned.
-        answers: right ones.
-        fields: the row.
+        prompt: tokens; training reads the same tokens before the answer.
+        answers: the right answers.
+        fields: fields of the row.
     """
 
     prompt: tuple[int, ...]
@@ -39,9 +39,9 @@ class QuestionSet:
     """The questions of one file.
 
     Attributes:
-        examples: the rows as they are learned, in the order of the questions.
-        questions: in the order of the file.
-        tokenizer: what made them.
+        examples: the rows as training examples, in the order of the questions.
+        questions: the questions, in the order of the file.
+        tokenizer: the tokenizer of the prompts.
     """
 
     examples: ExampleSet
@@ -54,7 +54,7 @@ class QuestionSet:
 
     @property
     def prompts(self) -> list[tuple[int, ...]]:
-        """Tokens of each prompt."""
+        """Return the tokens of each prompt."""
         return [question.prompt for question in self.questions]
 
 
@@ -67,39 +67,46 @@ def load_questions(
     split: str | None = None,
     limit: int | None = None,
 ) -> QuestionSet:
-    """Read a data file as questions; see `ask`.
+    """Read a data file as questions, as `make_questions` does.
 
     Args:
-        path: as for `load_examples`, and so on.
+        path: a file or folder, as in `RowReader.read`.
+        tokenizer: the bundle's tokenizer.
+        template: prompt template, as in `RowReader`.
+        max_seq: longest input in tokens.
+        split: the file of a folder to read.
+        limit: number of first rows to use; None uses all.
     Raises:
-        UsageError: as `load_examples`.
-        DataError: likewise, or the rows have no answers.
-        BundleError: likewise.
+        UsageError: template, `max_seq`, `split` or `limit` are wrong.
+        DataError: the file or a row is wrong, or a row has no answer.
+        BundleError: the rows need a chat template and the bundle has no usable one.
     """
-    return ask(RowReader(tokenizer, template, (), max_seq), path, split=split, limit=limit)
+    return make_questions(
+        RowReader(tokenizer, template, (), max_seq), path, split=split, limit=limit
+    )
 
 
-def ask(
+def make_questions(
     reader: RowReader,
     source: str | Path | Iterable[Fields],
     *,
     split: str | None = None,
     limit: int | None = None,
 ) -> QuestionSet:
-    """Read rows as questions.
+    """Make questions of rows.
 
-    A template makes the prompt, and all texts of the row's answer field are right; without one the
+    With a template, all texts of the row's answer field are right answers. Without a template, the
     answer is `completion`, `output`, or the last message.
 
     Args:
-        reader: of rows, without label words.
-        source: a file or a folder of them, as for `RowReader.read`, or rows in memory.
-        split: which file of a folder.
-        limit: use the first rows of a file only; None uses all.
+        reader: reader of rows, without label words.
+        source: a file or folder, as in `RowReader.read`, or rows in memory.
+        split: the file of a folder to read.
+        limit: number of first rows of a file to use; None uses all.
     Raises:
-        UsageError: as `RowReader.read`.
-        DataError: likewise, or the rows have no answers.
-        BundleError: likewise.
+        UsageError: `split` or `limit` are wrong.
+        DataError: the file or a row is wrong, or a row has no answer.
+        BundleError: the rows need a chat template and the bundle has no usable one.
     """
     rows: Iterable[Row]
     if isinstance(source, str | Path):
@@ -118,7 +125,7 @@ def ask(
 
 
 def prompt_of(example: Example) -> tuple[int, ...]:
-    """What is read before the last run of scored tokens."""
+    """Return the tokens before the last run of scored tokens."""
     breaks = np.flatnonzero(np.diff(example.places) > 1)
     start = example.places[breaks[-1] + 1 if breaks.size else 0]
     return tuple(int(token) for token in example.tokens[:start])
@@ -134,8 +141,8 @@ def _answers(row: Row, templated: bool) -> tuple[str, ...]:
         return (str(turns[-1]["content"]),)
     if kind == "text":
         raise DataError(
-            f"{row.where}: a row of 'text' has no answer that could be compared; give --template, "
-            f"or rows with prompt and completion"
+            f"{row.where}: a row with 'text' has no answer to compare with; give `template`, or "
+            f"rows with prompt and completion"
         )
     field = "completion" if kind == "prompt" else "output"
     return (text_field(row.fields, field, row.where),)

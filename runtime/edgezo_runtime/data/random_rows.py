@@ -1,4 +1,4 @@
-"""Rows of random tokens, all of one length: to plan for and to measure with."""
+"""Rows of random tokens, all of one length, for plans and measurements."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, Tru
 def random_rows(
     count: int, tokens: int, vocab_size: int, label_ids: Sequence[int] = ()
 ) -> ExampleSet:
-    """Make them; the same ones every time.
+    """Make rows of random tokens; the same arguments give the same rows.
 
     Args:
-        count: rows.
-        tokens: tokens of each, 2 or more.
-        vocab_size: token ids are below it.
+        count: number of rows.
+        tokens: tokens per row, 2 or more.
+        vocab_size: upper bound of the token ids, exclusive.
         label_ids: token of each class; without classes every token but the first is scored.
     """
     generator = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def random_rows(
         Example(
             example_id=number,
             line=number + 1,
-            tokens=_ending_alike(generator.integers(1, vocab_size, size=tokens, dtype=np.int32)),
+            tokens=_with_common_end(generator.integers(1, vocab_size, size=tokens, dtype=np.int32)),
             places=np.arange(first_scored, tokens, dtype=np.int32),
             label=number % len(label_ids) if labelled else -1,
         )
@@ -47,7 +47,7 @@ def random_rows(
     )
 
 
-def _ending_alike(tokens: np.ndarray) -> np.ndarray:
-    """As prompts do."""
+def _with_common_end(tokens: np.ndarray) -> np.ndarray:
+    """End every row with the same token, as prompts of one template do."""
     tokens[-1] = 0
     return tokens

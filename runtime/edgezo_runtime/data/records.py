@@ -1,4 +1,4 @@
-"""JSON Lines files: one object a line, and the place of everything that is wrong."""
+"""JSON Lines files: one object per line, with the place of every error."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from edgezo_runtime.system.typed_json import (
 )
 
 MAX_LINE_BYTES = 16 * 2**20
-"""A longer line is refused: it is not JSON Lines, and it would not fit the model either."""
+"""Limit on a line: a longer line is no JSON Lines row, and too long for any model."""
 
 RowKind = Literal["messages", "prompt", "instruction", "text"]
-"""How a row without a template is read, in the order in which it is tried."""
+"""Kinds of rows without a template, in the order in which they are tried."""
 
 ROW_FIELDS: dict[RowKind, tuple[str, ...]] = {
     "messages": ("messages",),
@@ -47,7 +47,7 @@ class Row:
 
     Attributes:
         fields: the JSON object.
-        line: its number, from 1.
+        line: number of the line, from 1.
         where: "file, line n", for messages.
     """
 
@@ -67,7 +67,7 @@ def find_split(path: str | Path, split: str) -> Path | None:
         The file; None if the folder has none.
 
     Raises:
-        UsageError: no such split.
+        UsageError: the split is unknown.
         DataError: both valid.jsonl and validation.jsonl are there.
     """
     names = SPLIT_FILES.get("valid" if split == "validation" else split)
@@ -84,15 +84,14 @@ def resolve(path: str | Path, split: str | None = None) -> Path:
     """Find the file to read.
 
     Args:
-        path: a file, which is taken as it is, or a folder with train.jsonl, valid.jsonl or
-            validation.jsonl, test.jsonl.
-        split: which file of a folder; None means train.
+        path: a file, or a folder with train.jsonl, valid.jsonl or validation.jsonl, test.jsonl.
+        split: the file of a folder; None means train. It has no effect on a single file.
 
     Returns:
         The file.
 
     Raises:
-        UsageError: no such split.
+        UsageError: the split is unknown.
         DataError: there is no such file or folder, or the folder does not have the split.
     """
     path = Path(path)
@@ -113,11 +112,11 @@ def resolve(path: str | Path, split: str | None = None) -> Path:
 def read_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
     """Read a JSON Lines file, line by line.
 
-    A UTF-8 byte order mark, CRLF and empty lines at the end are fine.
+    A UTF-8 byte order mark, CRLF and empty lines at the end are allowed.
 
     Args:
         path: the file.
-        limit: stop after so many rows; None reads all.
+        limit: number of rows after which to stop; None reads all.
 
     Yields:
         Each row.
@@ -143,11 +142,11 @@ def read_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
     except OSError as error:
         raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
     if rows == 0:
-        raise DataError(f"{path}: the file is empty; expected one JSON object a line")
+        raise DataError(f"{path}: the file is empty; expected one JSON object per line")
 
 
 def recognise(row: Row) -> RowKind:
-    """Tell how to read a row without a template.
+    """Return the kind of a row without a template.
 
     Returns:
         The first kind in `ROW_FIELDS` all of whose fields the row has.
@@ -161,7 +160,7 @@ def recognise(row: Row) -> RowKind:
     known = "; ".join(" and ".join(f"'{name}'" for name in names) for names in ROW_FIELDS.values())
     raise DataError(
         f"{row.where}: the row has {list_fields(row.fields)}, expected one of: {known}; for other "
-        "fields give --template '{field} ...', and one --label a class to classify"
+        "fields give `template` '{field} ...', and one word per class in `labels` to classify"
     )
 
 
@@ -173,7 +172,7 @@ def _rows(file: BinaryIO, name: str) -> Iterator[Row]:
         if len(line) > MAX_LINE_BYTES:
             raise DataError(
                 f"{where}: longer than {MAX_LINE_BYTES // 2**20} MiB; "
-                "expected one JSON object a line, so cut the text into several rows"
+                "expected one JSON object per line, so split the text into several rows"
             )
         if number == 1:
             line = _without_mark(line, where)
@@ -183,7 +182,7 @@ def _rows(file: BinaryIO, name: str) -> Iterator[Row]:
         if empty_line:
             raise DataError(
                 f"{name}, line {empty_line}: the line is empty but line {number} is not; "
-                "expected one JSON object a line, so remove the empty line"
+                "expected one JSON object per line, so remove the empty line"
             )
         yield Row(_parse(line, where), number, where)
 
@@ -210,7 +209,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
             f"{where}: byte {error.start + 1} of the line is not UTF-8; save the file as UTF-8"
         ) from error
     if count_values(text) > MAX_VALUES:
-        raise DataError(f"{where}: more than {MAX_VALUES} values; cut the row into several")
+        raise DataError(f"{where}: more than {MAX_VALUES} values; split the row into several")
     try:
         value = json.loads(
             text,
@@ -225,8 +224,8 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     except RecursionError:
         raise DataError(f"{where}: nested too deeply, expected one flat JSON object") from None
     except JsonShapeError as error:
-        raise DataError(f"{where}: {error}; remove what is wrong") from error
-    except ValueError as error:  # a constant, or an integer of thousands of digits
+        raise DataError(f"{where}: {error}; correct the row") from error
+    except ValueError as error:  # a constant such as NaN, or an integer of thousands of digits
         raise DataError(f"{where}: {_short(str(error))}; expected plain JSON numbers") from error
     if not isinstance(value, dict):
         raise DataError(
@@ -249,7 +248,7 @@ def _json_advice(text: str) -> str:
     if start in ("[", "[{", "{"):
         query = "." if start == "{" else "'.[]'"
         return (
-            "the file looks like JSON over several lines, expected one object a line: "
+            "the file looks like JSON over several lines, expected one object per line: "
             f"jq -c {query} FILE > FILE.jsonl"
         )
     return 'expected one JSON object such as {"prompt": "...", "completion": "..."}'
@@ -257,7 +256,7 @@ def _json_advice(text: str) -> str:
 
 def _advice(value: object) -> str:
     if isinstance(value, list):
-        return "write one object a line: jq -c '.[]' FILE > FILE.jsonl"
+        return "write one object per line: jq -c '.[]' FILE > FILE.jsonl"
     return 'such as {"prompt": "...", "completion": "..."}'
 
 

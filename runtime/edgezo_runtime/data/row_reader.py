@@ -1,4 +1,4 @@
-"""How rows of text become examples: tokenizer, template, label words, longest input."""
+"""The reader of rows: tokenizer, template and label words turn rows of text into examples."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Makes examples of rows, from a file or from memory.
+    """Makes examples from rows of a file or rows in memory.
 
-    With `template` and `labels` the rows are classified by label words; with `template` alone the
-    template makes the prompt and the row has the completion; with neither the rows are recognised
-    by their fields (`records.ROW_FIELDS`).
+    With `template` and `labels`, label words classify the rows. With `template` alone, the template
+    makes the prompt and the row contains the completion. With neither, the fields of a row say how
+    to read it (`records.ROW_FIELDS`).
 
     Attributes:
-        tokenizer: the bundle's.
+        tokenizer: the bundle's tokenizer.
         template: prompt with fields in braces, such as "{sentence} It was".
         labels: label words in class order, leading spaces included, such as " terrible".
-        max_seq: longest input in tokens; longer rows are cut and counted.
+        max_seq: longest input in tokens; longer rows are truncated and counted.
 
     Raises:
-        UsageError: they make no sense together.
+        UsageError: the settings contradict each other.
     """
 
     tokenizer: TextTokenizer
@@ -52,12 +52,12 @@ class RowReader:
     max_seq: int = 512
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Refuse settings that contradict each other."""
         if self.max_seq < 1:
             raise UsageError(f"max_seq must be 1 token or more, not {self.max_seq}")
         if self.labels and self.template is None:
             raise UsageError(
-                "label words need a prompt; give --template '{field} ...' with --label"
+                "label words need a prompt; give `template` '{field} ...' with `labels`"
             )
         self._prompt()
 
@@ -74,21 +74,21 @@ class RowReader:
         Args:
             path: a .jsonl file, or a folder with train.jsonl, valid.jsonl or validation.jsonl,
                 test.jsonl.
-            split: which file of a folder ("train", "valid", "test"); None means train. A file is
-                read whatever it says.
-            limit: use the first rows only; None uses all.
-            like: a set that these go with: label words are the tokens that they are there.
+            split: the file of a folder to read ("train", "valid", "test"); None means train. It
+                has no effect on a single file.
+            limit: number of first rows to use; None uses all.
+            like: a set whose label tokens the new examples take.
 
         Returns:
             The examples, with counts and named warnings in their `report`.
 
         Raises:
-            UsageError: `split` or `limit` make no sense.
-            DataError: the file, or a row of it, is wrong; the message has the line.
+            UsageError: `split` or `limit` are wrong.
+            DataError: the file or a row is wrong; the message names the line.
             BundleError: the rows need a chat template and the bundle has no usable one.
 
         Memory:
-            The token ids (4 bytes each, about 400 bytes an example besides) and one line of text.
+            The token ids (4 bytes each), about 400 bytes per example, and one line of text.
         """
         file = resolve(path, split)
         return self._build(lambda: read_rows(file, limit), file, lambda: file_digest(file), like)
@@ -99,32 +99,30 @@ class RowReader:
         """Check and tokenize rows in memory.
 
         Args:
-            rows: at least one.
-            like: as for `read`.
-            with_class: False for rows that are to be classified.
+            rows: at least one row.
+            like: a set whose label tokens the new examples take.
+            with_class: False if the rows have no class yet.
 
         Raises:
-            DataError: a row is wrong, or there is none; the message has its number, from 1.
-            BundleError: as for `read`.
+            DataError: a row is wrong, or there is none; the message names its number, from 1.
+            BundleError: the rows need a chat template and the bundle has no usable one.
         """
         kept = list(numbered(rows))
         if not kept:
             raise DataError("no rows; expected at least one")
-        digest = lambda: _rows_digest(kept)  # noqa: E731  # of a file it takes reading
+        digest = lambda: _rows_digest(kept)  # noqa: E731  # lazy, as for files
         return self._build(lambda: kept, Path("rows"), digest, like, with_class)
 
     def text_row(self, text: str) -> Fields:
-        """A row whose one field, that of the template, is this text.
+        """Make a row whose only field, the template's, is this text.
 
         Raises:
-            UsageError: the template has more fields, or there is none.
+            UsageError: the template has more than one field, or there is no template.
         """
         prompt = self._prompt()
         names = set() if prompt is None else set(prompt.names)
         if len(names) != 1:
-            raise UsageError(
-                f"a text alone fills one field, the template has {len(names)}; give a row"
-            )
+            raise UsageError(f"a text fills one field, the template has {len(names)}; give a row")
         return {names.pop(): text}
 
     def _prompt(self) -> Template | None:
@@ -178,10 +176,10 @@ class RowReader:
 
 
 def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
-    """Rows in memory with their numbers, from 1.
+    """Number rows in memory, from 1.
 
     Raises:
-        DataError: one is no dict.
+        DataError: a row is not a dict.
     """
     for number, fields in enumerate(rows, 1):
         where = f"row {number}"
@@ -193,22 +191,22 @@ def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
 def truncation_warning(
     truncation: TruncationReport, rows: int, max_seq: int
 ) -> Iterable[DataWarning]:
-    """Say what was cut, if anything was."""
+    """Warn with counts if rows were truncated."""
     if truncation.rows:
         yield DataWarning(
             "truncated",
             f"{truncation.rows} of {rows} rows are longer than {max_seq} tokens and lost "
             f"{truncation.prompt_tokens} tokens of prompt and {truncation.completion_tokens} of "
-            "completion; raise --max-seq to keep them",
+            "completion; raise `max_seq` to keep them",
             truncation.rows,
         )
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 of a data file.
+    """Return the SHA-256 of a data file.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return sha256_file(file)
@@ -217,7 +215,7 @@ def file_digest(file: Path) -> str:
 
 
 def _rows_digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of rows as JSON Lines, keys sorted.
+    """Return the SHA-256 of rows as JSON Lines with sorted keys.
 
     Raises:
         DataError: a row is not JSON.

@@ -1,9 +1,9 @@
-"""Which tokens adapters act on.
+"""Scopes: the tokens on which adapters act.
 
-With "answer" an adapter acts from the first scored token on: in a classification prompt on its last
-token alone. Everything before is the frozen model's own, so its keys and values are computed once
-for the whole run, and a step evaluates one token a row. Others know such adapters as activated LoRA
-(Greenewald et al. 2025, arXiv:2504.12397).
+With the scope "answer" an adapter acts from the first scored token on: in a classification prompt
+on the last token only. The tokens before it go through the frozen model, so their keys and values
+are computed once per run, and a step evaluates one token per row. Such adapters are known as
+activated LoRA (Greenewald et al. 2025, arXiv:2504.12397).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Scope = Literal["all", "answer"]
 
 
 def invocation(examples: ExampleSet) -> tuple[int, ...]:
-    """The token at which the answer of every example begins; empty if there is no such token.
+    """Return the token at which the adapter begins to act in every example; empty if there is none.
 
-    Other programs begin to apply an adapter at the last place of this token, so it must not come
-    again in an answer.
+    Other programs apply an adapter from the last occurrence of this token on, so the token must not
+    occur again in an answer.
     """
     before = 1 if examples.kind == "completion" else 0
     starts = [int(example.places[0]) - before for example in examples]
@@ -41,21 +41,21 @@ def choose_scope(
     continues: bool,
     scheme: SchemeInfo,
 ) -> Scope:
-    """What "auto" means: "answer" where it is faster and other programs can express it.
+    """Resolve "auto": "answer" if it is faster and other programs can express it, else "all".
 
     Args:
-        wanted: as configured.
+        wanted: the configured scope.
         examples: training data.
-        continues: can the bundle's blocks go on from earlier keys and values?
-        scheme: of the bundle.
+        continues: True if the bundle's blocks can continue from cached keys and values.
+        scheme: scheme of the bundle.
     Raises:
-        UsageError: "answer", and the bundle's trainables act on every token by their nature.
+        UsageError: "answer" is wanted, but the bundle's trainables always act on every token.
     """
     if scheme.everywhere:
         if wanted == "answer":
             raise UsageError(
-                f"--scope answer: {scheme.kind} changes what the model makes of every token; use "
-                f"--scope all, or a bundle exported with another --trainable"
+                f"`scope` answer: {scheme.kind} changes the model's output for every token; set "
+                f"`scope` to all, or use a bundle exported with another `trainable`"
             )
         return "all"
     if wanted != "auto":

@@ -1,4 +1,4 @@
-"""What an app gives a tuner to learn from, made into examples; and what it may be asked later."""
+"""Sources of examples: open a bundle's reader, read files and rows, check what an app adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Literal
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.data.example_set import (
-    ExampleSet,
-)
-from edgezo_runtime.data.questions import QuestionSet, ask
+from edgezo_runtime.data.answer_room import answer_room
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.scope import Scope, invocation
@@ -19,20 +18,20 @@ from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError, UsageError
 
 MAX_SEQ = 512
-"""Longest row in tokens, unless the model takes less or the app says otherwise."""
+"""Longest row in tokens, unless the model takes fewer or the app sets another limit."""
 
 _ROWS_AT_ONCE = 32
-"""Rows of a pass that an app may ask for, in the plan."""
+"""Rows of one forward pass, in a plan for rows that an app adds later."""
 
 Source = ExampleSet | str | Path | Iterable[Fields]
-"""Examples, a file or a folder of them, or rows in memory."""
+"""Examples, a file or a folder of files, or rows in memory."""
 
 Given = Source | QuestionSet
-"""What a run may begin with."""
+"""The data with which a run begins."""
 
 
 def open_tokenizer(bundle: Bundle) -> TextTokenizer:
-    """The tokenizer of a bundle.
+    """Open the tokenizer of a bundle.
 
     Raises:
         BundleError: it is missing or damaged.
@@ -46,21 +45,51 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
 def open_reader(
     bundle: Bundle, template: str | None, labels: Sequence[str], max_seq: int | None
 ) -> RowReader:
-    """Read rows for a bundle.
+    """Open a reader of rows for a bundle.
 
     Args:
         bundle: the model.
-        template: see `RowReader`, as for the others.
-        labels: label words.
-        max_seq: longest row in tokens; None takes `MAX_SEQ`. No more than the model's.
+        template: prompt template, as in `RowReader`.
+        labels: label words, as in `RowReader`.
+        max_seq: longest row in tokens; None takes `MAX_SEQ`. The model's limit applies too.
     Raises:
-        UsageError: they make no sense together.
+        UsageError: the settings contradict each other.
         BundleError: the bundle's tokenizer cannot be read.
     """
     if isinstance(labels, str):
-        raise UsageError(f"labels {labels!r:.40}: expected a list of words, one a class")
+        raise UsageError(f"`labels` {labels!r:.40}: expected a list of words, one per class")
     longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
     return RowReader(open_tokenizer(bundle), template, tuple(labels), longest)
+
+
+def load_examples(
+    path: str | Path,
+    tokenizer: TextTokenizer,
+    *,
+    template: str | None = None,
+    labels: Sequence[str] = (),
+    max_seq: int,
+    split: str | None = None,
+    limit: int | None = None,
+) -> ExampleSet:
+    """Read, check and tokenize a data file with a tokenizer that is open already.
+
+    Args:
+        path: a file or folder, as in `RowReader.read`.
+        tokenizer: the bundle's tokenizer.
+        template: prompt template, as in `RowReader`.
+        labels: label words, as in `RowReader`.
+        max_seq: longest input in tokens.
+        split: the file of a folder to read.
+        limit: number of first rows to use; None uses all.
+
+    Raises:
+        UsageError: template, labels, `max_seq`, `split` or `limit` are wrong.
+        DataError: the file or a row is wrong; the message names the line.
+        BundleError: the rows need a chat template and the bundle has no usable one.
+    """
+    reader = RowReader(tokenizer, template, tuple(labels), max_seq)
+    return reader.read(path, split=split, limit=limit)
 
 
 def read_source(
@@ -70,13 +99,13 @@ def read_source(
     *,
     split: Literal["train", "valid"] = "train",
 ) -> ExampleSet:
-    """Make examples of what an app gave.
+    """Read examples from an app's source.
 
     Args:
-        reader: of rows.
-        source: what it gave.
-        like: a set that they go with.
-        split: which file of a folder.
+        reader: reader of rows.
+        source: examples, a file or folder, or rows in memory.
+        like: a set whose label tokens the new examples take.
+        split: the file of a folder to read.
     Raises:
         DataError: a row is wrong.
     """
@@ -95,19 +124,21 @@ def read_given(
     labels: Sequence[str],
     max_seq: int | None,
 ) -> tuple[ExampleSet | QuestionSet, RowReader | None]:
-    """What a run begins with: questions where it answers in writing.
+    """Read the data with which a run begins.
+
+    An objective that scores generated answers needs questions; other objectives need examples.
 
     Args:
         bundle: the model.
-        given: what the app gave.
+        given: the app's data.
         config: how to tune.
-        template: see `RowReader`, as for the others.
-        labels: label words.
-        max_seq: longest row in tokens; see `open_reader`.
+        template: prompt template, as in `RowReader`.
+        labels: label words, as in `RowReader`.
+        max_seq: longest row in tokens, as in `open_reader`.
     Returns:
-        Examples or questions, and what reads more of the kind; None where the app gave tokens.
+        Examples or questions, and the reader for later rows; None if the app gave tokens.
     Raises:
-        UsageError: they make no sense together.
+        UsageError: the settings contradict each other.
         DataError: a row is wrong.
         BundleError: the bundle's tokenizer cannot be read.
     """
@@ -118,42 +149,37 @@ def read_given(
     if not config.writes or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq)
         return read_source(reader, given), reader
-    longest = bundle.manifest.model.max_seq - config.max_new_tokens
-    if longest < 1:
-        raise UsageError(
-            f"max_new_tokens {config.max_new_tokens}: the model takes "
-            f"{bundle.manifest.model.max_seq} tokens in all"
-        )
-    most = min(MAX_SEQ if max_seq is None else max_seq, longest)
-    reader = open_reader(bundle, template, labels, most)
-    return ask(reader, given), reader
+    room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
+    longest = min(MAX_SEQ if max_seq is None else max_seq, room)
+    reader = open_reader(bundle, template, labels, longest)
+    return make_questions(reader, given), reader
 
 
 def rows_to_come(bundle: Bundle, examples: ExampleSet, longest: int) -> ExampleSet:
-    """Rows as long as any may be, of any text, to plan for.
+    """Make rows of the greatest length, to plan for rows that an app adds later.
 
     Args:
         bundle: the model.
-        examples: those a run begins with.
-        longest: tokens of a row.
+        examples: the examples with which the run begins.
+        longest: tokens per row.
     """
     model = bundle.manifest.model
     by_label = examples.kind == "labels"
     label_ids = [tokens[0] for tokens in examples.label_tokens] if by_label else []
-    tokens = longest if by_label else longest + 1  # the last is only predicted
+    tokens = longest if by_label else longest + 1  # the model does not read the last target
     return random_rows(_ROWS_AT_ONCE, max(2, tokens), model.vocab_size, label_ids)
 
 
 def require_alike(more: ExampleSet, own: ExampleSet, longest: int | None, scope: Scope) -> None:
-    """Refuse examples that do not go with those of a run.
+    """Refuse examples that do not match the examples of a run.
 
     Args:
-        more: what is to be added.
-        own: the run's.
-        longest: tokens of a row that the run is planned for; None where nothing was planned.
-        scope: tokens the adapters act on.
+        more: the examples to add.
+        own: the run's examples.
+        longest: tokens per row that the run is planned for; None if nothing was planned.
+        scope: tokens on which the adapters act.
     Raises:
-        DataError: saying what is different.
+        DataError: names the difference.
     """
     if (more.kind, more.label_tokens) != (own.kind, own.label_tokens):
         raise DataError(
@@ -165,41 +191,11 @@ def require_alike(more: ExampleSet, own: ExampleSet, longest: int | None, scope:
     if found > most:
         raise DataError(
             f"{more.path}: a row of {found} tokens; the run is planned for {most}, open it with a "
-            f"larger max_seq"
+            f"larger `max_seq`"
         )
-    begins = invocation(own) if scope == "answer" else ()
-    if begins and invocation(more) != begins:
+    first = invocation(own) if scope == "answer" else ()
+    if first and invocation(more) != first:
         raise DataError(
-            f"{more.path}: a row whose answer begins after another token than those of the run; "
-            f"end all prompts alike, or open the run with scope 'all'"
+            f"{more.path}: the answer of a row begins after another token than the run's answers; "
+            f"end all prompts with the same text, or open the run with `scope` all"
         )
-
-
-def load_examples(
-    path: str | Path,
-    tokenizer: TextTokenizer,
-    *,
-    template: str | None = None,
-    labels: Sequence[str] = (),
-    max_seq: int,
-    split: str | None = None,
-    limit: int | None = None,
-) -> ExampleSet:
-    """Read, check and tokenize a data file.
-
-    Args:
-        path: see `RowReader.read`.
-        tokenizer: the bundle's tokenizer.
-        template: see `RowReader`, as for the others.
-        labels: label words.
-        max_seq: longest input in tokens.
-        split: which file of a folder.
-        limit: use the first rows only; None uses all.
-
-    Raises:
-        UsageError: template, labels, `max_seq`, `split` or `limit` make no sense.
-        DataError: the file, or a row of it, is wrong; the message has the line.
-        BundleError: the rows need a chat template and the bundle has no usable one.
-    """
-    reader = RowReader(tokenizer, template, tuple(labels), max_seq)
-    return reader.read(path, split=split, limit=limit)

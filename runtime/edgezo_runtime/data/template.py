@@ -1,7 +1,7 @@
 """Prompt templates: "{sentence} It was" filled with the fields of a row.
 
-Only names stand in braces, "{{" and "}}" are braces. Python's own format language is not used: it
-would let a template reach into attributes and indices.
+Braces contain names only; "{{" and "}}" stand for braces. Python's format language is not used: it
+would give a template access to attributes and indices.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Template:
     """A parsed template.
 
     Attributes:
-        source: the text it was made from.
-        literals: the text before, between and after the fields, one more than `names`.
-        names: the field names in the order they stand, repeats included.
+        source: the text of the template.
+        literals: the texts before, between and after the fields, one more than `names`.
+        names: the field names in their order, with repeats.
     """
 
     source: str
@@ -41,8 +41,8 @@ class Template:
         """Read a template.
 
         Raises:
-            UsageError: no field, a brace without its partner, an empty name, or more than a name
-                in the braces (".", "[", "!", ":").
+            UsageError: no field, a brace without its partner, an empty name, or other syntax than a
+                name in the braces (".", "[", "!", ":").
         """
         if len(source) > _LONGEST:
             raise UsageError(f"template '{source:.80}' is longer than {_LONGEST} characters")
@@ -88,7 +88,7 @@ class Template:
         return {name: text_field(row, name, where) for name in dict.fromkeys(self.names)}
 
     def render(self, values: Mapping[str, str]) -> str:
-        """Fill the fields in; `values` comes from `values()`, maybe shortened."""
+        """Fill in the fields; `values` comes from `values()` and may be truncated."""
         parts = [self.literals[0]]
         for name, literal in zip(self.names, self.literals[1:], strict=True):
             parts += (values[name], literal)
@@ -104,10 +104,10 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
         where: file and line, for the message.
 
     Returns:
-        The text, maybe empty.
+        The text; it may be empty.
 
     Raises:
-        DataError: missing, not a string, or half of a surrogate pair in it.
+        DataError: the field is missing, not a string, or contains half of a surrogate pair.
     """
     if name not in row:
         raise DataError(f"{where}: no field '{name}'; the row has {list_fields(row)}")
@@ -124,7 +124,7 @@ def check_text(value: str, what: str, where: str) -> str:
     """Refuse text that has no UTF-8 form.
 
     Raises:
-        DataError: a lone surrogate such as "\\ud800" is in it.
+        DataError: it contains a lone surrogate such as "\\ud800".
     """
     try:
         value.encode("utf-8")
@@ -145,7 +145,7 @@ def _has_utf8(text: str) -> bool:
 
 
 def list_fields(row: Mapping[str, object]) -> str:
-    """Name a row's fields for a message; at most ten of them."""
+    """List at most ten of a row's fields, for a message."""
     if not row:
         return "no fields"
     shown = [f"{name[:40]!r}" for name in list(row)[:10]]
@@ -154,7 +154,7 @@ def list_fields(row: Mapping[str, object]) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Name the JSON type of a value, with the value where it is short."""
+    """Name the JSON type of a value, and the value if it is short."""
     if value is None:
         return "null"
     if isinstance(value, bool):

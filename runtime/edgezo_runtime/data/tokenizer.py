@@ -26,7 +26,7 @@ _SPELT = re.compile(r"\\u00[2-7]")
 
 
 class TokenizerSettings(Protocol):
-    """What the manifest says about the tokenizer (`manifest.TokenizerInfo`)."""
+    """The manifest's settings of the tokenizer (`manifest_types.TokenizerInfo`)."""
 
     @property
     def file(self) -> str: ...
@@ -52,15 +52,15 @@ class TextTokenizer:
 
     Attributes:
         core: the tokenizer of the `tokenizers` package.
-        pad_id: fills the end of short sequences.
-        bos_id: starts a text, if `add_bos`.
-        eos_ids: end a text; the first is the one written.
-        unk_id: stands for what the vocabulary does not know.
-        mask_id: the place to fill in, for masked-lm.
-        add_bos: does a text start with `bos_id`.
+        pad_id: token that fills the end of short sequences.
+        bos_id: token that starts a text, if `add_bos` is set.
+        eos_ids: tokens that end a text; training examples end with the first one.
+        unk_id: token for text outside the vocabulary.
+        mask_id: token at the place to fill in, for masked-lm.
+        add_bos: True if a text starts with `bos_id`.
         chat_template: Jinja source that turns messages into one text, or None.
         task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
-        vocab_size: tokens are below it, or the file is not the model's.
+        vocab_size: upper bound of the model's token ids, exclusive.
     """
 
     core: Tokenizer
@@ -75,7 +75,7 @@ class TextTokenizer:
     vocab_size: int = _MOST_IDS
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other, and settings left in the file."""
+        """Refuse contradictory settings; disable the file's truncation and padding."""
         if self.add_bos and self.bos_id is None:
             raise BundleError("tokenizer: add_bos is set but bos_id is not; export the model again")
         if self.task == "masked-lm" and self.mask_id is None:
@@ -95,16 +95,16 @@ class TextTokenizer:
         """Load the tokenizer of a bundle.
 
         Args:
-            folder: the bundle.
+            folder: folder of the bundle.
             settings: the manifest's `tokenizer`.
             task: the manifest's `model.task`.
-            vocab_size: the manifest's `model.vocab_size`; tokens are below it.
+            vocab_size: the manifest's `model.vocab_size`.
 
         Returns:
             The tokenizer.
 
         Raises:
-            BundleError: a file is missing or cannot be understood.
+            BundleError: a file is missing or damaged.
 
         Memory:
             The vocabulary: 10 to 100 MB.
@@ -147,17 +147,17 @@ class TextTokenizer:
     def encode_spans(
         self, text: str, *, add_special: bool
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Turn text into token ids and the characters [start, end) each one stands for.
+        """Turn text into token ids and the span of characters [start, end) of each.
 
         Args:
-            text: as for `encode`.
-            add_special: as for `encode`.
+            text: the text; the names of special tokens in it become those tokens.
+            add_special: start with `bos_id` if `add_bos`; for masked-lm add all special tokens.
 
         Returns:
-            Ids and spans, of equal length; an added token stands for (0, 0).
+            Ids and spans, of equal length; the span of an added token is (0, 0).
 
         Raises:
-            BundleError: the tokenizer cannot, or makes tokens that the model does not have.
+            BundleError: the tokenizer fails, or makes tokens that the model does not have.
         """
         masked = self.task == "masked-lm"
         with _refusing(f"the bundle's tokenizer cannot read {text[:40]!r}", _REMEDY):
@@ -176,28 +176,28 @@ class TextTokenizer:
         """Turn token ids into text, by default without the special tokens.
 
         Raises:
-            BundleError: the tokenizer cannot.
+            BundleError: the tokenizer fails.
         """
-        with _refusing("the bundle's tokenizer cannot write tokens", _REMEDY):
+        with _refusing("the bundle's tokenizer cannot decode tokens", _REMEDY):
             return self.core.decode(list(ids), skip_special_tokens=skip_special)
 
     def token_text(self, token_id: int | None) -> str:
-        """The text of one token as the vocabulary has it; empty for None or an unknown id."""
+        """Return a token's text in the vocabulary; empty for None or an unknown id."""
         with _refusing("the bundle's tokenizer does not know its tokens", _REMEDY):
             return ("" if token_id is None else self.core.id_to_token(token_id)) or ""
 
 
 def check_tokenizer(text: str, where: str) -> None:
-    """Refuse a file that the tokenizers package reads beyond its memory.
+    """Refuse a file with which the tokenizers package reads beyond its memory.
 
-    Where merges of a BPE model have a prefix to leave out, the package (0.23) cuts so many bytes
-    off the second part, whatever stands there.
+    If a BPE model has a `continuing_subword_prefix`, the package (0.23) removes as many bytes from
+    the second part of each merge, even if the part does not begin with the prefix.
 
     Args:
-        text: tokenizer.json.
-        where: its path, for the message.
+        text: content of tokenizer.json.
+        where: path of the file, for the message.
     Raises:
-        BundleError: it is such a file, or not JSON.
+        BundleError: a merge lacks the prefix, or the file is not JSON.
     """
     if not (_PREFIX.search(text) or _SPELT.search(text)):
         return
@@ -218,12 +218,12 @@ def check_tokenizer(text: str, where: str) -> None:
 
 @contextlib.contextmanager
 def _refusing(what: str, remedy: str) -> Iterator[None]:
-    """Name what the tokenizers package cannot do.
+    """Turn every error of the tokenizers package into a BundleError.
 
-    It raises Exception itself, and panics are no Exception at all.
+    The package raises plain Exception, and its panics derive from BaseException only.
 
     Raises:
-        BundleError: it cannot.
+        BundleError: the package failed.
     """
     try:
         yield
@@ -238,10 +238,10 @@ def _read_template(folder: str | Path, name: str | None) -> str | None:
 
 
 def _read_text(path: Path, limit: int) -> str:
-    """The text of a file of the bundle.
+    """Read a text file of the bundle.
 
     Raises:
-        BundleError: it is missing, too large, or not UTF-8.
+        BundleError: the file is missing, too large, or not UTF-8.
     """
     if not path.exists():
         raise BundleError(f"{path}: no such file; {_REMEDY}")

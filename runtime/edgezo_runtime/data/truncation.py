@@ -1,4 +1,4 @@
-"""Prompts that fit: the template stays whole, its longest fields lose their end."""
+"""Truncation of prompts: the template stays whole, its longest fields lose their end."""
 
 from __future__ import annotations
 
@@ -11,31 +11,37 @@ from edgezo_runtime.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """A prompt that fits: its text, its tokens, and how many tokens were cut."""
+class TruncatedPrompt:
+    """A prompt within its limit.
+
+    Attributes:
+        text: the prompt.
+        tokens: its tokens.
+        dropped: number of tokens removed; 0 if the prompt was short enough.
+    """
 
     text: str
     tokens: list[int]
     dropped: int
 
 
-def fit_prompt(
+def truncate_prompt(
     template: Template,
     values: Mapping[str, str],
     tokenizer: TextTokenizer,
     limit: int,
     where: str,
-) -> Fitted:
-    """Render a prompt, shortening its longest fields until it has at most `limit` tokens.
+) -> TruncatedPrompt:
+    """Render a prompt and shorten its longest fields until it has at most `limit` tokens.
 
-    The literal text of the template stays whole. All fields longer than some number of tokens
-    lose their end; the number is the largest that does it.
+    The literal text of the template stays whole. Fields above a common number of tokens lose their
+    end; the number is the largest with which the prompt fits.
 
     Args:
         template: the template.
         values: its fields, from `Template.values`.
         tokenizer: the tokenizer.
-        limit: tokens allowed, special ones included.
+        limit: number of tokens allowed, special tokens included.
         where: file and line, for the message.
 
     Returns:
@@ -48,7 +54,7 @@ def fit_prompt(
     tokens = tokenizer.encode(text, add_special=True)
     full = len(tokens)
     if full <= limit:
-        return Fitted(text, tokens, 0)
+        return TruncatedPrompt(text, tokens, 0)
     spans = {
         name: tokenizer.encode_spans(value, add_special=False)[1] for name, value in values.items()
     }
@@ -58,17 +64,17 @@ def fit_prompt(
         if cap == 0:
             raise DataError(
                 f"{where}: the template alone has {len(tokens)} tokens and at most {limit} fit; "
-                "raise --max-seq or shorten the template"
+                "raise `max_seq` or shorten the template"
             )
         cap = _lower_cap(sizes, cap, len(tokens) - limit)
-        cut = {name: _first_tokens(value, spans[name], cap) for name, value in values.items()}
-        text = template.render(cut)
+        shorter = {name: _first_tokens(value, spans[name], cap) for name, value in values.items()}
+        text = template.render(shorter)
         tokens = tokenizer.encode(text, add_special=True)
-    return Fitted(text, tokens, full - len(tokens))
+    return TruncatedPrompt(text, tokens, full - len(tokens))
 
 
 def _lower_cap(sizes: Sequence[int], cap: int, over: int) -> int:
-    """Largest number of tokens a field, below `cap`, that removes `over` tokens; 0 if none."""
+    """Return the largest cap on tokens per field, below `cap`, that removes `over` tokens; or 0."""
     now = sum(min(size, cap) for size in sizes)
     for lower in range(cap - 1, 0, -1):
         if now - sum(min(size, lower) for size in sizes) >= over:

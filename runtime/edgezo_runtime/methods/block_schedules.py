@@ -1,4 +1,4 @@
-"""Block schedules: which blocks are active, that is perturbed and updated, in which step."""
+"""Block schedules: the blocks that a step perturbs and updates (its active blocks)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.noise import derive_seed
 
 BlockSchedule = Callable[[int, int, Sequence[int]], tuple[int, ...]]
-"""schedule(step, seed, blocks): the active ones of the trainable `blocks`, in their order.
+"""schedule(step, seed, blocks): the active blocks among the trainable `blocks`, in their order.
 
-`seed` is the seed of the run. The answer depends on the arguments only, so any step can be
-answered without those before it.
+`seed` is the seed of the run. The result depends on the arguments only, so any step can be computed
+without the steps before it.
 """
+
+_MOST_DIGITS = 20
 
 
 def every() -> BlockSchedule:
-    """All blocks in every step.
+    """Activate all blocks in every step.
 
     Returns:
         A schedule.
@@ -29,10 +31,10 @@ def every() -> BlockSchedule:
 
 
 def cyclic(count: int = 1) -> BlockSchedule:
-    """`count` neighbouring blocks a step, going round from the first to the last.
+    """Activate `count` neighbouring blocks per step, in turn from the first to the last.
 
     Args:
-        count: blocks a step, > 0; more than there are means all.
+        count: blocks per step, > 0; a larger number than there are means all.
 
     Returns:
         A schedule.
@@ -51,10 +53,10 @@ def cyclic(count: int = 1) -> BlockSchedule:
 
 
 def random(count: int = 1) -> BlockSchedule:
-    """`count` different blocks a step, every choice equally likely.
+    """Activate `count` different blocks per step, every choice equally likely.
 
     Args:
-        count: blocks a step, > 0; more than there are means all.
+        count: blocks per step, > 0; a larger number than there are means all.
 
     Returns:
         A schedule.
@@ -70,10 +72,10 @@ def random(count: int = 1) -> BlockSchedule:
 
 
 def random_share(percent: int) -> BlockSchedule:
-    """A share of the blocks a step, at least one, every choice equally likely.
+    """Activate a share of the blocks per step, at least one, every choice equally likely.
 
     Args:
-        percent: of the blocks, 1 to 100.
+        percent: percentage of the blocks, 1 to 100.
 
     Returns:
         A schedule.
@@ -82,7 +84,7 @@ def random_share(percent: int) -> BlockSchedule:
         UsageError: percent is out of range.
 
     References:
-        Wang et al. 2024, arXiv:2410.09823 (LeZO); what is active is 1 less its sparsity.
+        Wang et al. 2024, arXiv:2410.09823 (LeZO); the active share is 1 - sparsity.
     """
     if not 1 <= percent <= 100:
         raise UsageError(f"block schedule 'random': {percent}% is not 1% to 100%")
@@ -95,7 +97,7 @@ def random_share(percent: int) -> BlockSchedule:
 
 
 def _drawn(step: int, seed: int, blocks: Sequence[int], count: int) -> tuple[int, ...]:
-    """`count` different blocks, in their order."""
+    """Draw `count` different blocks, in their order."""
     order = list(range(len(blocks)))
     step_seed = derive_seed(seed, "blocks", step)
     wanted = min(count, len(order))
@@ -106,10 +108,12 @@ def _drawn(step: int, seed: int, blocks: Sequence[int], count: int) -> tuple[int
 
 
 def last(count: int = 1) -> BlockSchedule:
-    """The last `count` blocks in every step: those before them never change, so their work caches.
+    """Activate the last `count` blocks in every step.
+
+    Earlier blocks never change, so their outputs can be cached.
 
     Args:
-        count: blocks a step, > 0; more than there are means all.
+        count: blocks per step, > 0; a larger number than there are means all.
 
     Returns:
         A schedule.
@@ -133,21 +137,18 @@ SCHEDULES: dict[str, Callable[..., BlockSchedule]] = {
 }
 
 
-_MOST_DIGITS = 20
-
-
 def parse_schedule(text: str) -> BlockSchedule:
-    """Make the schedule a text names: "all", "cyclic", "random:4", "last:20".
+    """Parse a schedule such as "all", "cyclic", "random:4" or "last:20".
 
     Args:
-        text: a name in `SCHEDULES`, and after a colon the number of blocks a step (1 if left out;
-            "all" takes none; "random" takes a share as well, "random:25%").
+        text: a name in `SCHEDULES`, then a colon and the number of blocks per step. Without a
+            number it is 1; "all" takes no number; "random" also takes a share, "random:25%".
 
     Returns:
         The schedule.
 
     Raises:
-        UsageError: the name is unknown, or the number is not one.
+        UsageError: the name is unknown, or the number is wrong.
     """
     name, colon, number = text.strip().partition(":")
     if name not in SCHEDULES:
@@ -172,7 +173,7 @@ def parse_schedule(text: str) -> BlockSchedule:
 
 def _require_count(name: str, count: int) -> None:
     if count < 1:
-        raise UsageError(f"block schedule '{name}': needs 1 block a step or more, not {count}")
+        raise UsageError(f"block schedule '{name}': needs 1 block per step or more, not {count}")
 
 
 def _require_blocks(blocks: Sequence[int]) -> Sequence[int]:

@@ -1,7 +1,7 @@
-"""The methods of the field: an estimator, a rule and a sampler each, with the published settings.
+"""The catalogue of methods: each is an estimator, a rule and a sampler with published settings.
 
-To add one: its estimator, rule or sampler in a file of its own, an entry here, a row in
-`tests/contract/methods_table.py`.
+To add a method, write its estimator, rule or sampler in a file of its own, and add an entry here
+and a row in `tests/contract/methods_table.py`.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ from edgezo_runtime.methods.samplers import (
 
 
 def assemble(config: TuneConfig, eps: float) -> Parts:
-    """Make the parts of a method.
+    """Make the estimator, rule and sampler of a method.
 
     Args:
-        config: the method, its options and the rule in place of its own.
+        config: names the method, its options and the rule.
         eps: perturbation scale.
 
     Raises:
@@ -74,7 +74,7 @@ def assemble(config: TuneConfig, eps: float) -> Parts:
     rule = None if config.rule == OWN_RULE else config.rule
     method = METHODS[name]
     if rule and not method.any_rule:
-        raise UsageError(f"--rule {rule}: {name} has a rule of its own")
+        raise UsageError(f"`rule` {rule}: {name} has a rule of its own; remove `rule`")
     rule_factory = RULES[rule] if rule else method.rule
     factories = (method.estimator, rule_factory, method.sampler)
     known = {option for factory in factories for option in inspect.signature(factory).parameters}
@@ -82,8 +82,7 @@ def assemble(config: TuneConfig, eps: float) -> Parts:
         if option not in known:
             others = [other for other, made in METHODS.items() if option in made.options()]
             raise UsageError(
-                f"--{option.replace('_', '-')}: {name} does not take it; methods that do: "
-                f"{', '.join(others)}"
+                f"`{option}`: {name} does not take it; methods that do: {', '.join(others)}"
             )
 
     def made(factory: Callable[..., Any]) -> Any:
@@ -98,9 +97,9 @@ def assemble(config: TuneConfig, eps: float) -> Parts:
 def _sign_rule(
     sign: Literal["elementwise", "scalar"] = "elementwise", weight_decay: float = 0.0
 ) -> Rule:
-    """Elementwise signs are the rule's; the sign of a scalar is the estimator's."""
+    """Return `Sign` for elementwise signs; the estimator takes the sign of a scalar."""
     if sign not in ("elementwise", "scalar"):
-        raise UsageError(f"sign {sign}: expected elementwise or scalar")
+        raise UsageError(f"`sign` {sign}: expected elementwise or scalar")
     return Sign(weight_decay) if sign == "elementwise" else Sgd(weight_decay)
 
 
@@ -110,19 +109,22 @@ def _sign_estimator(
     return two_point(eps) if sign == "elementwise" else scalar_sign(eps)
 
 
-def _shaped(config: TuneConfig) -> str | None:
+def _refuse_shaping(config: TuneConfig) -> str | None:
     if not (config.normalize or config.clip):
         return None
     return (
         f"{config.method} evaluates the steps it may take, so they cannot be shaped afterwards; "
-        f"leave out --normalize and --clip"
+        f"leave out `normalize` and `clip`"
     )
 
 
-def _resting(config: TuneConfig) -> str | None:
+def _refuse_inactive_blocks(config: TuneConfig) -> str | None:
     if config.schedule == "all":
         return None
-    return f"--schedule {config.schedule}: {config.method} has all blocks active in every step"
+    return (
+        f"`schedule` {config.schedule}: {config.method} has all blocks active in every step; "
+        f"set `schedule` to all"
+    )
 
 
 _PLAIN: Mapping[str, object] = {
@@ -134,7 +136,7 @@ _PLAIN: Mapping[str, object] = {
     "average": 0.0,
     "batch_size": 16,
 }
-"""MeZO's loop: nothing is shaped, nothing averaged, the rate stays."""
+"""MeZO's loop: no shaping, no averaging, a constant learning rate."""
 
 _MEZO = Published(LORA_LR, LORA_EPS)
 _MEZO_LENGTH = Published(LORA_LR, LORA_EPS, lengths=True)
@@ -143,8 +145,8 @@ _LOZO = Published(FULL_LR, FULL_EPS, "all weights", rank=2)
 
 METHODS: dict[str, Method] = {
     "auto": Method(
-        summary="the default: exact gradients where bundle and budget allow (--first-order), else "
-        "per-example pairs of signs, normalized, averaged, annealed",
+        summary="the default: first-order steps where bundle and budget allow, else one antithetic "
+        "pair of random signs per example, normalized, averaged, annealed",
         paper="docs/decisions/0006, 0011, 0013",
         evaluations="1 and its gradient, else 2",
         state="2, else 0",
@@ -159,7 +161,7 @@ METHODS: dict[str, Method] = {
         published=_MEZO,
     ),
     "zo-sgd-one-sided": Method(
-        summary="one direction against the centre",
+        summary="forward difference along one direction",
         paper="arXiv:2402.11592",
         evaluations="2",
         estimator=one_sided,
@@ -175,7 +177,7 @@ METHODS: dict[str, Method] = {
         published=_MEZO,
     ),
     "zo-sgd-sign": Method(
-        summary="steps by the sign of the estimate",
+        summary="steps along the sign of the estimate",
         paper="arXiv:2402.11592",
         evaluations="2",
         estimator=_sign_estimator,
@@ -196,14 +198,14 @@ METHODS: dict[str, Method] = {
         any_rule=False,
     ),
     "zo-sgd-cons": Method(
-        summary="the step, its opposite or none, whichever has the least loss",
+        summary="the step, the opposite step or none, whichever gives the least loss",
         paper="arXiv:2402.11592",
         evaluations="5",
         estimator=conservative,
         settings=_PLAIN,
         published=_MEZO,
         any_rule=False,
-        problem=_shaped,
+        problem=_refuse_shaping,
     ),
     "zo-adam": Method(
         summary="MeZO with Adam",
@@ -217,7 +219,7 @@ METHODS: dict[str, Method] = {
         any_rule=False,
     ),
     "forward-grad": Method(
-        summary="the directional derivative itself, from four probes",
+        summary="the directional derivative from four probes",
         paper="arXiv:2202.08587",
         evaluations="4",
         estimator=forward_grad,
@@ -225,15 +227,15 @@ METHODS: dict[str, Method] = {
         published=Published(1e-5, LORA_EPS),
     ),
     "block-wise": Method(
-        summary="every block its own pair on the same batch",
+        summary="one antithetic pair per block on the same batch",
         paper="arXiv:2402.11592",
-        evaluations="2 a block, without what is before it",
+        evaluations="2 per block, without the blocks before it",
         estimator=block_wise,
         settings=_PLAIN,
         published=_MEZO,
     ),
     "sparse": Method(
-        summary="Sparse-MeZO: small (or large, or random) coordinates only",
+        summary="Sparse-MeZO: perturbs small (or large, or random) coordinates only",
         paper="arXiv:2402.15751",
         evaluations="2",
         estimator=two_point,
@@ -251,7 +253,7 @@ METHODS: dict[str, Method] = {
         published=_MEZO,
     ),
     "lozo": Method(
-        summary="directions of low rank, one factor kept for a while",
+        summary="directions of low rank with one factor fixed for several steps",
         paper="arXiv:2410.07698",
         evaluations="2",
         estimator=two_point,
@@ -263,7 +265,7 @@ METHODS: dict[str, Method] = {
         summary="LOZO with momentum in the free factor",
         paper="arXiv:2410.07698",
         evaluations="2",
-        state="r (m + n) a matrix",
+        state="r (m + n) per matrix",
         estimator=two_point,
         rule=FactorMomentum,
         sampler=LowRank,
@@ -272,7 +274,7 @@ METHODS: dict[str, Method] = {
         any_rule=False,
     ),
     "lezo": Method(
-        summary="a quarter of the blocks, others in every step",
+        summary="a random quarter of the blocks per step",
         paper="arXiv:2410.09823",
         evaluations="2",
         estimator=two_point,
@@ -302,7 +304,7 @@ METHODS: dict[str, Method] = {
         any_rule=False,
     ),
     "mezo-svrg": Method(
-        summary="estimates corrected by the gradient at an anchor",
+        summary="estimates corrected by the gradient at an anchor point",
         paper="arXiv:2404.08080",
         evaluations="4; 16 at an anchor",
         state="2",
@@ -311,7 +313,7 @@ METHODS: dict[str, Method] = {
         settings=_PLAIN,
         published=_MEZO_FULL,
         any_rule=False,
-        problem=_resting,
+        problem=_refuse_inactive_blocks,
     ),
     "hizoo": Method(
         summary="directions scaled by a diagonal Hessian",
@@ -324,7 +326,7 @@ METHODS: dict[str, Method] = {
         published=_MEZO_FULL,
     ),
     "fzoo": Method(
-        summary="several one-sided directions in units of their spread",
+        summary="several one-sided differences divided by their standard deviation",
         paper="arXiv:2506.09034",
         evaluations="N + 1",
         estimator=scaled_one_sided,
@@ -332,7 +334,7 @@ METHODS: dict[str, Method] = {
         published=Published(5e-5, 1e-4, "all weights", lengths=True),
     ),
     "grzo": Method(
-        summary="per-example pairs by flipout, in units of their spread",
+        summary="per-example pairs by flipout, divided by their standard deviation",
         paper="arXiv:2606.02857",
         evaluations="2",
         estimator=scaled_per_example,
@@ -340,14 +342,14 @@ METHODS: dict[str, Method] = {
         settings=_PLAIN,
     ),
     "rloo": Method(
-        summary="several directions an example against the mean of the others",
+        summary="several directions per example, each compared with the mean of the others",
         paper="Kool et al. 2019",
         evaluations="N",
         estimator=leave_one_out,
         settings={**_PLAIN, "noise": "rademacher"},
     ),
     "qzo": Method(
-        summary="quantization scales of the frozen weights, clipped projected gradients",
+        summary="tunes quantization scales of the frozen weights, clips projected gradients",
         paper="arXiv:2505.13430",
         evaluations="2",
         estimator=two_point,
@@ -358,16 +360,16 @@ METHODS: dict[str, Method] = {
 
 
 def method_config(method: str, **given: Any) -> TuneConfig:
-    """A method with its published settings.
+    """Return the configuration of a method with its published settings.
 
     Args:
-        method: its name.
-        given: fields in place of the method's; those of `MethodOptions` among them.
+        method: name of the method.
+        given: fields of `TuneConfig` and `MethodOptions` that replace the method's settings.
     Raises:
         UsageError: the method is unknown.
     """
     if method not in METHODS:
-        raise UsageError(f"--method {method}: expected one of {', '.join(METHODS)}")
+        raise UsageError(f"`method` {method}: expected one of {', '.join(METHODS)}")
     own = {f.name for f in dataclasses.fields(MethodOptions)}
     options = {name: value for name, value in given.items() if name in own}
     rest = {name: value for name, value in given.items() if name not in own}

@@ -1,8 +1,10 @@
-"""Learning-rate schedules: what the base rate is multiplied by, given the fraction of the run done.
+"""Learning-rate schedules: the factor that a step's learning rate is multiplied by.
 
-Pass (step + 1/2) / steps, the middle of the step: then neither the first step of a warm-up nor the
-last step of a decay is wasted on a rate of zero. The rate a step used is in the journal, as a
-replay must not depend on this machine's cosine.
+The factor has two parts. A schedule in `LR_SCHEDULES` goes by the fraction of the run that is
+done. Runs longer than `TuneConfig.horizon` take smaller steps throughout.
+
+The journal records the learning rate of every step: a replay must not depend on the cosine of the
+machine it runs on.
 """
 
 from __future__ import annotations
@@ -14,6 +16,10 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 
 LrSchedule = Callable[[float, float], float]
+"""schedule(fraction of the run done, fraction that warms up): a factor, 0 to 1."""
+
+_FALL = 0.4
+"""Share of a trapezoid that falls."""
 
 
 def constant(fraction: float, warmup: float = 0.0) -> float:
@@ -57,8 +63,8 @@ def cosine(fraction: float, warmup: float = 0.0) -> float:
 def trapezoid(fraction: float, warmup: float = 0.0) -> float:
     """Rise linearly from 0 to 1 during the warm-up, stay at 1, fall linearly to 0 at the end.
 
-    The last 40 % of what follows the warm-up are the fall: the noise of the estimate averages out
-    there, and until then the run goes on at full speed.
+    The fall takes the last 40 % of the run after the warm-up. The noise of the estimates averages
+    out during the fall; until then the run takes full steps.
 
     Args, returns and errors as for `constant`.
 
@@ -76,32 +82,18 @@ LR_SCHEDULES: dict[str, LrSchedule] = {
     "trapezoid": trapezoid,
 }
 
-_FALL = 0.4
-"""Share of a trapezoid that falls."""
-
-
-def _phases(fraction: float, warmup: float) -> tuple[float, float]:
-    """Split the fraction into (how far up the warm-up is, how far the rest is done), 0 to 1."""
-    if not 0 <= fraction <= 1:
-        raise UsageError(f"fraction of the run done must be 0 to 1, not {fraction}")
-    if not 0 <= warmup < 1:
-        raise UsageError(f"warm-up must be at least 0 and below 1 of the run, not {warmup}")
-    if fraction < warmup:
-        return fraction / warmup, 0.0
-    return 1.0, (fraction - warmup) / (1 - warmup)
-
 
 def fraction_done(
     config: TuneConfig, step: int, elapsed_s: float, measured_s: float = 0.0
 ) -> float:
-    """Share of a run that is over, by steps or by time, whichever is further.
+    """Return the fraction of a run that is done, by steps or by time, whichever is larger.
 
     Args:
         config: how to tune, "auto" filled in.
-        step: steps done.
-        elapsed_s: seconds that they took.
-        measured_s: of these, before the first step. The time of a run counts from there, so that
-            its first learning rate does not depend on a clock.
+        step: number of steps done.
+        elapsed_s: seconds since the run began.
+        measured_s: the part of `elapsed_s` that measured rates before the first step. The time of
+            a run counts from there, so the first learning rate does not depend on a clock.
     """
     by_steps = step / config.steps if config.steps else 0.0
     if not config.max_time_s:
@@ -112,23 +104,38 @@ def fraction_done(
 
 
 def rate_factor(config: TuneConfig, step: int, fraction: float) -> float:
-    """What the learning rate of a step is multiplied by.
+    """Return the factor of a step's learning rate.
+
+    The schedule is taken at (step + 1/2) / steps, the middle of the step. So neither the first
+    step of a warm-up nor the last step of a decay is wasted on a rate of zero.
 
     Args:
         config: how to tune, "auto" filled in.
-        step: the step.
-        fraction: share of the run that is over before it.
+        step: number of the step, from 0.
+        fraction: fraction of the run done before the step.
     """
     middle = fraction + 0.5 / config.steps if config.steps else fraction
     schedule = LR_SCHEDULES[config.lr_schedule]
-    return _pace(config, step, fraction) * schedule(min(middle, 1.0), 0.0)
+    return _horizon_factor(config, step, fraction) * schedule(min(middle, 1.0), 0.0)
 
 
-def _pace(config: TuneConfig, step: int, fraction: float) -> float:
-    """Share of the learning rate that a run of this length takes.
+def _phases(fraction: float, warmup: float) -> tuple[float, float]:
+    """Split the fraction into (share of the warm-up done, share of the rest done), 0 to 1."""
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"fraction of the run done must be 0 to 1, not {fraction}")
+    if not 0 <= warmup < 1:
+        raise UsageError(f"warm-up must be at least 0 and below 1 of the run, not {warmup}")
+    if fraction < warmup:
+        return fraction / warmup, 0.0
+    return 1.0, (fraction - warmup) / (1 - warmup)
 
-    The way a run goes is the sum of its rates, the noise it collects the sum of their squares.
-    Beyond the horizon the way stays the same and more steps buy less noise.
+
+def _horizon_factor(config: TuneConfig, step: int, fraction: float) -> float:
+    """Return the factor that a run longer than the horizon takes.
+
+    The sum of a run's learning rates is the distance it covers; the sum of their squares is the
+    noise it collects. Beyond the horizon the distance stays the same, and more steps reduce the
+    noise.
     """
     expected = float(config.steps)
     if not expected and fraction:

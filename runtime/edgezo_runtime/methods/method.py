@@ -1,4 +1,4 @@
-"""What a method consists of: its parts, its settings and its published rates."""
+"""The definition of a method: its parts, its settings and its published rates."""
 
 from __future__ import annotations
 
@@ -9,22 +9,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgezo_runtime.config import MethodOptions, TuneConfig
-from edgezo_runtime.methods.estimators import (
-    Estimator,
-)
-from edgezo_runtime.methods.rules import (
-    FrameRule,
-    Rule,
-    Sgd,
-)
-from edgezo_runtime.methods.samplers import (
-    Dense,
-    Sampler,
-)
+from edgezo_runtime.methods.estimators import Estimator
+from edgezo_runtime.methods.rules import FrameRule, Rule, Sgd
+from edgezo_runtime.methods.samplers import Dense, Sampler
 
 FULL_LR, FULL_EPS, LORA_LR, LORA_EPS = 1e-6, 1e-3, 1e-4, 1e-2
-"""What MeZO (arXiv:2305.17333, table 16) takes for all weights and for LoRA."""
-
+"""MeZO's rates for all weights and for LoRA (arXiv:2305.17333, table 16)."""
 
 _LORA_SCALE = 2.0
 """alpha / rank of MeZO's LoRA."""
@@ -37,9 +27,10 @@ class Published:
     Attributes:
         lr: learning rate.
         eps: perturbation scale.
-        trainables: what they were published for.
-        lengths: is a step lr long, whatever the gradient is (signs, Adam, normalized estimates)?
-        rank: the published directions are `rank` ** 0.5 times as long as those made here.
+        trainables: the trainables of the publication.
+        lengths: True if a step has the length lr whatever the gradient is (signs, Adam, normalized
+            estimates).
+        rank: the published directions are `rank` ** 0.5 times as long as the sampler's.
     """
 
     lr: float
@@ -49,15 +40,16 @@ class Published:
     rank: int = 1
 
     def converted(self, scale: float) -> tuple[float, float]:
-        """The same for adapters with a factor of their own.
+        """Convert the rates for adapters whose product is multiplied by `scale`.
 
-        Of rates for all weights those for LoRA are made by the ratio of MeZO's own two. An adapter
-        whose product is multiplied by `scale` in place of MeZO's 2 moves the model's function as
-        far if it moves 2 / scale as far itself: eps by this factor, and lr by its square, since the
-        gradient has the factor the other way round. Where lr is a length it goes like eps.
+        Rates for all weights become rates for LoRA by the ratio of MeZO's own two. MeZO multiplies
+        the adapter's product by 2. An adapter with another scale changes the model's function as
+        much if it moves 2 / scale as far itself. So eps is multiplied by this factor, and lr by its
+        square, since the gradient contains the inverse factor. An lr that is a length is multiplied
+        as eps is.
 
         Args:
-            scale: alpha / rank; 1 for trainables that have none.
+            scale: alpha / rank; 1 for trainables without a scale.
 
         Returns:
             (lr, eps).
@@ -72,27 +64,27 @@ class Published:
         return lr, self.eps * factor * longer
 
     def fits(self, kind: str) -> bool:
-        """Can the rates be converted for trainables of this kind?"""
+        """Return True if the rates can be converted for trainables of this kind."""
         return kind == ("tt" if self.trainables == "tensor trains" else "lora")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A named composition.
+    """An estimator, a rule, a sampler and settings under one name.
 
     Attributes:
         summary: one line.
-        paper: where it is from.
-        evaluations: of the batch, a step.
-        state: float32 arrays the size of the trainables that it keeps besides them.
-        estimator: of the gradient; its first argument is eps.
-        rule: what a tensor does with it.
-        sampler: directions.
-        settings: fields of `TuneConfig` in which it differs from the defaults.
-        published: rates, where the paper has any that can be taken over.
-        scheme: kind of trainables that the paper has, where that is part of the method.
-        any_rule: may the user choose another rule?
-        problem: what of a configuration does not go with it; None if nothing.
+        paper: where the method was published.
+        evaluations: evaluations of the batch per step.
+        state: number of float32 arrays the size of the trainables, besides the trainables.
+        estimator: makes the gradient estimator; its first argument is eps.
+        rule: makes the update rule.
+        sampler: makes the sampler of directions.
+        settings: fields of `TuneConfig` that differ from the defaults.
+        published: rates of the paper, if they can be converted.
+        scheme: kind of trainables, if it is part of the method.
+        any_rule: True if the user may choose another rule.
+        problem: says what in a configuration the method cannot use; None if nothing.
     """
 
     summary: str
@@ -109,7 +101,7 @@ class Method:
     problem: Callable[[TuneConfig], str | None] = lambda config: None
 
     def options(self) -> dict[str, object]:
-        """Settings of its own with their defaults."""
+        """Return the method's own settings with their defaults."""
         found: dict[str, object] = {}
         for factory in (self.estimator, self.rule, self.sampler):
             for name, parameter in inspect.signature(factory).parameters.items():
@@ -120,7 +112,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a method is made of, ready to run."""
+    """The estimator, rule and sampler of a run."""
 
     estimator: Estimator
     rule: Rule | FrameRule

@@ -1,4 +1,4 @@
-"""Learning rate and perturbation scale of a run, and where they come from."""
+"""The learning rate and perturbation scale of a run, and their origin."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import METHODS
 
 _SMALLEST, _LARGEST = 1e-30, 1e30
-"""Rates are float32 where they are used."""
+"""Rates are converted to float32, which cannot hold smaller or larger ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a run steps and probes with.
+    """Learning rates and perturbation scale of a run.
 
     Attributes:
         lr: learning rate before its schedule.
         eps: perturbation scale.
-        words: where they come from, for people; empty where they were given.
-        num_first_order: how many of the last blocks take first-order steps.
-        first_order_lr: learning rate of those.
-        seconds: that measuring them took.
+        words: the origin of the rates, for people; empty if they were given.
+        num_first_order: number of last blocks that take first-order steps.
+        first_order_lr: learning rate of those blocks.
+        seconds: time spent on measuring rates.
     """
 
     lr: float
@@ -36,19 +36,19 @@ class Rates:
 
     @classmethod
     def of(cls, config: TuneConfig, scheme: SchemeInfo, num_first_order: int = 0) -> Rates:
-        """Those that are given or published; what is to be measured stands at 1 until then.
+        """Take the given or published rates; rates that will be measured are 1 until then.
 
         Args:
             config: how to tune.
             scheme: what trains.
-            num_first_order: how many of the last blocks take first-order steps.
+            num_first_order: number of last blocks that take first-order steps.
         Raises:
             UsageError: the published rates are for other trainables.
         """
         published = METHODS[config.method].published
         if published and "published" in (config.lr, config.eps) and not published.fits(scheme.kind):
             raise UsageError(
-                f"--lr and --eps published: those of {config.method} are for "
+                f"`lr` and `eps` published: the rates of {config.method} are for "
                 f"{published.trainables}, in this bundle {scheme.kind} trains; give numbers, or "
                 f"auto"
             )
@@ -63,10 +63,10 @@ class Rates:
         )
 
     def check(self) -> None:
-        """Refuse what no run steps with.
+        """Refuse rates that no run can have.
 
         Raises:
-            UsageError: naming the rate.
+            UsageError: names the rate.
         """
         for name in ("lr", "eps", "first_order_lr"):
             value = getattr(self, name)

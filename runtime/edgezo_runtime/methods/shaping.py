@@ -1,4 +1,4 @@
-"""Shaping of projected gradients: what is done to an estimate before a rule sees it."""
+"""Shaping: normalize and clip projected gradients before a rule applies them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class Normalizer:
 
     c' = clip(c / rms, -clip, clip),  rms^2 = EMA of c^2 over directions and steps (bias-corrected)
 
-    and times rms again where only clipping is wanted.
+    Without `divide` the clipped value is multiplied by rms again.
 
-    One scalar for all tensors keeps the direction of the estimate and makes the learning rate a
-    step length that does not depend on the loss's scale, on eps or on the batch size. Clipping
-    bounds what one outlier example can do.
+    One scalar serves all tensors, so the direction of the estimate does not change. The learning
+    rate becomes a step length that depends neither on the scale of the loss nor on eps nor on the
+    batch size. Clipping bounds the influence of an outlier example.
 
     Attributes:
         decay: of the running mean square, in [0, 1).
         clip: in units of the root mean square; infinity for none.
-        divide: is the result in units of it too?
+        divide: divide by the root mean square; False clips only.
     References:
         MEAZO (2605.03869) divides by a scalar second moment; QZO (arXiv:2505.13430) clips.
     """
@@ -41,16 +41,16 @@ class Normalizer:
             raise UsageError(f"clip {self.clip}: must be above zero")
 
     def init(self) -> tuple[float, float]:
-        """(sum of weighted squares, sum of weights), both float64."""
+        """Return (sum of weighted squares, sum of weights), both float64."""
         return 0.0, 0.0
 
     def apply(
         self, terms: Sequence[Term], state: tuple[float, float]
     ) -> tuple[list[Term], tuple[float, float]]:
-        """Shape the terms of one step and carry the running square on.
+        """Shape the terms of one step and update the running square.
 
-        The coefficients of an estimate over M directions carry its weight 1/M, which stays; the
-        projected gradients inside are normalized.
+        Each coefficient of an estimate over M directions contains the weight 1/M. The weight stays;
+        the projected gradient is normalized.
         """
         count = sum(len(term.coeff) for term in terms)
         square = math.fsum(v * v for term in terms for v in term.coeff) * count

@@ -35,6 +35,7 @@ from edgezo_runtime.methods.estimators import (
     StepInfo,
     Term,
     record_losses,
+    run_estimator,
 )
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks

@@ -19,6 +19,7 @@ from edgezo_runtime.data.example_set import (
     input_length,
 )
 from edgezo_runtime.errors import DataError, UsageError
+from tests.runtime.tiny_sets import random_set
 
 PAD = 99
 ONE_TOKEN_WORDS = ((50,), (51,), (52,))
@@ -243,3 +244,9 @@ def test_bad_step_and_no_rows() -> None:
     for make in (lambda s: Batches(s, 1, 0), lambda s: SequentialBatches(s, 1)):
         with pytest.raises(DataError, match=r"train\.jsonl: no rows"):
             make(example_set("completion", []))
+
+
+def test_first_scored_token_of_each_row() -> None:
+    examples = random_set("candidates", (2, 5), 0)
+    batch = make_batch(examples, [0, 1])
+    assert batch.first_scored.tolist() == [1, 1, 1, 4, 4, 4]

@@ -1,15 +1,25 @@
-"""Language modelling rows: what is read, what is scored, what is cut."""
+"""Language modelling rows: what is read, what is scored, what is truncated."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.data.completions import ANSWER_FIELDS, answers_of, build_completions
+from edgezo_runtime.data.example_set import Example, ExampleSet, TruncationReport
+from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.errors import BundleError, DataError
-from tests.runtime.tiny_tokenizer import BOS, CHAT, EOS, byte_tokenizer, write_rows
+from edgezo_runtime.errors import BundleError, DataError, UsageError
+from tests.runtime.tiny_tokenizer import (
+    BOS,
+    CHAT,
+    EOS,
+    byte_tokenizer,
+    masked_tokenizer,
+    write_rows,
+)
 
 PLAIN = byte_tokenizer(eos_ids=())
 TOKENIZER = byte_tokenizer()
@@ -192,7 +202,10 @@ def test_bad_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"q": "a"}, "expected one of completion, output, answer, answers; or give one --label"),
+        (
+            {"q": "a"},
+            "expected one of completion, output, answer, answers; or give one word per",
+        ),
         ({"q": "a", "answers": []}, "field 'answers' is an empty array"),
         ({"q": "a", "answers": [3]}, "field 'answers' is the number 3"),
         ({"q": "a", "answer": ""}, "field 'answer' is empty"),
@@ -213,3 +226,47 @@ def test_nothing_to_predict(tmp_path: Path) -> None:
 def test_unused_label_is_reported(tmp_path: Path) -> None:
     got = load(tmp_path, {"text": "the film", "label": 1}, {"text": "the film", "label": 0})
     assert [(w.name, w.count) for w in got.warnings] == [("unused-label", 2)]
+
+
+# --- the builder itself ---
+
+
+def numbered_rows(*rows: dict[str, Any]) -> list[Row]:
+    return [Row(row, line, f"f, line {line}") for line, row in enumerate(rows, 1)]
+
+
+def test_the_first_row_says_how_all_are_read() -> None:
+    rows = numbered_rows({"text": "the film"}, {"prompt": "the", "completion": " film"})
+    with pytest.raises(DataError, match="f, line 2: no field 'text'"):
+        build_completions(rows, TOKENIZER, None, 64)
+    found = build_completions(rows[1:], TOKENIZER, None, 64)
+    assert [(e.example_id, e.line) for e in found.examples] == [(0, 2)]
+    assert found.truncation == TruncationReport()
+    assert found.warnings == ()
+
+
+def test_rows_are_read_one_by_one() -> None:
+    """A file of any length takes no more memory than its examples."""
+    seen: list[int] = []
+
+    def rows() -> Iterator[Row]:
+        for row in numbered_rows(*[{"text": "the film"}] * 3):
+            seen.append(row.line)
+            yield row
+
+    assert len(build_completions(rows(), TOKENIZER, None, 64).examples) == 3
+    assert seen == [1, 2, 3]
+    assert build_completions([], TOKENIZER, None, 64).examples == ()
+
+
+def test_masked_models_learn_no_completions() -> None:
+    with pytest.raises(UsageError, match="label words only; give `template` and `labels`"):
+        build_completions([], masked_tokenizer(), None, 64)
+
+
+@pytest.mark.parametrize("name", ANSWER_FIELDS)
+def test_answers_of_a_row(name: str) -> None:
+    assert answers_of({"q": "x", name: " good "}, "f, line 1") == (" good ",)
+    assert answers_of({"q": "x", name: ["a", "b"]}, "f, line 1") == ("a", "b")
+    first, *others = ANSWER_FIELDS
+    assert answers_of({first: "a", **dict.fromkeys(others, "b")}, "f, line 1") == ("a",)

@@ -154,7 +154,7 @@ def test_class_of(value: object, label: int) -> None:
         ({"label": 1.0}, r"is the number 1\.0, expected"),
         ({"label": None}, "is null"),
         ({"label": [1]}, "is an array"),
-        ({"label": "Great"}, "label 'Great' is none of 'terrible', 'great'; see --label"),
+        ({"label": "Great"}, "label 'Great' is none of 'terrible', 'great'; see `labels`"),
         ({"label": 10**3000}, "label 1000000000.*, expected 0 to 1"),
     ],
 )

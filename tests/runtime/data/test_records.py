@@ -45,7 +45,7 @@ def test_read(tmp_path: Path, content: bytes) -> None:
         (GOOD + b"plain", "near 'plain'; expected one JSON object such as"),
         (b"[\n  {}\n]", r"line 1, .* over several lines, .* jq -c '\.\[\]' FILE"),
         (b"{\n", r"over several lines, .* jq -c \. FILE"),
-        (b"[{}]", "line 1: found an array, expected a JSON object; write one object a line"),
+        (b"[{}]", "line 1: found an array, expected a JSON object; write one object per line"),
         (GOOD + b'"text"', "line 2: found a string, expected a JSON object"),
         (GOOD + b"null", "line 2: found null"),
         (GOOD + b"3", "line 2: found the number 3"),

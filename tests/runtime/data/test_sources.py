@@ -1,5 +1,6 @@
-"""`load_examples`: settings, identity, and all the real data sets."""
+"""Sources: readers of bundles, an app's rows, later additions, and all the real data sets."""
 
+import dataclasses
 import hashlib
 import json
 from importlib.util import find_spec
@@ -8,10 +9,24 @@ from typing import Any
 
 import pytest
 
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.records import read_rows, resolve
-from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.sources import (
+    MAX_SEQ,
+    load_examples,
+    open_reader,
+    open_tokenizer,
+    read_given,
+    read_source,
+    require_alike,
+    rows_to_come,
+)
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError, UsageError
+from tests.runtime.tiny_bundle import write_bundle
+from tests.runtime.tiny_sets import random_set
 from tests.runtime.tiny_tokenizer import byte_tokenizer, write_rows
 
 ROOT = Path(__file__).parents[3]
@@ -64,7 +79,7 @@ def test_limit(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({"max_seq": 0}, UsageError, "max_seq must be 1 token or more, not 0"),
-        ({"labels": (" a", " b")}, UsageError, "label words need a prompt; give --template"),
+        ({"labels": (" a", " b")}, UsageError, "label words need a prompt; give `template`"),
         ({"template": "{text"}, UsageError, "'{' without '}'"),
         ({"limit": 0}, UsageError, "1 row or more"),
         ({"split": "tset"}, UsageError, "split 'tset': expected one of train, valid, test"),
@@ -77,6 +92,115 @@ def test_bad_settings(
     write_rows(tmp_path / "train.jsonl", [{"text": "the film"}])
     with pytest.raises(error, match=message):
         load_examples(tmp_path, TOKENIZER, **({"max_seq": 8} | options))
+
+
+# --- what an app gives ---
+
+TEMPLATE, LABELS = "{s} It was", (" terrible", " great")
+ROWS = [{"s": "the film", "label": 1}, {"s": "bad", "label": 0}]
+PAIRS = [{"prompt": "the film", "completion": " great"}]
+
+
+def bundle_of(folder: Path, max_seq: int = 1000) -> Bundle:
+    """A bundle with the tests' tokenizer, whose model takes so many tokens."""
+    opened = Bundle.open(write_bundle(folder))
+    TOKENIZER.core.save(str(opened.root / "tokenizer.json"))
+    model = dataclasses.replace(opened.manifest.model, vocab_size=600, max_seq=max_seq)
+    manifest = dataclasses.replace(opened.manifest, model=model)
+    return dataclasses.replace(opened, manifest=manifest)
+
+
+def test_a_reader_takes_what_the_model_does(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path)
+    reader = open_reader(bundle, TEMPLATE, list(LABELS), None)
+    assert (reader.template, reader.labels, reader.max_seq) == (TEMPLATE, LABELS, MAX_SEQ)
+    assert open_reader(bundle, None, (), 100).max_seq == 100
+    assert open_reader(bundle, None, (), 5000).max_seq == 1000
+    tokenizer = open_tokenizer(bundle)
+    assert (tokenizer.vocab_size, tokenizer.eos_ids) == (600, (2,))
+    with pytest.raises(UsageError, match="`labels` ' great': expected a list of words, one per c"):
+        open_reader(bundle, TEMPLATE, " great", None)
+
+
+def test_sources_of_an_app_give_the_same_examples(tmp_path: Path) -> None:
+    reader = open_reader(bundle_of(tmp_path), TEMPLATE, LABELS, None)
+    path = write_rows(tmp_path / "train.jsonl", ROWS)
+    write_rows(tmp_path / "valid.jsonl", ROWS[:1])
+    taken = read_source(reader, iter(ROWS))
+    for source in (path, str(path)):
+        assert read_source(reader, source).tokens_sha256() == taken.tokens_sha256()
+    assert read_source(reader, taken) is taken
+    assert len(read_source(reader, tmp_path, split="valid")) == 1
+
+
+def test_a_run_begins_with_examples(tmp_path: Path) -> None:
+    bundle, config = bundle_of(tmp_path), TuneConfig()
+    found, reader = read_given(bundle, ROWS, config, TEMPLATE, LABELS, None)
+    assert not isinstance(found, QuestionSet)
+    assert found.kind == "labels"
+    assert reader is not None
+    assert read_given(bundle, found, config, None, (), None) == (found, None)
+    same, later = read_given(bundle, found, config, TEMPLATE, LABELS, None)
+    assert same is found
+    assert later is not None
+
+
+def test_a_run_that_generates_answers_begins_with_questions(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path, 40)
+    config = TuneConfig(objective="exact-match", max_new_tokens=8)
+    found, reader = read_given(bundle, PAIRS, config, None, (), None)
+    assert isinstance(found, QuestionSet)
+    assert reader is not None
+    assert reader.max_seq == 32
+    assert read_given(bundle, found, config, None, (), None) == (found, None)
+    by_label, _ = read_given(
+        bundle, ROWS, TuneConfig(objective="f1", max_new_tokens=8), TEMPLATE, LABELS, None
+    )
+    assert not isinstance(by_label, QuestionSet)
+    full = TuneConfig(objective="exact-match", max_new_tokens=40)
+    with pytest.raises(UsageError, match="`max_new_tokens` 40: the model takes 40 in all"):
+        read_given(bundle, PAIRS, full, None, (), None)
+
+
+def test_plans_are_for_the_longest_rows_to_come(tmp_path: Path) -> None:
+    bundle = bundle_of(tmp_path)
+    for kind in ("labels", "completion"):
+        examples = random_set(kind, (4, 5), 0)  # type: ignore[arg-type]
+        rows = rows_to_come(bundle, examples, 30)
+        assert rows.kind == kind
+        assert set(rows.lengths().tolist()) == {30}
+        assert len(rows) == 32
+    by_label = random_set("labels", (4, 5), 0)
+    assert rows_to_come(bundle, by_label, 30).label_tokens == by_label.label_tokens
+
+
+def test_additions_have_to_go_with_the_run() -> None:
+    own = random_set("labels", (4, 20), 0)
+    require_alike(random_set("labels", (20,), 0, seed=1), own, 20, "all")
+    require_alike(random_set("labels", (64,), 0, seed=1), own, None, "all")
+    for more, longest, message in (
+        (random_set("completion", (4,), 0), 64, "of kind completion with 0 classes; the run's are"),
+        (random_set("labels", (4,), 0, labels=((5,), (6,))), 64, "with 2 classes; .* with 3$"),
+        (random_set("labels", (21,), 0), 20, "a row of 21 tokens; the run is planned for 20"),
+        (random_set("labels", (65,), 0), None, "planned for 64, open it with a larger `max_seq`"),
+    ):
+        with pytest.raises(DataError, match=message):
+            require_alike(more, own, longest, "all")
+
+
+def test_additions_have_to_begin_their_answers_alike() -> None:
+    own, more = random_set("labels", (4, 5), 0), random_set("labels", (6,), 0, seed=1)
+    for example in own:
+        example.tokens[-1] = 42
+    more.examples[0].tokens[-1] = 43
+    require_alike(more, own, None, "all")
+    with pytest.raises(DataError, match="begins after another token than the run's answers"):
+        require_alike(more, own, None, "answer")
+    more.examples[0].tokens[-1] = 42
+    require_alike(more, own, None, "answer")
+
+
+# --- real data sets ---
 
 
 def check_task(task: str, tokenizer: TextTokenizer, max_seq: int, limit: int | None = None) -> str:

@@ -7,12 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.data.batches import make_batch
-from edgezo_runtime.data.scope import choose_scope, invocation
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout
-from edgezo_runtime.errors import DivergedError, UsageError
+from edgezo_runtime.errors import DivergedError
 from tests.runtime.engine.test_engine import (
     FAMILIES,
     KINDS,
@@ -208,53 +206,6 @@ def test_all_blocks_may_train(answers, tmp_path):
     np.testing.assert_allclose(found, whole, atol=5e-3)
 
 
-# --- which scope ---
-
-
-def with_last_token(kind: str, last: int | None):
-    examples = random_set(kind, (3, 5, 4), 0)
-    if last is None:
-        return examples
-    place = 1 if kind == "completion" else 0
-    for example in examples:
-        example.tokens[example.places[0] - place] = last
-    return examples
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_invocation_is_the_token_before_every_answer(kind):
-    assert invocation(with_last_token(kind, None)) == ()
-    assert invocation(with_last_token(kind, 42)) == (42,)
-
-
-def test_a_token_that_comes_again_is_no_invocation():
-    """Pins adapters that PEFT would begin to apply later than edgezo does."""
-    again = with_last_token("completion", 42)
-    again.examples[1].tokens[-1] = 42
-    assert invocation(again) == ()
-    words = with_last_token("candidates", 8)  # a token of a label word
-    assert invocation(words) == ()
-
-
-LORA = SchemeInfo("lora", ("down_proj",), 1, 1.0, "b")
-
-
-def test_auto_takes_answers_where_it_pays_and_can_be_expressed():
-    same, differ = with_last_token("labels", 42), with_last_token("labels", None)
-    assert choose_scope("auto", same, True, LORA) == "answer"
-    assert choose_scope("auto", same, False, LORA) == "all"
-    assert choose_scope("auto", differ, True, LORA) == "all"
-    assert choose_scope("auto", with_last_token("completion", 42), True, LORA) == "all"
-    for wanted in ("all", "answer"):
-        assert choose_scope(wanted, differ, False, LORA) == wanted
-
-
-def test_first_scored_token_of_each_row():
-    examples = random_set("candidates", (2, 5), 0)
-    batch = make_batch(examples, [0, 1])
-    assert batch.first_scored.tolist() == [1, 1, 1, 4, 4, 4]
-
-
 def test_a_cache_without_a_file_forgets_the_numbers(answers):
     """Found after they were made, and zero: what a rehearsal needs."""
     own = answers("llama", "int8")
@@ -270,12 +221,3 @@ def test_a_cache_without_a_file_forgets_the_numbers(answers):
     assert not states.hidden.any()
     cache.close()
     own.cache = kept
-
-
-@pytest.mark.parametrize("kind", ["prompt", "prefix", "last-layers"])
-def test_what_changes_every_token_takes_all(kind):
-    same, scheme = with_last_token("labels", 42), SchemeInfo(kind, tokens=(5, 6))
-    assert choose_scope("auto", same, True, scheme) == "all"
-    assert choose_scope("all", same, True, scheme) == "all"
-    with pytest.raises(UsageError, match=f"--scope answer: {kind} changes"):
-        choose_scope("answer", same, True, scheme)

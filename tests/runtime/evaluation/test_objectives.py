@@ -281,7 +281,7 @@ def test_prompts_are_those_that_are_learned(bundle, tmp_path):
     examples = load_examples(tmp_path / "r.jsonl", tokenizer, template="{q} w5", max_seq=30)
     assert prompt_of(examples.examples[0]) == (20, 21, 5)
     (tmp_path / "t.jsonl").write_text('{"text": "w20 w21"}\n')
-    with pytest.raises(Exception, match="no answer that could be compared"):
+    with pytest.raises(Exception, match="no answer to compare with"):
         load_questions(tmp_path / "t.jsonl", tokenizer, max_seq=30)
 
 

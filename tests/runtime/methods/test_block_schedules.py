@@ -1,12 +1,12 @@
-"""Block schedules and learning-rate schedules."""
+"""Block schedules: which blocks are active, and texts that name a schedule."""
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.block_schedules import SCHEDULES, parse_schedule
-from edgezo_runtime.methods.lr_schedules import LR_SCHEDULES, constant, cosine, linear, trapezoid
 
 BLOCKS = (2, 3, 5, 8, 9)
 
@@ -50,7 +50,7 @@ def test_random_is_a_function_of_seed_and_step() -> None:
         ("top", "'top': expected one of all, cyclic, random, last"),
         ("last:", "whole number after 'last:'"),
         ("last:-1", "whole number after 'last:'"),
-        ("last:0", "needs 1 block a step or more, not 0"),
+        ("last:0", "needs 1 block per step or more, not 0"),
         ("cyclic:0", "needs 1 block"),
         ("random:2.5", "whole number"),
         ("all:3", "takes no number"),
@@ -67,30 +67,38 @@ def test_no_blocks_is_an_error(name: str) -> None:
         SCHEDULES[name]()(0, 0, [])
 
 
-@pytest.mark.parametrize("name", LR_SCHEDULES)
-def test_lr_schedules_warm_up_to_one(name: str) -> None:
-    schedule = LR_SCHEDULES[name]
-    assert schedule(0.0, 0.0) == 1
-    assert schedule(0.0, 0.2) == 0
-    assert schedule(0.1, 0.2) == pytest.approx(0.5)
-    assert schedule(0.2, 0.2) == 1
-    assert all(0 <= schedule(i / 100, 0.3) <= 1 for i in range(101))
+@pytest.mark.parametrize(
+    ("text", "blocks", "count"),
+    [
+        ("random:25%", 8, 2),
+        ("random:25%", 30, 8),  # 7.5, rounded up
+        ("random:25%", 2, 1),
+        ("random:1%", 8, 1),
+        ("random:100%", 8, 8),
+        ("random:50%", 5, 3),
+    ],
+)
+def test_a_share_of_the_blocks(text: str, blocks: int, count: int) -> None:
+    schedule, own = parse_schedule(text), range(10, 10 + blocks)
+    chosen = [schedule(step, 0, own) for step in range(300)]
+    assert {len(set(active)) for active in chosen} == {count}
+    assert all(list(active) == sorted(active) for active in chosen)
+    seen = np.bincount(np.concatenate(chosen) - 10, minlength=blocks)
+    expected = 300 * count / blocks
+    assert (np.abs(seen - expected) < 5 * np.sqrt(expected) + 1e-9).all()
 
 
-def test_lr_schedules_end_where_they_should() -> None:
-    assert constant(1.0) == constant(0.5) == 1
-    assert linear(0.25) == 0.75
-    assert linear(0.6, 0.2) == pytest.approx(0.5)
-    assert linear(1.0) == 0
-    assert trapezoid(0.6) == 1
-    assert trapezoid(0.8) == pytest.approx(0.5)
-    assert trapezoid(1.0) == 0
-    assert cosine(0.5) == pytest.approx(0.5)
-    assert cosine(0.25) == pytest.approx(0.853553, abs=1e-6)
-    assert cosine(1.0) == pytest.approx(0, abs=1e-15)
-
-
-@pytest.mark.parametrize(("fraction", "warmup"), [(-0.1, 0), (1.1, 0), (0.5, 1.0), (0.5, -0.1)])
-def test_lr_schedules_refuse_what_is_out_of_range(fraction: float, warmup: float) -> None:
-    with pytest.raises(UsageError, match="must be"):
-        constant(fraction, warmup)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("random:0%", "0% is not 1% to 100%"),
+        ("random:101%", "101% is not 1% to 100%"),
+        ("random:%", "expected a whole number after 'random:'"),
+        ("random:²%", "expected a whole number"),
+        ("cyclic:25%", "expected a whole number after 'cyclic:'"),
+        ("last:25%", "expected a whole number after 'last:'"),
+    ],
+)
+def test_shares_that_are_none_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_schedule(text)

@@ -1,14 +1,26 @@
 """Estimators: their formulas, and what they exchange with the loop.
 
-`tests/contract/test_unbiased.py` has what they are in mean.
+`test_estimators_by_formula.py` has the formulas of most, `tests/contract/test_unbiased.py` what the
+estimates are in mean.
 """
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgezo_runtime.errors import DivergedError, UsageError
-from edgezo_runtime.methods.estimators import ESTIMATORS, Probe, StepInfo, Term, record_losses
+from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
+from edgezo_runtime.methods.estimators import ESTIMATORS
+from edgezo_runtime.methods.estimators.n_spsa import n_spsa
+from edgezo_runtime.methods.estimators.per_example import per_example
+from edgezo_runtime.methods.estimators.probe import (
+    Probe,
+    StepInfo,
+    Term,
+    record_losses,
+    replay_estimator,
+    run_estimator,
+)
+from edgezo_runtime.methods.estimators.two_point import two_point
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import NoiseKind, noise
 
@@ -39,13 +51,12 @@ def exact_losses(
 def estimate(
     name: str, theta: npt.NDArray[np.float32], seed: int, kind: NoiseKind
 ) -> npt.NDArray[np.float32]:
-    steps = ESTIMATORS[name](1e-2)(StepInfo(seed, BATCH, lr=0.01))
-    probes = next(steps)
-    while True:
-        try:
-            probes = steps.send(record_losses(exact_losses(theta, probes, kind), probes))
-        except StopIteration as done:
-            return Frame((DIMS,)).gradient(done.value, "theta", kind)
+    terms = run_estimator(
+        ESTIMATORS[name](1e-2),
+        StepInfo(seed, BATCH, lr=0.01),
+        lambda probes: record_losses(exact_losses(theta, probes, kind), probes),
+    )
+    return Frame((DIMS,)).gradient(terms, "theta", kind)
 
 
 def test_private_directions_have_less_variance_than_a_shared_one() -> None:
@@ -69,7 +80,7 @@ def test_probes_leave_theta_and_repeat_exactly(name: str) -> None:
 
 
 def test_two_point_is_the_documented_formula() -> None:
-    steps = ESTIMATORS["two_point"](0.5)(StepInfo(0, BATCH))
+    steps = two_point(0.5)(StepInfo(0, BATCH))
     assert next(steps) == [Probe(0, 0.5), Probe(0, -0.5)]
     with pytest.raises(StopIteration) as done:
         steps.send(np.array([[3.0], [1.0]]))
@@ -77,7 +88,7 @@ def test_two_point_is_the_documented_formula() -> None:
 
 
 def test_per_example_is_the_documented_formula() -> None:
-    steps = ESTIMATORS["per_example"](0.5)(StepInfo(0, 2))
+    steps = per_example(0.5)(StepInfo(0, 2))
     assert next(steps) == [Probe(0, 0.5, private=True), Probe(0, -0.5, private=True)]
     with pytest.raises(StopIteration) as done:
         steps.send(np.array([[3.0, 1.0], [1.0, 5.0]]))
@@ -128,3 +139,49 @@ def test_unfit_losses_and_terms_are_refused() -> None:
         record_losses(np.ones((2, BATCH)), [Probe(0, 1), Probe(0, -1, private=True)])
     with pytest.raises(UsageError, match="a shared term has one coefficient, not 2"):
         Term(0, (1.0, 2.0))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_recorded_losses_give_the_same_terms_again(name: str) -> None:
+    theta, info = np.full(DIMS, 0.5, np.float32), StepInfo(3, BATCH, step=1, lr=0.01)
+    passes: list[Float64Array] = []
+
+    def evaluate(probes: list[Probe]) -> Float64Array:
+        passes.append(record_losses(exact_losses(theta, probes, "gaussian"), probes))
+        return passes[-1]
+
+    terms = run_estimator(ESTIMATORS[name](1e-2), info, evaluate)
+    assert terms
+    losses = np.concatenate(passes)
+    assert replay_estimator(ESTIMATORS[name](1e-2), info, losses) == terms
+    for other in (losses[:-1], np.concatenate([losses, losses[:1]])):
+        with pytest.raises(RunFileError, match="step 1 has losses of"):
+            replay_estimator(ESTIMATORS[name](1e-2), info, other)
+
+
+def test_recorded_losses_of_another_batch_are_refused() -> None:
+    info, losses = StepInfo(0, BATCH), np.ones((2, BATCH))
+    with pytest.raises(RunFileError, match="4 rows, its estimator asks for 2 or more and 1"):
+        replay_estimator(two_point(0.5), info, losses)
+    with pytest.raises(RunFileError, match="3 rows, its estimator asks for 2 or more and 4"):
+        replay_estimator(per_example(0.5), info, losses[:, :3])
+
+
+def test_an_estimator_is_run_pass_by_pass() -> None:
+    """Each pass is evaluated once the estimator has seen the one before."""
+    seen: list[list[Probe]] = []
+
+    def evaluate(probes: list[Probe]) -> Float64Array:
+        seen.append(probes)
+        return np.full((len(probes), 1), float(len(seen)))
+
+    terms = run_estimator(n_spsa(0.5, 3), StepInfo(0, BATCH), evaluate)
+    assert [len(probes) for probes in seen] == [2, 2, 2]
+    assert [term.seed for term in terms] == [probes[0].seed for probes in seen]
+    assert all(term.coeff == (0.0,) for term in terms)
+
+
+def test_a_term_concerns_the_blocks_it_names() -> None:
+    assert Term(0, (1.0,)).concerns(5)
+    own = Term(0, (1.0,), blocks=(2, 3))
+    assert [block for block in range(5) if own.concerns(block)] == [2, 3]

@@ -8,7 +8,11 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.methods.rules import RULES, Adam, Momentum, Rule, Sgd
+from edgezo_runtime.methods.rules import RULES
+from edgezo_runtime.methods.rules.adam import Adam
+from edgezo_runtime.methods.rules.momentum import Momentum
+from edgezo_runtime.methods.rules.rule import Rule, decay_weights, require_slot
+from edgezo_runtime.methods.rules.sgd import Sgd
 
 SHAPE = (7, 5)
 
@@ -106,12 +110,12 @@ def test_going_on_from_a_copied_slot_gives_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Momentum(momentum=1.0), "momentum must be at least 0 and below 1, not 1.0"),
-        (lambda: Adam(b1=-0.1), "b1 must be"),
-        (lambda: Adam(b2=1.5), "b2 must be"),
+        (lambda: Momentum(momentum=1.0), "`momentum` must be at least 0 and below 1, not 1.0"),
+        (lambda: Adam(b1=-0.1), "`b1` must be"),
+        (lambda: Adam(b2=1.5), "`b2` must be"),
         (lambda: Adam(eps=0.0), "eps must be a finite number above zero"),
-        (lambda: Sgd(weight_decay=-1.0), "weight_decay must be"),
-        (lambda: Adam(weight_decay=float("nan")), "weight_decay must be"),
+        (lambda: Sgd(weight_decay=-1.0), "`weight_decay` must be"),
+        (lambda: Adam(weight_decay=float("nan")), "`weight_decay` must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], Rule], message: str) -> None:
@@ -125,3 +129,19 @@ def test_the_slot_of_another_rule_is_refused() -> None:
         Adam().apply(theta, g, Momentum().init(theta), 0, 0.1)
     with pytest.raises(UsageError, match="the slot holds nothing"):
         Momentum().apply(theta, g, None, 0, 0.1)
+
+
+def test_a_slot_is_returned_if_its_names_are_right() -> None:
+    slot = {"m": np.zeros(2), "v": np.ones(2)}
+    assert require_slot(slot, "v", "m") is slot
+    for keys in (("m",), ("m", "v", "n")):
+        with pytest.raises(UsageError, match="the slot holds m, v"):
+            require_slot(slot, *keys)
+
+
+def test_decay_without_a_rate_keeps_the_bits() -> None:
+    theta = start()
+    decay_weights(theta, 0.1, 0.0)
+    np.testing.assert_array_equal(theta, start())
+    decay_weights(theta, 0.5, 0.5)
+    np.testing.assert_array_equal(theta, start() * np.float32(0.75))

@@ -11,19 +11,16 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.methods.rules import (
-    RULES,
-    FactorMomentum,
-    FrameRule,
-    Helene,
-    Momentum,
-    Rule,
-    Sgd,
-    Sign,
-    Svrg,
-)
-from edgezo_runtime.methods.samplers import Frame, LowRank
-from edgezo_runtime.methods.samplers.low_rank import LazyFactor
+from edgezo_runtime.methods.rules import RULES
+from edgezo_runtime.methods.rules.factor_momentum import FactorMomentum
+from edgezo_runtime.methods.rules.helene import Helene
+from edgezo_runtime.methods.rules.momentum import Momentum
+from edgezo_runtime.methods.rules.rule import FrameRule, Rule
+from edgezo_runtime.methods.rules.sgd import Sgd
+from edgezo_runtime.methods.rules.sign import Sign
+from edgezo_runtime.methods.rules.svrg import Svrg
+from edgezo_runtime.methods.samplers.frame import Frame
+from edgezo_runtime.methods.samplers.low_rank import LazyFactor, LowRank
 
 SHAPE, STEPS = (7, 5), 12
 Float64 = npt.NDArray[np.float64]
@@ -212,14 +209,14 @@ def test_only_factor_momentum_works_in_frames() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sign(weight_decay=-1.0), "weight_decay must be"),
-        (lambda: Helene(b1=1.0), "b1 must be"),
-        (lambda: Helene(b2=-0.5), "b2 must be"),
-        (lambda: Helene(floor=0.0), "floor 0.0: must be a number above zero"),
-        (lambda: Helene(hessian_every=0), "hessian_every 0: must be 1 or more"),
-        (lambda: Svrg(anchor_every=0), "anchor_every 0: must be 1 or more"),
-        (lambda: Svrg(anchor_lr=math.nan), "anchor_lr nan: must be a number above zero"),
-        (lambda: FactorMomentum(1.0), "b1 must be"),
+        (lambda: Sign(weight_decay=-1.0), "`weight_decay` must be"),
+        (lambda: Helene(b1=1.0), "`b1` must be"),
+        (lambda: Helene(b2=-0.5), "`b2` must be"),
+        (lambda: Helene(floor=0.0), "`floor` 0.0: must be a number above zero"),
+        (lambda: Helene(hessian_every=0), "`hessian_every` 0: must be 1 or more"),
+        (lambda: Svrg(anchor_every=0), "`anchor_every` 0: must be 1 or more"),
+        (lambda: Svrg(anchor_lr=math.nan), "`anchor_lr` nan: must be a number above zero"),
+        (lambda: FactorMomentum(1.0), "`b1` must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

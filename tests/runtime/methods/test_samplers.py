@@ -11,18 +11,17 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.methods.estimators import Term
-from edgezo_runtime.methods.samplers import (
-    SAMPLERS,
-    Curvature,
-    Flipout,
-    LowRank,
-    Sampler,
-    Sparse,
-    Subspace,
-)
+from edgezo_runtime.methods.estimators.probe import Term
+from edgezo_runtime.methods.samplers import SAMPLERS
+from edgezo_runtime.methods.samplers.curvature import Curvature
+from edgezo_runtime.methods.samplers.dense import Dense
+from edgezo_runtime.methods.samplers.flipout import Flipout
+from edgezo_runtime.methods.samplers.frame import Frame, Sampler, Stateless
+from edgezo_runtime.methods.samplers.low_rank import LowRank
 from edgezo_runtime.methods.samplers.matrix_view import matrix_shape, orthonormal
-from edgezo_runtime.methods.samplers.subspace import product
+from edgezo_runtime.methods.samplers.refreshed import Refreshed
+from edgezo_runtime.methods.samplers.sparse import Sparse
+from edgezo_runtime.methods.samplers.subspace import Subspace, product
 from edgezo_runtime.noise import noise
 
 Float64 = npt.NDArray[np.float64]
@@ -238,13 +237,57 @@ def test_curvature_stays_within_its_range() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Subspace(0), "subspace_rank 0: must be 1 or more"),
-        (lambda: LowRank(2, 0), "refresh 0: must be 1 or more"),
-        (lambda: Sparse(1.0), r"sparsity 1.0: must be at least 0 and below 1"),
-        (lambda: Sparse(0.5, "some"), "mask some: expected small, large or random"),  # type: ignore[arg-type]
-        (lambda: Curvature(1.0), "smoothing 1.0: must be at least 0 and below 1"),
+        (lambda: Subspace(0), "`subspace_rank` 0: must be 1 or more"),
+        (lambda: LowRank(2, 0), "`refresh` 0: must be 1 or more"),
+        (lambda: Sparse(1.0), r"`sparsity` 1.0: must be at least 0 and below 1"),
+        (lambda: Sparse(0.5, "some"), "`mask` some: expected small, large or random"),  # type: ignore[arg-type]
+        (lambda: Curvature(1.0), "`smoothing` 1.0: must be at least 0 and below 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()  # type: ignore[operator]
+
+
+# --- bases ---
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dense_directions_are_the_noise_itself(shape: tuple[int, ...]) -> None:
+    frame = Dense().frame("w", theta_of(shape), None, 3, 9)
+    assert (type(frame), frame.shape, frame.coords) == (Frame, shape, shape)
+    own = noise(7, "w", shape, kind="gaussian", row=2)
+    np.testing.assert_array_equal(frame.rows(7, "w", [2], "gaussian")[0], own)
+    terms = [Term(7, (0.0, 0.0, 2.0), private=True)]
+    np.testing.assert_array_equal(frame.gradient(terms, "w", "gaussian"), 2 * own)
+
+
+def test_samplers_without_state_keep_nothing() -> None:
+    sampler = Stateless()
+    assert sampler.init(theta_of((4, 3))) is None
+    assert sampler.advance(None, Frame((4, 3)), "w", [Term(0, (1.0,))], "gaussian") is None
+
+
+class Counted(Refreshed):
+    """Counts the frames it makes."""
+
+    def __init__(self, refresh: int) -> None:
+        super().__init__(2, refresh)
+        self.seeds: list[tuple[str, int]] = []
+
+    def _make(self, name: str, theta: npt.NDArray[np.float32], seed: int) -> Frame:
+        self.seeds.append((name, seed))
+        return Frame(theta.shape)
+
+
+def test_a_frame_is_made_once_for_each_refresh_tensor_and_run() -> None:
+    sampler, theta = Counted(3), theta_of((4, 3))
+    frames = [sampler.frame("w", theta, None, step, 5) for step in range(6)]
+    assert frames[0] is frames[1] is frames[2]
+    assert frames[3] is frames[4] is frames[5] is not frames[0]
+    sampler.frame("v", theta, None, 5, 5)
+    sampler.frame("w", theta, None, 5, 6)
+    assert [name for name, _ in sampler.seeds] == ["w", "w", "v", "w"]
+    first, second, other, run = (seed for _, seed in sampler.seeds)
+    assert second == other  # the tensor's name tells its noise apart
+    assert len({first, second, run}) == 3

@@ -1,4 +1,4 @@
-"""What a rendering of a chat template may still do, and how much there is to a value of one."""
+"""The allowance of one rendering: limits on steps, text and time, and the cost of values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from jinja2.exceptions import SecurityError
 from jinja2.utils import Namespace
 
 MOST_STEPS = 300_000
-"""FairLock of loops, calls and filters of one rendering."""
+"""Loop iterations, calls and filters per rendering."""
 
 MOST_CHARACTERS = 64 << 20
-"""Characters that one rendering may make, besides `_OWN_SHARE` times those it is given."""
+"""Characters that one rendering may make, plus `_OWN_SHARE` times the characters it is given."""
 
 MOST_SECONDS = 10.0
+"""Time of one rendering."""
 
 ITEM = 8
-"""Characters that an item of a list counts as: a pointer."""
+"""Cost of an item of a list in characters: the size of a pointer."""
 
 OBJECT = 64
-"""Characters that an item counts as which is made for the list."""
+"""Cost in characters of an item that is created for a list."""
 
 VIEWS = (KeysView, ValuesView, ItemsView)
 LISTS = (list, tuple, set, frozenset, *VIEWS)
@@ -33,22 +34,22 @@ _LOOKS = 1 << 12
 
 
 class Allowance:
-    """What a rendering may still do. One at a time."""
+    """Counts what a rendering may still do. It serves one rendering at a time."""
 
     def __init__(self) -> None:
         self.begin(0)
 
     def begin(self, given: int) -> None:
-        """A rendering begins, of so many characters."""
+        """Begin a rendering that is given so many characters."""
         self._steps = MOST_STEPS
         self._characters = MOST_CHARACTERS + _OWN_SHARE * given
         self._end = time.monotonic() + MOST_SECONDS
 
     def step(self) -> None:
-        """A turn, a call or a filter.
+        """Count a loop iteration, a call or a filter.
 
         Raises:
-            SecurityError: there were too many, or it took too long.
+            SecurityError: the rendering has used all its steps or its time.
         """
         self._steps -= 1
         if self._steps < 0:
@@ -56,10 +57,10 @@ class Allowance:
         self.make(0)
 
     def make(self, characters: float) -> None:
-        """So many characters are about to be made, or looked at.
+        """Count characters that are about to be made or read.
 
         Raises:
-            SecurityError: they are too many, or it took too long.
+            SecurityError: the rendering has used all its characters or its time.
         """
         self._characters -= math.ceil(characters)
         if self._characters < 0:
@@ -68,21 +69,21 @@ class Allowance:
             raise SecurityError(f"it takes more than {MOST_SECONDS:g} seconds")
 
     def text(self, value: Any, indent: int = 0) -> int:
-        """Characters of a value as text, or as JSON with this indent; never fewer."""
+        """Return an upper bound of the characters of a value as text."""
         if isinstance(value, str):
             return len(value)
         return self.shown(value, indent)
 
     def shown(self, value: Any, indent: int = 0) -> int:
-        """Characters of a value as Python writes it; never fewer.
+        """Return an upper bound of the characters of a value's repr or JSON.
 
-        Lists may hold a list many times, which counts each time.
+        `indent` counts per level. A list that occurs several times in a value counts each time.
         """
         total = 0
         for item, depth in self._walk(value):
             total += _SHOWN + indent * depth
             if isinstance(item, str):
-                # A quote or a backslash becomes two characters, what does not print up to ten.
+                # A quote or a backslash becomes two characters, an unprintable character up to ten.
                 total += len(item) * (2 if item.isprintable() else 10)
             elif isinstance(item, int):
                 total += item.bit_length() // 3
@@ -91,8 +92,10 @@ class Allowance:
         return total
 
     def held(self, value: Any) -> int:
-        """What it costs to go through a value, to compare or to hash it; next to nothing for
-        text, which is compared by the machine."""
+        """Return the cost of iterating over, comparing or hashing a value.
+
+        Text costs little, since C code compares it.
+        """
         if isinstance(value, str):
             return len(value) >> 6
         if not isinstance(value, LISTS) and not isinstance(value, Mapping):
@@ -105,19 +108,19 @@ class Allowance:
         return total
 
     def taken(self, value: Any) -> Any:
-        """A list of what can be gone through once only, or has no list yet; else the value."""
+        """Return a list of an iterator's, range's or view's items; other values unchanged."""
         if isinstance(value, (Iterator, range, *VIEWS)):
             return list(self.counted(value))
         return value
 
     def counted(self, values: Iterable[Any]) -> Iterator[Any]:
-        """The values, while they may be made."""
+        """Yield the values as long as the allowance lasts."""
         for value in values:
             self.make(OBJECT)
             yield value
 
     def _walk(self, value: Any) -> Iterator[tuple[Any, int]]:
-        """A value, what it holds, and what that holds, with how deep it lies."""
+        """Yield a value and all values inside it, each with its depth."""
         levels: list[Iterator[Any]] = [iter((value,))]
         looked = 0
         while levels:
@@ -139,5 +142,5 @@ class Allowance:
 
 
 def size(value: Any) -> int:
-    """Characters, or items; 1 of what has none."""
+    """Return the number of characters or items; 1 for other values."""
     return len(value) if isinstance(value, (str, range, Mapping, *LISTS)) else 1

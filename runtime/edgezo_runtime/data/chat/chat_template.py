@@ -1,4 +1,4 @@
-"""Conversations: the bundle's chat template, and which characters the assistant wrote."""
+"""Chat templates: render messages as text, and find the assistant's characters in it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_FORM = 1000
 
 
 class ChatTemplate:
-    """A chat template in a Jinja sandbox: it comes with the model, so it is not trusted.
+    """A chat template in a Jinja sandbox: templates come with models and are not trusted.
 
-    Variables are those of Hugging Face templates: `messages`, `add_generation_prompt`,
+    The variables are those of Hugging Face templates: `messages`, `add_generation_prompt`,
     `bos_token`, `eos_token`, `pad_token`, `unk_token`, and the functions `raise_exception` and
     `strftime_now`.
     """
@@ -35,12 +35,12 @@ class ChatTemplate:
         """Compile the tokenizer's chat template.
 
         Raises:
-            BundleError: there is none, or it is not valid Jinja.
+            BundleError: there is no template, or it is not valid Jinja.
         """
         if tokenizer.chat_template is None:
             raise BundleError(
-                "the bundle has no chat template, so messages cannot be read; give rows as "
-                "'prompt' and 'completion', a prompt as plain text, or export a chat model"
+                "the bundle has no chat template, so messages cannot be read; give rows with "
+                "'prompt' and 'completion', give a prompt as plain text, or export a chat model"
             )
         self._template, self._allowance = _compile(tokenizer.chat_template)
         self._tokens = {
@@ -50,13 +50,15 @@ class ChatTemplate:
             "unk_token": tokenizer.token_text(tokenizer.unk_id),
         }
 
-    def render(self, messages: Sequence[Message], where: str, *, ask: bool = False) -> str:
-        """Write a conversation as one text.
+    def render(
+        self, messages: Sequence[Message], where: str, *, generation_prompt: bool = False
+    ) -> str:
+        """Render a conversation as one text.
 
         Args:
-            messages: what `check_messages` returned.
+            messages: messages that `check_turns` accepts.
             where: file and line, for the message.
-            ask: end with the words that make the assistant speak.
+            generation_prompt: end with the text after which the assistant answers.
 
         Returns:
             The text, special tokens included.
@@ -67,26 +69,28 @@ class ChatTemplate:
         self._allowance.begin(sum(len(str(message["content"])) for message in messages))
         try:
             return check_text(
-                self._template.render(messages=messages, add_generation_prompt=ask, **self._tokens),
+                self._template.render(
+                    messages=messages, add_generation_prompt=generation_prompt, **self._tokens
+                ),
                 "the text of the chat template",
                 where,
             )
         except (DataError, MemoryError):
             raise
-        except Exception as error:  # a template can make any error happen
+        except Exception as error:  # a template can raise any error
             raise DataError(
                 f"{where}: the chat template refuses the messages: {printable(error, 200)}"
             ) from error
 
     def assistant_spans(self, messages: Sequence[Message], where: str) -> tuple[str, list[Span]]:
-        """Write a conversation as one text and find what the assistant wrote in it.
+        """Render a conversation as one text and find the assistant's turns in it.
 
-        A turn reaches from the end of the text that asks for it to the end of its end mark. Where
-        a template writes earlier turns differently once later ones follow (it drops their
-        thoughts, say), the turn's content is looked up in the text instead, and only that counts.
+        A turn begins after the generation prompt and ends with its end mark. Some templates render
+        a turn differently when later turns follow; for example, they drop its reasoning. Then the
+        content of the turn is searched in the text, and only the content counts.
 
         Args:
-            messages: what `check_messages` returned.
+            messages: messages that `check_messages` accepts.
             where: file and line, for the message.
 
         Returns:
@@ -107,16 +111,16 @@ class ChatTemplate:
         self, text: str, messages: Sequence[Message], index: int, cursor: int, where: str
     ) -> Span:
         content = str(messages[index]["content"]).strip()
-        asked = self.render(messages[:index], where, ask=True) if index else ""
-        start = len(asked) if asked and text.startswith(asked) else text.find(content, cursor)
+        before = self.render(messages[:index], where, generation_prompt=True) if index else ""
+        start = len(before) if before and text.startswith(before) else text.find(content, cursor)
         found = text.find(content, max(start, 0))
         if start < cursor or found < 0:
             raise DataError(
-                f"{where}: the chat template does not show message {index + 1} (assistant) as it "
-                "is; give the row as 'prompt' and 'completion'"
+                f"{where}: the chat template does not show message {index + 1} (assistant) "
+                "unchanged; give the row as 'prompt' and 'completion'"
             )
-        told = self.render(messages[: index + 1], where).rstrip()
-        end = len(told) if text.startswith(told) else 0
+        through = self.render(messages[: index + 1], where).rstrip()
+        end = len(through) if text.startswith(through) else 0
         return start, max(end, found + len(content))
 
 
@@ -131,7 +135,7 @@ def check_messages(value: object, where: str) -> list[Message]:
         The messages.
 
     Raises:
-        DataError: as `check_turns`, or there is no turn of the assistant, or an empty one.
+        DataError: the shape is wrong, there is no message of the assistant, or one is empty.
     """
     messages = check_turns(value, where)
     turns = [message for message in messages if message["role"] == "assistant"]
@@ -156,7 +160,7 @@ def check_turns(value: object, where: str) -> list[Message]:
         The messages.
 
     Raises:
-        DataError: not an array of objects with a `role` and a `content` that are text.
+        DataError: the value is not an array of objects with a `role` and a `content` that are text.
     """
     if not isinstance(value, list) or not value:
         found = "an empty array" if value == [] else kind_of(value)
@@ -193,7 +197,7 @@ def _compile(source: str) -> tuple[Template, Allowance]:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # jinja2 and Python's compiler have no common class for these
+    except Exception as error:  # jinja2 and Python's compiler share no error class
         raise BundleError(
             f"chat template: {type(error).__name__}: {printable(error, 200)}; "
             f"export the model again"
@@ -219,7 +223,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Plain JSON, as Hugging Face has it; jinja2's own filter escapes HTML."""
+    """Return plain JSON, as in Hugging Face templates; jinja2's own filter escapes HTML."""
     if indent is not None and (type(indent) is not int or not 0 <= indent <= _WIDEST_INDENT):
         raise ValueError(f"tojson: an indent of {str(indent)[:20]}")
     return json.dumps(

@@ -1,7 +1,8 @@
-"""The methods and filters that chat templates may use, and what each one makes at most.
+"""The methods and filters that chat templates may use, and an upper bound of each one's cost.
 
-A cost has the parameters of what it is the cost of, so that it finds an argument by place and by
-name alike. What has no cost here is refused: bytes, numbers' methods, HTML, chance.
+A cost function has the parameters of the method or filter it stands for, so arguments may be given
+by position or by name. Methods and filters without a cost are refused: those of bytes and numbers,
+HTML and random choices.
 """
 
 from __future__ import annotations
@@ -16,27 +17,29 @@ from markupsafe import Markup
 from edgezo_runtime.data.chat.allowance import ITEM, OBJECT, Allowance, size
 
 Cost = Callable[..., float]
-"""Called with the allowance, the value and the arguments; tells characters."""
+"""cost(allowance, value, arguments): a number of characters."""
 
 WIDEST = 1000
+"""Largest width of a format, in characters."""
+
 _LONGEST_NUMBER = 4300
 _MOST_DIGITS = 100
 _WIDE_FORMAT = re.compile(r"[0-9]{4}|\*|\{[^{}]*\{")
 _SPACES = tuple(chr(code) for code in range(0x3001) if chr(code).isspace())
-_ESCAPED = 6  # characters that one becomes in HTML, at most
-_LONGER = 3  # and in another case
+_ESCAPED = 6  # most characters that one becomes in HTML
+_LONGER = 3  # most characters that one becomes in another case
 
 
 def swell(*values: Any) -> int:
-    """By how much text may grow on the way: where one is Markup, the others are escaped."""
+    """Return the factor by which text may grow: next to Markup, other text is escaped."""
     return _ESCAPED if any(isinstance(value, Markup) for value in values) else 1
 
 
 def format_cost(allowance: Allowance, form: str, values: Any) -> float:
-    """What `form % values` and `form.format(values)` make.
+    """Return the cost of `form % values` and `form.format(values)`.
 
     Raises:
-        SecurityError: a width that is too large, or comes from a value.
+        SecurityError: a width is too large, or comes from a value.
     """
     if _WIDE_FORMAT.search(form):
         raise SecurityError(f"a format with a width like that: {form[:40]!r}")
@@ -98,7 +101,7 @@ def _join(allowance: Allowance, value: Any, d: Any = "", attribute: Any = None) 
 
 
 def _joined(allowance: Allowance, values: Any, between: Any) -> float:
-    if isinstance(values, str):  # its characters become texts of their own
+    if isinstance(values, str):  # each character becomes a text
         return len(values) * (OBJECT + allowance.text(between))
     return allowance.shown(values) + allowance.text(between) * size(values)
 
@@ -140,7 +143,7 @@ def _round(_: Allowance, value: Any, precision: Any = 0, method: str = "common")
 
 def _format(allowance: Allowance, value: Any, *args: Any, **kwargs: Any) -> float:
     if not isinstance(value, str):
-        raise SecurityError("a format that is no text")
+        raise SecurityError("a format that is not text")
     return format_cost(allowance, value, [*args, *kwargs.values()])
 
 
@@ -153,13 +156,13 @@ def _copy(_: Allowance, value: Any) -> float:
 
 
 def _each(_: Allowance, value: Any, *args: Any, **kwargs: Any) -> float:
-    """Filters that do something with an attribute of each item."""
+    """Return the cost of filters that read an attribute of each item."""
     names = sum(size(name) for name in (*args, *kwargs.values()))
     return size(value) * (ITEM + names)
 
 
 def _order(allowance: Allowance, value: Any, *args: Any, **kwargs: Any) -> float:
-    """Filters that compare the items, some in lower case."""
+    """Return the cost of filters that compare the items, some in lower case."""
     return _LONGER * allowance.shown(value) + _each(allowance, value, *args, **kwargs)
 
 
@@ -173,7 +176,7 @@ def _slice(_: Allowance, value: Any, slices: Any, fill_with: Any = None) -> floa
 
 def _sum(_: Allowance, iterable: Any, attribute: Any = None, start: Any = 0) -> float:
     if not isinstance(start, int | float):
-        raise SecurityError("a sum of what are no numbers")
+        raise SecurityError("a sum of values that are not numbers")
     return size(iterable) * (1 + size(attribute))
 
 
@@ -226,7 +229,7 @@ METHODS: dict[type, dict[str, Cost]] = {
     tuple: {"count": _search, "index": _search},
     dict: {"copy": _copy, **dict.fromkeys(("get", "items", "keys", "values"), _nothing)},
 }
-"""By type and name."""
+"""Costs of methods, by type and name."""
 
 FILTERS: dict[str, Cost] = {
     **dict.fromkeys(("abs", "attr", "count", "d", "default", "first", "last", "length"), _nothing),
@@ -251,4 +254,4 @@ FILTERS: dict[str, Cost] = {
     "trim": _strip,
     "truncate": _truncate,
 }
-"""By name."""
+"""Costs of filters, by name."""

@@ -1,9 +1,9 @@
-"""Jinja for chat templates of strangers: no attributes beyond data, and an end to work and text.
+"""A Jinja sandbox for untrusted chat templates: access to data only, limited work and text.
 
-jinja2's sandbox keeps templates away from what Python objects hide. It does not keep them from
-`{{ 'x' * 10 ** 12 }}` or from loops in loops. Here every turn of a loop, call and filter is counted
-against an allowance, and so is every character that is made, before it is made. Templates call
-the methods and filters that `chat_costs` knows, and no others.
+jinja2's sandbox hides the internals of Python objects from templates. It does not stop
+`{{ 'x' * 10 ** 12 }}` or nested loops. So this sandbox counts every loop iteration, call and filter
+against an allowance, and every character before it is made. Templates may call the methods and
+filters in `costs`, and no others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MOST_BRANCHES = 500
 _DEEPEST = 150
 
 _COMPILERS = frozenset({"_loop_vars", "_block_vars"})
-"""Arguments that jinja2 itself gives to calls within loops and blocks."""
+"""Arguments that jinja2 itself adds to calls within loops and blocks."""
 
 _CALLED = (Macro, LoopContext, BlockReference, Joiner, Undefined)
 _OWNERS = (LoopContext, Cycler)
@@ -39,7 +39,7 @@ _OWNERS = (LoopContext, Cycler)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Format:
-    """The method `format` of a text, which asks the allowance first."""
+    """The method `format` of a text, counted against the allowance before it runs."""
 
     allowance: Allowance
     form: str
@@ -52,7 +52,7 @@ class _Format:
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox. `allowance.begin` comes before every rendering."""
+    """The sandbox. Call `allowance.begin` before every rendering."""
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
@@ -61,15 +61,15 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
-            # What is worked out while the template is read would be counted for no rendering.
+            # Work done while the template is compiled would not be counted.
             optimized=False,
             extensions=[loopcontrols, GenerationTag],
-            finalize=self._put_out,
+            finalize=self._count_output,
         )
         del self.globals["lipsum"]
         self.filters = {name: self._guarded(name, made) for name, made in self.filters.items()}
         self.filters |= {
-            _COUNTED: self._turns,
+            _COUNTED: self._count_iterations,
             _JOINED: self._joined,
             _BUILT: self._built,
             _SLICED: self._sliced,
@@ -91,7 +91,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return super().call_filter(name, *args, **kwargs)
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Call something on behalf of a template; see the base class."""
+        """Call a function on behalf of a template; see the base class."""
         self.allowance.step()
         if isinstance(getattr(obj, "__self__", None), str):
             args = tuple(map(self.allowance.taken, args))
@@ -99,11 +99,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         own = {key: value for key, value in kwargs.items() if key not in _COMPILERS}
         self._check_callable(obj, args, own)
         if isinstance(obj, LoopContext) and args:
-            args = (self._turns(context, args[0]), *args[1:])
+            args = (self._count_iterations(context, args[0]), *args[1:])
         return super().call(context, obj, *args, **kwargs)
 
     def _check_callable(self, obj: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        """Refuse what templates do not call, and charge what they do."""
+        """Refuse functions that templates must not call, and count the cost of the others."""
         owner, name = getattr(obj, "__self__", None), getattr(obj, "__name__", "")
         for kind, costs in METHODS.items():
             if isinstance(owner, kind) and name in costs:
@@ -115,13 +115,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             raise SecurityError(f"templates do not call {what[:80]}")
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Look something up; see the base class."""
-        if isinstance(argument, tuple):  # it is hashed
+        """Look up an item; see the base class."""
+        if isinstance(argument, tuple):  # tuples are hashed
             self.allowance.make(self.allowance.held(argument))
         return super().getitem(obj, argument)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """Work out an operator; see the base class."""
+        """Apply an operator; see the base class."""
         if operator == "%" and isinstance(left, str):
             self.allowance.make(format_cost(self.allowance, left, right))
         elif operator == "+" and isinstance(left, str | list | tuple):
@@ -139,28 +139,28 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return None if made is None else _Format(self.allowance, value.__self__, made)
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        """Let what is made be counted; the base class calls this its hook."""
+        """Compile a template with counting filters; the base class documents this hook."""
         _check_shape(source)
         changed = _Counting().visit(source)
         changed.set_environment(self)
         return super()._generate(changed, *args, **kwargs)
 
     @pass_context
-    def _put_out(self, _: Any, value: Any) -> Any:
-        """What is about to become text of the result."""
+    def _count_output(self, _: Any, value: Any) -> Any:
+        """Count a value that becomes part of the output."""
         self.allowance.make(self.allowance.text(value))
         return value
 
     @pass_context
-    def _turns(self, _: Any, values: Iterable[Any]) -> Iterator[Any]:
-        """The values of a loop."""
+    def _count_iterations(self, _: Any, values: Iterable[Any]) -> Iterator[Any]:
+        """Count the iterations of a loop."""
         for value in values:
             self.allowance.step()
             yield value
 
     @pass_context
     def _joined(self, _: Any, values: list[Any]) -> str:
-        """What `~` makes."""
+        """Join the operands of `~`."""
         texts = []
         for value in values:
             self.allowance.make(self.allowance.text(value))
@@ -169,24 +169,24 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     @pass_context
     def _built(self, _: Any, value: Any) -> Any:
-        """A list, tuple or dict that has just been made: it may hold one thing many times."""
+        """Count a new list, tuple or dict: it may contain one value many times."""
         self.allowance.make(self.allowance.held(value))
         return value
 
     @pass_context
     def _sliced(self, _: Any, value: Any) -> Any:
-        """A part that has just been made; it is no larger than what it is a part of."""
+        """Count a new slice; it is no larger than the value it is taken from."""
         self.allowance.make(size(value) * (1 if isinstance(value, str) else ITEM))
         return value
 
     @pass_context
     def _compared(self, _: Any, value: Any) -> Any:
-        """What is about to be compared."""
+        """Count a value before it is compared."""
         self.allowance.make(self.allowance.held(value))
         return value
 
     def _guarded(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A filter that asks the allowance first, and does all its work at once."""
+        """Wrap a filter so that it is counted before it runs and does all its work at once."""
         given = getattr(function, "jinja_pass_arg", None)
         cost = FILTERS.get(name)
 
@@ -209,7 +209,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return guarded
 
     def _guarded_test(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A test that asks the allowance first."""
+        """Wrap a test so that it is counted before it runs."""
 
         @wraps(function)
         def guarded(*args: Any) -> Any:
@@ -230,7 +230,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
 
 class GenerationTag(Extension):
-    """Reads `{% generation %}` ... `{% endgeneration %}` as its content."""
+    """Replaces `{% generation %}` ... `{% endgeneration %}` by its content."""
 
     tags: set[str] = {"generation"}  # noqa: RUF012  (declared so by jinja2)
 
@@ -243,11 +243,12 @@ class GenerationTag(Extension):
 _COUNTED, _JOINED, _BUILT = "edgezo counted", "edgezo joined", "edgezo built"
 _SLICED, _COMPARED = "edgezo sliced", "edgezo compared"
 _OWN = frozenset({_COUNTED, _JOINED, _BUILT, _SLICED, _COMPARED})
-"""Filters for what `_Counting` puts in; with the space, templates name them in strings only."""
+"""Filters that `_Counting` inserts. Their names contain a space, so templates can name them only in
+strings, and `call_filter` refuses those."""
 
 
 class _Counting(NodeTransformer):
-    """Lets what makes or goes through something go through filters of the environment."""
+    """Inserts counting filters where a template makes values or iterates over them."""
 
     def visit_For(self, node: nodes.For) -> Any:
         self.generic_visit(node)
@@ -259,7 +260,7 @@ class _Counting(NodeTransformer):
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), _JOINED)
 
     def visit_TemplateData(self, node: nodes.TemplateData) -> Any:
-        """Put plain text out as what is worked out is, which counts it."""
+        """Turn plain text into a constant, so that it is counted as output."""
         return nodes.Const(node.data, lineno=node.lineno)
 
     def visit_List(self, node: nodes.List) -> Any:
@@ -290,17 +291,17 @@ class _Counting(NodeTransformer):
 
 
 def _filtered(node: Any, name: str) -> Any:
-    """What a node makes, through a filter; constants are no matter."""
+    """Pass the value of a node through a filter, unless it is a constant."""
     if isinstance(node, nodes.Const):
         return node
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
 def _check_shape(template: nodes.Template) -> None:
-    """Refuse what is too deep for Python's own compiler, which says that memory is short.
+    """Refuse templates that exceed the limits of Python's compiler, which raises MemoryError.
 
     Raises:
-        SecurityError: it has too many parts, too many branches or too many levels.
+        SecurityError: the template has too many parts, branches or levels.
     """
     left: list[tuple[nodes.Node, int]] = [(template, 0)]
     parts = 0

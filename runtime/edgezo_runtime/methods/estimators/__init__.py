@@ -1,4 +1,6 @@
-"""Estimators say where to evaluate the loss and which gradient follows from the answers.
+"""Owns the gradient estimators: where to evaluate the loss, and the gradient that follows.
+
+Must not know models, data or update rules: an estimator sees seeds, scales and losses only.
 
 To add one: a file here, an entry in `ESTIMATORS`, and one in `METHODS` (`methods/catalogue.py`).
 """

@@ -1,4 +1,4 @@
-"""Every block its own antithetic estimate on the same batch."""
+"""One antithetic estimate per block, all on the same batch."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ from edgezo_runtime.noise import derive_seed
 
 
 def block_wise(eps: float) -> Estimator:
-    """One antithetic pair a block, each with the other blocks unperturbed.
+    """Estimate with one antithetic pair per block, the other blocks unperturbed.
 
     g_k = (L(theta + eps z_k) - L(theta - eps z_k)) / (2 eps) * z_k for the tensors of block k
 
-    A block's estimate does not carry the noise of the others: its variance grows with the
-    parameters of the block, not with those of all. All pairs are one pass: up to block k the pair
-    of block k is equal to the centre, so what is before the first perturbed block of a pair is
-    computed once.
+    A block's estimate does not contain the noise of other blocks: its variance grows with the
+    parameters of the block, not with all parameters. All pairs are evaluated in one pass. Up to
+    block k, the pair of block k equals the centre, so the blocks before it are computed once.
 
     Args:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with a pair for every active block and one evaluation of the centre.
+        Estimator with one pair per active block and one evaluation of the centre.
 
     Raises:
         UsageError: eps is not a finite number above zero.
 
     Memory:
-        O(blocks) scalars; the engine holds 2 copies a block of a chunk's activations.
+        O(blocks) scalars; the engine holds 2 copies of a chunk's activations per block.
 
     References:
-        Zhang et al. 2024, arXiv:2402.11592 (block-wise ZO). Differs: blocks have directions of
-        their own, not one stream of random numbers restarted for each.
+        Zhang et al. 2024, arXiv:2402.11592 (block-wise ZO). Differs: each block has its
+        own direction; the paper restarts one stream of random numbers for each block.
     """
     require_eps(eps)
 

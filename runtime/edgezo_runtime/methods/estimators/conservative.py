@@ -1,4 +1,4 @@
-"""A step, its opposite or none, whichever has the least loss on the batch."""
+"""The step, the opposite step or none, whichever gives the least loss on the batch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgezo_runtime.methods.estimators.probe import (
 
 
 def conservative(eps: float) -> Estimator:
-    """Antithetic estimate that is kept, turned round or dropped.
+    """Antithetic estimate that is kept, negated or dropped.
 
     With u = lr c z and c as in `two_point`, theta - u, theta + u and theta itself are evaluated on
-    the same batch; g = c z, -c z or 0 leads to the one with the least loss. This is right only for
-    a rule that steps by lr g.
+    the same batch; g = c z, -c z or 0 leads to the point with the least loss. The method
+    requires a rule that steps by lr g.
 
     Args:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 5 loss evaluations a step. Biased: losses decide about the sign.
+        Estimator with 5 loss evaluations per step. Biased: losses decide the sign.
 
     Raises:
         UsageError: eps is not a finite number above zero.

@@ -1,4 +1,4 @@
-"""An antithetic pair and its centre: the slope and the curvature along one direction."""
+"""Slope and curvature along one direction, from an antithetic pair and its centre."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgezo_runtime.methods.estimators.probe import (
 
 
 def curved_pair(eps: float) -> Estimator:
-    """Antithetic estimate that tells the second derivative along z as well.
+    """Antithetic estimate that also measures the second derivative along z.
 
     g = (L+ - L-) / (2 eps) * z,   curvature = (L+ + L- - 2 L0) / eps^2
 
@@ -21,7 +21,7 @@ def curved_pair(eps: float) -> Estimator:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 3 loss evaluations a step.
+        Estimator with 3 loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero.

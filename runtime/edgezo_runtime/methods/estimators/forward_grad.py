@@ -1,4 +1,4 @@
-"""The directional derivative, exact up to a stated error."""
+"""The directional derivative with a known error bound."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from edgezo_runtime.methods.estimators.probe import (
 
 
 def forward_grad(eps: float) -> Estimator:
-    """Forward gradient: the derivative of the loss along one random direction, times it.
+    """Forward gradient: the directional derivative along a random z, multiplied by z.
 
     g = D z,   D = (8 (L(eps) - L(-eps)) - (L(2 eps) - L(-2 eps))) / (12 eps)
 
     with L(s) = L(theta + s z).
 
-    The graphs have no forward-mode derivative, and need none: D is L'(0) to fourth order. Taylor's
+    The graphs need no forward-mode derivative: D equals L'(0) to fourth order. Taylor's
     formula gives D - L'(0) = -eps^4 / 30 L^(5)(s) for some |s| <= 2 eps, since the terms in eps^2
     cancel: 8 (2 eps^3 / 6) = 2 (2 eps)^3 / 6. If every loss is wrong by at most delta, D is wrong
-    by at most (8 + 8 + 1 + 1) delta / (12 eps) = 1.5 delta / eps on top. The coded integer layers
-    keep differences between the probes at full relative precision, and with them delta small.
+    by at most (8 + 8 + 1 + 1) delta / (12 eps) = 1.5 delta / eps more. The coded integer layers
+    compute differences between probes at full relative precision, so delta is small.
 
     Args:
         eps: distance of the inner probes in weight units, > 0.
 
     Returns:
-        Estimator with 4 loss evaluations a step, in one pass.
+        Estimator with 4 loss evaluations per step, in one pass.
 
     Raises:
         UsageError: eps is not a finite number above zero.

@@ -26,7 +26,7 @@ def growing_pairs(
         num_directions: Q_max, at least 1.
 
     Returns:
-        Estimator with 2 Q_e loss evaluations a step.
+        Estimator with 2 Q_e loss evaluations per step.
 
     Raises:
         UsageError: a setting is out of range.
@@ -36,13 +36,13 @@ def growing_pairs(
 
     References:
         Yang et al. 2024, arXiv:2406.18060 (AdaZeta), equation 7. Differs: the loss of a step is
-        the mean over its queries, not that of the last one.
+        the mean over its queries, not the loss of the last query.
     """
     require_directions(num_directions)
     if not (math.isfinite(query_scale) and query_scale > 0):
-        raise UsageError(f"query_scale {query_scale}: must be a number above zero")
+        raise UsageError(f"`query_scale` {query_scale}: must be a number above zero")
     if not (math.isfinite(query_growth) and query_growth >= 0):
-        raise UsageError(f"query_growth {query_growth}: must be a number, 0 or more")
+        raise UsageError(f"`query_growth` {query_growth}: must be a number, 0 or more")
 
     def count(info: StepInfo) -> int:
         grown = math.floor(query_scale * math.pow(info.epoch + 1, query_growth))

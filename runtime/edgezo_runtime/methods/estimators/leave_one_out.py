@@ -1,4 +1,4 @@
-"""Several one-sided directions, each measured against the mean of the others."""
+"""Several one-sided directions, each compared with the mean of the others."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def leave_one_out(
     g = 1/(B (N-1)) sum_b sum_i (l_b(theta + eps z_bi) - mean_j l_b(theta + eps z_bj)) / eps * z_bi
 
     Subtracting the mean over all N and dividing by N - 1 equals a baseline that leaves i out, so
-    the estimate has a bias of order eps^2, as that of pairs. N rows give N - 1 directions an
-    example where antithetic pairs give N / 2. Not antithetic: the curvature along z does not cancel
-    within a step, only in the mean, and adds variance of order eps^2; so eps must be small enough
-    for the loss to be nearly linear along z.
+    the bias is of order eps^2, as with antithetic pairs. N rows give N - 1 directions per example;
+    antithetic pairs give N / 2. The curvature along z cancels only in the mean, not within a step,
+    and adds variance of order eps^2. So eps must be small enough for the loss to be nearly linear
+    along z.
 
     Args:
         eps: perturbation scale in weight units, > 0.
@@ -36,7 +36,7 @@ def leave_one_out(
             the mean loss).
 
     Returns:
-        Estimator with N loss evaluations a step.
+        Estimator with N loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero, or N < 2.
@@ -50,9 +50,9 @@ def leave_one_out(
     """
     require_eps(eps)
     if num_directions < 2:
-        raise UsageError(f"num_directions {num_directions}: a baseline needs 2 or more")
+        raise UsageError(f"`num_directions` {num_directions}: a baseline needs 2 or more")
     if directions not in ("private", "shared"):
-        raise UsageError(f"directions {directions}: expected private or shared")
+        raise UsageError(f"`directions` {directions}: expected private or shared")
     private = directions == "private"
 
     def steps(info: StepInfo) -> Steps:

@@ -26,7 +26,7 @@ def n_spsa(eps: float, num_directions: int = 4) -> Estimator:
         num_directions: q, at least 1.
 
     Returns:
-        Estimator with 2 q loss evaluations a step, a pair at a time.
+        Estimator with 2 q loss evaluations per step, one pair per pass.
 
     Raises:
         UsageError: eps is not a finite number above zero, or q < 1.
@@ -42,14 +42,14 @@ def n_spsa(eps: float, num_directions: int = 4) -> Estimator:
 
 
 def pairs(eps: float, count: Callable[[StepInfo], int]) -> Estimator:
-    """Antithetic pairs whose number depends on the step.
+    """Average antithetic pairs along a number of directions that depends on the step.
 
     Args:
         eps: perturbation scale in weight units, > 0.
-        count: pairs of a step.
+        count: number of pairs of a step.
 
     Returns:
-        Estimator; see `n_spsa`.
+        Estimator with 2 count(info) loss evaluations per step, one pair per pass.
 
     Raises:
         UsageError: eps is not a finite number above zero.
@@ -72,7 +72,7 @@ def require_directions(count: int) -> None:
     """Refuse fewer than one direction.
 
     Raises:
-        UsageError: there are fewer.
+        UsageError: the count is below 1.
     """
     if count < 1:
-        raise UsageError(f"num_directions {count}: must be 1 or more")
+        raise UsageError(f"`num_directions` {count}: must be 1 or more")

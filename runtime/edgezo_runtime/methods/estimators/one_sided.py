@@ -1,4 +1,4 @@
-"""One direction, its loss against that of the centre."""
+"""Forward difference along one direction."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def one_sided(eps: float) -> Estimator:
 
     g = (L(theta + eps z) - L(theta)) / eps * z
 
-    Biased by eps E[(z' H z) z] / 2, which is zero for symmetric z and adds to the variance instead:
-    the curvature along z does not cancel as it does between two sides.
+    The bias is eps E[(z' H z) z] / 2, which is zero for symmetric z. The curvature along z does not
+    cancel as in an antithetic pair, so it adds variance.
 
     Args:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 2 loss evaluations a step.
+        Estimator with 2 loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero.

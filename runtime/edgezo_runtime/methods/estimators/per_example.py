@@ -1,4 +1,4 @@
-"""Pairs of probes with a direction of its own for every example of the batch."""
+"""Antithetic pairs along one direction per example of the batch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from edgezo_runtime.methods.estimators.probe import (
 
 
 def per_example(eps: float) -> Estimator:
-    """Antithetic estimate in which every example b probes its own direction z_b.
+    """Antithetic estimate in which each example b has its own direction z_b.
 
     g = 1/B sum_b (l_b(theta + eps z_b) - l_b(theta - eps z_b)) / (2 eps) * z_b
 
-    A batch of B then looks in B directions for the price of one pair. With gradients g_b of mean
-    G and d parameters the variance is about (d/B) mean |g_b|^2, against d |mean_b g_b|^2 for one
-    shared direction: smaller as long as the examples' gradients agree at all.
+    A batch of B examples evaluates B directions at the cost of one pair. With d parameters and
+    example gradients g_b the variance is about (d/B) mean |g_b|^2; one shared direction has
+    d |mean_b g_b|^2. So private directions have less variance as long as the examples' gradients
+    agree at all.
 
     Args:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 2 loss evaluations a step.
+        Estimator with 2 loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero.

@@ -1,4 +1,4 @@
-"""What an estimator and the loop exchange: probes out, losses in, terms of a gradient out."""
+"""The interface of estimators: they yield probes, receive losses, and return gradient terms."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Losses = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """What an estimator knows of the step it is for.
+    """What an estimator knows about its step.
 
     Attributes:
-        seed: of the step's noise, 0 to 2**64 - 1.
-        batch_size: examples B.
-        step: from 0.
+        seed: seed of the step's noise, 0 to 2**64 - 1.
+        batch_size: number of examples B.
+        step: number of the step, from 0.
         lr: learning rate of the step.
-        epoch: how often every example was seen before.
-        blocks: those that are active.
+        epoch: number of passes over the data before this one.
+        blocks: the active blocks.
     """
 
     seed: int
@@ -37,16 +37,17 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A place to evaluate the loss at: theta + scale * z(seed, tensor name, row).
+    """A point at which the loss is evaluated: theta + scale * z(seed, tensor name, row).
 
     Attributes:
-        seed: names z; 0 is a seed like any other.
-        scale: in weight units; 0 is theta itself.
-        private: every example b of the batch has its own z (row = b); else all share row 0.
-        blocks: those that are perturbed; None for all that are active. Those of later probes of a
-            pass do not begin before those of earlier ones.
-        anchored: around the rule's anchor instead of theta.
-        batch: 0 is the step's batch; others are further ones, the same for all probes of a pass.
+        seed: identifies z; 0 is a valid seed.
+        scale: in weight units; 0 evaluates theta itself.
+        private: True gives each example b of the batch its own z (row = b); else all share row 0.
+        blocks: the perturbed blocks; None perturbs all active blocks. Within a pass, the first
+            block of a probe is not before the first block of an earlier probe.
+        anchored: perturb the rule's anchor instead of theta.
+        batch: 0 is the step's batch, other numbers are further batches; the same for all probes of
+            a pass.
     """
 
     seed: int
@@ -62,13 +63,12 @@ class Term:
     """A part of a gradient estimate: sum_b coeff[b] * z(seed, tensor name, row=b).
 
     Attributes:
-        seed: names z.
-        coeff: one weight an example if private, else a single one.
+        seed: identifies z.
+        coeff: one weight per example if private, else a single weight.
         private: as in `Probe`.
-        blocks: whose tensors it is for; None for all.
-        curvature: second derivative of the loss along z, where the estimator measured it.
-        gain: what the coefficients are over those of the gradient, where an estimate has units of
-            its own.
+        blocks: blocks whose tensors the term is for; None for all.
+        curvature: second derivative of the loss along z, if the estimator measured it.
+        gain: ratio of the coefficients to the gradient's, if the estimator rescales them.
     """
 
     seed: int
@@ -83,35 +83,36 @@ class Term:
             raise UsageError(f"a shared term has one coefficient, not {len(self.coeff)}")
 
     def concerns(self, block: int) -> bool:
-        """Is it for the tensors of this block?"""
+        """Return True if the term is for the tensors of this block."""
         return self.blocks is None or block in self.blocks
 
 
 Steps = Generator[list[Probe], Losses, list[Term]]
 Estimator = Callable[[StepInfo], Steps]
 """estimator(info): a generator that yields the probes to evaluate together, receives their losses
-as `record_losses` makes them, and returns the terms of g.
+in the form of `record_losses`, and returns the terms of g.
 
-Later probes may depend on earlier losses. The generator is pure: same info and losses, same terms.
+Later probes may depend on earlier losses. The generator is pure: the same info and losses give the
+same terms.
 """
 
 
 class EstimatorRun:
-    """One step of an estimator: the probes it asks for, until it has the terms of the gradient.
+    """One step of an estimator: the probes to evaluate, and at the end the terms of the gradient.
 
         run = EstimatorRun(estimator, info)
         while run.probes:
             run.send(losses_of(run.probes))
 
-    A step that is evaluated and one that is replayed come by their terms in the same way.
+    Steps and replays use it alike, so they get the same terms.
 
     Args:
-        estimator: of the gradient.
+        estimator: the estimator.
         info: the step.
 
     Attributes:
-        probes: to evaluate together now; empty when the estimator asks for no more.
-        terms: of the gradient; empty until then.
+        probes: the probes to evaluate together next; empty at the end.
+        terms: the terms of the gradient; empty before the end.
     """
 
     def __init__(self, estimator: Estimator, info: StepInfo) -> None:
@@ -120,7 +121,7 @@ class EstimatorRun:
         self.terms: list[Term] = []
 
     def send(self, losses: Losses) -> None:
-        """Give the losses of `probes`, as `record_losses` makes them."""
+        """Send the losses of `probes`, in the form of `record_losses`."""
         try:
             self.probes = self._steps.send(losses)
         except StopIteration as end:
@@ -130,12 +131,12 @@ class EstimatorRun:
 def run_estimator(
     estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
 ) -> list[Term]:
-    """The terms of a step's gradient.
+    """Run an estimator and return the terms of a step's gradient.
 
     Args:
-        estimator: of the gradient.
+        estimator: the estimator.
         info: the step.
-        evaluate: gives the losses of probes as `record_losses` makes them.
+        evaluate: returns the losses of probes in the form of `record_losses`.
     """
     run = EstimatorRun(estimator, info)
     while run.probes:
@@ -144,15 +145,15 @@ def run_estimator(
 
 
 def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
-    """The terms that follow from recorded losses.
+    """Run an estimator on recorded losses and return the same terms again.
 
     Args:
-        estimator: of the gradient.
+        estimator: the estimator.
         info: the step.
-        losses: of all probes one under the other, as `record_losses` made them.
+        losses: the losses of all probes in their order, as `record_losses` returned them.
 
     Raises:
-        RunFileError: they are not those of the probes that the estimator asks for.
+        RunFileError: the losses do not match the probes of the estimator.
     """
     run, first = EstimatorRun(estimator, info), 0
     while run.probes:
@@ -173,25 +174,27 @@ def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> li
 
 
 def record_losses(losses: Losses, probes: Sequence[Probe]) -> Losses:
-    """Reduce the losses of a pass to what the journal keeps and the estimator sees.
+    """Reduce the losses of a pass to the form that the journal and the estimator use.
 
     Args:
         losses: (len(probes), B) float64, the loss of every example at every probe.
-        probes: what was evaluated; private all of them or none.
+        probes: the evaluated probes; either all or none are private.
 
     Returns:
-        float64 of values that float32 holds exactly, so a replay from the journal gives the same
-        bits: (len(probes), B) for private probes, else the batch means, (len(probes), 1).
+        (len(probes), B) for private probes, else the batch means, (len(probes), 1). The values are
+        float64 that float32 holds exactly, so a replay from the journal gives the same bits.
 
     Raises:
         DivergedError: a loss is not finite as float32; names the probe and the example.
         UsageError: the shape is wrong, or private and shared probes are mixed.
     """
     if losses.ndim != 2 or len(losses) != len(probes):
-        raise UsageError(f"losses must be ({len(probes)}, B), one row a probe, not {losses.shape}")
+        raise UsageError(
+            f"losses must be ({len(probes)}, B), one row per probe, not {losses.shape}"
+        )
     if len({(probe.private, probe.batch) for probe in probes}) != 1:
         raise UsageError("private and shared probes cannot be evaluated in one pass")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
         kept = losses if probes[0].private else losses.mean(axis=1, keepdims=True)
         rounded = kept.astype(np.float32)
     if not np.isfinite(rounded).all():

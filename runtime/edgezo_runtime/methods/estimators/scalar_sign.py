@@ -1,4 +1,4 @@
-"""Only the sign of the projected gradient."""
+"""The sign of the projected gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgezo_runtime.methods.estimators.probe import (
 
 
 def scalar_sign(eps: float) -> Estimator:
-    """Antithetic pair of which the sign alone is used.
+    """Antithetic estimate that uses only the sign of the difference.
 
     g = sign(L(theta + eps z) - L(theta - eps z)) * z
 
@@ -23,7 +23,7 @@ def scalar_sign(eps: float) -> Estimator:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 2 loss evaluations a step. Biased: every step has the same length.
+        Estimator with 2 loss evaluations per step. Biased: every step has the same length.
 
     Raises:
         UsageError: eps is not a finite number above zero.
@@ -32,7 +32,7 @@ def scalar_sign(eps: float) -> Estimator:
         O(1).
 
     References:
-        The code of Zhang et al. 2024, arXiv:2402.11592; the paper has the sign of every element.
+        The code of Zhang et al. 2024, arXiv:2402.11592; the paper takes the sign of every element.
     """
     require_eps(eps)
 

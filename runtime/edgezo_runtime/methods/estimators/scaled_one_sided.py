@@ -1,4 +1,4 @@
-"""Several one-sided directions whose differences are divided by their own spread."""
+"""Several one-sided differences divided by their standard deviation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _SMALLEST = 1e-12
 
 
 def scaled_one_sided(eps: float, num_directions: int = 8) -> Estimator:
-    """FZOO's estimate: N directions around one centre, in units of the spread of their losses.
+    """FZOO's estimate: N one-sided differences divided by the standard deviation of the losses.
 
     g = 1/(N s) sum_i (L(theta + eps z_i) - L(theta)) z_i,   s = std_i L(theta + eps z_i)
 
-    In mean this is the gradient times eps / s: a step has a length that does not depend on the
-    slope. Where all losses are equal g is zero, not a division by zero.
+    The mean is the gradient times eps / s, so the length of a step does not depend on the slope.
+    If all losses are equal, g is zero.
 
     Args:
         eps: perturbation scale in weight units, > 0.
         num_directions: N, at least 2.
 
     Returns:
-        Estimator with N + 1 loss evaluations a step, in one pass.
+        Estimator with N + 1 loss evaluations per step, in one pass.
 
     Raises:
         UsageError: a setting is out of range.

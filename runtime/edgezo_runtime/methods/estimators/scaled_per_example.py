@@ -1,4 +1,4 @@
-"""Per-example pairs whose differences are divided by their spread over the batch."""
+"""Per-example differences divided by their standard deviation over the batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SMALLEST = 1e-8
 
 
 def scaled_per_example(eps: float) -> Estimator:
-    """GRZO's estimate: every example its own direction, differences in units of their spread.
+    """GRZO's estimate: one direction per example, differences divided by their deviation.
 
     g = 1/(2 eps B) sum_b a_b z_b,   a_b = d_b / (std(d) + 1e-8),   d_b = l_b(+eps) - l_b(-eps)
 
-    In mean the gradient divided by the spread of d: a bias of scale, not of direction.
+    The mean is the gradient divided by std(d): the bias is one of scale, not of direction.
 
     Args:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 2 loss evaluations a step.
+        Estimator with 2 loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero.
@@ -34,7 +34,7 @@ def scaled_per_example(eps: float) -> Estimator:
         O(B) scalars; the engine holds 2 B copies of the perturbed trainables.
 
     References:
-        GRZO, arXiv:2606.02857. The group is the batch; the published code has groups of ten.
+        GRZO, arXiv:2606.02857. The group is the batch; the published code uses groups of ten.
     """
     require_eps(eps)
 

@@ -1,4 +1,4 @@
-"""MeZO's estimator: one direction, both sides of it."""
+"""MeZO's estimator: an antithetic pair along one direction."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def two_point(eps: float) -> Estimator:
         eps: perturbation scale in weight units, > 0.
 
     Returns:
-        Estimator with 2 loss evaluations a step.
+        Estimator with 2 loss evaluations per step.
 
     Raises:
         UsageError: eps is not a finite number above zero.
 
     Memory:
-        O(1); z is made again from its seed.
+        O(1); z is regenerated from its seed.
 
     References:
         Malladi et al. 2023, arXiv:2305.17333, Algorithm 1; Spall 1992 (SPSA). Differs: theta is
-        never written during probes, and z may be of signs instead of normals.
+        never written during probes, and z may consist of random signs instead of normals.
     """
     require_eps(eps)
 

@@ -1,4 +1,4 @@
-"""Estimates that are corrected by the gradient of many examples at an anchor."""
+"""Estimates corrected by the gradient of many examples at an anchor point."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edgezo_runtime.noise import derive_seed
 
 
 def variance_reduced(eps: float, anchor_every: int = 2, anchor_batches: int = 8) -> Estimator:
-    """MeZO-SVRG's estimates; `Svrg` adds what it keeps.
+    """MeZO-SVRG's estimates; the rule `Svrg` adds the anchor's gradient.
 
     Every `anchor_every` steps, along one direction over several batches:
         g = mean_j (L_j(theta + eps z) - L_j(theta - eps z)) / (2 eps) * z
-    else, on the batch of the step and with the same z at theta and at the anchor t:
+    In other steps, on the batch of the step and with the same z at theta and at the anchor t:
         g = ((L(theta + eps z) - L(theta - eps z)) - (L(t + eps z) - L(t - eps z))) / (2 eps) * z
 
     Args:
         eps: perturbation scale in weight units, > 0.
         anchor_every: steps from one anchor to the next, at least 1.
-        anchor_batches: further batches that stand for all data at an anchor, at least 1.
+        anchor_batches: further batches that represent all data at an anchor, at least 1.
 
     Returns:
-        Estimator with 2 `anchor_batches` loss evaluations at an anchor, else 4.
+        Estimator with 2 `anchor_batches` loss evaluations at an anchor, 4 in other steps.
 
     Raises:
         UsageError: a setting is out of range.
@@ -38,12 +38,12 @@ def variance_reduced(eps: float, anchor_every: int = 2, anchor_batches: int = 8)
 
     References:
         Gautam et al. 2024, arXiv:2404.08080, Algorithm 1. Written from the paper: the published
-        code keeps references in place of copies and draws two directions for one difference.
+        code stores references instead of copies and draws two directions for one difference.
     """
     require_eps(eps)
     for name, value in (("anchor_every", anchor_every), ("anchor_batches", anchor_batches)):
         if value < 1:
-            raise UsageError(f"{name} {value}: must be 1 or more")
+            raise UsageError(f"`{name}` {value}: must be 1 or more")
 
     def steps(info: StepInfo) -> Steps:
         seed = derive_seed(info.seed, "anchor" if info.step % anchor_every == 0 else "step")

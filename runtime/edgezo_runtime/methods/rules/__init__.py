@@ -1,4 +1,6 @@
-"""Rules say what one tensor does with its gradient estimate.
+"""Owns the update rules: how one tensor follows its gradient estimate.
+
+Must not know estimators, models or data: a rule sees one tensor, its gradient and its slot.
 
 To add one: a file here, an entry in `RULES`, a row in `tests/contract/`.
 """
@@ -23,8 +25,8 @@ RULES: dict[str, Callable[..., Rule]] = {
     "adam": Adam,
     "helene": Helene,
 }
-"""Those that go with every estimator. `Svrg` belongs to its estimator, `FactorMomentum` to its
-sampler."""
+"""Rules that work with every estimator. `Svrg` needs `variance_reduced` and `FactorMomentum` needs
+the sampler `LowRank`."""
 
 __all__ = [
     "RULES",

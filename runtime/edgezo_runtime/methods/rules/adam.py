@@ -1,4 +1,4 @@
-"""Adam; with a decoupled weight decay it is AdamW."""
+"""Adam, and AdamW if `weight_decay` is set."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from edgezo_runtime.methods.rules.rule import (
 
 @dataclass(frozen=True)
 class Adam:
-    """Steps scaled by running moments of the gradient, corrected for their start at zero.
+    """Steps scaled by running moments of the gradient, with bias correction.
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2
     theta <- (1 - lr weight_decay) theta - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
-    t counts the updates of this tensor, not the steps of the run, so a block that rests for a
-    while keeps a right correction. b1^t and b2^t are kept as running products: a power function
-    may differ between machines in the last bit.
+    t counts the updates of this tensor, not the steps of the run, so the correction stays right
+    when a block is inactive for a while. b1^t and b2^t are running products, because a power
+    function may differ between machines in the last bit.
 
     Attributes:
         b1: decay of the first moment, 0 <= b1 < 1.
         b2: decay of the second moment, 0 <= b2 < 1.
         eps: added to the root of the second moment, > 0 (not the scale of the perturbation).
-        weight_decay: decoupled, per unit of learning rate; 0 is none.
+        weight_decay: decoupled weight decay per unit of learning rate; 0 disables it.
 
     Raises:
         UsageError: a setting is out of range.
 
     Memory:
-        Two float32 arrays the size of theta, two more as scratch during `apply`.
+        Two float32 arrays the size of theta; two more during `apply`.
 
     References:
         Kingma, Ba 2015, arXiv:1412.6980, Algorithm 1.
@@ -72,7 +72,7 @@ class Adam:
         np.multiply(powers, np.array([self.b1, self.b2]), out=powers)
         power1, power2 = (float(p) for p in powers)  # b1^t, b2^t
         if not (0 <= power1 < 1 and 0 <= power2 < 1):
-            raise RunFileError(f"adam: powers {power1:g} and {power2:g} are those of no run")
+            raise RunFileError(f"adam: powers {power1:g} and {power2:g} cannot come from a run")
         scale = np.sqrt(v)  # float32, the shape of theta
         np.multiply(scale, np.float32(1 / math.sqrt(1 - power2)), out=scale)
         np.add(scale, np.float32(self.eps), out=scale)

@@ -16,9 +16,9 @@ from edgezo_runtime.methods.samplers.subspace import sum_of_products
 class FactorMomentum:
     """N <- b1 N + (1 - b1) G;  theta <- theta - lr lift(N), G and N (m, r) in the step's frame.
 
-    When the frame's V changes, N is carried over by N V_old' V_new / n, so that it goes on standing
-    for the same matrix as far as the new one can. Where the frame is no low-rank one (vectors),
-    the same momentum is kept in the tensor's own coordinates.
+    When the frame's V changes, N becomes N V_old' V_new / n. So N represents the same matrix as
+    before, as far as the new V can. Vectors have no low-rank frame; their momentum uses the
+    tensor's own coordinates.
 
     Attributes:
         b1: decay, 0 <= b1 < 1.
@@ -27,7 +27,7 @@ class FactorMomentum:
         UsageError: b1 is out of range.
 
     Memory:
-        r (m + n) numbers a tensor.
+        r (m + n) numbers per tensor.
 
     References:
         Chen et al. 2024, arXiv:2410.07698 (LOZO-M), Algorithm 2.

@@ -20,31 +20,32 @@ from edgezo_runtime.methods.rules.rule import (
 
 @dataclass(frozen=True)
 class Helene:
-    """Second-order steps with a floor under the curvature of each layer.
+    """Second-order steps with a lower bound on the curvature of each layer.
 
     a_t = b1 + (1 - b1) exp(-t / anneal_steps);  m <- b1 m + a_t g
     every hessian_every steps: h <- b2 h + (1 - b2) B g^2
     theta <- (1 - lr weight_decay) theta - lr m / (gamma max(h, floor mean(h)) + eps)
 
-    The floor clips each layer's step where its curvature is small. Its constants are not
-    published; here it is the layer's own mean curvature, so that it follows the scale of the loss.
+    The floor limits a layer's step where the curvature is small. Its constants are not published.
+    Here the floor is proportional to the layer's mean curvature, so it follows the scale of the
+    loss.
 
     Attributes:
         b1: decay of the momentum, 0 <= b1 < 1.
         b2: decay of the curvature, 0 <= b2 < 1.
         batch_size: B of the Gauss-Newton-Bartlett estimate, at least 1.
-        anneal_steps: T, the steps in which the weight of a new gradient goes from 1 to b1, > 0.
-        hessian_every: steps between estimates of the curvature, at least 1.
-        floor: of the curvature, in units of the layer's mean, > 0.
-        gamma: > 0.
-        eps: > 0.
-        weight_decay: decoupled, per unit of learning rate; 0 is none.
+        anneal_steps: number of steps in which the weight of a new gradient falls from 1 to b1, > 0.
+        hessian_every: number of steps between estimates of the curvature, at least 1.
+        floor: lower bound of the curvature in units of the layer's mean, > 0.
+        gamma: factor of the curvature, > 0.
+        eps: added to the scaled curvature, > 0 (not the scale of the perturbation).
+        weight_decay: decoupled weight decay per unit of learning rate; 0 disables it.
 
     Raises:
         UsageError: a setting is out of range.
 
     Memory:
-        Two float32 arrays the size of theta, one more as scratch.
+        Two float32 arrays the size of theta; one more during `apply`.
 
     References:
         Zhao et al. 2024, arXiv:2411.10696 (HELENE): annealing, A-GNB with true labels and
@@ -68,10 +69,10 @@ class Helene:
         for name in ("anneal_steps", "floor", "gamma", "eps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} {value}: must be a number above zero")
+                raise UsageError(f"`{name}` {value}: must be a number above zero")
         for name in ("batch_size", "hessian_every"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} {getattr(self, name)}: must be 1 or more")
+                raise UsageError(f"`{name}` {getattr(self, name)}: must be 1 or more")
 
     def init(self, theta: Float32Array) -> Slot:
         """Start with m = h = 0; see `Rule.init`. The first gradient sets h without decay."""

@@ -20,11 +20,12 @@ from edgezo_runtime.methods.rules.rule import (
 class Momentum:
     """m <- momentum m + g;  theta <- (1 - lr weight_decay) theta - lr m.
 
-    A steady gradient ends up multiplied by 1 / (1 - momentum): choose lr smaller than for `Sgd`.
+    In the limit a constant gradient is multiplied by 1 / (1 - momentum), so choose a smaller lr
+    than for `Sgd`.
 
     Attributes:
-        momentum: how much of m stays, 0 <= momentum < 1.
-        weight_decay: decoupled, per unit of learning rate; 0 is none.
+        momentum: share of m that remains, 0 <= momentum < 1.
+        weight_decay: decoupled weight decay per unit of learning rate; 0 disables it.
 
     Raises:
         UsageError: a setting is out of range.
@@ -33,7 +34,7 @@ class Momentum:
         One float32 array the size of theta.
 
     References:
-        Polyak 1964. The form without damping of g, as torch.optim.SGD has it.
+        Polyak 1964. The form without dampening of g, as in torch.optim.SGD.
     """
 
     momentum: float = 0.9

@@ -1,4 +1,4 @@
-"""What every rule is: how one tensor follows its gradient."""
+"""The protocol of update rules, and the checks that rules share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ Slot = dict[str, npt.NDArray[Any]] | None
 
 
 class Rule(Protocol):
-    """The update of one tensor; elementwise float32 arithmetic, so the same bits everywhere."""
+    """The update of one tensor.
+
+    Arithmetic is elementwise float32, so every machine gets the same bits.
+    """
 
     def init(self, theta: Float32Array) -> Slot:
-        """Make the state the rule keeps for a tensor.
+        """Make the rule's state for a tensor.
 
         Args:
-            theta: the tensor; only its shape is used.
+            theta: the tensor before the first step; only read.
 
         Returns:
             Named arrays, as a snapshot stores them, or None for a rule without state.
@@ -34,10 +37,10 @@ class Rule(Protocol):
 
         Args:
             theta: the tensor, float32.
-            g: its gradient estimate, same shape; not written to.
-            slot: what `init` or the last `apply` returned; its arrays are reused.
-            step: the step of the run, from 0. A tensor whose block rests takes no part in a step.
-            lr: learning rate of this step, a value float32 holds exactly, as the journal keeps it.
+            g: gradient estimate of the same shape; only read.
+            slot: the slot that `init` or the last `apply` returned; its arrays are reused.
+            step: step of the run, from 0. Tensors of inactive blocks are not updated.
+            lr: learning rate of this step, a value that float32 holds exactly, as in the journal.
 
         Returns:
             The slot for the next call.
@@ -50,22 +53,22 @@ class FrameRule(Protocol):
     """An update that works in the coordinates of the step's directions."""
 
     def init_in(self, frame: Frame) -> Slot:
-        """Make the state for a tensor whose first frame this is."""
+        """Make the rule's state for a tensor, given its first frame."""
         ...
 
     def apply_in(
         self, frame: Frame, theta: Float32Array, g: Float32Array, slot: Slot, step: int, lr: float
     ) -> Slot:
-        """Write the next theta in place; as `Rule.apply`, with g (coords) in the frame."""
+        """Write the next theta in place, as `Rule.apply` does; g has the frame's coordinates."""
         ...
 
 
 def require_slot(slot: Slot, *keys: str) -> dict[str, npt.NDArray[Any]]:
-    """Check that a slot is one this rule made.
+    """Check that a slot belongs to a rule.
 
     Args:
         slot: the state of a tensor.
-        keys: the names the rule keeps.
+        keys: names of the rule's arrays.
 
     Returns:
         The slot, not None.
@@ -87,10 +90,10 @@ def require_decay(name: str, value: float) -> None:
         value: its value.
 
     Raises:
-        UsageError: it is outside.
+        UsageError: the value is outside.
     """
     if not 0 <= value < 1:
-        raise UsageError(f"{name} must be at least 0 and below 1, not {value}")
+        raise UsageError(f"`{name}` must be at least 0 and below 1, not {value}")
 
 
 def require_weight_decay(value: float) -> None:
@@ -100,14 +103,14 @@ def require_weight_decay(value: float) -> None:
         value: the decay per unit of learning rate.
 
     Raises:
-        UsageError: it is.
+        UsageError: the value is negative or not finite.
     """
     if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"weight_decay must be a finite number, 0 or more, not {value}")
+        raise UsageError(f"`weight_decay` must be a finite number, 0 or more, not {value}")
 
 
 def decay_weights(theta: Float32Array, lr: float, weight_decay: float) -> None:
-    """Shrink theta by lr * weight_decay of itself, in place, apart from the gradient.
+    """Multiply theta by 1 - lr * weight_decay in place, independently of the gradient.
 
     Args:
         theta: the tensor.

@@ -1,4 +1,4 @@
-"""Plain stochastic gradient step_evaluator; with `two_point` this is MeZO."""
+"""Plain stochastic gradient descent; with `two_point` it is MeZO."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Sgd:
     """theta <- (1 - lr weight_decay) theta - lr g.
 
     Attributes:
-        weight_decay: decoupled, per unit of learning rate; 0 is none.
+        weight_decay: decoupled weight decay per unit of learning rate; 0 disables it.
 
     Raises:
         UsageError: weight_decay is negative or not finite.
@@ -31,7 +31,7 @@ class Sgd:
         require_weight_decay(self.weight_decay)
 
     def init(self, theta: Float32Array) -> Slot:
-        """Keep nothing; see `Rule.init`."""
+        """Return None: the rule has no state."""
         return None
 
     def apply(self, theta: Float32Array, g: Float32Array, slot: Slot, step: int, lr: float) -> Slot:

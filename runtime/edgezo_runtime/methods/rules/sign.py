@@ -19,14 +19,14 @@ class Sign:
     """theta <- (1 - lr weight_decay) theta - lr sign(g), element by element.
 
     Attributes:
-        weight_decay: decoupled, per unit of learning rate; 0 is none.
+        weight_decay: decoupled weight decay per unit of learning rate; 0 disables it.
 
     Raises:
         UsageError: weight_decay is negative or not finite.
 
     References:
         Zhang et al. 2024, arXiv:2402.11592 (ZO-SGD-Sign). Its code takes the sign of the projected
-        gradient, a scalar, instead.
+        gradient instead, a scalar.
     """
 
     weight_decay: float = 0.0
@@ -35,7 +35,7 @@ class Sign:
         require_weight_decay(self.weight_decay)
 
     def init(self, theta: Float32Array) -> Slot:
-        """Keep nothing; see `Rule.init`."""
+        """Return None: the rule has no state."""
         return None
 
     def apply(self, theta: Float32Array, g: Float32Array, slot: Slot, step: int, lr: float) -> Slot:

@@ -1,4 +1,4 @@
-"""Steps corrected by the gradient at an anchor."""
+"""Steps corrected by the gradient at an anchor point."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgezo_runtime.methods.rules.rule import Float32Array, Slot, require_slot
 
 @dataclass(frozen=True)
 class Svrg:
-    """At an anchor: t <- theta, a <- g, theta <- theta - anchor_lr lr g; else
-    theta <- theta - lr (g + a), with g the difference of estimates at theta and t.
+    """SVRG steps: at an anchor t <- theta, a <- g, theta <- theta - anchor_lr lr g; in other steps
+    theta <- theta - lr (g + a), where g is the difference of the estimates at theta and at t.
 
-    The estimates are those of `variance_reduced` with the same `anchor_every`. Every block must be
-    active in every step, or a block could miss its anchor.
+    The rule needs the estimator `variance_reduced` with the same `anchor_every`. Every block must
+    be active in every step, or a block could miss its anchor.
 
     Attributes:
         anchor_every: steps from one anchor to the next, at least 1.
@@ -38,9 +38,9 @@ class Svrg:
 
     def __post_init__(self) -> None:
         if self.anchor_every < 1:
-            raise UsageError(f"anchor_every {self.anchor_every}: must be 1 or more")
+            raise UsageError(f"`anchor_every` {self.anchor_every}: must be 1 or more")
         if not (math.isfinite(self.anchor_lr) and self.anchor_lr > 0):
-            raise UsageError(f"anchor_lr {self.anchor_lr}: must be a number above zero")
+            raise UsageError(f"`anchor_lr` {self.anchor_lr}: must be a number above zero")
 
     def init(self, theta: Float32Array) -> Slot:
         """Start with the anchor at theta; see `Rule.init`."""

@@ -1,4 +1,6 @@
-"""Samplers say which directions a tensor is perturbed along.
+"""Owns the samplers: the directions along which a tensor is perturbed.
+
+Must not know models, data or update rules: a sampler sees one tensor, seeds and gradient terms.
 
 To add one: a file here, an entry in `SAMPLERS`, and one in `METHODS` (`methods/catalogue.py`).
 """

@@ -20,12 +20,12 @@ class Curvature:
 
         H <- (1 - s) H + s |z' L'' z| / 2 * H n^2
 
-    The probes of a step and its update see the same H; it moves on afterwards. The estimate is then
-    that of H^-1 times the gradient: preconditioned, and in this sense biased. H stays within 1e-4
-    and 1e4, from 1 at the start.
+    The probes and the update of a step use the same H, which is updated afterwards. So the estimate
+    is H^-1 times the gradient: it is preconditioned, and in this sense biased. H starts at 1 and
+    stays within 1e-4 and 1e4.
 
     Args:
-        smoothing: s, 0 <= s < 1; 0 leaves H at 1, which is MeZO with one evaluation more.
+        smoothing: s, 0 <= s < 1; 0 leaves H at 1, which is MeZO with one more evaluation.
 
     Raises:
         UsageError: smoothing is out of range.
@@ -35,12 +35,12 @@ class Curvature:
 
     References:
         Zhao et al. 2024, arXiv:2402.15173 (HiZOO), equation 6 and Algorithm 1. The published script
-        runs with s = 0.
+        sets s = 0.
     """
 
     def __init__(self, smoothing: float = 1e-6) -> None:
         if not 0 <= smoothing < 1:
-            raise UsageError(f"smoothing {smoothing}: must be at least 0 and below 1")
+            raise UsageError(f"`smoothing` {smoothing}: must be at least 0 and below 1")
         self._smoothing = smoothing
 
     def init(self, theta: Float32Array) -> Slot:
@@ -48,7 +48,7 @@ class Curvature:
         return {"curvature": np.ones_like(theta)}
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """The directions with H as it stands; see `Sampler.frame`."""
+        """Return directions scaled by the current H; see `Sampler.frame`."""
         if slot is None:
             raise UsageError(f"'{name}': the sampler's state is missing")
         return _Scaled(np.float32(1) / np.sqrt(slot["curvature"]).astype(np.float32))
@@ -56,7 +56,7 @@ class Curvature:
     def advance(
         self, slot: Slot, frame: Frame, name: str, terms: Sequence[Term], kind: NoiseKind
     ) -> Slot:
-        """Fold the curvature along the step's directions in; see `Sampler.advance`."""
+        """Update H by the curvature along the step's directions; see `Sampler.advance`."""
         if slot is None:
             return None
         diagonal = slot["curvature"]

@@ -9,5 +9,5 @@ class Dense(Stateless):
     """z is the noise itself: MeZO's directions."""
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """Every coordinate; see `Sampler.frame`."""
+        """Return all coordinates; see `Sampler.frame`."""
         return Frame(theta.shape)

@@ -1,4 +1,4 @@
-"""Directions of many examples from one shared matrix of noise and random signs."""
+"""Directions of many examples from one shared noise matrix and random signs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from edgezo_runtime.noise import NoiseKind, noise, noise_rows
 class Flipout(Stateless):
     """z_b = U * (r_b s_b'), U (m, n) noise of the step, r_b and s_b signs of example b.
 
-    Any two examples' directions are uncorrelated, and E z z' = I for each; m + n signs an example
-    and one array of noise are made in place of m n numbers an example.
+    The directions of any two examples are uncorrelated, and E z z' = I for each. An example takes
+    m + n signs instead of m n numbers; all examples share one noise array.
 
     References:
         Wen et al. 2018, arXiv:1803.04386 (flipout); GRZO, arXiv:2606.02857.
     """
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """The directions of a tensor; see `Sampler.frame`."""
+        """Return the directions of a tensor; see `Sampler.frame`."""
         return _Flipped(theta.shape)
 
 
 class _Flipped(Frame):
-    """The tensor as a matrix (m, n): its first axis by all others; a vector as (size, 1)."""
+    """Treats a tensor as a matrix (m, n), its first axis by all others; a vector as (size, 1)."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
@@ -46,7 +46,9 @@ class _Flipped(Frame):
             signs = np.zeros(self._matrix, np.float32)
             left, right = self._signs(seed=term.seed, name=name, rows=range(len(term.coeff)))
             weighted = left * np.array(term.coeff, np.float32)[:, None]
-            for own, other in zip(weighted, right, strict=True):  # in order: the same bits anywhere
+            for own, other in zip(
+                weighted, right, strict=True
+            ):  # in order: every machine gets the same bits
                 signs += own[:, None] * other
             signs *= self._shared(term.seed, name, kind)
             total += signs
@@ -58,7 +60,7 @@ class _Flipped(Frame):
     def _signs(
         self, seed: int, name: str, rows: Sequence[int]
     ) -> tuple[Float32Array, Float32Array]:
-        """(R, m) and (R, n) signs."""
+        """Return (R, m) and (R, n) signs."""
         own = [f"{name}#{side}" for side in ("left", "right")]
         left, right = (
             noise_rows(seed, part, rows, (size,), kind="rademacher")

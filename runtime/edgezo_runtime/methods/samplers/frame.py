@@ -1,8 +1,8 @@
-"""Directions of one tensor: noise in coordinates, and the linear map from them to the tensor.
+"""Directions of one tensor: noise in coordinates, and a linear map from coordinates to the tensor.
 
 z = lift(n) with n = noise(seed, name, row) of the shape `coords`. A sum of directions is the lift
-of the sum of their coordinates, so an update costs one lift however many directions it has. The
-same frame serves the probes and the update of a step.
+of the sum of their coordinates, so an update costs one lift for any number of directions. The
+probes and the update of a step use the same frame.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Slot = dict[str, npt.NDArray[Any]] | None
 
 
 class Frame:
-    """Every coordinate of the tensor on its own: z is the noise itself.
+    """The identity map: z is the noise itself.
 
     Args:
-        shape: of the tensor.
+        shape: shape of the tensor.
 
     Attributes:
-        shape: of the tensor.
-        coords: of the coordinates.
+        shape: shape of the tensor.
+        coords: shape of the coordinates.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -36,7 +36,7 @@ class Frame:
         self.coords = self.shape
 
     def lift(self, coords: Float32Array) -> Float32Array:
-        """Take coordinates (R, *coords) to tensors (R, *shape)."""
+        """Map coordinates (R, *coords) to tensors (R, *shape)."""
         return coords
 
     def rows(self, seed: int, name: str, rows: Sequence[int], kind: NoiseKind) -> Float32Array:
@@ -44,50 +44,50 @@ class Frame:
         return self.lift(noise_rows(seed, name, rows, self.coords, kind=kind))
 
     def gather(self, terms: Sequence[Term], name: str, kind: NoiseKind) -> Float32Array:
-        """Coordinates of the gradient, sum over the terms and rows of coeff * n, in their order."""
+        """Sum coeff * n over the terms and rows in their order: the gradient's coordinates."""
         total = np.zeros(self.coords, np.float32)
         for term in terms:
             add_weighted_noise(total, term.seed, name, term.coeff, kind=kind)
         return total
 
     def gradient(self, terms: Sequence[Term], name: str, kind: NoiseKind) -> Float32Array:
-        """The gradient estimate of the tensor, float32 of `shape`."""
+        """Return the gradient estimate of the tensor, float32 of `shape`."""
         g: Float32Array = self.lift(self.gather(terms, name, kind)[None])[0]
         return g
 
 
 class Sampler(Protocol):
-    """Which directions a tensor is perturbed along."""
+    """Chooses the directions along which a tensor is perturbed."""
 
     def init(self, theta: Float32Array) -> Slot:
-        """Make what the sampler keeps for a tensor, or None."""
+        """Make the sampler's state for a tensor; None if it has no state."""
         ...
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """The directions of a tensor in a step.
+        """Return the directions of a tensor in a step.
 
         Args:
             name: the tensor's name.
-            theta: the tensor before the step; only read, and not after this returns.
-            slot: what `init` or the last `advance` returned.
-            step: of the run, from 0.
-            seed: of the run.
+            theta: the tensor before the step; only read, and only during this call.
+            slot: the slot that `init` or the last `advance` returned.
+            step: step of the run, from 0.
+            seed: seed of the run.
 
         Returns:
-            The frame; a function of the arguments alone.
+            The frame; it depends on the arguments only.
         """
         ...
 
     def advance(
         self, slot: Slot, frame: Frame, name: str, terms: Sequence[Term], kind: NoiseKind
     ) -> Slot:
-        """Take over what a step showed, after its update.
+        """Update the sampler's state after the update of a step.
 
         Args:
-            slot: the sampler's state of the tensor; its arrays are reused.
-            frame: of the step.
+            slot: the sampler's state for the tensor; its arrays are reused.
+            frame: frame of the step.
             name: the tensor's name.
-            terms: the estimate of the step.
+            terms: the gradient estimate of the step.
             kind: distribution of the noise.
 
         Returns:
@@ -97,14 +97,14 @@ class Sampler(Protocol):
 
 
 class Stateless:
-    """What samplers share that keep nothing."""
+    """Base of samplers without state."""
 
     def init(self, theta: Float32Array) -> Slot:
-        """Keep nothing; see `Sampler.init`."""
+        """Return None: the sampler has no state."""
         return None
 
     def advance(
         self, slot: Slot, frame: Frame, name: str, terms: Sequence[Term], kind: NoiseKind
     ) -> Slot:
-        """Keep nothing; see `Sampler.advance`."""
+        """Return None: the sampler has no state."""
         return None

@@ -1,4 +1,4 @@
-"""Directions of low rank whose one factor is kept for a while."""
+"""Directions of low rank with one factor fixed for several steps."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from edgezo_runtime.noise import derive_seed, noise
 class LowRank(Refreshed):
     """z = N V' / sqrt(r) for an m x n tensor, N (m, r) noise of the step, V (n, r) Gaussian.
 
-    V is drawn anew every `refresh` steps from the number of the refresh. With the root of r every
-    element of z has variance one; the published code leaves 1/r out of its estimate, which its
-    learning rate takes in.
+    V is redrawn every `refresh` steps, seeded by the number of the refresh. The factor 1 / sqrt(r)
+    gives every element of z variance one. The published code leaves 1/r out of its estimate; its
+    learning rate makes up for it.
 
     Args:
         subspace_rank: r, at least 1.
@@ -28,11 +28,12 @@ class LowRank(Refreshed):
         UsageError: a setting is below 1.
 
     Memory:
-        r n numbers a tensor.
+        r n numbers per tensor.
 
     References:
-        Chen et al. 2024, arXiv:2410.07698 (LOZO), Algorithm 1. The published code evaluates other
-        directions than it updates along in steps that draw V; here both come from one frame.
+        Chen et al. 2024, arXiv:2410.07698 (LOZO), Algorithm 1. In steps that draw V, the
+        published code updates along other directions than it evaluates; here both come from one
+        frame.
     """
 
     def __init__(self, subspace_rank: int = 2, refresh: int = 50) -> None:
@@ -48,10 +49,10 @@ class LowRank(Refreshed):
 
 
 class LazyFactor(Frame):
-    """Coordinates N (m, r), taken to N V' / sqrt(r).
+    """Maps coordinates N (m, r) to N V' / sqrt(r).
 
     Args:
-        shape: of the tensor.
+        shape: shape of the tensor.
         rows: m.
         right: V (n, r).
 
@@ -66,6 +67,6 @@ class LazyFactor(Frame):
         self._scaled = right * np.float32(1 / math.sqrt(right.shape[1]))
 
     def lift(self, coords: Float32Array) -> Float32Array:
-        """N V' / sqrt(r), see `Frame.lift`."""
+        """Return N V' / sqrt(r); see `Frame.lift`."""
         lifted = sum_of_products(coords[:, :, None, :], self._scaled[None, None, :, :], axis=3)
         return lifted.reshape(-1, *self.shape)

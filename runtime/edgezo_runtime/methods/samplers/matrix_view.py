@@ -1,4 +1,4 @@
-"""Tensors as matrices, and orthonormal columns with the same bits on every machine."""
+"""Matrix shapes of tensors, and orthonormal columns with the same bits on every machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def matrix_shape(shape: Sequence[int], rank: int) -> tuple[int, int] | None:
-    """The matrix that a tensor is taken as where directions have a low rank.
+    """Return the matrix shape in which a tensor has directions of low rank.
 
     Args:
-        shape: of the tensor.
-        rank: of the directions.
+        shape: shape of the tensor.
+        rank: rank of the directions.
 
     Returns:
-        Its own two dimensions if both are above `rank`, else the most square ones of as many
-        elements; None if one of those is not above `rank` either.
+        The shape itself if it has two dimensions above `rank`, else the most square shape with as
+        many elements; None if that one has a dimension not above `rank`.
 
     References:
         Yu et al. 2024, arXiv:2410.08989 (SubZero), section 3.3 (reshaping).
@@ -35,16 +35,16 @@ def matrix_shape(shape: Sequence[int], rank: int) -> tuple[int, int] | None:
 
 
 def orthonormal(seed: int, name: str, rows: int, rank: int) -> Float32Array:
-    """Random orthonormal columns, uniform over all frames (Haar).
+    """Return random orthonormal columns, uniform over all frames (Haar).
 
-    Gram-Schmidt, twice over, on Gaussian columns: the diagonal of R is positive. Sums only run
-    over contiguous float64 arrays, in an order that numpy fixes; a LAPACK would round as it likes.
+    Gram-Schmidt runs twice over Gaussian columns; the diagonal of R is positive. All sums run over
+    contiguous float64 arrays, in an order that numpy fixes. LAPACK libraries round differently.
 
     Args:
-        seed: names the columns, with `name`.
+        seed: identifies the columns, with `name`.
         name: the tensor's name.
         rows: length of a column.
-        rank: columns, at most `rows`.
+        rank: number of columns, at most `rows`.
 
     Returns:
         (rows, rank) float32.

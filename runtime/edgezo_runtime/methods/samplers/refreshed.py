@@ -1,4 +1,4 @@
-"""What samplers share whose directions are drawn anew from time to time."""
+"""Base of samplers that redraw their frames every `refresh` steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from edgezo_runtime.noise import derive_seed
 class Refreshed(Stateless):
     """Frames of rank r that stay for `refresh` steps.
 
-    They are made from the number of the refresh, so that nothing has to be kept for a resume.
+    The number of the refresh seeds a frame, so a resumed run needs no stored state.
 
     Args:
         subspace_rank: r, at least 1.
-        refresh: steps between new frames, at least 1.
+        refresh: number of steps between new frames, at least 1.
 
     Raises:
         UsageError: a setting is below 1.
@@ -23,13 +23,13 @@ class Refreshed(Stateless):
     def __init__(self, subspace_rank: int, refresh: int) -> None:
         for name, value in (("subspace_rank", subspace_rank), ("refresh", refresh)):
             if value < 1:
-                raise UsageError(f"{name} {value}: must be 1 or more")
+                raise UsageError(f"`{name}` {value}: must be 1 or more")
         self._rank = subspace_rank
         self._refresh = refresh
         self._made: dict[str, tuple[tuple[int, int], Frame]] = {}
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """The frame that the step falls into; see `Sampler.frame`."""
+        """Return the frame of the step's refresh; see `Sampler.frame`."""
         epoch = step // self._refresh
         key = seed, epoch
         made = self._made.get(name)

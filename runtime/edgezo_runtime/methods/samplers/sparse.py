@@ -1,4 +1,4 @@
-"""Directions over a part of the coordinates."""
+"""Directions over a part of the coordinates of a tensor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ Mask = Literal["small", "large", "random"]
 class Sparse(Stateless):
     """z is the noise where a mask is 1, and 0 elsewhere.
 
-    The mask is that of theta before the step, for the probes as for the update; a mask made of
-    perturbed weights would be another one. Ties in magnitude, as of a tensor that starts at zero,
-    are broken at random.
+    The probes and the update use the mask of theta before the step; perturbed weights would give
+    another mask. Ties in magnitude are broken at random; a tensor of zeros has nothing but ties.
 
     Args:
-        sparsity: share of the coordinates that rest, 0 <= sparsity < 1.
-        mask: which coordinates move: "small" magnitudes (Sparse-MeZO), "large" ones, or "random"
-            ones, drawn anew in every step (ZO-Bench).
+        sparsity: share of the coordinates that stay unperturbed, 0 <= sparsity < 1.
+        mask: the perturbed coordinates: "small" magnitudes (Sparse-MeZO), "large" magnitudes, or
+            "random" coordinates, redrawn in every step (ZO-Bench).
 
     Raises:
         UsageError: a setting is out of range.
@@ -34,19 +33,19 @@ class Sparse(Stateless):
 
     References:
         Liu et al. 2024, arXiv:2402.15751 (Sparse-MeZO); Zhang et al. 2024, arXiv:2402.11592
-        (gradient sparsity). The share that rests is what the former call sparsity.
+        (gradient sparsity). `sparsity` has the meaning of the first paper.
     """
 
     def __init__(self, sparsity: float = 0.75, mask: Mask = "small") -> None:
         if not 0 <= sparsity < 1:
-            raise UsageError(f"sparsity {sparsity}: must be at least 0 and below 1")
+            raise UsageError(f"`sparsity` {sparsity}: must be at least 0 and below 1")
         if mask not in ("small", "large", "random"):
-            raise UsageError(f"mask {mask}: expected small, large or random")
+            raise UsageError(f"`mask` {mask}: expected small, large or random")
         self._sparsity = sparsity
         self._mask = mask
 
     def frame(self, name: str, theta: Float32Array, slot: Slot, step: int, seed: int) -> Frame:
-        """The coordinates that move; see `Sampler.frame`."""
+        """Return the coordinates under the mask; see `Sampler.frame`."""
         order = noise(derive_seed(seed, "mask", step), name, (theta.size,), kind="gaussian")
         if self._mask == "random":
             ranked = np.argsort(order, kind="stable")

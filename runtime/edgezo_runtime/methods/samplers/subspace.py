@@ -1,4 +1,4 @@
-"""Directions in a random subspace of each matrix that changes from time to time."""
+"""Directions in a random subspace of each matrix, redrawn every `refresh` steps."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from edgezo_runtime.noise import derive_seed
 class Subspace(Refreshed):
     """z = sqrt(m n) / r * U N V' for an m x n tensor, N (r, r) noise, U and V orthonormal.
 
-    The scale gives z the length of dense noise, E |z|^2 = m n. U and V are drawn anew every
-    `refresh` steps from the number of the refresh, so that nothing has to be kept for a resume.
-    Over many refreshes E z z' = I. Tensors that are no matrix above the rank are perturbed densely.
+    The scale gives z the length of dense noise, E |z|^2 = m n. U and V are redrawn every `refresh`
+    steps, seeded by the number of the refresh, so a resumed run needs no stored state. Over many
+    refreshes E z z' = I. Tensors without a matrix shape above the rank get dense directions.
 
     Args:
         subspace_rank: r, at least 1.
-        refresh: steps between new U and V, at least 1.
+        refresh: number of steps between new U and V, at least 1.
 
     Raises:
         UsageError: a setting is below 1.
 
     Memory:
-        r (m + n) numbers a tensor.
+        r (m + n) numbers per tensor.
 
     References:
         Yu et al. 2024, arXiv:2410.08989 (SubZero), Algorithms 1 and 2. Differs: U and V are Haar
-        (signs fixed) and part of no state; vectors are reshaped like the rest.
+        (signs fixed) and not part of the state; vectors are reshaped too.
     """
 
     def __init__(self, subspace_rank: int = 8, refresh: int = 2000) -> None:
@@ -61,7 +61,7 @@ class _Spanned(Frame):
 
 
 def product(left: Float32Array, middle: Float32Array, right: Float32Array) -> Float32Array:
-    """left @ middle[i] @ right' with sums taken term by term, in the same order on every machine.
+    """Return left @ middle[i] @ right', summed term by term in the same order on every machine.
 
     Args:
         left: (m, r).
@@ -76,7 +76,7 @@ def product(left: Float32Array, middle: Float32Array, right: Float32Array) -> Fl
 
 
 def sum_of_products(a: Float32Array, b: Float32Array, axis: int) -> Float32Array:
-    """The sum of a * b over an axis, term after term: BLAS would choose an order of its own."""
+    """Sum a * b over an axis, term by term; the order of sums in BLAS depends on the machine."""
     count = a.shape[axis]
     total = np.multiply(a.take(0, axis), b.take(0, axis), dtype=np.float32)
     for i in range(1, count):

@@ -7,15 +7,10 @@ import numpy.typing as npt
 import pytest
 
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.methods.estimators import (
-    Estimator,
-    Probe,
-    StepInfo,
-    leave_one_out,
-    per_example,
-    record_losses,
-)
-from edgezo_runtime.methods.samplers import Frame
+from edgezo_runtime.methods.estimators.leave_one_out import leave_one_out
+from edgezo_runtime.methods.estimators.per_example import per_example
+from edgezo_runtime.methods.estimators.probe import Estimator, Probe, StepInfo, record_losses
+from edgezo_runtime.methods.samplers.frame import Frame
 from edgezo_runtime.noise import noise
 
 DIMS, BATCH = 8, 4

@@ -30,7 +30,9 @@ def scored(source: str, turns: list[dict[str, str]]) -> list[str]:
 
 def test_render() -> None:
     assert chat().render(TURNS[:2], WHERE) == "<user>question</s>\n<assistant>answer</s>\n"
-    assert chat().render(TURNS[:1], WHERE, ask=True) == "<user>question</s>\n<assistant>"
+    assert (
+        chat().render(TURNS[:1], WHERE, generation_prompt=True) == "<user>question</s>\n<assistant>"
+    )
 
 
 def test_turns_reach_to_their_end_mark() -> None:
@@ -164,9 +166,9 @@ def test_templates_of_known_families_are_rendered_as_transformers_does(
             )[0][0]
         except TemplateError:
             with pytest.raises(DataError, match="refuses the messages"):
-                template.render(messages, WHERE, ask=ask)
+                template.render(messages, WHERE, generation_prompt=ask)
             continue
-        assert template.render(messages, WHERE, ask=ask) == expected
+        assert template.render(messages, WHERE, generation_prompt=ask) == expected
         rendered += 1
     assert rendered >= 2
 
