@@ -35,7 +35,6 @@ from edgezo_runtime.methods.estimators import (
     StepInfo,
     Term,
     record_losses,
-    run_estimator,
 )
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
