@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
+from edgezo.cli.flags import with_flags
 from edgezo.cli.lazy_group import LazyGroup
 from edgezo.cli.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
@@ -16,17 +17,18 @@ __all__ = ["main"]
 
 
 class _Main(LazyGroup):
-    """FairLock edgezo's errors into a message on stderr and an exit code."""
+    """Turn edgezo's errors into a message on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
         try:
             return super().invoke(ctx)
         except EdgezoError as error:
-            click.echo(f"error: {harmless(str(error))}", err=True)
+            click.echo(f"error: {harmless(with_flags(str(error)))}", err=True)
             ctx.exit(error.exit_code)
         except MemoryError as error:
-            click.echo(f"error: memory is short: {str(error) or 'it was refused'}", err=True)
+            reason = with_flags(str(error)) or "the system refused more"
+            click.echo(f"error: memory is short: {reason}", err=True)
             ctx.exit(DoesNotFitError.exit_code)
         except OSError as error:
             if error.errno == errno.EPIPE:  # click's own affair: the reader of stdout has left

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgezo.cli.flags import with_flags
 from edgezo_runtime.errors import printable
 
 _LONGEST_LINE = 4000
@@ -35,7 +36,7 @@ def note(text: str) -> None:
 
 def warn(text: str) -> None:
     """Warn on stderr."""
-    click.echo(f"warning: {harmless(text)}", err=True)
+    click.echo(f"warning: {harmless(with_flags(text))}", err=True)
 
 
 def harmless(text: str) -> str:
