@@ -1,4 +1,4 @@
-"""`edgezo eval`: how well a bundle does, with or without an adapter."""
+"""`edgezo eval`: scores of a bundle, with or without an adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgezo.cli.config_file import config_option
-from edgezo.cli.eval_settings import EvalSettings
+from edgezo.cli.eval_settings import EVAL_GROUPS, EvalSettings
+from edgezo.cli.grouped_command import GroupedCommand
 from edgezo.cli.options import build, options_of
 from edgezo.cli.output import duration, json_option, print_result, table, warn
 from edgezo.cli.progress import Progress
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from edgezo.cli.eval_tasks import Outcome
 
 
-@click.command(name="eval", short_help="Evaluate a bundle, with or without an adapter.")
+@click.command(
+    name="eval",
+    cls=GroupedCommand,
+    groups=EVAL_GROUPS,
+    short_help="Evaluate a bundle, with or without an adapter.",
+)
 @click.argument("bundle")
 @config_option(EvalSettings, WritingSettings)
 @options_of(EvalSettings, WritingSettings)
@@ -30,9 +36,10 @@ if TYPE_CHECKING:
 def command(bundle: str, as_json: bool, **values: Any) -> None:
     """Evaluate BUNDLE on rows of text.
 
-    With label words: loss, accuracy and F1 of the classes. With --choices: those of the choices of
-    every row, by the mean log-probability of their tokens. With --answers: exact match and F1 of
-    what the model writes, as SQuAD counts them. Else: loss and perplexity of the answers' tokens.
+    With label words, print loss, accuracy and F1 of the classes. With --choices, print the same of
+    the choices of every row, which are compared by the mean log-probability of their tokens. With
+    --answers, print exact match and F1 of generated answers, as SQuAD counts them. Otherwise print
+    loss and perplexity of the answers' tokens.
     """
     settings, written = build(EvalSettings, values), build(WritingSettings, values)
     settings.check()
@@ -66,7 +73,7 @@ def _evaluate(
     task = read_rows_to_score(settings, written, bundle, open_tokenizer(bundle), budget)
     if settings.predictions is not None and not task.predicts:
         raise UsageError(
-            "--predictions: nothing is predicted; give --label, --choices or --answers"
+            "--predictions: these rows have no predictions; give --label, --choices or --answers"
         )
     warnings += [warning.message for warning in task.examples.warnings]
     for text in warnings:
@@ -94,7 +101,7 @@ def _evaluate(
 def _write_predictions(path: Path, found: Outcome) -> None:
     from edgezo_runtime.system.files import atomic_write
 
-    assert found.predictions is not None  # checked before
+    assert found.predictions is not None  # `command` has checked it
     lines = [
         json.dumps({"row": row, "prediction": chosen}, ensure_ascii=False) + "\n"
         for row, chosen in enumerate(found.predictions)

@@ -1,4 +1,4 @@
-"""`edgezo generate`: texts that a bundle writes, with or without an adapter."""
+"""`edgezo generate`: text that a bundle generates, with or without an adapter."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgezo.cli.config_file import config_option
+from edgezo.cli.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option, note, print_result, warn
 from edgezo.cli.stop_signals import StopSignals
@@ -24,25 +25,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSettings:
-    """What `edgezo generate` is asked for."""
+    """Settings of `edgezo generate` besides those of the generated texts."""
 
     prompt: tuple[str, ...] = setting(
         dataclasses.MISSING,
-        "text to go on from, '-' for what is on stdin but its last line end; may be given several "
-        "times",
+        "text to continue; '-' reads it from stdin, without the last line end; may be given "
+        "several times",
         metavar="TEXT",
     )
-    chat: bool = setting(False, "take prompts as messages of a user, by the chat template")
-    system: str | None = setting(None, "message of the system, with --chat", metavar="TEXT")
+    chat: bool = setting(False, "format the prompts as messages of a user, by the chat template")
+    system: str | None = setting(None, "system message, with `chat`", metavar="TEXT")
     adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
     budget: str = setting(
-        "auto", "peak resident memory: 8GB, 750MB, 80% of what is available", metavar="SIZE"
+        "auto",
+        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
+        "50%; auto takes 80%",
+        metavar="SIZE",
     )
-    threads: int = setting(0, "compute threads; 0 takes one a core")
+    threads: int = setting(0, "compute threads; 0 takes one per core")
     verify: bool = setting(True, "check the digests of the bundle's files first")
 
     def check(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse values that are out of range or need another one.
 
         Raises:
             UsageError: naming the flag.
@@ -50,19 +54,32 @@ class GenerateSettings:
         if self.threads < 0:
             raise UsageError(f"--threads {self.threads}: must be 0 or more")
         if self.system is not None and not self.chat:
-            raise UsageError("--system: it is a message; give --chat as well")
+            raise UsageError("--system: a system message belongs to a chat; give --chat as well")
 
 
-@click.command(name="generate", short_help="Have a bundle write, with or without an adapter.")
+_GROUPS: OptionGroups = {
+    "Prompts": ("prompt", "chat", "system"),
+    "Model": ("adapter", "verify"),
+    "Budget": ("budget", "threads"),
+    "Generated texts": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
+}
+
+
+@click.command(
+    name="generate",
+    cls=GroupedCommand,
+    groups=_GROUPS,
+    short_help="Generate text with a bundle, with or without an adapter.",
+)
 @click.argument("bundle")
 @config_option(GenerateSettings, WritingSettings)
 @options_of(GenerateSettings, WritingSettings)
 @json_option
 def command(bundle: str, as_json: bool, **values: Any) -> None:
-    """Have BUNDLE go on from prompts. A single text is shown as it is written.
+    """Generate text with BUNDLE from prompts. The text of a single prompt is shown as it grows.
 
-    A prompt is read once; then a token costs one token's work, because keys and values of all
-    before it are kept. They count against the budget.
+    Keys and values of all tokens are cached, so that the prompt is read once and each new token
+    costs the work of one token. The cache counts against the budget.
     """
     settings, writing = build(GenerateSettings, values), build(WritingSettings, values)
     settings.check()
@@ -71,7 +88,7 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
     if as_json:
         print_result(result, [], as_json)
     else:
-        note(f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} a second")
+        note(f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} per second")
 
 
 def _generate(
@@ -107,10 +124,10 @@ def _generate(
     texts: dict[int, Text] = {}
     try:
         with generator.engine.interruptible(signals.check):
-            for piece in generator.stream(prompts, opened.params, writing):
-                texts[piece.text.number] = piece.text
+            for delta in generator.stream(prompts, opened.params, writing):
+                texts[delta.text.number] = delta.text
                 if show is not None:
-                    show.take(piece.text, piece.shown)
+                    show.take(delta.text, delta.shown)
     finally:
         if show is not None:
             show.end()
@@ -127,7 +144,7 @@ def _generate(
 
 
 class _Shower:
-    """Prints texts: a single one as it comes, of several each when it is finished."""
+    """Prints texts: a single one as it grows, several ones each when it is finished."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -147,7 +164,7 @@ class _Shower:
                 self._next += 1
 
     def end(self) -> None:
-        """End the line of a text that was cut off, so that what is said next has its own."""
+        """End the line of an unfinished text, so that the next message has its own."""
         if self._open:
             click.echo()
 

@@ -1,12 +1,13 @@
 """Command line options made from the fields of frozen dataclasses: each setting is written once.
 
-A field's name, type, default and help become the flag. The same fields are what a `--config` file
-may hold and what a run's config.json keeps.
+A field's name, type, default and help become the flag. A `--config` file may hold the same fields,
+and a run's config.json keeps them. A help text names other settings in backquotes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -30,15 +31,20 @@ _KNOWN_NAMES = {
 }
 """Fields whose values are the keys of a dict of the runtime."""
 
+_NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
+
+_MOST_SHOWN = 12
+"""Names that a help text lists; of more it shows NAME."""
+
 _UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def setting(default: Any, help: str, *, flags: tuple[str, ...] = (), metavar: str = "") -> Any:
-    """A dataclass field that becomes an option.
+    """Make a dataclass field that becomes an option.
 
     Args:
         default: its default; `dataclasses.MISSING` makes the option required.
-        help: one line.
+        help: a noun or an imperative first; other settings in backquotes.
         flags: in place of the flag made from the field's name.
         metavar: what stands for the value in the help.
     """
@@ -46,17 +52,21 @@ def setting(default: Any, help: str, *, flags: tuple[str, ...] = (), metavar: st
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def options_of(*classes: type) -> Callable[[Function], Function]:
+def options_of(*classes: type, hidden: bool = False) -> Callable[[Function], Function]:
     """Add an option for every field of some dataclasses.
 
     The command gets the values as keyword arguments under the fields' names; `build` collects them.
+
+    Args:
+        classes: the dataclasses.
+        hidden: leave the options out of the help.
     """
 
     def decorate(function: Function) -> Function:
         for cls in reversed(classes):
             hints = typing.get_type_hints(cls)
             for field in reversed(flat_fields(cls)):
-                function = _option(field, hints[field.name])(function)
+                function = _option(field, hints[field.name], hidden)(function)
         return function
 
     return decorate
@@ -80,6 +90,11 @@ def flag_name(field: str) -> str:
     return "--" + field.removesuffix("_s").replace("_", "-")
 
 
+def help_text(field: dataclasses.Field[Any]) -> str:
+    """Help of a field, with the flags of the settings that it names."""
+    return _NAME.sub(lambda found: flag_name(found[1]), field.metadata["help"])
+
+
 def field_names(classes: Iterable[type]) -> dict[str, tuple[str, Any]]:
     """Every spelling of a setting in a file, with the field's name and type."""
     found: dict[str, tuple[str, Any]] = {}
@@ -95,9 +110,11 @@ def field_names(classes: Iterable[type]) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Function], Function]:
+def _option(
+    field: dataclasses.Field[Any], hint: Any, hidden: bool
+) -> Callable[[Function], Function]:
     flags = list(field.metadata.get("flags") or (flag_name(field.name),))
-    settings: dict[str, Any] = {"help": field.metadata["help"]}
+    settings: dict[str, Any] = {"help": help_text(field), "hidden": hidden}
     if hint is bool:
         flags = [f"{flag}/--no-{flag[2:]}" if flag.startswith("--") else flag for flag in flags]
     else:
@@ -109,9 +126,18 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Callable[[Function], Fu
     else:
         settings["default"] = field.default
         settings["show_default"] = field.default not in (None, "", ())
+    if isinstance(settings.get("type"), Duration):
+        settings |= {"help": f"{settings['help']}  [default: {_shown(field.default)}]"}
+        settings["show_default"] = False
     if field.metadata.get("metavar"):
         settings["metavar"] = field.metadata["metavar"]
     return click.option(*flags, field.name, **settings)
+
+
+def _shown(seconds: float) -> str:
+    """A duration as it is written: "5m", "90s", "0"."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:g}m" if minutes and not rest else f"{seconds:g}{'s' if seconds else ''}"
 
 
 def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
@@ -149,8 +175,9 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
         return [*self._words, *getattr(import_module(self._module), self._attribute)]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """The names, as `click.Choice` shows them."""
-        return f"[{'|'.join(self.keys())}]"
+        """The names, as `click.Choice` shows them, where they are few."""
+        keys = self.keys()
+        return f"[{'|'.join(keys)}]" if len(keys) <= _MOST_SHOWN else "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Accept a known name."""

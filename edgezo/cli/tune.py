@@ -1,4 +1,4 @@
-"""`edgezo tune`: the options; the work is in `tuning`."""
+"""`edgezo tune`: the options; `tuning` does the work."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Any
 import click
 
 from edgezo.cli.config_file import config_option, read_config
+from edgezo.cli.grouped_command import GroupedCommand
 from edgezo.cli.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.options import build, options_of
 from edgezo.cli.output import json_option
-from edgezo.cli.tune_inputs import TuneBundle, TuneInputs
+from edgezo.cli.tune_inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
+from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
 
 FILE_CLASSES = (TuneBundle, TuneInputs, *CONFIG_CLASSES)
-"""Whose fields a configuration file may hold."""
+"""The classes whose fields a configuration file may hold."""
 
 
 enforce_option = click.option(
-    "--enforce", is_flag=True, help="show what keeps the run below its budget on this machine"
+    "--enforce", is_flag=True, help="show the memory limits that this machine enforces"
 )
 
 
 def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    """With --resume, what the run was started with is the default of everything."""
+    """With --resume, the settings that the run was started with become the defaults."""
     ctx.params[str(param.name)] = value
     output, resume = ctx.params.get("output"), ctx.params.get("resume")
     if output is not None and resume:
@@ -37,7 +39,13 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     return value
 
 
-@click.command(name="tune", short_help="Tune a bundle on rows of text, within a memory budget.")
+@click.command(
+    name="tune",
+    cls=GroupedCommand,
+    groups=TUNE_GROUPS,
+    epilog=METHOD_OPTIONS,
+    short_help="Tune a bundle on rows of text, within a memory budget.",
+)
 @click.argument("bundle", required=False)
 @click.option(
     "-o",
@@ -46,24 +54,25 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     metavar="RUN",
     is_eager=True,
     callback=_resume_defaults,
-    help="folder of the run  [default: runs/<bundle>-<time>]",
+    help="run folder  [default: runs/<bundle>-<time>]",
 )
 @click.option(
     "--resume",
     is_flag=True,
     is_eager=True,
     callback=_resume_defaults,
-    help="continue the run in the folder, with its own settings",
+    help="resume the run in the folder, with its own settings",
 )
 @config_option(*FILE_CLASSES)
-@options_of(TuneInputs, *CONFIG_CLASSES)
+@options_of(TuneInputs, TuneConfig)
+@options_of(MethodOptions, hidden=True)
 @click.option(
     "--reward",
     metavar="FILE.py:FUNCTION",
-    help="a function of a text that the model wrote and of its row: the more it returns the "
-    "better; it becomes the objective, and must be given again to continue the run",
+    help="function that scores a generated text, given the text and its row; higher is better. It "
+    "becomes the objective, and has to be given again to resume the run",
 )
-@click.option("--dry-run", is_flag=True, help="check and plan everything, tune nothing")
+@click.option("--dry-run", is_flag=True, help="check and plan the run, but tune nothing")
 @enforce_option
 @json_option
 def command(
@@ -76,24 +85,25 @@ def command(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Tune BUNDLE on rows of text with forward passes only, within a memory budget.
+    """Tune BUNDLE on rows of text, within a memory budget.
 
-    Without BUNDLE and --data: SmolLM2-135M-Instruct on 500 commands to a device.
+    Without BUNDLE and --data, tune SmolLM2-135M-Instruct on 500 commands to a device.
 
-    A row of the data is a JSON object. With --template and --label it is classified; without, it
-    has messages, prompt and completion, instruction and output, or text.
+    A row of the data is a JSON object. With --template and --label, rows are classified. Without
+    them, a row has messages, prompt and completion, instruction and output, or text.
 
-    Where RUN holds a run with the same settings it is continued; the same command can simply be
-    given again. The first Ctrl-C ends the run and saves it; a second one ends it at once.
+    If RUN holds a run with the same settings, the command resumes it. The first Ctrl-C saves the
+    run and ends it; a second one ends it at once.
     """
     config, inputs = build_config(values), build(TuneInputs, values)
     inputs.check()
     if resume and output is None:
-        raise UsageError("--resume: name the folder of the run with -o")
+        raise UsageError("--resume: no run folder is given; name it with -o")
     if reward is not None:
         if config.objective not in ("loss", "reward"):
             raise UsageError(
-                f"--reward: --objective {config.objective} is another one; leave it out"
+                f"--reward and --objective {config.objective}: a run has one objective; leave one "
+                f"out"
             )
         config = dataclasses.replace(config, objective="reward")
     from edgezo.cli.tuning import tune

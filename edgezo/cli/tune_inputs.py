@@ -6,57 +6,94 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from edgezo.cli.grouped_command import OptionGroups
 from edgezo.cli.options import setting
 from edgezo.cli.task_data import PACKAGED
 from edgezo_runtime.errors import UsageError
 
+TUNE_GROUPS: OptionGroups = {
+    "Data": ("data", "valid", "test", "template", "label", "max_seq"),
+    "Budget": ("budget", "threads", "when", "prefix_cache"),
+    "What trains": ("adapter", "blocks", "modules", "schedule", "scope"),
+    "Objective": ("objective", "reward", "max_new_tokens", "temperature", "stop"),
+    "Method": (
+        "method",
+        "first_order",
+        "first_order_lr",
+        "lr",
+        "lr_schedule",
+        "horizon",
+        "batch_size",
+        "seed",
+        "rollback",
+    ),
+    "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
+    "Length of the run": ("steps", "max_time_s", "epochs"),
+    "Evaluation": ("eval_every_s", "eval_batch_size"),
+    "Run folder and output": ("output", "resume", "save_every", "as_json"),
+}
+"""Headings of the help of `edgezo tune` and `edgezo plan`."""
+
+METHOD_OPTIONS = (
+    "Options of single methods, such as --num-directions and --momentum: 'edgezo methods NAME' "
+    "lists them."
+)
+"""Says where the options are that the help leaves out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneInputs:
-    """What `edgezo tune` works on, and within what."""
+    """Data, budget and conditions of a run."""
 
     budget: str = setting(
         dataclasses.MISSING,
-        "memory the whole process may take: 8GB, 8GiB, 750MB, 80% of what is free, auto",
+        "memory that the whole process may take: 8GB, 8GiB, 750MB, or a share of what is free, "
+        "such as 50%; auto takes 80%",
         metavar="SIZE",
     )
     data: str | None = setting(
         PACKAGED,
-        "a .jsonl file, a folder of train, valid and test.jsonl, or the set that comes with edgezo",
+        "rows to tune on: a .jsonl file, a folder of train, valid and test.jsonl, or "
+        f"{PACKAGED}, which comes with edgezo",
         metavar="FILE|DIR",
     )
     valid: str | None = setting(
-        None, "rows to evaluate on before and after; a folder's own by default", metavar="FILE"
+        None,
+        "rows to evaluate on before and after tuning, in place of those in the data folder",
+        metavar="FILE",
     )
-    test: str | None = setting(None, "rows to evaluate on once, at the end", metavar="FILE")
+    test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
     adapter: str | None = setting(
-        None, "run folder or adapter file to begin from; its scope holds", metavar="PATH"
+        None,
+        "initial adapter: a run folder or an adapter file; the run takes over its scope",
+        metavar="PATH",
     )
     template: str | None = setting(
-        None, "prompt with a row's fields in braces: '{sentence} It was'", metavar="TEXT"
+        None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
     )
     label: tuple[str, ...] = setting(
-        (), "word of a class, one option a class, in class order: ' terrible'", metavar="TEXT"
+        (), "label word of a class, one option per class, in class order", metavar="TEXT"
     )
-    max_seq: int = setting(512, "longest row in tokens; what is longer is cut")
-    eval_batch_size: int = setting(32, "examples a pass in evaluations")
+    max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
+    eval_batch_size: int = setting(32, "examples per pass in evaluations")
     eval_every_s: float = setting(
         0.0,
-        "evaluate during the run as well, after every so much tuning (30s, 10m, not counted in "
-        "--max-time); 0: never",
+        "time between evaluations during the run: 30s, 10m. It counts time spent tuning, as "
+        "`max_time_s` does; 0 evaluates before and after the run only",
         metavar="TIME",
     )
     when: str = setting(
         "",
-        "step only while the device can spare it, commas between: battery[:PERCENT], mains, "
-        "thermal[:CELSIUS], idle[:PERCENT], or auto: what of these the system can tell",
+        "conditions under which the run takes steps, separated by commas: battery[:PERCENT], "
+        "mains, thermal[:CELSIUS], idle[:PERCENT]; auto takes battery, thermal and idle, as far as "
+        "the system has the sensors",
         metavar="LIST",
     )
-    threads: int = setting(0, "compute threads; 0 takes one a core")
+    threads: int = setting(0, "compute threads; 0 takes one per core")
     verify: bool = setting(True, "check the digests of the bundle's files first")
 
     def check(self) -> None:
-        """Refuse values that make no sense.
+        """Refuse values that are out of range.
 
         Raises:
             UsageError: naming the flag.
@@ -72,6 +109,6 @@ class TuneInputs:
 
 @dataclass(frozen=True, slots=True)
 class TuneBundle:
-    """The argument BUNDLE, which a file may name as well."""
+    """The argument BUNDLE, which a configuration file may name as well."""
 
     bundle: str | None = setting(None, "exported model")

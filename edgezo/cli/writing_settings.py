@@ -1,4 +1,4 @@
-"""Settings of whatever writes texts."""
+"""Settings of generated texts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WritingSettings:
-    """How texts are written."""
+    """Length, sampling and end of generated texts."""
 
-    max_new_tokens: int = setting(64, "tokens of a text, at most", metavar="N")
-    temperature: float = setting(
-        0.0, "0 takes the likeliest token; else tokens are drawn, the more evenly the higher it is"
-    )
-    top_k: int = setting(0, "draw from so many of the likeliest tokens; 0 for all", metavar="N")
+    max_new_tokens: int = setting(64, "longest generated text, in tokens", metavar="N")
+    temperature: float = setting(0.0, "temperature of sampling; 0 takes the likeliest token")
+    top_k: int = setting(0, "number of likeliest tokens to sample from; 0 takes all", metavar="N")
     top_p: float = setting(
-        1.0, "draw from the fewest likeliest tokens with this probability together; 1 for all"
+        1.0, "probability mass of the likeliest tokens to sample from; 1 takes all"
     )
-    seed: int = setting(0, "of the draws")
+    seed: int = setting(0, "seed of the sampling")
     stop: tuple[str, ...] = setting(
-        (), "text that ends a text, itself left out; may be given several times", metavar="TEXT"
+        (),
+        "text that ends a generated text, and is left out of it; may be given several times",
+        metavar="TEXT",
     )
 
     def writing(self) -> GenerationConfig:
-        """The same for the runtime, checked.
+        """Make the runtime's configuration, and check it.
 
         Raises:
-            UsageError: a value makes no sense; the message names the flag.
+            UsageError: a value is out of range.
         """
         from edgezo_runtime.generation.generator import GenerationConfig
         from edgezo_runtime.generation.sampling import Sampling
