@@ -134,7 +134,7 @@ def _option(
     return click.option(*flags, field.name, **settings)
 
 
-def _shown(seconds: float) -> str:
+def _shown(seconds: Any) -> str:
     """A duration as it is written: "5m", "90s", "0"."""
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:g}m" if minutes and not rest else f"{seconds:g}{'s' if seconds else ''}"

@@ -49,7 +49,7 @@ class MethodOptions:
     weight_decay: float | None = _option("decoupled weight decay, per unit of learning rate")
     sparsity: float | None = _option("share of the coordinates that a step leaves as they are")
     mask: Literal["small", "large", "random"] | None = _option(
-        "coordinates that a step changes: those of small or large magnitude, or random ones"
+        "coordinates that a step changes: of small or large magnitude, or random"
     )
     subspace_rank: int | None = _option("rank of the directions")
     refresh: int | None = _option("steps between new subspaces")
@@ -191,7 +191,7 @@ class TuneConfig:
 
     @property
     def wants_first_order(self) -> bool:
-        """Are first-order steps taken where they are possible? Not if a setting is for estimates."""
+        """Are first-order steps taken where possible? Not where a setting asks for estimates."""
         settings = (self.first_order, self.method, self.lr, self.eps)
         others = ("rule", "schedule", "noise", "normalize", "clip")
         own = all(getattr(self, name) == _DEFAULTS[name] for name in others)
