@@ -1,4 +1,4 @@
-"""The command line: one file a verb, loaded when it is called."""
+"""The command line: one module per verb, imported when the verb runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Main(LazyGroup):
             click.echo(f"error: memory is short: {reason}", err=True)
             ctx.exit(DoesNotFitError.exit_code)
         except OSError as error:
-            if error.errno == errno.EPIPE:  # click's own affair: the reader of stdout has left
+            if error.errno == errno.EPIPE:  # the reader of stdout has left; click deals with it
                 raise
             click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             ctx.exit(EdgezoError.exit_code)
@@ -42,7 +42,7 @@ class _Main(LazyGroup):
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 does not fit in the budget, 4 stopped at the "
-    "budget with the state saved, 5 bad data, 130 interrupted with the state saved."
+    "budget with the state saved, 5 wrong data, 130 interrupted with the state saved."
 )
 
 
@@ -64,7 +64,7 @@ _EPILOG = (
 )
 @click.version_option(__version__, prog_name="edgezo", message="%(prog)s %(version)s")
 def main() -> None:
-    """Fine-tune language models on the device that runs them, with forward passes only.
+    """Fine-tune language models on the device that runs them, within a memory budget.
 
-    Results are on stdout, progress is on stderr.
+    Results go to stdout, progress and warnings to stderr.
     """

@@ -1,4 +1,4 @@
-"""`edgezo adapter`: adapters of other tools, out and in."""
+"""`edgezo adapter`: adapters for and from other programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgezo.cli.lazy_group import LazyGroup
         "export": "edgezo.cli.adapter_export",
         "import": "edgezo.cli.adapter_import",
     },
-    short_help="Hand out what a run made, or take in what others made.",
+    short_help="Export adapters to other programs, or import them from PEFT.",
 )
 def command() -> None:
-    """Hand out what a run made, or take in what others made."""
+    """Export adapters to other programs, or import them from PEFT."""

@@ -1,10 +1,10 @@
-"""`edgezo adapter export`: what a run made, in a format of other tools."""
+"""`edgezo adapter export`: an adapter in the format of another program."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,26 +14,25 @@ from edgezo.cli.output import json_option, print_result, table
 from edgezo.cli.output_file import new_file
 from edgezo_runtime.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
 
-
-@click.command(name="export", short_help="Write an adapter in a format of other tools.")
+@click.command(name="export", short_help="Export an adapter in the format of another program.")
 @click.argument("source", metavar="RUN|ADAPTER", type=click.Path(path_type=Path))
 @click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
 @options_of(AdapterExportSettings)
 @json_option
 def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
-    """Write the adapter of a run folder or an adapter file to OUT.
+    """Export the adapter of a run folder or an adapter file to OUT.
 
-    What a format has no place for is refused, with those that have one.
+    If a format cannot hold the adapter, the command refuses and names the formats that can.
     """
     from edgezo_runtime.adapters.adapter import load_adapter, scheme_flags
     from edgezo_runtime.adapters.formats import check_format
 
     settings = build(AdapterExportSettings, values)
     if settings.dtype != "keep" and settings.format != "merged":
-        raise UsageError(f"--dtype {settings.dtype}: it is an option of --format merged")
+        raise UsageError(
+            f"--dtype {settings.dtype}: only merged weights have a data type; give --format merged"
+        )
     adapter = load_adapter(source)
     if settings.base_model:
         adapter = adapter.renamed(settings.base_model)
@@ -109,7 +108,7 @@ def _write_merged(job: ExportJob) -> dict[str, Any]:
 
     settings = job.settings
     if not (source := job.weights()).is_dir():
-        raise UsageError(f"--weights {source}: merging needs a Hugging Face folder, not a file")
+        raise UsageError(f"--weights {source}: a file; merging needs a Hugging Face folder")
     found = save_merged(job.adapter, source, job.output, settings.dtype, settings.force)
     return {"tensors": found.tensors, "changed": found.changed}
 

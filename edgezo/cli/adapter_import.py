@@ -1,4 +1,4 @@
-"""`edgezo adapter import`: a LoRA of PEFT as a starting point."""
+"""`edgezo adapter import`: a LoRA of PEFT as an adapter of a bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgezo.cli.output import json_option, print_result, table
 from edgezo.cli.output_file import force_option, new_file
 
 
-@click.command(name="import", short_help="Read a LoRA of PEFT as a starting point.")
+@click.command(name="import", short_help="Import a LoRA of PEFT as an adapter.")
 @click.argument("source", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
@@ -25,18 +25,18 @@ from edgezo.cli.output_file import force_option, new_file
     "--base-model",
     metavar="MODEL",
     default="",
-    help="what the LoRA was tuned on, in place of what it says",
+    help="id of the base model, in place of the one that the LoRA names",
 )
 @force_option
 @json_option
 def command(
     source: Path, bundle: Path, output: Path, base_model: str, force: bool, as_json: bool
 ) -> None:
-    """Read a LoRA in PEFT's FOLDER as an adapter of BUNDLE.
+    """Import the LoRA in PEFT's FOLDER as an adapter of BUNDLE.
 
-    'edgezo tune --adapter' goes on from it, 'edgezo eval --adapter' scores with it. BUNDLE must be
-    of the same model, exported with --trainable lora, for at least the layers and the rank of the
-    LoRA. The factors are taken as they are; B takes up alpha, whichever way it is scaled.
+    'edgezo tune --adapter' starts from the adapter, 'edgezo eval --adapter' scores with it. BUNDLE
+    has to be of the same model, exported with --trainable lora, with at least the layers and the
+    rank of the LoRA. The factors stay as they are; the scale goes into B.
     """
     from edgezo.cli.read_files import bundle_files, keep_files
     from edgezo.cli.tune_job import CREATED_BY

@@ -1,4 +1,4 @@
-"""One export of an adapter: what goes where, checked."""
+"""One export of an adapter: its files, its bundle and its base model."""
 
 from __future__ import annotations
 
@@ -16,42 +16,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterExportSettings:
-    """What `edgezo adapter export` is asked for."""
+    """Settings of `edgezo adapter export`."""
 
     format: str = setting(
         "peft",
-        "peft, mlx: a folder for PEFT or mlx-lm; gguf: a file for llama.cpp; onnx: an "
-        ".onnx_adapter for onnxruntime; safetensors: a file with edgezo's names; merged: the base "
-        "model with the adapter folded in",
+        "format of the result: peft, a folder for PEFT; mlx, a folder for mlx-lm; gguf, a file for "
+        "llama.cpp; onnx, an .onnx_adapter for onnxruntime; safetensors, a file with edgezo's "
+        "names; merged, the base model with the adapter merged into its weights",
     )
     base_model: str = setting(
-        "", "id or path of the base model, in place of the bundle's", metavar="MODEL"
+        "", "id or path of the base model, in place of the one in the bundle", metavar="MODEL"
     )
     weights: str | None = setting(
         None,
-        "where the base model lies, for merged and --verify: a Hugging Face folder, or a .gguf "
-        "file for the formats that are verified with one; default: the base model's path, or the "
-        "cache of the hub",
+        "base model, for merged and `verify`: a Hugging Face folder, or a .gguf file for gguf; by "
+        "default the base model's path, or the cache of the Hugging Face hub",
         metavar="PATH",
     )
     bundle: str | None = setting(
-        None, "bundle that was tuned, for gguf and --verify; a run knows its own", metavar="BUNDLE"
+        None,
+        "bundle that was tuned, for gguf and `verify`; a run folder knows its own",
+        metavar="BUNDLE",
     )
-    dtype: Literal["keep", "fp32", "fp16", "bf16"] = setting("keep", "floats of merged")
+    dtype: Literal["keep", "fp32", "fp16", "bf16"] = setting(
+        "keep", "data type of the weights of merged; keep leaves it as it is"
+    )
     verify: bool = setting(
-        False, "load the result in the program it is for, and compare its scores with edgezo's"
+        False, "load the result in the program it is made for, and compare scores with edgezo's"
     )
-    force: bool = setting(False, "replace what is there")
+    force: bool = setting(False, "replace an existing output")
 
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """An export that was asked for.
+    """An export, with all it needs.
 
     Attributes:
-        adapter: what is written.
-        source: the run folder or the file that it comes from.
-        output: where it goes.
+        adapter: the adapter.
+        source: the run folder or the file that it was read from.
+        output: file or folder of the result.
         settings: the options.
     """
 
@@ -64,42 +67,41 @@ class ExportJob:
         """The bundle that was tuned.
 
         Raises:
-            UsageError: nobody says which.
-            BundleError: it cannot be opened.
-            RunFileError: the adapter is of another one.
+            UsageError: neither the settings nor the run name it, or it is not there.
+            BundleError: the bundle cannot be opened.
+            RunFileError: the adapter belongs to another bundle.
         """
         from edgezo_runtime.bundle.bundle import Bundle
 
         path = self.settings.bundle or self.run_config().get("bundle")
         if not isinstance(path, str):
             raise UsageError(
-                f"{self.source}: an adapter file does not say where its bundle lies; name it with "
-                f"--bundle"
+                f"{self.source}: an adapter file does not name its bundle; name it with --bundle"
             )
         if self.settings.bundle is None and not Path(path).exists():
             raise UsageError(
-                f"{self.source}: was tuned on bundle {path}, which is not there; name where it "
-                f"lies now with --bundle"
+                f"{self.source}: was tuned on bundle {path}, which is not there; name its new "
+                f"place with --bundle"
             )
         bundle = Bundle.open(path)
         self.adapter.params(bundle)
         return bundle
 
     def run_config(self) -> dict[str, Any]:
-        """What a run folder says of its bundle and data; nothing for an adapter file.
+        """Settings of the run, its bundle and data among them; empty for an adapter file.
 
         Raises:
-            RunFileError: it cannot be read.
+            RunFileError: the run's settings cannot be read.
         """
         from edgezo_runtime.journal.run_folder import RunFolder
 
         return RunFolder(self.source).settings() if self.source.is_dir() else {}
 
     def read_files(self) -> list[Path]:
-        """What must not be written over.
+        """Files that the output must not replace.
 
         Raises:
-            RunFileError: what the run says cannot be read.
+            RunFileError: the run's settings cannot be read.
         """
         from edgezo.cli.read_files import bundle_folder, model_files, run_files
         from edgezo_runtime.journal.run_folder import RunFolder
@@ -115,10 +117,10 @@ class ExportJob:
         return found + (model_files(base) if base.exists() else [])
 
     def weights(self) -> Path:
-        """Folder, or .gguf file, of the base model.
+        """Folder or .gguf file of the base model.
 
         Raises:
-            UsageError: nobody says which, or it is not there.
+            UsageError: it is not there, or not given.
         """
         model = self.adapter.info.model
         path = Path(self.settings.weights or model)
@@ -127,7 +129,7 @@ class ExportJob:
         if self.settings.weights is None and (cached := _in_cache(model)) is not None:
             return cached
         raise UsageError(
-            f"{path}: no such folder or file; name where the weights of {model} lie with --weights"
+            f"{path}: no such folder or file; name the weights of {model} with --weights"
         )
 
 

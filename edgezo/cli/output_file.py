@@ -1,4 +1,4 @@
-"""A file that a command writes: never over another one unless it is told to."""
+"""A file that a command writes. It replaces another file only with --force."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import click
 
 from edgezo_runtime.errors import RunFileError, UsageError
 
-force_option = click.option("--force", is_flag=True, help="replace what is there")
+force_option = click.option("--force", is_flag=True, help="replace an existing file")
 
 
 def new_file(path: Path, force: bool) -> None:
-    """Make the folder of a file that is about to be written.
+    """Make the folder of a file to be written.
 
     Args:
-        path: of the file.
-        force: may another one lie there?
+        path: the file.
+        force: may it replace another one?
 
     Raises:
-        UsageError: a folder lies there, or a file without `force`.
+        UsageError: the path is a folder, or a file that may not be replaced.
         RunFileError: the folder cannot be made.
     """
     if path.is_dir():
-        raise UsageError(f"{path}: a folder; name a file")
+        raise UsageError(f"{path}: is a folder; name a file")
     if path.exists() and not force:
         raise UsageError(f"{path}: exists; choose another place or pass --force")
     try:

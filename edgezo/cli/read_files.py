@@ -1,4 +1,4 @@
-"""What a command reads, which it must not write over, with --force neither."""
+"""Files that a command reads, which it must not replace, even with --force."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def bundle_files(bundle: Bundle) -> list[Path]:
 
 
 def bundle_folder(root: Path) -> list[Path]:
-    """A folder, and every file in it, if it is a bundle's, which need not be whole."""
+    """A folder and every file in it if it has a manifest; the bundle may be incomplete."""
     return [root, *root.rglob("*")] if (root / MANIFEST_FILE).is_file() else []
 
 
 def model_files(path: Path) -> list[Path]:
-    """A base model: its file, or its folder and what a checkpoint consists of."""
+    """A base model: its file, or its folder with the files of a checkpoint."""
     return [path, *path.glob("*.json"), *path.glob("*.safetensors")]
 
 
 def run_files(run: RunFolder) -> list[Path]:
-    """What a run keeps for itself: all but its adapter and its snapshot."""
+    """The files of a run, adapter and snapshot excepted."""
     return [
         run.journal,
         run.config,
@@ -40,27 +40,28 @@ def run_files(run: RunFolder) -> list[Path]:
 
 
 def keep_files(option: str, path: Path, files: Iterable[Path]) -> None:
-    """Refuse a place where files lie that are read: one of them, or a folder that has some.
+    """Refuse an output that would replace a file that is read.
 
     Args:
-        option: what names the place, for the message.
-        path: where something is to be written; need not be there yet.
-        files: files or folders.
+        option: the option that names the output, for the message.
+        path: the output, which may not exist yet.
+        files: files or folders that are read.
     Raises:
-        UsageError: it is one of them, or they lie in it.
+        UsageError: the output is one of them, or a folder that holds one.
     """
     for kept in files:
         if is_same(path, kept):
             raise UsageError(
-                f"{option} {path}: a file that is read, or that a bundle or a run consists of; "
-                f"name another"
+                f"{option} {path}: is an input, or a file of a bundle or a run; name another"
             )
         if path.is_dir() and path.resolve() in kept.resolve().parents and kept.exists():
-            raise UsageError(f"{option} {path}: {kept} lies in it, and is read; name another")
+            raise UsageError(
+                f"{option} {path}: the folder holds {kept}, which is an input; name another"
+            )
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Do two names lead to one file, which need not be there yet?"""
+    """Do two paths lead to one file, which may not exist yet?"""
     if one.exists() and other.exists() and one.samefile(other):
         return True
     return one.resolve() == other.resolve()

@@ -1,3 +1,3 @@
-"""Device side of edgezo: tune a bundle with forward passes only, inside a memory budget."""
+"""Device side of edgezo: tune a bundle within a memory budget."""
 
 __all__: list[str] = []

@@ -85,7 +85,7 @@ def test_another_bundle_is_refused(invoke: Invoke, tiny: Tiny, run: Path) -> Non
     assert "use a bundle exported with" in invoke(*args, code=1).output
     moved = json.loads((run / "config.json").read_text()) | {"bundle": "/nowhere/b"}
     (run / "config.json").write_text(json.dumps(moved))
-    assert "name where it lies now with --bundle" in invoke(*args[:-2], code=2).output
+    assert "name its new place with --bundle" in invoke(*args[:-2], code=2).output
     assert not Path("a.gguf").exists()
 
 
