@@ -1,4 +1,4 @@
-"""`--verify`: is an exported adapter, in the program it is for, what it is here?"""
+"""`--verify`: does an exported adapter score alike in edgezo and in the program it is made for?"""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
     from edgezo_runtime.bundle.bundle import Bundle
 
 _EXACT, _ROUNDED = 0.02, 0.25
-"""How far apart the changes of scores may be, as a share of them: where both compute in float32,
-and where weights or states are rounded, differently on the two sides. A wrong scale, order of rows
-or orientation puts them apart by most of their size."""
+"""Largest difference between the two programs' changes of scores, as a share of the changes: where
+both compute in float32, and where they round weights or states differently. A wrong scale, order of
+rows or orientation makes a difference of most of their size."""
 
-_DROWNED = 3
-"""What rounding does to a change of scores, in units of what it does to the scores, at most."""
+_ROUNDING = 3
+"""Largest effect of rounding on a change of scores, in units of its effect on the scores."""
 
 _ROWS, _LONGEST = 8, 128
-"""Prompts of a run that are scored, and their tokens."""
+"""Number of prompts of a run that are scored, and their longest length in tokens."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Proof:
-    """What another program makes of an export.
+    """Scores of another program with an exported adapter.
 
     Attributes:
-        program: which one.
+        program: its name.
         scores: its scores.
-        exact: does it compute in float32, with the weights the bundle was made from?
-        remedy: what would be closer, if it is not.
+        exact: does it compute in float32, with the weights that the bundle was made of?
+        remedy: advice for an inexact program that disagrees.
     """
 
     program: str
@@ -59,10 +59,10 @@ class Proof:
 
 
 def check_proof(job: ExportJob) -> None:
-    """Refuse a proof that lacks something, before anything is written.
+    """Refuse a proof that cannot be made, before anything is written.
 
     Raises:
-        EdgezoError: the bundle or the weights are not there, or do not fit.
+        EdgezoError: the bundle or the weights are missing, or do not fit.
     """
     job.bundle()
     if job.settings.format in ("peft", "merged"):
@@ -75,9 +75,9 @@ def prove(job: ExportJob) -> dict[str, Any]:
     """Compare the scores of an export with edgezo's.
 
     Returns:
-        The program, and the figures.
+        The program and the figures.
     Raises:
-        EdgezoError: they do not agree, or the program refuses the export.
+        EdgezoError: the scores disagree, or the program refuses the export.
         MissingExtraError: the program is not installed.
     """
     bundle = job.bundle()
@@ -95,24 +95,24 @@ def prove(job: ExportJob) -> dict[str, Any]:
 
 
 def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
-    """Why there is no proof: rounding is as much as the adapter, or the two do not agree."""
-    apart = f"without the adapter the scores are {found.base:.2g} apart"
-    if bound == _ROUNDED and found.relative * found.effect <= _DROWNED * found.base:
+    """The reason for the missing proof: rounding hides the adapter, or the scores disagree."""
+    apart = f"without the adapter the scores differ by {found.base:.2g}"
+    if bound == _ROUNDED and found.relative * found.effect <= _ROUNDING * found.base:
         return (
-            f"nothing is proved: {apart}, by the rounding of weights, and the adapter changes "
-            f"{found.effect:.2g}; name a float32 bundle of the model with --bundle ('edgezo "
-            f"export --quant fp32'), or the model in more bits with --weights"
+            f"nothing is proved: {apart}, because weights are rounded, and the adapter changes "
+            f"them by {found.effect:.2g}; name a float32 bundle of the model with --bundle "
+            f"('edgezo export --quant fp32'), or the model in more bits with --weights"
         )
     return (
-        f"{made.program} does not agree with edgezo: what the adapter changes of {found.scores} "
-        f"scores differs by {found.relative:.3f} of its size, at most {bound:g} was expected. "
-        f"{apart.capitalize()}: where that is much, --weights is another model, or {made.program} "
-        f"reads it otherwise{made.remedy}"
+        f"{made.program} does not agree with edgezo: the adapter's changes of {found.scores} "
+        f"scores differ by {found.relative:.3f} of their size, at most {bound:g} was expected. "
+        f"{apart.capitalize()}: if that is much, --weights is another model, or {made.program} "
+        f"reads it differently{made.remedy}"
     )
 
 
 def _sample(job: ExportJob, bundle: Bundle) -> Sample:
-    """The first prompts that a run was tuned on, else random tokens."""
+    """The first prompts that the run was tuned on; random tokens where they are not known."""
     from edgezo_runtime.data.sources import load_examples, open_tokenizer
 
     manifest, size = bundle.manifest, bundle.manifest.model.vocab_size
@@ -124,7 +124,7 @@ def _sample(job: ExportJob, bundle: Bundle) -> Sample:
     try:
         file = resolve(folder_of(data), "train")
     except DataError as error:
-        warn(f"{error}; the prompts are random tokens")
+        warn(f"{error}; --verify takes random tokens as prompts")
         return draw_sample(job.adapter, size)
     model = manifest.model
     examples = load_examples(
@@ -139,20 +139,20 @@ def _sample(job: ExportJob, bundle: Bundle) -> Sample:
 
 
 def proof_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The figures for people."""
+    """The figures, for people."""
     return [
         ("verified", f"with {found['program']}, {found['rows']} rows, {found['scores']} scores"),
         ("difference", f"{found['difference']:.2g} rms, {found['largest']:.2g} at most"),
         (
             "effect",
-            f"{found['effect']:.2g} rms, {100 * found['relative']:.2g} % apart "
-            f"(at most {100 * found['bound']:g} %)",
+            f"{found['effect']:.2g} rms, differs by {100 * found['relative']:.2g} % "
+            f"(at most {100 * found['bound']:g} % expected)",
         ),
     ]
 
 
 def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
-    """PEFT's scores; virtual tokens are compared with those that they began as."""
+    """PEFT's scores; those of virtual tokens are compared with the scores of the initial ones."""
     from edgezo_export.proofs.hugging_face import peft_logits, peft_scores
 
     adapter, weights = job.adapter, job.weights()
@@ -169,7 +169,7 @@ def _peft(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 
 
 def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
-    """Exact where no weight was rounded to 16 bits, which may be as much as the adapter changes."""
+    """Scores of transformers; exact where no weight is rounded to 16 bits."""
     from edgezo_export.proofs.hugging_face import merged_scores
     from edgezo_export.sources.safetensors_folder import SafetensorsFolder
 
@@ -177,19 +177,19 @@ def _merged(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     made = SafetensorsFolder(job.output)
     if not {made.stored(name).dtype for name in made.names()} & {"F16", "BF16"}:
         return Proof("transformers", scores, exact=True)
-    remedy = "; the weights are rounded to 16 bits, --dtype fp32 keeps more of the adapter"
+    remedy = "; the weights are rounded to 16 bits; --dtype fp32 keeps more of the adapter"
     return Proof("transformers", scores, exact=False, remedy=remedy)
 
 
 def _llama_cpp_model(job: ExportJob) -> Path | None:
-    """The .gguf file that the base model is, or that was named; None where it is something else.
+    """The .gguf file that is given, or that the base model is; None if there is none.
 
     Raises:
-        UsageError: what was named is no file.
+        UsageError: the weights that are given are no file.
     """
     if job.settings.weights is not None:
         if not (weights := job.weights()).is_file():
-            raise UsageError(f"--weights {weights}: llama.cpp takes a .gguf file")
+            raise UsageError(f"--weights {weights}: a folder; llama.cpp takes a .gguf file")
         return weights
     own = Path(job.adapter.info.model)
     return own if own.suffix == ".gguf" and own.is_file() else None
@@ -199,13 +199,13 @@ def _gguf(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
     from edgezo_export.adapters.gguf_adapter import read_gguf
     from edgezo_export.proofs.llama_cpp import llama_cpp_scores
 
-    why = "no .gguf file of the base model was named with --weights"
+    why = "llama.cpp needs a .gguf file of the base model; name it with --weights"
     if (weights := _llama_cpp_model(job)) is not None:
         try:
             return Proof("llama.cpp", llama_cpp_scores(weights, job.output, sample), exact=False)
         except MissingExtraError as error:
             why = str(error)
-    warn(f"{why}; the file is read back instead")
+    warn(f"{why}. --verify reads the result back instead")
     info = job.adapter.info
     config = engine.bundle.manifest.base_config
     factors = read_gguf(job.output, job.adapter.modules, info.architecture, config)
@@ -221,15 +221,17 @@ def _mlx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
         require_mlx()
         if (weights := job.weights()).is_dir():
             return Proof("mlx-lm", mlx_scores(weights, job.output, sample), exact=True)
-        why = UsageError(f"{weights}: mlx-lm takes a Hugging Face folder; name it with --weights")
+        why = UsageError(
+            f"{weights}: a file; mlx-lm takes a Hugging Face folder, name it with --weights"
+        )
         if job.settings.weights is not None:
             raise why
     except MissingExtraError as error:
         why = error
     if job.adapter.info.scheme.kind == "last-layers":
         raise why
-    warn(f"{why}; the file is read back instead, by the documented layout")
-    return Proof("its layout", _again(engine, read_mlx(job.output), sample), exact=True)
+    warn(f"{why}. --verify reads the result back instead, by the documented layout")
+    return Proof("the documented layout", _again(engine, read_mlx(job.output), sample), exact=True)
 
 
 def _onnx(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
@@ -245,7 +247,7 @@ def _safetensors(job: ExportJob, engine: Engine, sample: Sample) -> Proof:
 
 
 def _again(engine: Engine, factors: list[LoraFactors], sample: Sample) -> Scores:
-    """Edgezo's scores with what was read back."""
+    """Scores of edgezo with the factors that were read back."""
     params = as_trainables(engine.bundle, factors)
     return own_scores(engine, params, engine.bundle.trainables(), sample)
 

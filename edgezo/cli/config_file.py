@@ -1,4 +1,4 @@
-"""`--config FILE`: settings from JSON or TOML, below the flags and above the defaults."""
+"""`--config FILE`: settings from JSON or TOML, which replace defaults; flags replace them."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _LARGEST_FILE = 1 << 20
 _LARGEST = 2**64
 
 IGNORED = ("created_by",)
-"""Keys of a run's own config.json that are no settings."""
+"""Keys of a run's config.json that are not settings."""
 
 FORMER_NAMES = {"hybrid": "first_order", "hybrid_lr": "first_order_lr", "guard": "rollback"}
-"""Settings that had another name when a config.json was written."""
+"""Names that settings had in earlier versions, which a config.json may hold."""
 
 
 def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     """Read settings from a file.
 
     Args:
-        path: .toml, else JSON.
-        classes: the dataclasses whose fields it may hold, under their names or their flags.
+        path: a TOML file if it ends in .toml, else JSON.
+        classes: dataclasses whose fields it may hold, by the field's name or its flag.
     Returns:
         Values by field name.
     Raises:
-        UsageError: it cannot be read, or a key or the type of a value is wrong.
+        UsageError: the file cannot be read, or a key or the type of a value is wrong.
     """
     known = field_names(classes)
     values: dict[str, Any] = {}
@@ -57,7 +57,7 @@ def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
 
 
 def config_option(*classes: type) -> Callable[[Function], Function]:
-    """The option --config, which sets the defaults of the others."""
+    """The option --config, which sets the defaults of the other options."""
 
     def load(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
         if path is not None:
@@ -70,7 +70,7 @@ def config_option(*classes: type) -> Callable[[Function], Function]:
         is_eager=True,
         expose_value=False,
         callback=load,
-        help="JSON or TOML file of settings; flags go before it",
+        help="JSON or TOML file of settings; flags override it",
     )
 
 
@@ -78,7 +78,7 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         text = read_regular(path, _LARGEST_FILE).decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"--config {path}: no file of settings: {error.strerror}") from error
+        raise UsageError(f"--config {path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or a path with a NUL
         raise UsageError(f"--config {path}: cannot be read: {error}") from error
     try:
@@ -92,10 +92,12 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
-    """Refuse what the option's own parser would bend into shape (1.5 steps, "no" as true)."""
+    """Refuse values that the option's own parser would convert (1.5 steps, "no" as true)."""
     texts = value if isinstance(value, list) else [value]
     if any(isinstance(text, str) and not _is_plain(text) for text in texts):
-        raise UsageError(f"{path}: {key!r} has characters that no setting has")
+        raise UsageError(
+            f"{path}: {key!r} has a NUL, or characters that are not Unicode; remove them"
+        )
     origin = typing.get_origin(hint)
     if value is None and origin in (typing.Union, types.UnionType):
         return None
@@ -122,7 +124,7 @@ def _check(path: Path, key: str, value: Any, hint: Any) -> Any:
 
 
 def _is_plain(text: str) -> bool:
-    """Has it no NUL and no half of a surrogate pair, which no path can have?"""
+    """Is it free of NULs and lone surrogates, which no path can have?"""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:

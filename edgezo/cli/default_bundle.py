@@ -1,4 +1,4 @@
-"""The bundle of the embedded default model: exported once, then found in the user's cache."""
+"""The bundle of the default model: exported once, then taken from the user's cache."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ NAME = "SmolLM2-135M-Instruct"
 
 
 def default_bundle() -> Path:
-    """The cached bundle of the default model; made if it is not there.
+    """The cached bundle of the default model, exported if it is not there.
 
-    The export runs in a process of its own: torch would take the memory that the run was granted.
+    The export runs in a process of its own: torch would take memory from the budget of the run.
 
     Raises:
-        MissingExtraError: it has to be made, and the extra `export` is not installed.
-        EdgezoError: the export failed; it has said why.
+        MissingExtraError: the extra `export` is not installed.
+        EdgezoError: the export failed; it has printed the reason.
     """
     path = cache_folder() / "bundles" / _name()
     if _is_usable(path):
         return path
     require_extra()
-    note(f"making the bundle of the default model {NAME}, once; it stays in {path}")
+    note(f"exporting the default model {NAME} to the cache, {path}")
     command = [sys.executable, "-m", "edgezo", "export", "-o", str(path), "--force"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -43,20 +43,20 @@ def default_bundle() -> Path:
         child.wait()
         raise
     if code == InterruptedRunError.exit_code or code < 0:
-        raise InterruptedRunError("interrupted while the default model was exported")
+        raise InterruptedRunError("interrupted during the export of the default model")
     if code:
-        raise EdgezoError(f"exporting the default model failed (exit code {code})")
+        raise EdgezoError(f"the export of the default model failed with exit code {code}")
     return path
 
 
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/edgezo, ~/.cache/edgezo where it is not set."""
+    """$XDG_CACHE_HOME/edgezo, or ~/.cache/edgezo where it is not set."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "edgezo"
 
 
 def _name() -> str:
-    """Tells apart what other versions, other default settings and other code made."""
+    """A name of its own for each version, default settings and code of the exporter."""
     settings = dataclasses.asdict(ExportSettings())
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in sorted(Path(edgezo_export.__file__).parent.glob("*.py")):
@@ -65,7 +65,7 @@ def _name() -> str:
 
 
 def _is_usable(path: Path) -> bool:
-    """Is there a bundle that this version can read? What is left of another one is replaced."""
+    """Is there a bundle that this version can read? If not, the export replaces it."""
     if not path.exists():
         return False
     try:

@@ -58,7 +58,7 @@ class ExportSettings:
         None, "virtual tokens in front of a row, for prompt (10 if not given) and prefix (5)"
     )
     task: Literal["auto", "causal-lm", "masked-lm"] = setting(
-        "auto", "task of the model; auto takes the one it was made for"
+        "auto", "task of the model; auto takes masked-lm for encoders such as BERT, else causal-lm"
     )
     seed: int | None = setting(None, "seed of the random initial values; 0 if not given")
     force: bool = setting(False, "replace an existing bundle")

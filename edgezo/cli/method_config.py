@@ -1,4 +1,4 @@
-"""The configuration of a run: flags, then a file, then what the method has, then the defaults."""
+"""The configuration of a run, from flags, a file, the method's settings and the defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from edgezo.cli.options import build, flat_fields
 from edgezo_runtime.config import MethodOptions, TuneConfig
 
 CONFIG_CLASSES = (TuneConfig, MethodOptions)
-"""Whose fields are settings of a run."""
+"""The classes whose fields are settings of a run."""
 
 
 def build_config(values: Mapping[str, Any]) -> TuneConfig:
-    """Make a run's configuration from the keyword arguments of the current command.
+    """Make the configuration of a run from the keyword arguments of the current command.
+
+    A flag goes before a file, a file before the method's settings, those before the defaults.
 
     Raises:
         UsageError: the method is unknown.

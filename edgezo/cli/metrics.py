@@ -1,4 +1,4 @@
-"""metrics.jsonl of a run: one object a line for every step and every evaluation."""
+"""metrics.jsonl of a run: one JSON object per line for every step and every evaluation."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ When = Literal["before", "during", "after"]
 
 @dataclass(frozen=True, slots=True)
 class KeptEvaluation:
-    """An evaluation of an earlier part of a run.
+    """An evaluation of an earlier session of a run.
 
     Attributes:
-        split: the rows.
+        split: the rows it is of.
         when: before, during or after tuning.
         loss: mean over the rows, nats.
-        accuracy: share of the rows, None where they have no classes.
-        score: mean score of answers that were written, None where none were.
+        accuracy: share of rows with the right class; None where rows have no classes.
+        score: mean score of generated answers; None where none were generated.
     """
 
     split: Split
@@ -45,14 +45,14 @@ class KeptEvaluation:
 
 
 class Metrics:
-    """Appends to a metrics file; buffered, on the disk's way once a second.
+    """Appends to a metrics file, with a buffer that is flushed once per second.
 
     Args:
         path: the file.
-        step: steps the run has behind it; lines of later ones, which a power cut can leave, are
-            dropped, and so is all from the first line on that is torn or damaged.
+        step: number of steps that the run has taken. Lines of later steps, which a power cut can
+            leave, are dropped, and so are all lines from the first incomplete or damaged one on.
     Raises:
-        RunFileError: it cannot be read or written, or is a link, a pipe or a device.
+        RunFileError: the file cannot be read or written, or is a link, a pipe or a device.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -73,18 +73,18 @@ class Metrics:
         self._flushed = time.monotonic()
 
     def find(self, split: str, when: str) -> KeptEvaluation | None:
-        """The first evaluation of an earlier part of the run on these rows, at that time."""
+        """The first evaluation of an earlier session on a split, before, during or after tuning."""
         return self._kept.get((split, when))
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Add a line; numbers that are not finite become null."""
+        """Append a line; numbers that are not finite become null."""
         self._file.write(_line(entry))
         if time.monotonic() - self._flushed >= FLUSH_S:
             self._file.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Flush the buffer and close the file."""
         self._file.close()
 
     def _keep(self, old: BinaryIO, temporary: Path, step: int) -> None:
@@ -98,13 +98,13 @@ class Metrics:
                     values = {key: entry.get(key) for key in KeptEvaluation.__slots__}
                     try:
                         kept = decode(KeptEvaluation, values)
-                    except JsonShapeError:  # without its loss, say: it is done again
+                    except JsonShapeError:  # incomplete: the run evaluates again
                         continue
                     self._kept.setdefault((kept.split, kept.when), kept)
 
 
 def _entries(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines and what they say, as far as they are whole."""
+    """Lines with their objects, up to the first one that is not an entry."""
     while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
         try:
             text = line.decode("utf-8")

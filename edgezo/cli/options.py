@@ -29,7 +29,7 @@ _KNOWN_NAMES = {
     "format": ("edgezo_runtime.adapters.formats", "FORMATS"),
     "trainable": ("edgezo_runtime.bundle.manifest", "SCHEME_KINDS"),
 }
-"""Fields whose values are the keys of a dict of the runtime."""
+"""Fields whose values are the keys of a dict in the runtime: its module, its name, more words."""
 
 _NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
 
@@ -73,20 +73,20 @@ def options_of(*classes: type, hidden: bool = False) -> Callable[[Function], Fun
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass from a command's keyword arguments; others are left alone."""
+    """Make a dataclass from a command's keyword arguments, of which it takes its own."""
     fields = dataclasses.fields(typing.cast(Any, cls))
     return cls(**{field.name: values[field.name] for field in fields})
 
 
 def flat_fields(cls: type) -> list[dataclasses.Field[Any]]:
-    """The fields of a dataclass that are settings, not dataclasses themselves."""
+    """The fields of a dataclass that are settings: those that are not dataclasses."""
     hints = typing.get_type_hints(cls)
     fields = dataclasses.fields(typing.cast(Any, cls))
     return [field for field in fields if not dataclasses.is_dataclass(hints[field.name])]
 
 
 def flag_name(field: str) -> str:
-    """Flag of a field: `max_time_s` is --max-time, because the value carries its unit."""
+    """Flag of a field; that of `max_time_s` is --max-time, because the value carries its unit."""
     return "--" + field.removesuffix("_s").replace("_", "-")
 
 
@@ -96,7 +96,7 @@ def help_text(field: dataclasses.Field[Any]) -> str:
 
 
 def field_names(classes: Iterable[type]) -> dict[str, tuple[str, Any]]:
-    """Every spelling of a setting in a file, with the field's name and type."""
+    """Every spelling of a setting in a file -> the field's name and type."""
     found: dict[str, tuple[str, Any]] = {}
     for cls in classes:
         hints = typing.get_type_hints(cls)
@@ -161,7 +161,7 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
 
 
 class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """One of some words, or of the keys of a dict that is imported when the option is used."""
+    """One of some words, or of the keys of a dict, which is imported when the option is used."""
 
     name = "name"
 
@@ -171,7 +171,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
         self._words = words
 
     def keys(self) -> list[str]:
-        """The names there are."""
+        """The names that the option takes."""
         return [*self._words, *getattr(import_module(self._module), self._attribute)]
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
@@ -180,7 +180,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
         return f"[{'|'.join(keys)}]" if len(keys) <= _MOST_SHOWN else "NAME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Accept a known name."""
+        """Refuse an unknown name."""
         keys = self.keys()
         if value not in keys:
             self.fail(f"{value!r} is not one of {', '.join(keys)}", param, ctx)
@@ -188,7 +188,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """Seconds, written 90, 90s, 10m or 1h."""
+    """A duration in seconds, written 90, 90s, 10m or 1h."""
 
     name = "duration"
 
@@ -201,11 +201,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before 
         try:
             return float(text.removesuffix(unit)) * _UNIT_SECONDS[unit]
         except ValueError:
-            self.fail(f"{value!r} is no duration; write 90, 90s, 10m or 1h", param, ctx)
+            self.fail(f"{value!r} is not a duration; write 90, 90s, 10m or 1h", param, ctx)
 
 
 class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """A number, or one of some words."""
+    """A number or one of some words."""
 
     name = "number"
 
@@ -214,13 +214,13 @@ class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # no generic bef
         self._kind = kind
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        """What to write."""
+        """The words, then X for a number or N for a whole one."""
         return "|".join([*self._words, "X" if self._kind is float else "N"])
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float | int | str:
-        """The number, or the word."""
+        """The number or the word."""
         if value in self._words:
             return str(value)
         try:

@@ -1,4 +1,4 @@
-"""What a command says: its result on stdout, notes and warnings on stderr."""
+"""Output of commands: the result on stdout, notes and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def print_result(result: Mapping[str, Any], lines: list[str], as_json: bool) -> 
     """Print a result.
 
     Args:
-        result: for machines.
-        lines: the same for people.
-        as_json: which of the two.
+        result: the result for machines.
+        lines: the result for people.
+        as_json: print the one for machines.
     """
     click.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def note(text: str) -> None:
-    """Tell something on stderr."""
+    """Print a note on stderr."""
     click.echo(text, err=True)
 
 
 def warn(text: str) -> None:
-    """Warn on stderr."""
+    """Print a warning on stderr."""
     click.echo(f"warning: {harmless(with_flags(text))}", err=True)
 
 
 def harmless(text: str) -> str:
-    """A message with what strangers wrote in it: a terminal would do what some characters say."""
+    """A message without control characters: a text of strangers in it must not steer a terminal."""
     return "\n".join(printable(line, _LONGEST_LINE) for line in text.splitlines())
 
 
@@ -51,12 +51,12 @@ def table(rows: list[tuple[str, str]]) -> list[str]:
 
 
 def percent(share: float | None) -> str:
-    """A share of 1 with one decimal: "87.5 %"."""
+    """A share as a percentage: "87.5 %"."""
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def duration(seconds: float) -> str:
-    """Whole seconds as people write them: "8s", "4m10s", "1h05m"."""
+    """Seconds as a short text: "8s", "4m10s", "1h05m"."""
     total = round(seconds)
     if total < 60:
         return f"{total}s"

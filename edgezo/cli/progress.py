@@ -1,4 +1,4 @@
-"""Progress on stderr: one live line on a terminal, plain lines now and then elsewhere."""
+"""Progress on stderr: a live line on a terminal, a plain line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from types import TracebackType
 from typing import TextIO
 
 LIVE_S = 0.1
-"""Least time between two updates of a live line."""
+"""Shortest time between two updates of a live line."""
 
 PLAIN_S = 10.0
-"""Least time between two plain lines."""
+"""Shortest time between two plain lines."""
 
 
 class Progress:
-    """A line that says how far something is.
+    """A line that shows how far some work is.
 
     Args:
-        stream: where to; None is stderr.
+        stream: the output; None is stderr.
         clock: seconds that never go back.
     """
 
@@ -39,7 +39,7 @@ class Progress:
         return self._last is None or self._clock() - self._last >= wait
 
     def update(self, text: str, force: bool = False) -> None:
-        """Show a state, unless one was shown just before.
+        """Show a state, unless another was shown just before.
 
         Args:
             text: one line.
@@ -57,7 +57,7 @@ class Progress:
         self._stream.flush()
 
     def count(self, what: str) -> Callable[[int, int], None]:
-        """A callback for the parts done and the parts in all."""
+        """A callback that takes the number of finished parts and of all parts."""
 
         def tell(done: int, total: int) -> None:
             self.update(f"{what} {done}/{total}")
@@ -65,7 +65,7 @@ class Progress:
         return tell
 
     def end(self) -> None:
-        """Finish the live line and begin a new count of time."""
+        """Clear the live line and reset the time of the last update."""
         if self._live and self._shown:
             self._stream.write("\r" + " " * self._shown + "\r")
             self._stream.flush()

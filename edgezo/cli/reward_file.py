@@ -16,13 +16,13 @@ _MODULE = "edgezo_reward"
 def load_reward(spec: str) -> Reward:
     """Load a function.
 
-    Only what is given on the command line is ever loaded, never what a file of settings or a run
-    names: to continue a run is not to run code that came with it.
+    The function always comes from the command line, never from a file of settings or a run folder:
+    resuming a run must not execute code that came with it.
 
     Args:
-        spec: path of the file, a colon, name of the function.
+        spec: FILE.py:FUNCTION.
     Raises:
-        UsageError: the file or the function is not there, or the file cannot be run.
+        UsageError: the file or the function is missing, or the file raises.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
@@ -33,16 +33,16 @@ def load_reward(spec: str) -> Reward:
     except OSError as error:
         raise UsageError(f"--reward {path}: cannot be read: {error.strerror}") from error
     if path.suffix != ".py":
-        raise UsageError(f"--reward {path}: no Python file")
+        raise UsageError(f"--reward {path}: not a Python file; name a file that ends in .py")
     module = types.ModuleType(_MODULE)
     module.__file__ = str(path)
-    sys.modules[_MODULE] = module  # dataclasses and others look their module up
-    try:  # what was read, not what a cache of bytecode holds: the digest is of this
+    sys.modules[_MODULE] = module  # dataclasses and others look up their module
+    try:  # compile the bytes that the digest is of, not a cached bytecode file
         exec(compile(content, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise UsageError(f"--reward {path}: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise UsageError(f"--reward {path}: there is no function {name!r}")
+        raise UsageError(f"--reward {path}: has no function {name!r}")
     digest = hashlib.sha256(content).hexdigest()[:16]
     return Reward(f"{path.name}:{name} sha256:{digest}", function)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks to stop, the second stops at once."""
+"""SIGINT and SIGTERM: the first requests a stop, the second stops at once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """While entered, takes the signals over.
+    """A context that handles the two signals.
 
     Attributes:
-        requested: did the first one come?
+        requested: has the first signal arrived?
     """
 
     def __init__(self) -> None:
@@ -26,22 +26,22 @@ class StopSignals:
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_request(self, action: Callable[[], None]) -> None:
-        """Call `action` when the first signal comes, or now if it came; it must be quick."""
+        """Call `action` at the first signal, or now if it has arrived; `action` must be quick."""
         self._on_request = action
         if self.requested:
             action()
 
     def check(self) -> None:
-        """End what has nothing to save.
+        """Raise after the first signal, in work that has nothing to save.
 
         Raises:
-            InterruptedRunError: the first signal came.
+            InterruptedRunError: the first signal has arrived.
         """
         if self.requested:
             raise InterruptedRunError("interrupted")
 
     def __enter__(self) -> StopSignals:
-        """Install the handlers; elsewhere than in the main thread there is nothing to install."""
+        """Install the handlers, which only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._handle)
@@ -53,7 +53,7 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Put the old handlers back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

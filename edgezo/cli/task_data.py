@@ -1,4 +1,4 @@
-"""Which files a run reads: a file, a folder of splits, or the set that comes with edgezo."""
+"""Data files of a run: a file, a folder of splits, or the data set that comes with edgezo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 
 PACKAGED = "device_commands"
-"""Name of the data set in the package."""
+"""Name of the data set that comes with edgezo."""
 
 TASK_FILE = "task.json"
 _LARGEST_FILE = 1 << 20
@@ -21,13 +21,13 @@ _LARGEST_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """Files and how their rows are read.
+    """Data files, and the prompt and classes of their rows.
 
     Attributes:
         train: rows to tune on.
         valid: rows to evaluate on before and after, or None.
         test: rows to evaluate on at the end, or None.
-        template: prompt with fields in braces, or None.
+        template: prompt with fields of the row in braces, or None.
         labels: label words in class order.
     """
 
@@ -38,7 +38,7 @@ class TaskData:
     labels: tuple[str, ...]
 
     def files(self) -> Iterator[tuple[str, Path]]:
-        """The files there are by name of the set, the one to tune on first."""
+        """Pairs of split and file, the training split first."""
         for name, file in (("train", self.train), ("valid", self.valid), ("test", self.test)):
             if file is not None:
                 yield name, file
@@ -55,9 +55,9 @@ def find_task(
 
     Args:
         data: a .jsonl file, a folder, or the name of the packaged set.
-        valid: file or folder; None takes the folder's own split, if there is one.
-        test: file or folder; None takes that of the packaged set only.
-        template: None takes that of the folder's task.json, labels included.
+        valid: file or folder; None takes the split of the data folder, if there is one.
+        test: file or folder; None takes the split of the packaged set, and none of other folders.
+        template: None takes template and labels of the folder's task.json.
         labels: label words.
     Raises:
         DataError: a file is missing, or task.json is wrong.
@@ -77,15 +77,15 @@ def find_task(
 
 
 def folder_of(data: str) -> Path:
-    """The packaged set's folder for its name; else the path itself."""
+    """The folder of the packaged set for its name, else the path itself."""
     return Path(str(files("edgezo"))) / "data" / PACKAGED if data == PACKAGED else Path(data)
 
 
 def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Template and label words of a folder's task.json, if it has one.
+    """Template and label words of a folder's task.json; none without that file.
 
     Raises:
-        DataError: it cannot be understood.
+        DataError: the file is not as expected.
     """
     file = folder / TASK_FILE
     if not file.is_file():
@@ -95,7 +95,7 @@ def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, JsonShapeError) as error:
-        raise DataError(f"{file}: not JSON that can be read: {error}") from error
+        raise DataError(f"{file}: is not a JSON object: {error}") from error
     template, labels = content.get("template"), content.get("labels", [])
     strings = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     if not isinstance(template, str) or not strings or not isinstance(labels, list):
