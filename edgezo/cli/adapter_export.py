@@ -31,7 +31,7 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
     settings = build(AdapterExportSettings, values)
     if settings.dtype != "keep" and settings.format != "merged":
         raise UsageError(
-            f"--dtype {settings.dtype}: only merged weights have a data type; give --format merged"
+            f"--dtype {settings.dtype}: only --format merged has a data type; give it as well"
         )
     adapter = load_adapter(source)
     if settings.base_model:

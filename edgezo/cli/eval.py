@@ -11,12 +11,12 @@ import click
 
 from edgezo.cli.config_file import config_option
 from edgezo.cli.eval_settings import EVAL_GROUPS, EvalSettings
+from edgezo.cli.generation_settings import GenerationSettings
 from edgezo.cli.grouped_command import GroupedCommand
 from edgezo.cli.options import build, options_of
 from edgezo.cli.output import duration, json_option, print_result, table, warn
 from edgezo.cli.progress import Progress
 from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.writing_settings import WritingSettings
 from edgezo_runtime.errors import RunFileError, UsageError
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     short_help="Evaluate a bundle, with or without an adapter.",
 )
 @click.argument("bundle")
-@config_option(EvalSettings, WritingSettings)
-@options_of(EvalSettings, WritingSettings)
+@config_option(EvalSettings, GenerationSettings)
+@options_of(EvalSettings, GenerationSettings)
 @json_option
 def command(bundle: str, as_json: bool, **values: Any) -> None:
     """Evaluate BUNDLE on rows of text.
@@ -41,11 +41,11 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
     --answers, print exact match and F1 of generated answers, as SQuAD counts them. Otherwise print
     loss and perplexity of the answers' tokens.
     """
-    settings, written = build(EvalSettings, values), build(WritingSettings, values)
+    settings, generation = build(EvalSettings, values), build(GenerationSettings, values)
     settings.check()
     started = time.monotonic()
     with StopSignals() as signals:
-        found, result = _evaluate(bundle, settings, written, signals)
+        found, result = _evaluate(bundle, settings, generation, signals)
     result["seconds"] = round(time.monotonic() - started, 3)
     if settings.predictions is not None:
         _write_predictions(Path(settings.predictions), found)
@@ -54,11 +54,11 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 
 
 def _evaluate(
-    path: str, settings: EvalSettings, written: WritingSettings, signals: StopSignals
+    path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
 ) -> tuple[Outcome, dict[str, Any]]:
     from edgezo.cli.eval_tasks import read_rows_to_score
+    from edgezo.cli.loaded_generator import Tuned
     from edgezo.cli.tune_job import resolve_budget, verify
-    from edgezo.cli.writer import Tuned
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.data.sources import open_tokenizer
@@ -70,7 +70,7 @@ def _evaluate(
     budget, warning = (None, None) if settings.budget is None else resolve_budget(settings.budget)
     tuned = Tuned.open(bundle, settings.adapter)
     warnings = [*tuned.warnings, *([warning] if warning else [])]
-    task = read_rows_to_score(settings, written, bundle, open_tokenizer(bundle), budget)
+    task = read_rows_to_score(settings, generation, bundle, open_tokenizer(bundle), budget)
     if settings.predictions is not None and not task.predicts:
         raise UsageError(
             "--predictions: these rows have no predictions; give --label, --choices or --answers"

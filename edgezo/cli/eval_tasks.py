@@ -1,4 +1,4 @@
-"""The ways `edgezo eval` scores rows: by losses, by a row's own choices, by answers written."""
+"""How `edgezo eval` scores rows: by losses, by choices of the row, or by generated answers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgezo.cli.eval_settings import EvalSettings
+from edgezo.cli.generation_settings import GenerationSettings
+from edgezo.cli.loaded_generator import Tuned
 from edgezo.cli.output import percent
 from edgezo.cli.task_data import folder_of, read_task
 from edgezo.cli.tune_session import check_loss
-from edgezo.cli.writer import Tuned
-from edgezo.cli.writing_settings import WritingSettings
 from edgezo_runtime.budget.generation_plan import plan_generation
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.choices import ChoiceSet, load_choices
@@ -33,16 +33,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out.
+    """Scores of an evaluation.
 
     Attributes:
-        rows: scored rows.
+        rows: number of rows.
         loss: mean over rows, nats.
         accuracy: share of rows with the right class or choice.
-        f1: mean over classes of their F1; of answers, mean over rows.
-        perplexity: exp of the mean loss of a token.
-        exact_match: share of answers that match.
-        predictions: class, choice or answer of every row, in file order; None where there is none.
+        f1: mean over the classes; of generated answers, mean over the rows.
+        perplexity: exponential of the mean loss per token.
+        exact_match: share of generated answers that match.
+        predictions: class, choice or answer of every row, in file order; None without any.
     """
 
     rows: int
@@ -54,12 +54,12 @@ class Outcome:
     predictions: list[int] | list[str] | None = field(default=None, repr=False)
 
     def scores(self) -> dict[str, Any]:
-        """All numbers, for machines."""
+        """The scores, for machines."""
         names = ("rows", "loss", "accuracy", "f1", "perplexity", "exact_match")
         return {name: getattr(self, name) for name in names}
 
     def lines(self) -> list[tuple[str, str]]:
-        """The numbers there are, for people."""
+        """The scores that are not None, for people."""
         found = [("rows", str(self.rows))]
         found += [] if self.loss is None else [("loss", f"{self.loss:.4f}")]
         found += [] if self.perplexity is None else [("perplexity", f"{self.perplexity:.2f}")]
@@ -70,7 +70,7 @@ class Outcome:
 
 
 class EvalTask(Protocol):
-    """Rows, read, and how they are scored."""
+    """Rows with their way of scoring."""
 
     @property
     def examples(self) -> ExampleSet:
@@ -78,22 +78,22 @@ class EvalTask(Protocol):
 
     @property
     def predicts(self) -> bool:
-        """Does something come out for every row besides its loss?"""
+        """Has every row a prediction besides its loss?"""
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
-        """Score them."""
+        """Score the rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRows:
-    """Label words, or language modelling."""
+    """Rows that are scored by their losses: label words or language modelling."""
 
     examples: ExampleSet
     batch_size: int
 
     @property
     def predicts(self) -> bool:
-        """Classes, where there are label words."""
+        """True for rows with label words, whose predictions are classes."""
         return self.examples.kind != "completion"
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
@@ -115,23 +115,23 @@ class ScoredRows:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRows:
-    """Rows with choices of their own."""
+    """Rows that are scored by choices of their own."""
 
     choices: ChoiceSet
     batch_size: int
 
     @property
     def examples(self) -> ExampleSet:
-        """One a choice."""
+        """One example per choice."""
         return self.choices.examples
 
     @property
     def predicts(self) -> bool:
-        """The choice."""
+        """True: the prediction is a choice."""
         return True
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
-        """Score every choice once; the loss is that of the right ones."""
+        """Score every choice once. The loss is the mean over the right choices."""
         found = evaluate(
             engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
         )
@@ -148,32 +148,32 @@ class ChoiceRows:
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenRows:
-    """Questions that are answered in writing."""
+class AnsweredRows:
+    """Rows that are scored by generated answers."""
 
     questions: QuestionSet
     tokenizer: TextTokenizer
-    writing: GenerationConfig
+    config: GenerationConfig
     budget: int | None
 
     @property
     def examples(self) -> ExampleSet:
-        """The rows as they would be learned."""
+        """The rows as examples."""
         return self.questions.examples
 
     @property
     def predicts(self) -> bool:
-        """The answer."""
+        """True: the prediction is an answer."""
         return True
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
-        """Have every question answered."""
+        """Generate an answer to every question."""
         generator = Generator(engine, self.tokenizer, scope=tuned.scope)
         if self.budget is not None:
             sizes = [len(prompt) for prompt in self.questions.prompts]
-            plan = plan_generation(generator, sizes, tuned.params, self.writing, self.budget)
+            plan = plan_generation(generator, sizes, tuned.params, self.config, self.budget)
             plan.apply(generator)
-        found = evaluate_answers(generator, tuned.params, self.questions, self.writing, tell)
+        found = evaluate_answers(generator, tuned.params, self.questions, self.config, tell)
         return Outcome(
             found.rows,
             f1=found.f1,
@@ -184,15 +184,15 @@ class WrittenRows:
 
 def read_rows_to_score(
     settings: EvalSettings,
-    written: WritingSettings,
+    generation: GenerationSettings,
     bundle: Bundle,
     tokenizer: TextTokenizer,
     budget: int | None,
 ) -> EvalTask:
-    """Read the rows in the way that is asked for.
+    """Read the rows for the way of scoring that the settings choose.
 
     Raises:
-        EdgezoError: they cannot be read, or not in that way.
+        EdgezoError: the rows cannot be read, or not for that way of scoring.
     """
     source = folder_of(settings.data)
     template, labels = settings.template, settings.label
@@ -208,18 +208,18 @@ def read_rows_to_score(
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
     if settings.answers:
-        writing = written.writing()
-        room = bundle.manifest.model.max_seq - writing.max_new_tokens
+        config = generation.config()
+        room = bundle.manifest.model.max_seq - config.max_new_tokens
         if room < 1:
             raise UsageError(
-                f"--max-new-tokens {writing.max_new_tokens}: the model takes "
+                f"--max-new-tokens {config.max_new_tokens}: the model takes "
                 f"{bundle.manifest.model.max_seq} tokens in all"
             )
         questions = load_questions(
             source, tokenizer, template=template, max_seq=min(longest, room), split=split,
             limit=limit,
         )  # fmt: skip
-        return WrittenRows(questions, tokenizer, writing, budget)
+        return AnsweredRows(questions, tokenizer, config, budget)
     examples = load_examples(
         source, tokenizer, template=template, labels=labels, max_seq=longest, split=split,
         limit=limit,
@@ -228,5 +228,5 @@ def read_rows_to_score(
 
 
 def _perplexity(token_loss: float | None) -> float | None:
-    """exp of the mean loss of a token; None where there is none, or it overflows."""
+    """Exponential of the mean loss per token; None without a loss, or where it overflows."""
     return None if token_loss is None or token_loss > 700 else math.exp(token_loss)

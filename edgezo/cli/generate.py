@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgezo.cli.config_file import config_option
+from edgezo.cli.generation_settings import GenerationSettings
 from edgezo.cli.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.options import build, options_of, setting
 from edgezo.cli.output import json_option, note, print_result, warn
 from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.writing_settings import WritingSettings
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ _GROUPS: OptionGroups = {
     short_help="Generate text with a bundle, with or without an adapter.",
 )
 @click.argument("bundle")
-@config_option(GenerateSettings, WritingSettings)
-@options_of(GenerateSettings, WritingSettings)
+@config_option(GenerateSettings, GenerationSettings)
+@options_of(GenerateSettings, GenerationSettings)
 @json_option
 def command(bundle: str, as_json: bool, **values: Any) -> None:
     """Generate text with BUNDLE from prompts. The text of a single prompt is shown as it grows.
@@ -81,10 +81,11 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
     Keys and values of all tokens are cached, so that the prompt is read once and each new token
     costs the work of one token. The cache counts against the budget.
     """
-    settings, writing = build(GenerateSettings, values), build(WritingSettings, values)
+    settings = build(GenerateSettings, values)
+    generation = build(GenerationSettings, values)
     settings.check()
     with StopSignals() as signals:
-        result = _generate(bundle, settings, writing, signals, as_json)
+        result = _generate(bundle, settings, generation, signals, as_json)
     if as_json:
         print_result(result, [], as_json)
     else:
@@ -94,20 +95,20 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 def _generate(
     path: str,
     settings: GenerateSettings,
-    written: WritingSettings,
+    generation: GenerationSettings,
     signals: StopSignals,
     as_json: bool,
 ) -> dict[str, Any]:
+    from edgezo.cli.loaded_generator import load_generator
     from edgezo.cli.tune_job import resolve_budget
-    from edgezo.cli.writer import open_writer
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes
 
-    writing = written.writing()
+    config = generation.config()
     budget, warning = resolve_budget(settings.budget)
     bundle = Bundle.open(path, verify=None if settings.verify else False)
-    opened = open_writer(
+    opened = load_generator(
         bundle, settings.adapter, signals,
         budget=budget, threads=settings.threads, verified=settings.verify,
     )  # fmt: skip
@@ -117,14 +118,14 @@ def _generate(
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
     generator = opened.generator
     sizes = [len(prompt) for prompt in prompts]
-    plan = plan_generation(generator, sizes, opened.params, writing, budget)
+    plan = plan_generation(generator, sizes, opened.params, config, budget)
     plan.apply(generator)
     started = time.monotonic()
-    show = None if as_json else _Shower(len(prompts))
+    show = None if as_json else _TextPrinter(len(prompts))
     texts: dict[int, Text] = {}
     try:
         with generator.engine.interruptible(signals.check):
-            for delta in generator.stream(prompts, opened.params, writing):
+            for delta in generator.stream(prompts, opened.params, config):
                 texts[delta.text.number] = delta.text
                 if show is not None:
                     show.take(delta.text, delta.shown)
@@ -143,7 +144,7 @@ def _generate(
     }
 
 
-class _Shower:
+class _TextPrinter:
     """Prints texts: a single one as it grows, several ones each when it is finished."""
 
     def __init__(self, count: int) -> None:

@@ -173,10 +173,10 @@ def test_what_drowns_in_rounding_is_proved_in_float32(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--dtype", "fp16"), "an option of --format merged"),
+        (("--dtype", "fp16"), "only --format merged has a data type"),
         (("--format", "dora"), "'dora' is not one of peft, gguf, mlx, onnx"),
         (("--format", "merged", "--weights", "nowhere"), "no such folder or file"),
-        (("--format", "merged", "--base-model", "org/m"), "name where the weights of org/m lie"),
+        (("--format", "merged", "--base-model", "org/m"), "name the weights of org/m"),
     ],
 )
 def test_wrong_options(invoke: Invoke, run: Path, args: tuple[object, ...], message: str) -> None:

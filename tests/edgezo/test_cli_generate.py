@@ -248,7 +248,7 @@ def test_predictions_of_nothing_are_refused_before_rows_are_scored(
 ) -> None:
     monkeypatch.setattr("edgezo.cli.eval_tasks.evaluate", None)
     args = ("eval", tiny.fp32, "--data", tiny.prompts, "--predictions", "p.jsonl")
-    assert "nothing is predicted" in invoke(*args, code=2).stderr
+    assert "these rows have no predictions" in invoke(*args, code=2).stderr
 
 
 def test_ways_to_score_exclude_each_other(invoke: Invoke, tiny: Tiny) -> None:

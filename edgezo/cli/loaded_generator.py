@@ -1,4 +1,4 @@
-"""A bundle made ready to write: adapter, tokenizer, engine."""
+"""A bundle that is ready to generate: engine, adapter, tokenizer."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """Trainables of a bundle, its own or an adapter's.
+    """Trainables of a bundle, its own or those of an adapter.
 
     Attributes:
         params: every trainable input by name.
-        scope: tokens they act on.
-        warnings: what is odd about them.
+        scope: tokens that they act on.
+        warnings: doubts about the adapter.
     """
 
     params: Mapping[str, npt.NDArray[np.float32]]
@@ -39,10 +39,10 @@ class Tuned:
 
     @classmethod
     def open(cls, bundle: Bundle, adapter: str | None) -> Tuned:
-        """Those of an adapter, or the bundle's own.
+        """Load an adapter; without one, take the bundle's own trainables.
 
         Raises:
-            EdgezoError: the adapter is missing, damaged, or another bundle's.
+            EdgezoError: the adapter is missing or damaged, or belongs to another bundle.
         """
         if adapter is None:
             return cls(bundle.trainables(), "all", [])
@@ -52,14 +52,14 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
-    """What writes.
+class LoadedGenerator:
+    """A generator with its tokenizer and its adapter.
 
     Attributes:
-        generator: with an engine.
+        generator: with its engine.
         tokenizer: the bundle's.
         params: every trainable input by name.
-        warnings: what is odd.
+        warnings: doubts about the adapter.
     """
 
     generator: Generator
@@ -68,7 +68,7 @@ class Writer:
     warnings: list[str]
 
 
-def open_writer(
+def load_generator(
     bundle: Bundle,
     adapter: str | None,
     signals: StopSignals,
@@ -76,18 +76,18 @@ def open_writer(
     budget: int | None,
     threads: int,
     verified: bool,
-) -> Writer:
-    """Open everything that writing takes.
+) -> LoadedGenerator:
+    """Load everything that generation needs.
 
     Args:
         bundle: the model.
         adapter: run folder or adapter file, None for the bundle's own trainables.
-        signals: ends it early.
-        budget: bytes, None for no memory_limits.
-        threads: compute threads; 0 takes one a core.
+        signals: interrupt the check of the bundle.
+        budget: in bytes; None sets no memory limits.
+        threads: compute threads; 0 takes one per core.
         verified: check the digests of the bundle's files first.
     Raises:
-        EdgezoError: something is missing, damaged, or does not fit; or the bundle cannot generate.
+        EdgezoError: a file is missing or damaged, memory is short, or the bundle cannot generate.
     """
     with refusing_to_begin():
         if verified:
@@ -96,4 +96,4 @@ def open_writer(
         tokenizer = open_tokenizer(bundle)
         engine = limited_engine(bundle, budget, threads or None)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
-        return Writer(generator, tokenizer, tuned.params, tuned.warnings)
+        return LoadedGenerator(generator, tokenizer, tuned.params, tuned.warnings)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WritingSettings:
+class GenerationSettings:
     """Length, sampling and end of generated texts."""
 
     max_new_tokens: int = setting(64, "longest generated text, in tokens", metavar="N")
@@ -28,7 +28,7 @@ class WritingSettings:
         metavar="TEXT",
     )
 
-    def writing(self) -> GenerationConfig:
+    def config(self) -> GenerationConfig:
         """Make the runtime's configuration, and check it.
 
         Raises:
@@ -38,6 +38,6 @@ class WritingSettings:
         from edgezo_runtime.generation.sampling import Sampling
 
         sampling = Sampling(self.temperature, self.top_k, self.top_p, self.seed)
-        writing = GenerationConfig(self.max_new_tokens, sampling, self.stop)
-        writing.check()
-        return writing
+        config = GenerationConfig(self.max_new_tokens, sampling, self.stop)
+        config.check()
+        return config
