@@ -1,6 +1,6 @@
-"""Every error edgezo raises on purpose, with the exit code the command line returns for it.
+"""The errors that edgezo raises on purpose, with their exit codes on the command line.
 
-    EdgezoError              1    any failure that has no class of its own
+    EdgezoError              1    any failure without a class of its own
     ├── UsageError           2    a wrong option, argument or setting (also a ValueError)
     │   └── RewardError      2    a reward fails, or gives no number; the state is saved
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
@@ -10,11 +10,11 @@
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
     ├── MissingExtraError    1    an optional dependency is not installed
     ├── DivergedError        1    a loss is not finite
-    │   └── CacheRangeError  1    a number does not fit what is kept between steps
+    │   └── CacheRangeError  1    a number does not fit the cache of a run
     └── InterruptedRunError  130  stopped by a signal; the state is saved
 
-A message says what is wrong, the two values, where, and the next command; lower case, no full
-stop at the end.
+A message says what is wrong, with the two values and the place, then what to do. It begins in lower
+case, has no full stop at the end, and names settings by their fields, in backquotes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import ClassVar
 
 
 def printable(value: object, most: int = 80) -> str:
-    """The text of something that a stranger wrote: short, and harmless to a terminal.
+    """A text from elsewhere, shortened and without control characters.
 
     Args:
-        value: any; its `str` counts.
-        most: characters of it that are shown.
+        value: any object; its `str` is shown.
+        most: number of characters that are shown.
     """
     text = str(value)
     shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:most])
@@ -38,7 +38,7 @@ class EdgezoError(Exception):
     """Base of every error edgezo raises on purpose.
 
     Attributes:
-        exit_code: what the command line exits with when this error ends it.
+        exit_code: exit code of a command that this error ends.
     """
 
     exit_code: ClassVar[int] = 1
@@ -61,7 +61,7 @@ class DoesNotFitError(EdgezoError):
 
 
 class BudgetStopError(EdgezoError):
-    """The memory or time granted is used up; the state is saved and the run can go on later."""
+    """The memory or time granted is used up; the state is saved and the run can be resumed."""
 
     exit_code: ClassVar[int] = 4
 
@@ -81,7 +81,7 @@ class RunFileError(EdgezoError):
 
 
 class MissingExtraError(EdgezoError):
-    """An optional dependency is not installed; the message carries the pip command."""
+    """An optional dependency is not installed; the message has the pip command."""
 
 
 class DivergedError(EdgezoError):
@@ -89,8 +89,7 @@ class DivergedError(EdgezoError):
 
 
 class CacheRangeError(DivergedError):
-    """A hidden state, key or value is beyond what is kept of it between steps; the rate does not
-    matter to it."""
+    """A hidden state, key or value is beyond the range of the cache, at any learning rate."""
 
 
 class InterruptedRunError(EdgezoError):

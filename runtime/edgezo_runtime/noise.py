@@ -1,7 +1,7 @@
 """The perturbation z(seed, tensor name, row): counter-based noise, the same bits on every machine.
 
 Word i of a stream is a keyed hash of the counter i, so any element can be made without those
-before it and nothing is kept between calls:
+before it, and no state is kept between calls:
 
     (k1, k2) = BLAKE2b-128(name in UTF-8; seed and row as salt; kind as personalization)
     x = (i + 1) * 0x9E3779B97F4A7C15 + k1
@@ -56,9 +56,9 @@ def noise(
 ) -> Float32Array:
     """Make z for one tensor: independent elements of mean zero and variance one.
 
-    "rademacher" is +1 or -1, 64 elements a hash word. "gaussian" is the sum of 32 fair bits and
+    "rademacher" is +1 or -1, 64 elements per hash word. "gaussian" is the sum of 32 fair bits and
     two 16-bit uniforms, scaled to unit variance: it has a piecewise linear density, excess
-    kurtosis -0.060 (a normal has 0) and no value beyond 5.95; one hash word an element.
+    kurtosis -0.060 (a normal has 0) and no value beyond 5.95; one hash word per element.
 
     Args:
         seed: 0 to 2**64 - 1; 0 is a seed like any other.
@@ -131,12 +131,12 @@ def add_weighted_noise(
         raise UsageError(f"noise sum for '{name}': out must be C-contiguous float32")
     flat = out.reshape(-1)
     weights = [np.float32(c) for c in coeff]
-    for start, stop in _pieces(flat.size, kind):
+    for start, stop in _ranges(flat.size, kind):
         at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // max(1, stop - start))
         for first in range(0, len(weights), at_once):
             rows = range(first, min(first + at_once, len(weights)))
             z = np.empty((len(rows), stop - start), np.float32)
-            _fill_piece(_keys(seed, name, kind, rows), kind, start, z)
+            _fill_range(_keys(seed, name, kind, rows), kind, start, z)
             for row, part in zip(rows, z, strict=True):
                 np.multiply(part, weights[row], out=part)
                 np.add(flat[start:stop], part, out=flat[start:stop])
@@ -161,7 +161,7 @@ def derive_seed(seed: int, label: str, index: int = 0) -> int:
 
 
 def _key(seed: int, name: str, kind: str, row: int) -> tuple[int, int]:
-    """Hash what names a stream to 128 bits."""
+    """Hash the name of a stream to 128 bits."""
     for what, value in (("seed", seed), ("row", row)):
         if not 0 <= value < 2**64:
             raise UsageError(f"noise for '{name}': {what} must be 0 to 2**64 - 1, not {value}")
@@ -177,8 +177,8 @@ def _keys(seed: int, name: str, kind: str, rows: Sequence[int]) -> _Keys:
     return keys.reshape(-1, 2).T[:, :, None]
 
 
-def _pieces(size: int, kind: str) -> Iterator[tuple[int, int]]:
-    """Cut `size` elements into (start, stop) pieces whose words fit the caches."""
+def _ranges(size: int, kind: str) -> Iterator[tuple[int, int]]:
+    """Split `size` elements into (start, stop) ranges whose words fit the caches."""
     if kind not in _FILL:
         raise UsageError(f"noise kind must be one of {', '.join(_FILL)}, not '{kind}'")
     step = _PER_WORD[kind] * _WORDS_AT_ONCE
@@ -188,15 +188,15 @@ def _pieces(size: int, kind: str) -> Iterator[tuple[int, int]]:
 
 def _fill(seed: int, name: str, kind: str, rows: Sequence[int], out: Float32Array) -> None:
     """Write the noise of every row to `out`, (len(rows), size)."""
-    for start, stop in _pieces(out.shape[1], kind):
+    for start, stop in _ranges(out.shape[1], kind):
         at_once = max(1, _PER_WORD[kind] * _WORDS_AT_ONCE // (stop - start))
         for first in range(0, len(rows), at_once):
             keys = _keys(seed, name, kind, rows[first : first + at_once])
-            _fill_piece(keys, kind, start, out[first : first + at_once, start:stop])
+            _fill_range(keys, kind, start, out[first : first + at_once, start:stop])
 
 
-def _fill_piece(keys: _Keys, kind: str, start: int, out: Float32Array) -> None:
-    """Write elements `start` and so on of every row."""
+def _fill_range(keys: _Keys, kind: str, start: int, out: Float32Array) -> None:
+    """Write the elements from `start` on of every row."""
     per_word = _PER_WORD[kind]
     count = math.ceil(out.shape[1] / per_word)
     _FILL[kind](_words(keys, start // per_word, count), out)

@@ -63,5 +63,5 @@ def test_a_sensor_that_is_not_there_is_refused_by_name_and_told_by_auto(
     assert "thermal: no zone in" in refused.stderr
     done = invoke(*arguments(tiny, "-o", "run", "--when", "auto", "--dry-run"))
     warnings = json.loads(done.stdout)["warnings"]
-    assert any("thermal" in text and "not looked at" in text for text in warnings)
+    assert any("thermal" in text and "it is ignored" in text for text in warnings)
     assert "expected auto" in invoke(*arguments(tiny, "--when", "wind"), code=2).stderr

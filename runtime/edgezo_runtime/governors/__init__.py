@@ -1,4 +1,4 @@
-"""When a run may use the device: battery, temperature, other work, the app itself."""
+"""Conditions under which a run may use the device: battery, temperature, load, foreground."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Sensing = Battery | Idle | Thermal
-"""Governors that look at the system."""
+"""Governors that read a sensor of the system."""
 
 GOVERNORS: dict[str, Callable[..., Sensing]] = {
     "battery": Battery,
@@ -31,22 +31,22 @@ GOVERNORS: dict[str, Callable[..., Sensing]] = {
     "mains": lambda: Battery(100.0),
     "thermal": Thermal,
 }
-"""Governors that have a name. A number may follow, as in "battery:50"; not behind "mains"."""
+"""Named governors. A number may follow the name, as in "battery:50", but not "mains"."""
 
 AUTO = ("battery", "thermal", "idle")
-"""What "auto" stands for, as far as the system has the sensors."""
+"""The governors of "auto", as far as the system has their sensors."""
 
 
 def make_governors(
     wanted: str | Sequence[str | Governor],
 ) -> tuple[tuple[Governor, ...], tuple[str, ...]]:
-    """Governors by name.
+    """Make governors from their names.
 
     Args:
-        wanted: names with commas between them, or names and governors. "auto" takes those of
+        wanted: names separated by commas, or a list of names and governors. "auto" takes those of
             `AUTO` whose sensors can be read.
     Returns:
-        The governors, and what "auto" left out, in words.
+        The governors, and a message for each one that "auto" left out.
     Raises:
         UsageError: a name is unknown, its number makes no sense, or its sensor cannot be read.
     """
@@ -63,7 +63,7 @@ def make_governors(
                 try:
                     made.append(_named(name))
                 except UsageError as error:
-                    absent.append(f"{error}; not looked at")
+                    absent.append(f"{error}; it is ignored")
         elif part.strip():
             made.append(_named(part.strip()))
     return tuple(made), tuple(absent)
@@ -72,14 +72,14 @@ def make_governors(
 def _named(text: str) -> Sensing:
     name, _, number = text.partition(":")
     if name not in GOVERNORS:
-        raise UsageError(f"governor '{text:.40}': expected auto, or some of {', '.join(GOVERNORS)}")
+        raise UsageError(f"governor '{text:.40}': expected auto, or one of {', '.join(GOVERNORS)}")
     try:
         governor = GOVERNORS[name](*([float(number)] if number else []))
     except (TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
-            f"governor '{text:.40}': '{number:.20}' is no number for {name}"
+            f"governor '{text:.40}': '{number:.20}' is not a number that {name} takes"
         ) from error
     governor.sensor.require()
     return governor

@@ -1,4 +1,4 @@
-"""Wait while the device runs on a battery that is low."""
+"""A governor that waits while the battery is low."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgezo_runtime.governors.sensor import Sensor, SensorError, read_number, re
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What the batteries of the device say together.
+    """State of all batteries of the device.
 
     Attributes:
-        discharging: does one of them feed the device?
+        discharging: does one of them power the device?
         percent: mean of their charges.
     """
 
@@ -23,13 +23,13 @@ class Charge:
 
 
 class Battery:
-    """Steps wait while the device is on battery with at most so much charge left.
+    """Makes steps wait while the device runs on battery with at most a given charge.
 
-    A device without a battery never waits. Batteries of mice and the like do not count.
+    A device without a battery never waits. Batteries of peripherals do not count.
 
     Args:
-        min_percent: 0 to 100; 100 waits for the mains.
-        root: where /sys hangs; tests give their own.
+        min_percent: charge, 0 to 100; 100 waits for the mains.
+        root: folder that holds /sys; tests have their own.
     Raises:
         UsageError: `min_percent` is out of range.
     """
@@ -42,7 +42,7 @@ class Battery:
         self.sensor = Sensor(self._read)
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         charge = self.sensor.value()
         if charge is None or not charge.discharging or charge.percent > self.min_percent:
             return None
@@ -52,13 +52,13 @@ class Battery:
         """Read all batteries.
 
         Raises:
-            SensorError: the kernel does not tell of power supplies, or not what a battery holds.
+            SensorError: the kernel has no power supplies, or no charge of a battery.
         """
         if not self._folder.is_dir():
             raise SensorError(f"battery: this system has no {self._folder}")
         try:
             supplies = sorted(self._folder.iterdir())
-        except OSError as error:  # as for apps that are kept in a box
+        except OSError as error:  # as for sandboxed apps
             raise SensorError(f"battery: {self._folder}: {error.strerror}") from error
         charges: list[float] = []
         discharging = False
@@ -71,17 +71,17 @@ class Battery:
 
 
 def _feeds_the_device(supply: Path) -> bool:
-    """Is it a battery that is there, and not that of a mouse?"""
+    """Is it a battery that is present and powers the device, not a peripheral?"""
     if read_text(supply / "type") not in ("Battery", "UPS"):
         return False
     return read_text(supply / "scope") != "Device" and read_text(supply / "present") != "0"
 
 
 def _percent(supply: Path) -> float:
-    """What a battery holds; not every one tells a percentage.
+    """Charge of a battery in percent, from energy or charge where it has no percentage.
 
     Raises:
-        SensorError: it does not tell at all.
+        SensorError: the kernel has none of them.
     """
     percent = read_number(supply / "capacity")
     if percent is not None:

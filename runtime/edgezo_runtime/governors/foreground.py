@@ -1,4 +1,4 @@
-"""Wait while the app is being used."""
+"""A governor that waits while the app is in the foreground."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from types import TracebackType
 
 
 class Foreground:
-    """Steps wait while the app is in the foreground: as it says, or as a function tells.
+    """Makes steps wait while the app is in the foreground, as the app or a function reports.
 
         foreground = Foreground()
         tuner = Tuner.open(..., governors=[foreground])
-        with foreground:  # any thread, and as often as needed
+        with foreground:  # in any thread, and as often as needed
             answer(user)
 
-    One may be given to several tuners.
+    Several tuners may share one.
 
     Args:
-        is_active: tells whether the app is in the foreground; None for `enter` and `leave` alone.
-            It must be quick.
+        is_active: returns whether the app is in the foreground, and must be quick; None relies on
+            `enter` and `leave` alone.
     """
 
     def __init__(self, is_active: Callable[[], bool] | None = None) -> None:
@@ -28,7 +28,7 @@ class Foreground:
         self._count = 0
 
     def enter(self) -> None:
-        """Come to the foreground; `leave` must follow."""
+        """Enter the foreground; `leave` must follow."""
         with self._lock:
             self._count += 1
 
@@ -38,7 +38,7 @@ class Foreground:
             self._count = max(0, self._count - 1)
 
     def __enter__(self) -> Foreground:
-        """Come to the foreground; leaving the block leaves it."""
+        """Enter the foreground until the end of the block."""
         self.enter()
         return self
 
@@ -52,6 +52,6 @@ class Foreground:
         self.leave()
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         active = self._count or (self._is_active is not None and self._is_active())
         return "the app is in the foreground" if active else None

@@ -1,6 +1,6 @@
-"""Where the steps of a run wait, and where they end: holds of the app, governors, a stop.
+"""The gate that steps of a run pass: it makes them wait for governors and holds, or ends them.
 
-It is looked at where a pass meets a block, so a hold takes effect within one.
+Every pass checks the gate at every block, so a hold takes effect within one block.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.governors import Governor
 
 GLANCE_S = 0.2
-"""How often steps that wait look at governors, and whether they were stopped."""
+"""Seconds between the checks of a step that waits."""
 
-_STOPPED = "stopped in a step; the state is that before it"
+_STOPPED = "stopped in a step; the state is the one before it"
 
 
 class PausedError(Exception):
-    """Ends the passes of a step that is done again later; says why."""
+    """Ends the passes of a step, which is repeated later; the message is the reason."""
 
 
 class Gate:
-    """Says whether steps may be taken.
+    """Decides whether steps may be taken.
 
     Attributes:
-        governors: asked at every block.
-        stopped: were the steps of this sitting ended?
-        waiting: why a step waits now; None while none does.
+        governors: called at every block.
+        stopped: were the steps of this session ended?
+        waiting: why a step waits now; None if no step waits.
     """
 
     def __init__(self) -> None:
@@ -40,32 +40,35 @@ class Gate:
         self.waiting: str | None = None
 
     def stop(self) -> None:
-        """End the steps of this sitting. Takes no lock: a signal handler may call it."""
+        """End the steps of this session. Takes no lock, so that a signal handler may call it."""
         self.stopped = True
 
     def hold(self, key: object, reason: str) -> None:
-        """Let no step be taken until `release` is called with the same key."""
+        """Hold steps back until `release` is called with the same key."""
         with self._changed:
-            self._holds = {**self._holds, key: reason}  # never changed, so readers need no lock
+            self._holds = {
+                **self._holds,
+                key: reason,
+            }  # replaced, not changed: readers need no lock
 
     def release(self, key: object) -> None:
-        """Take a hold back; nothing where there is none."""
+        """Remove a hold, if there is one with this key."""
         with self._changed:
             self._holds = {other: why for other, why in self._holds.items() if other != key}
             if not self._holds:
-                self.waiting = None  # a governor may still have a reason: the next look finds it
+                self.waiting = None  # a governor may still have a reason; the next check finds it
             self._changed.notify_all()
 
     @property
     def held(self) -> str | None:
-        """Why the app lets no step be taken."""
+        """The reason of a hold; None without one."""
         return next(iter(self._holds.values()), None)
 
     def reason(self) -> str | None:
-        """Why no step may be taken; None if it may.
+        """The reason to wait; None if a step may be taken.
 
         Raises:
-            UsageError: a governor said neither.
+            UsageError: a governor returned something else.
         """
         if self._holds:
             return self.held
@@ -74,18 +77,18 @@ class Gate:
             if found is not None:
                 if not isinstance(found, str):
                     raise UsageError(
-                        f"governor {governor!r:.80} returned {found!r:.40}; expected None to go "
-                        f"on, or a string that says why to wait"
+                        f"governor {governor!r:.80} returned {found!r:.40}; expected None, or a "
+                        f"string with the reason to wait"
                     )
                 return found
         return None
 
     def check(self) -> None:
-        """End the pass of a step that may not go on.
+        """End the pass of a step that may not continue.
 
         Raises:
-            InterruptedRunError: it was stopped.
-            PausedError: it is to be done again later.
+            InterruptedRunError: steps were stopped.
+            PausedError: the step is to be repeated later.
         """
         if self.stopped:
             raise InterruptedRunError(_STOPPED)
@@ -97,11 +100,11 @@ class Gate:
         """Return when a step may be taken.
 
         Args:
-            given_up: why a step just was; None where none was.
+            given_up: why a step was just given up; None if none was.
             tell: called with the reason when the wait begins and when the reason changes, and with
-                None when it is over.
+                None when the wait ends.
         Raises:
-            InterruptedRunError: it was stopped while it would wait.
+            InterruptedRunError: steps were stopped during the wait.
         """
         told: str | None = None
         try:
@@ -130,7 +133,7 @@ class Gate:
         """Mark that a step is being taken.
 
         Raises:
-            PausedError: a hold came just before.
+            PausedError: there is a hold.
         """
         with self._changed:
             if self._holds:
@@ -144,6 +147,6 @@ class Gate:
                 self._changed.notify_all()
 
     def wait_until_idle(self, timeout_s: float | None = None) -> bool:
-        """Return when no step is being taken; False if one still is after `timeout_s`."""
+        """Wait until no step is being taken; return False if one still is after `timeout_s`."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy, timeout_s)

@@ -1,4 +1,4 @@
-"""What a governor is."""
+"""The protocol of governors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Protocol
 
 
 class Governor(Protocol):
-    """Says whether a run may use the device now. A function without arguments will do.
+    """A function without arguments that decides whether a run may use the device now.
 
-    It is called at every block of a pass, by any thread: it must be quick, may be called by two at
-    once, and must not call the tuner. What it raises ends the step, and comes out of
-    `Tuner.step`; the state is that before the step.
+    The run calls it at every block of a pass, from any thread, and possibly from two at once. It
+    must be quick and must not call the tuner. An error that it raises ends the step and leaves
+    `Tuner.step`; the state is the one before the step.
     """
 
     def __call__(self) -> str | None:
-        """None to go on; to wait, the reason in words."""
+        """Return None to let steps run, or the reason to wait, in words."""

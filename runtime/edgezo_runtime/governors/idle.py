@@ -1,4 +1,4 @@
-"""Wait while others need the processor."""
+"""A governor that waits while other processes need the processor."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SOME = re.compile(r"^some .*\bavg10=([0-9.]+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Busyness:
-    """How busy the processor is.
+    """Load of the processor.
 
     Attributes:
         pressure: share of the last ten seconds in which some task waited for a core, percent
             (pressure stall information).
-        load: tasks that ran or wanted to, mean over the last minute, a core.
+        load: running and runnable tasks per core, mean over the last minute.
     """
 
     pressure: float
@@ -28,15 +28,15 @@ class Busyness:
 
 
 class Idle:
-    """Steps wait while tasks wait for a core, until the machine has cores to spare.
+    """Makes steps wait while tasks wait for a core, until the machine has cores to spare.
 
-    Running, the run is seen by what it makes others wait; waiting, it does not see that any more,
-    so it goes on when the load of the others leaves half of the cores.
+    While steps run, their effect on other tasks shows as pressure. While steps wait, there is no
+    such effect, so they resume when the load of other tasks leaves half of the cores free.
 
     Args:
-        max_percent: pressure from which on steps wait, 0 to 100.
-        root: where /proc hangs; tests give their own.
-        cores: of the machine; None asks the system.
+        max_percent: pressure above which steps wait, 0 to 100.
+        root: folder that holds /proc; tests have their own.
+        cores: number of cores; None asks the system.
     Raises:
         UsageError: `max_percent` is out of range.
 
@@ -56,7 +56,7 @@ class Idle:
         self.sensor = Sensor(self._read)
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         found = self.sensor.value()
         if found is None:
             return None
@@ -64,13 +64,14 @@ class Idle:
         self._busy = found.pressure > limit or (self._busy and found.load > 0.5)
         if not self._busy:
             return None
-        return f"others need the processor (pressure {found.pressure:.0f} %, load {found.load:.1f})"
+        busy = f"pressure {found.pressure:.0f} %, load {found.load:.1f}"
+        return f"other processes need the processor ({busy})"
 
     def _read(self) -> Busyness:
         """Read pressure and load.
 
         Raises:
-            SensorError: the kernel does not tell.
+            SensorError: the kernel has no such numbers.
         """
         path = self._proc / "pressure/cpu"
         match = _SOME.search(read_text(path) or "")

@@ -1,4 +1,4 @@
-"""Numbers that the system tells, read now and then."""
+"""Readings of the system, which are cached for a second."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from edgezo_runtime.errors import UsageError
 T = TypeVar("T")
 
 EVERY_S = 1.0
-"""How often a sensor is read, however often it is asked."""
+"""Seconds for which a reading is used again."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class SensorError(Exception):
-    """A sensor cannot be read; the message says which and why."""
+    """A sensor cannot be read; the message names it and the reason."""
 
 
 class Sensor(Generic[T]):
-    """What a governor looks at.
+    """A reading that a governor depends on.
 
-    A sensor that fails during a run is logged once and then taken to say nothing: a device is not
-    to stop learning because a file of the kernel's went away.
+    A sensor that fails during a run is logged once and ignored from then on: a run should not stop
+    because a file of the kernel is gone.
 
     Args:
-        read: reads it now; raises SensorError.
-        every_s: how long a reading is good.
+        read: returns the reading, or raises SensorError.
+        every_s: seconds for which a reading is used again.
     """
 
     def __init__(self, read: Callable[[], T], every_s: float = EVERY_S) -> None:
@@ -44,10 +44,10 @@ class Sensor(Generic[T]):
         self._told = False
 
     def require(self) -> None:
-        """Find out whether there is such a sensor.
+        """Check that the sensor can be read.
 
         Raises:
-            UsageError: it cannot be read.
+            UsageError: it cannot.
         """
         try:
             self._read()
@@ -55,7 +55,7 @@ class Sensor(Generic[T]):
             raise UsageError(str(error)) from error
 
     def value(self) -> T | None:
-        """The last reading, made anew if it is old; None where it cannot be read."""
+        """The reading, renewed if it is too old; None where the sensor cannot be read."""
         with self._lock:
             now = time.monotonic()
             if self._at is None or now - self._at >= self._every_s:
@@ -73,7 +73,7 @@ class Sensor(Generic[T]):
 
 
 def read_text(path: Path) -> str | None:
-    """A short file of the kernel's; None where it cannot be read."""
+    """The text of a short file of the kernel; None where it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -81,7 +81,7 @@ def read_text(path: Path) -> str | None:
 
 
 def read_number(path: Path) -> float | None:
-    """A number in such a file; None where there is none."""
+    """The number in a file of the kernel; None where there is none."""
     text = read_text(path)
     try:
         number = math.nan if text is None else float(text)

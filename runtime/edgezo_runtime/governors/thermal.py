@@ -1,4 +1,4 @@
-"""Wait while the device is hot."""
+"""A governor that waits while the device is hot."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.governors.sensor import Sensor, SensorError, read_number
 
 HYSTERESIS_C = 5.0
-"""So much cooler the device must be before steps go on: else they would come and go."""
+"""Degrees below the limit at which steps resume, so that they do not start and stop in turn."""
 
 _LEAST_C, _MOST_C = -50.0, 200.0
-"""What is beyond is no temperature: zones that are switched off say such things."""
+"""Range of temperatures; zones that are switched off report values outside of it."""
 
 
 class Thermal:
-    """Steps wait from a temperature of the hottest zone on, until it is 5 degrees below.
+    """Makes steps wait from a temperature of the hottest zone on, until it is 5 degrees lower.
 
     Args:
         max_c: degrees Celsius.
-        root: where /sys hangs; tests give their own.
+        root: folder that holds /sys; tests have their own.
     Raises:
-        UsageError: `max_c` is no temperature of a device.
+        UsageError: `max_c` is out of range.
     """
 
     def __init__(self, max_c: float = 80.0, *, root: Path = Path("/")) -> None:
@@ -33,7 +33,7 @@ class Thermal:
         self.sensor = Sensor(self._read)
 
     def __call__(self) -> str | None:
-        """Why to wait; None to go on."""
+        """Return the reason to wait, or None."""
         hottest = self.sensor.value()
         if hottest is None:
             return None
@@ -41,14 +41,14 @@ class Thermal:
         return f"the device is at {hottest:.0f} C" if self._hot else None
 
     def _read(self) -> float:
-        """Temperature of the hottest zone, degrees Celsius.
+        """Temperature of the hottest zone, in degrees Celsius.
 
         Raises:
-            SensorError: no zone says one.
+            SensorError: no zone has a temperature.
         """
         zones = sorted(self._folder.glob("thermal_zone*/temp"))
         found = [value / 1000 for path in zones if (value := read_number(path)) is not None]
         found = [value for value in found if _LEAST_C < value < _MOST_C]
         if not found:
-            raise SensorError(f"thermal: no zone in {self._folder} says a temperature")
+            raise SensorError(f"thermal: no zone in {self._folder} has a temperature")
         return max(found)

@@ -206,9 +206,9 @@ def test_governors_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("wind", "expected auto, or some of battery, idle, mains, thermal"),
-        ("battery:half", "'half' is no number"),
-        ("mains:3", "'3' is no number"),
+        ("wind", "expected auto, or one of battery, idle, mains, thermal"),
+        ("battery:half", "'half' is not a number"),
+        ("mains:3", "'3' is not a number"),
         ("battery:130", "0 to 100"),
         ("thermal:0", "degrees"),
         ("idle:0", "above 0"),
