@@ -59,7 +59,7 @@ def _name() -> str:
     """A name of its own for each version, default settings and code of the exporter."""
     settings = dataclasses.asdict(ExportSettings())
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for file in sorted(Path(edgezo_export.__file__).parent.glob("*.py")):
+    for file in sorted(Path(edgezo_export.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return f"{NAME}-{settings['quant']}-{__version__}-{digest.hexdigest()[:8]}"
 
