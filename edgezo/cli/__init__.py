@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
-from edgezo.cli.flags import with_flags
 from edgezo.cli.lazy_group import LazyGroup
-from edgezo.cli.output import harmless
+from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.terminal.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 
 __all__ = ["main"]
@@ -51,10 +51,10 @@ _EPILOG = (
     verbs={
         "export": "edgezo.cli.export",
         "plan": "edgezo.cli.plan",
-        "tune": "edgezo.cli.tune",
-        "eval": "edgezo.cli.eval",
-        "generate": "edgezo.cli.generate",
-        "adapter": "edgezo.cli.adapter",
+        "tune": "edgezo.cli.tune.command",
+        "eval": "edgezo.cli.eval.command",
+        "generate": "edgezo.cli.generate.command",
+        "adapter": "edgezo.cli.adapter.command",
         "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",
         "doctor": "edgezo.cli.doctor",

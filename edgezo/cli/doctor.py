@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
-from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.terminal.output import json_option, print_result, table
 from edgezo_runtime.errors import EdgezoError
 
 MODULE = "onnxruntime"

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgezo.cli.grouped_command import GroupedCommand, OptionGroups
-from edgezo.cli.options import build, options_of, setting
-from edgezo.cli.output import duration, json_option, note, print_result, table
-from edgezo.cli.progress import Progress
+from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import duration, json_option, note, print_result, table
+from edgezo.cli.terminal.progress import Progress
 from edgezo_runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:

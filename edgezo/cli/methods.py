@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgezo.cli.options import KeysOf, flag_name, flat_fields, help_text
-from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.settings.options import KeysOf, flag_name, flat_fields, help_text
+from edgezo.cli.terminal.output import json_option, print_result, table
 from edgezo_runtime.config import MethodOptions, TuneConfig
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from edgezo.cli.config_file import config_option
-from edgezo.cli.grouped_command import GroupedCommand
-from edgezo.cli.method_config import CONFIG_CLASSES, build_config
-from edgezo.cli.options import build, options_of, setting
-from edgezo.cli.output import json_option
-from edgezo.cli.tune import enforce_option
-from edgezo.cli.tune_inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneInputs
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import json_option
+from edgezo.cli.tune.command import enforce_option
+from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneInputs
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 
@@ -59,7 +59,7 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
         raise UsageError("--valid, --test and --template need data; give --data")
     from edgezo.cli.planning import print_plan
-    from edgezo.cli.stop_signals import StopSignals
+    from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune_job import prepare
     from edgezo_runtime.journal.run_folder import RunFolder
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgezo.cli.output import json_option, print_result, table, warn
-from edgezo.cli.output_file import force_option, new_file
+from edgezo.cli.files.output_file import force_option, new_file
+from edgezo.cli.terminal.output import json_option, print_result, table, warn
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def command(
     A replay evaluates nothing and reads no data: the journal has the seed and the losses of every
     step, or its gradient. It leaves out an incomplete record at the end, and warns.
     """
-    from edgezo.cli.stop_signals import StopSignals
+    from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune_job import CREATED_BY, verify
     from edgezo_runtime.adapters.adapter import make_adapter
     from edgezo_runtime.bundle.bundle import Bundle
@@ -113,7 +113,7 @@ def _check_places(
         UsageError: adapter and snapshot are one file, or one of them is a file of the bundle or of
             the run, its own adapter and snapshot excepted.
     """
-    from edgezo.cli.read_files import bundle_files, is_same, keep_files, run_files
+    from edgezo.cli.files.read_files import bundle_files, is_same, keep_files, run_files
     from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
 
     run = RunFolder(journal.parent)

@@ -10,10 +10,10 @@ import click
 import pytest
 
 from edgezo.cli import main
-from edgezo.cli.grouped_command import GroupedCommand
-from edgezo.cli.method_config import CONFIG_CLASSES
-from edgezo.cli.options import flag_name, flat_fields, help_text
-from edgezo.cli.tune_inputs import TuneInputs
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.method_config import CONFIG_CLASSES
+from edgezo.cli.settings.options import flag_name, flat_fields, help_text
+from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.config import MethodOptions
 from edgezo_runtime.methods.catalogue import METHODS
 from tests.edgezo.conftest import Invoke

@@ -6,10 +6,10 @@ import click
 import pytest
 
 from edgezo.cli import main
-from edgezo.cli.flags import with_flags
-from edgezo.cli.method_config import CONFIG_CLASSES
-from edgezo.cli.options import flag_name, flat_fields
-from edgezo.cli.output import warn
+from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.settings.method_config import CONFIG_CLASSES
+from edgezo.cli.settings.options import flag_name, flat_fields
+from edgezo.cli.terminal.output import warn
 from edgezo_runtime.errors import UsageError
 from tests.edgezo.conftest import Invoke
 

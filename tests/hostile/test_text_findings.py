@@ -303,7 +303,7 @@ def test_json_of_strangers(text: str, message: str | None) -> None:
     ],
 )
 def test_settings_of_strangers(tmp_path: Path, name: str, text: str, message: str) -> None:
-    from edgezo.cli.config_file import read_config
+    from edgezo.cli.settings.config_file import read_config
 
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=message):

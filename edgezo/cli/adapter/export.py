@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from edgezo.cli.export_job import AdapterExportSettings, ExportJob
-from edgezo.cli.options import build, options_of
-from edgezo.cli.output import json_option, print_result, table
-from edgezo.cli.output_file import new_file
+from edgezo.cli.adapter.export_job import AdapterExportSettings, ExportJob
+from edgezo.cli.files.output_file import new_file
+from edgezo.cli.settings.options import build, options_of
+from edgezo.cli.terminal.output import json_option, print_result, table
 from edgezo_runtime.errors import UsageError
 
 
@@ -39,11 +39,11 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
     check_format(adapter, settings.format)
     job = ExportJob(adapter, source, output, settings)
     if output.exists():
-        from edgezo.cli.read_files import keep_files
+        from edgezo.cli.files.read_files import keep_files
 
         keep_files("OUT", output, job.read_files())
     if settings.verify:
-        from edgezo.cli.adapter_proof import check_proof
+        from edgezo.cli.adapter.proof import check_proof
 
         check_proof(job)
     more = _WRITERS[settings.format](job) or {}
@@ -64,7 +64,7 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         ("modules", f"{len(adapter.modules)}, {scheme_flags(adapter.info.scheme)}"),
     ]
     if settings.verify:
-        from edgezo.cli.adapter_proof import proof_rows, prove
+        from edgezo.cli.adapter.proof import proof_rows, prove
 
         result["verified"] = prove(job)
         rows += proof_rows(result["verified"])

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgezo.cli.config_file import config_option
-from edgezo.cli.eval_settings import EVAL_GROUPS, EvalSettings
-from edgezo.cli.generation_settings import GenerationSettings
-from edgezo.cli.grouped_command import GroupedCommand
-from edgezo.cli.options import build, options_of
-from edgezo.cli.output import duration, json_option, print_result, table, warn
-from edgezo.cli.progress import Progress
-from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.eval.settings import EVAL_GROUPS, EvalSettings
+from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.options import build, options_of
+from edgezo.cli.terminal.output import duration, json_option, print_result, table, warn
+from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import RunFileError, UsageError
 
 if TYPE_CHECKING:
-    from edgezo.cli.eval_tasks import Outcome
+    from edgezo.cli.eval.tasks import Outcome
 
 
 @click.command(
@@ -56,8 +56,8 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 def _evaluate(
     path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
 ) -> tuple[Outcome, dict[str, Any]]:
-    from edgezo.cli.eval_tasks import read_rows_to_score
-    from edgezo.cli.loaded_generator import Tuned
+    from edgezo.cli.eval.tasks import read_rows_to_score
+    from edgezo.cli.generate.loaded_generator import Tuned
     from edgezo.cli.tune_job import resolve_budget, verify
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.bundle.bundle import Bundle

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgezo.cli.flags import with_flags
+from edgezo.cli.settings.flags import with_flags
 from edgezo_runtime.errors import printable
 
 _LONGEST_LINE = 4000

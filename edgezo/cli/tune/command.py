@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from edgezo.cli.config_file import config_option, read_config
-from edgezo.cli.grouped_command import GroupedCommand
-from edgezo.cli.method_config import CONFIG_CLASSES, build_config
-from edgezo.cli.options import build, options_of
-from edgezo.cli.output import json_option
-from edgezo.cli.tune_inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
+from edgezo.cli.settings.config_file import config_option, read_config
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
+from edgezo.cli.settings.options import build, options_of
+from edgezo.cli.terminal.output import json_option
+from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.journal.run_folder import RunFolder

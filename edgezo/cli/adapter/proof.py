@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgezo.cli.output import warn
-from edgezo.cli.task_data import folder_of
+from edgezo.cli.files.task_data import folder_of
+from edgezo.cli.terminal.output import warn
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.adapters.lora_factors import LoraFactors, as_trainables
 from edgezo_runtime.adapters.peft_writer import save_peft
@@ -26,7 +26,7 @@ from edgezo_runtime.evaluation.parity import (
 )
 
 if TYPE_CHECKING:
-    from edgezo.cli.export_job import ExportJob
+    from edgezo.cli.adapter.export_job import ExportJob
     from edgezo_runtime.bundle.bundle import Bundle
 
 _EXACT, _ROUNDED = 0.02, 0.25

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from edgezo.cli.output import json_option, print_result, table
-from edgezo.cli.output_file import force_option, new_file
+from edgezo.cli.files.output_file import force_option, new_file
+from edgezo.cli.terminal.output import json_option, print_result, table
 
 
 @click.command(name="import", short_help="Import a LoRA of PEFT as an adapter.")
@@ -38,7 +38,7 @@ def command(
     has to be of the same model, exported with --trainable lora, with at least the layers and the
     rank of the LoRA. The factors stay as they are; the scale goes into B.
     """
-    from edgezo.cli.read_files import bundle_files, keep_files
+    from edgezo.cli.files.read_files import bundle_files, keep_files
     from edgezo.cli.tune_job import CREATED_BY
     from edgezo_runtime.adapters.adapter import scheme_flags
     from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgezo.cli.options import setting
+from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ExportJob:
         Raises:
             RunFileError: the run's settings cannot be read.
         """
-        from edgezo.cli.read_files import bundle_folder, model_files, run_files
+        from edgezo.cli.files.read_files import bundle_folder, model_files, run_files
         from edgezo_runtime.journal.run_folder import RunFolder
 
         run = RunFolder(self.adapter.path.parent)

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from edgezo.cli.grouped_command import OptionGroups
-from edgezo.cli.options import setting
-from edgezo.cli.task_data import PACKAGED
+from edgezo.cli.files.task_data import PACKAGED
+from edgezo.cli.settings.grouped_command import OptionGroups
+from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
 TUNE_GROUPS: OptionGroups = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import edgezo_export
 from edgezo._version import __version__
 from edgezo.cli.export import ExportSettings, require_extra
-from edgezo.cli.output import note
+from edgezo.cli.terminal.output import note
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import BundleError, EdgezoError, InterruptedRunError
 

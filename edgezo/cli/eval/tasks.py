@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgezo.cli.eval_settings import EvalSettings
-from edgezo.cli.generation_settings import GenerationSettings
-from edgezo.cli.loaded_generator import Tuned
-from edgezo.cli.output import percent
-from edgezo.cli.task_data import folder_of, read_task
+from edgezo.cli.eval.settings import EvalSettings
+from edgezo.cli.files.task_data import folder_of, read_task
+from edgezo.cli.generate.loaded_generator import Tuned
+from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.terminal.output import percent
 from edgezo.cli.tune_session import check_loss
 from edgezo_runtime.budget.generation_plan import plan_generation
 from edgezo_runtime.bundle.bundle import Bundle

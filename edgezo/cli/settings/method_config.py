@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from edgezo.cli.options import build, flat_fields
+from edgezo.cli.settings.options import build, flat_fields
 from edgezo_runtime.config import MethodOptions, TuneConfig
 
 CONFIG_CLASSES = (TuneConfig, MethodOptions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgezo.cli.options import setting
+from edgezo.cli.settings.options import setting
 
 if TYPE_CHECKING:
     from edgezo_runtime.generation.generator import GenerationConfig

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgezo.cli.config_file import config_option
-from edgezo.cli.generation_settings import GenerationSettings
-from edgezo.cli.grouped_command import GroupedCommand, OptionGroups
-from edgezo.cli.options import build, options_of, setting
-from edgezo.cli.output import json_option, note, print_result, warn
-from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import json_option, note, print_result, warn
+from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _generate(
     signals: StopSignals,
     as_json: bool,
 ) -> dict[str, Any]:
-    from edgezo.cli.loaded_generator import load_generator
+    from edgezo.cli.generate.loaded_generator import load_generator
     from edgezo.cli.tune_job import resolve_budget
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle

@@ -11,8 +11,8 @@ from edgezo.cli.lazy_group import LazyGroup
     name="adapter",
     cls=LazyGroup,
     verbs={
-        "export": "edgezo.cli.adapter_export",
-        "import": "edgezo.cli.adapter_import",
+        "export": "edgezo.cli.adapter.export",
+        "import": "edgezo.cli.adapter.import_peft",
     },
     short_help="Export adapters to other programs, or import them from PEFT.",
 )

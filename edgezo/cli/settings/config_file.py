@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from edgezo.cli.options import Function, field_names
+from edgezo.cli.settings.options import Function, field_names
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.typed_json import parse_json
