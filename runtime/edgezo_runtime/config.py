@@ -83,7 +83,7 @@ class TuneConfig:
         "budget allow, else estimates",
     )
     rule: str = option(
-        OWN_RULE, "update rule, which makes a step of a gradient; own is the method's own"
+        OWN_RULE, "update rule, which turns a gradient into a step; own is the method's own"
     )
     schedule: str = option(
         "all", "blocks that a step trains: all, last:K, cyclic:K, random:K or random:P%"

@@ -294,7 +294,7 @@ def test_json_of_strangers(text: str, message: str | None) -> None:
     [
         ("c.json", '{"lr": NaN}', "not JSON"),
         ("c.json", '{"lr": 1, "lr": 2}', "repeated key"),
-        ("c.json", '{"method": "a\\u0000b"}', "characters that no setting has"),
+        ("c.json", '{"method": "a\\u0000b"}', "a NUL, or characters that are not Unicode"),
         ("c.json", '{"steps": 1' + "0" * 4000 + "}", "expected a smaller number"),
         ("c.json", '{"steps": ' + "[" * 900 + "]" * 900 + "}", "nested too deeply"),
         ("c.toml", "lr = " + "[" * 90_000, "not TOML"),

@@ -37,7 +37,9 @@ class EvalSettings:
         None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
     )
     label: tuple[str, ...] = setting(
-        (), "label word of a class, one option per class, in class order", metavar="TEXT"
+        (),
+        "label word of a class, such as ' terrible'; one option per class, in class order",
+        metavar="TEXT",
     )
     choices: str | None = setting(
         None,

@@ -72,7 +72,9 @@ class TuneInputs:
         None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
     )
     label: tuple[str, ...] = setting(
-        (), "label word of a class, one option per class, in class order", metavar="TEXT"
+        (),
+        "label word of a class, such as ' terrible'; one option per class, in class order",
+        metavar="TEXT",
     )
     max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
     eval_batch_size: int = setting(32, "examples per pass in evaluations")
