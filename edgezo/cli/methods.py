@@ -121,7 +121,7 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         ("method", entry["name"]),
         ("", entry["summary"]),
         ("paper", entry["paper"]),
-        ("a step", f"evaluations of the batch: {entry['evaluations']}"),
+        ("cost", f"evaluations of the batch per step: {entry['evaluations']}"),
         ("state", f"float32 arrays of the size of the trainables: {entry['state']}"),
         ("bundle", f"one of 'edgezo export --trainable {scheme}'" if scheme else "any"),
         ("rule", "its own; --rule replaces it" if entry["any_rule"] else "its own"),

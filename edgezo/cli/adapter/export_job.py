@@ -39,7 +39,7 @@ class AdapterExportSettings:
         metavar="BUNDLE",
     )
     dtype: Literal["keep", "fp32", "fp16", "bf16"] = setting(
-        "keep", "data type of the weights of merged; keep leaves it as it is"
+        "keep", "data type of the weights of merged; keep takes the one of the base model"
     )
     verify: bool = setting(
         False, "load the result in the program it is made for, and compare scores with edgezo's"
