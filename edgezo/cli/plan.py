@@ -57,7 +57,7 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
 
     check_config(config)
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
-        raise UsageError("--valid, --test and --template need data; give --data")
+        raise UsageError("--valid, --test and --template need --data")
     from edgezo.cli.planning import print_plan
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune_job import prepare
