@@ -1,4 +1,4 @@
-"""Fine-tune language models on the device that runs them, with forward passes only.
+"""Fine-tune language models on the device that runs them, within a memory budget.
 
 Public names are loaded at first use, so ``import edgezo`` costs nothing:
 

@@ -1,4 +1,4 @@
-"""The command line: one file a verb, loaded when it is called."""
+"""The command line: one module per verb, imported when the verb runs."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import click
 
 from edgezo._version import __version__
 from edgezo.cli.lazy_group import LazyGroup
-from edgezo.cli.output import harmless
+from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.terminal.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 
 __all__ = ["main"]
 
 
 class _Main(LazyGroup):
-    """Turns edgezo's errors into a message on stderr and an exit code."""
+    """Turn edgezo's errors into a message on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
         try:
             return super().invoke(ctx)
         except EdgezoError as error:
-            click.echo(f"error: {harmless(str(error))}", err=True)
+            click.echo(f"error: {harmless(with_flags(str(error)))}", err=True)
             ctx.exit(error.exit_code)
         except MemoryError as error:
-            click.echo(f"error: memory is short: {str(error) or 'it was refused'}", err=True)
+            reason = with_flags(str(error)) or "the system refused more"
+            click.echo(f"error: memory is short: {reason}", err=True)
             ctx.exit(DoesNotFitError.exit_code)
         except OSError as error:
-            if error.errno == errno.EPIPE:  # click's own affair: the reader of stdout has left
+            if error.errno == errno.EPIPE:  # the reader of stdout has left; click deals with it
                 raise
             click.echo(f"error: {error.filename or 'a file'}: {error.strerror or error}", err=True)
             ctx.exit(EdgezoError.exit_code)
@@ -40,7 +42,7 @@ class _Main(LazyGroup):
 
 _EPILOG = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 does not fit in the budget, 4 stopped at the "
-    "budget with the state saved, 5 bad data, 130 interrupted with the state saved."
+    "budget with the state saved, 5 wrong data, 130 interrupted with the state saved."
 )
 
 
@@ -49,10 +51,10 @@ _EPILOG = (
     verbs={
         "export": "edgezo.cli.export",
         "plan": "edgezo.cli.plan",
-        "tune": "edgezo.cli.tune",
-        "eval": "edgezo.cli.eval",
-        "generate": "edgezo.cli.generate",
-        "adapter": "edgezo.cli.adapter",
+        "tune": "edgezo.cli.tune.command",
+        "eval": "edgezo.cli.eval.command",
+        "generate": "edgezo.cli.generate.command",
+        "adapter": "edgezo.cli.adapter.command",
         "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",
         "doctor": "edgezo.cli.doctor",
@@ -62,7 +64,7 @@ _EPILOG = (
 )
 @click.version_option(__version__, prog_name="edgezo", message="%(prog)s %(version)s")
 def main() -> None:
-    """Fine-tune language models on the device that runs them, with forward passes only.
+    """Fine-tune language models on the device that runs them, within a memory budget.
 
-    Results are on stdout, progress is on stderr.
+    Results go to stdout, progress and warnings to stderr.
     """

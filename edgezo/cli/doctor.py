@@ -1,4 +1,4 @@
-"""`edgezo doctor`: what is installed and what the machine has."""
+"""`edgezo doctor`: the installed packages and the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgezo._version import __version__
-from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.terminal.output import json_option, print_result, table
 from edgezo_runtime.errors import EdgezoError
 
 MODULE = "onnxruntime"
@@ -17,11 +17,13 @@ MODULE = "onnxruntime"
 _PACKAGES = ("numpy", "safetensors", "tokenizers", "torch", "transformers", "optimum", "peft")
 
 
-@click.command(name="doctor", short_help="Say what is installed and what the machine has.")
+@click.command(
+    name="doctor", short_help="Show the installed packages and the machine, and find problems."
+)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """Say what is installed and what the machine has; exit code 1 where something is wrong."""
+    """Show the installed packages and the machine. Exit with code 1 if there is a problem."""
     flavours = find_flavours()
     report = _report(flavours)
     problems = [*find_problems(flavours), *_import_problem(flavours)]
@@ -43,20 +45,20 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def find_flavours() -> dict[str, str]:
-    """Installed distributions that own the module onnxruntime, with their versions."""
+    """Installed distributions that have the module onnxruntime, with their versions."""
     names = metadata.packages_distributions().get(MODULE, [])
     return {name: metadata.version(name) for name in sorted(set(names))}
 
 
 def find_problems(flavours: dict[str, str]) -> list[str]:
-    """What is wrong with the installed flavours of onnxruntime, and the remedy."""
+    """Problems of the installed flavours of onnxruntime, each with its remedy."""
     if not flavours:
-        return [f"{MODULE} is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"]
+        return [f"{MODULE} is not installed; run pip install 'edgezo[cpu]'"]
     if len(flavours) > 1:
         names = " ".join(flavours)
         return [
-            f"{' and '.join(flavours)} are both installed and overwrite each other; run pip "
-            f"uninstall {names}, then pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
+            f"{' and '.join(flavours)} overwrite each other; run pip "
+            f"uninstall {names}, then pip install 'edgezo[cpu]'"
         ]
     return []
 

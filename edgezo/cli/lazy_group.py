@@ -1,4 +1,4 @@
-"""A group of commands, each in a module that is imported when it is called."""
+"""A group of commands, each in a module that is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are looked up.
+    """A group that imports a command when it is looked up.
 
     Args:
-        verbs: name of each command, and the module that has it as `command`.
+        verbs: name of each command -> the module that has it as `command`.
     """
 
     def __init__(self, *args: Any, verbs: dict[str, str], **kwargs: Any) -> None:
@@ -20,7 +20,7 @@ class LazyGroup(click.Group):
         self._verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order they are used."""
+        """Names of the commands, in the order of use."""
         return list(self._verbs)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:

@@ -1,4 +1,4 @@
-"""`edgezo methods`: what --method takes, what it costs and where it is from."""
+"""`edgezo methods`: the methods of tuning, what they cost and where they are from."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgezo.cli.options import KeysOf, flag_name
-from edgezo.cli.output import json_option, print_result, table
+from edgezo.cli.settings.options import KeysOf, flag_name, flat_fields, help_text
+from edgezo.cli.terminal.output import json_option, print_result, table
+from edgezo_runtime.config import MethodOptions, TuneConfig
 
 if TYPE_CHECKING:
     from edgezo_runtime.methods.method import Method, Published
@@ -22,15 +23,17 @@ _COLUMNS = {"method": 16, "evaluations": 12, "state": 9, "paper": 20}
 """Widths; the summary takes the rest."""
 
 _NAMES = 11
-"""Columns that the names of what is said of one method take."""
+"""Width of the first column where one method is shown."""
 
 _HEAD = (
-    "Evaluations of the batch, a step; state in float32 arrays the size of the trainables. "
-    "'edgezo methods NAME' shows one."
+    "Evaluations are those of the batch, per step. State is in float32 arrays of the size of the "
+    "trainables. 'edgezo methods NAME' shows the options of one method."
 )
 
 
-@click.command(name="methods", short_help="List the methods of tuning, or show one.")
+@click.command(
+    name="methods", short_help="List the methods of tuning, or show one with its options."
+)
 @click.argument(
     "name",
     required=False,
@@ -39,7 +42,10 @@ _HEAD = (
 )
 @json_option
 def command(name: str | None, as_json: bool) -> None:
-    """List what `edgezo tune --method` takes; with NAME its options, settings and rates."""
+    """List the methods that --method takes; with NAME, show the options of one method.
+
+    The options of a method are flags of 'edgezo tune' and 'edgezo plan'.
+    """
     from edgezo_runtime.methods.catalogue import METHODS
 
     if name is None:
@@ -51,7 +57,7 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def describe(name: str, method: Method) -> dict[str, Any]:
-    """A method for machines."""
+    """A method, for machines."""
     return {
         "name": name,
         "summary": method.summary,
@@ -68,14 +74,12 @@ def describe(name: str, method: Method) -> dict[str, Any]:
 
 def _changed(method: Method) -> dict[str, object]:
     """Settings in which the method differs from the defaults."""
-    from edgezo_runtime.config import TuneConfig
-
     defaults = {field.name: field.default for field in dataclasses.fields(TuneConfig)}
     return {name: value for name, value in method.settings.items() if value != defaults[name]}
 
 
 def _rates(published: Published | None) -> dict[str, Any] | None:
-    """Published rates, and what they are where the adapter's alpha / rank is 1."""
+    """Published rates, as they are and converted to adapters whose alpha / rank is 1."""
     if published is None:
         return None
     lr, eps = published.converted(1.0)
@@ -83,7 +87,7 @@ def _rates(published: Published | None) -> dict[str, Any] | None:
 
 
 def _list_lines(described: Sequence[dict[str, Any]]) -> list[str]:
-    """The table; long cells go on below."""
+    """The table; long cells take several lines."""
     lines = [*textwrap.wrap(_HEAD, WIDTH), "", *_cells([*_COLUMNS, "summary"])]
     for entry in described:
         keys = ("name", "evaluations", "state", "paper", "summary")
@@ -106,21 +110,21 @@ def _cells(texts: Sequence[str]) -> list[str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines that end between words; names and flags stay whole."""
+    """Break a text between words; names and flags stay whole."""
     return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    """A method for people."""
+    """A method, for people."""
     scheme = entry["scheme"]
     rows = [
         ("method", entry["name"]),
         ("", entry["summary"]),
         ("paper", entry["paper"]),
-        ("a step", f"{entry['evaluations']} evaluations of the batch"),
-        ("state", f"{entry['state']} float32 arrays the size of the trainables"),
-        ("trains", f"a bundle of 'edgezo export --trainable {scheme}'" if scheme else "any bundle"),
-        ("rule", "its own, --rule changes it" if entry["any_rule"] else "its own"),
+        ("cost", f"evaluations of the batch per step: {entry['evaluations']}"),
+        ("state", f"float32 arrays of the size of the trainables: {entry['state']}"),
+        ("bundle", f"one of 'edgezo export --trainable {scheme}'" if scheme else "any"),
+        ("rule", "its own; --rule replaces it" if entry["any_rule"] else "its own"),
         ("published", _rates_words(entry["published"])),
         ("settings", _settings_words(entry["settings"])),
     ]
@@ -133,7 +137,9 @@ def _lines(entry: dict[str, Any]) -> list[str]:
         for name, text in rows
         for number, line in enumerate(_wrap(text, WIDTH - _NAMES))
     ]
-    return table(wrapped) + (["", "options and their defaults", *table(options)] if options else [])
+    return table(wrapped) + (
+        ["", "options and their defaults", *table(options)] if options else ["", "no options"]
+    )
 
 
 def _rates_words(rates: dict[str, Any] | None) -> str:
@@ -146,7 +152,7 @@ def _rates_words(rates: dict[str, Any] | None) -> str:
 
 
 def _settings_words(settings: dict[str, object]) -> str:
-    """Flags that stand for the settings."""
+    """The settings as flags."""
     return " ".join(_flag(name, value) for name, value in settings.items()) or "the defaults"
 
 
@@ -159,6 +165,4 @@ def _flag(name: str, value: object) -> str:
 
 
 def _option_help(name: str) -> str:
-    from edgezo_runtime.config import MethodOptions
-
-    return str(MethodOptions.__dataclass_fields__[name].metadata["help"])
+    return next(help_text(field) for field in flat_fields(MethodOptions) if field.name == name)

@@ -1,4 +1,4 @@
-"""`edgezo plan`: where the bytes of a run would go."""
+"""`edgezo plan`: the memory that a run would take, part by part."""
 
 from __future__ import annotations
 
@@ -8,38 +8,48 @@ from typing import Any
 
 import click
 
-from edgezo.cli.config_file import config_option
-from edgezo.cli.method_config import CONFIG_CLASSES, build_config
-from edgezo.cli.options import build, options_of, setting
-from edgezo.cli.output import json_option
-from edgezo.cli.tune import enforce_option
-from edgezo.cli.tune_inputs import TuneInputs
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import json_option
+from edgezo.cli.tune.command import enforce_option
+from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneInputs
+from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanInputs(TuneInputs):
-    """What `edgezo tune` works on; data may be missing."""
+    """The same settings as for `edgezo tune`, but the data may be missing."""
 
     data: str | None = setting(
         None,
-        "as for tune; without, rows of --max-seq tokens, classified if there is --label",
+        "rows to tune on, as for tune; if not given, rows of `max_seq` tokens are assumed, with "
+        "classes if `label` is given",
         metavar="FILE|DIR",
     )
 
 
-@click.command(name="plan", short_help="Say where the memory of a run would go.")
+@click.command(
+    name="plan",
+    cls=GroupedCommand,
+    groups=TUNE_GROUPS,
+    epilog=METHOD_OPTIONS,
+    short_help="Show the memory that a run would take, part by part.",
+)
 @click.argument("bundle")
 @config_option(PlanInputs, *CONFIG_CLASSES)
-@options_of(PlanInputs, *CONFIG_CLASSES)
+@options_of(PlanInputs, TuneConfig)
+@options_of(MethodOptions, hidden=True)
 @enforce_option
 @json_option
 def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
-    """Say where the memory of tuning BUNDLE would go, part by part, and tune nothing.
+    """Show the memory that tuning BUNDLE would take, part by part, and tune nothing.
 
-    What stays resident, the size of chunks and the number of workers are chosen for the shortest
-    step that the budget allows. A pass is measured on one block of each kind. Exit code 3 where
-    the budget is too small, with the smallest that would do.
+    The plan chooses the resident blocks, the size of chunks and the number of workers for the
+    shortest step that the budget allows. It measures a pass of one block of each kind. If the
+    budget is too small, the command names the smallest budget that fits and exits with code 3.
     """
     config, inputs = build_config(values), build(PlanInputs, values)
     inputs.check()
@@ -47,9 +57,9 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
 
     check_config(config)
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
-        raise UsageError("--valid, --test and --template: they need --data")
+        raise UsageError("--valid, --test and --template need --data")
     from edgezo.cli.planning import print_plan
-    from edgezo.cli.stop_signals import StopSignals
+    from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune_job import prepare
     from edgezo_runtime.journal.run_folder import RunFolder
 

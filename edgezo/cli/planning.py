@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from edgezo.cli.output import print_result, table, warn
+from edgezo.cli.terminal.output import print_result, table, warn
 from edgezo.cli.tune_job import Job
 from edgezo_runtime.budget.ledger import MEANING
 from edgezo_runtime.budget.memory_limits import memory_limits

@@ -1,4 +1,4 @@
-"""`edgezo replay`: what a run made, from its bundle and its journal alone."""
+"""`edgezo replay`: the adapter of a run, from its bundle and its journal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgezo.cli.output import json_option, print_result, table, warn
-from edgezo.cli.output_file import force_option, new_file
+from edgezo.cli.files.output_file import force_option, new_file
+from edgezo.cli.terminal.output import json_option, print_result, table, warn
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     "--snapshot",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="write the state of rule and sampler as well, as a run keeps it",
+    help="file for the snapshot of the run: the state of rule and sampler",
 )
 @click.option(
     "--adapter",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="what the run began from, if it did; default: the copy beside the journal",
+    help="initial adapter of the run, if it had one; by default the copy beside the journal",
 )
 @force_option
 @json_option
@@ -49,12 +49,12 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Rebuild the adapter that a run ends with from BUNDLE and its journal.
+    """Rebuild the adapter of a run from BUNDLE and the journal.
 
-    Nothing is evaluated and no data is read: the journal has the seed and the losses of every step,
-    or its gradient. Steps whose record a power cut tore are left out, and told.
+    A replay evaluates nothing and reads no data: the journal has the seed and the losses of every
+    step, or its gradient. It leaves out an incomplete record at the end, and warns.
     """
-    from edgezo.cli.stop_signals import StopSignals
+    from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune_job import CREATED_BY, verify
     from edgezo_runtime.adapters.adapter import make_adapter
     from edgezo_runtime.bundle.bundle import Bundle
@@ -73,7 +73,10 @@ def command(
         verify(opened, signals)
     found = replay(opened, journal, adapter)
     if found.torn_bytes:
-        warn(f"{journal}: the last {found.torn_bytes} bytes are no whole record and are left out")
+        warn(
+            f"{journal}: the last {found.torn_bytes} bytes are an incomplete record, which is left "
+            f"out"
+        )
     state = found.state
     if state.hopeless:
         warn(state.hopeless)
@@ -104,13 +107,13 @@ def command(
 def _check_places(
     bundle: Bundle, journal: Path, output: Path, snapshot: Path | None, start: Path | None
 ) -> None:
-    """Refuse to write over what is read, with --force as well.
+    """Refuse to replace a file that the command reads, even with --force.
 
     Raises:
-        UsageError: adapter and snapshot are one file, or a place is a file of the bundle, or one
-            of the run but the adapter's or the snapshot's own.
+        UsageError: adapter and snapshot are one file, or one of them is a file of the bundle or of
+            the run, its own adapter and snapshot excepted.
     """
-    from edgezo.cli.read_files import bundle_files, is_same, keep_files, run_files
+    from edgezo.cli.files.read_files import bundle_files, is_same, keep_files, run_files
     from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
 
     run = RunFolder(journal.parent)
@@ -120,4 +123,4 @@ def _check_places(
     if snapshot is not None:
         keep_files("--snapshot", snapshot, [*read, run.adapter])
         if is_same(output, snapshot):
-            raise UsageError(f"-o and --snapshot: both are {output}; name two files")
+            raise UsageError(f"-o and --snapshot are both {output}; name two files")

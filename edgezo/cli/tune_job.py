@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from edgezo._version import __version__
-from edgezo.cli.method_config import flat_config
-from edgezo.cli.output import duration
-from edgezo.cli.progress import Progress
-from edgezo.cli.stop_signals import StopSignals
-from edgezo.cli.task_data import PACKAGED, TaskData, find_task
-from edgezo.cli.tune_inputs import TuneInputs
+from edgezo.cli.settings.method_config import flat_config
+from edgezo.cli.terminal.output import duration
+from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
+from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
 from edgezo_runtime.budget.plan import Plan

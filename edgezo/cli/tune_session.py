@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo.cli.metrics import KeptEvaluation, Metrics, Split, When
-from edgezo.cli.output import duration, note, percent, table, warn
-from edgezo.cli.progress import Progress
-from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.terminal.output import duration, note, percent, table, warn
+from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
 from edgezo.cli.tune_job import CREATED_BY, Job
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.events import (

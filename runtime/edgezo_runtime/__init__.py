@@ -1,3 +1,3 @@
-"""Device side of edgezo: tune a bundle within a memory budget, and generate with the result."""
+"""Device side of edgezo: tune a bundle within a memory budget."""
 
 __all__: list[str] = []

@@ -1,4 +1,7 @@
-"""What a run does. Flags, defaults, help and the saved configuration come from these fields."""
+"""Settings of a run. Flags, defaults, help and the saved configuration come from these fields.
+
+A help text names other settings by their fields, in backquotes; the command line shows their flags.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 _BATCH, _EPOCHS = 16, 4
-"""Examples a step, and passes over the data, where gradients are exact; docs/decisions/0013."""
+"""Examples per step and passes over the data of first-order steps; docs/decisions/0013."""
 
 _BATCH_OF_ESTIMATES = 128
-"""Examples a step where gradients are estimated; docs/decisions/0006."""
+"""Examples per step where gradients are estimated; docs/decisions/0006."""
 
 
 def option(default: Any, help: str, *, exact: bool = True) -> Any:
@@ -20,7 +23,7 @@ def option(default: Any, help: str, *, exact: bool = True) -> Any:
 
 
 OWN_RULE = "own"
-"""The word for the rule that is a method's own."""
+"""Name of the rule that comes with the method."""
 
 
 def _option(help: str) -> Any:
@@ -31,32 +34,40 @@ def _option(help: str) -> Any:
 class MethodOptions:
     """Settings of single methods; `edgezo methods NAME` lists them. None leaves the default."""
 
-    num_directions: int | None = _option("directions a step (the most, where they grow)")
+    num_directions: int | None = _option(
+        "directions per step; their limit, where the number grows during the run"
+    )
     directions: Literal["private", "shared"] | None = _option(
-        "does every example have its own directions"
+        "directions of each example (private), or of the whole batch (shared)"
     )
     sign: Literal["elementwise", "scalar"] | None = _option(
-        "sign of every element of the gradient, or of the projected gradient alone"
+        "sign of each element of the gradient, or of the projected gradient (scalar)"
     )
-    momentum: float | None = _option("decay of the momentum, not damped")
+    momentum: float | None = _option("decay of the momentum, without damping")
     b1: float | None = _option("decay of the first moment")
     b2: float | None = _option("decay of the second moment")
-    weight_decay: float | None = _option("decoupled weight decay, per unit of lr")
-    sparsity: float | None = _option("share of the coordinates that rest")
-    mask: Literal["small", "large", "random"] | None = _option("which coordinates move")
+    weight_decay: float | None = _option("decoupled weight decay, per unit of learning rate")
+    sparsity: float | None = _option("share of the coordinates that a step leaves as they are")
+    mask: Literal["small", "large", "random"] | None = _option(
+        "coordinates that a step changes: of small or large magnitude, or random"
+    )
     subspace_rank: int | None = _option("rank of the directions")
     refresh: int | None = _option("steps between new subspaces")
-    smoothing: float | None = _option("weight of a step's curvature in the running one")
+    smoothing: float | None = _option(
+        "weight of a step's curvature in the running estimate of the curvature"
+    )
     anchor_every: int | None = _option("steps between anchors")
-    anchor_lr: float | None = _option("learning rate at an anchor, in units of lr")
-    anchor_batches: int | None = _option("batches that stand for all data at an anchor")
-    query_scale: float | None = _option("a of a e^b directions in epoch e")
-    query_growth: float | None = _option("b of a e^b directions in epoch e")
-    anneal_steps: float | None = _option("steps in which the weight of a new gradient falls to b1")
+    anchor_lr: float | None = _option("learning rate at an anchor, in units of `lr`")
+    anchor_batches: int | None = _option("further batches that an anchor is estimated on")
+    query_scale: float | None = _option("factor a of the a e^b directions in epoch e")
+    query_growth: float | None = _option("exponent b of the a e^b directions in epoch e")
+    anneal_steps: float | None = _option(
+        "steps in which the weight of a new gradient falls from 1 to `b1`"
+    )
     hessian_every: int | None = _option("steps between estimates of the curvature")
 
     def given(self) -> dict[str, Any]:
-        """Those that are set."""
+        """The settings that are not None."""
         fields = dataclasses.fields(self)
         values = {field_.name: getattr(self, field_.name) for field_ in fields}
         return {name: value for name, value in values.items() if value is not None}
@@ -64,94 +75,113 @@ class MethodOptions:
 
 @dataclass(frozen=True, slots=True)
 class TuneConfig:
-    """How to tune. The defaults are meant to work for a user who sets nothing."""
+    """Settings of a run. The defaults are meant to work for a user who sets nothing."""
 
-    method: str = option("auto", "what descends; 'edgezo methods' explains them")
+    method: str = option(
+        "auto",
+        "method of tuning, see 'edgezo methods'; auto takes exact gradients where bundle and "
+        "budget allow, else estimates",
+    )
     rule: str = option(
-        OWN_RULE, "what a tensor does with the gradient, in place of the method's own"
+        OWN_RULE, "update rule, which turns a gradient into a step; own is the method's own"
     )
     schedule: str = option(
-        "all", "blocks active in a step: all, last:K, cyclic:K, random:K, random:P%"
+        "all", "blocks that a step trains: all, last:K, cyclic:K, random:K or random:P%"
     )
     blocks: str = option(
-        "auto", "blocks that train at all: auto (the middle), all, or ranges such as 8-19,25"
+        "auto",
+        "blocks to train: all, or ranges such as 8-19,25; auto takes all by first-order steps, and "
+        "those in the middle of the model by estimates",
     )
     modules: str = option(
         "auto",
-        "layers whose adapters train: auto (by first-order steps all, by estimates of LoRA those "
-        "with the widest input, which MLPs end with), all, or names such as down_proj,o_proj",
+        "layers whose adapters train: all, or names such as down_proj,o_proj; auto takes all by "
+        "first-order steps, and by estimates of LoRA those with the widest input, the last ones "
+        "of MLPs",
     )
     scope: Literal["auto", "all", "answer"] = option(
         "auto",
-        "tokens the adapters act on: all, answer (from the first scored one on; one token a row "
-        "where label words are single tokens), auto (answer where that is so and prompts end "
-        "alike)",
+        "tokens that adapters act on: all, or answer, those from the first scored token on; auto "
+        "takes answer for label words if all prompts end with the same token, else all",
     )
     objective: Literal["loss", "accuracy", "f1", "exact-match", "reward"] = option(
         "loss",
-        "what is descended, by losses alone unless it is the loss: accuracy or f1 of label words, "
-        "exact-match or f1 of answers that are written, reward (see --reward)",
+        "quantity to optimize: loss; accuracy or f1 of label words; exact-match or f1 of generated "
+        "answers; reward, see `reward`. Only the loss has exact gradients",
     )
-    max_new_tokens: int = option(32, "tokens of an answer that is written, at most")
+    max_new_tokens: int = option(32, "longest generated answer, in tokens")
     temperature: float = option(
-        0.0, "of answers that are written: 0 takes the likeliest token, else tokens are drawn"
+        0.0, "temperature of generated answers; 0 takes the likeliest token"
     )
-    stop: tuple[str, ...] = option((), "text that ends an answer; may be given several times")
-    steps: int = option(0, "stop after so many steps; 0 leaves it to --max-time", exact=False)
+    stop: tuple[str, ...] = option(
+        (), "text that ends a generated answer; may be given several times"
+    )
+    steps: int = option(0, "longest run, in steps; 0 sets no limit", exact=False)
     max_time_s: float = option(
-        300.0, "stop after so many seconds of tuning; 0 for no limit", exact=False
+        300.0, "longest run, in time spent tuning: 90s, 10m, 1h; 0 sets no limit", exact=False
     )
     epochs: float | Literal["auto"] = option(
         "auto",
-        "stop after so many passes over the data; 0: no limit; auto: 4 where all steps are "
-        "first-order and --steps is not given, else no limit",
+        "longest run, in passes over the data; 0 sets no limit; auto takes 4 where all steps are "
+        "first-order and `steps` is not given, else no limit",
     )
     batch_size: int | Literal["auto"] = option(
-        "auto", "examples a step; auto: 16 where all steps are first-order, else 128"
+        "auto",
+        "examples per step; auto takes 16 where all steps are first-order or the objective is f1, "
+        "exact-match or reward, else 128",
     )
     lr: float | Literal["auto", "published"] = option(
         "auto",
-        "learning rate: a number, auto (measured before the first step), published (the paper's)",
+        "learning rate of estimates; auto measures it before the first step, published takes the "
+        "paper's",
     )
-    lr_schedule: str = option(
-        "linear", "learning rate over the run: constant, linear, cosine, trapezoid"
-    )
+    lr_schedule: str = option("linear", "shape of the learning rate over the run")
     horizon: int = option(
-        2000, "longer runs take smaller steps: lr times this over the steps to come; 0: never"
+        2000,
+        "steps beyond which a longer run takes smaller steps: the learning rate is multiplied by "
+        "this number over the run's steps; 0 sets no limit",
     )
     eps: float | Literal["auto", "published"] = option(
-        "auto", "perturbation scale, in units of the trainables, or as for --lr"
+        "auto",
+        "perturbation scale, in units of the trainables; auto measures it before the first step, "
+        "published takes the paper's",
     )
     noise: Literal["rademacher", "gaussian"] = option(
         "rademacher", "distribution of the perturbations"
     )
-    normalize: bool = option(True, "divide projected gradients by their running rms")
-    clip: float = option(2.5, "clip projected gradients at so many rms; 0: never")
-    average: float = option(0.97, "decay of the running average that becomes the adapter; 0: none")
+    normalize: bool = option(True, "divide projected gradients by their running root mean square")
+    clip: float = option(
+        2.5,
+        "largest projected gradient, in units of the running root mean square; 0 sets no limit",
+    )
+    average: float = option(
+        0.97,
+        "decay of the running average of the trainables, which the adapter holds; 0 takes none",
+    )
     first_order: int | Literal["auto"] = option(
         "auto",
-        "tune the last so many blocks by exact gradients, first-order steps of Adam; 0: none; "
-        "auto: of --method auto all that train, where bundle and budget allow and no rule, "
-        "schedule, lr or eps is given; else none",
+        "number of last blocks that take first-order steps, Adam by exact gradients; 0 takes none; "
+        "auto takes all where bundle and budget allow, and none where `method`, `rule`, "
+        "`schedule`, `objective`, `lr`, `eps`, `noise`, `normalize` or `clip` is not the default",
     )
     first_order_lr: float | Literal["auto"] = option(
-        "auto", "learning rate of the blocks that --first-order names: a number, auto (measured)"
+        "auto", "learning rate of first-order steps; auto measures it before the first step"
     )
-    seed: int = option(0, "of the noise and the data order")
+    seed: int = option(0, "seed of the noise and of the order of the data")
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
     )
-    rollback: bool = option(True, "go back and halve the learning rate when the loss diverges")
-    prefix_cache: bool = option(True, "keep what does not change between steps on disk")
+    rollback: bool = option(True, "roll back and halve the learning rate when the loss diverges")
+    prefix_cache: bool = option(True, "cache on disk what does not change between steps")
     save_every: int = option(200, "steps between snapshots", exact=False)
 
     @property
     def writes(self) -> bool:
-        """May the objective need texts, one token after the other?"""
+        """May the objective need generated answers?"""
         return self.objective in ("f1", "exact-match", "reward")
 
     def identity(self) -> dict[str, object]:
-        """What must not change when a run is continued."""
+        """The settings that must not change when a run is resumed."""
         fields = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -161,7 +191,7 @@ class TuneConfig:
 
     @property
     def wants_first_order(self) -> bool:
-        """Are first-order steps taken wherever they can be? Not where estimates were asked for."""
+        """Are first-order steps taken where possible? Not where a setting asks for estimates."""
         settings = (self.first_order, self.method, self.lr, self.eps)
         others = ("rule", "schedule", "noise", "normalize", "clip")
         own = all(getattr(self, name) == _DEFAULTS[name] for name in others)
@@ -169,11 +199,11 @@ class TuneConfig:
         return own and all(value == "auto" for value in settings)
 
     def settled(self, rows: int, *, all_first_order: bool) -> TuneConfig:
-        """The same with "auto" filled in: the batch size, and as `steps` the end of the epochs.
+        """The same with "auto" resolved: the batch size, and `steps` from the epochs.
 
         Args:
-            rows: examples there are.
-            all_first_order: are there no estimates in a step?
+            rows: number of examples.
+            all_first_order: does every block take first-order steps?
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
         if batch == "auto":
@@ -187,6 +217,6 @@ class TuneConfig:
 
 
 OBJECTIVES = ("loss", "accuracy", "f1", "exact-match", "reward")
-"""What a run can descend."""
+"""The quantities that a run can optimize."""
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(TuneConfig)}

@@ -85,7 +85,7 @@ def test_another_bundle_is_refused(invoke: Invoke, tiny: Tiny, run: Path) -> Non
     assert "use a bundle exported with" in invoke(*args, code=1).output
     moved = json.loads((run / "config.json").read_text()) | {"bundle": "/nowhere/b"}
     (run / "config.json").write_text(json.dumps(moved))
-    assert "name where it lies now with --bundle" in invoke(*args[:-2], code=2).output
+    assert "name its new place with --bundle" in invoke(*args[:-2], code=2).output
     assert not Path("a.gguf").exists()
 
 
@@ -164,7 +164,7 @@ def test_what_drowns_in_rounding_is_proved_in_float32(
     invoke(*tune, "--lr", "0.003", "-o", "run")
     export = ("adapter", "export", "run", "out", "--verify")
     rounded = invoke(*export, code=1).output
-    assert "nothing is proved: without the adapter the scores are 0." in rounded
+    assert "nothing is proved: without the adapter the scores differ by 0." in rounded
     result = json.loads(invoke(*export, "--force", "--bundle", "fp32", "--json").stdout)
     assert result["verified"]["bound"] == 0.02
     assert 0 < result["verified"]["base"] < 1e-5
@@ -173,10 +173,10 @@ def test_what_drowns_in_rounding_is_proved_in_float32(
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("--dtype", "fp16"), "an option of --format merged"),
+        (("--dtype", "fp16"), "only --format merged has a data type"),
         (("--format", "dora"), "'dora' is not one of peft, gguf, mlx, onnx"),
         (("--format", "merged", "--weights", "nowhere"), "no such folder or file"),
-        (("--format", "merged", "--base-model", "org/m"), "name where the weights of org/m lie"),
+        (("--format", "merged", "--base-model", "org/m"), "name the weights of org/m"),
     ],
 )
 def test_wrong_options(invoke: Invoke, run: Path, args: tuple[object, ...], message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgezo.cli import doctor, main
-from edgezo.cli.progress import Progress
+from edgezo.cli.terminal.progress import Progress
 from edgezo_runtime.errors import EdgezoError, InterruptedRunError
 from tests.edgezo.conftest import Invoke, Tiny, start
 

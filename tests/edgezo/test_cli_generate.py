@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner
 
 from edgezo.cli import main
-from edgezo.cli.generate import GenerateSettings, _prompt
-from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.generate.command import GenerateSettings, _prompt
+from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.squad import exact_match, f1
 from tests.edgezo.conftest import Invoke, Tiny, write_rows
@@ -246,9 +246,9 @@ def test_rows_without_proper_choices_are_refused(
 def test_predictions_of_nothing_are_refused_before_rows_are_scored(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.eval_tasks.evaluate", None)
+    monkeypatch.setattr("edgezo.cli.eval.tasks.evaluate", None)
     args = ("eval", tiny.fp32, "--data", tiny.prompts, "--predictions", "p.jsonl")
-    assert "nothing is predicted" in invoke(*args, code=2).stderr
+    assert "these rows have no predictions" in invoke(*args, code=2).stderr
 
 
 def test_ways_to_score_exclude_each_other(invoke: Invoke, tiny: Tiny) -> None:

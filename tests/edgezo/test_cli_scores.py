@@ -72,7 +72,7 @@ def test_a_run_never_names_code_to_load(
         ("none.py:score", "cannot be read"),
         ("mine.py:nothing", "no function 'nothing'"),
         ("mine.py:a b", "expected FILE.py:FUNCTION"),
-        ("mine.txt:score", "no Python file"),
+        ("mine.txt:score", "not a Python file"),
         ("wrong.py:score", "SyntaxError"),
         ("mine.py:broken", "expected a number"),
     ],

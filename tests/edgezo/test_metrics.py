@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo.cli.metrics import Metrics
+from edgezo.cli.tune.metrics import Metrics
 from edgezo_runtime.errors import RunFileError
 
 STEP = {"event": "step", "step": 0, "loss": 1.5}

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from edgezo.cli.stop_signals import StopSignals
+from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import InterruptedRunError
 
 

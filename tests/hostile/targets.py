@@ -374,17 +374,17 @@ class _Workshop:
         load_choices(path, self.tokenizer, template="{text} It", field="choices", max_seq=16)
 
     def _config(self, data: bytes) -> None:
-        from edgezo.cli.config_file import read_config
+        from edgezo.cli.settings.config_file import read_config
 
         read_config(self._keep(data, "config.json"), (TuneConfig,))
 
     def _toml(self, data: bytes) -> None:
-        from edgezo.cli.config_file import read_config
+        from edgezo.cli.settings.config_file import read_config
 
         read_config(self._keep(data, "config.toml"), (TuneConfig,))
 
     def _task(self, data: bytes) -> None:
-        from edgezo.cli.task_data import read_task
+        from edgezo.cli.files.task_data import read_task
 
         self._keep(data, "task.json")
         template, labels = read_task(self.folder)

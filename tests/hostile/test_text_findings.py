@@ -294,7 +294,7 @@ def test_json_of_strangers(text: str, message: str | None) -> None:
     [
         ("c.json", '{"lr": NaN}', "not JSON"),
         ("c.json", '{"lr": 1, "lr": 2}', "repeated key"),
-        ("c.json", '{"method": "a\\u0000b"}', "characters that no setting has"),
+        ("c.json", '{"method": "a\\u0000b"}', "a NUL, or characters that are not Unicode"),
         ("c.json", '{"steps": 1' + "0" * 4000 + "}", "expected a smaller number"),
         ("c.json", '{"steps": ' + "[" * 900 + "]" * 900 + "}", "nested too deeply"),
         ("c.toml", "lr = " + "[" * 90_000, "not TOML"),
@@ -303,7 +303,7 @@ def test_json_of_strangers(text: str, message: str | None) -> None:
     ],
 )
 def test_settings_of_strangers(tmp_path: Path, name: str, text: str, message: str) -> None:
-    from edgezo.cli.config_file import read_config
+    from edgezo.cli.settings.config_file import read_config
 
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=message):

@@ -364,7 +364,7 @@ def import_onnxruntime() -> Any:
         if is_unmapped(error):
             raise MemoryError(str(error)) from error
         raise MissingExtraError(
-            "onnxruntime is not installed; run pip install 'edgezo[cpu]' (or 'edgezo[gpu]')"
+            "onnxruntime is not installed; run pip install 'edgezo[cpu]'"
         ) from error
     if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
         raise MissingExtraError(

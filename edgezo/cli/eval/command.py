@@ -1,0 +1,112 @@
+"""`edgezo eval`: scores of a bundle, with or without an adapter."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgezo.cli.eval.settings import EVAL_GROUPS, EvalSettings
+from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand
+from edgezo.cli.settings.options import build, options_of
+from edgezo.cli.terminal.output import duration, json_option, print_result, table, warn
+from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo_runtime.errors import RunFileError, UsageError
+
+if TYPE_CHECKING:
+    from edgezo.cli.eval.tasks import Outcome
+
+
+@click.command(
+    name="eval",
+    cls=GroupedCommand,
+    groups=EVAL_GROUPS,
+    short_help="Evaluate a bundle, with or without an adapter.",
+)
+@click.argument("bundle")
+@config_option(EvalSettings, GenerationSettings)
+@options_of(EvalSettings, GenerationSettings)
+@json_option
+def command(bundle: str, as_json: bool, **values: Any) -> None:
+    """Evaluate BUNDLE on rows of text.
+
+    With label words, print loss, accuracy and F1 of the classes. With --choices, print the same of
+    the choices of every row, which are compared by the mean log-probability of their tokens. With
+    --answers, print exact match and F1 of generated answers, as SQuAD counts them. Otherwise print
+    loss and perplexity of the answers' tokens.
+    """
+    settings, generation = build(EvalSettings, values), build(GenerationSettings, values)
+    settings.check()
+    started = time.monotonic()
+    with StopSignals() as signals:
+        found, result = _evaluate(bundle, settings, generation, signals)
+    result["seconds"] = round(time.monotonic() - started, 3)
+    if settings.predictions is not None:
+        _write_predictions(Path(settings.predictions), found)
+    rows = [*found.lines(), ("time", duration(result["seconds"]))]
+    print_result(result, table(rows), as_json)
+
+
+def _evaluate(
+    path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
+) -> tuple[Outcome, dict[str, Any]]:
+    from edgezo.cli.eval.tasks import read_rows_to_score
+    from edgezo.cli.generate.loaded_generator import Tuned
+    from edgezo.cli.tune_job import resolve_budget, verify
+    from edgezo_runtime.budget.memory_limits import limited_engine
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.data.sources import open_tokenizer
+    from edgezo_runtime.system.memory import peak_rss_bytes
+
+    bundle = Bundle.open(path, verify=None if settings.verify else False)
+    if settings.verify:
+        verify(bundle, signals)
+    budget, warning = (None, None) if settings.budget is None else resolve_budget(settings.budget)
+    tuned = Tuned.open(bundle, settings.adapter)
+    warnings = [*tuned.warnings, *([warning] if warning else [])]
+    task = read_rows_to_score(settings, generation, bundle, open_tokenizer(bundle), budget)
+    if settings.predictions is not None and not task.predicts:
+        raise UsageError(
+            "--predictions: these rows have no predictions; give --label, --choices or --answers"
+        )
+    warnings += [warning.message for warning in task.examples.warnings]
+    for text in warnings:
+        warn(text)
+    engine = limited_engine(bundle, budget, settings.threads or None)
+    with Progress() as progress:
+        show = progress.count("evaluating rows")
+
+        def tell(done: int, total: int) -> None:
+            signals.check()
+            show(done, total)
+
+        with engine.interruptible(signals.check):
+            found = task.run(engine, tuned, tell)
+    return found, {
+        "bundle": str(path),
+        "adapter": settings.adapter,
+        "data": str(task.examples.path),
+        **found.scores(),
+        "peak_bytes": peak_rss_bytes(),
+        "warnings": warnings,
+    }
+
+
+def _write_predictions(path: Path, found: Outcome) -> None:
+    from edgezo_runtime.system.files import atomic_write
+
+    assert found.predictions is not None  # `command` has checked it
+    lines = [
+        json.dumps({"row": row, "prediction": chosen}, ensure_ascii=False) + "\n"
+        for row, chosen in enumerate(found.predictions)
+    ]
+    try:
+        atomic_write(path, "".join(lines).encode())
+    except OSError as error:
+        raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error

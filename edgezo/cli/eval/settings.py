@@ -1,0 +1,84 @@
+"""Settings of `edgezo eval`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from edgezo.cli.files.task_data import PACKAGED
+from edgezo.cli.settings.grouped_command import OptionGroups
+from edgezo.cli.settings.options import setting
+from edgezo_runtime.errors import UsageError
+
+EVAL_GROUPS: OptionGroups = {
+    "Data": ("data", "split", "limit", "max_seq"),
+    "Model": ("adapter", "verify"),
+    "Budget": ("budget", "threads", "batch_size"),
+    "Scores": ("template", "label", "choices", "answers"),
+    "Generated answers": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
+    "Output": ("predictions", "as_json"),
+}
+"""Headings of the help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSettings:
+    """Settings of `edgezo eval` besides those of generated answers."""
+
+    data: str = setting(
+        dataclasses.MISSING,
+        f"rows to evaluate on: a .jsonl file, a folder, or {PACKAGED}, which comes with edgezo",
+        metavar="FILE|DIR",
+    )
+    split: Literal["train", "valid", "test"] = setting("valid", "file of a folder")
+    adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
+    template: str | None = setting(
+        None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
+    )
+    label: tuple[str, ...] = setting(
+        (),
+        "label word of a class, such as ' terrible'; one option per class, in class order",
+        metavar="TEXT",
+    )
+    choices: str | None = setting(
+        None,
+        "field with the row's own choices; the field 'label' or 'answer' says which one is right",
+        metavar="FIELD",
+    )
+    answers: bool = setting(
+        False, "generate answers, and compare them with those of the rows: exact match and F1"
+    )
+    max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
+    limit: int = setting(0, "number of rows to use, from the first on; 0 takes all")
+    batch_size: int = setting(32, "examples per pass; the scores do not depend on it")
+    predictions: str | None = setting(
+        None,
+        "file for the predicted class or answer of every row, one JSON object per line",
+        metavar="FILE",
+    )
+    budget: str | None = setting(
+        None,
+        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
+        "50%; auto takes 80%; there is no limit if not given",
+        metavar="SIZE",
+    )
+    threads: int = setting(0, "compute threads; 0 takes one per core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that are out of range or exclude each other.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        for name, low in (("max_seq", 1), ("limit", 0), ("batch_size", 1), ("threads", 0)):
+            value = getattr(self, name)
+            if value < low:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be {low} or more")
+        kinds = {"--label": self.label, "--choices": self.choices, "--answers": self.answers}
+        given = [name for name, value in kinds.items() if value]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)}: rows are scored in one way; give one of them")
+        if self.choices and self.template is None:
+            raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")

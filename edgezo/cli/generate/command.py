@@ -1,0 +1,205 @@
+"""`edgezo generate`: text that a bundle generates, with or without an adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
+from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.terminal.output import json_option, note, print_result, warn
+from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+    from edgezo_runtime.generation.generator import Generator, Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSettings:
+    """Settings of `edgezo generate` besides those of the generated texts."""
+
+    prompt: tuple[str, ...] = setting(
+        dataclasses.MISSING,
+        "text to continue; '-' reads it from stdin, without the last line end; may be given "
+        "several times",
+        metavar="TEXT",
+    )
+    chat: bool = setting(False, "format the prompts as messages of a user, by the chat template")
+    system: str | None = setting(None, "system message, with `chat`", metavar="TEXT")
+    adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
+    budget: str = setting(
+        "auto",
+        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
+        "50%; auto takes 80%",
+        metavar="SIZE",
+    )
+    threads: int = setting(0, "compute threads; 0 takes one per core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that are out of range or need another one.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        if self.threads < 0:
+            raise UsageError(f"--threads {self.threads}: must be 0 or more")
+        if self.system is not None and not self.chat:
+            raise UsageError("--system: a system message belongs to a chat; give --chat as well")
+
+
+_GROUPS: OptionGroups = {
+    "Prompts": ("prompt", "chat", "system"),
+    "Model": ("adapter", "verify"),
+    "Budget": ("budget", "threads"),
+    "Generated texts": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
+}
+
+
+@click.command(
+    name="generate",
+    cls=GroupedCommand,
+    groups=_GROUPS,
+    short_help="Generate text with a bundle, with or without an adapter.",
+)
+@click.argument("bundle")
+@config_option(GenerateSettings, GenerationSettings)
+@options_of(GenerateSettings, GenerationSettings)
+@json_option
+def command(bundle: str, as_json: bool, **values: Any) -> None:
+    """Generate text with BUNDLE from prompts. The text of a single prompt is shown as it grows.
+
+    Keys and values of all tokens are cached, so that the prompt is read once and each new token
+    costs the work of one token. The cache counts against the budget.
+    """
+    settings = build(GenerateSettings, values)
+    generation = build(GenerationSettings, values)
+    settings.check()
+    with StopSignals() as signals:
+        result = _generate(bundle, settings, generation, signals, as_json)
+    if as_json:
+        print_result(result, [], as_json)
+    else:
+        note(f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} per second")
+
+
+def _generate(
+    path: str,
+    settings: GenerateSettings,
+    generation: GenerationSettings,
+    signals: StopSignals,
+    as_json: bool,
+) -> dict[str, Any]:
+    from edgezo.cli.generate.loaded_generator import load_generator
+    from edgezo.cli.tune_job import resolve_budget
+    from edgezo_runtime.budget.generation_plan import plan_generation
+    from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.system.memory import peak_rss_bytes
+
+    config = generation.config()
+    budget, warning = resolve_budget(settings.budget)
+    bundle = Bundle.open(path, verify=None if settings.verify else False)
+    opened = load_generator(
+        bundle, settings.adapter, signals,
+        budget=budget, threads=settings.threads, verified=settings.verify,
+    )  # fmt: skip
+    warnings = [*opened.warnings, *([warning] if warning else [])]
+    for text in warnings:
+        warn(text)
+    prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
+    generator = opened.generator
+    sizes = [len(prompt) for prompt in prompts]
+    plan = plan_generation(generator, sizes, opened.params, config, budget)
+    plan.apply(generator)
+    started = time.monotonic()
+    show = None if as_json else _TextPrinter(len(prompts))
+    texts: dict[int, Text] = {}
+    try:
+        with generator.engine.interruptible(signals.check):
+            for delta in generator.stream(prompts, opened.params, config):
+                texts[delta.text.number] = delta.text
+                if show is not None:
+                    show.take(delta.text, delta.shown)
+    finally:
+        if show is not None:
+            show.end()
+    seconds = time.monotonic() - started
+    return {
+        "bundle": path,
+        "adapter": settings.adapter,
+        "texts": [_entry(texts[number]) for number in range(len(prompts))],
+        **_counts(generator, seconds),
+        "peak_bytes": peak_rss_bytes(),
+        "budget_bytes": budget,
+        "warnings": warnings,
+    }
+
+
+class _TextPrinter:
+    """Prints texts: a single one as it grows, several ones each when it is finished."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done: dict[int, str] = {}
+        self._next = 0
+        self._open = False
+
+    def take(self, text: Text, shown: str) -> None:
+        if self._count == 1:
+            sys.stdout.write(shown + ("\n" if text.finish else ""))
+            sys.stdout.flush()
+            self._open = (self._open or bool(shown)) and not text.finish
+        elif text.finish is not None:
+            self._done[text.number] = text.stream.text
+            while self._next in self._done:
+                click.echo(self._done.pop(self._next))
+                self._next += 1
+
+    def end(self) -> None:
+        """End the line of an unfinished text, so that the next message has its own."""
+        if self._open:
+            click.echo()
+
+
+def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
+    from edgezo_runtime.data.template import check_text
+
+    if text == "-":
+        text = sys.stdin.read()
+        text = text[:-1] if text.endswith("\n") else text
+    check_text(text, "the text", "--prompt")
+    if not settings.chat:
+        return tokenizer.encode(text, add_special=True)
+    from edgezo_runtime.data.chat.chat_template import ChatTemplate
+
+    system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
+    messages = [*system, {"role": "user", "content": text}]
+    whole = ChatTemplate(tokenizer).render(messages, "--prompt", generation_prompt=True)
+    return tokenizer.encode(whole, add_special=False)
+
+
+def _entry(text: Text) -> dict[str, Any]:
+    return {
+        "text": text.stream.text,
+        "tokens": text.tokens,
+        "prompt_tokens": len(text.prompt),
+        "finish": text.finish,
+    }
+
+
+def _counts(generator: Generator, seconds: float) -> dict[str, Any]:
+    return {
+        "prompt_tokens": generator.prompt_tokens,
+        "new_tokens": generator.new_tokens,
+        "seconds": round(seconds, 3),
+        "tokens_per_s": round(generator.new_tokens / max(seconds, 1e-9), 2),
+    }

@@ -1,0 +1,99 @@
+"""A bundle that is ready to generate: engine, adapter, tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.cli.tune_job import verify
+from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.sources import open_tokenizer
+from edgezo_runtime.generation.generator import Generator
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from edgezo_runtime.data.scope import Scope
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Trainables of a bundle, its own or those of an adapter.
+
+    Attributes:
+        params: every trainable input by name.
+        scope: tokens that they act on.
+        warnings: doubts about the adapter.
+    """
+
+    params: Mapping[str, npt.NDArray[np.float32]]
+    scope: Scope
+    warnings: list[str]
+
+    @classmethod
+    def open(cls, bundle: Bundle, adapter: str | None) -> Tuned:
+        """Load an adapter; without one, take the bundle's own trainables.
+
+        Raises:
+            EdgezoError: the adapter is missing or damaged, or belongs to another bundle.
+        """
+        if adapter is None:
+            return cls(bundle.trainables(), "all", [])
+        found = load_adapter(Path(adapter))
+        other = found.fits_warning(bundle)
+        return cls(found.params(bundle), found.info.scope, [] if other is None else [other])
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGenerator:
+    """A generator with its tokenizer and its adapter.
+
+    Attributes:
+        generator: with its engine.
+        tokenizer: the bundle's.
+        params: every trainable input by name.
+        warnings: doubts about the adapter.
+    """
+
+    generator: Generator
+    tokenizer: TextTokenizer
+    params: Mapping[str, npt.NDArray[np.float32]]
+    warnings: list[str]
+
+
+def load_generator(
+    bundle: Bundle,
+    adapter: str | None,
+    signals: StopSignals,
+    *,
+    budget: int | None,
+    threads: int,
+    verified: bool,
+) -> LoadedGenerator:
+    """Load everything that generation needs.
+
+    Args:
+        bundle: the model.
+        adapter: run folder or adapter file, None for the bundle's own trainables.
+        signals: interrupt the check of the bundle.
+        budget: in bytes; None sets no memory limits.
+        threads: compute threads; 0 takes one per core.
+        verified: check the digests of the bundle's files first.
+    Raises:
+        EdgezoError: a file is missing or damaged, memory is short, or the bundle cannot generate.
+    """
+    with refusing_to_begin():
+        if verified:
+            verify(bundle, signals)
+        tuned = Tuned.open(bundle, adapter)
+        tokenizer = open_tokenizer(bundle)
+        engine = limited_engine(bundle, budget, threads or None)
+        generator = Generator(engine, tokenizer, scope=tuned.scope)
+        return LoadedGenerator(generator, tokenizer, tuned.params, tuned.warnings)

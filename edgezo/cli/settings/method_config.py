@@ -1,0 +1,43 @@
+"""The configuration of a run, from flags, a file, the method's settings and the defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from edgezo.cli.settings.options import build, flat_fields
+from edgezo_runtime.config import MethodOptions, TuneConfig
+
+CONFIG_CLASSES = (TuneConfig, MethodOptions)
+"""The classes whose fields are settings of a run."""
+
+
+def build_config(values: Mapping[str, Any]) -> TuneConfig:
+    """Make the configuration of a run from the keyword arguments of the current command.
+
+    A flag goes before a file, a file before the method's settings, those before the defaults.
+
+    Raises:
+        UsageError: the method is unknown.
+    """
+    source = click.get_current_context().get_parameter_source
+    names = [field.name for field in flat_fields(TuneConfig)]
+    given = {
+        name: values[name]
+        for name in names
+        if name != "method" and source(name) is not ParameterSource.DEFAULT
+    }
+    from edgezo_runtime.methods.catalogue import method_config
+
+    return method_config(values["method"], options=build(MethodOptions, values), **given)
+
+
+def flat_config(config: TuneConfig) -> dict[str, Any]:
+    """The settings of a run, as a file holds them."""
+    flat = dataclasses.asdict(config)
+    del flat["options"]
+    return {**flat, **config.options.given()}

@@ -1,0 +1,4 @@
+"""The terminal: results, notes, warnings, progress and signals.
+
+Knows no verb.
+"""

@@ -1,0 +1,64 @@
+"""Output of commands: the result on stdout, notes and warnings on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from edgezo.cli.settings.flags import with_flags
+from edgezo_runtime.errors import printable
+
+_LONGEST_LINE = 4000
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="print the result as one JSON object"
+)
+
+
+def print_result(result: Mapping[str, Any], lines: list[str], as_json: bool) -> None:
+    """Print a result.
+
+    Args:
+        result: the result for machines.
+        lines: the result for people.
+        as_json: print the one for machines.
+    """
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+
+
+def note(text: str) -> None:
+    """Print a note on stderr."""
+    click.echo(text, err=True)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    click.echo(f"warning: {harmless(with_flags(text))}", err=True)
+
+
+def harmless(text: str) -> str:
+    """A message without control characters: a text of strangers in it must not steer a terminal."""
+    return "\n".join(printable(line, _LONGEST_LINE) for line in text.splitlines())
+
+
+def table(rows: list[tuple[str, str]]) -> list[str]:
+    """Lines of two aligned columns."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {value}".rstrip() for name, value in rows]
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage: "87.5 %"."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a short text: "8s", "4m10s", "1h05m"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total}s"
+    minutes, rest = divmod(total, 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"

@@ -1,0 +1,116 @@
+"""Settings of `edgezo tune` and `edgezo plan` that are about files and the machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from edgezo.cli.files.task_data import PACKAGED
+from edgezo.cli.settings.grouped_command import OptionGroups
+from edgezo.cli.settings.options import setting
+from edgezo_runtime.errors import UsageError
+
+TUNE_GROUPS: OptionGroups = {
+    "Data": ("data", "valid", "test", "template", "label", "max_seq"),
+    "Budget": ("budget", "threads", "when", "prefix_cache"),
+    "What trains": ("adapter", "blocks", "modules", "schedule", "scope"),
+    "Objective": ("objective", "reward", "max_new_tokens", "temperature", "stop"),
+    "Method": (
+        "method",
+        "first_order",
+        "first_order_lr",
+        "lr",
+        "lr_schedule",
+        "horizon",
+        "batch_size",
+        "seed",
+        "rollback",
+    ),
+    "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
+    "Length of the run": ("steps", "max_time_s", "epochs"),
+    "Evaluation": ("eval_every_s", "eval_batch_size"),
+    "Run folder and output": ("output", "resume", "save_every", "as_json"),
+}
+"""Headings of the help of `edgezo tune` and `edgezo plan`."""
+
+METHOD_OPTIONS = (
+    "Options of single methods, such as --num-directions and --momentum: 'edgezo methods NAME' "
+    "lists them."
+)
+"""Says where the options are that the help leaves out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneInputs:
+    """Data, budget and conditions of a run."""
+
+    budget: str = setting(
+        dataclasses.MISSING,
+        "memory that the whole process may take: 8GB, 8GiB, 750MB, or a share of what is free, "
+        "such as 50%; auto takes 80%",
+        metavar="SIZE",
+    )
+    data: str | None = setting(
+        PACKAGED,
+        "rows to tune on: a .jsonl file, a folder of train, valid and test.jsonl, or "
+        f"{PACKAGED}, which comes with edgezo",
+        metavar="FILE|DIR",
+    )
+    valid: str | None = setting(
+        None,
+        "rows to evaluate on before and after tuning, in place of those in the data folder",
+        metavar="FILE",
+    )
+    test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
+    adapter: str | None = setting(
+        None,
+        "initial adapter: a run folder or an adapter file; the run takes over its scope",
+        metavar="PATH",
+    )
+    template: str | None = setting(
+        None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
+    )
+    label: tuple[str, ...] = setting(
+        (),
+        "label word of a class, such as ' terrible'; one option per class, in class order",
+        metavar="TEXT",
+    )
+    max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
+    eval_batch_size: int = setting(32, "examples per pass in evaluations")
+    eval_every_s: float = setting(
+        0.0,
+        "time between evaluations during the run: 30s, 10m. It counts time spent tuning, as "
+        "`max_time_s` does; 0 evaluates before and after the run only",
+        metavar="TIME",
+    )
+    when: str = setting(
+        "",
+        "conditions under which the run takes steps, separated by commas: battery[:PERCENT], "
+        "mains, thermal[:CELSIUS], idle[:PERCENT]; auto takes battery, thermal and idle, as far as "
+        "the system has the sensors",
+        metavar="LIST",
+    )
+    threads: int = setting(0, "compute threads; 0 takes one per core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that are out of range.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        for name, low in (("max_seq", 1), ("eval_batch_size", 1), ("threads", 0)):
+            value = getattr(self, name)
+            if value < low:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {value}: must be {low} or more")
+        if not 0 <= self.eval_every_s < math.inf:
+            raise UsageError(f"--eval-every {self.eval_every_s}: must be 0 seconds or more")
+
+
+@dataclass(frozen=True, slots=True)
+class TuneBundle:
+    """The argument BUNDLE, which a configuration file may name as well."""
+
+    bundle: str | None = setting(None, "exported model")
