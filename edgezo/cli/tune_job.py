@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edgezo._version import __version__
+from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
