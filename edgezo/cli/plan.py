@@ -58,9 +58,9 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     check_config(config)
     if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
         raise UsageError("--valid, --test and --template need --data")
-    from edgezo.cli.planning import print_plan
     from edgezo.cli.terminal.stop_signals import StopSignals
-    from edgezo.cli.tune_job import prepare
+    from edgezo.cli.tune.job import prepare
+    from edgezo.cli.tune.plan_report import print_plan
     from edgezo_runtime.journal.run_folder import RunFolder
 
     with StopSignals() as signals:

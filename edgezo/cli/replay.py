@@ -54,8 +54,9 @@ def command(
     A replay evaluates nothing and reads no data: the journal has the seed and the losses of every
     step, or its gradient. It leaves out an incomplete record at the end, and warns.
     """
+    from edgezo._version import CREATED_BY
+    from edgezo.cli.files.verify import verify
     from edgezo.cli.terminal.stop_signals import StopSignals
-    from edgezo.cli.tune_job import CREATED_BY, verify
     from edgezo_runtime.adapters.adapter import make_adapter
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.journal.run_folder import RunFolder

@@ -56,7 +56,7 @@ def test_memory_refused_in_an_evaluation(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     """Before tuning, and after it."""
-    from edgezo.cli import tune_session
+    from edgezo.cli.tune import session as tune_session
 
     expected = undisturbed(invoke, tiny)
     evaluate = tune_session.evaluate
@@ -86,7 +86,7 @@ def test_memory_refused_when_the_state_is_saved(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"edgezo.cli.tune_session.{what}", refused)
+        patch.setattr(f"edgezo.cli.tune.session.{what}", refused)
         assert "--resume" in invoke(*tune_args(tiny), code=4).stderr
     again = json.loads(invoke("tune", "--resume", "-o", "run", "--json").stdout)
     assert again["adapter_sha256"] == expected
@@ -95,7 +95,7 @@ def test_memory_refused_when_the_state_is_saved(
 @pytest.mark.parametrize(
     "where",
     [
-        "edgezo.cli.tune_job.Bundle.open",
+        "edgezo.cli.tune.job.Bundle.open",
         "edgezo_runtime.app.open_run.read_given",
         "edgezo_runtime.app.open_run.make_plan",
         "edgezo_runtime.app.open_run.limited_engine",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from edgezo.cli import tuning
 from edgezo.cli.export import ExportSettings, scheme_options
 from edgezo.cli.settings.method_config import CONFIG_CLASSES, flat_config
 from edgezo.cli.settings.options import Duration, flag_name, flat_fields
@@ -100,7 +99,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     """What `tune` was called with."""
     calls: Seen = []
     monkeypatch.setattr(
-        tuning,
+        run_command,
         "tune",
         lambda bundle, inputs, config, *_, **__: calls.append((bundle, inputs, config)),
     )

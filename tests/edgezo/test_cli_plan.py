@@ -73,22 +73,22 @@ def test_more_than_the_machine_has(
 ) -> None:
     done = invoke("plan", tiny.int8, "--budget", "900TB", code=2)
     assert "this machine has" in done.stderr
-    monkeypatch.setattr("edgezo.cli.tune_job.limit_bytes", lambda: 2 * GB)
-    monkeypatch.setattr("edgezo.cli.tune_job.total_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.tune.job.limit_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.tune.job.total_bytes", lambda: 2 * GB)
     assert "control group has" in invoke("plan", tiny.int8, "--budget", "3GB", code=2).stderr
 
 
 def test_more_than_is_free_is_a_warning(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.tune_job.available_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.tune.job.available_bytes", lambda: 2 * GB)
     assert "free now" in invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "3GB").stderr
 
 
 def test_auto_is_resolved_and_shown(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.tune_job.available_bytes", lambda: 5 * GB)
+    monkeypatch.setattr("edgezo.cli.tune.job.available_bytes", lambda: 5 * GB)
     assert plan(invoke, tiny, "--budget", "auto")["budget_bytes"] == 4 * GB
     done = invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "auto")
     assert "4.00 GB  --budget auto" in done.stdout

@@ -198,7 +198,7 @@ def test_the_named_budget_is_enough(invoke: Invoke, tiny: Tiny) -> None:
 def test_a_peak_above_the_budget_is_on_the_receipt(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.tune_session.peak_rss_bytes", lambda: 9 * 10**9)
+    monkeypatch.setattr("edgezo.cli.tune.session.peak_rss_bytes", lambda: 9 * 10**9)
     result = json.loads(invoke(*tune_args(tiny, "--json")).stdout)
     assert any("9.00 GB was above the budget" in text for text in result["warnings"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo.cli import tune_session
+from edgezo.cli.tune import session as tune_session
 from edgezo_runtime.governors import GOVERNORS, Battery, Thermal
 from tests.edgezo.conftest import Invoke, Tiny
 

@@ -76,6 +76,6 @@ def test_errors_and_warnings_name_flags(invoke: Invoke, monkeypatch: pytest.Monk
         warn("`max_seq` is small")
         raise UsageError("`lr` fast: expected a number")
 
-    monkeypatch.setattr("edgezo.cli.tuning.tune", fail)
+    monkeypatch.setattr("edgezo.cli.tune.run_command.tune", fail)
     found = invoke("tune", "b", "--budget", "1GB", code=2).stderr
     assert found == "warning: --max-seq is small\nerror: --lr fast: expected a number\n"

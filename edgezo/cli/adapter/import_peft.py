@@ -38,8 +38,8 @@ def command(
     has to be of the same model, exported with --trainable lora, with at least the layers and the
     rank of the LoRA. The factors stay as they are; the scale goes into B.
     """
+    from edgezo._version import CREATED_BY
     from edgezo.cli.files.read_files import bundle_files, keep_files
-    from edgezo.cli.tune_job import CREATED_BY
     from edgezo_runtime.adapters.adapter import scheme_flags
     from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
     from edgezo_runtime.adapters.peft_writer import PEFT_FILES

@@ -57,8 +57,9 @@ def _evaluate(
     path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
 ) -> tuple[Outcome, dict[str, Any]]:
     from edgezo.cli.eval.tasks import read_rows_to_score
+    from edgezo.cli.files.verify import verify
     from edgezo.cli.generate.loaded_generator import Tuned
-    from edgezo.cli.tune_job import resolve_budget, verify
+    from edgezo.cli.settings.budget import resolve_budget
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.data.sources import open_tokenizer

@@ -100,7 +100,7 @@ def _generate(
     as_json: bool,
 ) -> dict[str, Any]:
     from edgezo.cli.generate.loaded_generator import load_generator
-    from edgezo.cli.tune_job import resolve_budget
+    from edgezo.cli.settings.budget import resolve_budget
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes

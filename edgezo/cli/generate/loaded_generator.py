@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgezo.cli.files.verify import verify
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.tune_job import verify
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
 from edgezo_runtime.bundle.bundle import Bundle

@@ -106,7 +106,7 @@ def command(
                 f"out"
             )
         config = dataclasses.replace(config, objective="reward")
-    from edgezo.cli.tuning import tune
+    from edgezo.cli.tune.run_command import tune
 
     tune(
         bundle,

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo._version import CREATED_BY
 from edgezo.cli.terminal.output import duration, note, percent, table, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
-from edgezo.cli.tune_job import CREATED_BY, Job
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.events import (
     DivergenceEvent,

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgezo._version import __version__
+from edgezo._version import CREATED_BY
 from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
+from edgezo.cli.files.verify import verify
+from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
-from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
@@ -23,14 +24,12 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.engine.sessions import import_onnxruntime
-from edgezo_runtime.errors import DoesNotFitError, UsageError
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.journal.run_folder import RunFolder
-from edgezo_runtime.system.memory import available_bytes, limit_bytes, rss_bytes, total_bytes
-from edgezo_runtime.system.sizes import format_size, parse_size
+from edgezo_runtime.system.memory import rss_bytes
+from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.run import Run
-
-CREATED_BY = f"edgezo {__version__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,30 +191,6 @@ def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
     return path
 
 
-def resolve_budget(text: str) -> tuple[int, str | None]:
-    """Bytes of a budget as given, and a warning where less than that is free now.
-
-    Raises:
-        UsageError: it is no size, or more than the machine or the control group has.
-    """
-    available, total = available_bytes(), total_bytes()
-    if not available:
-        raise DoesNotFitError("no memory is left to this process; end other programs")
-    budget = parse_size(text, available=available)
-    if budget > total:
-        raise UsageError(
-            f"--budget {text}: {format_size(budget)} is more than the {format_size(total)} this "
-            f"{'control group' if limit_bytes() == total else 'machine'} has; give a smaller "
-            f"size, a share such as 80%, or auto"
-        )
-    if budget > available + rss_bytes():
-        return budget, (
-            f"the budget of {format_size(budget)} is more than the {format_size(available)} that "
-            f"are free now; the run steps back when less than that is left"
-        )
-    return budget, None
-
-
 def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:
     """Rows as long as they may be, to plan for before there are data.
 
@@ -232,22 +207,6 @@ def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) ->
     label_ids = range(1, 1 + len(inputs.label))
     rows = config.settled(1 << 30, all_first_order=False).batch_size
     return random_rows(int(rows), tokens, model.vocab_size, label_ids)
-
-
-def verify(bundle: Bundle, signals: StopSignals) -> None:
-    """Check a bundle's digests, with progress.
-
-    Raises:
-        BundleError: a file was altered.
-    """
-    with Progress() as progress:
-
-        def tell(done: int, total: int) -> None:
-            signals.check()
-            if progress.due() and total > 1 << 30:
-                progress.update(f"checking {bundle.root} {100 * done // total}%")
-
-        bundle.verify(tell)
 
 
 def _rate(value: float | str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from edgezo.cli.terminal.output import print_result, table, warn
-from edgezo.cli.tune_job import Job
+from edgezo.cli.tune.job import Job
 from edgezo_runtime.budget.ledger import MEANING
 from edgezo_runtime.budget.memory_limits import memory_limits
 from edgezo_runtime.system.sizes import format_size

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgezo.cli.planning import limit_lines, print_plan
 from edgezo.cli.terminal.output import note, print_result, warn
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.default_bundle import default_bundle
 from edgezo.cli.tune.inputs import TuneInputs
+from edgezo.cli.tune.job import Job, prepare
 from edgezo.cli.tune.metrics import Metrics
+from edgezo.cli.tune.plan_report import limit_lines, print_plan
 from edgezo.cli.tune.reward_file import load_reward
-from edgezo.cli.tune_job import Job, prepare
-from edgezo.cli.tune_session import Session, receipt_lines
+from edgezo.cli.tune.session import Session, receipt_lines
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import InterruptedRunError, RunFileError

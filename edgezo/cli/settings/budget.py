@@ -1,0 +1,31 @@
+"""The budget that `--budget` names, and what of it is free."""
+
+from __future__ import annotations
+
+from edgezo_runtime.errors import DoesNotFitError, UsageError
+from edgezo_runtime.system.memory import available_bytes, limit_bytes, rss_bytes, total_bytes
+from edgezo_runtime.system.sizes import format_size, parse_size
+
+
+def resolve_budget(text: str) -> tuple[int, str | None]:
+    """Bytes of a budget as given, and a warning where less than that is free now.
+
+    Raises:
+        UsageError: it is no size, or more than the machine or the control group has.
+    """
+    available, total = available_bytes(), total_bytes()
+    if not available:
+        raise DoesNotFitError("no memory is left to this process; end other programs")
+    budget = parse_size(text, available=available)
+    if budget > total:
+        raise UsageError(
+            f"--budget {text}: {format_size(budget)} is more than the {format_size(total)} this "
+            f"{'control group' if limit_bytes() == total else 'machine'} has; give a smaller "
+            f"size, a share such as 80%, or auto"
+        )
+    if budget > available + rss_bytes():
+        return budget, (
+            f"the budget of {format_size(budget)} is more than the {format_size(available)} that "
+            f"are free now; the run steps back when less than that is left"
+        )
+    return budget, None
