@@ -43,8 +43,9 @@ from edgezo_runtime.engine.forward import (
 from edgezo_runtime.engine.loaded_model import MODELS
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.engine.sessions import ENVIRONMENT, ShortOfMemoryError
-from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, UsageError
+from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.system.memory import anonymous_bytes, release_freed
+from edgezo_runtime.system.memory_errors import budget_stop, refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
@@ -257,7 +258,7 @@ class Engine:
                         self.model.shrink_arena()
                     return found
                 except MemoryError as error:
-                    reason = str(error) or "numpy was refused memory"
+                    reason = refusal_reason(error)
                 del work
                 self._shrink(reason)  # here, where the error no longer holds what the pass held
 
@@ -515,10 +516,11 @@ class Engine:
             smaller = dataclasses.replace(self.limits, workers=self.limits.workers // 2)
             told = f"{smaller.workers} of {self.limits.workers} workers"
         else:
-            raise BudgetStopError(
-                f"memory is short: {reason}; chunks are as small as they can be, one worker is "
-                f"left and {len(self.streamed)} of {self.num_blocks} blocks are streamed; give the "
-                f"run more memory, by a larger --budget if that is short, or a smaller --max-seq"
+            raise budget_stop(
+                reason,
+                f"; chunks are as small as they can be, one worker is left and "
+                f"{len(self.streamed)} of {self.num_blocks} blocks are streamed; give the run more "
+                f"memory, by a larger --budget if that is short, or a smaller --max-seq",
             )
         self.limits = smaller
         self.model.shrink_arena()
