@@ -31,7 +31,6 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.evaluation.classify import Prediction, classify
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
-from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
 from edgezo_runtime.governors import Governor
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -141,8 +140,8 @@ class AnsweringRun(Run):
             DataError: a row is wrong.
         """
         objective = self.probe_evaluator.objective
-        if isinstance(objective, ClassObjective):
-            raise UsageError(f"objective {objective.name}: no answers are written; use evaluate")
+        if not objective.has_answers:
+            raise UsageError(f"objective {objective.name}: no answers are generated; use evaluate")
         if not isinstance(questions, QuestionSet):
             questions = ask(self._text_reader(), questions)
         self.sync()

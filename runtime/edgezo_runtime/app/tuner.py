@@ -33,7 +33,7 @@ from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.sources import Given, Source, read_given, require_alike, rows_to_come
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, UsageError
-from edgezo_runtime.evaluation.objectives import AnswerObjective, Reward, RewardFunction
+from edgezo_runtime.evaluation.objectives import Reward, RewardFunction
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.governors.gate import GLANCE_S, PausedError
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -428,7 +428,7 @@ class Tuner(AnsweringRun):
                 scores of texts, which ask for more of a row than the run keeps.
         """
         self.engine.require_here()
-        if isinstance(self.probe_evaluator.objective, AnswerObjective):
+        if self.probe_evaluator.objective.has_answers:
             raise UsageError(
                 f"objective {self.probe_evaluator.objective.name}: a run that is scored by its "
                 f"texts takes no further examples; begin another run on all rows, with "

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch
-from edgezo_runtime.engine.prefix_cache import KeyValueLayout
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.errors import UsageError
 
 Int64 = npt.NDArray[np.int64]

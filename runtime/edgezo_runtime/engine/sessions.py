@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING, Any
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import TensorInfo
 from edgezo_runtime.bundle.onnx_file import MAX_BYTES, check_onnx
-from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError
+from edgezo_runtime.errors import (
+    BundleError,
+    DoesNotFitError,
+    InterruptedRunError,
+    MissingExtraError,
+)
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.memory import is_unmapped, save_addresses
@@ -44,7 +49,7 @@ _REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BF
 
 
 class ShortOfMemoryError(MemoryError):
-    """A pass needs more memory than there is; it can be run again in smaller pieces."""
+    """A pass needs more memory than there is; it can be run again in smaller chunks."""
 
 
 def run_graph(
@@ -123,8 +128,17 @@ class SharedEnvironment:
         self.ending = True
         self.turns.wait(_END_S)
 
+    def require_time(self) -> None:
+        """Refuse to begin or continue anything when the interpreter ends.
+
+        Raises:
+            InterruptedRunError: it does.
+        """
+        if self.ending:
+            raise InterruptedRunError("the interpreter ends")
+
     def forget(self) -> None:
-        """In a forked process: the workers, and who held a lock, are in the other one."""
+        """In a forked process: the workers, and the holders of locks, are in the other one."""
         self._lock = threading.RLock()
         self._users, self._pool = 0, None
         self.turns = FairLock()

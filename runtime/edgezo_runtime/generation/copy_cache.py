@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.engine.forward import Params
+from edgezo_runtime.engine.params import Params
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

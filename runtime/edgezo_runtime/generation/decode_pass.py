@@ -5,7 +5,7 @@ Both end with the logits of the next token of every row, which go to whoever cho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest_types import SLOTS
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import Chunk
-from edgezo_runtime.engine.forward import Forward, Params, WholePass, Work
+from edgezo_runtime.engine.forward import BlockInputs, Forward, WholePass, Work
+from edgezo_runtime.engine.params import Params
 from edgezo_runtime.engine.sessions import require_shape, run_graph
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.generation.kv_cache import KvCache, PastRows
@@ -44,12 +45,13 @@ class PromptsPass(WholePass):
         self._states = states
         self._take = take
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block and keep what it made."""
-        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
-        if made:
-            start = np.zeros(chunk.rows, np.int64)
-            self._states.put(index, chunk.index, start, [value.numpy() for value in made])
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Ask the block for keys and values."""
+        return BlockInputs(self._work.params, self._one, keeps_past=True)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Cache the keys and values of the prompts."""
+        self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), past)
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""
@@ -98,11 +100,14 @@ class TokenPass(Forward):
         self._feed_rows(chunk)
         chunk.entry = 0
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block and keep what it made of the tokens."""
-        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
-        if made and isinstance(chunk.past, PastRows):
-            self._states.put_token(index, chunk.past.rows, [value.numpy() for value in made])
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Ask the block for keys and values."""
+        return BlockInputs(self._work.params, self._one, keeps_past=True)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Cache the keys and values of the tokens."""
+        rows = slice(int(chunk.index[0]), int(chunk.index[-1]) + 1)
+        self._states.put_token(index, rows, past)
 
     def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
         """Those of the token before, where they are not a row's own."""

@@ -15,8 +15,9 @@ from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.chunks import Chunk
-from edgezo_runtime.engine.engine import Engine, SharedParams
-from edgezo_runtime.engine.forward import Params, Work
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.forward import Work
+from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
 from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,13 @@ from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.scope import choose_scope
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.engine.perturbed import PerturbedParams
-from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
-from edgezo_runtime.evaluation.objectives import (
-    AnswerObjective,
-    ClassObjective,
-    Reward,
-    choose_objective,
-)
+from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.evaluation.objectives import Probed, Reward, choose_objective
 from edgezo_runtime.methods.estimators import (
     Estimator,
     Losses,
@@ -176,14 +173,13 @@ class ProbeEvaluator:
         directions: StepDirections,
     ) -> Losses:
         """What the run descends, of every example at every probe, (probes, B)."""
-        objective = self.objective
         tensors = self.layout.tensors(blocks)
-        if isinstance(objective, ClassObjective):
-            scores = self._scores(batch, tensors, blocks, probes, directions, self.cache)
-            return objective.losses(batch, scores)
-        params = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
-        # all that is compared has the same luck: a centre as well, whose seed is not the others'
-        return objective.losses(batch, params, [probes[0].seed] * len(probes))
+        scores = partial(self._scores, batch, tensors, blocks, probes, directions, self.cache)
+
+        def params() -> list[PerturbedParams]:
+            return [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
+
+        return self.objective.losses(Probed(batch, scores, params, probes[0].seed))
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""
@@ -269,14 +265,16 @@ class ProbeEvaluator:
             budget_bytes: of the process.
             longest: tokens of the longest row that is evaluated on.
         """
-        if isinstance(self.objective, ClassObjective):
+        if not self.objective.has_answers:
             return 0
         manifest, probes = self._engine.bundle.manifest, self.first_probes(estimator)
         shapes = [info.shape for info in manifest.trainables if info.name in self.layout.trained]
         copy = sum(4 * math.prod(shape) for shape in shapes)
         size, room = self.batches.batch_size, manifest.model.max_seq
         longest = min(longest, room - self.layout.config.max_new_tokens)
-        return self.objective.grant(budget_bytes, size, longest, copy, private=probes[0].private)
+        return self.objective.cache_memory(
+            budget_bytes, size, longest, copy, private=probes[0].private
+        )
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""
@@ -320,8 +318,7 @@ class ProbeEvaluator:
                     directions = StepDirections(state)
                     blocks = tuple(self.layout.blocks)
                     self._scores(batch, self.layout.trained, blocks, probes, directions, cache)
-                if isinstance(self.objective, AnswerObjective):
-                    self.objective.rehearse(params)
+                self.objective.rehearse(params)
                 if self._first_order is not None:
                     self._first_order.gradient(
                         batch, state.theta, self.scope, cache, self.layout.first

@@ -13,9 +13,8 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.prefix_cache import AnswerCache
+from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
@@ -99,8 +98,7 @@ class StepEvaluator(Trajectory):
         Raises:
             UsageError: the objective is one number a batch, and every row is perturbed its own way.
         """
-        objective, config = self.probe_evaluator.objective, self.settled
-        whole = isinstance(objective, ClassObjective) and objective.name == "f1"
+        whole, config = self.probe_evaluator.objective.whole_batch, self.settled
         if whole and self.probe_evaluator.first_probes(self._parts.estimator)[0].private:
             raise UsageError(
                 f"--objective f1: F1 of classes is one number for a batch, and {config.method} "
@@ -181,9 +179,8 @@ class StepEvaluator(Trajectory):
     def tokens(self, found: StepResult) -> int:
         """Tokens that were evaluated, padding and what was kept not counted."""
         batch = found.batch
-        answers = isinstance(self.probe_evaluator.cache, AnswerCache)
-        tokens = batch.num_rows if answers else int(batch.lengths.sum())
-        return found.rows // batch.num_rows * tokens
+        cache = self.probe_evaluator.cache or NO_CACHE
+        return found.rows // batch.num_rows * cache.evaluated_tokens(batch)
 
     @property
     def groups(self) -> int:

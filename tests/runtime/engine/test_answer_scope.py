@@ -10,8 +10,9 @@ import pytest
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.data.batches import make_batch
 from edgezo_runtime.data.scope import choose_scope, invocation
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
-from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout
+from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.errors import DivergedError, UsageError
 from tests.runtime.engine.test_engine import (
     FAMILIES,

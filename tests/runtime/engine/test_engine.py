@@ -277,13 +277,13 @@ def score_with(cached, cache, indices=(0, 1, 2, 3, 4, 5), seed=3, engine=None):
 
 def count_blocks(monkeypatch) -> list[int]:
     """Indices of the blocks run from now on."""
-    run, seen = Forward._run_block, []
+    run, seen = Forward.block, []
 
-    def counting(self, index, *rest):
+    def counting(self, index, chunk):
         seen.append(index)
-        return run(self, index, *rest)
+        return run(self, index, chunk)
 
-    monkeypatch.setattr(Forward, "_run_block", counting)
+    monkeypatch.setattr(Forward, "block", counting)
     return seen
 
 

@@ -125,7 +125,7 @@ def test_an_arena_above_the_plan_is_trimmed(exported, monkeypatch) -> None:
 def test_the_end_of_the_ladder(exported) -> None:
     bundle, theta = tiny(exported, "llama", "int8")
     engine = Engine(bundle, guard=guard(10**6))
-    with pytest.raises(BudgetStopError, match="larger --budget"):
+    with pytest.raises(BudgetStopError, match="larger `budget`"):
         perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
     engine.guard = None
     engine.close()
