@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import (
     ExampleSet,
 )
@@ -118,12 +119,7 @@ def read_given(
     if not config.writes or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq)
         return read_source(reader, given), reader
-    longest = bundle.manifest.model.max_seq - config.max_new_tokens
-    if longest < 1:
-        raise UsageError(
-            f"max_new_tokens {config.max_new_tokens}: the model takes "
-            f"{bundle.manifest.model.max_seq} tokens in all"
-        )
+    longest = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
     most = min(MAX_SEQ if max_seq is None else max_seq, longest)
     reader = open_reader(bundle, template, labels, most)
     return ask(reader, given), reader
