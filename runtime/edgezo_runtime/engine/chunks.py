@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.bundle.manifest import Manifest, copy_bytes
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.errors import UsageError
@@ -181,6 +182,19 @@ class Cutter:
     max_seq: int
     hidden_size: int
     copy_bytes: int = 0
+
+    @classmethod
+    def of(cls, manifest: Manifest, limits: Limits, private: bool) -> Cutter:
+        """Make the cutter of a model, whose virtual tokens are in front of every sequence.
+
+        Args:
+            manifest: of the bundle.
+            limits: how large the parts are.
+            private: has every sequence its own copies of the trainables?
+        """
+        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
+        own = copy_bytes(manifest) if private else 0
+        return cls(limits, longest, manifest.model.hidden_size, own)
 
     def padded(self, tokens: int) -> int:
         """Round a number of tokens up to an even one.

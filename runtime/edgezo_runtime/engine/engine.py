@@ -10,15 +10,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.data.batches import Batch, behind
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
@@ -36,7 +34,6 @@ from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
-T = TypeVar("T")
 Float32 = npt.NDArray[np.float32]
 
 
@@ -69,7 +66,6 @@ class Engine:
         limits: how much of a batch is in memory at once.
         streamed: blocks that are fetched from the file when their turn comes, and dropped again.
         reliefs: what was done because memory was short, in words; see `MemoryRelief`.
-        guard: may be replaced.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
             what it does not need; None for never. The arena keeps what it ever took, and shapes
             that change from pass to pass leave holes in it.
@@ -210,7 +206,8 @@ class Engine:
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self.cutter(params.private), taken, groups)
 
-        return self._pass(self._behind_prompt(batch), params, make, cut, _joined_scores)
+        chunks = self.run(batch, params, make, cut)
+        return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def run(
         self,
@@ -221,7 +218,10 @@ class Engine:
         *,
         continuing: bool = False,
     ) -> list[Chunk]:
-        """Take one group through all blocks by a pass that the caller makes.
+        """Take a batch through all blocks, by a pass that the caller makes.
+
+        It begins when it is this thread's turn, and runs again in smaller chunks where memory was
+        short.
 
         Args:
             batch: B sequences.
@@ -233,29 +233,13 @@ class Engine:
         Returns:
             The chunks, after the last block.
         Raises:
+            UsageError: the engine is used in a fork of its process.
+            InterruptedRunError: the interpreter ends.
             BudgetStopError: memory is short, and nothing is left to save any.
         """
-        taken = batch if continuing else self._behind_prompt(batch)
-        return self._pass(taken, params, make, cut, list)
-
-    def _behind_prompt(self, batch: Batch) -> Batch:
-        """Put the scheme's virtual tokens in front of every sequence."""
         scheme = self.bundle.manifest.scheme
-        return behind(batch, scheme.tokens) if scheme.prompt_tokens else batch
-
-    def _pass(
-        self,
-        batch: Batch,
-        params: Params,
-        make: Callable[[Work], Forward],
-        cut: Callable[[Batch], list[Chunk]],
-        collect: Callable[[list[Chunk]], T],
-    ) -> T:
-        """Do a pass when it is this thread's turn, and again in smaller chunks if memory is short.
-
-        Args:
-            collect: makes the result from the chunks.
-        """
+        if scheme.prompt_tokens and not continuing:
+            batch = behind(batch, scheme.tokens)
         self.require_here()
         with self._turns:
             ENVIRONMENT.require_time()
@@ -267,10 +251,9 @@ class Engine:
                     work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
                     chunks = cut(batch)
                     self._scheduler.run(make(work), chunks, self.cutter())
-                    found = collect(chunks)
                     if self.trim_above is not None and anonymous_bytes() > self.trim_above:
                         self.model.shrink_arena()
-                    return found
+                    return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
                 work, chunks = None, []
@@ -331,12 +314,7 @@ class Engine:
         Args:
             private: has every sequence its own copies of the trainables?
         """
-        manifest = self.bundle.manifest
-        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
-        copy = copy_bytes(manifest) if private else 0
-        return Cutter(self.limits, longest, manifest.model.hidden_size, copy)
-
-    # --- memory ---
+        return Cutter.of(self.bundle.manifest, self.limits, private)
 
     def _watch(self) -> None:
         """Check the memory; the first time it is short, stream every block.
@@ -370,7 +348,3 @@ class Engine:
         """
         with self._turns:
             self._memory.shrink(reason)
-
-
-def _joined_scores(chunks: Sequence[Chunk]) -> Float32:
-    return np.concatenate([chunk.scores for chunk in chunks], axis=1)
