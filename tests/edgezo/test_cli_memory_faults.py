@@ -24,7 +24,7 @@ MIB = 2**20
 @pytest.fixture(autouse=True)
 def _no_garbage_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Collecting it takes a third of a second each time."""
-    monkeypatch.setattr("edgezo_runtime.engine.engine.release_freed", lambda: None)
+    monkeypatch.setattr("edgezo_runtime.engine.memory_relief.release_freed", lambda: None)
 
 
 def check_ending(

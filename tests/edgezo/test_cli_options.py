@@ -13,6 +13,7 @@ import pytest
 from edgezo.cli.export import ExportSettings, scheme_options
 from edgezo.cli.settings.method_config import CONFIG_CLASSES, flat_config
 from edgezo.cli.settings.options import Duration, flag_name, flat_fields
+from edgezo.cli.tune import run_command
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.methods.catalogue import method_config

@@ -28,8 +28,9 @@ from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.first_order import PART_TOKENS, ExampleCutter
-from edgezo_runtime.engine.forward import SharedParams, WholePass, Work
+from edgezo_runtime.engine.first_order_pass import PART_TOKENS, ExampleCutter
+from edgezo_runtime.engine.forward import WholePass, Work
+from edgezo_runtime.engine.params import SharedParams
 from edgezo_runtime.errors import MissingExtraError, RunFileError, UsageError
 
 Float32 = npt.NDArray[np.float32]
@@ -116,7 +117,7 @@ class TrainingTail:
         self._inputs = tuple(self._module.input_names())
         self._engine = engine
         self._first = first_block
-        self._cutter = ExampleCutter.of(engine, part_tokens)
+        self._cutter = ExampleCutter.of(engine.bundle.manifest, part_tokens)
 
     def gradient(
         self, batch: Batch, params: Mapping[str, Float32], scope: Scope = "all"

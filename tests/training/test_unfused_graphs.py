@@ -70,9 +70,10 @@ def test_gradient_of_whole_rows_is_that_of_torch(family, scope, kind):
 @pytest.mark.parametrize("family", CONTINUING)
 def test_gradient_of_last_tokens_is_that_of_torch(family, tmp_path):
     """Prompts are read once behind an empty past; last tokens follow what was kept of them."""
+    from edgezo_runtime.engine.answer_states import KeyValueLayout
     from edgezo_runtime.engine.engine import Engine
     from edgezo_runtime.engine.first_order import FirstOrderGradient
-    from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout
+    from edgezo_runtime.engine.prefix_cache import AnswerCache
 
     bundle, stored = opened(family), references(family)
     batch = tiny_batch(bundle)

@@ -35,7 +35,6 @@ from edgezo_runtime.errors import (
     RewardError,
 )
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
-from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
@@ -257,7 +256,7 @@ class Session:
     def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
         """Mean score of the answers to a split's questions; None where none are written."""
         objective, questions = self._run.probes.objective, self._job.opened.questions.get(split)
-        if questions is None or isinstance(objective, ClassObjective):
+        if questions is None or not objective.has_answers:
             return None
         show = self._progress.count(f"answering {when} tuning, {split} rows")
         with self._run.engine.interruptible(self._signals.check):

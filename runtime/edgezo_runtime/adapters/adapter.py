@@ -1,7 +1,7 @@
 """Adapters: the tuned tensors in one safetensors file that knows where they belong.
 
-Tensors have the bundle's names, "<module>.<role>"; see `TrainableInfo` for the roles. A module
-takes all of its tensors, frozen ones included, or none. What the file says of itself is one JSON
+Tensors have the bundle's names, "<module>.<role>"; `TrainableInfo` lists the roles. The file has
+all tensors of a module, frozen ones included, or none. What the file says of itself is one JSON
 object in the header, under a single key because safetensors writes several keys in no fixed order.
 """
 
@@ -60,11 +60,11 @@ class AdapterInfo:
         task: what it predicts.
         bundle_sha256: digest of the manifest of the bundle it was tuned on.
         scheme: what its tensors are, as the bundle's manifest says it.
-        complete: are all modules in it that the bundle adapts? Those that are as they
-            began are left out, but for schemes that act everywhere.
-        steps: training steps behind it.
-        scope: tokens it acts on; see `edgezo_runtime.data.scope`.
-        invocation: the token it begins to act at, if it is always the same.
+        complete: are all modules in it that the bundle adapts? Unchanged modules are left out,
+            except for schemes that act everywhere.
+        steps: training steps taken.
+        scope: tokens that it acts on; see `edgezo_runtime.data.scope`.
+        invocation: the token from which on it acts, if that is always the same one.
     """
 
     version: int
@@ -120,8 +120,8 @@ class Adapter:
             own.scale, scheme.scale
         ):
             raise RunFileError(
-                f"{self.path}: {scheme_flags(own)}, bundle {bundle.root} has "
-                f"{scheme_flags(scheme)}; {self._export_hint()}"
+                f"{self.path}: {scheme_settings(own)}, bundle {bundle.root} has "
+                f"{scheme_settings(scheme)}; {self._export_hint()}"
             )
         result = bundle.trainables()
         for name, value in self.tensors.items():
@@ -139,14 +139,14 @@ class Adapter:
         return result
 
     def fits_warning(self, bundle: Bundle) -> str | None:
-        """A warning where the base model seems to be another one."""
+        """Warn if the base model seems to be another one; None if not."""
         own, other = self.info.model, bundle.manifest.model.id
         if own == other:
             return None
         return f"the adapter was tuned on {own}, the bundle was made from {other}"
 
     def tensors_sha256(self) -> str:
-        """Of names, shapes and numbers: what a run that begins here depends on."""
+        """Digest of names, shapes and numbers: all that a run that begins here depends on."""
         digest = hashlib.sha256()
         for name, value in sorted(self.tensors.items()):
             digest.update(json.dumps([name, list(value.shape)]).encode())
@@ -174,23 +174,33 @@ class Adapter:
         return sha256_file(path)
 
     def _export_hint(self) -> str:
-        return f"use a bundle exported with {scheme_flags(self.info.scheme)}"
+        return f"use a bundle exported with {scheme_settings(self.info.scheme)}"
+
+
+def scheme_settings(scheme: SchemeInfo) -> str:
+    """The settings of an export that make this scheme, as far as an adapter depends on them."""
+    return " ".join(f"`{name}` {value}" for name, value in _settings(scheme).items())
 
 
 def scheme_flags(scheme: SchemeInfo) -> str:
-    """The flags of `edgezo export` that make this scheme, as far as an adapter depends on them."""
-    flags = {
-        "--trainable": scheme.kind,
-        "--rank": scheme.rank,
-        "--alpha": None if scheme.alpha is None else f"{scheme.alpha:g}",
-        "--targets": ",".join(scheme.targets) if scheme.kind != "ia3" else "",
-        "--lora-train": scheme.train,
-        "--biases": scheme.biases,
-        "--bottleneck": scheme.bottleneck,
-        "--last-layers": scheme.layers,
-        "--virtual-tokens": len(scheme.tokens),
+    """The same settings as flags of `edgezo export`."""
+    found = _settings(scheme).items()
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found)
+
+
+def _settings(scheme: SchemeInfo) -> dict[str, str]:
+    settings = {
+        "trainable": scheme.kind,
+        "rank": scheme.rank,
+        "alpha": None if scheme.alpha is None else f"{scheme.alpha:g}",
+        "targets": ",".join(scheme.targets) if scheme.kind != "ia3" else "",
+        "lora_train": scheme.train,
+        "biases": scheme.biases,
+        "bottleneck": scheme.bottleneck,
+        "last_layers": scheme.layers,
+        "virtual_tokens": len(scheme.tokens),
     }
-    return " ".join(f"{flag} {value}" for flag, value in flags.items() if value)
+    return {name: str(value) for name, value in settings.items() if value}
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -210,18 +220,18 @@ def make_adapter(
     scope: Scope,
     invocation: tuple[int, ...] = (),
 ) -> Adapter:
-    """Collect what an adapter file holds.
+    """Collect the content of an adapter file.
 
-    Modules that are as they began change nothing and are left out, unless all are.
+    Modules that did not change are left out, unless none changed.
 
     Args:
-        path: where it will lie.
+        path: of the file.
         bundle: what was tuned.
-        tensors: every trainable of it, as `Tuner.adapter` gives them.
-        steps: training steps behind them.
+        tensors: all its trainables, as `Tuner.adapter` gives them.
+        steps: training steps taken.
         created_by: the program, e.g. "edgezo 0.1.0".
-        scope: tokens it acts on.
-        invocation: the token it begins to act at, if it is always the same.
+        scope: tokens that it acts on.
+        invocation: the token from which on it acts, if that is always the same one.
     Raises:
         DivergedError: a number is not finite.
     """
@@ -260,7 +270,7 @@ def load_adapter(path: Path) -> Adapter:
     Args:
         path: a run folder or an adapter file.
     Raises:
-        RunFileError: missing, damaged, of another version, or no adapter of edgezo's.
+        RunFileError: the file is missing, damaged, of another version, or no adapter of edgezo's.
     """
     file = find_adapter(path)
     try:
@@ -283,7 +293,7 @@ def _parse_info(file: Path, text: str) -> AdapterInfo:
     try:
         content = parse_object(text)
         if content.get("version") == 1:
-            _bring_up(content)
+            _upgrade(content)
         if content.get("version") != VERSION:
             raise RunFileError(
                 f"{file}: adapter of version {content.get('version')!r:.20}, this edgezo reads "
@@ -305,17 +315,17 @@ def _parse_info(file: Path, text: str) -> AdapterInfo:
     return info
 
 
-def _bring_up(content: dict[str, object]) -> None:
-    """Turn what version 1 says of an adapter into what version 2 does: it knew LoRA only."""
+def _upgrade(content: dict[str, object]) -> None:
+    """Turn the header of version 1, which knew LoRA only, into that of version 2."""
     scheme = {name: content.pop(name, None) for name in ("rank", "alpha", "targets")}
     content |= {"version": 2, "scheme": {"kind": "lora", **scheme}}
 
 
 def _check_tensors(file: Path, scheme: SchemeInfo, header: TensorHeader) -> None:
-    """Refuse tensors that are not those of the scheme, before they are read.
+    """Refuse tensors that do not belong to the scheme, before they are read.
 
     Raises:
-        RunFileError: naming the first.
+        RunFileError: there is one; the message names it.
     """
     if header.unknown:
         raise RunFileError(f"{file}: {header.unknown[0]!r:.100} has an unknown type")

@@ -23,28 +23,28 @@ CONV1D_MODELS = frozenset({"gpt2", "openai-gpt"})
 
 
 def check_format(adapter: Adapter, name: str) -> None:
-    """Refuse what a format cannot say.
+    """Refuse an adapter that a format cannot express.
 
     Args:
         adapter: what is to be written.
         name: a key of `FORMATS`.
     Raises:
-        UsageError: it has no such trainables, or no way to say on which tokens they act; with the
-            formats that do.
+        UsageError: the format has no such trainables, or no way to say on which tokens they act.
+            The message names the formats that have.
     """
     kind = adapter.info.scheme.kind
     if kind not in FORMATS[name]:
         fitting = [other for other in FORMATS if _problem(adapter, other) is None]
         raise UsageError(
             f"{adapter.path}: the format {name} has no place for what {kind} trains; use "
-            f"--format {' or '.join(sorted(fitting, key=_SAFE_FIRST.__getitem__))}"
+            f"the `format` {' or '.join(sorted(fitting, key=_SAFE_FIRST.__getitem__))}"
         )
     problem = _problem(adapter, name)
     if problem is not None:
         fitting = [other for other in FORMATS if _problem(adapter, other) is None]
         raise UsageError(
             f"{adapter.path}: acts on answers only, which {name} cannot say here ({problem}); tune "
-            f"with --scope all, or use --format {' or '.join(fitting)}"
+            f"with `scope` all, or use the `format` {' or '.join(fitting)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Adapters that are products of two factors beside linear layers, whatever they were trained as."""
+"""Adapters as products of two factors beside linear layers, however they were trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.adapters.adapter import Adapter, scheme_flags
+from edgezo_runtime.adapters.adapter import Adapter, scheme_settings
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import RunFileError, UsageError
 
@@ -38,10 +38,10 @@ class LoraFactors:
 
 
 def lora_factors(adapter: Adapter) -> list[LoraFactors]:
-    """The factors of a `lora` or `lora-xs` adapter, by module; B R A is a LoRA whose B is B R.
+    """Give the factors of a `lora` or `lora-xs` adapter; B R A is a LoRA whose B is B R.
 
     Raises:
-        UsageError: it is of another kind.
+        UsageError: the adapter is of another kind.
     """
     scheme, tensors = adapter.info.scheme, adapter.tensors
     if scheme.kind not in ("lora", "lora-xs"):
@@ -56,23 +56,24 @@ def lora_factors(adapter: Adapter) -> list[LoraFactors]:
 
 
 def as_trainables(bundle: Bundle, factors: Iterable[LoraFactors]) -> dict[str, Float32]:
-    """Every trainable of a bundle, with these factors in the place of its own.
+    """Give every trainable of a bundle, with these factors in place of its own.
 
-    The bundle's scale is part of its graphs, so B takes up the difference. Of a smaller rank, the
-    rest of the bundle's A stays, with zeros in B; in LoRA-XS, R becomes the identity.
+    The bundle's scale is part of its graphs, so B takes up the difference. If the factors have a
+    smaller rank, the rest of the bundle's A stays, with zeros in B. In LoRA-XS, R becomes the
+    identity.
 
     Args:
         bundle: of kind `lora` or `lora-xs`.
         factors: for layers that the bundle adapts.
     Raises:
         UsageError: the bundle trains something else.
-        RunFileError: it lacks a layer, or a shape or rank does not fit.
+        RunFileError: the bundle lacks a layer, or a shape or rank does not fit.
     """
     scheme = bundle.manifest.scheme
     if scheme.kind not in ("lora", "lora-xs") or scheme.rank is None:
         raise UsageError(
-            f"bundle {bundle.root} was exported with {scheme_flags(scheme)}; low-rank adapters fit "
-            f"one exported with --trainable lora"
+            f"bundle {bundle.root} was exported with {scheme_settings(scheme)}; low-rank adapters "
+            f"fit one exported with `trainable` lora"
         )
     result = bundle.trainables()
     for one in factors:
@@ -80,7 +81,7 @@ def as_trainables(bundle: Bundle, factors: Iterable[LoraFactors]) -> dict[str, F
         if names[0] not in result:
             raise RunFileError(
                 f"bundle {bundle.root} adapts no layer {one.module!r:.200}; export it with "
-                f"--targets that name {one.module.rpartition('.')[2][:80]!r}"
+                f"`targets` that name {one.module.rpartition('.')[2][:80]!r}"
             )
         a, b = (result[name].copy() for name in names)
         if one.a.shape[1] != a.shape[1] or len(one.b) != len(b):
@@ -92,7 +93,7 @@ def as_trainables(bundle: Bundle, factors: Iterable[LoraFactors]) -> dict[str, F
         if rank > scheme.rank:
             raise RunFileError(
                 f"{one.module!r:.200}: rank {rank}, bundle {bundle.root} has {scheme.rank}; export "
-                f"it with --rank {rank}"
+                f"it with `rank` {rank}"
             )
         a[:rank] = one.a
         b[:, :rank], b[:, rank:] = one.b * np.float32(one.scale / scheme.scale), 0

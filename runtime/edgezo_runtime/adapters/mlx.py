@@ -81,7 +81,7 @@ def mlx_content(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Float32]]:
     if info.architecture not in _MODELS:
         raise UsageError(
             f"{adapter.path}: how mlx-lm names the layers of {info.architecture} models is not "
-            f"known here; use --format peft or merged"
+            f"known here; use the `format` peft or merged"
         )
     common = {"model": info.model, "num_layers": -1}
     if info.scheme.kind == "last-layers":
@@ -102,10 +102,10 @@ def mlx_content(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Float32]]:
 
 
 def read_mlx(folder: Path) -> list[LoraFactors]:
-    """Read a LoRA back, to compare it.
+    """Read a LoRA, to compare it with the one that was written.
 
     Raises:
-        RunFileError: it is damaged, or no LoRA.
+        RunFileError: the folder is damaged, or holds no LoRA.
     """
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -65,10 +65,10 @@ def save_onnx_adapter(adapter: Adapter, path: Path) -> None:
 
 
 def adapters_of_onnxruntime() -> Any:
-    """onnxruntime, if it knows adapters.
+    """Import onnxruntime with adapters.
 
     Raises:
-        MissingExtraError: it does not, or is not installed.
+        MissingExtraError: it has none, or is not installed.
     """
     ort = import_onnxruntime()
     if not hasattr(ort, "AdapterFormat") or not hasattr(ort, "LoraAdapter"):

@@ -1,4 +1,4 @@
-"""Folders that hold an adapter or a model for other tools: made whole, or not at all."""
+"""Folders that hold an adapter or a model for other tools: written whole, or not at all."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgezo_runtime.system.files import sync_descriptor, sync_directory
 
 @dataclass(frozen=True, slots=True)
 class FolderKind:
-    """What a folder of some format consists of.
+    """The files of a folder of some format.
 
     Attributes:
-        marker: the file that each has.
+        marker: the file that each such folder has.
         names: files that may lie there besides.
-        endings: likewise, all files with these.
+        endings: suffixes of files that may lie there besides.
     """
 
     marker: str
@@ -94,7 +94,7 @@ def check_folder(folder: Path, force: bool, kind: FolderKind) -> None:
     if not folder.exists():
         return
     if not force:
-        raise UsageError(f"{folder}: exists; choose another place or pass --force")
+        raise UsageError(f"{folder}: exists; choose another place or set `force`")
     if not folder.is_dir():
         raise UsageError(f"{folder}: a file; this format is a folder")
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
@@ -102,11 +102,11 @@ def check_folder(folder: Path, force: bool, kind: FolderKind) -> None:
     entries = sorted(folder.iterdir())
     if entries and not (folder / kind.marker).is_file():
         raise UsageError(
-            f"{folder}: has no {kind.marker}; --force replaces folders of this format only"
+            f"{folder}: has no {kind.marker}; `force` replaces folders of this format only"
         )
     more = [entry.name for entry in entries if not kind.has(entry)]
     if more:
         raise UsageError(
-            f"{folder}: has {more[0]!r:.100}, which this format has not and --force would remove; "
+            f"{folder}: has {more[0]!r:.100}, which this format has not and `force` would remove; "
             f"choose another place"
         )

@@ -47,8 +47,7 @@ _ABSENT: dict[str, tuple[object, ...]] = {
     "trainable_token_indices": (None, [], {}),
     "target_parameters": (None, []),
 }
-"""Keys whose other values say that an adapter is more than two factors a layer, or scaled in other
-ways."""
+"""Keys and their values for an adapter that is two factors per layer, scaled in the usual way."""
 
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 """Values of init_lora_weights after which the base model is what it was."""
@@ -60,10 +59,10 @@ class PeftLora:
 
     Attributes:
         folder: where it was read.
-        base_model: what it says it was tuned on, "" if nothing.
-        rank: largest of its layers.
+        base_model: the model that it says it was tuned on; "" if it does not say.
+        rank: the largest of its layers' ranks.
         factors: by layer.
-        invocation: tokens after which it acts; None for all tokens.
+        invocation: tokens from which on it acts; None for all tokens.
     """
 
     folder: Path
@@ -80,7 +79,7 @@ class PeftLora:
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """What matters of adapter_config.json."""
+    """The part of adapter_config.json that matters here."""
 
     r: int
     lora_alpha: float
@@ -89,7 +88,7 @@ class _Config:
     invocation: tuple[int, ...] | None
 
     def scale(self, rank: int) -> float:
-        """Of a product of this rank."""
+        """The scale of a product of this rank."""
         return self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -100,7 +99,7 @@ def read_peft(folder: Path) -> PeftLora:
 
     Raises:
         RunFileError: a file is missing, damaged, or contradicts itself.
-        UsageError: an adapter that is more than LoRA: of another type, DoRA, with biases, ...
+        UsageError: the adapter is more than LoRA: of another type, DoRA, with biases, ...
         DoesNotFitError: it needs more memory than there is.
     """
     config = _read_config(folder / CONFIG_FILE)
@@ -134,12 +133,12 @@ def read_peft(folder: Path) -> PeftLora:
 def start_from_peft(
     lora: PeftLora, bundle: Bundle, path: Path, *, created_by: str, base_model: str = ""
 ) -> Adapter:
-    """The adapter of a bundle that computes what a LoRA of PEFT computes.
+    """Make the adapter of a bundle that computes what a LoRA of PEFT computes.
 
     Args:
         lora: what was read.
-        bundle: exported with `--trainable lora`, of at least the same rank, on at least its layers.
-        path: where the adapter will lie.
+        bundle: exported with `trainable` lora, of at least the same rank, on at least its layers.
+        path: of the adapter's file.
         created_by: the program.
         base_model: what the LoRA was tuned on, in place of what it says.
     Raises:
@@ -151,12 +150,12 @@ def start_from_peft(
     if said and said != own:
         raise UsageError(
             f"{lora.folder}: tuned on {said!r:.200}, bundle {bundle.root} was made from "
-            f"{own!r:.200}; if they are the same model, pass --base-model {own}"
+            f"{own!r:.200}; if they are the same model, set `base_model` to {own}"
         )
     if manifest.scheme.kind != "lora":
         raise UsageError(
-            f"bundle {bundle.root} was exported with --trainable {manifest.scheme.kind}; a LoRA "
-            f"fits one exported with --trainable lora --rank {lora.rank} --targets "
+            f"bundle {bundle.root} was exported with `trainable` {manifest.scheme.kind}; a LoRA "
+            f"fits one exported with `trainable` lora `rank` {lora.rank} `targets` "
             f"{','.join(lora.targets)}"
         )
     scope, invocation = _scope(lora)
@@ -212,10 +211,10 @@ def _read_config(path: Path) -> _Config:
 
 
 def _check_plain(path: Path, content: dict[str, Any]) -> None:
-    """Refuse what two factors a layer do not say.
+    """Refuse adapters that are more than two factors per layer.
 
     Raises:
-        UsageError: naming the key.
+        UsageError: one is; the message names the key.
     """
     for key, values in _ABSENT.items():
         if key in content and content[key] not in values:

@@ -1,4 +1,4 @@
-"""What a scheme's adapters are in PEFT's terms: adapter_config.json, and tensors."""
+"""Adapters in the format of PEFT (adapter_config.json, adapter_model.safetensors), without PEFT."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _prompt(adapter: Adapter) -> Content:
         raise UsageError(
             f"{adapter.path}: {info.architecture} does more than add positions to embeddings "
             f"before its first block, where the prompt is; PEFT cannot express that, use "
-            f"--format safetensors"
+            f"the `format` safetensors"
         )
     (value,) = (v for name, v in adapter.tensors.items() if name.endswith(".prompt"))
     config = _virtual(adapter, "PROMPT_TUNING", value.shape[1], layers=1, heads=1)
@@ -145,7 +145,7 @@ def _virtual(adapter: Adapter, kind: str, width: int, *, layers: int, heads: int
     if adapter.info.task != "causal-lm":
         raise UsageError(
             f"{adapter.path}: virtual tokens of an encoder are not the same in PEFT; use "
-            f"--format safetensors"
+            f"the `format` safetensors"
         )
     return _common(adapter) | {
         "peft_type": kind,

@@ -20,7 +20,6 @@ from edgezo_runtime.data.sources import Source, open_reader, read_source
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.classify import Prediction, classify
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
-from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
 from edgezo_runtime.training.run import Run
 
@@ -73,7 +72,7 @@ class Answerer:
     def score(self, questions: QuestionSet | str | Path | Iterable[Fields]) -> float:
         """See `Tuner.score`."""
         objective = self._run.probes.objective
-        if isinstance(objective, ClassObjective):
+        if not objective.has_answers:
             raise UsageError(f"objective {objective.name}: no answers are generated; use evaluate")
         if not isinstance(questions, QuestionSet):
             questions = make_questions(self.require_reader(), questions)

@@ -30,7 +30,7 @@ from edgezo_runtime.data.sources import Given, Source, require_alike
 from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.evaluation.classify import Prediction
 from edgezo_runtime.evaluation.evaluate import Evaluation
-from edgezo_runtime.evaluation.objectives import AnswerObjective, Reward, RewardFunction
+from edgezo_runtime.evaluation.objectives import Reward, RewardFunction
 from edgezo_runtime.generation.generator import GenerationConfig
 from edgezo_runtime.governors import Governor
 from edgezo_runtime.governors.gate import GLANCE_S
@@ -379,7 +379,7 @@ class Tuner:
         run = self.run
         run.engine.require_here()
         objective = run.probes.objective
-        if isinstance(objective, AnswerObjective):
+        if objective.has_answers:
             raise UsageError(
                 f"objective {objective.name}: a run that is scored by its texts takes no further "
                 f"examples; begin another run on all rows, with "

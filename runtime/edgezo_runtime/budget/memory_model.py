@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
-from edgezo_runtime.engine.first_order import PART_ANSWERS, PART_TOKENS
+from edgezo_runtime.engine.first_order_pass import PART_ANSWERS, PART_TOKENS
 from edgezo_runtime.engine.forward import SCORED_POSITIONS
-from edgezo_runtime.engine.prefix_cache import AnswerCache
+from edgezo_runtime.engine.prefix_cache import NO_CACHE
 
 if TYPE_CHECKING:
     from edgezo_runtime.data.example_set import ExampleSet
@@ -108,9 +108,8 @@ class MemoryModel:
         longest = virtual + max(int(part.lengths().max()) for part in sets)
         rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
-        answers = tuner.config.prefix_cache and isinstance(
-            tuner.probes.make_cache(None), AnswerCache
-        )
+        cache = tuner.probes.make_cache(None) if tuner.config.prefix_cache else None
+        answers = (cache or NO_CACHE).last_tokens
         copy = groups * copy_bytes(bundle.manifest)
         return cls(
             a_token=bytes_of_token(bundle),

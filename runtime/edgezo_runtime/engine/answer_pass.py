@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
+from edgezo_runtime.engine.answer_states import AnswerStates, KeyValueLayout
 from edgezo_runtime.engine.chunks import Chunk, Cutter
 from edgezo_runtime.engine.forward import (
+    BlockInputs,
     FirstActive,
     Float32,
     Forward,
+    Int64,
     ScoringPass,
-    SharedParams,
     Work,
 )
-from edgezo_runtime.engine.prefix_cache import AnswerCache, AnswerStates
+from edgezo_runtime.engine.params import SharedParams
 from edgezo_runtime.errors import UsageError
 
 
+class PromptCache(Protocol):
+    """`AnswerStates` of prompts, cached between passes."""
+
+    layout: KeyValueLayout
+
+    def gather(self, keys: Sequence[int], lengths: Int64) -> tuple[AnswerStates, Int64]:
+        """States of prompts of these lengths, and the rows that are missing in them."""
+
+    def put(self, states: AnswerStates, row: int, key: int, hidden: Float32) -> None:
+        """Complete a row by its last token's state (H,), and cache the row."""
+
+
 class AnswerPass(ScoringPass):
-    """Evaluates the last token of every sequence on top of kept keys and values.
+    """Evaluates the last token of every sequence on top of cached keys and values.
 
     Args:
         work: what is evaluated; the last token alone of every sequence is scored.
         code: (code, decode), each (G, G) float32; None means one group.
         first_active: blocks before this one are run once for all groups.
-        cache: what is kept of the prompts.
-        entry: the block where the kept states enter.
+        cache: states of the prompts.
+        entry: the block where the cached states enter.
     """
 
     def __init__(
@@ -35,7 +50,7 @@ class AnswerPass(ScoringPass):
         work: Work,
         code: tuple[Float32, Float32] | None,
         first_active: FirstActive,
-        cache: AnswerCache,
+        cache: PromptCache,
         entry: int,
     ) -> None:
         super().__init__(work, code, first_active)
@@ -43,11 +58,11 @@ class AnswerPass(ScoringPass):
         self._entry = entry
 
     def wave_bytes(self) -> int:
-        """Keys and values of a sequence."""
+        """Bytes of the keys and values of a sequence."""
         return 2 * self._cache.layout.size * int(self.batch.lengths.max())
 
     def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
-        """Find what is kept of the prompts; those that are not have to be read."""
+        """Look the prompts up; those that are missing have to be read first."""
         parts: list[Chunk] = []
         for chunk in wave:
             rows = chunk.index
@@ -76,23 +91,23 @@ class AnswerPass(ScoringPass):
 
 
 class PromptPass(Forward):
-    """Runs whole prompts, and keeps what does not change of them.
+    """Runs whole prompts, and caches the states that do not change.
 
     Args:
-        work: what is evaluated; its batch are the prompts.
-        cache: where it is kept.
-        entry: the block from which on keys and values are kept, and last tokens may change.
+        work: what is evaluated; its batch holds the prompts.
+        cache: where the states go.
+        entry: the block from which on keys and values are cached, and last tokens may change.
     """
 
     def __init__(
         self,
         work: Work,
-        cache: AnswerCache,
+        cache: PromptCache,
         entry: int,
     ) -> None:
         super().__init__(work)
         self._cache = cache
-        self._keep_from = entry
+        self._entry = entry
         self._frozen = SharedParams(work.model.bundle.trainables())
 
     def start(self, chunk: Chunk) -> None:
@@ -103,19 +118,23 @@ class PromptPass(Forward):
         chunk.by_row["past_lengths"] = np.zeros(chunk.rows, np.int32)
         self._feed_rows(chunk)
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block; keep the last tokens' states at the entry, then keys and values."""
-        states, places = chunk.target
-        if index == self._keep_from:
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Keep the last tokens' states at the entry block; from there on, keep keys and values."""
+        if index == self._entry:
             last = self.batch.lengths[chunk.index] - 1
             chunk.kept = chunk.hidden.numpy()[np.arange(chunk.rows), last]
-        keep = index >= self._keep_from
-        params = self._frozen if keep else self._work.params  # last tokens are waste from there on
-        for half, value in enumerate(self._run_block(index, chunk, params, self._one, keep)):
-            states.fill(places, index, half, value.numpy())  # (R, n, S, D)
+        keeps = index >= self._entry
+        # From the entry on, nothing here uses the last tokens, which alone depend on what trains.
+        return BlockInputs(self._frozen if keeps else self._work.params, self._one, keeps)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Round keys and values (R, n, S, D) into the states."""
+        states, places = chunk.target
+        for half, values in enumerate(past):
+            states.fill(places, index, half, values)
 
     def end(self, chunk: Chunk) -> None:
-        """Put what was kept into the cache."""
+        """Put the states into the cache."""
         states, places = chunk.target
         keys = self.batch.row_keys[chunk.index]
         for row, (place, key) in enumerate(zip(places, keys, strict=True)):

@@ -1,4 +1,4 @@
-"""The graphs that carry gradients back, opened, and run on what the forward graphs were fed."""
+"""The graphs that carry gradients back, run on the inputs of the forward graphs."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ class BackwardGraph:
         """Carry a gradient back.
 
         Args:
-            graph: what it goes back through, with its weights.
-            feed: the other inputs by name, OrtValues; more than it takes do no harm.
-            grad: the gradient at the result of that graph, an OrtValue.
+            graph: the forward graph, with its weights.
+            feed: the other inputs by name, OrtValues; unused ones do no harm.
+            grad: the gradient at the result of the forward graph, an OrtValue.
         Returns:
             Gradients by the name of the input, arrays; of a trainable with its leading axis.
         Raises:
-            ShortOfMemoryError: it was refused memory.
-            BundleError: it takes what there is not.
+            ShortOfMemoryError: the graph was refused memory.
+            BundleError: an input of the graph is missing.
         """
         known = {**graph.weights, **feed, GRAD: grad}
         if lost := [name for name in self.inputs if name not in known]:
             raise BundleError(
-                f"the graph back through {graph.output!r} takes {min(lost)[:80]!r}, which is not "
-                f"at hand; run 'edgezo export --force'"
+                f"the graph back through {graph.output!r} takes {min(lost)[:80]!r}, which is "
+                f"missing; run 'edgezo export --force'"
             )
         own = {name: known[name] for name in self.inputs}
         values = run_graph(self.session, list(self.outputs), own)
@@ -63,8 +63,9 @@ class BackwardGraph:
 
 
 class BackwardGraphs:
-    """The backward graphs of a bundle, all open: while a run goes on memory may be short, and
-    onnxruntime does not survive it where it opens a graph.
+    """The backward graphs of a bundle, all opened at once.
+
+    Later in a run memory may be short, and onnxruntime does not survive that when it opens a graph.
 
     Args:
         model: the graphs they go back through.
@@ -78,7 +79,7 @@ class BackwardGraphs:
         if isinstance(manifest.backward, str):
             raise UsageError(
                 f"the bundle has no backward graphs ({manifest.model.architecture}): "
-                f"{manifest.backward}; tune without --first-order, or run "
+                f"{manifest.backward}; set `first_order` to 0, or run "
                 f"'edgezo export --force' with an edgezo that can derive it"
             )
         self._opened = {info.of: _open(model.bundle, info) for info in manifest.backward}

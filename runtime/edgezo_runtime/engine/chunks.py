@@ -1,4 +1,4 @@
-"""How a batch is cut: chunks of sequences that a worker takes through the blocks, waves of chunks.
+"""How a batch is cut into chunks, which go through the blocks together, and waves of chunks.
 
 All groups of a sequence stay in one chunk, because the code mixes them. Results do not depend on
 where a batch is cut.
@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.bundle.manifest import Manifest, copy_bytes
 from edgezo_runtime.data.batches import Batch
-from edgezo_runtime.engine.prefix_cache import KeyValueLayout
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.errors import UsageError
 
 Int64 = npt.NDArray[np.int64]
@@ -26,21 +27,21 @@ CHUNK_TOKENS = 256
 block's activations stay in a core's cache."""
 
 SMALLEST_CHUNK_TOKENS = 16
-"""Chunks are never cut smaller than this for want of memory."""
+"""Chunks are never made smaller than this for lack of memory."""
 
 PAST_BYTES = 32 << 20
-"""Earlier keys and values, float16, that a chunk of last tokens holds."""
+"""Bytes of earlier keys and values, float16, that a chunk of last tokens holds."""
 
 WAVE_BYTES = 48 << 20
-"""What the chunks that go through streamed blocks together hold between two blocks."""
+"""Bytes that the chunks of a wave hold between two streamed blocks."""
 
 FETCH_BYTES = 16 << 20
-"""Weights of neighbouring streamed blocks that are resident at once: chunks wait for each other
-less often than after every block."""
+"""Bytes of neighbouring streamed blocks that are resident at once: chunks wait for each other less
+often than after every block."""
 
 COPY_BYTES = 64 << 20
-"""Copies of a block's trainables that a chunk holds where every sequence has its own; those of one
-sequence may be more."""
+"""Bytes of copies of a block's trainables that a chunk holds where every sequence has its own; one
+sequence may have more."""
 
 _WORTH_A_WORKER = 64
 """Tokens below which the kernels lose more than an idle worker costs."""
@@ -78,7 +79,7 @@ class Limits:
                 raise UsageError(f"{field_.name} {value}: must be 1 or more")
 
     def smaller(self) -> Limits | None:
-        """Half as much at once; None where chunks are as small as they can be."""
+        """Halve what is in memory at once; None if chunks are as small as they can be."""
         if self.chunk_tokens <= SMALLEST_CHUNK_TOKENS:
             return None
         return dataclasses.replace(
@@ -159,7 +160,7 @@ class Chunk:
         return len(self.index)
 
     def release(self) -> None:
-        """Let go of all but the scores: a chunk that is through waits for the others."""
+        """Release all but the scores: a chunk that is done waits for the others."""
         self.hidden = self.past = self.target = self.kept = None
         self.inputs.clear()
         self.by_row.clear()
@@ -182,15 +183,31 @@ class Cutter:
     hidden_size: int
     copy_bytes: int = 0
 
+    @classmethod
+    def of(cls, manifest: Manifest, limits: Limits, private: bool) -> Cutter:
+        """Make the cutter of a model, whose virtual tokens are in front of every sequence.
+
+        Args:
+            manifest: of the bundle.
+            limits: how large the parts are.
+            private: has every sequence its own copies of the trainables?
+        """
+        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
+        own = copy_bytes(manifest) if private else 0
+        return cls(limits, longest, manifest.model.hidden_size, own)
+
     def padded(self, tokens: int) -> int:
-        """Next even number of tokens: attention works in tiles of an even number of rows, and a
-        last tile of one row takes the matrix-vector kernel, which rounds differently."""
+        """Round a number of tokens up to an even one.
+
+        Attention works in tiles of an even number of rows. A last tile of one row would take the
+        matrix-vector kernel, which rounds differently.
+        """
         return max(tokens, min(tokens + tokens % 2, self.max_seq))
 
     def chunks(self, batch: Batch, groups: int) -> list[Chunk]:
         """Cut a batch; every chunk is padded to its own longest sequence only."""
         total = groups * int(batch.lengths.sum())
-        fair = -(-total // (2 * self.limits.workers))  # two a worker, so that none waits for long
+        fair = -(-total // (2 * self.limits.workers))  # two per worker, so that none waits for long
         limit = min(self.limits.chunk_tokens, max(fair, _WORTH_A_WORKER))
         most = self._most_copies(groups)
         chunks: list[Chunk] = []
@@ -211,7 +228,7 @@ class Cutter:
         return chunks
 
     def answers(self, batch: Batch, groups: int, layout: KeyValueLayout) -> list[Chunk]:
-        """Cut a batch of which one token a sequence is evaluated."""
+        """Cut a batch of which one token per sequence is evaluated."""
         limits = self.limits
         share = -(-batch.num_rows // limits.workers)
         fits = limits.past_bytes // max(1, 2 * layout.size * int(batch.lengths.max()))
@@ -223,11 +240,11 @@ class Cutter:
         return chunks
 
     def _most_copies(self, groups: int) -> int:
-        """Sequences of a chunk whose copies of trainables it can hold."""
+        """Most sequences of a chunk, by the copies of trainables that it can hold."""
         return max(1, COPY_BYTES // (groups * self.copy_bytes)) if self.copy_bytes else sys.maxsize
 
     def prompts(self, lengths: Int64, rows: Int64) -> Iterator[Int64]:
-        """Cut rows of these lengths into parts of a chunk's tokens."""
+        """Cut rows of these lengths into parts that have as many tokens as a chunk."""
         start = 0
         while start < len(rows):
             stop = start + 1
@@ -240,18 +257,18 @@ class Cutter:
             start = stop
 
     def waves(self, chunks: Sequence[Chunk], groups: int, past_bytes: int) -> Iterator[list[Chunk]]:
-        """Chunks that go through streamed blocks together.
+        """Collect the chunks that go through streamed blocks together.
 
         Args:
             chunks: of one batch.
             groups: copies that each of them grows to.
-            past_bytes: keys and values of a sequence that it holds besides.
+            past_bytes: keys and values that it holds per sequence besides.
         """
         wave: list[Chunk] = []
         held = 0
         for chunk in chunks:
-            a_row = 4 * groups * chunk.tokens * self.hidden_size + past_bytes
-            size = chunk.rows * a_row
+            row_bytes = 4 * groups * chunk.tokens * self.hidden_size + past_bytes
+            size = chunk.rows * row_bytes
             if len(wave) >= self.limits.workers and held + size > self.limits.wave_bytes:
                 yield wave
                 wave, held = [], 0
@@ -262,7 +279,10 @@ class Cutter:
 
 
 def answer_chunk(rows: slice) -> Chunk:
-    """The last tokens of neighbouring sequences; an odd one comes twice, see `Cutter.padded`."""
+    """Make the chunk of some last tokens; of an odd number, the last one comes twice.
+
+    A lone token would take other kernels, as `Cutter.padded` says.
+    """
     count = rows.stop - rows.start
     positions = np.zeros((count, 2), np.int64)
     positions[:, 0] = np.arange(count)

@@ -3,73 +3,53 @@
 A pass evaluates G groups (probes) of the same B sequences, R = G * B rows, row g * B + b. The rows
 are cut into chunks of sequences. Up to the first perturbed block the groups are equal, and each
 sequence is run once.
-
-Parallelism is over chunks: a worker takes a chunk through all blocks with single-threaded kernels.
-Threads inside a kernel would wait for each other at every one of some 2,000 operators a pass, and
-wait badly when another process takes a core; a chunk waits for nobody. As a consequence the bits do
-not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.data.batches import Batch, behind
 from edgezo_runtime.data.scope import Scope
-from edgezo_runtime.engine.answer_pass import AnswerPass
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
-from edgezo_runtime.engine.forward import (
-    FirstActive,
-    Forward,
-    Params,
-    SharedParams,
-    WholePass,
-    Work,
-)
+from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
-from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
-from edgezo_runtime.engine.sessions import ENVIRONMENT, ShortOfMemoryError
-from edgezo_runtime.errors import InterruptedRunError, UsageError
-from edgezo_runtime.system.memory import anonymous_bytes, release_freed
-from edgezo_runtime.system.memory_errors import budget_stop, refusal_reason
+from edgezo_runtime.engine.memory_relief import MemoryRelief
+from edgezo_runtime.engine.params import Params, SharedParams
+from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache
+from edgezo_runtime.engine.scheduler import Scheduler
+from edgezo_runtime.engine.sessions import ENVIRONMENT
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.system.memory import anonymous_bytes
+from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
 
-T = TypeVar("T")
 Float32 = npt.NDArray[np.float32]
-Stage = Callable[[Chunk], None]
 
 
 def _leave(guard: MemoryGuard | None, process: int) -> None:
-    """What an engine shares with others, let go."""
-    if os.getpid() != process:  # the other one has it
+    """Release what an engine shares with others."""
+    if os.getpid() != process:  # a fork has nothing to release
         return
     ENVIRONMENT.release()
     if guard is not None:
         BUDGET.release(guard)
 
 
-def _submitted(work: Callable[[], None]) -> Future[None]:
-    """Work for a worker."""
-    try:
-        return ENVIRONMENT.workers.submit(work)
-    except RuntimeError as error:  # they end before other threads do
-        raise InterruptedRunError(f"the interpreter ends: {error}") from error
+class _ThreadCheck(threading.local):
+    """What ends the passes that a thread asks for."""
+
+    check: Callable[[], None] | None = None
 
 
 class Engine:
@@ -77,18 +57,18 @@ class Engine:
 
     Args:
         bundle: opened bundle.
-        threads: compute threads of the process's pool; None takes one a core.
-        arena_bytes: hard limit of the process's arena, None for none.
-        chunk_tokens: see `Limits`.
-        guard: watches the memory at every block boundary; None for no watch.
+        threads: compute threads of the process's pool; None takes one per core.
+        arena_bytes: hard limit of the process's arena; None for no limit.
+        chunk_tokens: tokens of a chunk, all groups counted.
+        guard: asked at every block boundary whether memory is short; None for no guard.
 
     Attributes:
         limits: how much of a batch is in memory at once.
-        streamed: blocks that are fetched from the file when their turn comes, and let go again.
-        reliefs: what was done because memory was short, in words.
+        streamed: blocks that are fetched from the file when their turn comes, and dropped again.
+        reliefs: what was done because memory was short, in words; see `MemoryRelief`.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
-            what it does not need; None for never. It keeps what it ever took, and shapes that
-            change from pass to pass leave holes.
+            what it does not need; None for never. The arena keeps what it ever took, and shapes
+            that change from pass to pass leave holes in it.
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
@@ -112,7 +92,7 @@ class Engine:
         guard: MemoryGuard | None = None,
     ) -> None:
         if threads is not None and threads < 1:
-            raise UsageError(f"threads {threads}: must be 1 or more, or None for one a core")
+            raise UsageError(f"threads {threads}: must be 1 or more, or None for one per core")
         Limits(1, chunk_tokens).check()
         self.bundle = bundle
         bundle.verify_once()
@@ -120,18 +100,35 @@ class Engine:
         self._release = weakref.finalize(self, _leave, guard, os.getpid())
         self._release.atexit = False  # passes may run until then
         self.model = MODELS.of(bundle)
-        self.limits = Limits(ENVIRONMENT.threads, chunk_tokens)
-        self.streamed: frozenset[int] = frozenset()
+        self._memory = MemoryRelief(self.model, Limits(ENVIRONMENT.threads, chunk_tokens))
+        self._scheduler = Scheduler(self.model, self._memory)
+        self.reliefs = self._memory.reliefs
         self.guard = self._held = guard
         if guard is not None:
             BUDGET.hold(guard)
-        self.reliefs: list[str] = []
         self.trim_above: int | None = None
-        self._own = threading.local()
+        self._own = _ThreadCheck()
         self._process = os.getpid()
         self._turns = ENVIRONMENT.turns
-        self._relief = threading.Lock()
         self._sample: frozenset[int] | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """How much of a batch is in memory at once."""
+        return self._memory.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._memory.limits = limits
+
+    @property
+    def streamed(self) -> frozenset[int]:
+        """Blocks that are fetched from the file when their turn comes, and dropped again."""
+        return self._memory.streamed
+
+    @streamed.setter
+    def streamed(self, blocks: frozenset[int]) -> None:
+        self._memory.streamed = blocks
 
     @property
     def forked(self) -> bool:
@@ -174,7 +171,7 @@ class Engine:
         code: tuple[Float32, Float32] | None = None,
         *,
         first_active: FirstActive = 0,
-        cache: PrefixCache | AnswerCache | None = None,
+        cache: Cache | None = None,
         cache_block: int = 0,
         scope: Scope = "all",
     ) -> Float32:
@@ -182,16 +179,16 @@ class Engine:
 
         Args:
             batch: B sequences.
-            params: the trainable inputs; see `Params`.
+            params: the trainable inputs.
             code: (code, decode), each (G, G) float32; None means one group.
             first_active: blocks before this one have P = 1 throughout and are run once for all
-                groups; or one such block a group, ascending. Until its block a group is taken to be
-                like the first, and any leading part of the code must be a code itself.
-            cache: what is kept between passes; the blocks before `cache_block` must be the same in
+                groups; or one such block per group, ascending. Until its block a group is taken to
+                be like the first, and any leading part of the code must be a code itself.
+            cache: states cached between passes; the blocks before `cache_block` must be the same in
                 every pass. An `AnswerCache` is for prompts whose last token alone is scored, and
                 for the scope "answer".
             cache_block: where the cached states enter; at most any `first_active`.
-            scope: tokens the adapters act on; see `edgezo_runtime.data.scope`.
+            scope: tokens that the adapters act on.
         Returns:
             Label logits (G, B, C) when the batch has label words, else log-probabilities of its
             targets (G, T), float32. A row's result does not depend on the other rows.
@@ -200,15 +197,17 @@ class Engine:
             DivergedError: a hidden state does not fit the cache.
             BudgetStopError: memory is short, and nothing is left to save any.
         """
-        scheme = self.bundle.manifest.scheme
-        if scheme.prompt_tokens:
-            batch = behind(batch, scheme.tokens)
+        cache = NO_CACHE if cache is None else cache
+        groups = 1 if code is None else len(code[0])
 
-        def once(work: Work) -> Float32:
-            chunks = self._evaluate(work, code, first_active, cache, cache_block, scope)
-            return np.concatenate([chunk.scores for chunk in chunks], axis=1)
+        def make(work: Work) -> Forward:
+            return cache.scoring_pass(work, code, first_active, cache_block, scope)
 
-        return self._passed(batch, params, once)
+        def cut(taken: Batch) -> list[Chunk]:
+            return cache.cut(self.cutter(params.private), taken, groups)
+
+        chunks = self.run(batch, params, make, cut)
+        return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def run(
         self,
@@ -219,52 +218,50 @@ class Engine:
         *,
         continuing: bool = False,
     ) -> list[Chunk]:
-        """Take one group through all blocks by a pass of the caller's.
+        """Take a batch through all blocks, by a pass that the caller makes.
+
+        It begins when it is this thread's turn, and runs again in smaller chunks where memory was
+        short.
 
         Args:
             batch: B sequences.
             params: the trainable inputs.
-            make: gives the pass.
-            cut: gives the chunks of the batch, behind the scheme's virtual tokens if it has any;
-                asked again where memory was short.
-            continuing: the batch goes on from earlier tokens, the virtual ones among them.
+            make: makes the pass.
+            cut: cuts the batch, behind the scheme's virtual tokens if it has any, into chunks;
+                called again where memory was short.
+            continuing: the batch continues from earlier tokens, the virtual ones among them.
         Returns:
-            The chunks, all through.
+            The chunks, after the last block.
         Raises:
+            UsageError: the engine is used in a fork of its process.
+            InterruptedRunError: the interpreter ends.
             BudgetStopError: memory is short, and nothing is left to save any.
         """
         scheme = self.bundle.manifest.scheme
         if scheme.prompt_tokens and not continuing:
             batch = behind(batch, scheme.tokens)
-
-        def once(work: Work) -> list[Chunk]:
-            chunks = cut(batch)
-            self._run(make(work), chunks, 1)
-            return chunks
-
-        return self._passed(batch, params, once)
-
-    def _passed(self, batch: Batch, params: Params, once: Callable[[Work], T]) -> T:
-        """Do a pass when it is this thread's turn, in smaller pieces where memory was short."""
         self.require_here()
         with self._turns:
-            self._require_time()
+            ENVIRONMENT.require_time()
             while True:
+                work: Work | None = None
+                chunks: list[Chunk] = []
                 tokens = self.limits.chunk_tokens
-                work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
                 try:
-                    found = once(work)
+                    work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
+                    chunks = cut(batch)
+                    self._scheduler.run(make(work), chunks, self.cutter())
                     if self.trim_above is not None and anonymous_bytes() > self.trim_above:
                         self.model.shrink_arena()
-                    return found
+                    return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
-                del work
-                self._shrink(reason)  # here, where the error no longer holds what the pass held
+                work, chunks = None, []
+                self._memory.shrink(reason)  # here, where nothing holds what the pass held
 
     @contextmanager
     def interruptible(self, check: Callable[[], None]) -> Iterator[None]:
-        """Let something end the passes that this thread asks for meanwhile.
+        """Let a function end the passes that this thread asks for meanwhile.
 
         Args:
             check: called at every block boundary, by any worker; raises to end the pass.
@@ -276,14 +273,13 @@ class Engine:
             self._own.check = None
 
     def check(self) -> None:
-        """Be ended here, between passes, by what `interruptible` was given."""
-        check: Callable[[], None] | None = getattr(self._own, "check", None)
-        if check is not None:
-            check()
+        """Call the function that `interruptible` was given: it may end the caller here."""
+        if self._own.check is not None:
+            self._own.check()
 
     def _checks(self) -> Callable[[], None]:
-        """What the workers of a pass call at every block boundary."""
-        check: Callable[[], None] | None = getattr(self._own, "check", None)
+        """Make the function that the workers of a pass call at every block boundary."""
+        check = self._own.check
         if check is None:
             return self._watch
 
@@ -294,36 +290,13 @@ class Engine:
 
         return both
 
-    def _evaluate(
-        self,
-        work: Work,
-        code: tuple[Float32, Float32] | None,
-        first_active: FirstActive,
-        cache: PrefixCache | AnswerCache | None,
-        cache_block: int,
-        scope: Scope,
-    ) -> list[Chunk]:
-        """Cut a batch and take the chunks through all stages."""
-        cutter = self.cutter(work.params.private)
-        groups = 1 if code is None else len(code[0])
-        forward: Forward
-        if isinstance(cache, AnswerCache):
-            forward = AnswerPass(work, code, first_active, cache, cache_block)
-            chunks = cutter.answers(work.batch, groups, cache.layout)
-        else:
-            forward = WholePass(work, code, first_active, cache, cache_block, scope)
-            chunks = cutter.chunks(work.batch, groups)
-        self._run(forward, chunks, groups)
-        return chunks
-
     def leave(self, index: int) -> None:
-        """A chunk is through a block on its way back: let its weights go if they are streamed."""
-        if index in self.streamed:
-            self.model.drop(index)
+        """Drop a block's weights if it is streamed: a chunk is through it on its way back."""
+        self._memory.drop_streamed(index)
 
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
-        """Run these blocks only, for what they take; scores mean nothing meanwhile."""
+        """Run these blocks only, to see what they take; scores mean nothing then."""
         self._sample = blocks
         try:
             yield
@@ -332,164 +305,33 @@ class Engine:
 
     @property
     def sampled(self) -> frozenset[int] | None:
-        """The blocks that run, inside `sampling`; None for all."""
+        """The blocks that run inside `sampling`; None for all."""
         return self._sample
 
     def cutter(self, private: bool = False) -> Cutter:
-        """What cuts batches as the limits are now.
+        """Make what cuts batches by the current limits.
 
         Args:
-            private: has every sequence copies of the trainables of its own?
+            private: has every sequence its own copies of the trainables?
         """
-        manifest = self.bundle.manifest
-        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
-        copy = copy_bytes(manifest) if private else 0
-        return Cutter(self.limits, longest, manifest.model.hidden_size, copy)
-
-    # --- who is where when ---
-
-    def _run(self, forward: Forward, chunks: list[Chunk], groups: int) -> None:
-        """Take chunks through all stages.
-
-        A worker takes a chunk through all blocks, so that it never waits for another. Where blocks
-        are streamed, a wave of chunks goes through one stretch of neighbouring blocks after the
-        other instead: each is fetched once a wave.
-        """
-        if self.streamed:
-            self._stream(forward, chunks, groups)
-        else:
-            self._map(partial(self._walk, forward), chunks)
-
-    def _walk(self, forward: Forward, chunk: Chunk) -> None:
-        """Take one chunk through all stages."""
-        first = forward.before([chunk], self.cutter())
-        if first is not None:
-            for part in first[1]:
-                self._walk(first[0], part)
-        forward.start(chunk)
-        for index in range(chunk.entry, self.num_blocks):
-            forward.block(index, chunk)
-            if index in self.streamed:  # it may be since this pass began
-                self.model.drop(index)
-        forward.end(chunk)
-
-    def _stream(self, forward: Forward, chunks: list[Chunk], groups: int) -> None:
-        """Take waves of chunks through one stretch of blocks after the other."""
-        for wave in self.cutter().waves(chunks, groups, forward.wave_bytes()):
-            first = forward.before(wave, self.cutter())
-            if first is not None:
-                self._stream(*first, groups=1)
-            self._map(forward.start, wave)
-            self.model.drop_vocabulary()
-            stretch = self._stretch(min(chunk.entry for chunk in wave))
-            while stretch:
-                following = self._stretch(stretch.stop)
-                self._fetch(following)
-                takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
-                streamed = self.streamed
-                self._map(partial(self._cross, forward, stretch, streamed), takers)
-                for index in streamed.intersection(stretch):
-                    self.model.drop(index)
-                stretch = following if self.streamed == streamed else self._stretch(stretch.stop)
-            self._map(forward.end, wave)
-            self.model.drop_vocabulary()
-
-    def _stretch(self, first: int) -> range:
-        """The blocks from `first` on that chunks cross together; empty behind the last one."""
-        sizes = [self.model.block_bytes(index) for index in range(self.num_blocks)]
-        return next(self.limits.stretches(sizes, self.streamed, first), range(0))
-
-    def _cross(
-        self, forward: Forward, stretch: range, streamed: frozenset[int], chunk: Chunk
-    ) -> None:
-        """Take a chunk through neighbouring blocks; `streamed` are dropped when all are through."""
-        for index in stretch:
-            if index >= chunk.entry:
-                forward.block(index, chunk)
-            if index in self.streamed - streamed:  # since this stretch began
-                self.model.drop(index)
-
-    def _fetch(self, stretch: range) -> None:
-        """Have the next blocks read while the current ones compute."""
-        for index in sorted(self.streamed.intersection(stretch)):
-            if self._sample is None or index in self._sample:
-                self.model.fetch(index)
-
-    def _map(self, run: Stage, chunks: Sequence[Chunk]) -> None:
-        """Run a stage on every chunk; all are over when this returns, even if one fails.
-
-        Raises:
-            InterruptedRunError: the interpreter ends, and the workers have.
-        """
-        workers = min(self.limits.workers, ENVIRONMENT.threads, len(chunks))
-        left = deque(chunks)
-
-        def work() -> None:
-            while True:
-                try:
-                    chunk = left.popleft()
-                except IndexError:
-                    return
-                try:
-                    run(chunk)
-                except BaseException:
-                    left.clear()  # the others need not begin what is run again
-                    raise
-
-        if workers == 1:
-            work()
-            return
-        futures: list[Future[None]] = []
-        try:
-            for _ in range(workers):
-                futures.append(_submitted(work))
-            wait(futures)
-        except BaseException:  # a second Ctrl-C: whoever comes next may close what they use
-            left.clear()
-            wait(futures)
-            raise
-        for future in futures:
-            future.result()
-
-    # --- memory ---
+        return Cutter.of(self.bundle.manifest, self.limits, private)
 
     def _watch(self) -> None:
-        """Look at the memory; the first time it is short, stream every block.
+        """Check the memory; the first time it is short, stream every block.
 
         Raises:
             ShortOfMemoryError: it is short, and every block is streamed already.
             InterruptedRunError: the interpreter ends.
         """
-        self._require_time()
+        ENVIRONMENT.require_time()
         guard = BUDGET.strictest(self.guard, self._held)
-        if guard is None or guard.pressure() is None:
-            return
-        with self._relief:
-            reason = guard.pressure(afresh=True)  # another worker may have helped in the meantime
-            if reason is None:
-                return
-            everything = frozenset(range(self.num_blocks))
-            if self.streamed == everything:
-                raise ShortOfMemoryError(reason)
-            self.streamed = everything
-            self._drop_weights()
-            self.reliefs.append(f"{reason}: streaming all {self.num_blocks} blocks from now on")
-
-    def _require_time(self) -> None:
-        if ENVIRONMENT.ending:
-            raise InterruptedRunError("the interpreter ends")
-
-    def _drop_weights(self) -> None:
-        for index in range(self.num_blocks):
-            self.model.drop(index)
-        self.model.drop_vocabulary()
+        if guard is not None:
+            self._memory.check(guard)
 
     def give_back(self) -> None:
-        """Give back all that can be had again: between passes, where memory was refused."""
+        """Give back all that can be loaded again: between passes, where memory was refused."""
         with self._turns:
-            self._drop_weights()
-            self.model.shrink_arena()
-            release_freed()
+            self._memory.give_back()
 
     def trim(self) -> None:
         """Give back what the arena keeps of passes whose sizes do not come again."""
@@ -501,28 +343,8 @@ class Engine:
 
         Args:
             reason: what is short, in words.
-
         Raises:
-            BudgetStopError: there is nothing left to halve.
+            BudgetStopError: nothing is left to halve.
         """
         with self._turns:
-            self._shrink(reason)
-
-    def _shrink(self, reason: str) -> None:
-        smaller = self.limits.smaller()
-        if smaller is not None:
-            told = f"chunks of {smaller.chunk_tokens} tokens"
-        elif self.limits.workers > 1:
-            smaller = dataclasses.replace(self.limits, workers=self.limits.workers // 2)
-            told = f"{smaller.workers} of {self.limits.workers} workers"
-        else:
-            raise budget_stop(
-                reason,
-                f"; chunks are as small as they can be, one worker is left and "
-                f"{len(self.streamed)} of {self.num_blocks} blocks are streamed; give the run more "
-                f"memory, by a larger --budget if that is short, or a smaller --max-seq",
-            )
-        self.limits = smaller
-        self.model.shrink_arena()
-        release_freed()
-        self.reliefs.append(f"{reason}: {told} from now on")
+            self._memory.shrink(reason)

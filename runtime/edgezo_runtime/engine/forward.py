@@ -1,15 +1,15 @@
 """What happens to a chunk on its way through a model, stage by stage: start, blocks, end.
 
-`WholePass` evaluates whole sequences, `AnswerPass` their last tokens on top of kept keys and
-values, `PromptPass` makes what an `AnswerPass` finds missing. `edgezo_runtime.engine.engine`
+`WholePass` evaluates whole sequences. `AnswerPass` evaluates their last tokens on top of cached
+keys and values, and `PromptPass` makes those that an `AnswerPass` finds missing. The `Scheduler`
 decides which chunk is at which stage when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,10 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest_types import PAST, SLOTS
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
-from edgezo_runtime.engine.chunked_rows import cut_tokens, run_in_chunks
 from edgezo_runtime.engine.chunks import Chunk, Cutter
 from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
-from edgezo_runtime.engine.prefix_cache import PrefixCache
+from edgezo_runtime.engine.params import Params
+from edgezo_runtime.engine.segmented_rows import run_in_segments, segments_of
 from edgezo_runtime.engine.sessions import require_shape, run_graph
 from edgezo_runtime.errors import UsageError
 
@@ -33,40 +33,28 @@ SCORED_POSITIONS = 256
 """Positions the token scorer takes at once; each holds a chunk of the vocabulary in float32."""
 
 
-class Params(Protocol):
-    """Where a pass gets its trainable inputs."""
+class StateCache(Protocol):
+    """Hidden states of sequences at the entry of one block, cached between passes."""
 
-    @property
-    def private(self) -> bool:
-        """Has every sequence copies of its own?"""
+    def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:
+        """(len(keys), tokens, H) float32; None if one is missing."""
 
-    def copies(self, name: str, rows: Int64) -> Float32:
-        """The copies of a tensor for the sequences `rows` of the batch, which may repeat.
-
-        Returns:
-            (P, *shape) float32: P = 1 shared by all rows, G one a group, or G times the number of
-            sequences, groups outermost. Called from several threads.
-        """
+    def write(self, keys: Sequence[int], lengths: Int64, states: Float32) -> Float32:
+        """Cache states (len(keys), S, H) and return them as a later read gives them."""
 
 
-class SharedParams:
-    """The same tensors for all rows.
+class BlockInputs(NamedTuple):
+    """What a chunk takes into a block besides its hidden states.
 
-    Args:
-        values: every trainable input by name, without the leading axis.
+    Attributes:
+        params: the trainable inputs.
+        code: (code, decode), OrtValues (G, G).
+        keeps_past: are the keys and values that the block makes wanted?
     """
 
-    def __init__(self, values: Mapping[str, Float32]) -> None:
-        self._values = values
-
-    @property
-    def private(self) -> bool:
-        """No."""
-        return False
-
-    def copies(self, name: str, rows: Int64) -> Float32:
-        """(1, *shape)."""
-        return self._values[name][None]
+    params: Params
+    code: Sequence[Any]
+    keeps_past: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +66,8 @@ class Work:
         batch: B sequences.
         params: the trainable inputs.
         after_block: called after every block that a chunk went through.
-        chunk_tokens: tokens of a piece of a row that is longer than a chunk.
-        sample: blocks to run; the others are passed by. None for all.
+        chunk_tokens: tokens of a segment of a row that is longer than a chunk.
+        sample: blocks to run; the others are skipped. None for all.
     """
 
     model: LoadedModel
@@ -107,7 +95,7 @@ class Forward:
         self._one = (work.model.value(np.ones((1, 1), np.float32)),) * 2
 
     def before(self, wave: Sequence[Chunk], cutter: Cutter) -> tuple[Forward, list[Chunk]] | None:
-        """What has to be evaluated before these chunks can start."""
+        """The pass and the chunks that have to be evaluated before these chunks can start."""
         return None
 
     def start(self, chunk: Chunk) -> None:
@@ -115,15 +103,60 @@ class Forward:
         raise NotImplementedError
 
     def block(self, index: int, chunk: Chunk) -> None:
-        """Take a chunk through a block."""
-        raise NotImplementedError
+        """Take a chunk through a block: `enter`, the graph, `leave`."""
+        inputs = self.enter(index, chunk)
+        if self.skips(index):
+            return
+        graph = self._model.blocks[index]
+        feed = dict(graph.weights)
+        for name in graph.inputs:
+            if name == "hidden":
+                feed[name] = chunk.hidden
+            elif name == "code":
+                feed[name] = inputs.code[0]
+            elif name == "decode":
+                feed[name] = inputs.code[1]
+            else:
+                feed[name] = chunk.inputs[name]
+        feed |= self._trainables(index, chunk, inputs.params)
+        segments = self._segments(graph, chunk)
+        past: list[Any]
+        if len(segments) > 1:
+            past = run_in_segments(graph, feed, segments, self._model.value)
+        else:
+            outputs = [graph.output, *(("key", "value") if inputs.keeps_past else ())]
+            feed |= self._past(index, chunk)
+            shape = tuple(chunk.hidden.shape())
+            chunk.hidden, *past = run_graph(graph.session, outputs, feed)
+            require_shape(chunk.hidden, shape, f"hidden states of block {index}")
+            if graph.past is not None:
+                heads, size = graph.past
+                total = chunk.tokens + int(feed[PAST[0]].shape()[2])
+                for value in past:
+                    states = shape[0], heads, total, size
+                    require_shape(value, states, f"keys and values of block {index}")
+        del feed  # what the block took is not in memory while others use what it made
+        self._work.after_block()
+        if inputs.keeps_past:
+            self.leave(index, chunk, [value.numpy() for value in past])
+
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Prepare a chunk for a block, and choose what the block takes."""
+        return BlockInputs(self._work.params, self._one)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Take over the keys and values that a block made, where they are wanted."""
+
+    def skips(self, index: int) -> bool:
+        """Is a block skipped, because others stand for it?"""
+        return self._work.sample is not None and index not in self._work.sample
 
     def end(self, chunk: Chunk) -> None:
-        """Make of the last hidden states what is wanted, and let go of the rest."""
+        """Make the result from the last hidden states, and release the rest."""
         raise NotImplementedError
 
     def wave_bytes(self) -> int:
-        """What a chunk holds for each of its sequences besides hidden states."""
+        """Bytes that a chunk holds per sequence besides hidden states."""
         return 0
 
     # --- parts ---
@@ -165,14 +198,14 @@ class Forward:
         return hidden, dict(zip(context, made, strict=True))
 
     def _feed_rows(self, chunk: Chunk) -> None:
-        """Make the inputs that differ from row to row, once for every group."""
+        """Repeat the inputs that differ from row to row for every group."""
         chunk.nothing.clear()
         for name, value in chunk.by_row.items():
             repeats = (chunk.groups,) + (1,) * (value.ndim - 1)
             chunk.inputs[name] = self._model.value(np.tile(value, repeats))
 
     def _spread(self, chunk: Chunk, groups: int) -> None:
-        """Add copies of the first group until there are G; per-row inputs likewise."""
+        """Add copies of the first group, and of its inputs, until there are G groups."""
         if groups == chunk.groups:
             return
         known = chunk.hidden.numpy()
@@ -180,48 +213,6 @@ class Forward:
         chunk.groups = groups
         chunk.hidden = self._model.value(np.concatenate([known, more]))
         self._feed_rows(chunk)
-
-    def _run_block(
-        self,
-        index: int,
-        chunk: Chunk,
-        params: Params,
-        code: Sequence[Any],
-        keep: bool = False,
-    ) -> list[Any]:
-        """Run a block; returns its keys and values if they are asked for."""
-        if self._work.sample is not None and index not in self._work.sample:
-            return []
-        graph = self._model.blocks[index]
-        feed = dict(graph.weights)
-        for name in graph.inputs:
-            if name == "hidden":
-                feed[name] = chunk.hidden
-            elif name == "code":
-                feed[name] = code[0]
-            elif name == "decode":
-                feed[name] = code[1]
-            else:
-                feed[name] = chunk.inputs[name]
-        feed |= self._trainables(index, chunk, params)
-        pieces = self._pieces(graph, chunk)
-        kept: list[Any]
-        if len(pieces) > 1:
-            kept = run_in_chunks(graph, feed, pieces, self._model.value)
-        else:
-            outputs = [graph.output, *(("key", "value") if keep else ())]
-            feed |= self._past(index, chunk)
-            shape = tuple(chunk.hidden.shape())
-            chunk.hidden, *kept = run_graph(graph.session, outputs, feed)
-            require_shape(chunk.hidden, shape, f"hidden states of block {index}")
-            if graph.past is not None:
-                heads, size = graph.past
-                total = chunk.tokens + int(feed[PAST[0]].shape()[2])
-                for value in kept:
-                    states = shape[0], heads, total, size
-                    require_shape(value, states, f"keys and values of block {index}")
-        self._work.after_block()
-        return kept if keep else []
 
     def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
         """The trainable inputs of a block, OrtValues."""
@@ -234,11 +225,11 @@ class Forward:
             feed[name] = self._model.value(copies)
         return feed
 
-    def _pieces(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
-        """The tokens that go through a block at once: more than one piece where a row is long."""
+    def _segments(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
+        """The tokens that go through a block at once; more than one segment where rows are long."""
         if graph.past is None or chunk.past is not None:
             return [slice(0, chunk.tokens)]
-        return cut_tokens(chunk.groups * chunk.rows, chunk.tokens, self._work.chunk_tokens)
+        return segments_of(chunk.groups * chunk.rows, chunk.tokens, self._work.chunk_tokens)
 
     def _past(self, index: int, chunk: Chunk) -> dict[str, Any]:
         """Earlier keys and values, if the block takes any."""
@@ -285,11 +276,11 @@ class ScoringPass(Forward):
                 )
             self._codes[count] = tuple(map(work.model.value, part))
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block for the groups that differ so far, from the first active one on."""
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Have the groups that differ so far, from the first active block on."""
         count = max(1, sum(start <= index for start in self._starts))
         self._spread(chunk, count)
-        self._run_block(index, chunk, self._work.params, self._codes[count])
+        return BlockInputs(self._work.params, self._codes[count])
 
     def end(self, chunk: Chunk) -> None:
         """Score: (G, T', C) or (G, T') for the positions of a chunk."""
@@ -335,7 +326,7 @@ class WholePass(ScoringPass):
         work: what is evaluated.
         code: (code, decode), each (G, G) float32; None means one group.
         first_active: blocks before this one are run once for all groups.
-        cache: states at the entry of block `cache_block`, kept between passes.
+        cache: states at the entry of block `cache_block`; None for no cache.
         cache_block: at most `first_active`.
         scope: tokens the adapters act on.
     """
@@ -345,7 +336,7 @@ class WholePass(ScoringPass):
         work: Work,
         code: tuple[Float32, Float32] | None,
         first_active: FirstActive,
-        cache: PrefixCache | None,
+        cache: StateCache | None,
         cache_block: int,
         scope: Scope,
     ) -> None:
@@ -374,25 +365,25 @@ class WholePass(ScoringPass):
                 chunk.entry = self._cache_block
                 chunk.hidden = self._model.value(kept)
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block; keep the states at its entry if that is where they are cached."""
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Cache the states at the entry of a block if that is where they are cached."""
         if self._cache is not None and index == self._cache_block and chunk.entry < index:
             lengths = self.batch.lengths[chunk.index]
             kept = self._cache.write(self._keys(chunk), lengths, chunk.hidden.numpy())
             chunk.hidden = self._model.value(kept)
-        super().block(index, chunk)
+        return super().enter(index, chunk)
 
     def _keys(self, chunk: Chunk) -> list[int]:
         return [int(key) for key in self.batch.row_keys[chunk.index]]
 
 
 def _starts(first_active: FirstActive, groups: int) -> tuple[int, ...]:
-    """The block each group is different from."""
+    """The first block at which each group differs from the first one."""
     if isinstance(first_active, int):
         return (first_active,) * groups
     if len(first_active) != groups or list(first_active) != sorted(first_active):
         raise UsageError(
-            f"first_active {first_active}: expected {groups} blocks, one a group, ascending"
+            f"first_active {first_active}: expected {groups} blocks, one per group, ascending"
         )
     return first_active
 

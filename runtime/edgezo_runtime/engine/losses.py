@@ -1,4 +1,4 @@
-"""Scores of the model to one loss an example.
+"""Scores of the model to one loss per example.
 
 Scores come as float32 and are turned into float64 first: a finite difference of two losses is
 small against them, and rounding to float16 or float32 in between would drown it. Scores that are

@@ -16,7 +16,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Directions(Protocol):
-    """Where probes are taken from in a step."""
+    """The directions that probes are taken along in a step."""
 
     def frame(self, name: str) -> Frame:
         """The directions of a tensor; called from several threads."""
@@ -30,9 +30,9 @@ class PerturbedParams:
 
     Args:
         theta: every trainable input of the bundle by name.
-        active: the blocks of those that are perturbed, by name.
-        directions: of the step.
-        probes: G of them, all shared or all private.
+        active: blocks of the perturbed inputs, by name.
+        directions: those of the step.
+        probes: G probes, all shared or all private.
         row_example: (B,) which example of the batch a sequence belongs to.
         kind: distribution of the noise.
     Memory:

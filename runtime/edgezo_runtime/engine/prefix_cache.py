@@ -1,28 +1,112 @@
-"""What does not change while a run tunes, kept on disk between its steps.
+"""Hidden states, keys and values that do not change while a run tunes, on disk between its steps.
 
-`PrefixCache`: the hidden states at the entry of the first block that trains. `AnswerCache`: where
-the adapters act on the last token of a prompt only, the tokens before it never change at all; of
-them their keys and values are kept, of the last token its state at the entry of that block.
+`PrefixCache` has the hidden states at the entry of the first block that trains. `AnswerCache` is
+for runs whose adapters act on the last token of a prompt only, so that the tokens before it never
+change: it has their keys and values, and the last token's state at the entry of that block. A cache
+chooses the passes that can use it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.bundle.manifest_types import Graphs
-from edgezo_runtime.errors import UsageError
-from edgezo_runtime.system.float16_file import Float16, Float16File, to_float16
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.engine.answer_pass import AnswerPass
+from edgezo_runtime.engine.answer_states import AnswerStates, KeyValueLayout
+from edgezo_runtime.engine.chunks import Chunk, Cutter
+from edgezo_runtime.engine.first_order_pass import (
+    AnswerFirstOrderPass,
+    ExampleCutter,
+    WayBack,
+    WholeFirstOrderPass,
+)
+from edgezo_runtime.engine.forward import FirstActive, ScoringPass, StateCache, WholePass, Work
+from edgezo_runtime.system.float16_file import Float16File, to_float16
 
 Float32 = npt.NDArray[np.float32]
 
 
-class _Cache:
-    """A file of records, one a sequence, each so many numbers and so many more a token."""
+class Cache(Protocol):
+    """What passes use of the caches here, `NO_CACHE` included."""
+
+    @property
+    def last_tokens(self) -> bool:
+        """Do the passes evaluate last tokens only, on top of cached keys and values?"""
+
+    def scoring_pass(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+        entry: int,
+        scope: Scope,
+    ) -> ScoringPass:
+        """Make a pass that scores, as `Engine.score` says; the states enter at block `entry`."""
+
+    def cut(self, cutter: Cutter, batch: Batch, groups: int) -> list[Chunk]:
+        """Cut a batch into the chunks of such a pass."""
+
+    def first_order_pass(self, work: Work, entry: int, scope: Scope, way: WayBack) -> ScoringPass:
+        """Make a pass that scores one group, and carries gradients back."""
+
+    def cut_examples(self, cutter: ExampleCutter, batch: Batch) -> list[Chunk]:
+        """Cut a batch into the parts of such a pass."""
+
+    def evaluated_tokens(self, batch: Batch) -> int:
+        """Count the tokens of a batch that a pass evaluates when all its states are cached."""
+
+
+class WholeSequences:
+    """Passes over whole sequences, without a cache."""
+
+    @property
+    def last_tokens(self) -> bool:
+        """No."""
+        return False
+
+    def _states(self) -> StateCache | None:
+        return None
+
+    def scoring_pass(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+        entry: int,
+        scope: Scope,
+    ) -> ScoringPass:
+        """Make a pass over whole sequences."""
+        return WholePass(work, code, first_active, self._states(), entry, scope)
+
+    def cut(self, cutter: Cutter, batch: Batch, groups: int) -> list[Chunk]:
+        """Cut a batch between sequences."""
+        return cutter.chunks(batch, groups)
+
+    def first_order_pass(self, work: Work, entry: int, scope: Scope, way: WayBack) -> ScoringPass:
+        """Make a pass over whole sequences, and back."""
+        return WholeFirstOrderPass(work, None, 0, self._states(), entry, scope, way=way)
+
+    def cut_examples(self, cutter: ExampleCutter, batch: Batch) -> list[Chunk]:
+        """Cut a batch between examples."""
+        return cutter.cut(batch)
+
+    def evaluated_tokens(self, batch: Batch) -> int:
+        """All tokens of the batch; padding does not count."""
+        return int(batch.lengths.sum())
+
+
+NO_CACHE: Cache = WholeSequences()
+"""For passes that cache nothing."""
+
+
+class _StateFile:
+    """A file of records, one per sequence: some numbers, and more for each of its tokens."""
 
     def __init__(
         self,
@@ -36,15 +120,15 @@ class _Cache:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the file when every sequence that fits is kept."""
+        """Bytes of the file when it has every sequence that fits."""
         return self._file.size_bytes
 
     def extend(self, lengths: npt.NDArray[np.integer]) -> None:
-        """Make room for more sequences, of so many tokens each."""
+        """Make room for more sequences, given the tokens of each."""
         self._file.extend(self._sizes(lengths))
 
     def _sizes(self, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Numbers that are kept of sequences of so many tokens."""
+        """Count the numbers of sequences of these lengths."""
         own, by_token = self._numbers
         return own + lengths.astype(np.int64) * by_token
 
@@ -53,14 +137,14 @@ class _Cache:
         self._file.close()
 
 
-class PrefixCache(_Cache):
-    """States of the sequences of one data set.
+class PrefixCache(WholeSequences, _StateFile):
+    """Hidden states of the sequences of one data set.
 
     Args:
-        path: the file; made new. None forgets the numbers, see `Float16File`.
+        path: the file; made new. None forgets the numbers, as `Float16File` does.
         lengths: (N,) tokens of each sequence, by its key 0 to N - 1.
         hidden_size: H.
-        max_bytes: no more than so much of the file is used; None for no limit.
+        max_bytes: largest size of the file; None for no limit.
     Raises:
         OSError: the file cannot be made.
     """
@@ -75,9 +159,15 @@ class PrefixCache(_Cache):
         self._hidden_size = hidden_size
         super().__init__(path, lengths, (0, hidden_size), max_bytes)
 
+    def _states(self) -> StateCache:
+        return self
+
     def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:
-        """States (len(keys), tokens, H) float32, zero behind a sequence's end; None if one is
-        missing."""
+        """Read states (len(keys), tokens, H) float32, zero behind the end of a sequence.
+
+        Returns:
+            The states; None if one is missing.
+        """
         states = np.zeros((len(keys), tokens, self._hidden_size), np.float32)
         for row, key in enumerate(keys):
             record = self._file.read(key)
@@ -90,7 +180,7 @@ class PrefixCache(_Cache):
     def write(
         self, keys: Sequence[int], lengths: npt.NDArray[np.int64], states: Float32
     ) -> Float32:
-        """Keep states (len(keys), S, H) and return them as a later read would give them.
+        """Cache states (len(keys), S, H) and return them as a later read gives them.
 
         Raises:
             DivergedError: a state is beyond float16's range.
@@ -98,106 +188,21 @@ class PrefixCache(_Cache):
         result = np.zeros_like(states)
         for row, key in enumerate(keys):
             length = int(lengths[row])
-            rounded = to_float16(
-                states[row, :length]
-            )  # what the model makes of padding means nothing
+            rounded = to_float16(states[row, :length])  # states of padding mean nothing
             result[row, :length] = rounded
             self._file.write(key, rounded)
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValueLayout:
-    """Where a block's keys and values stand among the numbers kept of a token.
-
-    Attributes:
-        heads: key-value heads n of each block, by block.
-        widths: numbers D in a head.
-        offsets: first number of a block; keys (n, D), then values.
-        size: numbers of a token in all.
-    """
-
-    heads: dict[int, int]
-    widths: dict[int, int]
-    offsets: dict[int, int]
-    size: int
-
-    @classmethod
-    def of(cls, graphs: Graphs, first: int) -> KeyValueLayout:
-        """The blocks from `first` on, one after the other.
-
-        Raises:
-            UsageError: a block takes no past.
-        """
-        heads: dict[int, int] = {}
-        widths: dict[int, int] = {}
-        offsets: dict[int, int] = {}
-        size = 0
-        for block, graph in enumerate(graphs.blocks):
-            if block < first:
-                continue
-            if graph.past is None:
-                raise UsageError(f"block {block} cannot go on from earlier keys and values")
-            offsets[block] = size
-            heads[block], widths[block] = graph.past
-            size += 2 * heads[block] * widths[block]
-        return cls(heads, widths, offsets, size)
-
-    def part(self, block: int) -> slice:
-        """The numbers of one block."""
-        start = self.offsets[block]
-        return slice(start, start + 2 * self.heads[block] * self.widths[block])
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerStates:
-    """What a pass over last tokens starts from. B sequences, P earlier tokens at most.
-
-    Attributes:
-        hidden: (B, H) float16, last tokens at the entry of the first block that trains.
-        past: (B, P, W) float16, keys and values of the tokens before them.
-        lengths: (B,) int32, how many of P count.
-        layout: what is where in W.
-    """
-
-    hidden: Float16
-    past: Float16
-    lengths: npt.NDArray[np.int32]
-    layout: KeyValueLayout
-
-    def fill(self, rows: npt.NDArray[np.int64], block: int, half: int, values: Float32) -> None:
-        """Round a block's keys (half 0) or values (1) of some rows, (len(rows), n, S, D).
-
-        Raises:
-            DivergedError: a number is beyond float16's range.
-        """
-        size = values.shape[1] * values.shape[3]
-        start = self.layout.part(block).start + half * size
-        for row, own in zip(rows, values, strict=True):
-            count = int(self.lengths[row])
-            by_token = to_float16(own[:, :count]).transpose(1, 0, 2)
-            self.past[row, :count, start : start + size] = by_token.reshape(count, size)
-
-    def keys_values(self, block: int, groups: int) -> npt.NDArray[np.float32]:
-        """(2, groups * B, n, P, D): keys and values, repeated for every group, groups outermost."""
-        heads, width = self.layout.heads[block], self.layout.widths[block]
-        rows, tokens = self.past.shape[:2]
-        own = self.past[:, :, self.layout.part(block)].reshape(rows, tokens, 2, heads, width)
-        result = np.empty((2, groups, rows, heads, tokens, width), np.float32)
-        result[:, 0] = own.transpose(2, 0, 3, 1, 4)
-        result[:, 1:] = result[:, :1]
-        return result.reshape(2, groups * rows, heads, tokens, width)
-
-
-class AnswerCache(_Cache):
+class AnswerCache(_StateFile):
     """`AnswerStates` of the prompts of one data set.
 
     Args:
-        path: the file; made new. None forgets the numbers, see `Float16File`.
+        path: the file; made new. None forgets the numbers, as `Float16File` does.
         lengths: (N,) tokens of each prompt, by its key 0 to N - 1.
         hidden_size: H.
-        layout: the blocks from the first that trains on.
-        max_bytes: no more than so much of the file is used; None for no limit.
+        layout: of the blocks from the first that trains on.
+        max_bytes: largest size of the file; None for no limit.
     Raises:
         OSError: the file cannot be made.
     """
@@ -214,16 +219,21 @@ class AnswerCache(_Cache):
         self._hidden_size = hidden_size
         super().__init__(path, lengths, (hidden_size - layout.size, layout.size), max_bytes)
 
+    @property
+    def last_tokens(self) -> bool:
+        """Yes."""
+        return True
+
     def gather(
         self, keys: Sequence[int], lengths: npt.NDArray[np.int64]
     ) -> tuple[AnswerStates, npt.NDArray[np.int64]]:
-        """What is kept of prompts.
+        """Collect the states of prompts.
 
         Args:
-            keys: B of them.
+            keys: the B prompts.
             lengths: (B,) tokens of each.
         Returns:
-            States whose rows are filled as far as they are kept, and the rows that are not.
+            The states, and the rows that are missing in them.
         """
         past = np.zeros((len(keys), int(lengths.max()) - 1, self.layout.size), np.float16)
         hidden = np.empty((len(keys), self._hidden_size), np.float16)
@@ -236,10 +246,37 @@ class AnswerCache(_Cache):
         return states, np.array(missing, np.int64)
 
     def put(self, states: AnswerStates, row: int, key: int, hidden: Float32) -> None:
-        """Set a row's state (H,), and keep the row, whose keys and values were filled before.
+        """Complete a row by its last token's state (H,), and cache the row.
 
         Raises:
             DivergedError: a number is beyond float16's range.
         """
         states.hidden[row] = to_float16(hidden)
         self._file.write(key, states.hidden[row], states.past[row, : states.lengths[row]])
+
+    def scoring_pass(
+        self,
+        work: Work,
+        code: tuple[Float32, Float32] | None,
+        first_active: FirstActive,
+        entry: int,
+        scope: Scope,
+    ) -> ScoringPass:
+        """Make a pass over last tokens."""
+        return AnswerPass(work, code, first_active, self, entry)
+
+    def cut(self, cutter: Cutter, batch: Batch, groups: int) -> list[Chunk]:
+        """Cut a batch of last tokens."""
+        return cutter.answers(batch, groups, self.layout)
+
+    def first_order_pass(self, work: Work, entry: int, scope: Scope, way: WayBack) -> ScoringPass:
+        """Make a pass over last tokens, and back."""
+        return AnswerFirstOrderPass(work, None, 0, self, entry, way=way)
+
+    def cut_examples(self, cutter: ExampleCutter, batch: Batch) -> list[Chunk]:
+        """Cut a batch of last tokens between examples."""
+        return cutter.answers(batch)
+
+    def evaluated_tokens(self, batch: Batch) -> int:
+        """One token per sequence."""
+        return batch.num_rows

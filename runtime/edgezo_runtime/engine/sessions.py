@@ -1,6 +1,6 @@
 """ONNX Runtime sessions that share one memory arena and one pool of workers.
 
-Defaults cost dearly when a model is many sessions: every session brings a spinning thread pool
+The defaults are costly when a model is many sessions: every session brings a spinning thread pool
 (two to three times slower on two cores; worse beside other processes) and an arena that never
 shrinks (1.2 to 1.7 GB for thirty blocks). Prepacking would copy weights to the heap; without it
 they stay pages of the mapped file that the kernel may drop, and run as fast.
@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import TensorInfo
 from edgezo_runtime.bundle.onnx_file import MAX_BYTES, check_onnx
-from edgezo_runtime.errors import BundleError, DoesNotFitError, MissingExtraError, UsageError
+from edgezo_runtime.errors import (
+    BundleError,
+    DoesNotFitError,
+    InterruptedRunError,
+    MissingExtraError,
+    UsageError,
+)
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.memory import is_unmapped, save_addresses
@@ -40,11 +46,11 @@ _END_S = 10.0
 """How long the end of the interpreter waits for a pass to reach its next block."""
 
 _REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
-"""How onnxruntime says that the arena's limit or the system refused memory."""
+"""Parts of onnxruntime's errors when the arena's limit or the system refused memory."""
 
 
 class ShortOfMemoryError(MemoryError):
-    """A pass needs more memory than there is; it can be run again in smaller pieces."""
+    """A pass needs more memory than there is; it can be run again in smaller chunks."""
 
 
 def run_graph(
@@ -68,14 +74,14 @@ def run_graph(
 
 
 def require_shape(value: Any, shape: tuple[int, ...], what: str) -> None:
-    """Refuse a result of a graph that is not what the runtime goes on with.
+    """Refuse a result of a graph that has a wrong shape.
 
     Args:
         value: an OrtValue.
-        shape: what it must have.
-        what: it is, for the message.
+        shape: the expected shape.
+        what: names the result in the message.
     Raises:
-        BundleError: it has another one.
+        BundleError: the shape is another one.
     """
     found = tuple(value.shape())
     if found != shape:
@@ -93,12 +99,12 @@ class SharedEnvironment:
     """The one arena and the workers of the process, which all its engines share.
 
     ONNX Runtime keeps an arena for the life of the process, so the first caller's limit holds. The
-    workers are there as long as an engine uses them, as many as the first of these asked for.
-    Passes take turns, whichever engine's they are: so the memory of one pass is needed at a time,
-    and no more threads compute than were asked for.
+    workers live as long as an engine uses them; the first of these engines sets their number.
+    Passes of all engines take turns, so that the memory of one pass is needed at a time, and no
+    more threads compute than were asked for.
 
     Attributes:
-        threads: workers there are.
+        threads: number of workers.
         arena_bytes: limit of the arena; None for none.
         turns: held by the pass that runs.
         ending: is the interpreter about to end?
@@ -124,8 +130,17 @@ class SharedEnvironment:
         self.ending = True
         self.turns.wait(_END_S)
 
+    def require_time(self) -> None:
+        """Refuse to begin or continue anything when the interpreter ends.
+
+        Raises:
+            InterruptedRunError: it does.
+        """
+        if self.ending:
+            raise InterruptedRunError("the interpreter ends")
+
     def forget(self) -> None:
-        """In a forked process: the workers, and who held a lock, are in the other one."""
+        """In a forked process: the workers, and the holders of locks, are in the other one."""
         self._lock = threading.RLock()
         self._users, self._pool = 0, None
         self.turns = FairLock()
@@ -148,7 +163,7 @@ class SharedEnvironment:
 
     @property
     def workers(self) -> ThreadPoolExecutor:
-        """The workers; where the last user has left, new ones.
+        """The workers; new ones if the last user has released them.
 
         Raises:
             UsageError: as for `require_process`.
@@ -160,7 +175,7 @@ class SharedEnvironment:
             return self._pool
 
     def release(self) -> None:
-        """Say that one who called `prepare` is done; the workers end with the last."""
+        """Undo one call of `prepare`; the workers end with the last one."""
         with self._lock:
             self._users -= 1
             if self._users == 0 and self._pool is not None:
@@ -171,7 +186,7 @@ class SharedEnvironment:
         """Make the workers and the arena unless they exist. `release` must follow.
 
         Args:
-            threads: compute threads; None takes one a core this process may use.
+            threads: compute threads; None takes one per core that this process may use.
             arena_bytes: hard limit of the arena, None for no limit.
         Raises:
             DoesNotFitError: the system does not give so many threads.
@@ -262,12 +277,12 @@ def check_ends(
     outputs: Iterable[TensorInfo],
     where: str,
 ) -> None:
-    """Compare what a graph takes and makes with what the manifest says of it.
+    """Compare the inputs and outputs of a graph with what the manifest says of them.
 
     Args:
         session: the graph, opened.
         inputs: what the manifest says it takes.
-        outputs: likewise of what it makes.
+        outputs: what the manifest says it makes.
         where: its path, for the message.
     Raises:
         BundleError: a name or a type differs.
@@ -327,7 +342,7 @@ def _started(threads: int) -> ThreadPoolExecutor:
         together.abort()
         pool.shutdown(wait=False)
         raise DoesNotFitError(
-            f"{threads} threads cannot be started: {error}; give a smaller --threads, or raise "
+            f"{threads} threads cannot be started: {error}; set fewer `threads`, or raise "
             f"the limit on memory ('ulimit -v', the control group's) or on processes"
         ) from error
     return pool
@@ -342,7 +357,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def keep_quiet() -> None:
-    """Let onnxruntime tell nobody; to be called before its first import.
+    """Switch the telemetry of onnxruntime off; to be called before its first import.
 
     From 1.29 on its official builds for Linux write what they run to a database in the user's cache
     and send it to their makers, unless the environment says otherwise.

@@ -13,7 +13,7 @@ from edgezo_runtime.errors import MissingExtraError
 
 
 def runnable(manifest: Manifest, graph: GraphInfo) -> GraphInfo:
-    """A block as the installed onnxruntime can run it.
+    """Give a block as the installed onnxruntime can run it.
 
     Raises:
         MissingExtraError: it cannot, and the bundle has no plain form of the block.

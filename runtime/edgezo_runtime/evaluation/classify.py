@@ -18,7 +18,7 @@ from edgezo_runtime.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model makes of a row.
+    """The class that a model gives a row.
 
     Attributes:
         label: word of the class that fits best, as it was given.
@@ -44,9 +44,9 @@ def classify(
     Args:
         engine: the model.
         params: every trainable input by name, without the leading axis.
-        examples: the rows; their classes are not looked at.
-        batch_size: rows a pass; the result does not depend on it.
-        scope: tokens the adapters act on.
+        examples: the rows; their own classes are not used.
+        batch_size: rows per pass; the result does not depend on it.
+        scope: tokens that the adapters act on.
     Raises:
         UsageError: the rows have no classes.
     """

@@ -1,4 +1,4 @@
-"""Losses of a set of trainables, and how often its classes are right."""
+"""Losses and scores of a set of trainables on a data set."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edgezo_runtime.evaluation.squad import exact_match, f1
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
 
 Progress = Callable[[int, int], None]
-"""Told the rows done and the rows in all."""
+"""Given the number of rows done, and of all rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Result on one set.
+    """Losses and scores of rows on one set.
 
     Attributes:
         rows: examples.
@@ -60,9 +60,9 @@ def evaluate(
         engine: the model.
         params: every trainable input by name, without the leading axis.
         examples: what to score.
-        batch_size: examples a pass; the result does not depend on it.
-        progress: told how far it is.
-        scope: tokens the adapters act on.
+        batch_size: examples per pass; the result does not depend on it.
+        progress: given the rows done and all rows.
+        scope: tokens that the adapters act on.
     """
     shared = SharedParams(params)
     losses = np.empty(len(examples), np.float64)
@@ -94,13 +94,13 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class AnswerEvaluation:
-    """Result on one set.
+    """Scores of generated answers on one set.
 
     Attributes:
         rows: questions.
         exact_match: share of answers that match one of the right ones.
         f1: mean F1 of their words.
-        answers: what the model wrote, in file order.
+        answers: the generated answers, in file order.
     """
 
     rows: int
@@ -113,19 +113,19 @@ def evaluate_answers(
     generator: Generator,
     params: Mapping[str, npt.NDArray[np.float32]],
     questions: QuestionSet,
-    writing: GenerationConfig,
+    config: GenerationConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> AnswerEvaluation:
-    """Have every question answered once.
+    """Generate an answer to every question.
 
     Args:
         generator: the model.
         params: every trainable input by name, without the leading axis.
         questions: what to ask.
-        writing: how answers are written; spaces around them do not count.
-        progress: told how far it is.
+        config: how answers are generated; spaces around them do not count.
+        progress: given the rows done and all rows.
     """
-    texts = generator.generate(questions.prompts, params, writing, progress)
+    texts = generator.generate(questions.prompts, params, config, progress)
     answers = tuple(text.stream.text.strip() for text in texts)
     pairs = list(zip(answers, questions.questions, strict=True))
     return AnswerEvaluation(

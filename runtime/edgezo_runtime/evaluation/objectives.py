@@ -1,8 +1,8 @@
-"""What a run descends: the loss of the rows, or a score that has no gradient.
+"""What a run minimizes: the loss of the rows, or a score that has no gradient.
 
-A score counts wrong by its own measure: right classes, words in common, or whatever a function of
-the user's says of a text. As a loss it is 1 minus the score, or minus a reward. Losses are all that
-zeroth-order methods ask for.
+A score judges by its own measure: right classes, words in common, or whatever a function of the
+user's says of a text. As a loss it is 1 minus the score, or minus a reward. Zeroth-order methods
+need nothing but such losses.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import Question, QuestionSet
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.forward import Params
 from edgezo_runtime.engine.losses import example_losses, predictions
+from edgezo_runtime.engine.params import Params
 from edgezo_runtime.errors import RewardError, UsageError
 from edgezo_runtime.evaluation.class_f1 import macro_f1
 from edgezo_runtime.evaluation.squad import exact_match, f1
@@ -42,16 +42,16 @@ from edgezo_runtime.noise import derive_seed
 Float32 = npt.NDArray[np.float32]
 
 _SHARE = 4
-"""Keys and values of texts get one part in so many of a budget, where fewer at once do as well."""
+"""Keys and values get one part in so many of a budget where fewer texts at once do as well."""
 
 RewardFunction = Callable[[str, Mapping[str, Any]], float]
-"""Told a text that the model wrote, without spaces around it, and the row; the more the better."""
+"""Given a generated text, without spaces around it, and the row; more is better."""
 
 ANSWER_SCORES: Mapping[str, Callable[[str, Sequence[str]], float]] = {
     "exact-match": exact_match,
     "f1": f1,
 }
-"""Scores of a written answer against the right ones, 0 to 1."""
+"""Scores of a generated answer against the right ones, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Reward:
     """A function of the user's that scores texts.
 
     Attributes:
-        name: what it is called, and a digest of its source: a run goes on with the same one only.
+        name: its name, and a digest of its source: a run resumes with the same function only.
         function: the function.
     """
 
@@ -68,16 +68,16 @@ class Reward:
 
     @classmethod
     def of(cls, function: RewardFunction) -> Reward:
-        """A function by its own name."""
+        """Name a function after itself and its source."""
         name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
         try:
             source = inspect.getsource(function)
-        except (OSError, TypeError):  # made at a prompt, or no function: its name has to do
+        except (OSError, TypeError):  # made at a prompt, or no plain function
             return cls(name, function)
         return cls(f"{name} sha256:{hashlib.sha256(source.encode()).hexdigest()[:16]}", function)
 
     def of_text(self, text: str, question: Question) -> float:
-        """The reward of a text.
+        """Compute the reward of a text.
 
         Raises:
             RewardError: the function fails, or gives no finite number.
@@ -94,8 +94,83 @@ class Reward:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """A batch at G probes. What an objective needs of it is evaluated when it is called for.
+
+    Attributes:
+        batch: E examples.
+        scores: evaluates the batch in one pass; see `Engine.score`.
+        params: makes the trainable inputs of each probe, for the rows of the batch.
+        seed: for draws. All probes have the same one: what is compared has the same luck.
+    """
+
+    batch: Batch
+    scores: Callable[[], Float32]
+    params: Callable[[], Sequence[Params]]
+    seed: int
+
+
+class Objective(Protocol):
+    """What a run minimizes."""
+
+    @property
+    def name(self) -> str:
+        """The value of `TuneConfig.objective`."""
+
+    @property
+    def reward(self) -> str:
+        """Name of the user's function; empty if there is none."""
+
+    @property
+    def has_answers(self) -> bool:
+        """Are answers generated and scored, instead of rows?"""
+
+    @property
+    def whole_batch(self) -> bool:
+        """Is it one number for a batch, and not one for each example?"""
+
+    def losses(self, probed: Probed) -> Losses:
+        """Compute what is minimized, (G, E)."""
+
+    def mean_score(
+        self,
+        questions: QuestionSet,
+        params: Mapping[str, Float32],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> float:
+        """Compute the mean score of generated answers.
+
+        Args:
+            questions: those of the run, or others.
+            params: every trainable input by name, without the leading axis.
+            progress: told the number of answers so far, and of all.
+        Raises:
+            UsageError: no answers are generated.
+        """
+
+    def cache_memory(
+        self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
+    ) -> int:
+        """Grant keys and values of texts a part of a budget; fewer texts are generated at once.
+
+        Args:
+            budget_bytes: of the process.
+            batch_size: examples per step.
+            longest: tokens of the longest prompt of other questions than the run's.
+            copy_bytes: a perturbed copy of what trains.
+            private: has every text a copy of its own?
+        Returns:
+            Bytes of the keys and values, of what attention makes of them, and of the copies; 0
+            where nothing is generated.
+        """
+
+    def rehearse(self, params: Params) -> None:
+        """Generate what takes most memory; nothing where nothing is generated."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClassObjective:
-    """Losses of rows, or how wrong their classes are.
+    """Losses of rows, or how often their classes are wrong.
 
     Attributes:
         name: "loss", "accuracy" or "f1".
@@ -108,11 +183,22 @@ class ClassObjective:
         """None has a name here."""
         return ""
 
-    def losses(self, batch: Batch, scores: np.ndarray) -> Losses:
-        """(G, E) of a batch's scores.
+    @property
+    def has_answers(self) -> bool:
+        """No: rows are scored."""
+        return False
+
+    @property
+    def whole_batch(self) -> bool:
+        """F1 is."""
+        return self.name == "f1"
+
+    def losses(self, probed: Probed) -> Losses:
+        """Compute losses (G, E) from the scores of a batch.
 
         F1 is one number for a whole batch, and stands at every row of it.
         """
+        batch, scores = probed.batch, probed.scores()
         if self.name == "loss":
             return example_losses(batch, scores)
         chosen = predictions(batch, scores)
@@ -123,19 +209,41 @@ class ClassObjective:
         found = [1 - macro_f1(batch.labels, own, classes) for own in chosen]
         return np.repeat(np.array(found)[:, None], batch.num_examples, axis=1)
 
+    def mean_score(
+        self,
+        questions: QuestionSet,
+        params: Mapping[str, Float32],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> float:
+        """Refuse.
+
+        Raises:
+            UsageError: no answers are generated.
+        """
+        raise UsageError(f"objective {self.name}: no answers are generated; use evaluate")
+
+    def cache_memory(
+        self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
+    ) -> int:
+        """0: nothing is generated."""
+        return 0
+
+    def rehearse(self, params: Params) -> None:
+        """Nothing is generated."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerObjective:
-    """How wrong texts are that the model writes.
+    """How wrong generated texts are.
 
     Attributes:
         name: a key of `ANSWER_SCORES`, or "reward".
-        score: of a text and its question, the more the better.
-        best: what is taken away from for the loss: 1 for shares of 1, 0 for rewards.
-        reward: name of the user's function, if any.
-        generator: writes.
+        score: of a text and its question; more is better.
+        best: the score whose loss is 0: 1 for scores up to 1, 0 for rewards.
+        reward: name of the user's function; empty if there is none.
+        generator: generates the texts.
         questions: what is asked, by the number of the example.
-        writing: how texts are written.
+        generation: how texts are generated.
     """
 
     name: str
@@ -144,21 +252,26 @@ class AnswerObjective:
     reward: str
     generator: Generator
     questions: QuestionSet
-    writing: GenerationConfig
+    generation: GenerationConfig
 
-    def losses(self, batch: Batch, params: Sequence[Params], seeds: Sequence[int]) -> Losses:
-        """(G, E): have every example of a batch answered at every probe.
+    @property
+    def has_answers(self) -> bool:
+        """Yes."""
+        return True
 
-        Args:
-            batch: the examples.
-            params: G of them, for the rows of the batch.
-            seeds: of the draws.
-        """
-        asked = [self.questions.questions[number] for number in batch.ids.tolist()]
+    @property
+    def whole_batch(self) -> bool:
+        """No: every text has a score."""
+        return False
+
+    def losses(self, probed: Probed) -> Losses:
+        """Have every example of a batch answered at every probe, (G, E)."""
+        params = probed.params()
+        asked = [self.questions.questions[number] for number in probed.batch.ids.tolist()]
         prompts = [question.prompt for question in asked]
         found = np.empty((len(params), len(asked)))
-        for group, (own, seed) in enumerate(zip(params, seeds, strict=True)):
-            texts = self.generator.generate(prompts, own, self._writing(seed))
+        for group, own in enumerate(params):
+            texts = self.generator.generate(prompts, own, self._drawn(probed.seed))
             found[group] = self.best - self._scores(texts, asked)
         return found
 
@@ -168,14 +281,8 @@ class AnswerObjective:
         params: Mapping[str, Float32],
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
-        """Mean score of answers to other questions, or the same.
-
-        Args:
-            questions: what is asked.
-            params: every trainable input by name, without the leading axis.
-            progress: told the answers given, and those in all.
-        """
-        texts = self.generator.generate(questions.prompts, params, self._writing(0), progress)
+        """Compute the mean score of generated answers; see `Objective`."""
+        texts = self.generator.generate(questions.prompts, params, self._drawn(0), progress)
         return float(self._scores(texts, questions.questions).mean())
 
     def _scores(self, texts: Sequence[Text], asked: Sequence[Question]) -> Losses:
@@ -189,24 +296,14 @@ class AnswerObjective:
 
     # --- memory ---
 
-    def grant(
+    def cache_memory(
         self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
     ) -> int:
-        """Let keys and values of texts have a part of a budget; fewer texts are written at once.
-
-        Args:
-            budget_bytes: of the process.
-            batch_size: examples a step.
-            longest: tokens of the longest prompt that may be asked besides those of the run.
-            copy_bytes: a perturbed copy of what trains.
-            private: has every text one of its own?
-        Returns:
-            What they take, with what attention makes of them, and the copies.
-        """
-        generator, new = self.generator, self.writing.max_new_tokens
+        """Grant keys and values of texts a part of a budget; see `Objective`."""
+        generator, new = self.generator, self.generation.max_new_tokens
         each = generator.text_bytes(max(len(prompt) for prompt in self.questions.prompts), new)
         own = copy_bytes if private else 0
-        least = least_rows(2)  # of a single example a step too: others are asked at evaluations
+        least = least_rows(2)  # with one example per step as well: evaluations ask more
         rows = min(MOST_ROWS, batch_size + batch_size % least)
         while rows > least and rows * (each + own) > budget_bytes // _SHARE:
             rows -= least
@@ -215,17 +312,18 @@ class AnswerObjective:
         return whole + (rows * own or 2 * copy_bytes)
 
     def rehearse(self, params: Params) -> None:
-        """Write what takes most, two tokens of it."""
+        """Generate two tokens of the texts that take most memory."""
         longest = sorted(self.questions.prompts, key=len)[-MOST_ROWS:]
-        short = GenerationConfig(min(2, self.writing.max_new_tokens), self.writing.sampling)
+        short = GenerationConfig(min(2, self.generation.max_new_tokens), self.generation.sampling)
         self.generator.generate(longest, params, short)
 
-    def _writing(self, seed: int) -> GenerationConfig:
-        sampling = self.writing.sampling
+    def _drawn(self, seed: int) -> GenerationConfig:
+        """How texts are generated, with the draws of a seed."""
+        sampling = self.generation.sampling
         drawn = Sampling(
             sampling.temperature, sampling.top_k, sampling.top_p, derive_seed(seed, "texts")
         )
-        return GenerationConfig(self.writing.max_new_tokens, drawn, self.writing.stop)
+        return GenerationConfig(self.generation.max_new_tokens, drawn, self.generation.stop)
 
 
 def _fits(value: float | np.number[Any] | np.bool_) -> bool:
@@ -236,9 +334,6 @@ def _fits(value: float | np.number[Any] | np.bool_) -> bool:
         return False
 
 
-Objective = ClassObjective | AnswerObjective
-
-
 def choose_objective(
     config: TuneConfig,
     engine: Engine,
@@ -247,43 +342,45 @@ def choose_objective(
     scope: Scope,
     reward: Reward | None,
 ) -> Objective:
-    """What a run descends.
+    """Choose what a run minimizes.
 
     Args:
-        config: names it.
+        config: names the objective.
         engine: the model.
         examples: training data.
-        questions: the same as questions, where they were read as such.
+        questions: the training data as questions, if it was read as such.
         scope: tokens the adapters act on.
         reward: the user's function, where that is the objective.
     Raises:
-        UsageError: it does not go with the data, the bundle or the method.
+        UsageError: the objective does not go with the data, the bundle or the method.
     """
     name, classified = config.objective, examples.kind != "completion"
     if (reward is not None) != (name == "reward"):
-        raise UsageError(
-            f"--objective {name}: " + ("no function was given; use --reward FILE.py:FUNCTION"
-            if reward is None else "a reward was given as well; it is an objective of its own")
-        )  # fmt: skip
+        reason = (
+            "no function was given; set `reward`"
+            if reward is None
+            else "a reward was given as well; it is an objective of its own"
+        )
+        raise UsageError(f"`objective` {name}: {reason}")
     if name == "accuracy" and not classified:
         raise UsageError(
-            "--objective accuracy: the rows have no classes; give --template and --label"
+            f"`objective` {name}: the rows have no classes; set `template` and `label`"
         )
     if name in ("exact-match", "reward") and classified:
-        raise UsageError(f"--objective {name}: rows with label words are not answered in writing")
+        raise UsageError(f"`objective` {name}: no answers are generated for rows with label words")
     if name == "loss" or classified:
         return ClassObjective(name)
     if questions is None:
         raise UsageError(
-            f"--objective {name}: the rows have no answers to compare with; give them as a "
+            f"`objective` {name}: the rows have no answers to compare with; give them as a "
             f"QuestionSet (edgezo_runtime.data.questions.load_questions)"
         )
     generator = Generator(engine, questions.tokenizer, scope=scope)
-    writing = GenerationConfig(config.max_new_tokens, Sampling(config.temperature), config.stop)
-    writing.check()
+    generation = GenerationConfig(config.max_new_tokens, Sampling(config.temperature), config.stop)
+    generation.check()
     if reward is not None:
         return AnswerObjective(
-            name, reward.of_text, 0.0, reward.name, generator, questions, writing
+            name, reward.of_text, 0.0, reward.name, generator, questions, generation
         )
     measure = ANSWER_SCORES[name]
     return AnswerObjective(
@@ -293,5 +390,5 @@ def choose_objective(
         "",
         generator,
         questions,
-        writing,
+        generation,
     )

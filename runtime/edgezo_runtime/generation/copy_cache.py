@@ -1,4 +1,4 @@
-"""Perturbed copies that are used again and again: for every token of a text."""
+"""Perturbed copies of trainables that every token of a text uses again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.engine.forward import Params
+from edgezo_runtime.engine.params import Params
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
 class CopyCache:
-    """What `Params` give for some texts, made once.
+    """The copies that `Params` make for some texts, made once.
 
     Args:
         params: of one group, by number of the text.
         numbers: of the texts, ascending.
     Memory:
-        A copy of the trainables that differ; where every text has its own, one a text.
+        One copy of the trainables that differ, or one per text where every text has its own.
     """
 
     def __init__(self, params: Params, numbers: Int64) -> None:
@@ -31,11 +31,11 @@ class CopyCache:
 
     @property
     def private(self) -> bool:
-        """Has every text copies of its own?"""
+        """Has every text its own copies?"""
         return self._params.private
 
     def copies(self, name: str, rows: Int64) -> Float32:
-        """(1, *shape), or (len(rows), *shape) for some of the texts by number."""
+        """(1, *shape), or (len(rows), *shape) for texts given by number."""
         with self._lock:
             whole = self._made.get(name)
             if whole is None:
@@ -44,7 +44,7 @@ class CopyCache:
 
 
 class TextParams:
-    """`Params` by number of the text, for rows that some texts are left in.
+    """`Params` by number of the text, for rows of texts of which some have ended.
 
     Args:
         params: of all texts.
@@ -57,9 +57,9 @@ class TextParams:
 
     @property
     def private(self) -> bool:
-        """Has every text copies of its own?"""
+        """Has every text its own copies?"""
         return self._params.private
 
     def copies(self, name: str, rows: Int64) -> Float32:
-        """Those of the texts in some rows."""
+        """The copies of the texts in some rows."""
         return self._params.copies(name, self._numbers[rows])

@@ -1,11 +1,11 @@
-"""Passes that write: one over prompts, which keeps keys and values, then one a token.
+"""Passes that generate: one over prompts, which caches keys and values, then one per token.
 
-Both end with the logits of the next token of every row, which go to whoever chooses it.
+Each ends with the logits of the next token of every row, from which a sampler chooses the token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest_types import SLOTS
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import Chunk
-from edgezo_runtime.engine.forward import Forward, Params, WholePass, Work
+from edgezo_runtime.engine.forward import BlockInputs, Forward, WholePass, Work
+from edgezo_runtime.engine.params import Params
 from edgezo_runtime.engine.sessions import require_shape, run_graph
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.generation.kv_cache import KvCache, PastRows
@@ -26,17 +27,17 @@ LOGIT_ROWS = 8
 """Rows whose logits are in memory at once."""
 
 Take = Callable[[Int64, Float32], None]
-"""Told rows of the batch and the logits of their next tokens, (rows, V); from several threads."""
+"""Given rows of the batch and the logits of their next tokens (rows, V), from several threads."""
 
 
 class PromptsPass(WholePass):
-    """Reads whole prompts and keeps their keys and values.
+    """Reads whole prompts and caches their keys and values.
 
     Args:
         work: what is read; of every prompt the last token is scored.
-        scope: tokens the adapters act on.
+        scope: tokens that the adapters act on.
         states: where keys and values go, with room for them.
-        take: gets the logits of the tokens that follow.
+        take: given the logits of the tokens that follow.
     """
 
     def __init__(self, work: Work, scope: Scope, states: KvCache, take: Take) -> None:
@@ -44,12 +45,13 @@ class PromptsPass(WholePass):
         self._states = states
         self._take = take
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block and keep what it made."""
-        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
-        if made:
-            start = np.zeros(chunk.rows, np.int64)
-            self._states.put(index, chunk.index, start, [value.numpy() for value in made])
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Ask the block for keys and values."""
+        return BlockInputs(self._work.params, self._one, keeps_past=True)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Cache the keys and values of the prompts."""
+        self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), past)
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""
@@ -57,15 +59,15 @@ class PromptsPass(WholePass):
 
 
 class TokenPass(Forward):
-    """Reads one more token a row, behind those that are kept.
+    """Reads one more token per row, behind those that are cached.
 
     Args:
-        work: what is read; its batch has one token a row.
+        work: what is read; its batch has one token per row.
         states: earlier keys and values, with room for one more token; its lengths stay as they are.
         context: what the blocks take by position, for one token more than there is room for.
         positional: do hidden states depend on positions before the first block?
-        kept: trainable inputs by block, kept from token to token where all rows share them.
-        take: gets the logits of the tokens that follow.
+        kept: trainable inputs by block, which later tokens use again where all rows share them.
+        take: given the logits of the tokens that follow.
     """
 
     def __init__(
@@ -98,14 +100,17 @@ class TokenPass(Forward):
         self._feed_rows(chunk)
         chunk.entry = 0
 
-    def block(self, index: int, chunk: Chunk) -> None:
-        """Run a block and keep what it made of the tokens."""
-        made = self._run_block(index, chunk, self._work.params, self._one, keep=True)
-        if made and isinstance(chunk.past, PastRows):
-            self._states.put_token(index, chunk.past.rows, [value.numpy() for value in made])
+    def enter(self, index: int, chunk: Chunk) -> BlockInputs:
+        """Ask the block for keys and values."""
+        return BlockInputs(self._work.params, self._one, keeps_past=True)
+
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+        """Cache the keys and values of the tokens."""
+        rows = slice(int(chunk.index[0]), int(chunk.index[-1]) + 1)
+        self._states.put_token(index, rows, past)
 
     def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
-        """Those of the token before, where they are not a row's own."""
+        """The inputs of the token before, unless every row has its own."""
         if params.private:
             return super()._trainables(index, chunk, params)
         if index not in self._kept:
@@ -117,15 +122,15 @@ class TokenPass(Forward):
         _hand_out(self._work, chunk, np.zeros(chunk.rows, np.int64), self._take)
 
     def wave_bytes(self) -> int:
-        """What a block makes of a row's keys and values."""
+        """Bytes that a block makes from a row's keys and values."""
         heads, width = self._model.blocks[0].past or (0, 0)
         return 8 * heads * width * (self._states.room + 1)
 
     def _embedded(self, rows: Int64) -> Any:
         """Hidden states (R', 1, H) of the new tokens at their places.
 
-        Where they depend on the place, the prologue, which counts from 0, reads a row as long as
-        that: look-ups, no matrix products.
+        Where the states depend on the place, the prologue, which counts places from 0, reads a row
+        that ends at the place: look-ups, no matrix products.
         """
         ids, one = self.batch.input_ids[rows], np.ones(len(rows), np.int64)
         if not self._positional:
@@ -140,10 +145,10 @@ class TokenPass(Forward):
 
 
 class TablesPass(Forward):
-    """Makes what blocks take by position, and finds out whether hidden states depend on it."""
+    """Makes what blocks take by position, and tests whether hidden states depend on positions."""
 
     def tables(self, tokens: int) -> dict[str, Any]:
-        """The context for sequences of so many tokens; OrtValues."""
+        """Make the context for sequences of `tokens`; OrtValues."""
         if not self._manifest.context:
             return {}
         ids = np.full((1, tokens), self._manifest.tokenizer.pad_id, np.int64)

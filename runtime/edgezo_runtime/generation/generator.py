@@ -1,4 +1,4 @@
-"""Texts that a model writes: prompts are read once, then a token costs one token's work."""
+"""Generated texts: prompts are read once, then a token costs the work of one token."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.manifest import Manifest
+from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.chunks import Chunk
-from edgezo_runtime.engine.engine import Engine, SharedParams
-from edgezo_runtime.engine.forward import Params, Work
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.forward import Work
+from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
 from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass
@@ -29,23 +31,23 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 Finish = Literal["end", "stop", "length"]
-"""Why a text ended: the model's end token, a stop text, or as long as it may be."""
+"""Why a text ended: the model's end token, a stop text, or its greatest length."""
 
 Look = Callable[[int, int, npt.NDArray[np.float32]], None]
-"""Shown the number of a text, the number of its next token, and the logits (V,)."""
+"""Given the number of a text, the number of its next token, and the logits (V,)."""
 
 MOST_ROWS = 16
-"""Texts written at once: more make a token of each hardly cheaper."""
+"""Most texts that are generated at once: with more, tokens are hardly cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """How texts are written.
+    """How texts are generated.
 
     Attributes:
-        max_new_tokens: tokens of each, at most.
+        max_new_tokens: most tokens of a text.
         sampling: how tokens are chosen.
-        stop: texts that end one; they are left out.
+        stop: strings that end a text; they are left out.
     """
 
     max_new_tokens: int = 64
@@ -56,23 +58,23 @@ class GenerationConfig:
         """Refuse values that make no sense.
 
         Raises:
-            UsageError: naming the flag.
+            UsageError: naming the setting.
         """
         if self.max_new_tokens < 1:
-            raise UsageError(f"--max-new-tokens {self.max_new_tokens}: must be 1 or more")
+            raise UsageError(f"`max_new_tokens` {self.max_new_tokens}: must be 1 or more")
         self.sampling.check()
 
 
 @dataclass(slots=True)
 class Text:
-    """A text on its way.
+    """A text that is being generated.
 
     Attributes:
         number: its place among the prompts.
-        prompt: tokens it goes on from.
-        tokens: those it has so far, an end token not among them.
+        prompt: tokens that it continues from.
+        tokens: its tokens so far, without an end token.
         stream: the same as text.
-        finish: why it ended, None while it has not.
+        finish: why it ended; None while it has not.
     """
 
     number: int
@@ -83,12 +85,12 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What is new of a text.
+class Delta:
+    """Newly generated text.
 
     Attributes:
-        text: the text it belongs to.
-        shown: more of it, maybe nothing.
+        text: the text that it belongs to.
+        shown: the new part, maybe empty.
     """
 
     text: Text
@@ -99,31 +101,31 @@ def why_no_text(manifest: Manifest) -> str | None:
     """Why a bundle cannot generate; None if it can."""
     model = manifest.model
     if model.task != "causal-lm":
-        return f"a {model.task} model writes no texts; export one with --task causal-lm"
+        return f"a {model.task} model generates no text; set `task` causal-lm for its export"
     if not manifest.graphs.continues:
         return (
-            f"blocks of this {model.architecture} model cannot go on from earlier keys and values: "
-            f"onnxruntime's attention does not turn its heads by position"
+            f"blocks of this {model.architecture} model cannot continue from earlier keys and "
+            f"values: onnxruntime's attention does not turn its heads by position"
         )
     if manifest.graphs.logits is None:
-        return "it was exported before there was generation; run 'edgezo export --force' again"
+        return "it was exported before there was generation; run 'edgezo export --force'"
     return None
 
 
 class Generator:
-    """Writes texts with an engine.
+    """Generates texts with an engine.
 
     Args:
         engine: the model.
         tokenizer: its tokenizer.
-        scope: tokens the adapters act on; with "answer" from a prompt's last token on.
-        cache_bytes: most that keys and values may take; None for no limit. May be set later.
+        scope: tokens that the adapters act on; with "answer", from a prompt's last token on.
+        cache_bytes: limit on keys and values; None for no limit. May be set later.
 
     Attributes:
         engine: the model.
         ends: tokens that end a text.
         prompt_tokens: tokens of prompts read so far.
-        new_tokens: tokens written so far, end tokens among them.
+        new_tokens: tokens generated so far, end tokens included.
 
     Raises:
         UsageError: the bundle cannot generate.
@@ -159,19 +161,19 @@ class Generator:
         self,
         prompts: Sequence[Sequence[int]],
         params: Mapping[str, Float32] | Params,
-        writing: GenerationConfig,
+        config: GenerationConfig,
         progress: Callable[[int, int], None] | None = None,
         look: Look | None = None,
     ) -> list[Text]:
-        """Write a text for every prompt.
+        """Generate a text for every prompt.
 
         Args:
-            prompts: tokens of each, one at least.
-            params: every trainable input by name, without the leading axis; or what gives copies
-                of one group, by number of the prompt.
-            writing: how.
-            progress: told the texts that are finished, and those in all.
-            look: shown all logits.
+            prompts: tokens of each, at least one.
+            params: every trainable input by name, without the leading axis; or the copies of one
+                group, by number of the prompt.
+            config: how they are generated.
+            progress: given the number of texts that have ended, and of all texts.
+            look: given all logits.
         Returns:
             The texts, in the order of the prompts.
         Raises:
@@ -181,9 +183,9 @@ class Generator:
         """
         texts: dict[int, Text] = {}
         done = 0
-        for piece in self.stream(prompts, params, writing, look):
-            texts[piece.text.number] = piece.text
-            if piece.text.finish is not None:
+        for delta in self.stream(prompts, params, config, look):
+            texts[delta.text.number] = delta.text
+            if delta.text.finish is not None:
                 done += 1
                 if progress is not None:
                     progress(done, len(prompts))
@@ -193,25 +195,28 @@ class Generator:
         self,
         prompts: Sequence[Sequence[int]],
         params: Mapping[str, Float32] | Params,
-        writing: GenerationConfig,
+        config: GenerationConfig,
         look: Look | None = None,
-    ) -> Iterator[Piece]:
-        """As `generate`, token by token, several texts at once; each ends with a piece that says
-        why."""
-        writing.check()
-        texts = [self._begin(number, prompt, writing) for number, prompt in enumerate(prompts)]
+    ) -> Iterator[Delta]:
+        """Generate as `generate` does, token by token, several texts at once.
+
+        Yields:
+            A delta per token; the last one of a text says why the text ended.
+        """
+        config.check()
+        texts = [self._begin(number, prompt, config) for number, prompt in enumerate(prompts)]
         least = least_rows(len(texts))
-        self._check(texts, writing)
+        self._check(texts, config)
         given = SharedParams(params) if isinstance(params, Mapping) else params
-        for group in self._groups(texts, writing):
-            yield from self._write(group, given, writing, least, look)
+        for group in self._groups(texts, config):
+            yield from self._generate(group, given, config, least, look)
 
     def rehearse(self, prompt: int, rows: int, params: Mapping[str, Float32] | Params) -> None:
-        """Read prompts in one block of each kind, for what that takes; nothing comes of it.
+        """Read prompts in one block of each kind, to see how much memory that takes.
 
         Args:
-            prompt: tokens of each.
-            rows: how many.
+            prompt: tokens of each prompt.
+            rows: number of prompts.
             params: as for `generate`.
         """
         counts, limit = (self.prompt_tokens, self.new_tokens), self.cache_bytes
@@ -224,75 +229,82 @@ class Generator:
             self.prompt_tokens, self.new_tokens = counts
 
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
-        """New tokens of each of some texts that keys and values of so many bytes allow; or 0."""
+        """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
         row = bytes_a_token(self._graphs) * least_rows(texts)
         fits = room_within(cache_bytes // row, self._most())
         return max(0, min(fits + 1 - prompt - self._virtual, self._max_seq - prompt))
 
     # --- before ---
 
-    def _begin(self, number: int, prompt: Sequence[int], writing: GenerationConfig) -> Text:
-        stream = TextStream(self._tokenizer, prompt, writing.stop)
+    def _begin(self, number: int, prompt: Sequence[int], config: GenerationConfig) -> Text:
+        stream = TextStream(self._tokenizer, prompt, config.stop)
         return Text(number, tuple(int(token) for token in prompt), stream)
 
-    def _check(self, texts: Sequence[Text], writing: GenerationConfig) -> None:
-        """Refuse prompts that leave no room for a token."""
+    def _check(self, texts: Sequence[Text], config: GenerationConfig) -> None:
+        """Refuse prompts that are empty, or leave too little room for new tokens."""
         for text in texts:
             if not text.prompt:
                 raise UsageError(f"prompt {text.number + 1} is empty")
-            size = len(text.prompt)
-            if size + writing.max_new_tokens > self._max_seq:
+            size, room = len(text.prompt), answer_room(self._max_seq, config.max_new_tokens)
+            if size > room:
                 raise UsageError(
-                    f"prompt {text.number + 1} has {size} tokens and --max-new-tokens is "
-                    f"{writing.max_new_tokens}, the model takes {self._max_seq} in all"
+                    f"prompt {text.number + 1} has {size} tokens; `max_new_tokens` "
+                    f"{config.max_new_tokens} leaves room for {room}, the model takes "
+                    f"{self._max_seq} in all"
                 )
-            self._rows_that_fit(size, writing, len(texts))
+            self._rows_that_fit(size, config, len(texts))
 
     def _most(self) -> int:
-        """Tokens of a row that keys and values are kept of, at most: the last one is never read."""
+        """Most tokens of a row whose keys and values are cached: the last token is never read."""
         return self._max_seq + self._virtual - 1
 
     def text_bytes(self, prompt: int, new: int) -> int:
-        """Keys and values of one text at its longest."""
+        """Bytes of the keys and values of one text at its longest."""
         tokens = self._virtual + prompt + new - 1
         return room_for(tokens, self._most()) * bytes_a_token(self._graphs)
 
-    def _rows_that_fit(self, prompt: int, writing: GenerationConfig, texts: int) -> int:
-        """Texts of that length whose keys and values fit, of some in all."""
+    def _rows_that_fit(self, prompt: int, config: GenerationConfig, texts: int) -> int:
+        """Count the texts of a length whose keys and values fit at once.
+
+        Args:
+            prompt: tokens of the prompt.
+            config: has the number of new tokens.
+            texts: number of texts that are to be generated.
+        """
         if self.cache_bytes is None:
             return MOST_ROWS
-        each = self.text_bytes(prompt, writing.max_new_tokens)
+        each = self.text_bytes(prompt, config.max_new_tokens)
         least = least_rows(texts)
         fits = self.cache_bytes // each // least * least
         if fits:
             return min(MOST_ROWS, fits)
         most = self.most_tokens(prompt, self.cache_bytes, texts)
-        advice = f"--max-new-tokens {most} fits" if most else "not even one token fits"
+        advice = f"`max_new_tokens` {most} fits" if most else "not even one token fits"
         raise DoesNotFitError(
-            f"--max-new-tokens {writing.max_new_tokens} behind a prompt of {prompt} tokens: keys "
+            f"`max_new_tokens` {config.max_new_tokens} behind a prompt of {prompt} tokens: keys "
             f"and values take {format_size(least * each, up=True)}, "
             f"{format_size(self.cache_bytes)} of the budget are left for them; {advice}"
         )
 
-    def _groups(self, texts: Sequence[Text], writing: GenerationConfig) -> Iterator[list[Text]]:
-        """Texts that are written together, the longest prompts first."""
+    def _groups(self, texts: Sequence[Text], config: GenerationConfig) -> Iterator[list[Text]]:
+        """Divide texts into groups that are generated together, the longest prompts first."""
         left = sorted(texts, key=lambda text: -len(text.prompt))
         while left:
-            count = self._rows_that_fit(len(left[0].prompt), writing, len(texts))
+            count = self._rows_that_fit(len(left[0].prompt), config, len(texts))
             yield sorted(left[:count], key=lambda text: text.number)
             left = left[count:]
 
     # --- one group ---
 
-    def _write(
+    def _generate(
         self,
         group: list[Text],
         params: Params,
-        writing: GenerationConfig,
+        config: GenerationConfig,
         least: int,
         look: Look | None,
-    ) -> Iterator[Piece]:
-        """Read the prompts of a group, then write until all texts have ended."""
+    ) -> Iterator[Delta]:
+        """Read the prompts of a group, then generate until all texts have ended."""
         rows = len(group) + -len(group) % least
         states = KvCache(self._graphs, rows, self._most(), self.engine.sampled)
         live = list(group)
@@ -307,12 +319,12 @@ class Generator:
                 text = live[row]
                 if look is not None:
                     look(text.number, len(text.tokens), own)
-                chosen[row] = writing.sampling.choose(own, text.number, len(text.tokens))
+                chosen[row] = config.sampling.choose(own, text.number, len(text.tokens))
 
         self._read_prompts(live, params, states, take)
         while True:
             for text, token in zip(live, chosen.tolist(), strict=False):
-                yield self._append(text, token, writing)
+                yield self._append(text, token, config)
             going = [row for row, text in enumerate(live) if text.finish is None]
             if not going:
                 return
@@ -322,22 +334,22 @@ class Generator:
                 live, chosen = [live[row] for row in going], chosen[going]
             self._read_tokens(live, params, states, kept_inputs, take)
 
-    def _append(self, text: Text, token: int, writing: GenerationConfig) -> Piece:
-        """Put a token to a text, and end it if that ends it."""
+    def _append(self, text: Text, token: int, config: GenerationConfig) -> Delta:
+        """Append a token to a text; end the text if the token ends it."""
         self.new_tokens += 1
         if token in self.ends:
             text.finish = "end"
-            return Piece(text, text.stream.end())
+            return Delta(text, text.stream.end())
         text.tokens.append(token)
         shown = text.stream.add(token)
         if text.stream.stopped:
             text.finish = "stop"
-        elif len(text.tokens) >= writing.max_new_tokens:
+        elif len(text.tokens) >= config.max_new_tokens:
             text.finish = "length"
             shown += text.stream.end()
             if text.stream.stopped:
                 text.finish = "stop"
-        return Piece(text, shown)
+        return Delta(text, shown)
 
     def _read_prompts(
         self,
@@ -370,7 +382,7 @@ class Generator:
         kept: dict[int, dict[str, Any]],
         take: Callable[[Int64, Float32], None],
     ) -> None:
-        """Read the last token of every text; the row of padding reads that of the last text."""
+        """Read the last token of every text; the padding row reads that of the last text."""
         texts = [*texts, *[texts[-1]] * (states.rows - len(texts))]
         last = [(text.tokens[-1],) for text in texts]
         own = TextParams(params, np.array([text.number for text in texts], np.int64))
@@ -398,7 +410,7 @@ class Generator:
         return TokenPass(work, states, tables, self._positional, kept, take)
 
     def _cut_tokens(self, batch: Batch) -> list[Chunk]:
-        """Share rows out among the workers, two and two: see `Cutter.padded`."""
+        """Divide rows among the workers, in pairs: a lone row takes other kernels."""
         limits, rows = self.engine.limits, batch.num_rows
         share = -(-rows // limits.workers)
         share += share % 2
@@ -409,17 +421,17 @@ class Generator:
 
 
 def least_rows(texts: int) -> int:
-    """Rows go through blocks in multiples of this.
+    """Give the number whose multiples go through blocks.
 
     Of several texts an odd last row comes twice: alone it would take kernels that round
-    differently, and what a text is would depend on which others are written with it. A single text
-    is spared that.
+    differently, and a text would depend on which others are generated with it. A single text needs
+    no second row.
     """
     return 1 if texts == 1 else 2
 
 
 def _batch(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """Rows of tokens, of each the last one scored."""
+    """Make a batch of rows of tokens, the last one of each scored."""
     lengths = np.array([len(row) for row in rows], np.int64)
     ids = np.full((len(rows), int(lengths.max())), pad_id, np.int64)
     for number, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Keys and values of texts being written: a token is computed once, whatever follows it."""
+"""Keys and values of texts that are generated: a token is computed once, whatever follows it."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 ROOM_STEP = 64
-"""Room grows by so many tokens: attention copies all of it at every token, used or not."""
+"""Tokens that room grows by: attention copies all of the room at every token, used or not."""
 
 
 def bytes_a_token(graphs: Graphs) -> int:
-    """Keys and values of a token in all blocks, float32.
+    """Bytes of the keys and values of a token in all blocks, float32.
 
     Raises:
-        UsageError: a block cannot go on from earlier tokens.
+        UsageError: a block cannot continue from earlier tokens.
     """
     return sum(4 * 2 * heads * width for heads, width in past_shapes(graphs))
 
 
 def turnover(graphs: Graphs) -> float:
-    """Keys and values of all blocks, with what attention makes of those of one, over themselves."""
+    """Peak memory per byte of cache: attention makes new keys and values of one block at a time."""
     largest = max(4 * 2 * heads * width for heads, width in past_shapes(graphs))
     return 1 + 2 * largest / bytes_a_token(graphs)
 
 
 def past_shapes(graphs: Graphs) -> list[tuple[int, int]]:
-    """Heads n and width D of every block.
+    """Heads n and width D of the keys of every block.
 
     Raises:
-        UsageError: a block cannot go on from earlier tokens.
+        UsageError: a block cannot continue from earlier tokens.
     """
     shapes = [graph.past for graph in graphs.blocks]
     if None in shapes:
-        raise UsageError(f"block {shapes.index(None)} cannot go on from earlier keys and values")
+        raise UsageError(f"block {shapes.index(None)} cannot continue from earlier keys and values")
     return [shape for shape in shapes if shape is not None]
 
 
 def room_for(tokens: int, most: int) -> int:
-    """Room that holds so many tokens: a multiple of `ROOM_STEP`, or `most`."""
+    """Room that holds `tokens`: a multiple of `ROOM_STEP`, or `most`."""
     return min(most, -(-tokens // ROOM_STEP) * ROOM_STEP)
 
 
 def room_within(tokens: int, most: int) -> int:
-    """The largest room of at most so many tokens."""
+    """The largest room of at most `tokens`."""
     return most if tokens >= most else tokens // ROOM_STEP * ROOM_STEP
 
 
 class KvCache:
-    """Those of R rows, with room for tokens to come.
+    """Keys and values of R rows, with room for tokens to come.
 
     Args:
         graphs: of the bundle.
         rows: R.
-        most: tokens that a row has at most.
-        blocks: those that run; None for all.
+        most: tokens of the longest row.
+        blocks: blocks that run; None for all.
 
     Attributes:
-        lengths: (R,) tokens that each row has so far.
+        lengths: (R,) tokens of each row so far.
 
     Memory:
         R times the room times `bytes_a_token`; while it grows, one block twice.
@@ -99,11 +99,11 @@ class KvCache:
         return sum(array.nbytes for pair in self._pairs for array in pair)
 
     def has_room(self, tokens: int) -> bool:
-        """Is there room for rows of so many tokens?"""
+        """Is there room for rows of `tokens`?"""
         return room_for(tokens, self._most) <= self._room
 
     def reserve(self, tokens: int) -> None:
-        """Have room for rows of so many tokens."""
+        """Make room for rows of `tokens`."""
         room = room_for(tokens, self._most)
         if room > self._room:
             for block in self._blocks:
@@ -117,14 +117,14 @@ class KvCache:
         return keys[rows], values[rows]
 
     def put(self, block: int, rows: Int64, starts: Int64, made: Sequence[Float32]) -> None:
-        """Take over keys and values.
+        """Store keys and values.
 
         Args:
-            block: of this block.
-            rows: (R',) whose they are.
-            starts: (R',) the first of the tokens that are new.
-            made: keys and values (R', n, S, D) of all tokens from the first on; as many from
-                `starts` on as there are, or room for.
+            block: the block that made them.
+            rows: (R',) the rows that they belong to.
+            starts: (R',) the first new token of each row.
+            made: keys and values (R', n, S, D) of all tokens from the first on. Those from `starts`
+                on are stored, as far as there is room.
         """
         for kept, new in zip(self._pairs[block], made, strict=True):
             for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
@@ -132,10 +132,10 @@ class KvCache:
                 kept[row, :, start : start + own.shape[1]] = own
 
     def put_token(self, block: int, rows: slice, made: Sequence[Float32]) -> None:
-        """Take over keys and values of one more token a row, which stands behind its others.
+        """Store keys and values of one more token per row, behind its others.
 
         Args:
-            block: of this block.
+            block: the block that made them.
             rows: neighbouring rows.
             made: keys and values (R', n, room + 1, D).
         """
@@ -145,12 +145,13 @@ class KvCache:
             kept[rows][count, :, places] = new[count, :, places]
 
     def keep(self, rows: Int64) -> None:
-        """Go on with these rows only, moved to the front.
+        """Keep these rows only, moved to the front.
 
         Args:
             rows: ascending; the last one may come twice where there is a row for it.
         Memory:
-            None, and none is given back: that of the others is there until all texts have ended.
+            None, and none is given back: the memory of the other rows stays until all texts have
+            ended.
         """
         self.lengths = self.lengths[rows]
         for block, (keys, values) in enumerate(self._pairs):
@@ -162,7 +163,7 @@ class KvCache:
 
 @dataclass(frozen=True, slots=True)
 class PastRows:
-    """Neighbouring rows of `KvCache`, as a chunk takes them (`engine.chunks.Past`)."""
+    """Neighbouring rows of a `KvCache`, as the past of a chunk."""
 
     states: KvCache
     rows: slice

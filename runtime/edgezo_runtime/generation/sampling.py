@@ -1,4 +1,4 @@
-"""How the next token is chosen from logits: the likeliest one, or one drawn by a seed."""
+"""The choice of the next token from logits: the likeliest one, or one drawn by a seed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Sampling:
     Attributes:
         temperature: 0 takes the likeliest token, the first of equals. Otherwise tokens are drawn
             with probabilities softmax(logits / temperature).
-        top_k: draw from so many of the likeliest tokens; 0 for all.
+        top_k: draw from this many of the likeliest tokens; 0 for all.
         top_p: draw from the fewest likeliest tokens that have this probability together; 1 for all
-            (Holtzman et al. 2020, arXiv:1904.09751). Taken of what `top_k` leaves.
+            (Holtzman et al. 2020, arXiv:1904.09751). Applied to the tokens that `top_k` leaves.
         seed: of the draws. A token's draw is a hash of the seed, the number of its text and its
-            place in it: it depends neither on other texts nor on the order of work.
+            place in it. It depends neither on other texts nor on the order of work.
     """
 
     temperature: float = 0.0
@@ -37,16 +37,16 @@ class Sampling:
         """Refuse values that make no sense.
 
         Raises:
-            UsageError: naming the flag.
+            UsageError: naming the setting.
         """
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(f"--temperature {self.temperature}: must be 0 or more")
+            raise UsageError(f"`temperature` {self.temperature}: must be 0 or more")
         if self.top_k < 0:
-            raise UsageError(f"--top-k {self.top_k}: must be 0 or more")
+            raise UsageError(f"`top_k` {self.top_k}: must be 0 or more")
         if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p {self.top_p}: must be above 0, and at most 1")
+            raise UsageError(f"`top_p` {self.top_p}: must be above 0, and at most 1")
         if not 0 <= self.seed < 2**64:
-            raise UsageError(f"--seed {self.seed}: must be 0 to 2**64 - 1")
+            raise UsageError(f"`seed` {self.seed}: must be 0 to 2**64 - 1")
 
     def choose(self, logits: npt.NDArray[np.float32], text: int, place: int) -> int:
         """Choose a token.
@@ -56,7 +56,7 @@ class Sampling:
             text: number of the text.
             place: number of the token in it.
         Raises:
-            DivergedError: a logit is not a number, or none is the largest.
+            DivergedError: a logit is not a number, or is infinite.
         """
         if np.isnan(logits).any() or np.isposinf(logits).any():
             raise DivergedError(f"text {text}, token {place}: a logit is not a number")

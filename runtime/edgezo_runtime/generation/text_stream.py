@@ -1,4 +1,4 @@
-"""Text of tokens as they come: no half of a character, nothing of a word that ends the text."""
+"""Text of tokens as they come: whole characters, and nothing of a text that ends it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from edgezo_runtime.errors import UsageError
 _BROKEN = "\ufffd"
 _CONTEXT = 6
 _LONGEST_CHARACTER = 8
-"""Tokens after which what is still no character never becomes one; UTF-8 has up to 4 bytes."""
+"""Tokens after which bytes that are no character yet never become one; UTF-8 has up to 4."""
 
 
 class TextStream:
-    """FairLock tokens into text one by one.
+    """Turns tokens into text one by one; the new text of a token is a delta.
 
-    The text of a token depends on those before it (spaces between words, characters of several
-    tokens), so a few are decoded with and without the new one, and the difference is its text.
+    The text of a token depends on those before it: spaces between words, characters of several
+    tokens. So a few tokens are decoded with and without the new one, and the difference is its
+    delta.
 
     Args:
         tokenizer: the tokenizer.
-        before: tokens that the text goes on from.
-        stop: texts that end it, themselves left out.
+        before: tokens that the text continues from.
+        stop: texts that end it; they are left out.
 
     Attributes:
-        text: what was handed out so far.
+        text: all deltas so far.
         stopped: has one of `stop` come?
 
     Raises:
@@ -49,13 +50,13 @@ class TextStream:
         """Take the next token.
 
         Returns:
-            The text that is certain by now, maybe none.
+            The delta that is certain by now, maybe empty.
         """
         self._tokens.append(token)
         return self._hand_out(self._decoded(last=False), last=False)
 
     def end(self) -> str:
-        """Nothing follows: the text that was held back."""
+        """End the text; returns the delta that was held back."""
         return self._hand_out(self._decoded(last=True), last=True)
 
     def _decoded(self, *, last: bool) -> str:
@@ -67,13 +68,13 @@ class TextStream:
         waited = len(self._tokens) - self._read
         if text.endswith(_BROKEN) and waited < _LONGEST_CHARACTER and not last:
             return ""
-        if len(text) > len(known):  # what shows nothing, such as a special token, is no context
+        if len(text) > len(known):  # a token without text, such as a special one, is no context
             self._start = self._read
         self._read = len(self._tokens)
         return text[len(known) :]
 
     def _hand_out(self, text: str, *, last: bool) -> str:
-        """What of the text may be shown: not what ends it, nor what may become that."""
+        """Release the text that neither ends it nor may become the beginning of such an end."""
         if self.stopped:
             return ""
         held = self._held + text
@@ -89,6 +90,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Characters at the end of `text` that `stop` begins with."""
+    """Count the characters at the end of `text` that `stop` begins with."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,18 +16,14 @@ from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.scope import Scope, choose_scope
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.forward import FirstActive
 from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.engine.perturbed import PerturbedParams
-from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
-from edgezo_runtime.evaluation.objectives import (
-    AnswerObjective,
-    ClassObjective,
-    Reward,
-    choose_objective,
-)
+from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
+from edgezo_runtime.evaluation.objectives import ClassObjective, Probed, Reward, choose_objective
 from edgezo_runtime.methods.estimators import (
     Estimator,
     EstimatorRun,
@@ -67,6 +64,8 @@ class AnswerTask:
     questions: QuestionSet | None = None
     reward: Reward | None = None
 
+
+_LOSS = ClassObjective("loss")
 
 _MOST_FURTHER = 2**16
 """Further batches that a step may ask for."""
@@ -162,36 +161,35 @@ class ProbeEvaluator:
             BudgetStopError: memory is short.
         """
         directions = StepDirections(state)
-        evaluate = self.losses if on_loss else self.objective_losses
+        objective = _LOSS if on_loss else self.objective
         run = EstimatorRun(estimator, info)
         rounds: list[Losses] = []
         rows = 0
         while run.probes:
-            probes = run.probes
-            taken = self._taken(batch, info, probes)
-            losses = record_losses(evaluate(taken, info.blocks, probes, directions), probes)
+            taken = self._taken(batch, info, run.probes)
+            probed = self._probed(taken, info.blocks, run.probes, directions)
+            losses = record_losses(objective.losses(probed), run.probes)
             rounds.append(losses)
-            rows += len(probes) * taken.num_rows
+            rows += len(run.probes) * taken.num_rows
             run.send(losses)
         return np.concatenate(rounds), run.terms, rows
 
-    def objective_losses(
+    def _probed(
         self,
         batch: Batch,
         blocks: tuple[int, ...],
         probes: Sequence[Probe],
         directions: StepDirections,
-    ) -> Losses:
-        """The objective of the run, of every example at every probe, (probes, B)."""
-        objective = self.objective
+    ) -> Probed:
+        """A batch at probes; its passes are run when the objective asks for them."""
         tensors = self.layout.tensors(blocks)
-        if isinstance(objective, ClassObjective):
-            params = self._perturbed(batch, tensors, probes, directions)
-            scores = self._engine.score(batch, params, **self._places(blocks, probes))
-            return objective.losses(batch, scores)
-        copies = [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
-        # all that is compared draws alike: a centre as well, whose seed is not the others'
-        return objective.losses(batch, copies, [probes[0].seed] * len(probes))
+        params = self._perturbed(batch, tensors, probes, directions)
+        scores = partial(self._engine.score, batch, params, **self._places(blocks, probes))
+
+        def each() -> list[PerturbedParams]:
+            return [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
+
+        return Probed(batch, scores, each, probes[0].seed)
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples that probes ask for: the step's, or further ones."""
@@ -272,14 +270,16 @@ class ProbeEvaluator:
             budget_bytes: of the process.
             longest: tokens of the longest row that is evaluated on.
         """
-        if isinstance(self.objective, ClassObjective):
+        if not self.objective.has_answers:
             return 0
         manifest, probes = self._engine.bundle.manifest, self.first_probes(estimator)
         shapes = [info.shape for info in manifest.trainables if info.name in self.layout.trained]
         copy = sum(4 * math.prod(shape) for shape in shapes)
         size, room = self.batches.batch_size, manifest.model.max_seq
         longest = min(longest, room - self.layout.config.max_new_tokens)
-        return self.objective.grant(budget_bytes, size, longest, copy, private=probes[0].private)
+        return self.objective.cache_memory(
+            budget_bytes, size, longest, copy, private=probes[0].private
+        )
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
         """What an estimator asks for first."""
@@ -327,8 +327,7 @@ class ProbeEvaluator:
                     blocks = tuple(self.layout.blocks)
                     perturbed = self._perturbed(batch, self.layout.trained, probes, directions)
                     self._engine.score(batch, perturbed, **self._places(blocks, probes, cache))
-                if isinstance(self.objective, AnswerObjective):
-                    self.objective.rehearse(params)
+                self.objective.rehearse(params)
                 if self._first_order is not None:
                     self._first_order.gradient(
                         batch, state.theta, self.scope, cache, self.layout.first

@@ -12,9 +12,8 @@ import numpy.typing as npt
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.prefix_cache import AnswerCache
+from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.evaluation.objectives import ClassObjective
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.attempts import attempts
@@ -101,9 +100,8 @@ class StepEvaluator:
         Raises:
             UsageError: the objective is the F1 of classes, and every row has its own perturbation.
         """
-        objective, config = self._probes.objective, self._layout.config
-        whole = isinstance(objective, ClassObjective) and objective.name == "f1"
-        estimator = self._trajectory.parts.estimator
+        config, estimator = self._layout.config, self._trajectory.parts.estimator
+        whole = self._probes.objective.whole_batch
         if whole and self._probes.first_probes(estimator)[0].private:
             raise UsageError(
                 f"`objective` f1: F1 of classes is one number per batch, and {config.method} "
@@ -179,10 +177,8 @@ class StepEvaluator:
 
     def tokens(self, result: StepResult) -> int:
         """Tokens that were evaluated, without padding and cached ones."""
-        batch = result.batch
-        answers = isinstance(self.probes.cache, AnswerCache)
-        tokens = batch.num_rows if answers else int(batch.lengths.sum())
-        return result.rows // batch.num_rows * tokens
+        cache = self.probes.cache or NO_CACHE
+        return result.rows // result.batch.num_rows * cache.evaluated_tokens(result.batch)
 
     @property
     def groups(self) -> int:

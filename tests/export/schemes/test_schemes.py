@@ -210,7 +210,8 @@ def test_copies_are_independent(schemes, quant, kind):
 @pytest.mark.parametrize("kind", [k for k in OTHERS if not k.startswith(("last", "pr"))])
 def test_answers_on_kept_prompts(schemes, tmp_path, kind):
     """The scope "answer": whole rows with a mask, and last tokens on kept keys and values."""
-    from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout
+    from edgezo_runtime.engine.answer_states import KeyValueLayout
+    from edgezo_runtime.engine.prefix_cache import AnswerCache
 
     bundle = schemes("llama", kind)
     values, batch, engine = moved(bundle), batch_of(bundle), Engine(bundle)

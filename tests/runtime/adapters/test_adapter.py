@@ -102,9 +102,9 @@ def test_numbers_that_are_not_finite_are_refused(trained: Trained, tmp_path: Pat
     ("change", "message"),
     [
         ({"architecture": "gpt2"}, "adapter of a gpt2 model"),
-        ({"scheme": SchemeInfo("lora", (), 3, 3.0)}, "--alpha 3"),
-        ({"scheme": SchemeInfo("lora", (), 6, 6.0)}, "--rank 6"),
-        ({"scheme": SchemeInfo("ia3")}, "--trainable ia3, bundle"),
+        ({"scheme": SchemeInfo("lora", (), 3, 3.0)}, "`alpha` 3"),
+        ({"scheme": SchemeInfo("lora", (), 6, 6.0)}, "`rank` 6"),
+        ({"scheme": SchemeInfo("ia3")}, "`trainable` ia3, bundle"),
     ],
 )
 def test_another_model_is_refused(
@@ -125,7 +125,7 @@ def test_other_names_and_shapes_are_refused(trained: Trained, tmp_path: Path) ->
     with pytest.raises(RunFileError, match=r"no trainable 'model.layers.9.x.lora_A'"):
         replace(adapter, tensors=extra).params(bundle)
     short = {**adapter.tensors, name: adapter.tensors[name][:, 1:]}
-    with pytest.raises(RunFileError, match="use a bundle exported with --trainable lora --rank 3"):
+    with pytest.raises(RunFileError, match="use a bundle exported with `trainable` lora `rank` 3"):
         replace(adapter, tensors=short).params(bundle)
 
 
@@ -286,7 +286,7 @@ def test_peft_gives_the_scores_of_an_adapter_for_answers(
 
 def test_what_peft_cannot_express_is_refused(trained: Trained, tmp_path: Path) -> None:
     adapter = acts_on_answers(random_adapter(trained("llama")[1], tmp_path / "a"))
-    with pytest.raises(UsageError, match=r"different tokens.*--scope all"):
+    with pytest.raises(UsageError, match=r"different tokens.*`scope` all"):
         peft_content(adapter)
     assert peft_content(acts_on_answers(adapter, 7))[0]["alora_invocation_tokens"] == [7]
     encoder = acts_on_answers(random_adapter(trained("bert")[1], tmp_path / "b"), 7)
@@ -308,7 +308,7 @@ def test_peft_folder_is_replaced_only_on_demand(trained: Trained, tmp_path: Path
     adapter = random_adapter(bundle, tmp_path / "a")
     folder = tmp_path / "deep" / "peft"
     save_peft(adapter, folder)
-    with pytest.raises(UsageError, match="--force"):
+    with pytest.raises(UsageError, match="`force`"):
         save_peft(adapter, folder)
     save_peft(adapter.renamed("org/new"), folder, force=True)
     assert "org/new" in (folder / "adapter_config.json").read_text()

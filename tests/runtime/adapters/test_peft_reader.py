@@ -182,9 +182,9 @@ def test_bundles_that_it_does_not_fit(bundle: Bundle, tmp_path: Path) -> None:
             start_from_peft(lora, bundle, tmp_path / "a", created_by="test")
 
     good = {f"{q}.lora_A": np.ones((2, 64)), f"{q}.lora_B": np.ones((64, 2))}
-    refused("tuned on 'org/m'.*--base-model", good, base_model_name_or_path="org/m")
+    refused("tuned on 'org/m'.*`base_model`", good, base_model_name_or_path="org/m")
     high = {f"{q}.lora_A": np.ones((4, 64)), f"{q}.lora_B": np.ones((64, 4))}
-    refused("rank 4, bundle .* has 3; export it with --rank 4", high)
+    refused("rank 4, bundle .* has 3; export it with `rank` 4", high)
     wide = {f"{q}.lora_A": np.ones((2, 63)), f"{q}.lora_B": np.ones((64, 2))}
     refused("they are of another model", wide)
     k = "model.layers.0.self_attn.k_proj"

@@ -61,7 +61,7 @@ def test_a_text_is_the_adapters(bundle: Bundle, tmp_path: Path) -> None:
         assert tuner.generate("w20", drawn) == expected(bundle, tuner, "w20", drawn)
         with pytest.raises(UsageError, match="a row has no prompt without a template"):
             tuner.generate(ROWS[0])
-        with pytest.raises(UsageError, match="max-new-tokens"):
+        with pytest.raises(UsageError, match="max_new_tokens"):
             tuner.generate("w20", GenerationConfig(10**6))
 
 

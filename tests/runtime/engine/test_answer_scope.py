@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
-from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout
+from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.errors import DivergedError
 from tests.runtime.engine.test_engine import (
     FAMILIES,

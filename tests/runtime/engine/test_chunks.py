@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.chunks import COPY_BYTES, Cutter, Limits
-from edgezo_runtime.engine.prefix_cache import KeyValueLayout
 from edgezo_runtime.errors import UsageError
 from tests.runtime.tiny_sets import random_set
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.losses import example_losses
-from edgezo_runtime.engine.prefix_cache import AnswerCache, KeyValueLayout, PrefixCache
+from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import UsageError
 from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
 
@@ -191,14 +192,14 @@ def test_last_tokens_alone_give_the_gradient_of_adapters_on_them(
     cache.close()
 
 
-def test_rows_longer_than_a_piece(exported):
-    """Pins states of entry that were overwritten by a block that goes through a row in pieces."""
+def test_rows_longer_than_a_segment(exported):
+    """Pins states of entry that were overwritten by a block that goes through a row in segments."""
     bundle, theta = tiny(exported, "llama")
     batch = batch_of(bundle)
-    pieces = FirstOrderGradient(Engine(bundle, chunk_tokens=16), 0).gradient(batch, theta)
+    segments = FirstOrderGradient(Engine(bundle, chunk_tokens=16), 0).gradient(batch, theta)
     whole = FirstOrderGradient(Engine(bundle, chunk_tokens=4096), 0).gradient(batch, theta)
     for name, grad in whole.gradients.items():
-        np.testing.assert_array_equal(pieces.gradients[name], grad)
+        np.testing.assert_array_equal(segments.gradients[name], grad)
 
 
 def test_a_bundle_without_backward_graphs_says_why(exported):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.engine import first_order, forward
+from edgezo_runtime.engine import first_order_pass, forward
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.perturbed import PerturbedParams
 from edgezo_runtime.engine.sessions import ShortOfMemoryError
@@ -41,7 +41,7 @@ MOST = 3000
 @pytest.fixture(autouse=True)
 def _fast(unsynced, monkeypatch):
     """Wait for no disk, and collect no garbage of torch's a thousand times over."""
-    monkeypatch.setattr("edgezo_runtime.engine.engine.release_freed", lambda: None)
+    monkeypatch.setattr("edgezo_runtime.engine.memory_relief.release_freed", lambda: None)
 
 
 @pytest.fixture(params=CONFIGS)
@@ -55,7 +55,7 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "an OrtValue": (LoadedModel, "value", MemoryError),
     "a copy of the trainables": (PerturbedParams, "copies", MemoryError),
     "the losses": (objectives, "example_losses", MemoryError),
-    "a way back": (first_order, "score_gradients", MemoryError),
+    "a way back": (first_order_pass, "score_gradients", MemoryError),
     "the code": (probe_evaluator, "code_matrices", MemoryError),
     "a gradient": (Frame, "gather", MemoryError),
     "a record": (trajectory, "StepRecord", MemoryError),

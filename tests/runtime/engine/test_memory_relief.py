@@ -1,102 +1,101 @@
-"""Memory that runs short: the same bits in smaller chunks, then an end with the state saved."""
+"""The ladder: stream blocks, smaller chunks, fewer workers, stop."""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pytest
 
-from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.chunks import SMALLEST_CHUNK_TOKENS, Limits
+from edgezo_runtime.engine.memory_relief import MemoryRelief
+from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.errors import BudgetStopError
-from tests.runtime.engine.test_engine import batch_of, perturbed_scores, probes_of, tiny
-from tests.runtime.memory_meter import MIB, guard
 
 
-def test_a_machine_that_is_short_is_answered(exported) -> None:
-    """Pins a second look, to confirm the first, that was never due and so found nothing."""
-    bundle, theta = tiny(exported, "llama", "int8")
-    engine = Engine(bundle, guard=guard(0, available=MIB))
-    perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    assert "left to this process" in engine.reliefs[0]
+class Model:
+    """Three blocks, and what was done to them."""
+
+    blocks = (None,) * 3
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def drop(self, index: int) -> None:
+        self.done.append(index)
+
+    def drop_vocabulary(self) -> None:
+        self.done.append("vocabulary")
+
+    def shrink_arena(self) -> None:
+        self.done.append("arena")
 
 
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
-def test_streamed_blocks_change_no_bit(exported, quant) -> None:
-    bundle, theta = tiny(exported, "llama", quant)
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    for streamed in ({0}, {1}, {0, 1}):
-        engine = Engine(bundle, chunk_tokens=16)
-        engine.streamed = frozenset(streamed)
-        for first in (0, 1):
-            active = {name for name in theta if f".{first}." in name or first == 0}
-            plain = perturbed_scores(
-                Engine(bundle), theta, batch, probes, active=active, first_active=first
-            )
-            found = perturbed_scores(
-                engine, theta, batch, probes, active=active, first_active=first
-            )
-            np.testing.assert_array_equal(found, plain)
-        np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
+class Guard:
+    """Says that memory is short at the looks with these numbers."""
+
+    def __init__(self, short: set[int]) -> None:
+        self.short, self.looks = short, 0
+
+    def pressure(self, afresh: bool = False) -> str | None:
+        self.looks += 1
+        return "it is full" if self.looks - 1 in self.short else None
 
 
-@pytest.mark.parametrize("times", [2, 4, 6])
-def test_relief_changes_no_bit_and_is_told(exported, times) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    engine = Engine(bundle, guard=guard(times), threads=1)
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert "streaming all 2 blocks" in engine.reliefs[0]
-    assert len(engine.reliefs) <= times // 2  # two workers may look at the same time
-    assert all("chunks of" in text for text in engine.reliefs[1:])
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("edgezo_runtime.engine.memory_relief.release_freed", lambda: None)
+    model: Any = Model()
+    relief = MemoryRelief(model, Limits(2, 64))
+    return relief, model
 
 
-def test_an_arena_above_the_plan_is_trimmed(exported, monkeypatch) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    engine = Engine(bundle)
-    expected = perturbed_scores(engine, theta, batch, probes)
-    shrunk: list[int] = []
-    shrink = engine.model.shrink_arena
-    monkeypatch.setattr(engine.model, "shrink_arena", lambda: shrunk.append(1) or shrink())
-    engine.trim_above = 2**50
-    perturbed_scores(engine, theta, batch, probes)
-    assert not shrunk
-    engine.trim_above = 0
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert shrunk == [1]
+def test_enough_memory_changes_nothing(memory: Any) -> None:
+    relief, model = memory
+    relief.check(Guard(set()))
+    assert (relief.streamed, relief.reliefs, model.done) == (frozenset(), [], [])
 
 
-def test_the_end_of_the_ladder(exported) -> None:
-    bundle, theta = tiny(exported, "llama", "int8")
-    engine = Engine(bundle, guard=guard(10**6))
-    with pytest.raises(BudgetStopError, match="larger --budget"):
-        perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    engine.guard = None
-    engine.close()
-    found = perturbed_scores(engine, theta, batch_of(bundle), probes_of(2, private=True))
-    expected = perturbed_scores(Engine(bundle), theta, batch_of(bundle), probes_of(2, private=True))
-    np.testing.assert_array_equal(found, expected)
+def test_first_all_blocks_are_streamed_then_the_pass_fails(memory: Any) -> None:
+    relief, model = memory
+    guard = Guard({0, 1, 2, 3})
+    relief.check(guard)
+    assert relief.streamed == {0, 1, 2}
+    assert model.done == [0, 1, 2, "vocabulary"]
+    assert relief.reliefs == ["it is full: streaming all 3 blocks from now on"]
+    with pytest.raises(ShortOfMemoryError, match="it is full"):
+        relief.check(guard)
 
 
-def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -> None:
-    from edgezo_runtime.engine import forward as module
-    from edgezo_runtime.engine.sessions import ShortOfMemoryError, run_graph
+def test_a_second_look_counts(memory: Any) -> None:
+    """Another worker may have helped between the first look and the lock."""
+    relief, _ = memory
+    relief.check(Guard({0}))
+    assert relief.streamed == frozenset()
 
-    bundle, theta = tiny(exported, "llama", "int8")
-    batch, probes = batch_of(bundle), probes_of(2, private=True)
-    expected = perturbed_scores(Engine(bundle), theta, batch, probes)
-    refused: list[int] = []
 
-    def refuse_large(session, outputs, feed):
-        if engine.limits.chunk_tokens > 64:
-            refused.append(engine.limits.chunk_tokens)
-            raise ShortOfMemoryError("onnxruntime was refused memory")
-        return run_graph(session, outputs, feed)
+def test_chunks_shrink_then_workers_then_the_run_stops(memory: Any) -> None:
+    relief, model = memory
+    seen = []
+    for _ in range(3):
+        relief.shrink("no room")
+        seen.append((relief.limits.chunk_tokens, relief.limits.workers))
+    with pytest.raises(BudgetStopError, match=r"memory is short: no room;.* 0 of 3 blocks"):
+        relief.shrink("no room")
+    assert seen == [(32, 2), (SMALLEST_CHUNK_TOKENS, 2), (SMALLEST_CHUNK_TOKENS, 1)]
+    assert relief.reliefs[0] == "no room: chunks of 32 tokens from now on"
+    assert relief.reliefs[-1] == "no room: 1 of 2 workers from now on"
+    assert model.done == ["arena"] * 3
 
-    monkeypatch.setattr(module, "run_graph", refuse_large)
-    engine = Engine(bundle)
-    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
-    assert refused
-    assert [text.split()[-5] for text in engine.reliefs] == ["128", "64"]
+
+def test_only_streamed_blocks_are_dropped_by_the_way(memory: Any) -> None:
+    relief, model = memory
+    relief.streamed = frozenset({1})
+    for index in range(3):
+        relief.drop_streamed(index)
+    assert model.done == [1]
+
+
+def test_all_can_be_given_back(memory: Any) -> None:
+    relief, model = memory
+    relief.give_back()
+    assert model.done == [0, 1, 2, "vocabulary", "arena"]

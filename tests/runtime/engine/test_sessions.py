@@ -1,109 +1,150 @@
-"""Sessions of onnxruntime, and the processes that may open them."""
+"""Errors of onnxruntime in the runtime's own words, and what the manifest says of a graph."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
-from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.engine.sessions import ENVIRONMENT, SharedEnvironment
-from edgezo_runtime.errors import UsageError
-
-ROOT = Path(__file__).resolve().parents[3]
-HAS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-
-SCRIPT = """
-import os, sys
-from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.sessions import ENVIRONMENT
-from edgezo_runtime.errors import UsageError
-
-bundle, used, depth = Bundle.open(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-file = bundle.manifest.graphs.prologue.file
-if used == "prepared":
-    ENVIRONMENT.prepare(2, None)
-elif used == "opened":
-    ENVIRONMENT.open(bundle, file)
-
-def refused(work):
-    try:
-        work()
-    except UsageError as error:
-        assert "forked after onnxruntime had started its threads" in str(error)
-        assert "(spawn)" in str(error)
-        return True
-    return False
-
-children = []
-for _ in range(depth):
-    children.append(os.fork())
-    if children[-1]:
-        break
-else:
-    told = [
-        refused(lambda: ENVIRONMENT.prepare(1, None)),
-        refused(lambda: ENVIRONMENT.open(bundle, file)),
-        refused(lambda: ENVIRONMENT.workers),
-        refused(lambda: Engine(bundle, threads=1)),
-    ]
-    os._exit(sum(told))
-status = os.waitstatus_to_exitcode(os.waitpid(children[-1], 0)[1])
-if len(children) > 1:
-    os._exit(status)
-print(status, flush=True)
-if used:
-    assert ENVIRONMENT.open(bundle, file).get_inputs()
-"""
+from edgezo_runtime.bundle.manifest_types import TensorInfo
+from edgezo_runtime.engine import sessions
+from edgezo_runtime.engine.sessions import (
+    SharedEnvironment,
+    ShortOfMemoryError,
+    available_cores,
+    check_ends,
+    require_shape,
+    run_graph,
+)
+from edgezo_runtime.errors import BundleError, InterruptedRunError, MissingExtraError
 
 
-def refusals_in_a_fork(bundle: Bundle, used: str, depth: int) -> int:
-    """How much a fork may not do, in a process that has `used` onnxruntime."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(bundle.root), used, str(depth)],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "runtime")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return int(done.stdout)
+class Session:
+    """Gives values, or raises."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def run_with_ort_values(self, outputs: Any, feed: Any, options: Any) -> Any:
+        if isinstance(self._result, Exception):
+            raise self._result
+        return self._result
 
 
-@HAS_FORK
-@pytest.mark.parametrize("used", ["prepared", "opened"])
-@pytest.mark.parametrize("depth", [1, 2])
-def test_a_fork_cannot_use_onnxruntime(bundle: Bundle, used: str, depth: int) -> None:
-    """Pins a session constructor that blocked for ever in a forked process."""
-    assert refusals_in_a_fork(bundle, used, depth) == 4
+def test_a_session_gives_a_list() -> None:
+    session: Any = Session((1, 2))
+    assert run_graph(session, ["a", "b"], {}) == [1, 2]
 
 
-@HAS_FORK
-def test_a_fork_before_its_first_use_can(bundle: Bundle) -> None:
-    assert refusals_in_a_fork(bundle, "", 1) == 0
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 8"),
+        RuntimeError("bfc: Available memory of 10 is smaller than requested bytes of 20"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_refused_memory_is_told_from_other_errors(error: Exception) -> None:
+    session: Any = Session(error)
+    with pytest.raises(ShortOfMemoryError, match="onnxruntime was refused memory"):
+        run_graph(session, ["a"], {})
 
 
-def test_the_process_of_the_first_use_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_the_bundles() -> None:
+    session: Any = Session(RuntimeError("Invalid rank for input"))
+    with pytest.raises(BundleError, match=r"from hidden, key: Invalid rank.*edgezo export"):
+        run_graph(session, ["hidden", "key"], {})
+
+
+def test_a_result_of_another_shape_is_refused() -> None:
+    value = SimpleNamespace(shape=lambda: [2, 3])
+    require_shape(value, (2, 3), "scores")
+    with pytest.raises(BundleError, match=r"made scores of shape \(2, 3\), expected \(3, 2\)"):
+        require_shape(value, (3, 2), "scores")
+
+
+def session_of(inputs: dict[str, str], outputs: dict[str, str]) -> Any:
+    def ends(known: dict[str, str]) -> list[Any]:
+        return [SimpleNamespace(name=name, type=kind) for name, kind in known.items()]
+
+    return SimpleNamespace(get_inputs=lambda: ends(inputs), get_outputs=lambda: ends(outputs))
+
+
+X, Y = TensorInfo("x", "float32", (2,)), TensorInfo("y", "int64", (2,))
+
+
+def test_a_graph_that_is_as_the_manifest_says() -> None:
+    session = session_of({"x": "tensor(float)"}, {"y": "tensor(int64)", "more": "tensor(float)"})
+    check_ends(session, [X], [Y], "graph")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "message"),
+    [
+        ({}, {"y": "tensor(int64)"}, "input 'x' .* is in the manifest only"),
+        ({"x": "tensor(float)", "z": "tensor(bool)"}, {"y": "tensor(int64)"}, "'z' .* graph only"),
+        ({"x": "tensor(float16)"}, {"y": "tensor(int64)"}, "input 'x' of type tensor"),
+        ({"x": "tensor(float)"}, {}, "output 'y' .* is in the manifest only"),
+    ],
+)
+def test_a_graph_that_is_not(inputs: Any, outputs: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=f"graph: .*{message}"):
+        check_ends(session_of(inputs, outputs), [X], [Y], "graph")
+
+
+def test_workers_live_until_the_last_user_releases_them() -> None:
     environment = SharedEnvironment()
-    environment.require_process()
-    environment.prepare(1, None)
-    try:
-        environment.require_process()
-        assert environment.workers.submit(int).result(30) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "getpid", lambda: -1)
-            with pytest.raises(UsageError, match=r"forked after onnxruntime .* \(spawn\)"):
-                environment.require_process()
-    finally:
-        environment.release()
+    environment._registered = True  # the arena of the process is there already
+    environment.prepare(2, None)
+    environment.prepare(5, None)
+    assert environment.threads == 2  # the first user's
+    pool = environment.workers
+    environment.release()
+    assert environment.workers is pool
+    assert pool.submit(lambda: 3).result() == 3
+    environment.release()
+    with pytest.raises(RuntimeError, match="shutdown"):
+        pool.submit(lambda: 3)
 
 
-def test_a_session_takes_what_its_manifest_says(bundle: Bundle) -> None:
-    graph = bundle.manifest.graphs.prologue
-    session = ENVIRONMENT.open(bundle, graph.file)
-    assert {end.name for end in session.get_inputs()} == {tensor.name for tensor in graph.inputs}
+def test_nothing_begins_when_the_interpreter_ends() -> None:
+    environment = SharedEnvironment()
+    environment.require_time()
+    environment.end()
+    with pytest.raises(InterruptedRunError, match="the interpreter ends"):
+        environment.require_time()
+
+
+@pytest.mark.parametrize(
+    ("version", "fused"), [("1.19.2", False), ("1.20.0", True), ("1.24.dev20250101", True)]
+)
+def test_the_first_release_with_an_empty_past(
+    version: str, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions.import_onnxruntime(), "__version__", version)
+    assert sessions.runs_fused_attention() == fused
+
+
+def test_releases_that_are_too_old_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.import_onnxruntime(), "__version__", "1.18.1")
+    with pytest.raises(MissingExtraError, match=r"1\.18\.1 cannot run the graphs"):
+        sessions.import_onnxruntime()
+
+
+def test_there_is_a_core() -> None:
+    assert available_cores() >= 1
+
+
+def test_a_graph_of_a_bundle_runs(bundle) -> None:
+    """The prologue of a llama looks embeddings up: equal tokens have equal states."""
+    from edgezo_runtime.engine.engine import Engine
+
+    model = Engine(bundle).model
+    ids = np.array([[5, 9, 5, 7]])
+    feed = {"input_ids": model.value(ids)} | model.prologue.weights
+    hidden = run_graph(model.prologue.session, ["hidden"], feed)[0].numpy()
+    np.testing.assert_array_equal(hidden[0, 0], hidden[0, 2])
+    assert (hidden[0, 0] != hidden[0, 1]).any()

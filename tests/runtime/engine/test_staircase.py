@@ -94,13 +94,13 @@ def test_groups_are_not_run_before_their_block(exported, monkeypatch):
         trained_blocks(bundle),
         batch_of(bundle),
     )
-    rows, original = [], Forward._run_block
+    rows, original = [], Forward._trainables
 
-    def watched(self, index, chunk, *others, **options):
+    def watched(self, index, chunk, params):
         rows.append((index, chunk.groups))
-        return original(self, index, chunk, *others, **options)
+        return original(self, index, chunk, params)
 
-    monkeypatch.setattr(Forward, "_run_block", watched)
+    monkeypatch.setattr(Forward, "_trainables", watched)
     scores(engine, theta, active, batch, [CENTRE, *pair(0), *pair(1)], (0, 0, 0, 1, 1))
     assert set(rows) == {(0, 3), (1, 5)}
 
@@ -127,7 +127,7 @@ def test_private_probes_of_one_block_each(exported, quant, private):
 def test_starts_that_are_none_are_refused(exported, first):
     bundle, theta = tiny(exported, "llama", "fp32")
     probes = [CENTRE, *pair(0), *pair(1)]
-    with pytest.raises(UsageError, match="expected 5 blocks, one a group, ascending"):
+    with pytest.raises(UsageError, match="expected 5 blocks, one per group, ascending"):
         scores(Engine(bundle), theta, trained_blocks(bundle), batch_of(bundle), probes, first)
 
 

@@ -86,23 +86,24 @@ def test_recorded_losses_are_the_scores_of_texts(
         seen = []
         losses = tuner.run.probes.objective.__class__.losses
 
-        def keep(self, batch, params, seeds):
-            found = losses(self, batch, params, seeds)
+        def keep(self, probed):
+            batch, params = probed.batch, probed.params()
+            found = losses(self, dataclasses.replace(probed, params=lambda: params))
             names = list(bundle.trainables())
             own = [
                 [{n: p.copies(n, np.array([row]))[0] for n in names} for row in range(ROWS)]
                 for p in params
             ]
-            seen.append((batch.ids.tolist(), own, seeds, found))
+            seen.append((batch.ids.tolist(), own, probed.seed, found))
             return found
 
         monkeypatch.setattr(tuner.run.probes.objective.__class__, "losses", keep)
         tuner.step()
     (record,) = read_journal(tmp_path / "run" / "journal.bin").records
-    (ids, own, seeds, found), *_ = seen
+    (ids, own, seed, found), *_ = seen
     engine, tokenizer = Engine(bundle), questions.tokenizer
     expected = np.empty((len(own), ROWS))
-    for group, (params, seed) in enumerate(zip(own, seeds, strict=True)):
+    for group, params in enumerate(own):
         sampling = Sampling(temperature, seed=derive_seed(seed, "texts"))
         for row, number in enumerate(ids):
             question = questions.questions[number]
@@ -162,7 +163,7 @@ def test_classes_are_scored_by_how_often_they_are_right(bundle, tmp_path, object
     config = dataclasses.replace(CONFIG, objective=objective, lr=1e-30, eps=1e-6, batch_size=8)
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         report = tuner.step()
-        with pytest.raises(UsageError, match="no answers are written"):
+        with pytest.raises(UsageError, match="no answers are generated"):
             tuner.score(QuestionSet(examples, (), tokenizer_of(bundle)))
     found = evaluate(Engine(bundle), bundle.trainables(), examples, scope="all")
     labels = np.array([example.label for example in examples])
@@ -201,7 +202,7 @@ def test_another_reward_does_not_continue_a_run(bundle, questions, tmp_path):
     Tuner.open(bundle, questions, CONFIG, tmp_path, reward=high_words).close()
     with pytest.raises(RunFileError, match=r"reward was '.*high_words sha256:.*"):
         Tuner.open(bundle, questions, CONFIG, tmp_path, reward=lambda text, row: 0.0)
-    with pytest.raises(UsageError, match="no function was given; use --reward"):
+    with pytest.raises(UsageError, match="no function was given; set `reward`"):
         Tuner.open(bundle, questions, dataclasses.replace(CONFIG, objective="reward"), tmp_path)
     with pytest.raises(RunFileError, match="objective was 'reward'"):
         Tuner.open(bundle, questions, CONFIG, tmp_path)
@@ -224,7 +225,7 @@ def test_memory_pressure_changes_no_score(bundle, questions, tmp_path):
     [
         ({"objective": "accuracy"}, "completion", "no classes"),
         ({"objective": "exact-match"}, "completion", "no answers to compare with"),
-        ({"objective": "exact-match"}, "labels", "not answered in writing"),
+        ({"objective": "exact-match"}, "labels", "no answers are generated"),
         ({"objective": "accuracy", "first_order": 1}, "labels", "has no gradient"),
         ({"objective": "f1", "method": "auto"}, "labels", "one number for a batch"),
         ({"objective": "loss", "max_new_tokens": 0}, "labels", "--max-new-tokens"),

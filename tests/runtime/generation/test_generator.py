@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused_with_what_would(exported):
     bundle = exported("llama").bundle("fp32").bundle
     params, prompt = bundle.trainables(), prompts_of()[0]
     each = key_values.bytes_a_token(bundle.manifest.graphs)
-    with pytest.raises(DoesNotFitError, match=r"--max-new-tokens 12 fits"):
+    with pytest.raises(DoesNotFitError, match=r"`max_new_tokens` 12 fits"):
         writer(bundle, cache_bytes=17 * each).generate([prompt], params, GenerationConfig(13))
     (text,) = writer(bundle, cache_bytes=17 * each).generate([prompt], params, GenerationConfig(12))
     assert len(text.tokens) <= 12
@@ -173,7 +173,7 @@ def test_a_logit_that_is_no_number_ends_it(exported):
 @pytest.mark.parametrize("name", ["roberta", pytest.param("phi", marks=pytest.mark.slow)])
 def test_models_that_do_not_write_say_why(exported, name):
     bundle = exported(name).bundle("fp32").bundle
-    reason = "writes no texts" if TINY[name].encoder else "cannot go on from earlier keys"
+    reason = "generates no text" if TINY[name].encoder else "cannot continue from earlier keys"
     with pytest.raises(UsageError, match=reason):
         writer(bundle)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.data.batches import make_batch
-from edgezo_runtime.engine import chunked_rows as pieces_module
 from edgezo_runtime.engine import forward as forward_module
-from edgezo_runtime.engine.chunked_rows import cut_tokens
+from edgezo_runtime.engine import segmented_rows
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.prefix_cache import PrefixCache
+from edgezo_runtime.engine.segmented_rows import segments_of
 from edgezo_runtime.engine.sessions import run_graph
 from tests.runtime.engine.test_answer_scope import CACHED, CONTINUING, OTHERS, make_cache, of_blocks
 from tests.runtime.engine.test_engine import (
@@ -46,7 +46,7 @@ def watch_blocks(monkeypatch) -> list[tuple[int, int]]:
         return run_graph(session, outputs, feed)
 
     monkeypatch.setattr(forward_module, "run_graph", spy)
-    monkeypatch.setattr(pieces_module, "run_graph", spy)
+    monkeypatch.setattr(segmented_rows, "run_graph", spy)
     return seen
 
 
@@ -56,19 +56,19 @@ def watch_blocks(monkeypatch) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("limit", [1, 4, 7, 64, 257])
 @pytest.mark.parametrize("tokens", [2, 64, 66, 998])
-def test_pieces_cover_a_row_in_even_steps(rows, limit, tokens):
-    pieces = cut_tokens(rows, tokens, limit)
-    ends = [piece.stop for piece in pieces]
-    assert [piece.start for piece in pieces] == [0, *ends[:-1]]
+def test_segments_cover_a_row_in_even_steps(rows, limit, tokens):
+    segments = segments_of(rows, tokens, limit)
+    ends = [segment.stop for segment in segments]
+    assert [segment.start for segment in segments] == [0, *ends[:-1]]
     assert ends[-1] == tokens
-    for piece in pieces:
-        size = piece.stop - piece.start
+    for segment in segments:
+        size = segment.stop - segment.start
         assert size % 2 == 0
         assert rows * size <= max(limit, 2 * rows)
 
 
-def test_a_row_of_an_odd_number_of_tokens_is_not_cut():
-    assert cut_tokens(1, 33, 8) == [slice(0, 33)]
+def test_a_row_of_an_odd_number_of_tokens_is_not_divided():
+    assert segments_of(1, 33, 8) == [slice(0, 33)]
 
 
 # --- what the scores are ---
@@ -98,7 +98,7 @@ def test_scores_are_those_of_torch(exported, name, scope, monkeypatch):
 
 @pytest.mark.parametrize("scope", ["all", "answer"])
 @pytest.mark.parametrize(("name", "quant"), FAMILIES)
-def test_pieces_change_no_bit(exported, name, quant, scope):
+def test_segments_change_no_bit(exported, name, quant, scope):
     bundle, theta = tiny(exported, name, quant)
     batch = batch_of(bundle, "completion", LONG, scored=99)
     for groups, private in ((1, False), (2, True), (2, False), (5, True)):
@@ -147,7 +147,7 @@ def test_blocks_run_once_for_all_groups_change_no_bit(exported, quant):
         np.testing.assert_array_equal(scores, whole)
 
 
-def test_states_kept_of_pieces_are_those_of_whole_rows(exported, tmp_path):
+def test_cached_states_of_segments_are_those_of_whole_rows(exported, tmp_path):
     bundle, theta = tiny(exported, "llama", "int8")
     examples = random_set("completion", LONG, bundle.manifest.tokenizer.pad_id)
     width, results = bundle.manifest.model.hidden_size, []
@@ -164,7 +164,7 @@ def test_states_kept_of_pieces_are_those_of_whole_rows(exported, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "quant"), CACHED)
-def test_prompts_read_in_pieces_leave_the_same_keys(exported, name, quant, tmp_path, monkeypatch):
+def test_prompts_read_in_segments_leave_the_same_keys(exported, name, quant, tmp_path, monkeypatch):
     bundle, theta = tiny(exported, name, quant)
     examples = random_set("labels", LONG, bundle.manifest.tokenizer.pad_id)
     batch, probes = batch_of(bundle, "labels", LONG), probes_of(2, private=True)

@@ -1,7 +1,7 @@
-"""A block on rows longer than a chunk: some of their tokens at a time, in order.
+"""A block on rows that are longer than a chunk: one segment of their tokens at a time, in order.
 
-Each piece goes on from the keys and values of those before it, which live as long as the block
-runs. They lie in arrays that have room for the whole row from the start: growing ones would leave
+Each segment continues from the keys and values of those before it, which live as long as the block
+runs. They lie in arrays that have room for the whole row from the start: growing arrays would leave
 the arena a hole of each size.
 """
 
@@ -21,12 +21,12 @@ ToValue = Callable[[npt.NDArray[Any]], Any]
 """Makes an OrtValue of an array."""
 
 
-def cut_tokens(rows: int, tokens: int, limit: int) -> list[slice]:
-    """Cut the tokens of rows so that a piece of all rows has about `limit` tokens.
+def segments_of(rows: int, tokens: int, limit: int) -> list[slice]:
+    """Divide the tokens of rows so that a segment of all rows has about `limit` tokens.
 
-    Pieces are of an even number of tokens, and at least two, as whole rows are: a single one would
-    take the matrix-vector kernels, which round differently. An odd number, which only a model with
-    an odd limit of its own leaves, is therefore not cut.
+    A segment has an even number of tokens, and at least two, as whole rows have: a single token
+    would take the matrix-vector kernels, which round differently. Rows of an odd number of tokens,
+    which only a model with an odd limit of its own leaves, are therefore not divided.
     """
     if rows * tokens <= limit or tokens % 2:
         return [slice(0, tokens)]
@@ -34,23 +34,23 @@ def cut_tokens(rows: int, tokens: int, limit: int) -> list[slice]:
     return [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
 
-def run_in_chunks(
-    graph: LoadedGraph, feed: Mapping[str, Any], pieces: Sequence[slice], to_value: ToValue
+def run_in_segments(
+    graph: LoadedGraph, feed: Mapping[str, Any], segments: Sequence[slice], to_value: ToValue
 ) -> list[Any]:
-    """Run a block that can go on from earlier tokens piece by piece.
+    """Run a block that can continue from earlier tokens segment by segment.
 
     Args:
         graph: the block.
         feed: its inputs for whole rows, without those for earlier keys and values. The hidden
             states (R, S, H) are overwritten with the result.
-        pieces: the tokens of each run, in order.
-        to_value: see `ToValue`.
+        segments: the tokens of each run, in order.
+        to_value: makes an OrtValue of an array.
     Returns:
         Keys and values (R, n, S, D), OrtValues.
     Raises:
         ShortOfMemoryError: a run was refused memory; the hidden states are lost.
     Memory:
-        Keys and values twice, and the activations of one piece.
+        Keys and values twice, and the activations of one segment.
     """
     by_token = {name: feed[name].numpy() for name in graph.by_token}  # views, nothing is copied
     states = by_token["hidden"]
@@ -58,12 +58,12 @@ def run_in_chunks(
     assert graph.past is not None
     heads, width = graph.past
     past = [to_value(np.zeros((rows, heads, tokens, width), np.float32))] * 2
-    for piece in pieces:
-        own = {name: to_value(array[:, piece]) for name, array in by_token.items()}
-        own["past_lengths"] = to_value(np.full(rows, piece.start, np.int32))
+    for segment in segments:
+        own = {name: to_value(array[:, segment]) for name, array in by_token.items()}
+        own["past_lengths"] = to_value(np.full(rows, segment.start, np.int32))
         own |= zip(PAST, past, strict=True)
         hidden, *past = run_graph(graph.session, [graph.output, "key", "value"], {**feed, **own})
-        shape = (rows, piece.stop - piece.start, states.shape[2])
-        require_shape(hidden, shape, "hidden states of a piece")
-        states[:, piece] = hidden.numpy()
+        shape = (rows, segment.stop - segment.start, states.shape[2])
+        require_shape(hidden, shape, "hidden states of a segment")
+        states[:, segment] = hidden.numpy()
     return past

@@ -1,0 +1,79 @@
+"""Parts that go back together, and sums that do not depend on which part ends first."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.engine.chunks import Chunk
+from edgezo_runtime.engine.first_order_pass import PART_ANSWERS, ExampleCutter, OrderedSums
+from tests.runtime.tiny_bundle import make_manifest
+from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
+
+SIZES = (2, 5, 9, 21, 1, 13, 16, 17, 30, 33, 8, 3)
+
+
+@pytest.mark.parametrize("kind", LABEL_TOKENS)
+@pytest.mark.parametrize("part_tokens", [1, 40, 100, 10_000])
+def test_parts_hold_whole_examples(kind, part_tokens) -> None:
+    batch = make_batch(random_set(kind, SIZES, 0), range(len(SIZES)))
+    parts = ExampleCutter(part_tokens, 64).cut(batch)
+    assert np.concatenate([part.index for part in parts]).tolist() == list(range(batch.num_rows))
+    scored = [place for part in parts for place in range(part.scored.start, part.scored.stop)]
+    assert scored == list(range(len(batch.targets)))
+    seen: set[int] = set()
+    for part in parts:
+        examples = {*batch.row_example[part.index].tolist()}
+        assert not seen & examples
+        seen |= examples
+        assert part.tokens % 2 == 0
+        assert part.tokens >= batch.lengths[part.index].max()
+        assert len(examples) == 1 or part.rows * part.tokens <= part_tokens
+        positions = batch.positions[part.scored]
+        np.testing.assert_array_equal(part.index[part.positions[:, 0]], positions[:, 0])
+        np.testing.assert_array_equal(part.positions[:, 1], positions[:, 1])
+
+
+def test_last_tokens_go_back_in_equal_parts() -> None:
+    batch = make_batch(random_set("labels", (4,) * (PART_ANSWERS + 3), 0), range(PART_ANSWERS + 3))
+    first, second = ExampleCutter.answers(batch)
+    assert (first.tokens, first.rows, len(first.positions)) == (1, PART_ANSWERS, PART_ANSWERS)
+    assert second.index.tolist() == [32, 33, 34, 34]  # an odd last one comes twice
+    assert len(second.positions) == 3
+
+
+def test_virtual_tokens_count() -> None:
+    manifest = make_manifest({})
+    assert ExampleCutter.of(manifest, 7) == ExampleCutter(7, manifest.model.max_seq)
+
+
+def test_sums_are_in_the_order_of_the_parts() -> None:
+    """float64 sums of numbers whose order shows in the last bits."""
+    parts = [Chunk(np.array([n]), 2, np.empty((0, 2), np.int64), slice(0)) for n in range(4)]
+    values = np.array([1e16, 1.0, -1e16, 1.0], np.float32)
+    expected = np.float64(0)
+    for value in values:
+        expected += np.float64(value)
+    for order in itertools.permutations(range(4)):
+        sums = OrderedSums()
+        assert sums.begin(parts) is parts
+        for number in order:
+            sums.add(parts[number], {"a": values[number : number + 1]})
+        assert sums.total["a"].dtype == np.float64
+        assert sums.total["a"][0] == expected
+        assert not sums._waiting
+
+
+def test_a_pass_that_runs_again_forgets_the_first_one() -> None:
+    parts = [Chunk(np.array([n]), 2, np.empty((0, 2), np.int64), slice(0)) for n in range(2)]
+    sums, one = OrderedSums(), np.ones(1, np.float32)
+    sums.begin(parts)
+    sums.add(parts[0], {"a": one})
+    sums.begin(parts)
+    sums.add(parts[1], {"b": 3 * one})
+    assert sums.total == {}  # the first part is to come
+    sums.add(parts[0], {"a": 2 * one})
+    assert {name: value[0] for name, value in sums.total.items()} == {"a": 2, "b": 3}

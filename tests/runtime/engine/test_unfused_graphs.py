@@ -1,0 +1,53 @@
+"""The plain form of a block stands for it where onnxruntime cannot run the fused one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgezo_runtime.bundle.bundle import Manifest
+from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, TensorInfo
+from edgezo_runtime.engine import unfused_graphs
+from edgezo_runtime.engine.unfused_graphs import runnable
+from edgezo_runtime.errors import MissingExtraError
+from tests.runtime.tiny_bundle import make_manifest
+
+
+def with_plain(plain: str | None) -> Manifest:
+    """A manifest whose first block has a backward graph, and maybe a plain form."""
+    manifest = make_manifest({})
+    block = manifest.graphs.blocks[0]
+    grad = TensorInfo(GRAD, "float32", ("R", "S", 8))
+    inputs = (*block.inputs[:2], block.inputs[-1], grad)  # it uses one of the two trainables
+    info = BackwardInfo("graphs/back.onnx", block.file, inputs, (), plain)
+    return dataclasses.replace(manifest, backward=(info,))
+
+
+def test_a_block_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: True)
+    manifest = with_plain("graphs/plain.onnx")
+    block = manifest.graphs.blocks[0]
+    assert runnable(manifest, block) is block
+
+
+def test_the_plain_form_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: False)
+    manifest = with_plain("graphs/plain.onnx")
+    block = manifest.graphs.blocks[0]
+    found = runnable(manifest, block)
+    assert found.file == "graphs/plain.onnx"
+    assert found.outputs == block.outputs
+    names = [tensor.name for tensor in found.inputs]
+    assert names == ["hidden", "layers.0.q.lora_A", "w"]  # no gradient
+    assert [binding.input for binding in found.trainables] == ["layers.0.q.lora_A"]
+    assert found.weights == block.weights
+
+
+@pytest.mark.parametrize("manifest", [with_plain(None), make_manifest({})], ids=["none", "no way"])
+def test_without_a_plain_form_onnxruntime_has_to_change(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"onnxruntime>=1\.20"):
+        runnable(manifest, manifest.graphs.blocks[0])
