@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from edgezo_runtime.bundle.bundle import Bundle
     from tests.export.bundle_runner import BundleRunner
     from tests.export.tiny_models import TinyModel
+
+# Of torch and of BLAS: tests run beside each other, and tiny products gain nothing from threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @dataclass(slots=True)

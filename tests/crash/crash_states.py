@@ -105,6 +105,11 @@ class Cut:
     safe_steps: int
     safe_examples: bytes
 
+    @property
+    def kind(self) -> str:
+        """What became of the operations, without their numbers."""
+        return " ".join(word for word in self.state.what.split() if not word.strip(",").isdigit())
+
 
 def all_cuts(
     operations: Sequence[Operation], folder: Path, first: int = 0
