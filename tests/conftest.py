@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +24,18 @@ if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
 
 # Of torch and of BLAS: tests run beside each other, and tiny products gain nothing from threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_MODULES_SEEN = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Leave torch and transformers out of garbage collection: runs collect often."""
+    global _MODULES_SEEN
+    if len(sys.modules) > _MODULES_SEEN + 20:
+        _MODULES_SEEN = len(sys.modules)
+        gc.collect()
+        gc.freeze()
 
 
 @dataclass(slots=True)
