@@ -21,7 +21,8 @@ KILLS ?= 200
 WORKERS ?= auto
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+# Compiled modules are stored: tests start hundreds of processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.edgezo-env
 TRAINING_BIN := $(TRAINING_VENV)/bin
 TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
