@@ -23,7 +23,8 @@ _SOURCES = (
     "edgezo/_version.py",
     "export/**/*.py",
     "runtime/edgezo_runtime/bundle/**/*.py",
-    "tests/bundles/*.py",
+    "tests/bundles/cache.py",
+    "tests/bundles/tiny.py",
     "tests/export/tiny_models.py",
     "tests/runtime/tiny_tokenizer.py",
 )

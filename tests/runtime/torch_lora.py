@@ -12,7 +12,7 @@ import pytest
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batch
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="compares with torch")
 PreTrainedModel = pytest.importorskip("transformers").PreTrainedModel
 Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 

@@ -39,7 +39,7 @@ def tokens_of(texts: list[Text]) -> list[list[int]]:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_greedy_tokens_are_those_of_transformers(exported, name):
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="compares with torch")
     case = exported(name)
     bundle = case.bundle("fp32").bundle
     found = writer(bundle).generate(prompts_of(), bundle.trainables(), GenerationConfig(NEW))
