@@ -30,10 +30,9 @@ LONG = (62, 33, 64, 5, 31, 2, 48)
 WHOLE = 10_000
 LIMITS = (1, 8, 20, 33, 64)
 FAMILIES = [
-    *((name, "fp32") for name in CONTINUING),
-    ("llama", "int8"),
-    *(pytest.param(name, "int8", marks=pytest.mark.slow) for name in CONTINUING[1:]),
-    *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in OTHERS),
+    ("llama", "fp32"),
+    *(pytest.param(name, "int8", marks=pytest.mark.slow) for name in CONTINUING),
+    *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in (*CONTINUING[1:], *OTHERS)),
 ]
 
 
