@@ -58,8 +58,9 @@ test-fast: env
 bundles: env
 	$(BIN)/python -m tests.bundles.make
 
-# onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own.
-$(TRAINING_STAMP): pyproject.toml constraints.txt
+# onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own. The
+# two are made one after the other: both write edgezo.egg-info.
+$(TRAINING_STAMP): pyproject.toml constraints.txt | $(STAMP)
 	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
 	@$(TRAINING_BIN)/python -m pip show --quiet onnxruntime-training-cpu || { \
