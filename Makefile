@@ -1,4 +1,4 @@
-# make env | check | fix | test | test-fast | test-training | crash | fuzz | help-docs | tune | size | clean
+# make env | check | fix | test | test-fast | test-training | bundles | crash | fuzz | help-docs | tune | size | clean
 #
 # A fresh machine needs python3 (3.11 or newer), pip and make. What to override:
 #   PYTHON=python3.12               interpreter of the new environment
@@ -8,6 +8,7 @@
 #   BUDGET=2GB                      memory `make tune` may use
 #   EXECUTIONS=20000                inputs of `make fuzz`
 #   KILLS=200                       processes that `make crash` kills
+#   WORKERS=0                       processes of pytest; 0 runs the tests in one, in order
 
 PYTHON ?= python3
 TRAINING_PYTHON ?= $(PYTHON)
@@ -17,14 +18,17 @@ PIP_FLAGS ?=
 BUDGET ?= 8GB
 EXECUTIONS ?= 1000000
 KILLS ?= 200
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
+# Compiled modules are stored: tests start hundreds of processes.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 STAMP := $(VENV)/.edgezo-env
 TRAINING_BIN := $(TRAINING_VENV)/bin
 TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
 
 .DEFAULT_GOAL := test
-.PHONY: env check fix test test-fast test-training crash fuzz help-docs tune size clean
+.PHONY: env check fix test test-fast test-training bundles crash fuzz help-docs tune size clean
 
 env: $(STAMP)
 
@@ -46,13 +50,17 @@ fix: env
 	$(BIN)/ruff format .
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: env
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
-# onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own.
-$(TRAINING_STAMP): pyproject.toml constraints.txt
+bundles: env
+	$(BIN)/python -m tests.bundles.make
+
+# onnxruntime-training owns the same module as onnxruntime: it needs an environment of its own. The
+# two are made one after the other: both write edgezo.egg-info.
+$(TRAINING_STAMP): pyproject.toml constraints.txt | $(STAMP)
 	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
 	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
 	@$(TRAINING_BIN)/python -m pip show --quiet onnxruntime-training-cpu || { \
@@ -66,8 +74,8 @@ test-training: env $(TRAINING_STAMP)
 
 crash: env
 	$(BIN)/python -m tests.crash.kills --kills $(KILLS)
-	EDGEZO_EVERY=1 $(BIN)/python -m pytest tests/crash tests/edgezo/test_cli_full_disk.py \
-		tests/edgezo/test_cli_power_cuts.py
+	EDGEZO_EVERY=1 $(PYTEST) tests/crash tests/edgezo/test_cli_full_disk.py \
+		tests/edgezo/test_cli_power_cuts.py tests/runtime/engine/test_memory_faults.py
 
 fuzz: env
 	$(BIN)/python -m tests.hostile.fuzz --executions $(EXECUTIONS)

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import functools
+import gc
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.bundles.cache import MissingBundleError
+from tests.bundles.tiny import tiny_bundle, tiny_model
 
 if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from transformers import PreTrainedModel
@@ -14,45 +22,78 @@ if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from tests.export.bundle_runner import BundleRunner
     from tests.export.tiny_models import TinyModel
 
+# Of torch and of BLAS: tests run beside each other, and tiny products gain nothing from threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_MODULES_SEEN = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Leave torch and transformers out of garbage collection: runs collect often."""
+    global _MODULES_SEEN
+    if len(sys.modules) > _MODULES_SEEN + 20:
+        _MODULES_SEEN = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
 
 @dataclass(slots=True)
 class Exported:
-    """A tiny model as torch knows it, and its bundles."""
+    """A tiny model, and its bundles. Of all this only `kind` and `model` need torch."""
 
-    kind: TinyModel
-    model: PreTrainedModel
-    folder: Path
+    name: str
+    _place: Path
+    _model: PreTrainedModel | None = None
     _runners: dict[str, BundleRunner] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> TinyModel:
+        """How it is made."""
+        pytest.importorskip("torch")
+        from tests.export.tiny_models import TINY
+
+        return TINY[self.name]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model as torch knows it."""
+        if self._model is None:
+            self._model = self.kind.build()
+        return self._model
+
+    @property
+    def folder(self) -> Path:
+        """The model as transformers saves it."""
+        return copied(self._place / "model", tiny_model, self.name)
+
     def bundle(self, quant: str) -> BundleRunner:
-        """Its bundle, exported at the first call."""
-        from edgezo_export.export import ExportConfig, export_bundle
-        from edgezo_export.schemes.lora import Lora
+        """Its bundle, with adapters of rank 3 on the layers that `kind` names."""
         from tests.export.bundle_runner import BundleRunner
 
         if quant not in self._runners:
-            output = self.folder.with_suffix(f".{quant}")
-            lora = Lora(rank=3, alpha=6.0, targets=self.kind.targets)
-            export_bundle(str(self.folder), output, ExportConfig(quant=quant, scheme=lora))
-            self._runners[quant] = BundleRunner(output)
+            path = copied(self._place / f"model.{quant}", tiny_bundle, self.name, quant)
+            self._runners[quant] = BundleRunner(path)
         return self._runners[quant]
+
+
+def copied(place: Path, find: Callable[..., Path], *args: object) -> Path:
+    """Copy a folder of the cache of bundles, so that no test can spoil the cache.
+
+    Skips the test where the folder is not there and cannot be made.
+    """
+    if not place.exists():
+        try:
+            shutil.copytree(find(*args), place)
+        except MissingBundleError as error:
+            pytest.skip(str(error))
+    return place
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
-    """Name in `TINY` -> the model; made once a session."""
-    made: dict[str, Exported] = {}
-
-    def get(name: str) -> Exported:
-        from tests.export.tiny_models import TINY, save
-
-        if name not in made:
-            model = TINY[name].build()
-            folder = save(model, tmp_path_factory.mktemp(name) / "model")
-            made[name] = Exported(TINY[name], model, folder)
-        return made[name]
-
-    return get
+    """Name in `TINY` -> the model, one object a session."""
+    return functools.cache(lambda name: Exported(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def words_of_the_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app_run, "_WORDS", [f"w{number}" for number in range(20, 40)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", app_run.KINDS)
 def test_every_pause_is_measured(
     bundle: Path, kind: str, capsys: pytest.CaptureFixture[str]

@@ -93,6 +93,7 @@ def torch_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
+@pytest.mark.slow
 def test_both_sides_train_the_same_number_of_parameters(int8: Path, folder: Path) -> None:
     common: dict[str, Any] = {"steps": 2, "threads": None, "rows": ROWS, "tokens": TOKENS}
     ours = edgezo_steps(str(int8), **common)
@@ -150,6 +151,7 @@ def test_float32_copy_has_the_same_weights(folder: Path, tmp_path: Path) -> None
         assert torch.equal(value, original[name])
 
 
+@pytest.mark.slow
 def test_perplexity_is_that_of_torch(folder: Path, fp32: Path, tmp_path: Path) -> None:
     file = tmp_path / "text.jsonl"
     generator = np.random.default_rng(0)
@@ -322,6 +324,7 @@ def test_random_tensors_are_the_same_however_they_are_cut() -> None:
     assert set(checkpoint.read("model.norm.weight")) == {1}
 
 
+@pytest.mark.slow
 def test_large_bundle_is_what_a_checkpoint_of_its_weights_gives(
     large: Path, tmp_path: Path
 ) -> None:
@@ -338,6 +341,7 @@ def test_large_bundle_is_what_a_checkpoint_of_its_weights_gives(
     assert found.graphs == Bundle.open(expected).manifest.graphs
 
 
+@pytest.mark.slow
 def test_seed_of_a_large_bundle(large: Path, tmp_path: Path) -> None:
     manifest = Bundle.open(large).manifest
     assert large_bundle.build(tmp_path / "again", LARGE) == manifest

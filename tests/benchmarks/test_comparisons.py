@@ -245,6 +245,7 @@ def tiny_task(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
         monkeypatch.setitem(TASKS, "sst2", Task("{sentence} w4", (" w10", " w11")))
 
 
+@pytest.mark.slow
 def test_scores_at_the_end_are_those_of_the_whole_model(tiny: Path, data: Path) -> None:
     rows = TaskRows(TASKS["sst2"], *(data / "sst2" / f"{n}.jsonl" for n in ("train", "validation")))
     _, valid = load_rows(str(tiny / "int8"), rows)

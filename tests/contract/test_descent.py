@@ -26,12 +26,14 @@ def share_left(target: str, method: str, steps: int, **given: object) -> float:
     return float(loss.losses(run.x[None]).mean() / first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("method", TABLE)
 def test_it_descends(method: str, target: str) -> None:
     assert share_left(target, method, TABLE[method].steps) < BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("method", ["auto", "rloo", "subzero"])
 def test_rules_descend_with_other_estimates(method: str, rule: str) -> None:

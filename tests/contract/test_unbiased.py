@@ -46,11 +46,13 @@ def check_mean(found: Float64, expected: Float64) -> None:
     assert np.linalg.norm(standard_error) < 0.35 * np.linalg.norm(expected.mean(axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name, row in TABLE.items() if row.mean is not None])
 def test_the_mean_is_as_stated(method: str) -> None:
     check_mean(*samples(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "given"),
     [

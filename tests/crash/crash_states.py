@@ -84,10 +84,14 @@ def crash_points(
         disk = _Disk(operations[:point])
         certain = disk.state(point, "nothing more", set())
         states, tried = {_key(certain): certain}, 1
+        seen: set[tuple[frozenset[int], tuple[int, int] | None]] = set()
         for what, chosen, torn in _choices(disk, samples, generator):
-            state = disk.state(point, what, chosen, torn)
-            states.setdefault(_key(state), state)
             tried += 1
+            alike = frozenset(chosen & disk.read), torn if torn[0] in disk.read else None
+            if alike not in seen:
+                seen.add(alike)
+                state = disk.state(point, what, chosen, torn)
+                states.setdefault(_key(state), state)
         yield CrashPoint(certain, states, tried)
 
 
@@ -196,20 +200,25 @@ class _Disk:
         operations: all there were.
         pending: those that no fsync covers, ascending.
         inodes: of the file that each concerns.
+        read: those pending that a reader can notice.
     """
 
     operations: Sequence[Operation]
     pending: list[int] = field(default_factory=list)
     inodes: list[int] = field(default_factory=list)
+    read: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         names: dict[str, int] = {}
         covered: set[int] = set()
+        read: set[int] = set()
         for index, operation in enumerate(self.operations):
             if operation.kind == "create":
                 names[operation.path] = index
             inode = names.get(operation.path, -1)
             self.inodes.append(inode)
+            if not (operation.other or operation.path).endswith(_UNREAD):
+                read.add(inode)
             if operation.kind == "rename":
                 names[operation.other] = names.pop(operation.path)
             elif operation.kind == "unlink":
@@ -221,6 +230,11 @@ class _Disk:
             for index, operation in enumerate(self.operations)
             if operation.kind != "sync" and index not in covered
         ]
+        self.read = {
+            index
+            for index in self.pending
+            if self.operations[index].kind not in _DATA or self.inodes[index] in read
+        }
 
     def _covers(self, sync: Operation, inode: int, index: int) -> bool:
         operation = self.operations[index]

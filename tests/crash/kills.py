@@ -26,6 +26,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bundles.tiny import tuned_bundle
+
 METHODS: dict[str, list[str]] = {
     "two-point": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01"],
     "adam": ["--method", "zo-adam", "--lr", "0.001", "--eps", "0.01"],
@@ -117,13 +119,7 @@ def campaign(args: Sequence[str], folder: Path, kills: int, generator: random.Ra
 
 def tiny_task(folder: Path) -> list[str]:
     """A tiny bundle and rows in its words; arguments of `edgezo tune`."""
-    from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.schemes.lora import Lora
-    from tests.export.tiny_models import TINY, save
-
-    model = save(TINY["llama"].build(), folder / "model")
-    scheme = Lora(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
-    export_bundle(str(model), folder / "bundle", ExportConfig(quant="int8", scheme=scheme))
+    bundle = shutil.copytree(tuned_bundle("int8"), folder / "bundle")
     generator = random.Random(0)
     rows = folder / "rows.jsonl"
     with rows.open("w") as file:
@@ -132,7 +128,7 @@ def tiny_task(folder: Path) -> list[str]:
             words = [f"w{generator.randrange(20, 50) + 40 * label}" for _ in range(5)]
             file.write(json.dumps({"text": " ".join(words), "label": label}) + "\n")
     task = ["--data", str(rows), "--template", "{text} w4", "--label", " w10", "--label", " w11"]
-    return [str(folder / "bundle"), *task]
+    return [str(bundle), *task]
 
 
 def options_of(method: str, steps: int) -> list[str]:

@@ -90,6 +90,7 @@ def try_all(
     return cuts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CONFIGS)
 def test_no_cut_changes_where_a_run_ends(bundle: Bundle, tmp_path: Path, method: str) -> None:
     operations = recorded(bundle, method, tmp_path)

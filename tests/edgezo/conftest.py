@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgezo.cli import main
+from tests.bundles.tiny import tiny_model, tuned_bundle
+from tests.conftest import copied
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,19 +41,13 @@ class Tiny:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Made once a session: the exports take a second each."""
-    from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.schemes.lora import Lora
-    from tests.export.tiny_models import TINY, save
-
+    """Made once a session, the bundles once and for all."""
     folder = tmp_path_factory.mktemp("tiny")
-    model = save(TINY["llama"].build(), folder / "model")
-    bundles = {}
-    for quant in ("int8", "fp32"):
-        lora = Lora(rank=2, alpha=4.0, targets=("q_proj", "v_proj"))
-        bundles[quant] = folder / f"tiny.{quant}"
-        export_bundle(str(model), bundles[quant], ExportConfig(quant=quant, scheme=lora))
-    return Tiny(model, bundles["int8"], bundles["fp32"], _data(folder), _prompts(folder))
+    model = copied(folder / "model", tiny_model, "llama")
+    int8, fp32 = (
+        copied(folder / f"tiny.{quant}", tuned_bundle, quant) for quant in ("int8", "fp32")
+    )
+    return Tiny(model, int8, fp32, _data(folder), _prompts(folder))
 
 
 def _data(folder: Path) -> Path:

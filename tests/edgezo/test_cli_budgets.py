@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from edgezo_runtime.system.sizes import parse_size
+from tests.bundles.tiny import wide_bundle
+from tests.conftest import copied
 from tests.edgezo.conftest import ROOT, write_rows
 
 pytestmark = pytest.mark.skipif(
@@ -51,34 +53,8 @@ WORDS = " ".join(f"w{20 + number % 70}" for number in range(1500))
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of four blocks with eight heads of 64 and adapters of 3 MB."""
-    import transformers
-
-    from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.schemes.lora import Lora
-    from tests.export.tiny_models import randomize, save
-
-    folder = tmp_path_factory.mktemp("wide")
-    config = transformers.LlamaConfig(
-        vocab_size=97,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        head_dim=64,
-        max_position_embeddings=4096,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    model = transformers.LlamaForCausalLM(config).eval()
-    randomize(model)
-    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    lora = Lora(rank=64, alpha=4.0, targets=targets)
-    path = folder / "wide.int8"
-    export_bundle(str(save(model, folder / "model")), path, ExportConfig(quant="int8", scheme=lora))
-    return path
+    """A bundle with adapters of 3 MB."""
+    return copied(tmp_path_factory.mktemp("wide") / "wide.int8", wide_bundle)
 
 
 def run(code: str, *args: object, folder: Path) -> tuple[int, int, str, str]:

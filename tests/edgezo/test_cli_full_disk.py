@@ -12,12 +12,14 @@ import pytest
 
 from tests.c_library import build
 from tests.crash.disk_library import SOURCE
+from tests.crash.sampling import every
 from tests.edgezo.conftest import Tiny
 
-EVERY = int(os.environ.get("EDGEZO_EVERY", "9"))
+EVERY = every(18)
 """Every so many operations are tried; 1 takes some minutes a method."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [("--first-order", "0", "--lr", "0.1", "--eps", "0.1"), ()], ids=str
 )

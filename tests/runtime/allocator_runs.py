@@ -1,8 +1,9 @@
-"""Runs in which allocation number 0, 1, ... of the process fails, until none is left to fail.
+"""Runs in which one allocation of the process fails, until none is left to fail.
 
 python -m tests.runtime.allocator_runs BUNDLE FOLDER KIND once|lasting SMALLEST
 
-Started with the library of `failing_allocator`. Prints a JSON object: how many runs ended how.
+Started with the library of `failing_allocator`. One allocation in four is tried, or one in
+EDGEZO_EVERY. Prints a JSON object: how many runs ended how.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.system import files
+from tests.crash.sampling import every
 from tests.runtime.failing_allocator import refusing
 from tests.runtime.refused_runs import CONFIGS, Run
 
@@ -26,7 +28,7 @@ def main(bundle: str, folder: str, kind: str, how: str, smallest: str) -> None:
     run = Run(Bundle.open(bundle), CONFIGS[kind], Path(folder))
     expected = run.undisturbed()
     endings: Counter[str] = Counter()
-    for number in count():
+    for number in count(0, every(4)):
         with run.open(f"run{number}") as tuner:
             tuner.run.engine.model.shrink_arena()
         shutil.rmtree(run.folder / f"run{number}")

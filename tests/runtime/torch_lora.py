@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batch
+
+torch = pytest.importorskip("torch", reason="compares with torch")
+PreTrainedModel = pytest.importorskip("transformers").PreTrainedModel
+Conv1D = pytest.importorskip("transformers.pytorch_utils").Conv1D
 
 Tensors = dict[str, torch.Tensor]
 

@@ -19,30 +19,19 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import find_adapter
+from tests.conftest import Exported
 
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 Trained = Callable[[str], tuple[Path, Bundle]]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+@pytest.fixture
+def trained(exported: Callable[[str], Exported]) -> Trained:
     """Name of a tiny model -> its folder and its float32 bundle."""
-    pytest.importorskip("torch")
-    from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.schemes.lora import Lora
-    from tests.export.tiny_models import TINY, save
-
-    made: dict[str, tuple[Path, Bundle]] = {}
 
     def get(name: str) -> tuple[Path, Bundle]:
-        if name not in made:
-            kind = TINY[name]
-            folder = tmp_path_factory.mktemp(name)
-            model = save(kind.build(), folder / "model")
-            lora = Lora(rank=3, alpha=6.0, targets=kind.targets)
-            export_bundle(str(model), folder / "bundle", ExportConfig(quant="fp32", scheme=lora))
-            made[name] = (model, Bundle.open(folder / "bundle"))
-        return made[name]
+        made = exported(name)
+        return made.folder, made.bundle("fp32").bundle
 
     return get
 

@@ -100,9 +100,8 @@ def torch_scores(
     made: Exported, adapter: Adapter, products: dict[str, Array], vocab: int
 ) -> Scores:
     """Scores of the torch model whose weights W (out, in) become W + product."""
-    import torch
-    import transformers
-
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    transformers = pytest.importorskip("transformers")
     from edgezo_runtime.evaluation.parity import last_logits
 
     sample = draw_sample(adapter, vocab)

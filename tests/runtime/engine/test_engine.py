@@ -99,6 +99,7 @@ def test_every_group_is_the_model_at_its_own_parameters(exported, private):
 # --- the same bits ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "quant"), BUNDLES)
 def test_chunks_change_no_bit(exported, name, quant, kind):

@@ -208,6 +208,7 @@ TEMPLATE, LABELS = "{sentence} It was", (" terrible", " great")
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
     """Bundles of SmolLM2-135M by quantization, rows of SST-2, and the model's file."""
+    pytest.importorskip("torch")
     from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.schemes.lora import Lora
     from edgezo_export.sources.hub import find_wheel_model

@@ -1,0 +1,125 @@
+"""The tiny models and bundles that tests share, made by torch at the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.bundles.cache import cached
+
+LORA = (3, 6.0)
+"""Rank and alpha of the bundles of every family."""
+
+
+def tiny_model(name: str) -> Path:
+    """Folder of a model of `TINY`, as transformers saves it."""
+
+    def make(folder: Path) -> None:
+        from tests.export.tiny_models import TINY, save
+
+        save(TINY[name].build(), folder)
+
+    return cached(f"{name}/model", make)
+
+
+def tiny_bundle(
+    name: str,
+    quant: str,
+    lora: tuple[int, float] = LORA,
+    targets: Sequence[str] | None = None,
+) -> Path:
+    """A bundle of that model.
+
+    Args:
+        name: in `TINY`.
+        quant: its quantization.
+        lora: rank and alpha.
+        targets: layers with an adapter; None: those that `TINY` names.
+    """
+    rank, alpha = lora
+    layers = "" if targets is None else f"-{'-'.join(targets)}"
+
+    def make(folder: Path) -> None:
+        from edgezo_export.export import ExportConfig, export_bundle
+        from edgezo_export.schemes.lora import Lora
+        from tests.export.tiny_models import TINY
+
+        scheme = Lora(rank=rank, alpha=alpha, targets=tuple(targets or TINY[name].targets))
+        export_bundle(str(tiny_model(name)), folder, ExportConfig(quant=quant, scheme=scheme))
+
+    return cached(f"{name}/{quant}-r{rank}-a{alpha:g}{layers}", make)
+
+
+def tuned_bundle(quant: str) -> Path:
+    """The llama of the tests of the command line, with small adapters."""
+    return tiny_bundle("llama", quant, (2, 4.0), ("q_proj", "v_proj"))
+
+
+def speller() -> Path:
+    """A llama of two blocks that spells."""
+
+    def model(folder: Path) -> None:
+        import torch
+        import transformers
+
+        from tests.runtime.tiny_tokenizer import byte_tokenizer
+
+        core = byte_tokenizer().core
+        config = transformers.LlamaConfig(
+            vocab_size=core.get_vocab_size(),
+            hidden_size=64,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+        )
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
+        ).save_pretrained(folder)
+
+    def bundle(folder: Path) -> None:
+        from edgezo_export.export import export_bundle
+
+        export_bundle(str(cached("speller/model", model)), folder)
+
+    return cached("speller/bundle", bundle)
+
+
+def wide_bundle() -> Path:
+    """A llama of four blocks with eight heads of 64 and adapters of 3 MB, int8."""
+
+    def model(folder: Path) -> None:
+        import transformers
+
+        from tests.export.tiny_models import randomize, save
+
+        config = transformers.LlamaConfig(
+            vocab_size=97,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            head_dim=64,
+            max_position_embeddings=4096,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        wide = transformers.LlamaForCausalLM(config).eval()
+        randomize(wide)
+        save(wide, folder)
+
+    def bundle(folder: Path) -> None:
+        from edgezo_export.export import ExportConfig, export_bundle
+        from edgezo_export.schemes.lora import Lora
+
+        targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+        scheme = Lora(rank=64, alpha=4.0, targets=targets)
+        source = str(cached("wide/model", model))
+        export_bundle(source, folder, ExportConfig(quant="int8", scheme=scheme))
+
+    return cached("wide/bundle", bundle)
