@@ -70,7 +70,7 @@ class Bundle:
 
     Attributes:
         root: the directory, resolved.
-        manifest: what is in it.
+        manifest: its manifest.
         trusted: are its files used without a check of their digests?
     """
 

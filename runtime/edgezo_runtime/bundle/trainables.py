@@ -45,7 +45,7 @@ TrainableRole = Literal[
 class TrainableInfo:
     """One trainable tensor, without the leading axis P.
 
-    role                     shape          what it is
+    role                     shape          meaning
     lora_A                   (rank, in)     factor at the input
     lora_R                   (rank, rank)   factor between the two others, of lora-xs
     lora_B                   (out, rank)    factor at the output

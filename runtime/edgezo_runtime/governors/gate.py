@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edgezo_runtime.errors import InterruptedRunError, UsageError
-from edgezo_runtime.governors import Governor
+from edgezo_runtime.governors.governor import Governor
 
 GLANCE_S = 0.2
 """Interval at which waiting steps ask the governors, and check for a stop."""

@@ -18,7 +18,7 @@ class Busyness:
     """The load of the processor.
 
     Attributes:
-        pressure: share of the last ten seconds in which some task waited for a core, percent
+        pressure: share of the last ten seconds in which a task waited for a core, percent
             (pressure stall information).
         load: tasks per core that ran or waited to run, mean over the last minute.
     """

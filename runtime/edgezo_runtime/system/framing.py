@@ -2,8 +2,8 @@
 
     record = 0xE2 | length u32 | crc32 u32 of (length, body) | body
 
-All integers are little-endian. `journal/record_log.py` decides what a record that is not whole
-means.
+All integers are little-endian. `journal/record_log.py` decides how a record that is not whole is
+treated.
 """
 
 from __future__ import annotations

@@ -16,9 +16,7 @@ import pytest
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batches
-from edgezo_runtime.data.example_set import Example, ExampleSet
-from edgezo_runtime.errors import DataError, EdgezoError, RunFileError, UsageError
-from edgezo_runtime.journal.example_log import ExampleLog
+from edgezo_runtime.errors import DataError, RunFileError, UsageError
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.methods.catalogue import method_config
@@ -309,107 +307,6 @@ def test_records_with_fewer_examples_are_refused(bundle: Bundle, tmp_path: Path)
     ):
         with pytest.raises(RunFileError, match=message):
             fresh.replay(with_rows(records[1], extra))
-
-
-# --- the file ---
-
-
-@pytest.fixture
-def initial() -> ExampleSet:
-    return random_set("labels", SIZES, 0).first(BEGINNING)
-
-
-def filled(path: Path, initial: ExampleSet) -> list[bytes]:
-    """A file of three records, and its bytes after each."""
-    log = ExampleLog(path, "run", initial, 97)
-    found = []
-    for start, end in ((3, 4), (4, 7), (7, 8)):
-        log.append(random_set("labels", SIZES, 0).examples[start:end], start)
-        found.append(path.read_bytes())
-    log.close()
-    return found
-
-
-def same(found: tuple[Example, ...], expected: tuple[Example, ...]) -> bool:
-    fields = [
-        (one.example_id, one.line, one.label, one.tokens.tolist(), one.places.tolist())
-        == (other.example_id, other.line, other.label, other.tokens.tolist(), other.places.tolist())
-        for one, other in zip(found, expected, strict=True)
-    ]
-    return all(fields)
-
-
-def test_a_file_of_examples_reads_as_it_was_written(tmp_path: Path, initial: ExampleSet) -> None:
-    filled(tmp_path / "x", initial)
-    log = ExampleLog(tmp_path / "x", "run", initial, 97)
-    assert log.incomplete_bytes == 0
-    assert [log.count_at(step) for step in range(9)] == [3, 3, 3, 4, 7, 7, 7, 8, 8]
-    assert same(log.examples.examples, random_set("labels", SIZES, 0).examples)
-
-
-def test_many_small_records_are_put_together_once(
-    tmp_path: Path, initial: ExampleSet, monkeypatch: Any
-) -> None:
-    """A copy of all that there is at each of them would take hours for a million."""
-    filled(tmp_path / "x", initial)
-    calls, plus = [0], ExampleSet.plus
-
-    def counted(self: ExampleSet, more: Any) -> ExampleSet:
-        calls[0] += 1
-        return plus(self, more)
-
-    monkeypatch.setattr(ExampleSet, "plus", counted)
-    assert len(ExampleLog(tmp_path / "x", "run", initial, 97).examples) == 8
-    assert calls == [1]
-
-
-def test_what_an_interrupt_left_is_cut(tmp_path: Path, initial: ExampleSet) -> None:
-    """One between the write and the count of it: nobody was told of the examples."""
-    path = tmp_path / "x"
-    log = ExampleLog(path, "run", initial, 97)
-    log.append(random_set("labels", SIZES, 0).examples[3:4], 3)
-    with path.open("ab") as file:
-        file.write(path.read_bytes()[44:])
-    log.append(random_set("labels", SIZES, 0).examples[4:], 4)
-    log.close()
-    again = ExampleLog(path, "run", initial, 97)
-    assert same(again.examples.examples, random_set("labels", SIZES, 0).examples)
-
-
-def test_every_torn_end_is_cut_and_gone_on_with(tmp_path: Path, initial: ExampleSet) -> None:
-    path = tmp_path / "x"
-    _, two, three = filled(path, initial)
-    for length in range(len(two) + 1, len(three)):
-        path.write_bytes(three[:length])
-        log = ExampleLog(path, "run", initial, 97)
-        assert (len(log.examples), log.incomplete_bytes) == (7, length - len(two))
-        log.append(random_set("labels", SIZES, 0).examples[7:], 7)
-        log.close()
-        assert path.read_bytes() == three
-
-
-def test_every_changed_byte_is_noticed(tmp_path: Path, initial: ExampleSet) -> None:
-    path = tmp_path / "x"
-    _, two, three = filled(path, initial)
-    for place in range(len(three)):
-        path.write_bytes(three[:place] + bytes([three[place] ^ 0x40]) + three[place + 1 :])
-        if place >= len(two):  # the last record may be torn
-            assert len(ExampleLog(path, "run", initial, 97).examples) == 7
-            continue
-        with pytest.raises(EdgezoError, match=r"damaged|version|another run|not a file of"):
-            ExampleLog(path, "run", initial, 97)
-
-
-def test_a_file_of_another_run_is_refused(tmp_path: Path, initial: ExampleSet) -> None:
-    filled(tmp_path / "x", initial)
-    with pytest.raises(RunFileError, match="another run"):
-        ExampleLog(tmp_path / "x", "other", initial, 97)
-
-
-def test_a_token_beyond_the_vocabulary_is_refused(tmp_path: Path, initial: ExampleSet) -> None:
-    filled(tmp_path / "x", initial)
-    with pytest.raises(RunFileError, match="none of the model's 20"):
-        ExampleLog(tmp_path / "x", "run", initial, 20)
 
 
 # --- the order ---
