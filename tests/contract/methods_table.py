@@ -1,4 +1,4 @@
-"""A row a method: what its estimate is in mean, and rates with which it descends.
+"""One row per method: the mean of its estimate, and rates with which it reduces a loss.
 
 Every test of the contract runs over this table, so a new method needs a row and nothing else.
 """
@@ -96,12 +96,12 @@ def _spread_of_examples(losses: Float64, eps: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What holds of a method.
+    """The contract of a method.
 
     Attributes:
         lr: on the targets of `test_descent`, whose curvature is up to 3.
         steps: after which the loss is below the bounds of the targets.
-        mean: what an estimate is in mean; None where losses decide about its sign, see
+        mean: mean of an estimate; None where losses decide its sign, see
             `test_method_algebra`.
         unit: what an estimate has to be multiplied with before, made of its losses: the scale of
             a method that steps in units of a spread.

@@ -1,4 +1,4 @@
-"""Every method brings a convex and an ill-conditioned loss down to a stated share of the first."""
+"""Every method reduces a convex and an ill-conditioned loss to a stated share of the first."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A step goes along the directions of its probes, to rounding, whatever moved in between."""
+"""A step moves along the directions of its probes, to rounding, whatever changes between steps."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A run of any method that was cut off ends with the bits of one that never stopped."""
+"""An interrupted run of any method ends with the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Any, method
 
 @pytest.mark.parametrize("method", ["auto", "mezo-svrg", "hizoo", "lozo-m"])
 def test_other_options_are_another_run(bundle: Bundle, tmp_path: Any, method: str) -> None:
-    """The seed tells runs apart, and a method's own options do."""
+    """Other seeds and other options of a method give other bits."""
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     whole = run_to_the_end(bundle, examples, short_config(method), tmp_path / "a")
     other = run_to_the_end(bundle, examples, short_config(method, seed=1), tmp_path / "b")

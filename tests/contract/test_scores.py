@@ -1,4 +1,4 @@
-"""Methods that need losses alone descend scores: of classes, and of texts that are written."""
+"""Methods that need losses only optimize scores of classes and of generated texts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def questions_of(bundle: Bundle) -> QuestionSet:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_accuracy(bundle: Bundle, tmp_path: Path, method: str) -> None:
-    """Losses are shares of wrong rows, and a cut run ends with the same bits."""
+    """Losses are shares of wrong rows, and an interrupted run ends with the same bits."""
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     config = short_config(method, objective="accuracy", batch_size=4)
     whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")

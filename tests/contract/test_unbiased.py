@@ -1,4 +1,4 @@
-"""What every method's estimate is in mean, against the analytic gradient of a quadratic."""
+"""The mean of every method's estimate, against the analytic gradient of a quadratic."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_every_method_has_a_row() -> None:
 
 
 def samples(method: str, count: int = SAMPLES, **given: object) -> tuple[Float64, Float64]:
-    """(count, DIMS) estimates of runs with other seeds, so other subspaces too; what they are of.
+    """(count, DIMS) estimates of runs with other seeds and subspaces, and their expected means.
 
     Args:
         given: settings in place of the table's.
