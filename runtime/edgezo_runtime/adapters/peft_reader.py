@@ -1,4 +1,4 @@
-"""Reads a LoRA of PEFT as a starting point, whoever wrote it."""
+"""Reads a LoRA in the format of PEFT, as the initial adapter of a bundle."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def _share(work: Callable[[Queue], None], left: Queue, workers: int) -> None:
         for _ in range(workers):
             futures.append(_submitted(part))
         wait(futures)
-    except BaseException:  # a second Ctrl-C: whoever comes next may close what they use
+    except BaseException:  # a second Ctrl-C: the caller may close what the workers use
         left.clear()
         wait(futures)
         raise

@@ -252,7 +252,7 @@ class SharedEnvironment:
         options.add_session_config_entry("session.use_env_allocators", "1")
         # Left to itself onnxruntime takes some bytes for its own format, which is not checked here.
         options.add_session_config_entry("session.load_model_format", "ONNX")
-        # Kernels run on the thread that calls them; see `engine/engine.py`. A global pool
+        # Kernels run on the thread that calls them; see `engine/scheduler.py`. A global pool
         # would do as well, but then every other session of the process would have to use it.
         if in_order:
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
@@ -264,7 +264,7 @@ class SharedEnvironment:
             return ort.InferenceSession(content, options, providers=[_CPU])
         except Exception as error:  # onnxruntime's errors have no common public base class
             if _is_refusal(error):
-                raise ShortOfMemoryError("a graph cannot be opened for want of memory") from error
+                raise ShortOfMemoryError("a graph cannot be opened for lack of memory") from error
             raise BundleError(
                 f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
                 f"run 'edgezo export --force' again or install another onnxruntime"

@@ -1,4 +1,4 @@
-"""Do two programs make the same of an adapter? Scores of both on the same rows, compared."""
+"""Agreement of two programs on an adapter: scores of both on the same rows, compared."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Rows whose next token is scored.
+    """Rows whose next tokens are scored.
 
     Attributes:
         rows: token ids of each.
@@ -58,17 +58,17 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was compared.
+    """Differences between the scores of two programs.
 
     Attributes:
-        rows: rows.
-        scores: numbers compared.
-        largest: difference of two scores, at most.
-        difference: root mean square of it.
-        effect: root mean square of what the adapter changes, by edgezo.
-        relative: root mean square of how far apart the two programs' changes are, over `effect`.
-            Other arithmetic of the base model, such as its quantization, cancels here.
-        base: root mean square of how far apart the programs are without the adapter.
+        rows: number of rows.
+        scores: number of scores compared.
+        largest: largest difference of two scores.
+        difference: root mean square of the differences.
+        effect: root mean square of the changes that the adapter makes, by edgezo.
+        relative: root mean square of the difference between the two programs' changes, over
+            `effect`. Other arithmetic of the base model, such as its quantization, cancels here.
+        base: root mean square of the differences without the adapter.
         same: share of the rows whose best label is the same.
     """
 
@@ -111,7 +111,7 @@ class Agreement:
 
 
 def draw_sample(adapter: Adapter, vocab_size: int) -> Sample:
-    """Rows of random tokens, the same ones every time, that end where an answer begins."""
+    """Draw rows of random tokens, always the same, that end where an answer begins."""
     info = adapter.info
     generator = np.random.default_rng(1)
     rows = generator.integers(1, vocab_size, (_ROWS, _TOKENS), np.int32)
@@ -123,10 +123,10 @@ def draw_sample(adapter: Adapter, vocab_size: int) -> Sample:
 
 
 def sample_of(adapter: Adapter, examples: ExampleSet, vocab_size: int) -> Sample:
-    """Prompts of a data set, each up to where its answer begins.
+    """Take prompts of a data set, each up to where its answer begins.
 
-    An adapter that acts on every token is asked behind more, if there is more: rows without a
-    prompt begin to answer at once, and no attention tells one order of q and k from another there.
+    For an adapter that acts on every token, short prompts of completions continue into the answer:
+    behind one or two tokens, attention hardly tells one order of q and k from another.
     """
     completes = examples.kind == "completion"
     before = 0 if completes else 1

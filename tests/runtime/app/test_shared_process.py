@@ -13,6 +13,7 @@ import pytest
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.scheduler import Scheduler
 from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.methods.catalogue import method_config
@@ -51,7 +52,7 @@ def test_passes_take_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
     """Never two at once, so their memory does not add up."""
     engines = [Engine(bundle), Engine(bundle)]
     inside, most = [0], [0]
-    run = Engine._run
+    run = Scheduler.run
 
     def counted(self, *args):  # type: ignore[no-untyped-def]
         inside[0] += 1
@@ -61,7 +62,7 @@ def test_passes_take_turns(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             inside[0] -= 1
 
-    monkeypatch.setattr(Engine, "_run", counted)
+    monkeypatch.setattr(Scheduler, "run", counted)
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
     from edgezo_runtime.evaluation.evaluate import evaluate
 

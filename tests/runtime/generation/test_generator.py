@@ -1,4 +1,4 @@
-"""Generation: the tokens of transformers, the logits of whole passes, one token's work a token."""
+"""Generation: the tokens of transformers, the logits of whole passes, one token's work per step."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ def test_a_token_costs_one_tokens_work(exported, monkeypatch):
     """Rows and tokens that go through blocks are counted, not seconds."""
     bundle = exported("llama").bundle("fp32").bundle
     passed: list[tuple[int, int]] = []
-    run = TokenPass._run_block
+    run = TokenPass.block
 
-    def counted(self, index, chunk, *args, **kwargs):
+    def counted(self, index, chunk):
         if index == 0:
             passed.append((chunk.rows, chunk.tokens))
-        return run(self, index, chunk, *args, **kwargs)
+        return run(self, index, chunk)
 
-    monkeypatch.setattr(TokenPass, "_run_block", counted)
+    monkeypatch.setattr(TokenPass, "block", counted)
     (text,) = writer(bundle).generate(prompts_of()[:1], bundle.trainables(), GenerationConfig(NEW))
     assert passed == [(1, 1)] * (len(text.tokens) - (text.finish == "length"))
     passed.clear()

@@ -73,16 +73,16 @@ def test_the_tiniest_temperature_takes_the_likeliest(temperature):
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"),
+    ("options", "setting"),
     [
-        ({"temperature": -1.0}, "--temperature"),
-        ({"temperature": float("nan")}, "--temperature"),
-        ({"top_k": -1}, "--top-k"),
-        ({"top_p": 0.0}, "--top-p"),
-        ({"top_p": 1.5}, "--top-p"),
-        ({"seed": -1}, "--seed"),
+        ({"temperature": -1.0}, "`temperature`"),
+        ({"temperature": float("nan")}, "`temperature`"),
+        ({"top_k": -1}, "`top_k`"),
+        ({"top_p": 0.0}, "`top_p`"),
+        ({"top_p": 1.5}, "`top_p`"),
+        ({"seed": -1}, "`seed`"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(options, flag):
-    with pytest.raises(UsageError, match=flag):
+def test_values_that_make_no_sense_are_refused(options, setting):
+    with pytest.raises(UsageError, match=setting):
         Sampling(**options).check()
