@@ -64,8 +64,8 @@ class Exported:
 
     @property
     def folder(self) -> Path:
-        """The model as transformers saves it."""
-        return copied(self._place / "model", tiny_model, self.name)
+        """The model as transformers saves it, in the cache: its path is what bundles call it."""
+        return there(tiny_model, self.name)
 
     def bundle(self, quant: str) -> BundleRunner:
         """Its bundle, with adapters of rank 3 on the layers that `kind` names."""
@@ -77,16 +77,18 @@ class Exported:
         return self._runners[quant]
 
 
-def copied(place: Path, find: Callable[..., Path], *args: object) -> Path:
-    """Copy a folder of the cache of bundles, so that no test can spoil the cache.
+def there(find: Callable[..., Path], *args: object) -> Path:
+    """A folder of the cache of bundles; skips the test where it is missing and cannot be made."""
+    try:
+        return find(*args)
+    except MissingBundleError as error:
+        pytest.skip(str(error))
 
-    Skips the test where the folder is not there and cannot be made.
-    """
+
+def copied(place: Path, find: Callable[..., Path], *args: object) -> Path:
+    """Copy a folder of the cache of bundles, so that no test can spoil the cache."""
     if not place.exists():
-        try:
-            shutil.copytree(find(*args), place)
-        except MissingBundleError as error:
-            pytest.skip(str(error))
+        shutil.copytree(there(find, *args), place)
     return place
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from edgezo.cli import main
 from tests.bundles.tiny import tiny_model, tuned_bundle
-from tests.conftest import copied
+from tests.conftest import copied, there
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ class Tiny:
     """A tiny llama and data in its words.
 
     Attributes:
-        model: folder of the torch model.
+        model: folder of the torch model, in the cache: only read.
         int8: bundle.
         fp32: bundle of the same model, with the same initial adapter.
         data: folder with train.jsonl, valid.jsonl and task.json; label words "w10" and "w11".
@@ -43,7 +43,7 @@ class Tiny:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Made once a session, the bundles once and for all."""
     folder = tmp_path_factory.mktemp("tiny")
-    model = copied(folder / "model", tiny_model, "llama")
+    model = there(tiny_model, "llama")
     int8, fp32 = (
         copied(folder / f"tiny.{quant}", tuned_bundle, quant) for quant in ("int8", "fp32")
     )

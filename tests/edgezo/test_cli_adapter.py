@@ -21,6 +21,7 @@ def run(invoke: Invoke, tiny: Tiny) -> Path:
     return Path("run")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_every_format_is_what_it_should_be(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     """Needs torch, PEFT, onnx and gguf; mlx-lm and llama.cpp where they are installed."""
@@ -129,6 +130,7 @@ def test_what_is_read_is_never_written_over(invoke: Invoke, tiny: Tiny, run: Pat
     invoke("adapter", "export", run, run / "peft", "--force")
 
 
+@pytest.mark.slow
 def test_weights_of_16_bits_take_up_less(invoke: Invoke, tiny: Tiny) -> None:
     """As most models are stored: what rounding does to the adapter is no other adapter."""
     import torch
@@ -151,6 +153,7 @@ def test_weights_of_16_bits_take_up_less(invoke: Invoke, tiny: Tiny) -> None:
     assert "--dtype fp32 keeps more" in told
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("kind", ["lora", "prompt"])
 def test_what_drowns_in_rounding_is_proved_in_float32(

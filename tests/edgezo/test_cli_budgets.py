@@ -21,9 +21,12 @@ from tests.bundles.tiny import wide_bundle
 from tests.conftest import copied
 from tests.edgezo.conftest import ROOT, write_rows
 
-pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/status").exists(), reason="the system tells no peak of other processes"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="the system tells no peak of other processes"
+    ),
+]
 
 TELL = """
 import atexit, sys
