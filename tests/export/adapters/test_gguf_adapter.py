@@ -17,7 +17,7 @@ from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from tests.export.gguf_model import folded, write_gguf
-from tests.export.sources.test_model_source import GGUF_MODELS, SIZES
+from tests.export.source_models import GGUF_MODELS, SIZES
 from tests.small_files import small_files
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

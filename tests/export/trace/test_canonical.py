@@ -9,6 +9,7 @@ import pytest
 
 from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.symbols import DOMAIN
+from edgezo_export.trace.values import constant
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
 
