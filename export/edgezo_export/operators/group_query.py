@@ -250,8 +250,8 @@ class _Positions:
         queries = draft.op("Add", first, draft.op("Range", zero, tokens, one))
         index = draft.op("Range", zero, draft.op("Add", earlier, tokens), one)
         new = draft.op("GreaterOrEqual", index, earlier)
-        behind = draft.op("Add", first, draft.op("Sub", index, earlier))
-        keys = draft.op("Where", new, behind, index)
+        later = draft.op("Add", first, draft.op("Sub", index, earlier))
+        keys = draft.op("Where", new, later, index)
         counts = draft.op("Or", new, draft.op("Less", index, first))
         return cls(queries, keys, counts)
 

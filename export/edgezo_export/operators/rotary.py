@@ -18,12 +18,12 @@ def emit_rotary(
     """Append x * cos + rotate_half(x) * sin for x (R, n, S, D) and tables (1, S, D)."""
     halves = draft.ints(head_dim // 2, head_dim // 2)
     left, right = draft.ops("Split", 2, x, halves, axis=-1)
-    turned = draft.op("Concat", draft.op("Neg", right), left, axis=-1)
+    rotated = draft.op("Concat", draft.op("Neg", right), left, axis=-1)
     axis = draft.ints(1)
     return draft.op(
         "Add",
         draft.op("Mul", x, draft.op("Unsqueeze", cos, axis)),
-        draft.op("Mul", turned, draft.op("Unsqueeze", sin, axis)),
+        draft.op("Mul", rotated, draft.op("Unsqueeze", sin, axis)),
     )
 
 

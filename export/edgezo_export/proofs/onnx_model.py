@@ -152,7 +152,7 @@ class _Assembly:
             name = info.module + _FACTORS[info.role]
             self.factors[name] = (info.shape[1], info.shape[0])
             self._take(name, "float32", self.factors[name])
-            last = self._node("Transpose", [name], f"b{index}/turned{number}", perm=[1, 0])
+            last = self._node("Transpose", [name], f"b{index}/transposed{number}", perm=[1, 0])
             if (
                 info.role == "lora_B"
             ):  # the file's B includes the scale that the block multiplies by

@@ -46,7 +46,7 @@ def test_offline_and_not_cached(offline):
 
 
 def test_a_name_that_is_no_id(offline):
-    with pytest.raises(UsageError, match=r"no folder, \.gguf file or Hugging Face id"):
+    with pytest.raises(UsageError, match=r"not a folder, \.gguf file or Hugging Face id"):
         open_source("a/b/c")
 
 
