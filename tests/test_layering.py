@@ -47,10 +47,12 @@ EXPORT = [
     "trace",
     "graph_builder",
     "schemes",
+    "operators",
     "graphs",
     "derivatives",
     "adapters",
     "proofs",
+    "bundle_graphs",
     "export",
 ]
 """The same of the exporter."""

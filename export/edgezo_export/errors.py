@@ -10,4 +10,4 @@ from edgezo_runtime.errors import EdgezoError
 
 
 class UnsupportedModelError(EdgezoError, ValueError):
-    """The model cannot be cut into blocks; says which part stands in the way."""
+    """The model cannot be split into blocks; the message names the part that prevents it."""

@@ -1,4 +1,4 @@
-"""A graph under construction: nodes, shared constants, and inputs that weights are fed to."""
+"""A graph under construction: nodes, shared constants, and the inputs for weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edgezo_export.quantization.weights_file import PlannedTensor
+from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_runtime.bundle.manifest_types import Binding, GraphInfo, TensorInfo
 
 MICROSOFT = "com.microsoft"
@@ -35,11 +35,11 @@ _NAMES = {
 Expansion: TypeAlias = (
     "Callable[[GraphBuilder, Sequence[ir.Value | None], Mapping[str, Any]], tuple[ir.Value, ...]]"
 )
-"""Appends what an operator with these inputs and attributes is made of; returns its outputs."""
+"""Appends the expansion of an operator with these inputs and attributes; returns its outputs."""
 
 
 Shapes: TypeAlias = dict[str, tuple[int | str | None, ...]]
-"""What is known of the shapes of values, by name; a str is the same number wherever it occurs."""
+"""The known shapes of values, by name; a str is the same number wherever it occurs."""
 
 
 class GraphBuilder:
@@ -47,8 +47,8 @@ class GraphBuilder:
 
     Args:
         name: name of the graph.
-        module: path of the module it stands for, with a dot behind; left out of input names.
-        expand: operators that are written out in others instead, by type.
+        module: path of its module, with a dot at the end; omitted from the names of inputs.
+        expand: operators that are expanded into others, by type.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class GraphBuilder:
         self._expand = expand or {}
 
     @property
-    def plain(self) -> bool:
-        """Are operators written out?"""
+    def unfused(self) -> bool:
+        """Whether fused operators are expanded."""
         return bool(self._expand)
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
-        """What was appended so far."""
+        """The nodes appended so far."""
         return tuple(self._nodes)
 
     @property
@@ -83,7 +83,7 @@ class GraphBuilder:
         return {str(value.name): value for value in self._inputs}
 
     def shapes(self) -> Shapes:
-        """Infer shapes from those of the inputs."""
+        """Infer the shapes of all values from those of the inputs."""
         graph = onnx.GraphProto(name=self.name)
         graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
         graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
@@ -139,11 +139,11 @@ class GraphBuilder:
     def body(
         self, name: str, inputs: Sequence[ir.Value], make: Callable[[], Sequence[ir.Value]]
     ) -> ir.Graph:
-        """A graph for an attribute of a node; it may read what the graph around it has.
+        """Build a graph for an attribute of a node; it may read values of the graph around it.
 
         Args:
             name: name of the graph.
-            inputs: what the node gives it.
+            inputs: its inputs, which the node passes.
             make: appends its nodes and returns its outputs.
         """
         around, self._nodes = self._nodes, []
@@ -154,7 +154,7 @@ class GraphBuilder:
             self._nodes = around
 
     def constant(self, value: npt.NDArray[Any] | np.generic) -> ir.Value:
-        """A small constant kept in the graph; equal constants are one."""
+        """Return a small constant stored in the graph; equal constants are one."""
         array = np.asarray(value)  # np.ascontiguousarray would turn a scalar into a vector
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constants:
@@ -169,11 +169,11 @@ class GraphBuilder:
         return self._constants[key]
 
     def ints(self, *values: int) -> ir.Value:
-        """A constant int64 vector."""
+        """Return a constant int64 vector."""
         return self.constant(np.array(values, np.int64))
 
     def scalar(self, value: float) -> ir.Value:
-        """A constant float32 scalar."""
+        """Return a constant float32 scalar."""
         return self.constant(np.float32(value))
 
     def weight(
@@ -182,10 +182,10 @@ class GraphBuilder:
         rows: tuple[int, int] | None = None,
         shape: Sequence[int] | None = None,
     ) -> ir.Value:
-        """A tensor of the weights file, or rows start..stop of its first axis, seen as `shape`.
+        """Return a tensor of the weights file, or rows start..stop of its first axis, as `shape`.
 
         It is an input of the graph: the runtime feeds views of the mapped file, and blocks that
-        differ in their weights only are one graph.
+        differ only in their weights share one graph.
         """
         self.planned.setdefault(planned.name, planned)
         start, stop = rows or (0, planned.shape[0] if planned.shape else 1)
@@ -199,12 +199,12 @@ class GraphBuilder:
         return self._weights[name]
 
     def trainable(self, name: str, shape: Sequence[int | str]) -> ir.Value:
-        """A float32 tensor that is tuned: an input of the graph."""
+        """Return a float32 tensor that is tuned: an input of the graph."""
         self.trainables.append(Binding(self.local(name), name))
         return self.input(self.local(name), ir.DataType.FLOAT, shape)
 
     def local(self, name: str) -> str:
-        """A parameter's name inside the graph's own module."""
+        """Return the name of a parameter inside the module of the graph."""
         return name.removeprefix(self._module)
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
@@ -230,7 +230,7 @@ class GraphBuilder:
         return values
 
     def info(self, file: str) -> GraphInfo:
-        """What the manifest says about this graph."""
+        """Return the manifest's entry of this graph."""
         return GraphInfo(
             file=file,
             inputs=tuple(_info(value) for value in self._inputs),
@@ -240,7 +240,7 @@ class GraphBuilder:
         )
 
     def serialize(self) -> bytes:
-        """The finished graph as the content of an ONNX file; equal graphs give equal bytes."""
+        """Return the content of the ONNX file; equal graphs have equal bytes."""
         graph = ir.Graph(
             self._inputs,
             self._outputs,

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from edgezo_export.graph_builder import GraphBuilder
-from edgezo_export.quantization.weights_file import PlannedTensor
+from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_runtime.bundle.bundle import Binding
 
 TABLE = PlannedTensor("table", "F32", (6, 4), ("table",), "plain", False)

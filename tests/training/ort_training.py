@@ -1,12 +1,7 @@
-"""First-order steps of the last blocks by onnxruntime-training, from artifacts made beforehand.
+"""Gradients and steps of the last blocks by onnxruntime-training: the reference for ours.
 
-The gradients are onnxruntime's own, of the model in `training_model.onnx`; they are added over the
-parts of a batch, and AdamW takes a step. See `tests.training.training_artifacts`.
-
-No command comes here: `edgezo tune --first-order` goes back through the bundle's backward graphs,
-on onnxruntime-training as on any other onnxruntime. This is the reference that the gradients of
-those graphs are checked against (tests/training), and for programs that have onnxruntime-training
-anyway and want its optimizer and checkpoints. docs/decisions/0013-first-order.md says why.
+onnxruntime-training differentiates the model that `tests.training.training_artifacts` writes. The
+gradients are added over the parts of a batch, and AdamW takes a step.
 """
 
 from __future__ import annotations
@@ -31,7 +26,7 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.first_order_pass import PART_TOKENS, ExampleCutter
 from edgezo_runtime.engine.forward import WholePass, Work
 from edgezo_runtime.engine.params import SharedParams
-from edgezo_runtime.errors import MissingExtraError, RunFileError, UsageError
+from edgezo_runtime.errors import UsageError
 
 Float32 = npt.NDArray[np.float32]
 _PACKAGE = "onnxruntime.training"
@@ -39,14 +34,13 @@ _FILES = ("training_model.onnx", "eval_model.onnx", "optimizer_model.onnx", "che
 
 
 def package() -> None:
-    """Make the parts of onnxruntime-training importable that do without torch.
+    """Make the parts of onnxruntime-training importable that need no torch.
 
-    Its package imports torch for optimizers of torch models, which devices do not have; what trains
-    on devices needs nothing of it. So the package is entered without running its `__init__`, unless
-    it has been imported already.
+    Its package imports torch for optimizers of torch models, which the tests do not use. So its
+    modules are imported without running the `__init__` of the package, unless that has run already.
 
     Raises:
-        MissingExtraError: it is not installed.
+        ModuleNotFoundError: it is not installed.
     """
     if _PACKAGE in sys.modules:
         return
@@ -54,10 +48,7 @@ def package() -> None:
     places = [] if found is None else list(found.submodule_search_locations or [])
     folders = [Path(place) / "training" for place in places]
     if not any((folder / "api").is_dir() for folder in folders):
-        raise MissingExtraError(
-            "onnxruntime-training is not installed; in an environment of its own run "
-            "pip install 'edgezo[training]'"
-        )
+        raise ModuleNotFoundError("onnxruntime-training is not installed; run make test-training")
     module = types.ModuleType(_PACKAGE)
     module.__path__ = [str(folder) for folder in folders]
     sys.modules[_PACKAGE] = module
@@ -69,36 +60,21 @@ class TrainingFiles:
 
     folder: Path
 
-    @classmethod
-    def of(cls, folder: Path) -> TrainingFiles:
-        """Check that all are there.
-
-        Raises:
-            RunFileError: one is not.
-        """
-        for name in _FILES:
-            if not (folder / name).exists():
-                raise RunFileError(f"{folder}: {name} is missing; make the artifacts again")
-        return cls(folder)
-
     def paths(self) -> tuple[str, ...]:
-        """Training model, eval model, optimizer model, checkpoint."""
+        """Return the paths of training, eval and optimizer model, and of the checkpoint."""
         return tuple(str(self.folder / name) for name in _FILES)
 
 
-class TrainingTail:
-    """The tail of a model that onnxruntime-training tunes, on batches of label words.
+class TrainedBlocks:
+    """The last blocks of a model, tuned by onnxruntime-training on batches of label words.
 
     Args:
-        engine: runs the blocks before the tail.
-        first_block: the tail's first block, as the artifacts were made for.
+        engine: runs the blocks before them.
+        first_block: the first of them, for which the artifacts were made.
         files: the artifacts.
         part_tokens: tokens whose gradients are computed together; one example may have more.
     Raises:
-        MissingExtraError: onnxruntime-training is not installed.
-
-    Memory:
-        The tail's weights in float32, and its activations of one part.
+        ModuleNotFoundError: onnxruntime-training is not installed.
     """
 
     def __init__(
@@ -122,14 +98,14 @@ class TrainingTail:
     def gradient(
         self, batch: Batch, params: Mapping[str, Float32], scope: Scope = "all"
     ) -> tuple[float, dict[str, Float32]]:
-        """Compute the gradient of a batch, and take no step.
+        """Compute the gradient of a batch without a step.
 
         Args:
             batch: examples whose classes are known.
-            params: every trainable tensor by name; of the tail's, the result uses its own.
+            params: every trainable tensor by name; those of the last blocks are ignored.
             scope: tokens the adapters act on.
         Returns:
-            The mean loss, nats, and its gradient by every tensor that trains, in its own shape.
+            The mean loss in nats, and the gradient of every tensor that trains.
         Raises:
             UsageError: the batch has no label words.
         """
@@ -144,15 +120,15 @@ class TrainingTail:
     def step(
         self, batch: Batch, params: Mapping[str, Float32], lr: float, scope: Scope = "all"
     ) -> float:
-        """Take a step of AdamW by the gradient of the sum of a batch's losses.
+        """Take a step of AdamW by the gradient of the sum of the losses of a batch.
 
         Args:
             batch: examples whose classes are known.
-            params: every trainable tensor by name; of the tail's, the step uses its own.
+            params: every trainable tensor by name; those of the last blocks are ignored.
             lr: learning rate.
             scope: tokens the adapters act on.
         Returns:
-            The mean loss before the step, nats.
+            The mean loss before the step, in nats.
         Raises:
             UsageError: the batch has no label words.
         """
@@ -163,13 +139,13 @@ class TrainingTail:
         return loss
 
     def values(self) -> dict[str, Float32]:
-        """The tensors that train, in their own shapes."""
+        """Return the tensors that train."""
         return {name: parameter.data[0].copy() for name, parameter in self._state.parameters}
 
     def _accumulate(self, batch: Batch, params: Mapping[str, Float32], scope: Scope) -> float:
-        """Add a batch's gradients up in the module; returns the mean loss."""
+        """Add up the gradients of a batch in the module; return the mean loss."""
         if batch.label_ids is None or (batch.labels < 0).any():
-            raise UsageError("training artifacts score label words; give --template and --label")
+            raise UsageError("the reference scores batches of label words only")
         self._module.train()
         before = frozenset(range(self._first))
         make = partial(_EntryPass, first_block=self._first, names=self._inputs, scope=scope)
@@ -186,7 +162,7 @@ class TrainingTail:
 
 
 class _EntryPass(WholePass):
-    """Ends with what the tail takes, by name; the blocks of the tail are passed by."""
+    """Ends with the inputs of the last blocks, by name; skips these blocks."""
 
     def __init__(self, work: Work, *, first_block: int, names: Sequence[str], scope: Scope) -> None:
         super().__init__(work, None, 0, None, 0, scope)
@@ -194,8 +170,8 @@ class _EntryPass(WholePass):
         self._names = names
 
     def end(self, chunk: Chunk) -> None:
-        """Keep copies: a chunk's inputs go when it is through."""
-        # Whole sequences follow no earlier tokens; blocks of a tail take pasts of one shape.
+        """Copy the inputs: those of a chunk are released at its end."""
+        # Whole sequences have no earlier tokens; the last blocks share one shape of the past.
         past = self._past(self._first, chunk)
         values = {**chunk.inputs, **past, "hidden": chunk.hidden}
         feed = {name: values[name].numpy().copy() for name in self._names if name in values}

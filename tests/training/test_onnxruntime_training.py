@@ -12,7 +12,7 @@ from tests.training.reference import FAMILIES, FOLDER, LR, QUANTS, STEPS, group,
 
 pytestmark = pytest.mark.training
 FIRST = 1
-"""The tail's first block."""
+"""The first block that trains."""
 
 
 @pytest.fixture(params=FAMILIES)
@@ -32,24 +32,24 @@ def opened(family: str, quant: str):
     return Engine(bundle, threads=2), tiny_batch(bundle)
 
 
-def training_tail(engine, folder, **options):
+def trained_blocks(engine, folder, **options):
     """Artifacts made and loaded."""
-    from tests.training.ort_training import TrainingTail
+    from tests.training.ort_training import TrainedBlocks
     from tests.training.training_artifacts import write_training_artifacts
 
     files = write_training_artifacts(engine.bundle, FIRST, folder / "artifacts")
-    return TrainingTail(engine, FIRST, files, **options)
+    return TrainedBlocks(engine, FIRST, files, **options)
 
 
 @pytest.mark.parametrize("part_tokens", [64, 4096], ids=["in parts", "at once"])
 def test_artifacts_take_the_steps_of_torch(case, tmp_path, part_tokens):
     engine, batch, stored = case
     theta = engine.bundle.trainables()
-    tail = training_tail(engine, tmp_path, part_tokens=part_tokens)
-    losses = [tail.step(batch, theta, LR) for _ in range(STEPS)]
+    blocks = trained_blocks(engine, tmp_path, part_tokens=part_tokens)
+    losses = [blocks.step(batch, theta, LR) for _ in range(STEPS)]
     np.testing.assert_allclose(losses, stored["losses"], atol=1e-4)
     expected = group(stored, "tuned")
-    tuned = tail.values()
+    tuned = blocks.values()
     assert tuned.keys() == expected.keys()
     for name, value in expected.items():
         # AdamW divides by the root of the squared gradient: where that is nearly nothing, float32
@@ -67,7 +67,7 @@ def test_our_gradient_is_that_of_onnxruntime(tmp_path, family, quant, scope):
 
     engine, batch = opened(family, quant)
     initial = engine.bundle.trainables()
-    reference = training_tail(engine, tmp_path)
+    reference = trained_blocks(engine, tmp_path)
     for _ in range(STEPS):
         reference.step(batch, initial, LR, scope)
     theta = initial | reference.values()
@@ -88,4 +88,4 @@ def test_artifacts_refuse_what_has_no_label_words(case, tmp_path):
     engine, _, _ = case
     batch = make_batch(random_set("completion", (3, 4), 0), range(2))
     with pytest.raises(UsageError, match="label words"):
-        training_tail(engine, tmp_path).step(batch, engine.bundle.trainables(), LR)
+        trained_blocks(engine, tmp_path).step(batch, engine.bundle.trainables(), LR)

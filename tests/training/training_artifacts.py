@@ -1,8 +1,8 @@
-"""Artifacts for onnxruntime-training: last blocks and label scorer as one model that trains.
+"""Artifacts for onnxruntime-training: the last blocks and the label scorer as one model.
 
-They are made of a bundle where onnxruntime-training and onnx are installed; torch is not needed.
-The training model holds forward pass, loss and gradients, the checkpoint the tensors that train,
-the optimizer model AdamW; see https://onnxruntime.ai/docs/api/python/on_device_training/.
+They are written from a bundle and need onnxruntime-training and onnx, not torch. The training model
+holds forward pass, loss and gradients, the checkpoint the tensors that train, the optimizer model
+AdamW; see https://onnxruntime.ai/docs/api/python/on_device_training/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import WEIGHTS_FILE
 from edgezo_runtime.bundle.manifest_types import BackwardInfo, GraphInfo
 from edgezo_runtime.bundle.weights import WeightsFile
-from edgezo_runtime.errors import UsageError
 from tests.training.ort_training import TrainingFiles, package
 
 IR_VERSION = 10
@@ -28,26 +27,21 @@ OPSET = 21
 
 
 def write_training_artifacts(bundle: Bundle, first_block: int, folder: Path) -> TrainingFiles:
-    """Make the artifacts of the blocks from `first_block` on.
+    """Write the artifacts of the blocks from `first_block` on.
 
     Args:
         bundle: the bundle.
-        first_block: the tail's first block.
-        folder: where they go; made if it does not exist.
+        first_block: number of the first block that trains.
+        folder: where to write; made if it does not exist.
     Returns:
-        Where they are.
+        The artifacts.
     Raises:
-        UsageError: the bundle has no graphs with derivatives, or no such block, or blocks of the
-            tail differ in the shape of what they take.
-        MissingExtraError: onnxruntime-training is not installed.
-
-    Memory:
-        The tail's weights several times over, and the embedding's.
+        ModuleNotFoundError: onnxruntime-training is not installed.
     """
     package()
     artifacts: Any = importlib.import_module("onnxruntime.training.artifacts")
     blocks: Any = importlib.import_module("onnxruntime.training.onnxblock")
-    model, trained = compose_tail(bundle, first_block)
+    model, trained = compose_last_blocks(bundle, first_block)
     folder.mkdir(parents=True, exist_ok=True)
     artifacts.generate_artifacts(
         model,
@@ -57,39 +51,36 @@ def write_training_artifacts(bundle: Bundle, first_block: int, folder: Path) -> 
         optimizer=artifacts.OptimType.AdamW,
         artifact_directory=folder,
     )
-    files = TrainingFiles.of(folder)
+    files = TrainingFiles(folder)
     optimizer = files.paths()[2]
     model = onnx.load(optimizer)
-    model.ir_version = IR_VERSION  # a new onnx writes what the old runtime does not read
+    model.ir_version = IR_VERSION  # the old runtime does not read the version of a new onnx
     onnx.save(model, optimizer)
     return files
 
 
-def compose_tail(bundle: Bundle, first_block: int) -> tuple[onnx.ModelProto, list[str]]:
-    """The tail forward: hidden, context..., active, past..., positions, label_ids -> label_logits.
+def compose_last_blocks(bundle: Bundle, first_block: int) -> tuple[onnx.ModelProto, list[str]]:
+    """hidden, context..., active, past..., positions, label_ids -> label_logits.
 
-    All blocks take the same past, (R, n, P, D): it is empty, since whole sequences follow nothing.
+    All blocks take the same past, (R, n, P, D); it is empty, since whole sequences have none.
 
     Returns:
         The model, and the names of its initializers that train, each (1, *shape).
     """
     manifest = bundle.manifest
-    if isinstance(manifest.backward, str):
-        raise UsageError(f"the bundle has no graphs with derivatives: {manifest.backward}")
-    if not 0 <= first_block < len(manifest.graphs.blocks):
-        raise UsageError(f"no block {first_block}: there are {len(manifest.graphs.blocks)}")
-    plain = {info.of: info for info in manifest.backward}
-    tail = _Tail(bundle)
+    assert not isinstance(manifest.backward, str), manifest.backward
+    unfused = {info.of: info for info in manifest.backward}
+    made = _Assembly(bundle)
     for index, graph in enumerate(manifest.graphs.blocks):
         if index >= first_block:
-            tail.append(f"block_{index}", graph, plain[graph.file])
-    tail.append("scorer", manifest.graphs.score_labels, plain[manifest.graphs.score_labels.file])
+            made.append(f"block_{index}", graph, unfused[graph.file])
+    made.append("scorer", manifest.graphs.score_labels, unfused[manifest.graphs.score_labels.file])
     trains = {info.name for info in manifest.trainables if info.trains}
-    return tail.model(), [name for name in tail.trainables if name in trains]
+    return made.model(), [name for name in made.trainables if name in trains]
 
 
-class _Tail:
-    """A model under construction: plain graphs behind each other, weights inside."""
+class _Assembly:
+    """A model under construction: unfused graphs one after the other, with their weights."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.trainables: list[str] = []
@@ -102,7 +93,7 @@ class _Tail:
         self._last: onnx.ValueInfoProto | None = None
 
     def append(self, place: str, graph: GraphInfo, info: BackwardInfo) -> None:
-        """Add a graph that takes what the last one gave."""
+        """Append a graph that takes the result of the last one."""
         assert info.plain is not None
         proto = onnx.load_model_from_string(self._bundle.path(info.plain).read_bytes()).graph
         names = {"": ""}
@@ -124,11 +115,7 @@ class _Tail:
                 names[value.name] = self._last.name
             else:
                 names[value.name] = value.name
-                if self._inputs.setdefault(value.name, value) != value:
-                    raise UsageError(
-                        f"{place} takes '{value.name}' in another shape than a block before it; "
-                        f"training artifacts need one shape: choose a later first block"
-                    )
+                assert self._inputs.setdefault(value.name, value) == value, "one shape per input"
         for tensor in proto.initializer:
             names[tensor.name] = self._initializer(
                 f"{place}.{tensor.name}", numpy_helper.to_array(tensor)
@@ -149,11 +136,11 @@ class _Tail:
         self._last.name = names[proto.output[0].name]
 
     def model(self) -> onnx.ModelProto:
-        """What was appended, the result of the last graph being the output."""
+        """Return the appended graphs as one; its output is the result of the last graph."""
         assert self._last is not None
         graph = onnx.helper.make_graph(
             self._nodes,
-            "tail",
+            "last_blocks",
             list(self._inputs.values()),
             [self._last],
             list(self._initializers.values()),

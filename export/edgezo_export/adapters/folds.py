@@ -1,4 +1,4 @@
-"""What an adapter does to the base model's own weights."""
+"""The changes of an adapter to the weights of the base model."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from edgezo_runtime.adapters.lora_factors import LoraFactors, lora_factors
 Float32 = npt.NDArray[np.float32]
 
 Fold = Callable[[Float32, slice], Float32]
-"""New values of some rows (of the first axis) of a tensor; it raises ValueError where shapes do not
-fit."""
+"""Returns new values of some rows (of the first axis) of a tensor; raises ValueError if shapes do
+not fit."""
 
 
 def folds(adapter: Adapter) -> Iterator[tuple[str, Fold, bool]]:
-    """The parameters that an adapter changes.
+    """Yield the changes of parameters.
 
     Yields:
-        Name of a parameter, how it changes, and whether the model must have it.
+        Name of a parameter, its change, and whether the model must have it.
     Raises:
-        UsageError: the adapter is no change of weights.
+        UsageError: the adapter is not a change of weights.
     """
     check_format(adapter, "merged")
-    turned = adapter.info.architecture in CONV1D_MODELS
+    in_out = adapter.info.architecture in CONV1D_MODELS
     if adapter.info.scheme.kind in ("lora", "lora-xs"):
         for one in lora_factors(adapter):
-            yield f"{one.module}.weight", _product(one, turned), True
+            yield f"{one.module}.weight", _product(one, in_out), True
         return
     for name, value in adapter.tensors.items():
         module, role = split_name(name)
         weight, bias = f"{module}.weight", f"{module}.bias"
         if role == "weight":
-            yield weight, _replaced(value if turned else value.T), True
+            yield weight, _replaced(value if in_out else value.T), True
         elif role in ("gain", "channel_scale"):
-            yield weight, _scaled(value, along_rows=not turned), True
+            yield weight, _scaled(value, along_rows=not in_out), True
             if role == "gain":
                 yield bias, _scaled(value, along_rows=True), False
         elif role == "input_gain":
-            yield weight, _scaled(value, along_rows=turned), True
+            yield weight, _scaled(value, along_rows=in_out), True
         elif role == "norm_weight":
             yield weight, _added(value), True
         else:
             yield bias, _added(value), True
 
 
-def _product(one: LoraFactors, turned: bool) -> Fold:
-    """W + scale * B A; stored (in, out) where `turned`."""
-    left, right = (one.a.T, one.b.T) if turned else (one.b, one.a)
+def _product(one: LoraFactors, in_out: bool) -> Fold:
+    """W + scale * B A; `in_out` if the weight is stored (in, out)."""
+    left, right = (one.a.T, one.b.T) if in_out else (one.b, one.a)
 
     def fold(rows: Float32, at: slice) -> Float32:
         change = left[at] @ right

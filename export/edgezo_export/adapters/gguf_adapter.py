@@ -1,8 +1,8 @@
-"""LoRA adapters as .gguf files, which llama.cpp loads (`--lora`); written with the gguf package.
+"""LoRA adapters as .gguf files for llama.cpp (its option --lora), written with the gguf package.
 
-llama.cpp adds alpha / rank * B A to the weight that a pair of tensors is named after. The rows of q
-and k of the Llama family are interleaved in its files for their rotary embedding, so those of B are
-as well.
+llama.cpp adds alpha / rank * B A to the weight that a pair of tensors is named after. In its files
+the rows of q and k of the Llama family are interleaved for the rotary embedding, so the rows of B
+are interleaved as well.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from edgezo_runtime.system.files import atomic_path
 Float32 = npt.NDArray[np.float32]
 
 _OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3"}
-"""What llama.cpp calls an architecture, where transformers calls it otherwise."""
+"""Names of architectures in transformers and, where they differ, in llama.cpp."""
 
 
 def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> None:
     """Write the file, atomically.
 
     Args:
-        adapter: what to write.
+        adapter: the adapter to write.
         path: of the file.
         config: the base model's config.json, for blocks and heads.
     Raises:
-        UsageError: llama.cpp has no such adapters, or the architecture is not supported.
+        UsageError: llama.cpp has no such adapters, or does not support the architecture.
         MissingExtraError: the gguf package is not installed.
-        RunFileError: it cannot be written.
+        RunFileError: the file cannot be written.
     """
     check_format(adapter, "gguf")
     gguf = import_gguf()
@@ -71,47 +71,47 @@ def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> Non
 
 
 def _require_whole(path: Path, tensors: Mapping[str, Float32]) -> None:
-    """Read back what was written: numpy's `tofile`, of the gguf package, is silent on a full disk.
+    """Compare the file with its tensors: numpy's `tofile`, used by gguf, ignores a full disk.
 
     Raises:
-        OSError: it is not what was to be written.
+        OSError: they differ.
     """
     try:
         reader = import_gguf().GGUFReader(path)
         found = {tensor.name: tensor.data for tensor in reader.tensors}
     except (ValueError, KeyError, IndexError) as error:
-        raise OSError("the file is cut off; is the disk full?") from error
+        raise OSError("the file is truncated; is the disk full?") from error
     if found.keys() != tensors.keys() or not all(
         np.array_equal(found[name], value) for name, value in tensors.items()
     ):
-        raise OSError("the file is not what was written to it; is the disk full?")
+        raise OSError("the file differs from what was written; is the disk full?")
 
 
 def read_gguf(
     path: Path, modules: list[str], architecture: str, config: Mapping[str, object]
 ) -> list[LoraFactors]:
-    """Read the adapters of some layers back, to compare them.
+    """Read the adapters of some layers, to compare them.
 
     Args:
         path: the file.
         modules: paths of the layers.
-        architecture: of the base model, as transformers names it.
+        architecture: of the base model, in the spelling of transformers.
         config: the base model's config.json.
     Raises:
-        RunFileError: it is no adapter, or lacks a layer.
+        RunFileError: the file is not an adapter, or lacks a layer.
     """
     gguf = import_gguf()
     layout = _Layout(architecture, config)
     try:
         reader = gguf.GGUFReader(path)
-        said = {
+        found_fields = {
             key: reader.fields[key].contents()
             for key in ("general.architecture", "general.type", "adapter.type")
         }
         alpha = float(reader.fields["adapter.lora.alpha"].contents())
         tensors = {tensor.name: np.array(tensor.data, np.float32) for tensor in reader.tensors}
-        if tuple(said.values()) != (layout.architecture, "adapter", "lora"):
-            raise RunFileError(f"{path}: no LoRA of {layout.architecture}: {said}")
+        if tuple(found_fields.values()) != (layout.architecture, "adapter", "lora"):
+            raise RunFileError(f"{path}: not a LoRA of {layout.architecture}: {found_fields}")
         found: list[LoraFactors] = []
         for module in modules:
             name, heads = layout.place(module)
@@ -119,17 +119,19 @@ def read_gguf(
             b = deinterleave(b, heads) if heads else b
             found.append(LoraFactors(module, a, b, alpha / len(a)))
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise RunFileError(f"{path}: not the adapter that was written: {error!r:.200}") from error
+        raise RunFileError(
+            f"{path}: differs from the adapter that was written: {error!r:.200}"
+        ) from error
     if tensors:
-        raise RunFileError(f"{path}: has {min(tensors)!r} as well")
+        raise RunFileError(f"{path}: unexpected tensor {min(tensors)!r}")
     return found
 
 
 class _Layout:
-    """Names of llama.cpp, and heads of layers whose rows it interleaves.
+    """Names of layers in llama.cpp, and the heads of layers whose rows it interleaves.
 
     Args:
-        architecture: as transformers names it.
+        architecture: in the spelling of transformers.
         config: the base model's config.json.
     """
 
@@ -137,8 +139,8 @@ class _Layout:
         self.architecture = _OTHER_NAMES.get(architecture, architecture)
         if self.architecture not in ARCHITECTURES:
             raise UsageError(
-                f"--format gguf: {architecture} models are not supported; supported are "
-                f"{', '.join(ARCHITECTURES)}; use --format peft and llama.cpp's own converter"
+                f"`format` gguf: {architecture} models are not supported; supported are "
+                f"{', '.join(ARCHITECTURES)}; use `format` peft and llama.cpp's own converter"
             )
         gguf = import_gguf()
         kinds = gguf.MODEL_ARCH_NAMES.items()
@@ -148,20 +150,23 @@ class _Layout:
         self._key_heads = _count(config, "num_key_value_heads", self._heads)
 
     def tensors(self, factors: list[LoraFactors]) -> dict[str, Float32]:
-        """What the file has for these layers, by name.
+        """Return the tensors of these layers, by name.
 
         Raises:
-            EdgezoError: llama.cpp has no such layer, one twice, or heads do not divide its rows.
+            EdgezoError: llama.cpp has no such layer, two layers share a name, or heads do not
+                divide the rows.
         """
         found: dict[str, Float32] = {}
         for one in factors:
             name, heads = self.place(one.module)
             if f"{name}.lora_a" in found:
-                raise EdgezoError(f"{one.module!r:.200}: the second that llama.cpp calls {name}")
+                raise EdgezoError(
+                    f"{one.module!r:.200}: another layer has the same name {name} in llama.cpp"
+                )
             if heads and len(one.b) % (2 * heads):
                 raise EdgezoError(
                     f"{one.module!r:.200}: {len(one.b)} rows cannot be those of {heads} heads; "
-                    f"name the bundle that was tuned with --bundle"
+                    f"name the bundle that was tuned with `bundle`"
                 )
             b = interleave(one.b, heads) if heads else one.b
             found[f"{name}.lora_a"] = np.ascontiguousarray(one.a)
@@ -169,7 +174,7 @@ class _Layout:
         return found
 
     def place(self, module: str) -> tuple[str, int]:
-        """Name of a layer's weight, and its heads if its rows are interleaved, else 0.
+        """Return the name of a layer's weight, and its heads if its rows are interleaved, else 0.
 
         Raises:
             EdgezoError: llama.cpp has no such layer.
@@ -178,7 +183,7 @@ class _Layout:
         if name is None:
             raise EdgezoError(
                 f"llama.cpp has no name for {module!r:.200} in {self.architecture} models; use "
-                f"--format peft"
+                f"`format` peft"
             )
         heads = 0
         if self.architecture in INTERLEAVED:
@@ -197,7 +202,7 @@ def _count(config: Mapping[str, object], key: str, default: int = 0) -> int:
 
 
 def import_gguf() -> Any:
-    """The gguf package.
+    """Import the gguf package.
 
     Raises:
         MissingExtraError: it is not installed.

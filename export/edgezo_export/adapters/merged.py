@@ -1,4 +1,4 @@
-"""A model's own weights with an adapter folded in, as a Hugging Face folder; without torch.
+"""Merge an adapter into the weights of its model, as a Hugging Face folder; without torch.
 
 Tensors are read, changed and written a few rows at a time, whatever the size of the model. Shards,
 names and files beside the weights stay as they are.
@@ -33,11 +33,11 @@ Dtype = Literal["keep", "fp32", "fp16", "bf16"]
 _STORED_AS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 _NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
-"""Endings of the files that are copied."""
+"""Endings of the files that are copied unchanged."""
 
 _KIND = FolderKind(CONFIG_FILE, endings=_BESIDE | {".safetensors"})
 
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 """Numbers in memory at once."""
 
 _LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".LayerNorm.beta"))
@@ -45,7 +45,7 @@ _LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".Laye
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What was written: tensors in all, and those that the adapter changed."""
+    """Counts of what was written: all tensors, and those that the adapter changed."""
 
     tensors: int
     changed: int
@@ -54,30 +54,30 @@ class Merged:
 def save_merged(
     adapter: Adapter, source: Path, folder: Path, dtype: Dtype = "keep", force: bool = False
 ) -> Merged:
-    """Write the model.
+    """Write the merged model.
 
     Args:
-        adapter: what to fold in.
+        adapter: the adapter to merge.
         source: folder of the base model: config.json and .safetensors files.
-        folder: made; must not exist, or be a model's folder that `force` replaces.
-        dtype: type of the floats; "keep" leaves that of each.
-        force: replace it.
+        folder: the folder to write; it must not exist, or be a model that `force` replaces.
+        dtype: type of the floats; "keep" keeps the type of each tensor.
+        force: replace an existing model.
     Raises:
-        UsageError: the folder is in the way, the adapter is no change of weights, or the model is
+        UsageError: the folder exists, the adapter is not a change of weights, or the model is
             quantized.
-        EdgezoError: the weights are not those that the adapter is for, or are damaged; or a number
-            does not fit the type.
-        RunFileError: it cannot be written.
+        EdgezoError: the weights are damaged or belong to another model, or a number does not fit
+            the type.
+        RunFileError: the model cannot be written.
     Memory:
-        4 MiB of a tensor, or a row, a few times over; and the adapter.
+        A few times 4 MiB of a tensor, or a row; and the adapter.
     """
     changes = list(folds(adapter))
     if folder.resolve() == source.resolve():
-        raise UsageError(f"{folder}: is where the base model lies; choose another place")
+        raise UsageError(f"{folder} holds the base model; choose another folder")
     check_folder(folder, force, _KIND)
     config = _config(source)
     checkpoint = SafetensorsFolder(source)
-    own = _Own(checkpoint, _bound(changes, checkpoint.names(), adapter, source), dtype)
+    own = _MergedTensors(checkpoint, _bound(changes, checkpoint.names(), adapter, source), dtype)
     with new_folder(folder, force, _KIND) as made:
         for file, names in own.shards().items():
             with (made / file.name).open("wb") as stream:
@@ -86,12 +86,12 @@ def save_merged(
     return Merged(len(checkpoint.names()), len(own.changes))
 
 
-class _Own:
+class _MergedTensors:
     """The tensors to write.
 
     Args:
-        checkpoint: the base model's.
-        changes: of tensors, by their names in it.
+        checkpoint: of the base model.
+        changes: of its tensors, by name.
         dtype: type of the floats.
     """
 
@@ -103,7 +103,7 @@ class _Own:
         self._dtype = dtype
 
     def shards(self) -> dict[Path, list[str]]:
-        """Names of each file's tensors, in the order of the file."""
+        """Return the tensor names of each file, in the order of the file."""
         found: dict[Path, list[str]] = {}
         for name in self._checkpoint.names():
             found.setdefault(self._checkpoint.stored(name).file, []).append(name)
@@ -112,11 +112,11 @@ class _Own:
         return found
 
     def size(self) -> int:
-        """Bytes of all tensors."""
+        """Return the bytes of all tensors."""
         return sum(self._length(name) for name in self._checkpoint.names())
 
     def write(self, stream: BinaryIO, names: list[str]) -> None:
-        """A file with some of them."""
+        """Write a file with some of the tensors."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
         for name in names:
@@ -131,8 +131,8 @@ class _Own:
         text += b" " * (-len(text) % 8)
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            for piece in self._pieces(name):
-                stream.write(piece)
+            for chunk in self._chunks(name):
+                stream.write(chunk)
 
     def _dtype_of(self, stored: Stored) -> str:
         if stored.dtype not in FLOATS or self._dtype == "keep":
@@ -144,13 +144,13 @@ class _Own:
         kind = self._dtype_of(stored)
         return math.prod(stored.shape) * FLOATS[kind] if kind in FLOATS else stored.length
 
-    def _pieces(self, name: str) -> Iterator[bytes]:
+    def _chunks(self, name: str) -> Iterator[bytes]:
         stored, fold = self._checkpoint.stored(name), self.changes.get(name)
         if fold is None and self._dtype_of(stored) == stored.dtype:
             yield from _copied(stored)
             return
         count = stored.shape[0] if stored.shape else 1
-        step = max(1, _PIECE // max(1, math.prod(stored.shape[1:])))
+        step = max(1, _CHUNK // max(1, math.prod(stored.shape[1:])))
         for start in range(0, count, step):
             at = slice(start, min(start + step, count))
             try:
@@ -165,7 +165,7 @@ class _Own:
                 ) from error
             except OverflowError as error:
                 raise EdgezoError(
-                    f"{stored.file}: {name!r}: {error}; use --dtype fp32 or bf16"
+                    f"{stored.file}: {name!r}: {error}; use `dtype` fp32 or bf16"
                 ) from error
 
 
@@ -174,20 +174,20 @@ def _copied(stored: Stored) -> Iterator[bytes]:
         file.seek(stored.offset)
         left = stored.length
         while left:
-            piece = file.read(min(left, _PIECE))
-            if not piece:
+            chunk = file.read(min(left, _CHUNK))
+            if not chunk:
                 raise EdgezoError(f"{stored.file}: ends inside a tensor; download the model again")
-            left -= len(piece)
-            yield piece
+            left -= len(chunk)
+            yield chunk
 
 
 def _bound(
     changes: list[tuple[str, Fold, bool]], names: Collection[str], adapter: Adapter, source: Path
 ) -> dict[str, Fold]:
-    """The changes by the checkpoint's names.
+    """Map the changes to the names in the checkpoint.
 
     Raises:
-        EdgezoError: it lacks a parameter.
+        EdgezoError: the checkpoint lacks a parameter.
     """
     found: dict[str, Fold] = {}
     known = frozenset(names)
@@ -198,7 +198,7 @@ def _bound(
         elif needed:
             remedy = "name the model that was tuned"
             if parameter.endswith(".bias"):
-                remedy = "the model has no such bias to add to; use --format safetensors"
+                remedy = "the model has no such bias to add to; use `format` safetensors"
             raise EdgezoError(
                 f"{source}: no tensor {parameter!r:.200}, which {adapter.path} changes; {remedy}"
             )
@@ -206,7 +206,7 @@ def _bound(
 
 
 def _spellings(parameter: str, known: frozenset[str]) -> Iterator[str]:
-    """How a checkpoint may spell a parameter: saved from the base model, or by an old version."""
+    """Yield the spellings of a parameter in checkpoints of the base model or of old versions."""
     prefixes = {name.partition(".")[0] for name in known}
     for legacy in ((), *_LEGACY):
         name = parameter
@@ -233,7 +233,9 @@ def _config(source: Path) -> dict[str, Any]:
     return config
 
 
-def _copy_others(source: Path, made: Path, config: dict[str, Any], dtype: Dtype, own: _Own) -> None:
+def _copy_others(
+    source: Path, made: Path, config: dict[str, Any], dtype: Dtype, own: _MergedTensors
+) -> None:
     try:
         for file in sorted(source.iterdir()):
             if file.suffix in _BESIDE and file.is_file() and file.name != INDEX_FILE:

@@ -1,10 +1,10 @@
-"""The graphs that carry a gradient back: through a block, and through the ends of a model.
+"""The backward graphs of a model: of its blocks and of its scorers.
 
-A block's graph is fed what the block was fed, and the gradient at its result. It recomputes what is
-inside the block, so nothing but the hidden states at the entry of every block has to be kept
-(Chen et al. 2016, Training deep nets with sublinear memory cost, arXiv:1604.06174). Where the
-weights are int8 it is the derivative of the same computation in float32 with the dequantized
-weights: the rounding of activations has none.
+The backward graph of a block takes the inputs of the block and the gradient of its result. It
+recomputes the activations inside the block, so only the hidden states at the entry of every block
+have to be stored (Chen et al. 2016, Training deep nets with sublinear memory cost,
+arXiv:1604.06174). With int8 weights it is the derivative of the same computation in float32 with
+the dequantized weights: rounding of activations has no derivative.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgezo_export.derivatives.adjoint import pull_back
+from edgezo_export.derivatives.pull_back import pull_back
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
-from edgezo_export.graphs.linear import Quant
-from edgezo_export.graphs.lower import Checkpoint, Context, SegmentLowering, lower_block
-from edgezo_export.graphs.scorers import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
-from edgezo_export.graphs.unfused import PLAIN
+from edgezo_export.graphs.block import lower_block
+from edgezo_export.graphs.checkpoint import Checkpoint
+from edgezo_export.graphs.context import Context
+from edgezo_export.graphs.head import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
+from edgezo_export.graphs.segment import SegmentLowering
+from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.trace.partition import Segment
 from edgezo_runtime.bundle.manifest import TrainableInfo
@@ -31,13 +34,13 @@ _FLOAT = ir.DataType.FLOAT
 
 @dataclass(frozen=True, slots=True)
 class Backward:
-    """Makes the backward graphs of a model whose forward graphs are made.
+    """Builds the backward graphs of a model; the forward graphs must exist already.
 
     Attributes:
         layers: traced nodes and path of every layer.
-        epilogue: traced nodes behind them.
+        epilogue: traced nodes after them.
         checkpoint: names and buffers.
-        context: what the prologue makes.
+        context: tensors of the prologue.
         scheme: the trainables.
         quant: form of the frozen weights.
         hidden_size: H.
@@ -54,12 +57,13 @@ class Backward:
     def block(self, index: int) -> GraphBuilder:
         """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
 
-        Of the hidden states (R, S, H), and of every tensor that trains, with its leading axis P.
+        The gradients are those of the hidden states (R, S, H) and of every tensor that trains, with
+        its leading axis P.
 
         Raises:
             UnsupportedModelError: an operator has no derivative.
         """
-        draft, infos = self._plain(index)
+        draft, infos = self._unfused(index)
         result = draft.withdraw_outputs()[0]
         grad = draft.input(GRAD, _FLOAT, ("rows", "tokens", self.hidden_size))
         names = [draft.local(info.name) for info in infos if info.trains]
@@ -70,29 +74,29 @@ class Backward:
         draft.name = "block_backward"
         return draft
 
-    def plain_block(self, index: int) -> GraphBuilder:
-        """The block forward, in operators that have a derivative."""
-        return self._plain(index)[0]
+    def unfused_block(self, index: int) -> GraphBuilder:
+        """The forward graph of a block in operators that have a derivative."""
+        return self._unfused(index)[0]
 
-    def _plain(self, index: int) -> tuple[GraphBuilder, list[TrainableInfo]]:
+    def _unfused(self, index: int) -> tuple[GraphBuilder, list[TrainableInfo]]:
         segment, module = self.layers[index]
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
-        draft, edits = lower_block(segment, index, module, *own, plain=True)
+        draft, edits = lower_block(segment, index, module, *own, unfused=True)
         if context.needed.keys() != self.context.needed.keys():
             raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
         return draft, [info for edit in edits for info in edit.tensors]
 
     def label_scorer(self) -> GraphBuilder:
         """hidden (R, S, H), positions (T, 2), label_ids (C,), grad (T, C) -> its gradient."""
-        draft = GraphBuilder("labels_backward", expand=PLAIN)
+        draft = GraphBuilder("labels_backward", expand=UNFUSED)
         logits = self._label_logits(draft)
         grad = draft.input(GRAD, _FLOAT, ("scored", "labels"))
         return self._finished(draft, logits, grad)
 
-    def plain_label_scorer(self) -> GraphBuilder:
-        """The label scorer forward, in operators that have a derivative."""
-        draft = GraphBuilder("score_labels", expand=PLAIN)
+    def unfused_label_scorer(self) -> GraphBuilder:
+        """The forward graph of the label scorer in operators that have a derivative."""
+        draft = GraphBuilder("score_labels", expand=UNFUSED)
         logits = self._label_logits(draft)
         draft.output(logits, "label_logits", _FLOAT, ("scored", "labels"))
         return draft
@@ -102,10 +106,10 @@ class Backward:
 
             d log p(t) / d logits = onehot(t) - p
 
-        `log_probs` are those that the forward scorer gave; they tell the normaliser. The vocabulary
-        is gone through in chunks, each with its share of the gradient at the states.
+        `log_probs` are the results of the forward scorer, from which the normalizer follows. The
+        vocabulary is processed in chunks; each adds its share to the gradient of the states.
         """
-        draft = GraphBuilder("tokens_backward", expand=PLAIN)
+        draft = GraphBuilder("tokens_backward", expand=UNFUSED)
         lowering, states, head, tail = self._gathered(draft)
         targets = draft.input("targets", ir.DataType.INT64, ("scored",))
         known, grad = (draft.input(name, _FLOAT, ("scored",)) for name in ("log_probs", GRAD))
@@ -113,14 +117,14 @@ class Backward:
         column = draft.op("Unsqueeze", grad, last)
         product = dot(draft, states, head, self.quant, targets, None)
         target = after_head(lowering, self.epilogue, tail, product)
-        normaliser = draft.op("Sub", target, draft.op("Unsqueeze", known, last))
+        normalizer = draft.op("Sub", target, draft.op("Unsqueeze", known, last))
         (total,) = pull_back(draft, {target: column}, [states])
         falling = draft.op("Neg", column)
         for start in range(0, head.shape[0], CHUNK):
             tokens = range(start, min(start + CHUNK, head.shape[0]))
             product = chunk_logits(draft, states, head, self.quant, tokens, None)
             logits = after_head(lowering, self.epilogue, tail, product)
-            likely = draft.op("Exp", draft.op("Sub", logits, normaliser))
+            likely = draft.op("Exp", draft.op("Sub", logits, normalizer))
             (share,) = pull_back(draft, {logits: draft.op("Mul", likely, falling)}, [states])
             total = draft.op("Add", total, share)
         return self._finished(draft, states, total)
@@ -135,7 +139,7 @@ class Backward:
         return gathered(draft, self.epilogue, self.checkpoint, self.hidden_size)
 
     def _finished(self, draft: GraphBuilder, value: ir.Value, grad: ir.Value) -> GraphBuilder:
-        """From the gradient of a value to that of the hidden states."""
+        """Continue from the gradient of a value to that of the hidden states."""
         hidden = draft.inputs["hidden"]
         (found,) = pull_back(draft, {value: grad}, [hidden])
         shape = ("rows", "tokens", self.hidden_size)

@@ -1,13 +1,13 @@
-"""The end of a model that generates: logits of the whole vocabulary at a few positions."""
+"""The graph that gives the logits of the whole vocabulary at a few positions, to generate."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from edgezo_export.graph_builder import GraphBuilder
-from edgezo_export.graphs.linear import Quant
-from edgezo_export.graphs.lower import Checkpoint
-from edgezo_export.graphs.scorers import CHUNK, after_head, chunk_logits, gathered
+from edgezo_export.graphs.checkpoint import Checkpoint
+from edgezo_export.graphs.head import CHUNK, after_head, chunk_logits, gathered
+from edgezo_export.operators.linear import Quant
 from edgezo_export.trace.partition import Segment
 
 
@@ -16,15 +16,15 @@ def lower_logits(
 ) -> GraphBuilder:
     """hidden (R, S, H), positions (T, 2) -> logits (T, V), in chunks of the vocabulary.
 
-    Products with the int8 head as it lies (MatMulInteger, states split in two 8-bit parts) were
-    measured: 6 ms a token of SmolLM2-135M, as long as turning it to float32 and multiplying takes,
-    where logits are exactly what the token scorer goes by.
+    Products with the int8 head itself (MatMulInteger, states split into two 8-bit parts) were
+    measured: 6 ms per token of SmolLM2-135M, no faster than casting the head to float32 and
+    multiplying, which gives exactly the logits of the token scorer.
     """
     draft = GraphBuilder("logits")
     lowering, states, head, tail = gathered(draft, segment, checkpoint, hidden_size)
     size = head.shape[0]
     parts: list[ir.Value] = []
-    before: ir.Value | None = None  # one chunk after the other, or all are float32 at once
+    before: ir.Value | None = None  # chunk after chunk, else all are float32 at once
     for start in range(0, size, CHUNK):
         tokens = range(start, min(start + CHUNK, size))
         before = chunk_logits(draft, states, head, quant, tokens, before)

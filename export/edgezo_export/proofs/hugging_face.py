@@ -1,4 +1,4 @@
-"""What transformers scores, with an adapter that PEFT loads or with merged weights."""
+"""Scores of transformers, with an adapter loaded by PEFT or with merged weights."""
 
 from __future__ import annotations
 
@@ -19,43 +19,53 @@ Task = Literal["causal-lm", "masked-lm"]
 
 
 def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Scores:
-    """Scores of a model in float32 with the adapter that PEFT loads, and without it.
+    """Score a model in float32 with an adapter loaded by PEFT, and without it.
 
     Args:
         model: folder or .gguf file of the base model.
         adapter: folder of the adapter.
-        task: what the model predicts.
+        task: the head of the model.
         sample: the rows.
     Raises:
         MissingExtraError: torch, transformers or peft is not installed.
-        EdgezoError: one of them refuses what it is given.
+        EdgezoError: transformers or PEFT refuses the files.
     """
     tuned = peft_logits(model, adapter, task, sample)
     return Scores(tuned, torch_logits(model, task, sample))
 
 
 def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scores:
-    """Scores of merged weights in float32, and of those they were made from.
+    """Score merged weights in float32, and the weights of the base model.
 
     Args:
         model: folder of the base model.
-        merged: folder of the merged one.
-        task: what they predict.
+        merged: folder of the merged model.
+        task: the head of the models.
         sample: the rows.
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        EdgezoError: transformers refuses what it is given.
+        EdgezoError: transformers refuses the files.
     """
     return Scores(torch_logits(merged, task, sample), torch_logits(model, task, sample))
 
 
 def torch_logits(model: Path, task: Task, sample: Sample) -> Float32:
-    """What transformers scores with a model in float32, (rows, labels); raises as above."""
+    """Score a model in float32 with transformers, (rows, labels).
+
+    Raises:
+        MissingExtraError: torch or transformers is not installed.
+        EdgezoError: transformers refuses the model.
+    """
     return _logits(_load(model, task), sample)
 
 
 def peft_logits(weights: Path, adapter: Path, task: Task, sample: Sample) -> Float32:
-    """The same with the adapter that PEFT loads."""
+    """Score a model with an adapter loaded by PEFT, (rows, labels).
+
+    Raises:
+        MissingExtraError: torch, transformers or peft is not installed.
+        EdgezoError: transformers or PEFT refuses the files.
+    """
     peft = _imported("peft")
     base = _load(weights, task)
     with _refusals("PEFT", adapter):
@@ -92,7 +102,7 @@ def _logits(model: Any, sample: Sample) -> Float32:
 
 @contextlib.contextmanager
 def _refusals(program: str, path: Path) -> Iterator[None]:
-    """Say which program refused what."""
+    """Turn errors of a program into one that names the program and the file."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -104,5 +114,5 @@ def _imported(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"--verify needs {name}, which is not installed; run pip install {name}"
+            f"`verify` needs {name}, which is not installed; run pip install {name}"
         ) from error

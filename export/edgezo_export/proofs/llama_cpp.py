@@ -1,4 +1,4 @@
-"""What llama.cpp scores with a LoRA file, through llama-cpp-python."""
+"""Scores of llama.cpp with a LoRA file, through llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Float32 = npt.NDArray[np.float32]
 
 _F32 = 0
 _ERRORS = 4
-"""Level of ggml's messages."""
+"""Level of error messages in ggml."""
 
 
 def llama_cpp_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
-    """Scores of a model with an adapter, and without it.
+    """Score a model with an adapter, and without it.
 
-    One that acts on answers is switched on before the last token, as llama.cpp's server does.
+    An adapter that acts on answers is enabled before the last token, as by llama.cpp's server.
 
     Args:
         model: .gguf file of the base model.
@@ -33,7 +33,7 @@ def llama_cpp_scores(model: Path, adapter: Path, sample: Sample) -> Scores:
         sample: the rows.
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
-        EdgezoError: llama.cpp refuses what it is given.
+        EdgezoError: llama.cpp refuses the files.
     """
     try:
         library = import_module("llama_cpp")
@@ -73,7 +73,7 @@ class _Session:
             raise EdgezoError(f"{path}: llama.cpp does not load it")
 
     def logits(self, sample: Sample) -> Float32:
-        """(rows, labels)."""
+        """Score the rows, (rows, labels)."""
         found: list[Float32] = []
         for row in sample.rows:
             self._clear()
@@ -96,7 +96,7 @@ class _Session:
 
     def _use(self, *, on: bool) -> None:
         library = self._library
-        if not hasattr(library, "llama_set_adapters_lora"):  # of 2025
+        if not hasattr(library, "llama_set_adapters_lora"):  # versions of 2025
             if on:
                 library.llama_set_adapter_lora(self._context, self._adapter, 1.0)
             else:
@@ -108,7 +108,7 @@ class _Session:
             library.llama_set_adapters_lora(self._context, None, 0, None)
 
     def _decode(self, tokens: npt.NDArray[np.int32]) -> Float32:
-        """Logits behind the last token, (V,)."""
+        """Return the logits after the last token, (V,)."""
         library = self._library
         values = (library.llama_token * len(tokens))(*tokens.tolist())
         failed = library.llama_decode(
@@ -124,10 +124,10 @@ class _Session:
 
 @contextlib.contextmanager
 def _opened(library: Any, path: Path, tokens: int) -> Iterator[_Session]:
-    """A model, its keys and values in float32, and room for so many tokens.
+    """Open a model, with keys and values in float32, for rows of so many tokens.
 
     Raises:
-        EdgezoError: llama.cpp refuses it.
+        EdgezoError: llama.cpp refuses the model.
     """
     quiet = library.llama_log_callback(_tell_nothing)
     library.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -141,11 +141,11 @@ def _opened(library: Any, path: Path, tokens: int) -> Iterator[_Session]:
         settings = library.llama_context_default_params()
         settings.n_ctx = settings.n_batch = settings.n_ubatch = max(64, tokens)
         settings.type_k = settings.type_v = _F32
-        # its threads wait for each other spinning, for minutes where other processes run
+        # threads busy-wait for each other, for minutes while other processes run
         settings.n_threads = settings.n_threads_batch = 1
         context = library.llama_init_from_model(model, settings)
         if not context:
-            raise EdgezoError(f"{path}: llama.cpp makes no context of {tokens} tokens for it")
+            raise EdgezoError(f"{path}: llama.cpp cannot allocate a context of {tokens} tokens")
         try:
             yield _Session(library, model, context)
         finally:
@@ -155,4 +155,4 @@ def _opened(library: Any, path: Path, tokens: int) -> Iterator[_Session]:
 
 
 def _tell_nothing(level: int, text: bytes, data: Any) -> None:
-    """Takes llama.cpp's messages."""
+    """Discard a message of llama.cpp."""

@@ -1,4 +1,4 @@
-"""What mlx-lm scores with an adapter folder."""
+"""Scores of mlx-lm with an adapter folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Float32 = npt.NDArray[np.float32]
 
 
 def mlx_scores(weights: Path, adapter: Path, sample: Sample) -> Scores:
-    """Scores of a model with an adapter, and without it.
+    """Score a model with an adapter, and without it.
 
     Args:
-        weights: folder of the base model, Hugging Face's or mlx's.
+        weights: folder of the base model, in the format of Hugging Face or mlx.
         adapter: folder of the adapter.
         sample: the rows.
     Raises:
         MissingExtraError: mlx-lm is not installed.
-        EdgezoError: mlx-lm refuses what it is given.
+        EdgezoError: mlx-lm refuses the files.
     """
     utils, tuner = require_mlx()
     _refuse_code(weights / "config.json")
@@ -36,12 +36,12 @@ def mlx_scores(weights: Path, adapter: Path, sample: Sample) -> Scores:
         tuner.load_adapters(model, str(adapter))
         model.eval()
         return Scores(_logits(model, sample), plain)
-    except Exception as error:  # whatever the code of a model raises
+    except Exception as error:  # the code of a model may raise anything
         raise EdgezoError(f"{adapter}: mlx-lm does not run it: {error!r:.300}") from error
 
 
 def require_mlx() -> tuple[Any, Any]:
-    """The modules of mlx-lm that load models and adapters.
+    """Import the modules of mlx-lm that load models and adapters.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -55,10 +55,10 @@ def require_mlx() -> tuple[Any, Any]:
 
 
 def _refuse_code(config: Path) -> None:
-    """Versions of mlx-lm run the file that a configuration names, unasked.
+    """Refuse a config that names code: some versions of mlx-lm run it without asking.
 
     Raises:
-        EdgezoError: it names one, or cannot be read.
+        EdgezoError: the config names code, or cannot be read.
     """
     try:
         content = parse_object(read_regular(config, LONGEST_TEXT).decode("utf-8"))

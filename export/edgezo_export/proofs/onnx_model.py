@@ -1,7 +1,7 @@
-"""What onnxruntime scores with an .onnx_adapter file, on a bundle put together as one model.
+"""Scores of onnxruntime with an .onnx_adapter file, on a bundle assembled into one model.
 
-The model takes the tensors of the file as inputs that may be left out, as models made by Olive do,
-and passes them to the blocks' own. Everything else it computes is what the bundle's graphs are.
+As in models made by Olive, the tensors of the file are optional inputs of the model, which passes
+them to the inputs of the blocks. All its other nodes are those of the graphs of the bundle.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _FACTORS = {"lora_A": ".lora_A.weight", "lora_B": ".lora_B.weight"}
 
 
 def onnx_scores(bundle: Bundle, adapter: Path, sample: Sample) -> Scores:
-    """Scores with the file as the active adapter, and without it.
+    """Score a bundle with the file as the active adapter, and without it.
 
     Args:
         bundle: of kind `lora` or `lora-xs`.
-        adapter: the file.
+        adapter: the .onnx_adapter file.
         sample: the rows.
     Raises:
         MissingExtraError: onnx, or an onnxruntime with adapters, is not installed.
@@ -69,7 +69,7 @@ def onnx_scores(bundle: Bundle, adapter: Path, sample: Sample) -> Scores:
 
 
 class _Assembly:
-    """The graphs of a bundle as one.
+    """The graphs of a bundle as one model.
 
     Args:
         bundle: of kind `lora` or `lora-xs`.
@@ -83,7 +83,7 @@ class _Assembly:
             self._onnx = import_module("onnx")
         except ImportError as error:
             raise MissingExtraError(
-                "--verify of an .onnx_adapter needs onnx; run pip install onnx"
+                "`verify` of an .onnx_adapter needs onnx; run pip install onnx"
             ) from error
         self._bundle = bundle
         self._manifest = bundle.manifest
@@ -93,10 +93,10 @@ class _Assembly:
         self._constants: dict[str, Array] = {}
         self.factors: dict[str, tuple[int, ...]] = {}
         self._infos = {info.name: info for info in self._manifest.trainables}
-        self._put_together()
+        self._assemble()
 
     def serialized(self) -> bytes:
-        """The model."""
+        """Return the content of the ONNX file."""
         helper = self._onnx.helper
         scores = helper.make_tensor_value_info(_SCORES, self._onnx.TensorProto.FLOAT, None)
         graph = helper.make_graph(self._nodes, "assembled", list(self._inputs.values()), [scores])
@@ -112,7 +112,7 @@ class _Assembly:
         return content
 
     def feed(self, row: npt.NDArray[np.int32], sample: Sample) -> dict[str, Array]:
-        """What the model takes for one row, without the factors."""
+        """Return the inputs of the model for one row, without the factors."""
         tokens = len(row)
         active = np.ones((1, tokens), np.float32)
         if sample.answers:
@@ -128,7 +128,7 @@ class _Assembly:
         }
         return {name: own[name] for name in self._inputs if name not in self.factors}
 
-    def _put_together(self) -> None:
+    def _assemble(self) -> None:
         graphs = self._manifest.graphs
         made = self._append(graphs.prologue, "in", {})
         context = {name: made[name] for name in self._manifest.context}
@@ -142,7 +142,7 @@ class _Assembly:
         self._node("Identity", [last], _SCORES)
 
     def _adapted(self, graph: GraphInfo, index: int) -> dict[str, str]:
-        """What a block's trainable inputs are in the whole: (in, rank) becomes (1, rank, in)."""
+        """Connect the trainable inputs of a block: (in, rank) becomes (1, rank, in)."""
         known: dict[str, str] = {}
         for number, binding in enumerate(graph.trainables):
             info = self._infos[binding.tensor]
@@ -152,15 +152,17 @@ class _Assembly:
             name = info.module + _FACTORS[info.role]
             self.factors[name] = (info.shape[1], info.shape[0])
             self._take(name, "float32", self.factors[name])
-            last = self._node("Transpose", [name], f"b{index}/turned{number}", perm=[1, 0])
-            if info.role == "lora_B":  # the file's has the scale that the block multiplies with
+            last = self._node("Transpose", [name], f"b{index}/transposed{number}", perm=[1, 0])
+            if (
+                info.role == "lora_B"
+            ):  # the file's B includes the scale that the block multiplies by
                 last = self._node("Mul", [last, "inverse_scale"], f"b{index}/unscaled{number}")
             copies = f"b{index}/copies{number}"
             known[binding.input] = self._node("Unsqueeze", [last, "first_axis"], copies)
         return known
 
     def _append(self, graph: GraphInfo, prefix: str, known: Mapping[str, str]) -> dict[str, str]:
-        """Add a graph's nodes; returns the names of its outputs in the whole."""
+        """Append the nodes of a graph; return the names of its outputs in the model."""
         path = self._bundle.path(graph.file)
         data = path.read_bytes()
         check_onnx(data, str(path))
@@ -192,7 +194,7 @@ class _Assembly:
         return output
 
     def _shared(self, name: str, dtype: str, shape: Iterable[int | str], prefix: str) -> str:
-        """The model's input that a graph's input takes: what all blocks share, or its own."""
+        """Declare the input of the model for that of a graph: shared by all blocks, or its own."""
         if name in ("code", "decode"):
             self._constants[name] = np.ones((1, 1), np.float32)
         elif name in PAST:
@@ -211,7 +213,7 @@ class _Assembly:
 
 
 def _rename_node(node: Any, names: dict[str, str], prefix: str) -> None:
-    """Give a node, and those of the graphs inside it, the names of the whole."""
+    """Rename a node, and the nodes of the graphs inside it, for the model."""
     node.name = f"{prefix}/{node.name}"
     for ends in (node.input, node.output):
         ends[:] = [_renamed(end, names, prefix) for end in ends]
@@ -224,5 +226,5 @@ def _rename_node(node: Any, names: dict[str, str], prefix: str) -> None:
 
 
 def _renamed(end: str, names: dict[str, str], prefix: str) -> str:
-    """The name of a value in the whole; one that is left out has none."""
+    """Return the name of a value in the model; an omitted value has none."""
     return names.setdefault(end, f"{prefix}/{end}") if end else end

@@ -1,4 +1,8 @@
-"""Fine-tuning schemes: what trains, one file each."""
+"""Fine-tuning schemes, one per file: which tensors train, and how they change a block.
+
+It knows the places of a block and how to append to its graph. It must not know how a block is
+lowered or which estimator tunes it.
+"""
 
 from __future__ import annotations
 
@@ -45,26 +49,25 @@ SCHEMES: dict[SchemeKind, type[Scheme]] = {
     "prompt": Prompt,
     "prefix": Prefix,
 }
-"""What `edgezo export --trainable` takes."""
+"""Scheme by name; `edgezo export --trainable` lists these names."""
 
 
 def make_scheme(kind: str, options: Mapping[str, Any]) -> Scheme:
-    """A scheme from what a user gave.
+    """Make a scheme from the options of a user.
 
     Args:
         kind: key of `SCHEMES`.
-        options: by the name of the scheme's field.
+        options: by the name of the field of the scheme.
     Raises:
-        UsageError: no such scheme, an option that it does not have, or a value that it refuses.
+        UsageError: there is no such scheme, it lacks an option, or it refuses a value.
     """
     if kind not in SCHEMES:
-        raise UsageError(f"--trainable {kind}: expected one of {', '.join(SCHEMES)}")
+        raise UsageError(f"`trainable` {kind}: expected one of {', '.join(SCHEMES)}")
     for name in options:
         owners = [other for other, scheme in SCHEMES.items() if name in _options(scheme)]
         if kind not in owners:
-            flag = "--" + name.replace("_", "-")
             raise UsageError(
-                f"{flag} does not go with --trainable {kind}; it is an option of "
+                f"`{name}` does not go with `trainable` {kind}; it is an option of "
                 f"{', '.join(owners)}"
             )
     made: Scheme = cast(Any, SCHEMES[kind])(**options)
@@ -72,5 +75,5 @@ def make_scheme(kind: str, options: Mapping[str, Any]) -> Scheme:
 
 
 def _options(scheme: type[Scheme]) -> set[str]:
-    """Fields of a scheme that a user may give."""
+    """Return the fields of a scheme that are options."""
     return {field.name for field in dataclasses.fields(cast(Any, scheme))} - scheme.chosen

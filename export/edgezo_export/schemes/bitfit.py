@@ -16,15 +16,15 @@ from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 @dataclass(frozen=True, slots=True)
 class BitFit:
-    """BitFit (Ben Zaken et al. 2021, arXiv:2106.10199), with the norms.
+    """BitFit (Ben Zaken et al. 2021, arXiv:2106.10199), extended to norms.
 
-    What trains is the difference from the checkpoint's values, from zero: y += bias of a linear
-    layer, y += n(x) weight + bias of a norm, where n(x) is the norm without weight and bias.
-    Plain gradient steps on differences and on the values are the same.
+    The trained tensors are differences from the checkpoint's values and start at zero: y += bias of
+    a linear layer, y += n(x) weight + bias of a norm, where n(x) is the norm without weight and
+    bias. A gradient step on a difference equals one on the value.
 
     Attributes:
-        biases: "own" trains the biases the model has; "all" also gives a bias to linear layers
-            that have none, for models without any, whose norms alone train otherwise.
+        biases: "own" trains the biases of the model; "all" also adds a bias to linear layers
+            without one. In models without biases, "own" trains only the norms.
     """
 
     kind: ClassVar[SchemeKind] = "bitfit"
@@ -33,15 +33,15 @@ class BitFit:
     biases: Literal["own", "all"] = "own"
 
     def resolve(self, model: ModelFacts) -> BitFit:
-        """Nothing depends on the model."""
+        """Return the scheme itself; nothing depends on the model."""
         return self
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("bitfit", biases=self.biases)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """A bias of a linear layer; a weight of a norm, and a bias where it has one."""
+        """Return a bias of a linear layer; a weight of a norm, and a bias if the norm has one."""
         size = place.out_features
         if place.kind == "linear" and (place.bias or self.biases == "all"):
             return (_edit((_info(place, "added_bias"),), size),)

@@ -24,19 +24,19 @@ _KEYS_VALUES = (
     ("qkv_proj",),
     ("Wqkv",),
 )
-"""Names of the layers that make keys and values; fused ones make the queries as well, whose gains
-PEFT trains along with the others."""
+"""Names of the layers that compute keys and values; fused layers compute the queries as well, whose
+gains PEFT trains along with the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ia3:
-    """(IA)^3 (Liu et al. 2022, arXiv:2205.05638): one gain a channel, from 1.
+    """(IA)^3 (Liu et al. 2022, arXiv:2205.05638): one gain per channel, from 1.
 
-    The places are those of PEFT for Llama and GPT-2: the layers that make keys and values, found by
-    name, and the layer that the MLP ends with, found in the graph.
+    The places are those of PEFT for Llama and GPT-2: the layers that compute keys and values, found
+    by name, and the layer that the MLP ends with, found in the graph.
 
     Attributes:
-        targets: last components of the layers that make keys and values, filled in by `resolve`.
+        targets: names of the layers that compute keys and values, filled in by `resolve`.
     """
 
     kind: ClassVar[SchemeKind] = "ia3"
@@ -45,25 +45,25 @@ class Ia3:
     targets: tuple[str, ...] = ()
 
     def resolve(self, model: ModelFacts) -> Ia3:
-        """The same with the layers that make keys and values.
+        """Fill in the layers that compute keys and values.
 
         Raises:
-            UsageError: none is called so.
+            UsageError: no layer has one of the known names.
         """
         for names in _KEYS_VALUES:
             if all(name in model.layers for name in names):
                 return replace(self, targets=names)
         raise UsageError(
-            f"--trainable ia3: cannot tell the layers that make keys and values of "
+            f"`trainable` ia3: cannot tell which layers compute keys and values in "
             f"{model.architecture}, which has {', '.join(model.layers)}; use scales or lora"
         )
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("ia3", self.targets)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """A gain of the output of keys and values, or of the input of the MLP's last layer."""
+        """Return a gain of keys and values, or of the input of the last layer of the MLP."""
         if place.kind != "linear":
             return ()
         if place.ends == "mlp":

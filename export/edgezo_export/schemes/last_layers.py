@@ -1,4 +1,4 @@
-"""`last-layers`: the weights of the last blocks train themselves, in float32."""
+"""`last-layers`: the weights of the last blocks train, in float32."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from edgezo_runtime.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class LastLayers:
-    """The linear layers of the last blocks, float32 whatever the rest of the bundle is.
+    """The linear layers of the last blocks; float32, also in an int8 bundle.
 
     Attributes:
-        last_layers: how many blocks.
-        first: the first of them, filled in by `resolve`.
+        last_layers: number of blocks.
+        first: number of the first of these blocks, filled in by `resolve`.
     """
 
     kind: ClassVar[SchemeKind] = "last-layers"
@@ -31,26 +31,26 @@ class LastLayers:
 
     def __post_init__(self) -> None:
         if self.last_layers < 1:
-            raise UsageError(f"--last-layers {self.last_layers}: must be 1 or more")
+            raise UsageError(f"`last_layers` {self.last_layers}: must be 1 or more")
 
     def resolve(self, model: ModelFacts) -> LastLayers:
-        """The same with the first block that trains.
+        """Fill in the first block that trains.
 
         Raises:
             UsageError: the model has fewer blocks.
         """
         if self.last_layers > model.num_blocks:
             raise UsageError(
-                f"--last-layers {self.last_layers}: the model has {model.num_blocks} blocks"
+                f"`last_layers` {self.last_layers}: the model has {model.num_blocks} blocks"
             )
         return replace(self, first=model.num_blocks - self.last_layers)
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("last-layers", layers=self.last_layers)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """The weight (in, out) of a linear layer in place of the frozen one; biases stay."""
+        """Return the weight (in, out) that replaces the frozen one; biases stay frozen."""
         if place.kind != "linear" or self.first is None or place.block < self.first:
             return ()
         module, shape = place.module, (place.in_features, place.out_features)

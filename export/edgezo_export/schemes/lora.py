@@ -24,10 +24,10 @@ class Lora:
     Attributes:
         rank: inner dimension r, at least 1. The noise of a zeroth-order estimate grows with the
             number of trained parameters, so the default is the smallest.
-        alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
-        targets: last component of the module paths that get an adapter, e.g. ("down_proj",); empty
+        alpha: numerator of the scale alpha / rank; None means the rank, a scale of 1.
+        targets: last components of the paths of the adapted layers, e.g. ("down_proj",); empty
             for every linear layer of the blocks.
-        lora_train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" both.
+        lora_train: "b" trains B with A frozen (LoRA-FA, arXiv:2308.03303), "ab" trains both.
         seed: of the random A.
     """
 
@@ -44,7 +44,7 @@ class Lora:
         check_rank(self.rank, self.alpha)
 
     def resolve(self, model: ModelFacts) -> Lora:
-        """The same with targets filled in."""
+        """Fill in the targets."""
         check_targets(self.targets, model.layers)
         return replace(self, targets=self.targets or model.layers)
 
@@ -54,11 +54,11 @@ class Lora:
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("lora", self.targets, self.rank, self.scale * self.rank, self.lora_train)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """Both factors beside a linear layer that is named."""
+        """Return both factors beside a linear layer among the targets."""
         if place.kind != "linear" or place.name not in self.targets:
             return ()
         block, module = place.block, place.module
@@ -72,7 +72,7 @@ class Lora:
         return (Edit(factors, "output", emit, partial(self._values, factors)),)
 
     def _values(self, factors: Sequence[TrainableInfo], origin: Origin) -> Iterator[Float32]:
-        """A uniform in +-1/sqrt(in) (Kaiming, as PEFT does) and B = 0."""
+        """Yield A, uniform in +-1/sqrt(in) (Kaiming, as PEFT does), and B = 0."""
         a, b = factors
         bound = 1 / np.sqrt(a.shape[1])
         yield generator(self.seed, a.name).uniform(-bound, bound, a.shape).astype(np.float32)
@@ -80,12 +80,12 @@ class Lora:
 
 
 def check_rank(rank: int, alpha: float | None) -> None:
-    """Refuse a rank or alpha that makes no sense.
+    """Refuse an impossible rank or alpha.
 
     Raises:
-        UsageError: naming the flag.
+        UsageError: one of them is impossible; the message names it.
     """
     if rank < 1:
-        raise UsageError(f"--rank {rank}: must be 1 or more")
+        raise UsageError(f"`rank` {rank}: must be 1 or more")
     if alpha is not None and not (np.isfinite(alpha) and alpha > 0):
-        raise UsageError(f"--alpha {alpha}: must be a number above zero")
+        raise UsageError(f"`alpha` {alpha}: must be a number above zero")

@@ -20,16 +20,16 @@ from edgezo_runtime.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class LoraXs:
-    """LoRA-XS (Balazy et al. 2024, arXiv:2405.17604): r^2 numbers a layer train.
+    """LoRA-XS (Balazy et al. 2024, arXiv:2405.17604): r^2 numbers per layer train.
 
     With the truncated SVD W (out, in) = U S V^T, A = S V^T (r, in) and B = U (out, r) are frozen
-    and R (r, r) trains. It starts at zero here, so that the model begins as it was; the paper draws
-    it from a normal distribution of standard deviation 1e-5.
+    and R (r, r) trains. It starts at zero here, so the initial adapter changes nothing; the paper
+    draws it from a normal distribution of standard deviation 1e-5.
 
     Attributes:
         rank: r, at least 1.
-        alpha: numerator of the scale alpha / rank; None means equal to the rank, a scale of 1.
-        targets: see `Lora`.
+        alpha: numerator of the scale alpha / rank; None means the rank, a scale of 1.
+        targets: last components of the paths of the adapted layers; empty for the last of the MLP.
         seed: of the randomized SVD of large matrices.
     """
 
@@ -45,22 +45,22 @@ class LoraXs:
         check_rank(self.rank, self.alpha)
 
     def resolve(self, model: ModelFacts) -> LoraXs:
-        """The same with targets filled in."""
+        """Fill in the targets."""
         return replace(self, targets=last_of_mlp(self.targets, model.layers))
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         alpha = float(self.rank) if self.alpha is None else self.alpha
         return SchemeInfo("lora-xs", self.targets, self.rank, alpha)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """Three factors beside a linear layer that is named."""
+        """Return three factors beside a linear layer among the targets."""
         if place.kind != "linear" or place.name not in self.targets:
             return ()
         if self.rank > min(place.in_features, place.out_features):
             raise UsageError(
-                f"--rank {self.rank}: {place.module} is {place.out_features} x "
-                f"{place.in_features}; LoRA-XS takes no more than the smaller of the two"
+                f"`rank` {self.rank}: {place.module} is {place.out_features} x "
+                f"{place.in_features}; choose at most the smaller of the two"
             )
         block, module, rank = place.block, place.module, self.rank
         a, b = (rank, place.in_features), (place.out_features, rank)
@@ -74,7 +74,7 @@ class LoraXs:
         return (Edit(factors, "output", emit, partial(self._values, place)),)
 
     def _values(self, place: Place, origin: Origin) -> Iterator[Float32]:
-        """A, R = 0 and B."""
+        """Yield A, R = 0 and B."""
         name = f"{place.module}.weight"
         u, s, v = truncated_svd(name, origin.reader, self.rank, self.seed)
         if place.in_out:

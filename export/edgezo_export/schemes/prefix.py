@@ -20,14 +20,14 @@ from edgezo_runtime.errors import UsageError
 class Prefix:
     """Prefix tuning (Li and Liang 2021, arXiv:2101.00190), without a reparametrization.
 
-    The prefix begins as the keys and values that the model makes of real tokens. Those of the rows
-    count their positions from N on, as in PEFT.
+    The prefix starts as the keys and values that the model computes for real tokens. The positions
+    of the rows start at N, as in PEFT.
 
     Attributes:
         virtual_tokens: N.
         seed: of the choice of real tokens.
-        tokens: the chosen ones, filled in by `resolve`.
-        architecture: of the model, likewise.
+        tokens: the chosen tokens, filled in by `resolve`.
+        architecture: of the model, filled in by `resolve`.
     """
 
     kind: ClassVar[SchemeKind] = "prefix"
@@ -39,26 +39,26 @@ class Prefix:
     architecture: str = ""
 
     def resolve(self, model: ModelFacts) -> Prefix:
-        """The same with the tokens that virtual ones begin as."""
+        """Choose the tokens that the virtual tokens start as."""
         tokens = choose_tokens(self.virtual_tokens, model, self.seed)
         return replace(self, tokens=tokens, architecture=model.architecture)
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("prefix", tokens=self.tokens)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """Keys and values of a block's attention.
+        """Return the keys and values in front of a block's attention.
 
         Raises:
-            UsageError: it cannot go on from earlier keys and values.
+            UsageError: the attention cannot continue from earlier keys and values.
         """
         if place.kind != "attention":
             return ()
         if not place.continues:
             raise UsageError(
-                f"--trainable prefix: {place.module} of this {self.architecture} model cannot go "
-                f"on from earlier keys and values; use --trainable prompt"
+                f"`trainable` prefix: {place.module} of this {self.architecture} model cannot "
+                f"continue from earlier keys and values; use `trainable` prompt"
             )
         shape = (place.in_features, len(self.tokens), place.out_features)
         block, module = place.block, place.module
@@ -78,10 +78,10 @@ class Prefix:
 
 
 def _emit(site: Site, info: TrainableInfo) -> ir.Value:
-    """The copy (n, N, D) of every row in front of what it has (R, n, P, D).
+    """Append the copy (n, N, D) of every row in front of its keys or values (R, n, P, D).
 
-    N is a dynamic dimension of the graph: without a prefix the blocks are the frozen model's, which
-    is how its initial values are made.
+    N is a dynamic dimension of the graph: with an empty prefix the blocks are the frozen model,
+    which computes the initial values.
     """
     draft = site.draft
     axis = f"copies_{info.role}"

@@ -1,4 +1,4 @@
-"""Keys and values that an exported model makes of some tokens; needs onnxruntime."""
+"""Keys and values that an exported model computes for given tokens; needs onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 class KeysValues:
-    """Runs the graphs of a bundle whose weights are written, once for every set of tokens.
+    """Runs the graphs of a bundle once per set of tokens; its weights must be written.
 
     Args:
         folder: of the bundle.
@@ -33,13 +33,12 @@ class KeysValues:
         self._made: dict[tuple[int, ...], list[tuple[Float32, Float32]]] = {}
 
     def of(self, block: int, tokens: tuple[int, ...]) -> tuple[Float32, Float32]:
-        """Keys and values (n, N, D) of a block; every block takes earlier ones, of which there are
-        none.
+        """Compute the keys and values (n, N, D) of a block, with an empty prefix.
 
         Raises:
             MissingExtraError: onnxruntime is not installed.
         Memory:
-            Those of all blocks; weights are mapped.
+            The keys and values of all blocks; weights are mapped.
         """
         if tokens not in self._made:
             self._made[tokens] = self._run(tokens)
@@ -87,7 +86,7 @@ class KeysValues:
                 import onnxruntime
             except ImportError as error:
                 raise MissingExtraError(
-                    "initial values of a prefix come from running the model, which needs "
+                    "the initial values of a prefix are computed by the model, which needs "
                     "onnxruntime; run pip install 'edgezo[cpu,export]'"
                 ) from error
             options = onnxruntime.SessionOptions()
@@ -100,7 +99,7 @@ class KeysValues:
 
     @cached_property
     def _weights(self) -> dict[str, npt.NDArray[Any]]:
-        """The tensors of the weights file, mapped."""
+        """Map the tensors of the weights file."""
         path = self._folder / WEIGHTS_FILE
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -20,15 +20,15 @@ from edgezo_runtime.bundle.manifest_types import SLOTS
 class Prompt:
     """Prompt tuning (Lester et al. 2021, arXiv:2104.08691).
 
-    The runtime puts real tokens in front of every row. The first block adds to the hidden states of
-    each the difference of its trained embedding from the one it began with, so that positions, and
-    whatever else comes before the first block, are those of real tokens.
+    The runtime puts real tokens in front of every row. The first block adds to their hidden states
+    the differences of the trained embeddings from the initial ones. So positions, and all else that
+    comes before the first block, are those of real tokens.
 
     Attributes:
         virtual_tokens: N.
         seed: of the choice of real tokens.
-        tokens: the chosen ones, filled in by `resolve`.
-        embedding: name of the table, likewise.
+        tokens: the chosen tokens, filled in by `resolve`.
+        embedding: name of the table, filled in by `resolve`.
     """
 
     kind: ClassVar[SchemeKind] = "prompt"
@@ -40,16 +40,16 @@ class Prompt:
     embedding: str = ""
 
     def resolve(self, model: ModelFacts) -> Prompt:
-        """The same with the tokens that virtual ones begin as."""
+        """Choose the tokens that the virtual tokens start as."""
         tokens = choose_tokens(self.virtual_tokens, model, self.seed)
         return replace(self, tokens=tokens, embedding=model.embedding)
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("prompt", tokens=self.tokens)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """The entry of the first block."""
+        """Return the change of the entry of the first block."""
         if place.kind != "entry" or place.block:
             return ()
         shape = (len(self.tokens), place.out_features)
@@ -64,21 +64,24 @@ class Prompt:
 
         def values(origin: Origin) -> Iterator[Float32]:
             rows = [origin.reader.read_rows(self.embedding, t, t + 1) for t in self.tokens]
-            begun = np.concatenate(rows)
-            yield _padded(begun, shape[1])
-            yield _padded(begun, shape[1])
+            initial = np.concatenate(rows)
+            yield _padded(initial, shape[1])
+            yield _padded(initial, shape[1])
 
         return (Edit((prompt, base), "output", emit, values),)
 
 
 def _padded(rows: Float32, width: int) -> Float32:
-    """Rows of the hidden states' width; the differences of models that project embeddings are
-    taken behind the projection, where those have no meaning."""
+    """Return rows as wide as the hidden states.
+
+    Models that project embeddings get zeros: the differences are added after the projection, where
+    embeddings have no meaning.
+    """
     return rows if rows.shape[1] == width else np.zeros((len(rows), width), np.float32)
 
 
 def _emit(site: Site, prompt: TrainableInfo, base: TrainableInfo) -> ir.Value:
-    """hidden + (prompt - base)[slot], 0 where the slot is N."""
+    """Append hidden + (prompt - base)[slot]; slot N adds 0."""
     draft = site.draft
     trained = site.copies(prompt)
     change = draft.op("Sub", trained, site.copies(base))

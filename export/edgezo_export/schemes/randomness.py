@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a name only."""
+"""Random numbers that depend only on a seed and a name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import numpy as np
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for every seed and name."""
+    """Return the random stream of a seed and a name."""
     digest = hashlib.blake2b(name.encode(), digest_size=16, key=seed.to_bytes(8, "little")).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

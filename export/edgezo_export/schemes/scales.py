@@ -17,14 +17,14 @@ from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What QZO trains (Shang et al. 2025, arXiv:2505.13430): one scale an output channel.
+    """The trainables of QZO (Shang et al. 2025, arXiv:2505.13430): one scale per output channel.
 
-    int8 weights have one scale s for each output channel. y = (x Wq) (s * gain) + bias, and the
-    gain trains, from 1: a perturbation is then relative to the scale, whatever its size. A float32
-    bundle gets the same gains on its products.
+    int8 weights have one scale s per output channel: y = (x Wq) (s * gain) + bias. The gain trains,
+    from 1, so a perturbation is relative to the scale. A float32 bundle has the same gains on its
+    products.
 
     Attributes:
-        targets: last components of the layers' module paths; empty for all linear layers.
+        targets: last components of the paths of the layers; empty for all linear layers.
     """
 
     kind: ClassVar[SchemeKind] = "scales"
@@ -33,16 +33,16 @@ class Scales:
     targets: tuple[str, ...] = ()
 
     def resolve(self, model: ModelFacts) -> Scales:
-        """The same, its targets checked."""
+        """Check the targets."""
         check_targets(self.targets, model.layers)
         return self
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("scales", self.targets)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """A gain of a linear layer's product, before its bias."""
+        """Return a gain of the product of a linear layer, before its bias."""
         if place.kind != "linear" or (self.targets and place.name not in self.targets):
             return ()
         module, size = place.module, place.out_features

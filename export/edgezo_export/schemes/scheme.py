@@ -1,4 +1,4 @@
-"""What a fine-tuning scheme offers: which places of a block it edits, and with which tensors."""
+"""The contract of a fine-tuning scheme: the places of a block that it edits, and its tensors."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind, TrainableInfo
 Float32 = npt.NDArray[np.float32]
 
 Stage = Literal["input", "weight", "product", "output", "key", "value"]
-"""Where an edit sits: a linear layer's input; in place of its product with the frozen weight; the
-product before the bias; the output of a layer, a norm or a block's entry; earlier keys; values."""
+"""The value that an edit changes: the input of a linear layer; its product with the frozen weight,
+which is replaced; the product before the bias; the output of a layer, a norm or the entry of a
+block; earlier keys; earlier values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Something in a block that a scheme may edit.
+    """A place in a block that a scheme may edit.
 
     Attributes:
-        kind: a linear layer, a norm, the hidden states a block starts from, or its attention.
+        kind: a linear layer, a norm, the hidden states that a block starts from, or its attention.
         block: number of the block.
         module: module path; of the block for "entry" and "attention".
-        in_features: size of the input; of a norm its width, of attention its key-value heads.
-        out_features: size of the output; of attention the numbers in a head.
-        in_out: a linear layer whose weights are stored (in, out).
-        bias: has it one?
+        in_features: size of the input; the width of a norm; the key-value heads of attention.
+        out_features: size of the output; the numbers per head of attention.
+        in_out: the weights of the linear layer are stored (in, out).
+        bias: the layer or norm has a bias.
         ends: "attention" or "mlp" for the linear layer that one of them ends with.
-        continues: can the attention go on from earlier keys and values?
+        continues: the attention can continue from earlier keys and values.
     """
 
     kind: Literal["linear", "norm", "entry", "attention"]
@@ -55,11 +56,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where initial values come from.
+    """The source of initial values.
 
     Attributes:
         reader: the checkpoint.
-        keys_values: keys and values (n, N, D) that a block of the exported model makes of tokens.
+        keys_values: computes the keys and values (n, N, D) of a block of the exported model.
     """
 
     reader: TensorReader
@@ -68,13 +69,13 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change of what a place computes.
+    """A change of the result of a place.
 
     Attributes:
-        tensors: trainables that it brings.
-        stage: see `Stage`.
-        emit: adds it to the graph and returns what stands for the value from there on.
-        values: initial values of the tensors, in their order.
+        tensors: its trainables.
+        stage: the value that it changes.
+        emit: appends it to the graph and returns the changed value.
+        values: yields the initial values of the tensors, in their order.
     """
 
     tensors: tuple[TrainableInfo, ...]
@@ -85,16 +86,16 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a scheme may ask about a model before its graphs are made.
+    """Facts about a model that a scheme may use before the graphs are built.
 
     Attributes:
         architecture: its Hugging Face model_type.
         layers: last components of the linear layers inside its blocks.
-        num_blocks: how many blocks.
+        num_blocks: number of blocks.
         hidden_size: H.
         vocab_size: V.
         max_seq: longest sequence, in tokens.
-        special_ids: tokens with a meaning of their own.
+        special_ids: special tokens, such as padding.
         embedding: checkpoint name of the token embedding.
     """
 
@@ -109,25 +110,25 @@ class ModelFacts:
 
 
 class Scheme(Protocol):
-    """A way to make a model trainable; a frozen dataclass whose fields are its options.
+    """A fine-tuning scheme: a frozen dataclass whose fields are its options.
 
     Attributes:
         kind: its name.
-        chosen: fields that are no options: `resolve` fills them in.
+        chosen: fields that are not options; `resolve` fills them in.
     """
 
     kind: ClassVar[SchemeKind]
     chosen: ClassVar[frozenset[str]]
 
     def resolve(self, model: ModelFacts) -> Self:
-        """The same with what depends on the model filled in.
+        """Return a copy whose fields that depend on the model are filled in.
 
         Raises:
-            UsageError: it does not go with this model.
+            UsageError: the scheme does not go with this model.
         """
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """Its edits of a place, none for most."""
+        """Return the edits of a place; most places have none."""
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""

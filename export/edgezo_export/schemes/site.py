@@ -1,4 +1,4 @@
-"""Where an edit is made: the graph, values at hand, copies of trainables spread over rows."""
+"""The site of an edit: the graph, the value it changes, and copies of trainables per row."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from edgezo_runtime.bundle.manifest import TrainableInfo
 
 @dataclass(slots=True)
 class Site:
-    """A value in a graph under construction that an edit changes.
+    """A value of a graph under construction that an edit changes.
 
-    Every trainable has a leading axis of P copies; rows r * R / P up to (r + 1) * R / P take copy
-    r. Tokens of those rows are viewed as (P, R/P * S, ·) for it.
+    Every trainable has a leading axis of P copies; rows r * R / P to (r + 1) * R / P use copy r.
+    The tokens of these rows are viewed as (P, R/P * S, ·).
 
     Attributes:
         draft: the graph.
         x: input of the layer, (R, S, in) or (R*S, in).
-        y: the value that is changed.
+        y: the value to change.
         like: int64 vector, the shape of y.
-        active: (R, S) float32, 1 for tokens the adapter acts on, 0 for the others; None where the
-            scheme acts everywhere.
+        active: (R, S) float32, 1 for tokens that the adapter acts on, 0 for others; None if the
+            scheme acts on all tokens.
     """
 
     draft: GraphBuilder
@@ -34,38 +34,38 @@ class Site:
     active: ir.Value | None
 
     def copies(self, info: TrainableInfo) -> ir.Value:
-        """The input (P, *shape) of a trainable."""
+        """Declare the input (P, *shape) of a trainable."""
         axis = f"copies_{info.role}_{self.draft.local(info.module)}"
         return self.draft.trainable(info.name, (axis, *info.shape))
 
     def count(self, copies: ir.Value) -> ir.Value:
-        """P as an int64 vector of one."""
+        """Append P as an int64 vector of length 1."""
         return self.draft.op("Shape", copies, start=0, end=1)
 
     def view(self, value: ir.Value, count: ir.Value, width: int) -> ir.Value:
-        """(P, ·, width)."""
+        """Append a view (P, ·, width)."""
         shape = self.draft.op("Concat", count, self.draft.ints(-1, width), axis=0)
         return self.draft.op("Reshape", value, shape)
 
     def per_token(self, tensor: ir.Value) -> ir.Value:
-        """(P, width) -> (P, 1, width)."""
+        """Append (P, width) -> (P, 1, width)."""
         return self.draft.op("Unsqueeze", tensor, self.draft.ints(1))
 
     def acting(self, change: ir.Value, count: ir.Value) -> ir.Value:
-        """A change (P, R/P * S, ·), zero for tokens the adapter does not act on."""
+        """Append a change (P, R/P * S, ·), zero for tokens that the adapter does not act on."""
         if self.active is None:
             return change
         column = self.draft.op("Concat", count, self.draft.ints(-1, 1), axis=0)
         return self.draft.op("Mul", change, self.draft.op("Reshape", self.active, column))
 
     def add(self, change: ir.Value) -> ir.Value:
-        """y + change, whatever view of y's numbers the change is."""
+        """Append y + change; the change may be any view with the numbers of y."""
         return self.draft.op("Add", self.y, self.draft.op("Reshape", change, self.like))
 
     def scaled(self, gain: ir.Value, width: int) -> ir.Value:
-        """y times a gain (P, width) of its last axis, where the adapter acts.
+        """Append y times a gain (P, width) of its last axis, where the adapter acts.
 
-        It is y + y (gain - 1), so that a gain of one leaves y as it was to the last bit.
+        It is y + y (gain - 1), so a gain of one leaves y unchanged to the last bit.
         """
         draft = self.draft
         count = self.count(gain)
@@ -75,11 +75,17 @@ class Site:
 
 
 def product(draft: GraphBuilder, x: ir.Value, columns: ir.Value, *, alone: bool) -> ir.Value:
-    """x (P, N, in) times `columns` (P, in, out).
+    """Append x (P, N, in) times `columns` (P, in, out).
 
-    A column that is alone is multiplied twice, and one result left out: alone it would take the
-    matrix-vector kernel, which goes through four tokens at a time and rounds the last one to three
-    differently: a token's result would depend on how many follow it.
+    A single column is multiplied twice and one result dropped. The matrix-vector kernel processes
+    four tokens at a time and rounds the last one to three differently, so the result of a token
+    would depend on how many tokens follow it.
+
+    Args:
+        draft: the graph.
+        x: the left factor.
+        columns: the right factor.
+        alone: out is 1.
     """
     if not alone:
         return draft.op("MatMul", x, columns)
@@ -88,12 +94,12 @@ def product(draft: GraphBuilder, x: ir.Value, columns: ir.Value, *, alone: bool)
 
 
 def low_rank(site: Site, factors: Sequence[TrainableInfo], scale: float) -> ir.Value:
-    """y + scale * x F1^T F2^T ..., every run of rows with its own copies.
+    """Append y + scale * x F1^T F2^T ...; each group of rows uses its own copies.
 
     Args:
-        site: a linear layer's output.
-        factors: matrices (out, in) from the input to the output; `active` and the scale go behind
-            the first.
+        site: the output of a linear layer.
+        factors: matrices (out, in) from the input to the output; `active` and the scale are applied
+            after the first.
         scale: alpha / rank.
     """
     draft = site.draft

@@ -25,7 +25,7 @@ _STRIP_BYTES = 8 << 20
 def truncated_svd(
     name: str, reader: TensorReader, rank: int, seed: int
 ) -> tuple[Float32, Float32, Float32]:
-    """The `rank` largest singular values of a matrix W (m, n), and their vectors.
+    """Compute the `rank` largest singular values of a matrix W (m, n), and their vectors.
 
     Matrices whose smaller dimension is at most 1,024 are decomposed exactly; larger ones by
     subspace iteration from a seeded random start (Halko, Martinsson, Tropp 2011, arXiv:0909.4061,
@@ -38,7 +38,7 @@ def truncated_svd(
         rank: at most the smaller dimension.
         seed: of the random start.
     Returns:
-        U (m, rank), S (rank,) in falling order, V (n, rank), float32.
+        U (m, rank), S (rank,) in descending order, V (n, rank), float32.
     Raises:
         EdgezoError: the matrix has numbers that are not finite.
     Memory:
@@ -50,7 +50,7 @@ def truncated_svd(
         right = _by_gram(name, reader, rank)
     else:
         right = _by_iteration(name, reader, rank, seed)
-    # W V = U S: one more pass gives values and left vectors that belong to these right ones.
+    # W V = U S: one more pass gives the values and left vectors of these right vectors.
     left = _times(name, reader, right)
     q, r = np.linalg.qr(left)
     u, s, vt = np.linalg.svd(r)
@@ -61,7 +61,7 @@ def truncated_svd(
 
 
 def _by_gram(name: str, reader: TensorReader, rank: int) -> Float64:
-    """Right vectors from the eigenvectors of W^T W or W W^T, whichever is smaller."""
+    """Compute right vectors from the eigenvectors of W^T W or W W^T, whichever is smaller."""
     rows, columns = reader.shape(name)
     if columns <= rows:
         gram = np.zeros((columns, columns))
@@ -74,7 +74,7 @@ def _by_gram(name: str, reader: TensorReader, rank: int) -> Float64:
 
 
 def _by_iteration(name: str, reader: TensorReader, rank: int, seed: int) -> Float64:
-    """Right vectors of the subspace that repeated products with W^T W leave."""
+    """Compute right vectors by repeated products of a subspace with W^T W."""
     rows, columns = reader.shape(name)
     size = min(rank + _OVERSAMPLING, rows, columns)
     basis = np.linalg.qr(generator(seed, name).standard_normal((columns, size)))[0]
@@ -90,7 +90,7 @@ def _by_iteration(name: str, reader: TensorReader, rank: int, seed: int) -> Floa
 
 
 def _times(name: str, reader: TensorReader, right: Float64) -> Float64:
-    """W times a narrow matrix."""
+    """Multiply W by a narrow matrix."""
     result = np.empty((reader.shape(name)[0], right.shape[1]))
     for start, strip in _strips(name, reader):
         result[start : start + len(strip)] = strip @ right

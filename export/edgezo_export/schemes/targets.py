@@ -1,4 +1,4 @@
-"""Which linear layers a scheme takes, by the last component of their module path."""
+"""The linear layers that a scheme adapts, by the last component of their path."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ DEFAULT_LAYERS = (
     "Wo",
     "dense",
 )
-"""Names of the layer an MLP ends with, where it writes to the residual stream. GPT-2's c_proj,
-BERT's dense and ModernBERT's Wo are also the names of the layer that attention ends with."""
+"""Names of the layer that an MLP ends with, whose output goes to the residual stream. The names
+c_proj of GPT-2, dense of BERT and Wo of ModernBERT also occur at the end of attention."""
 
 
 def last_of_mlp(wanted: tuple[str, ...], layers: Sequence[str]) -> tuple[str, ...]:
-    """The layers a user named, else the one MLPs end with.
+    """Return the layers that a user named, else the last layer of the MLP.
 
     Args:
-        wanted: as given; empty for the default.
+        wanted: names given by the user; empty for the default.
         layers: last components of the linear layers inside the model's blocks.
     Raises:
-        UsageError: no layer is called like a target, or none like the end of an MLP.
+        UsageError: no layer has the name of a target, or a known name of the last layer of an MLP.
     """
     check_targets(wanted, layers)
     found = [name for name in wanted or DEFAULT_LAYERS if name in layers]
@@ -41,7 +41,7 @@ def check_targets(wanted: Sequence[str], layers: Sequence[str]) -> None:
     """Refuse names that no layer has.
 
     Raises:
-        UsageError: there is one.
+        UsageError: one of the names belongs to no layer.
     """
     missing = [name for name in wanted if name not in layers]
     if missing:
@@ -50,6 +50,6 @@ def check_targets(wanted: Sequence[str], layers: Sequence[str]) -> None:
 
 def _refusal(wanted: str, layers: Sequence[str]) -> UsageError:
     return UsageError(
-        f"--targets {wanted}: the model has no linear layer of this name in its blocks; "
+        f"`targets` {wanted}: the model has no linear layer of this name in its blocks; "
         f"it has {', '.join(layers)}"
     )

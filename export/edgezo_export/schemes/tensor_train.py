@@ -12,10 +12,10 @@ LARGEST_FACTOR = 16
 
 
 def factorize(size: int, largest: int = LARGEST_FACTOR) -> tuple[int, ...]:
-    """Factors of `size` in rising order, as few as there can be of at most `largest`, as equal as
-    they can be; a prime beyond that stays whole.
+    """Factorize `size` into as few factors of at most `largest` as possible, as equal as possible.
 
-    576 gives (8, 8, 9), 64 gives (8, 8), 97 gives (97,).
+    Factors are in ascending order; a larger prime stays whole. 576 gives (8, 8, 9), 64 gives
+    (8, 8), 97 gives (97,).
     """
     for count in range(1, size.bit_length() + 1):
         found = _split(size, count, 2)
@@ -32,7 +32,7 @@ def factorize(size: int, largest: int = LARGEST_FACTOR) -> tuple[int, ...]:
 
 
 def _split(size: int, count: int, smallest: int) -> tuple[int, ...] | None:
-    """`count` rising factors whose largest is smallest."""
+    """Return `count` ascending factors whose largest is as small as possible."""
     if count == 1:
         return (size,) if size >= smallest or size == 1 else None
     best: tuple[int, ...] | None = None
@@ -44,7 +44,7 @@ def _split(size: int, count: int, smallest: int) -> tuple[int, ...] | None:
 
 
 def core_shapes(rows: int, columns: int, rank: int) -> tuple[tuple[int, int, int], ...]:
-    """Shapes (r, k, r') of the cores of a matrix (rows, columns): rows first, then columns."""
+    """Return the shapes (r, k, r') of the cores of a matrix: rows first, then columns."""
     factors = (*factorize(rows), *factorize(columns))
     last = len(factors) - 1
     return tuple(
@@ -59,12 +59,12 @@ def halves(
     shapes: Sequence[tuple[int, int, int]],
     rows: int,
 ) -> tuple[ir.Value, ir.Value]:
-    """The matrix as left (P, rows, r) times right (P, r, columns), never as a whole.
+    """Append the matrix as left (P, rows, r) times right (P, r, columns), never as a whole.
 
     Args:
         draft: the graph.
         cores: (P, r, k, r') each.
-        shapes: theirs, without P.
+        shapes: of the cores, without P.
         rows: of the matrix.
     """
     size, middle = 1, 0

@@ -1,4 +1,4 @@
-"""trainable.safetensors: the values trainables begin with, written tensor by tensor."""
+"""trainable.safetensors: the initial values of the trainables, written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def write_initial(path: Path, edits: Sequence[Edit], origin: Origin) -> None:
     Args:
         path: the file to make.
         edits: in the order of the blocks.
-        origin: where values come from.
+        origin: the source of the values.
     Raises:
-        EdgezoError: the disk is full, or a value cannot be made.
+        EdgezoError: the disk is full, or a value cannot be computed.
     Memory:
         The tensors of one edit.
     """

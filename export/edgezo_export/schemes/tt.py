@@ -1,4 +1,4 @@
-"""`tt`: bottleneck adapters behind attention and MLP, their maps in tensor-train form."""
+"""`tt`: bottleneck adapters after attention and MLP, whose maps are tensor trains."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgezo_runtime.errors import UsageError
 class TensorTrain:
     """The tensorized adapters of AdaZeta (Yang et al. 2024, arXiv:2406.18060).
 
-    y += tanh(y D) U behind the linear layer that attention ends with and the one that the MLP ends
-    with, before the residual sum; D (H, bottleneck) and U (bottleneck, H) are tensor trains without
-    biases. The last core of U starts at zero, so that the model begins as it was.
+    y += tanh(y D) U after the last linear layer of attention and after that of the MLP, before the
+    residual sum. D (H, bottleneck) and U (bottleneck, H) are tensor trains without biases. The last
+    core of U starts at zero, so the initial adapter changes nothing.
 
     Attributes:
         rank: of the tensor trains.
-        bottleneck: width between the maps.
+        bottleneck: width between D and U.
         seed: of the random cores.
     """
 
@@ -39,20 +39,20 @@ class TensorTrain:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for flag, value in (("--rank", self.rank), ("--bottleneck", self.bottleneck)):
+        for name, value in (("rank", self.rank), ("bottleneck", self.bottleneck)):
             if value < 1:
-                raise UsageError(f"{flag} {value}: must be 1 or more")
+                raise UsageError(f"`{name}` {value}: must be 1 or more")
 
     def resolve(self, model: ModelFacts) -> TensorTrain:
-        """Nothing depends on the model."""
+        """Return the scheme itself; nothing depends on the model."""
         return self
 
     def info(self) -> SchemeInfo:
-        """The manifest's record."""
+        """Return the manifest's record."""
         return SchemeInfo("tt", rank=self.rank, bottleneck=self.bottleneck)
 
     def edits(self, place: Place) -> Sequence[Edit]:
-        """An adapter behind a layer that attention or MLP ends with."""
+        """Return an adapter after the last linear layer of attention or MLP."""
         if place.kind != "linear" or place.ends is None:
             return ()
         width = place.out_features
@@ -84,7 +84,7 @@ class TensorTrain:
         )
 
     def _initial(self, cores: Sequence[TrainableInfo], rows: int) -> Iterator[Float32]:
-        """Normal numbers; the matrix they make has a variance of 1 / rows."""
+        """Yield normal numbers; the entries of the whole matrix have a variance of 1 / rows."""
         paths = self.rank ** (len(cores) - 1)
         deviation = (1 / (rows * paths)) ** (0.5 / len(cores))
         for info in cores:
@@ -93,7 +93,7 @@ class TensorTrain:
 
 
 def _times(site: Site, x: ir.Value, infos: Sequence[TrainableInfo], rows: int) -> ir.Value:
-    """x (..., rows) times a matrix (rows, columns) in tensor-train form: (P, ·, columns)."""
+    """Append x (..., rows) times a tensor train (rows, columns): (P, ·, columns)."""
     shapes = [(info.shape[0], info.shape[1], info.shape[2]) for info in infos]
     cores = [_input(site, info) for info in infos]
     left, right = halves(site.draft, cores, shapes, rows)

@@ -1,4 +1,4 @@
-"""Real tokens as which virtual ones begin."""
+"""The real tokens that virtual tokens start as."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from edgezo_runtime.errors import UsageError
 
 
 def choose_tokens(count: int, model: ModelFacts, seed: int) -> tuple[int, ...]:
-    """Random tokens of the vocabulary, none of the special ones.
+    """Choose random tokens of the vocabulary, none of them special.
 
-    Virtual tokens that begin as random numbers hardly train at all with zeroth-order steps
-    (Malladi et al. 2023, arXiv:2305.17333, appendix E, which takes random real tokens too).
+    Virtual tokens that start as random numbers hardly train at all with zeroth-order steps
+    (Malladi et al. 2023, arXiv:2305.17333, appendix E, which uses random real tokens too).
 
     Args:
-        count: how many.
+        count: number of tokens.
         model: the model.
         seed: of the choice.
     Raises:
-        UsageError: fewer than one, or no room for them.
+        UsageError: the count is below one, or does not fit the model.
     """
     known = [token for token in range(model.vocab_size) if token not in model.special_ids]
     most = min(len(known), model.max_seq - 2)
     if not 1 <= count <= most:
-        raise UsageError(f"--virtual-tokens {count}: must be 1 to {most} in this model")
+        raise UsageError(f"`virtual_tokens` {count}: must be 1 to {most} in this model")
     chosen = generator(seed, "virtual tokens").choice(len(known), count, replace=False)
     return tuple(known[index] for index in chosen)

@@ -6,17 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Bytes of a number, by the name of its type."""
+"""Bytes per number, by the name of the type."""
 
 
 def float_bytes(values: npt.NDArray[np.float32], dtype: str) -> bytes:
-    """Numbers rounded to a type, ties to even.
+    """Round numbers to a type, ties to even.
 
     Args:
         values: float32.
         dtype: a key of `FLOATS`.
     Raises:
-        OverflowError: a finite number is beyond what the type holds.
+        OverflowError: a finite number is beyond the range of the type.
     """
     if dtype == "BF16":
         bits = np.ascontiguousarray(values).view(np.uint32)

@@ -1,9 +1,9 @@
 """Read .gguf files tensor by tensor under Hugging Face names.
 
-The name tables and the quantization formats are the gguf package's; the model's own parameter
-names come from a copy built on torch's meta device. llama.cpp's converter changes two things,
-undone here: the rows of q and k of the Llama family (interleaved for its rotary embedding) and
-Gemma's norms (stored as w + 1).
+The gguf package provides the name tables and the quantization formats; the parameter names of the
+model come from a copy built on torch's meta device. Two changes of llama.cpp's converter are
+undone: the rows of q and k of the Llama family (interleaved for its rotary embedding) and the norms
+of Gemma (stored as w + 1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
-INTERLEAVED = ("llama",)  # Mistral files say llama
+INTERLEAVED = ("llama",)  # the architecture of Mistral files, too
 _OFFSET_NORMS = ("gemma2", "gemma3")
 
 
@@ -42,10 +42,10 @@ class GgufFile:
         """Read the header.
 
         Raises:
-            UsageError: an architecture that is not supported.
-            EdgezoError: not a GGUF file, truncated, or it scales rotary frequencies.
+            UsageError: the architecture is not supported.
+            EdgezoError: the file is not GGUF, is truncated, or scales rotary frequencies.
         Memory:
-            The header, including the vocabulary, is held until this returns.
+            The header, including the vocabulary, until this returns.
         """
         from gguf import GGUFReader
 
@@ -89,10 +89,10 @@ class GgufFile:
             )
 
     def bind(self, config: PretrainedConfig) -> None:
-        """Give the tensors their Hugging Face names.
+        """Map the tensors to their Hugging Face names.
 
         Args:
-            config: the model's config, as transformers reads it from this file.
+            config: the config that transformers reads from this file.
         Raises:
             EdgezoError: a tensor of the file has no place in the model, or another shape.
         """
@@ -120,15 +120,15 @@ class GgufFile:
             self._stored[name] = _Stored(offset, kind, shape, heads, shift)
 
     def names(self) -> list[str]:
-        """Hugging Face names of all tensors, in file order."""
+        """Return the Hugging Face names of all tensors, in file order."""
         return list(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a stored tensor."""
+        """Return the shape of a stored tensor."""
         return self._stored[name].shape
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """A whole tensor as float32, dequantized.
+        """Read a whole tensor as float32, dequantized.
 
         Raises:
             EdgezoError: the file ends early or the quantization is unknown to the gguf package.
@@ -136,10 +136,10 @@ class GgufFile:
         return self.read_rows(name, 0, self._stored[name].shape[0])
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows start..stop of the first axis as float32.
+        """Read rows start..stop of the first axis as float32.
 
         Raises:
-            EdgezoError: as `read`.
+            EdgezoError: the file ends early or the quantization is unknown to the gguf package.
         """
         stored = self._stored[name]
         if not 0 <= start <= stop <= stored.shape[0]:
@@ -163,7 +163,7 @@ class GgufFile:
     def _dequantize(
         self, stored: _Stored, first: int, last: int, width: int
     ) -> npt.NDArray[np.float32]:
-        """Rows first..last of `width` values, (rows, width)."""
+        """Read rows first..last of `width` values, (rows, width)."""
         from gguf.constants import GGML_QUANT_SIZES
         from gguf.quants import dequantize
 
@@ -189,14 +189,14 @@ class GgufFile:
 
 
 def interleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from (half, pair) order, transformers', to (pair, half), llama.cpp's."""
+    """Reorder the rows of each head from (half, pair), as in transformers, to (pair, half)."""
     pairs = values.shape[0] // heads // 2
     split = values.reshape(heads, 2, pairs, *values.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
 
 
 def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Rows of each head from (pair, half) to (half, pair) order."""
+    """Reorder the rows of each head from (pair, half), as in llama.cpp, to (half, pair)."""
     pairs = values.shape[0] // heads // 2
     split = values.reshape(heads, pairs, 2, *values.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
@@ -205,7 +205,7 @@ def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.
 def _names_by_gguf_name(
     architecture: str, config: PretrainedConfig
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name and shape of the model's parameters, by what the gguf package calls them."""
+    """Return the name and shape of the model's parameters by their names in GGUF."""
     import torch
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 

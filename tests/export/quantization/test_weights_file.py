@@ -1,4 +1,4 @@
-"""The weight file against safetensors' own reader, plain numpy and torch."""
+"""The weights file against safetensors' own reader, plain numpy and torch."""
 
 from __future__ import annotations
 
@@ -13,65 +13,15 @@ from safetensors.numpy import load_file
 
 from edgezo_export.quantization import weights_file as weights_module
 from edgezo_export.quantization.quantize import NonFiniteWeightError
-from edgezo_export.quantization.weights_file import (
+from edgezo_export.quantization.weights_file import write_weights
+from edgezo_export.quantization.weights_plan import (
     PADDING_PREFIX,
     PlannedTensor,
-    layout,
     plan_embedding,
     plan_linear,
-    write_weights,
 )
 from edgezo_runtime.errors import EdgezoError
-
-
-class Arrays:
-    """A checkpoint in memory."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]):
-        self.arrays = arrays
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.arrays[name].shape
-
-    def read(self, name: str) -> np.ndarray:
-        return self.arrays[name]
-
-    def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        return self.arrays[name][start:stop]
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
-
-
-def checkpoint() -> Arrays:
-    return Arrays(
-        {
-            "norm": random(32),
-            "q": random(48, 32, seed=1),
-            "k": random(16, 32, seed=2),
-            "v": random(16, 32, seed=3),
-            "q.bias": random(48),
-            "k.bias": random(16),
-            "conv1d": random(32, 96),
-            "embed": random(1000, 32),
-            "scalar": np.float32(3.5).reshape(()),
-        }
-    )
-
-
-PLAN = [
-    *plan_embedding("e", "e.scale", "embed", (1000, 32)),
-    PlannedTensor("n", "F32", (32,), ("norm",), "plain", False),
-    *plan_linear("qkv", "qkv.scale", ["q", "k", "v"], (32, 80), transpose=True),
-    PlannedTensor("qk.bias", "F32", (64,), ("q.bias", "k.bias"), "concat", True),
-    PlannedTensor("qk", "F32", (32, 64), ("q", "k"), "concat", True),
-    PlannedTensor("q.t", "F32", (32, 48), ("q",), "plain", True),
-    PlannedTensor("q.same", "F32", (48, 32), ("q",), "plain", False),
-    *plan_linear("c", "c.scale", ["conv1d"], (32, 96), transpose=False),
-    PlannedTensor("c.plain", "F32", (32, 96), ("conv1d",), "concat", False),
-    PlannedTensor("s", "F32", (), ("scalar",), "plain", False),
-]
+from tests.export.planned_weights import PLAN, checkpoint
 
 
 def reference_int8(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,15 +39,15 @@ def rotated(matrix: np.ndarray) -> np.ndarray:
     return (matrix.astype(np.float64) @ np.kron(np.eye(2), h16)).astype(np.float32)
 
 
-@pytest.fixture(params=["whole", "pieces"])
-def piece_size(request, monkeypatch):
-    """Once with everything in one piece, once with pieces that divide nothing evenly."""
-    if request.param == "pieces":
+@pytest.fixture(params=["whole", "chunks"])
+def chunk_size(request, monkeypatch):
+    """Everything in one chunk, then chunks that divide nothing evenly."""
+    if request.param == "chunks":
         monkeypatch.setattr(weights_module, "_CHUNK_BYTES", 7 * 4 * 32)
         monkeypatch.setattr(weights_module, "_STRIP_BYTES", 11 * 32)
 
 
-@pytest.mark.usefixtures("piece_size")
+@pytest.mark.usefixtures("chunk_size")
 def test_values_as_safetensors_reads_them(tmp_path):
     source = checkpoint()
     write_weights(tmp_path / "w.safetensors", PLAN, source)
@@ -172,39 +122,6 @@ def test_progress_ends_at_the_total(tmp_path):
     assert seen[-1][0] == seen[-1][1] > 0
 
 
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [
-        ([PLAN[0]], "scales are not in the plan"),
-        ([PLAN[1]], "without a quantized tensor"),
-        ([PLAN[2], PLAN[2]], "taken"),
-        ([PlannedTensor("__x", "F32", (32,), ("norm",), "plain", False)], "reserved"),
-        ([PlannedTensor("x", "I8", (32,), ("norm",), "plain", False)], "plain is F32"),
-        ([PlannedTensor("x", "F32", (0,), ("norm",), "plain", False)], "shape"),
-    ],
-)
-def test_a_plan_that_contradicts_itself(tmp_path, plan, message):
-    with pytest.raises(ValueError, match=message):
-        write_weights(tmp_path / "w", plan, checkpoint())
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        PlannedTensor("x", "F32", (33,), ("norm",), "plain", False),
-        PlannedTensor("x", "F32", (48, 32), ("q",), "plain", True),
-        PlannedTensor("x", "F32", (64, 32), ("q", "k"), "concat", True),
-        PlannedTensor("x", "F32", (32, 128), ("conv1d", "q"), "concat", False),
-        PlannedTensor("x", "F32", (32,), ("norm", "norm"), "plain", False),
-        PlannedTensor("x", "F32", (32,), ("norm", "q"), "concat", True),
-    ],
-)
-def test_a_shape_that_differs_is_refused(tmp_path, entry):
-    with pytest.raises(EdgezoError, match="planned, the checkpoint has"):
-        write_weights(tmp_path / "w", [entry], checkpoint())
-
-
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
@@ -231,7 +148,7 @@ class Generated:
         return self.size
 
     def read(self, name: str) -> np.ndarray:
-        raise AssertionError("a matrix must be read in pieces")
+        raise AssertionError("a matrix must be read in chunks")
 
     def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
         values = np.arange(start * self.size[1], stop * self.size[1], dtype=np.int64)
@@ -252,10 +169,3 @@ def test_memory_does_not_follow_the_matrix(tmp_path, kind):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100 << 20
-
-
-def test_layout_refuses_nothing_that_safetensors_accepts():
-    start, places = layout(PLAN)
-    assert len(start) % 4096 == 0
-    assert start[8:9] == b"{"
-    assert min(place.offset for place in places.values()) == len(start)

@@ -345,14 +345,14 @@ def test_every_method_trains_every_scheme(schemes, tmp_path, method, kind):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("ia3", {"rank": 2}, "--rank does not go with --trainable ia3"),
-        ("prefix", {"lora_train": "ab"}, "--lora-train does not go .* option of lora$"),
-        ("ia3", {"targets": ("x",)}, "--targets does not go .* lora, lora-xs, scales"),
-        ("prompt", {"tokens": (1,)}, "--tokens does not go"),
-        ("lora-xs", {"rank": 0}, "--rank 0"),
-        ("tt", {"bottleneck": 0}, "--bottleneck 0"),
-        ("last-layers", {"last_layers": 0}, "--last-layers 0"),
-        ("dora", {}, "--trainable dora: expected one of lora,"),
+        ("ia3", {"rank": 2}, "`rank` does not go with `trainable` ia3"),
+        ("prefix", {"lora_train": "ab"}, "`lora_train` does not go .* option of lora$"),
+        ("ia3", {"targets": ("x",)}, "`targets` does not go .* lora, lora-xs, scales"),
+        ("prompt", {"tokens": (1,)}, "`tokens` does not go"),
+        ("lora-xs", {"rank": 0}, "`rank` 0"),
+        ("tt", {"bottleneck": 0}, "`bottleneck` 0"),
+        ("last-layers", {"last_layers": 0}, "`last_layers` 0"),
+        ("dora", {}, "`trainable` dora: expected one of lora,"),
     ],
 )
 def test_options_that_do_not_go_together(kind, options, message):
@@ -363,11 +363,11 @@ def test_options_that_do_not_go_together(kind, options, message):
 @pytest.mark.parametrize(
     ("name", "kind", "options", "message"),
     [
-        ("llama", "last-layers", {"last_layers": 3}, "--last-layers 3: the model has 2 blocks"),
-        ("llama", "lora-xs", {"rank": 65}, "--rank 65"),
-        ("llama", "scales", {"targets": ("query",)}, "--targets query"),
-        ("llama", "prompt", {"virtual_tokens": 63}, "--virtual-tokens 63: must be 1 to 62"),
-        ("roberta", "prefix", {}, "--trainable prefix: roberta.encoder.layer.0 .* use .* prompt"),
+        ("llama", "last-layers", {"last_layers": 3}, "`last_layers` 3: the model has 2 blocks"),
+        ("llama", "lora-xs", {"rank": 65}, "`rank` 65"),
+        ("llama", "scales", {"targets": ("query",)}, "`targets` query"),
+        ("llama", "prompt", {"virtual_tokens": 63}, "`virtual_tokens` 63: must be 1 to 62"),
+        ("roberta", "prefix", {}, "`trainable` prefix: roberta.encoder.layer.0 .* use .* prompt"),
     ],
 )
 def test_models_that_a_scheme_does_not_go_with(exported, tmp_path, name, kind, options, message):

@@ -7,8 +7,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from edgezo_export.trace.canonical import canonicalize, constant
-from edgezo_export.trace.trace import DOMAIN
+from edgezo_export.trace.canonical import canonicalize
+from edgezo_export.trace.symbols import DOMAIN
+from edgezo_export.trace.values import constant
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
 

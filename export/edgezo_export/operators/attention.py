@@ -1,34 +1,33 @@
-"""Attention and rotary embedding on ONNX Runtime's fused operators."""
+"""Recognize the attention of a trace and append the operator that computes it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
-from edgezo_export.graphs.group_query import GroupQuery, Past
-from edgezo_export.trace.canonical import constant
+from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.operators.group_query import GroupQuery, Past
+from edgezo_export.operators.multi_head import emit_multi_head, window_bias
 from edgezo_export.trace.masks import Visibility
-from edgezo_export.trace.trace import DOMAIN
+from edgezo_export.trace.symbols import DOMAIN
+from edgezo_export.trace.values import constant
 
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
 
-_UNSEEN = -1e9
 _OVER_TOKENS = frozenset(
     {"Conv", "ConvTranspose", "CumSum", "Scan", "Loop", "Range", "RNN", "LSTM"}
 )
-"""Operators that look along the tokens, or count them."""
+"""Operators that mix or count the tokens of a row."""
 _HEAD_MULTIPLE = 8
 _ROTARY_MULTIPLE = 16
 
 
 def heads_source(value: ir.Value) -> ir.Value | None:
-    """x (R, S, n * D) where `value` is Transpose(Reshape(x, [R, S, n, D]), [0, 2, 1, 3])."""
+    """Return x (R, S, n * D) if `value` is Transpose(Reshape(x, [R, S, n, D]), [0, 2, 1, 3])."""
     transpose = value.producer()
     if transpose is None or transpose.op_type != "Transpose":
         return None
@@ -45,7 +44,7 @@ def heads_source(value: ir.Value) -> ir.Value | None:
 
 
 def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None:
-    """(x, cos, sin) where `value` is their rotary embedding."""
+    """Return (x, cos, sin) if `value` is their rotary embedding."""
     producer = value.producer()
     if producer is None or producer.domain != DOMAIN or producer.op_type != "Rotary":
         return None
@@ -57,14 +56,14 @@ def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Which keys an attention sees, and the traced padding mask (R, S) int32, if any."""
+    """The keys that an attention sees, and the traced padding mask (R, S) int32, if any."""
 
     seen: Visibility
     padding: ir.Value | None
 
 
 def mask_of(node: ir.Node) -> Mask:
-    """The mask of an edgezo::Attention.
+    """Return the mask of an edgezo::Attention.
 
     Raises:
         UnsupportedModelError: the model makes or changes the mask itself.
@@ -79,10 +78,10 @@ def mask_of(node: ir.Node) -> Mask:
     return Mask(Visibility(bool(causal), int(window)), mask.inputs[0])
 
 
-def turns_heads(node: ir.Node) -> bool:
-    """Can this attention apply the rotary embedding of its query and key by itself?
+def rotates_heads(node: ir.Node) -> bool:
+    """Tell whether this attention can apply the rotary embedding of its query and key itself.
 
-    ONNX Runtime's operator turns heads of a multiple of 16 only, and not those padded with zeros.
+    ONNX Runtime's operator takes only widths that are multiples of 16, without zero padding.
     """
     if node.domain != DOMAIN or node.op_type != "Attention" or not mask_of(node).seen.causal:
         return False
@@ -96,9 +95,9 @@ def turns_heads(node: ir.Node) -> bool:
 
 
 def continues(nodes: Sequence[ir.Node]) -> bool:
-    """Can these nodes, a layer, go on from the keys and values of earlier tokens?
+    """Tell whether a layer can continue from the keys and values of earlier tokens.
 
-    They can if nothing but the one attention depends on positions.
+    It can if its only attention is the only node that depends on positions.
     """
     symbols = [node for node in nodes if node.domain == DOMAIN]
     attentions = [node for node in symbols if node.op_type == "Attention"]
@@ -106,8 +105,8 @@ def continues(nodes: Sequence[ir.Node]) -> bool:
         return False
     if any(node.op_type in _OVER_TOKENS for node in nodes):
         return False
-    turned = turns_heads(attentions[0])
-    return turned or not any(node.op_type == "Rotary" for node in symbols)
+    rotates = rotates_heads(attentions[0])
+    return rotates or not any(node.op_type == "Rotary" for node in symbols)
 
 
 def _padded(head_dim: int) -> int:
@@ -115,13 +114,13 @@ def _padded(head_dim: int) -> int:
 
 
 class AttentionLowering:
-    """Emits attention nodes into one graph.
+    """Appends attention nodes to one graph.
 
     Args:
         draft: the graph.
-        lower: gives what stands for a traced value.
-        rotary_cache: gives the (P + S, D/2) table that stands for a traced cos or sin (1, S, D).
-        past: earlier tokens; None where the layer cannot have any.
+        lower: returns the value of a traced value.
+        rotary_cache: returns the (P + S, D/2) table of a traced cos or sin (1, S, D).
+        past: earlier tokens; None if the layer cannot have any.
     """
 
     def __init__(
@@ -150,7 +149,7 @@ class AttentionLowering:
     def _causal(self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int) -> ir.Value:
         tables: tuple[ir.Value, ...] = ()
         rotary_q, rotary_k = rotary_inputs(q), rotary_inputs(k)
-        if rotary_q and rotary_k and turns_heads(node):
+        if rotary_q and rotary_k and rotates_heads(node):
             q, k = rotary_q[0], rotary_k[0]
             tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
         query, key, value = (self._flat(x, width) for x in (q, k, v))
@@ -173,40 +172,17 @@ class AttentionLowering:
         if _static(k, 1) != heads or node.attributes["softcap"].value:
             raise UnsupportedModelError("bidirectional attention with grouped heads or a soft cap")
         mask = mask_of(node)
-        return self._draft.op(
-            "MultiHeadAttention",
-            *(self._flat(x, width) for x in (q, k, v)),
-            None,
-            None if mask.padding is None else self._lower(mask.padding),
-            self._window_bias(q, mask.seen.window) if mask.seen.window else None,
-            domain=MICROSOFT,
-            num_heads=heads,
-            scale=float(node.attributes["scale"].value),
-        )
-
-    def _window_bias(self, q: ir.Value, window: int) -> ir.Value:
-        """(1, 1, S, S): 0 where |q - k| < window, else a number that no score makes up for.
-
-        It is finite: a row that sees nothing must not become NaN.
-        """
-        draft = self._draft
-        tokens = draft.op("Shape", self._lower(q), start=2, end=3)
-        index = draft.op(
-            "Range",
-            *(draft.constant(np.int64(0)), draft.op("Squeeze", tokens)),
-            draft.constant(np.int64(1)),
-        )
-        distance = draft.op(
-            "Abs", draft.op("Sub", draft.op("Unsqueeze", index, draft.ints(1)), index)
-        )
-        near = draft.op("Less", distance, draft.constant(np.int64(window)))
-        bias = draft.op("Where", near, draft.scalar(0.0), draft.scalar(_UNSEEN))
-        return draft.op("Unsqueeze", bias, draft.ints(0, 1))
+        window = mask.seen.window
+        query, key, value = (self._flat(x, width) for x in (q, k, v))
+        padding = None if mask.padding is None else self._lower(mask.padding)
+        bias = window_bias(self._draft, self._lower(q), window) if window else None
+        scale = float(node.attributes["scale"].value)
+        return emit_multi_head(self._draft, (query, key, value), heads, scale, padding, bias)
 
     def _flat(self, heads: ir.Value, width: int) -> ir.Value:
-        """(R, n, S, D) -> (R, S, n * width), without moving data where the trace allows it.
+        """Return (R, n, S, D) as (R, S, n * width), without moving data if the trace allows it.
 
-        Zeros behind the D values of a head change neither scores nor results.
+        Zeros after the D values of a head change neither scores nor results.
         """
         missing = width - _static(heads, 3)
         source = heads_source(heads)
@@ -217,27 +193,6 @@ class AttentionLowering:
         if missing:
             by_token = draft.op("Pad", by_token, draft.ints(*[0] * 7, missing))
         return draft.op("Reshape", by_token, draft.ints(0, 0, _static(heads, 1) * width))
-
-
-def emit_rotary(
-    draft: GraphBuilder, x: ir.Value, cos: ir.Value, sin: ir.Value, head_dim: int
-) -> ir.Value:
-    """x * cos + rotate_half(x) * sin for x (R, n, S, D) and tables (1, S, D)."""
-    halves = draft.ints(head_dim // 2, head_dim // 2)
-    left, right = draft.ops("Split", 2, x, halves, axis=-1)
-    turned = draft.op("Concat", draft.op("Neg", right), left, axis=-1)
-    axis = draft.ints(1)
-    return draft.op(
-        "Add",
-        draft.op("Mul", x, draft.op("Unsqueeze", cos, axis)),
-        draft.op("Mul", turned, draft.op("Unsqueeze", sin, axis)),
-    )
-
-
-def emit_rotary_cache(draft: GraphBuilder, table: ir.Value, head_dim: int) -> ir.Value:
-    """(1, S, D) -> (S, D/2): both halves of a rotary table are equal."""
-    half = draft.op("Slice", table, draft.ints(0), draft.ints(head_dim // 2), draft.ints(2))
-    return draft.op("Squeeze", half, draft.ints(0))
 
 
 def _static(value: ir.Value, axis: int) -> int:

@@ -1,19 +1,19 @@
-"""The token embedding: float32, or uint8 with one scale a token."""
+"""The token embedding: float32, or uint8 with one scale per token."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from edgezo_export.graph_builder import GraphBuilder
-from edgezo_export.graphs.linear import Quant
+from edgezo_export.operators.linear import Quant
 from edgezo_export.quantization.quantize import ZERO_POINT
-from edgezo_export.quantization.weights_file import PlannedTensor, plan_embedding
+from edgezo_export.quantization.weights_plan import PlannedTensor, plan_embedding
 
 
 def embedding_tensors(
     name: str, shape: tuple[int, int], quant: Quant
 ) -> tuple[PlannedTensor, PlannedTensor | None]:
-    """The embedding as it lies in the bundle, and its scales."""
+    """Plan the embedding as the bundle stores it, and its scales."""
     if quant == "fp32":
         return PlannedTensor(name, "F32", shape, (name,), "plain", False), None
     return plan_embedding(name, f"{name.removesuffix('.weight')}.scale", name, shape)
@@ -22,7 +22,7 @@ def embedding_tensors(
 def embedding_rows(
     draft: GraphBuilder, name: str, shape: tuple[int, int], quant: Quant, ids: ir.Value
 ) -> ir.Value:
-    """Rows `ids` of the embedding as float32, ids.shape + (H,)."""
+    """Append the rows `ids` of the embedding as float32, ids.shape + (H,)."""
     table, scale = embedding_tensors(name, shape, quant)
     rows = draft.op("Gather", draft.weight(table), ids, axis=0)
     if scale is None:

@@ -18,10 +18,10 @@ import onnx_ir as ir
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.quantization.quantize import LEVELS, ZERO_POINT
 from edgezo_export.quantization.rotation import block_size, hadamard
-from edgezo_export.quantization.weights_file import PlannedTensor, plan_linear
+from edgezo_export.quantization.weights_plan import PlannedTensor, plan_linear
 
-# Below any activation that matters; keeps a zero row (an unperturbed difference) finite.
 SMALLEST_SCALE = 1e-30
+"""Below any activation that matters; keeps a row of zeros (an unperturbed difference) finite."""
 
 Quant = Literal["int8", "fp32"]
 
@@ -58,13 +58,13 @@ class LinearSpec:
 
 
 class LinearLowering:
-    """Emits the frozen part of linear layers into one graph.
+    """Appends the frozen part of linear layers to one graph.
 
     Args:
         draft: the graph.
         quant: form of the weights.
-        dequantize: compute with the float32 values of int8 weights, activations as they are: a
-            form that has a derivative.
+        dequantize: compute with the float32 values of int8 weights and leave the activations
+            unquantized; this form has a derivative.
     """
 
     def __init__(self, draft: GraphBuilder, quant: Quant, *, dequantize: bool = False) -> None:
@@ -74,8 +74,10 @@ class LinearLowering:
         self._code: tuple[ir.Value, ir.Value] | None = None
 
     def declare_code(self) -> None:
-        """Add the inputs `code` and `decode`, (G, G) each; the float32 graph has no use for them
-        but keeps the same signature."""
+        """Add the inputs `code` and `decode`, (G, G) each.
+
+        The float32 graph does not use them; it keeps the same signature.
+        """
         shape = ("groups", "groups")
         self._code = (
             self._draft.input("code", ir.DataType.FLOAT, shape),
@@ -83,7 +85,7 @@ class LinearLowering:
         )
 
     def emit(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
-        """x W for all layers of `spec` side by side.
+        """Append x W for all layers of `spec` side by side.
 
         Args:
             spec: the layers.
@@ -103,12 +105,12 @@ class LinearLowering:
     def add_bias(
         self, spec: LinearSpec, y: ir.Value, part: tuple[int, int] | None = None
     ) -> ir.Value:
-        """y + b, if there is one.
+        """Append y + b if the layers have biases.
 
         Args:
             spec: the layers.
             y: their product.
-            part: first and end of the outputs that y has; None for all.
+            part: start and stop of the outputs that y holds; None for all.
         """
         if not spec.biases:
             return y
@@ -160,7 +162,7 @@ class LinearLowering:
         return self._draft.op("MatMul", blocks, self._draft.constant(hadamard(size)))
 
     def _quantize(self, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """Symmetric uint8 around 128, one scale a row: values (T, in), scales (T, 1)."""
+        """Append symmetric uint8 around 128, one scale per row: values (T, in), scales (T, 1)."""
         draft = self._draft
         axis = draft.ints(1)
         high = draft.op("ReduceMax", rows, axis, keepdims=1)
@@ -177,7 +179,7 @@ class LinearLowering:
 
 
 def _planned(spec: LinearSpec) -> tuple[PlannedTensor, PlannedTensor]:
-    """The int8 weight of `spec` and its scales."""
+    """Plan the int8 weight of `spec` and its scales."""
     return plan_linear(
         f"{spec.name}.weight",
         f"{spec.name}.scale",

@@ -1,4 +1,7 @@
-"""Causal attention on ONNX Runtime's GroupQueryAttention, with or without earlier tokens."""
+"""Causal attention: ONNX Runtime's GroupQueryAttention, and its expansion.
+
+Both take the keys and values of earlier tokens, where there are any.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
-from edgezo_export.graphs.scheme_edits import BlockEdits
+from edgezo_export.operators.inputs import Attributes, Inputs, given
+from edgezo_export.operators.rotary import emit_rotary_at
+from edgezo_export.operators.softmax_attention import HIDDEN_SCORE, softmax_attention, split_heads
+from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_runtime.bundle.manifest_types import PAST
 
 _INT32 = int(ir.DataType.INT32)
 
 
 class Past:
-    """Keys and values of earlier tokens as inputs of a graph, and those of all as outputs.
+    """The keys and values of earlier tokens (inputs of a graph) and of all tokens (outputs).
 
     Args:
         draft: the graph.
-        edits: the scheme's, which may put virtual tokens in front.
+        edits: the scheme's edits, which may put virtual tokens in front.
     """
 
     def __init__(self, draft: GraphBuilder, edits: BlockEdits) -> None:
@@ -31,7 +37,7 @@ class Past:
         self._shape: tuple[int | str, ...] = ()
 
     def inputs(self, heads: int, width: int) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """Earlier keys and values (R, n, P, D), and how many of P count in each row (R,)."""
+        """Declare earlier keys and values (R, n, P, D), and the valid tokens of P per row (R,)."""
         draft = self._draft
         self._shape = ("rows", heads, "past", width)
         key, value = (draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
@@ -49,11 +55,11 @@ class Past:
         return longer, self._edits.apply(edits, "value", value), lengths
 
     def bind(self, key: ir.Value, value: ir.Value) -> None:
-        """Tell what the attention made of the inputs and its own tokens."""
+        """Set the keys and values of all tokens, as the attention returned them."""
         self._outputs = key, value
 
     def declare_outputs(self) -> None:
-        """Make key and value outputs of the graph, without those of virtual tokens."""
+        """Make the keys and values outputs of the graph, without those of virtual tokens."""
         draft = self._draft
         for name, value in zip(("key", "value"), self._outputs or (), strict=False):
             shape = (*self._shape[:2], "total", self._shape[3])
@@ -65,17 +71,17 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class GroupQuery:
-    """Emits one causal attention.
+    """Appends one causal attention.
 
     Attributes:
         draft: the graph.
         heads: query heads N.
         kv_heads: key-value heads n.
-        width: numbers D in a head.
+        width: numbers D per head.
         scale: of the scores.
-        window: tokens that each sees, itself counted; 0 for all before it.
+        window: tokens that each token sees, itself included; 0 for all before it.
         softcap: bound of the scores, 0 for none.
-        tables: cos and sin (P + S, D/2) by which it turns the heads, or nothing.
+        tables: cos and sin (P + S, D/2) of the rotary embedding; empty if the heads come rotated.
     """
 
     draft: GraphBuilder
@@ -90,9 +96,9 @@ class GroupQuery:
     def emit(
         self, query: ir.Value, key: ir.Value, value: ir.Value, past: Past | None
     ) -> tuple[ir.Value, ...]:
-        """Attention of query (R, S, N * D) to key and value (R, S, n * D), and all before them.
+        """Append the attention of query (R, S, N * D) to key and value (R, S, n * D) and the past.
 
-        Every new token counts: right padding is never seen by a causal row.
+        Every new token counts: no token of a causal row sees the padding on its right.
 
         Returns:
             (R, S, N * D), and the keys and values of earlier and new tokens.
@@ -109,11 +115,11 @@ class GroupQuery:
         last = draft.op("Add", past_lengths, before_last)
         total = self._scalar(draft.op("Add", tokens, before))
         states = (query, key, value, past_key, past_value, last)
-        if draft.plain:
+        if draft.unfused:
             outputs = self._node(*states, total)
             past.bind(*outputs[1:])
             return outputs
-        # The operator takes several new tokens behind others for one row at a time only.
+        # The operator takes several new tokens after earlier ones for a single row only.
         several = draft.op("Greater", tokens, draft.ints(1))
         outputs = draft.ops(
             "If",
@@ -126,11 +132,11 @@ class GroupQuery:
         return outputs
 
     def _at_once(self, states: Sequence[ir.Value], total: ir.Value) -> tuple[ir.Value, ...]:
-        """Every row in one node, of P + S tokens each."""
+        """One node for all rows, each of P + S tokens."""
         return self._typed("rows", self._node(*states, total))
 
     def _row_by_row(self, states: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
-        """A node a row, of as many tokens as count in it; P holds all of them or grows to."""
+        """One node per row, with the row's valid tokens only; P holds all of them or grows."""
         draft = self.draft
         names = ("query", "key", "value", "past_key", "past_value", "last")
         types = (*(ir.DataType.FLOAT,) * 5, ir.DataType.INT32)
@@ -150,7 +156,8 @@ class GroupQuery:
         return self._typed("rows", outputs)
 
     def _node(self, *inputs: ir.Value | None) -> tuple[ir.Value, ...]:
-        extra = {"softcap": self.softcap} if self.softcap else {}  # onnxruntime 1.19 has none
+        # onnxruntime 1.19 does not know the attribute
+        extra = {"softcap": self.softcap} if self.softcap else {}
         return self.draft.ops(
             "GroupQueryAttention",
             3,
@@ -170,7 +177,7 @@ class GroupQuery:
         return self.draft.op("Squeeze", self.draft.op("Cast", count, to=_INT32))
 
     def _typed(self, rows: str | None, outputs: Sequence[ir.Value]) -> tuple[ir.Value, ...]:
-        """The outputs of a body, with their shapes; without a first axis where there is no row."""
+        """Set the shapes of a body's outputs; for a single row (None) they have no first axis."""
         leading = () if rows is None else (rows,)
         cached = (self.kv_heads, "total", self.width)
         shapes = (("tokens", self.heads * self.width), cached, cached)
@@ -178,3 +185,86 @@ class GroupQuery:
             value.type = ir.TensorType(ir.DataType.FLOAT)
             value.shape = ir.Shape((*leading, *shape))
         return tuple(outputs)
+
+
+def unfused_group_query(
+    draft: GraphBuilder, inputs: Inputs, attributes: Attributes
+) -> tuple[ir.Value, ...]:
+    """Causal attention to the new tokens, which all count, and to the valid earlier tokens.
+
+    The keys and values returned are those of all P earlier tokens, valid or not, followed by those
+    of the new tokens; the fused operator leaves no gap between them.
+    """
+    heads, groups = int(attributes["num_heads"]), int(attributes["kv_num_heads"])
+    query, key = (split_heads(draft, given(inputs, i), n) for i, n in ((0, heads), (1, groups)))
+    value = split_heads(draft, given(inputs, 2), groups)
+    past = (inputs[3], inputs[4]) if inputs[3] is not None and inputs[4] is not None else None
+    positions = _Positions.of(draft, query, past and past[0], given(inputs, 5))
+    if attributes.get("do_rotary"):
+        tables = given(inputs, 7), given(inputs, 8)
+        query, key = (emit_rotary_at(draft, x, tables, positions.queries) for x in (query, key))
+    if past is not None:
+        key = draft.op("Concat", past[0], key, axis=2)
+        value = draft.op("Concat", past[1], value, axis=2)
+    seen = positions.seen(draft, int(attributes.get("local_window_size", -1)))
+    bias = draft.op("Where", seen, draft.scalar(0.0), draft.scalar(HIDDEN_SCORE))
+    cap = float(attributes.get("softcap", 0.0))
+    scale = float(attributes["scale"])
+    result = softmax_attention(draft, (query, key, value), (heads, groups), scale, [bias], cap)
+    return result, key, value
+
+
+@dataclass(frozen=True, slots=True)
+class _Positions:
+    """Positions of the tokens of an attention in their rows.
+
+    Attributes:
+        queries: (R, S) int64, positions of the new tokens.
+        keys: (R, P + S), positions of all tokens.
+        counts: (R, P + S) bool, whether a token is valid.
+    """
+
+    queries: ir.Value
+    keys: ir.Value
+    counts: ir.Value
+
+    @classmethod
+    def of(
+        cls, draft: GraphBuilder, query: ir.Value, past: ir.Value | None, last: ir.Value
+    ) -> _Positions:
+        """Append the positions of query (R, n, S, D) after past (R, n, P, D).
+
+        Args:
+            draft: the graph.
+            query: of the new tokens.
+            past: keys of earlier tokens.
+            last: (R,) int32, position of each row's last token.
+        """
+        zero, one = draft.constant(np.int64(0)), draft.constant(np.int64(1))
+        tokens = draft.op("Squeeze", draft.op("Shape", query, start=2, end=3))
+        earlier = zero
+        if past is not None:
+            earlier = draft.op("Squeeze", draft.op("Shape", past, start=2, end=3))
+        end = draft.op("Add", draft.op("Cast", last, to=int(ir.DataType.INT64)), one)
+        first = draft.op("Unsqueeze", draft.op("Sub", end, tokens), draft.ints(1))
+        queries = draft.op("Add", first, draft.op("Range", zero, tokens, one))
+        index = draft.op("Range", zero, draft.op("Add", earlier, tokens), one)
+        new = draft.op("GreaterOrEqual", index, earlier)
+        later = draft.op("Add", first, draft.op("Sub", index, earlier))
+        keys = draft.op("Where", new, later, index)
+        counts = draft.op("Or", new, draft.op("Less", index, first))
+        return cls(queries, keys, counts)
+
+    def seen(self, draft: GraphBuilder, window: int) -> ir.Value:
+        """Append (R, 1, S, P + S) bool: a key is valid, not after the query, and in the window."""
+        queries = draft.op("Unsqueeze", self.queries, draft.ints(1, 3))
+        keys, counts = (
+            draft.op("Unsqueeze", value, draft.ints(1, 2)) for value in (self.keys, self.counts)
+        )
+        distance = draft.op("Sub", queries, keys)
+        seen = draft.op(
+            "And", counts, draft.op("GreaterOrEqual", distance, draft.constant(np.int64(0)))
+        )
+        if window <= 0:
+            return seen
+        return draft.op("And", seen, draft.op("Less", distance, draft.constant(np.int64(window))))

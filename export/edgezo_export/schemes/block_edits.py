@@ -1,4 +1,4 @@
-"""A scheme's edits of one block, made while its graph is."""
+"""The edits of a scheme in one block, applied while the graph of the block is built."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import onnx_ir as ir
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.schemes.scheme import Edit, Place, Scheme, Stage
 from edgezo_export.schemes.site import Site
-from edgezo_export.trace.trace import DOMAIN
+from edgezo_export.trace.symbols import DOMAIN
 from edgezo_runtime.bundle.manifest import TrainableInfo
 
 
 class BlockEdits:
-    """Asks a scheme for its edits of a block's places, and makes them.
+    """Asks a scheme for its edits of the places of a block, and applies them.
 
     Args:
         draft: graph of the block.
-        scheme: what to inject.
+        scheme: the trainables.
         block: number of the block.
         module: its path.
         nodes: its traced nodes.
@@ -40,44 +40,44 @@ class BlockEdits:
 
     @property
     def trainables(self) -> list[TrainableInfo]:
-        """What the edits brought."""
+        """The tensors of the edits applied so far."""
         return [info for edit in self.made for info in edit.tensors]
 
     def linear(
         self, node: ir.Node, module: str, sizes: tuple[int, int], *, in_out: bool, bias: bool
     ) -> Sequence[Edit]:
-        """Edits of a linear layer.
+        """Return the edits of a linear layer.
 
         Args:
             node: the traced layer.
             module: its path.
             sizes: inputs and outputs.
-            in_out: are its weights stored (in, out)?
-            bias: has it one?
+            in_out: its weights are stored (in, out).
+            bias: it has a bias.
         """
         ends = self._ends.get(node)
         place = Place("linear", self._block, module, *sizes, in_out=in_out, bias=bias, ends=ends)
         return self._scheme.edits(place)
 
     def norm(self, module: str, width: int, bias: bool) -> Sequence[Edit]:
-        """Edits of a norm."""
+        """Return the edits of a norm."""
         return self._scheme.edits(Place("norm", self._block, module, width, width, bias=bias))
 
     def entry(self, hidden_size: int) -> Sequence[Edit]:
-        """Edits of the hidden states the block starts from."""
+        """Return the edits of the hidden states that the block starts from."""
         return self._scheme.edits(
             Place("entry", self._block, self._module, hidden_size, hidden_size)
         )
 
     def attention(self, heads: int, width: int) -> Sequence[Edit]:
-        """Edits of earlier keys and values."""
+        """Return the edits of earlier keys and values."""
         return self._scheme.edits(Place("attention", self._block, self._module, heads, width))
 
     def no_past(self) -> None:
-        """Tell the scheme of attention that cannot go on from earlier keys and values.
+        """Tell the scheme that the attention cannot continue from earlier keys and values.
 
         Raises:
-            UsageError: it cannot do without.
+            UsageError: the scheme needs them.
         """
         self._scheme.edits(Place("attention", self._block, self._module, 0, 0, continues=False))
 
@@ -91,15 +91,17 @@ class BlockEdits:
         like: ir.Value | None = None,
         heads: int = 1,
     ) -> ir.Value:
-        """Make those edits that belong to a stage.
+        """Apply the edits of a stage.
 
         Args:
             edits: of a place.
-            stage: which of them.
-            y: what they change.
-            x: what it was made from; y if there is nothing else.
-            like: the shape of y, if it is at hand.
-            heads: vectors of a token in y, where y is (R, S, heads, D).
+            stage: the edits of other stages are skipped.
+            y: the value to change.
+            x: the input that y was computed from; None for y itself.
+            like: the shape of y, if the graph has it already.
+            heads: vectors per token in y, if y is (R, S, heads, D).
+        Returns:
+            The changed value.
         """
         for edit in edits:
             if edit.stage != stage:
@@ -118,17 +120,17 @@ class BlockEdits:
 
 
 def linear_ends(nodes: Sequence[ir.Node]) -> dict[ir.Node, Literal["attention", "mlp"]]:
-    """The linear layers that the attention and the MLP of a block end with.
+    """Find the linear layers that the attention and the MLP of a block end with.
 
-    They are the first one behind the attention, and the last one of all.
+    These are the first linear layer after the attention, and the last one of the block.
     """
     position = {node: index for index, node in enumerate(nodes) if node.domain == DOMAIN}
     attention = [index for node, index in position.items() if node.op_type == "Attention"]
-    behind = [
+    after = [
         node
         for node, index in position.items()
         if node.op_type == "Linear" and attention and index > attention[0]
     ]
-    if len(behind) < 2:
+    if len(after) < 2:
         return {}
-    return {behind[0]: "attention", behind[-1]: "mlp"}
+    return {after[0]: "attention", after[-1]: "mlp"}

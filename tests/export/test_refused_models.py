@@ -57,7 +57,7 @@ REFUSED = {
                 **SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]
             )
         ),
-        r"layer 'deberta\.encoder\.layer\.0' hands on .*; exactly one tensor can be cut",
+        r"layer 'deberta\.encoder\.layer\.0' passes on .*; it must pass on exactly one tensor",
     ),
     "llama4_text": (
         lambda: transformers.Llama4ForCausalLM(

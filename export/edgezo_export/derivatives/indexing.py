@@ -1,0 +1,51 @@
+"""Vector-Jacobian products of operators that gather by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgezo_export.derivatives.adjoint import Adjoint, Rule
+from edgezo_export.errors import UnsupportedModelError
+
+
+def _gather_nd(a: Adjoint) -> Sequence[ir.Value | None]:
+    batch, index = int(a.attribute("batch_dims", 0)), a.input(1)
+    if batch > 1:
+        raise UnsupportedModelError("the gradient of a GatherND of several batch dimensions")
+    if batch:  # ScatterND has no batches: each index gets its place in the batch
+        shape = a.op("Shape", index)
+        ranks = a.shapes.get(str(index.name), ())
+        if len(ranks) < 2:
+            raise UnsupportedModelError("the gradient of a GatherND by an index of unknown rank")
+        zero, one = (a.draft.constant(np.int64(number)) for number in (0, 1))
+        first = a.op("Squeeze", a.op("Gather", shape, a.draft.ints(0)))
+        count = a.op("Range", zero, first, one)
+        column = a.op("Reshape", count, a.draft.ints(-1, *[1] * (len(ranks) - 1)))
+        lead = a.op("Slice", shape, a.draft.ints(0), a.draft.ints(len(ranks) - 1))
+        wide = a.op("Concat", lead, a.draft.ints(1), axis=0)
+        index = a.op("Concat", a.op("Expand", column, wide), index, axis=-1)
+    return [_scattered(a, index)]
+
+
+def _gather(a: Adjoint) -> Sequence[ir.Value | None]:
+    """Rows of the first axis."""
+    if int(a.attribute("axis", 0)):
+        raise UnsupportedModelError("the gradient of a Gather of another axis than the first")
+    return [_scattered(a, a.op("Unsqueeze", a.input(1), a.draft.ints(-1)))]
+
+
+def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
+    """Append the sum of the gradients at every place that an index points to."""
+    zero = ir.tensor(np.zeros(1, np.float32))
+    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    return a.op("ScatterND", nothing, index, a.grad, reduction="add")
+
+
+RULES: dict[str, Rule] = {
+    "Gather": _gather,
+    "GatherND": _gather_nd,
+}
+"""Operator -> its vector-Jacobian product."""

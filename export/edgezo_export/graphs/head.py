@@ -1,0 +1,182 @@
+"""The language-model head at chosen positions; shared by the scorers and the logits.
+
+The positions are gathered before the head, so nothing of size S x V ever exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.graphs.checkpoint import Checkpoint
+from edgezo_export.graphs.segment import SegmentLowering
+from edgezo_export.operators.embedding import embedding_rows, embedding_tensors
+from edgezo_export.operators.linear import LinearLowering, Quant
+from edgezo_export.quantization.quantize import ZERO_POINT
+from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.trace.partition import Segment
+from edgezo_export.trace.symbols import DOMAIN
+
+CHUNK = 4096
+"""Vocabulary entries scored at a time; with H = 576 a float32 chunk takes 9.4 MB."""
+
+Tail = tuple[ir.Node, tuple[ir.Node, ...]]
+"""The node of the head, and the nodes after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The parameters of the head: name and shape (V, H) of its matrix, and the name of its bias."""
+
+    name: str
+    shape: tuple[int, int]
+    bias: str | None
+
+
+def gathered(
+    draft: GraphBuilder, segment: Segment, checkpoint: Checkpoint, hidden_size: int
+) -> tuple[SegmentLowering, ir.Value, Head, Tail]:
+    """Append the states at the scored positions (T, H), after the final norm of the model.
+
+    Returns:
+        The lowering, the states, the parameters of the head, and its nodes.
+    """
+    hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    positions = draft.input("positions", ir.DataType.INT64, ("scored", 2))
+    before, head, after = split_at_head(segment.nodes)
+
+    def outside(value: ir.Value) -> ir.Value:
+        raise UnsupportedModelError(f"the head of the model reads {value.name!r}")
+
+    lowering = SegmentLowering(draft, checkpoint, LinearLowering(draft, "fp32"), outside)
+    if segment.hidden_in is None or head.inputs[0] is None or head.inputs[1] is None:
+        raise UnsupportedModelError("the head of the model has no input")
+    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(0))
+    lowering.bind(segment.hidden_in, picked)
+    lowering.run(before)
+    width = int(head.inputs[0].shape[-1])  # type: ignore[index, arg-type]
+    states = draft.op("Reshape", lowering.value(head.inputs[0]), draft.ints(-1, width))
+    shape = tuple(int(dim) for dim in head.inputs[1].shape or ())  # type: ignore[arg-type]
+    bias = checkpoint.name(head.inputs[2]) if len(head.inputs) > 2 and head.inputs[2] else None
+    known = Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias)
+    return lowering, states, known, (head, tuple(after))
+
+
+def dot(
+    draft: GraphBuilder,
+    states: ir.Value,
+    head: Head,
+    quant: Quant,
+    ids: ir.Value,
+    axis: ir.Value | None,
+) -> ir.Value:
+    """Append the logits of chosen tokens.
+
+    They are sums over the last axis, not a matrix product: the rounding of a sum does not depend on
+    how many states share the pass.
+
+    Args:
+        draft: the graph.
+        states: (T, H).
+        head: its parameters.
+        quant: form of its matrix.
+        ids: the tokens.
+        axis: constant 0 to score all `ids` for every state; None for one id per state.
+    """
+    rows = embedding_rows(draft, head.name, head.shape, quant, ids)
+    width = head.shape[1]
+    if axis is None:
+        product = aligned(draft, draft.op("Mul", states, rows), width)
+        logits = draft.op("ReduceSum", product, draft.ints(1), keepdims=1)
+    else:
+        pairs = draft.op(
+            "Mul", draft.op("Unsqueeze", states, draft.ints(1)), draft.op("Unsqueeze", rows, axis)
+        )
+        logits = draft.op("ReduceSum", aligned(draft, pairs, width, 3), draft.ints(2), keepdims=0)
+    if head.bias is not None:
+        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
+        chosen = draft.op("Gather", draft.weight(bias), ids, axis=0)
+        if axis is None:
+            chosen = draft.op("Unsqueeze", chosen, draft.ints(1))
+        logits = draft.op("Add", logits, chosen)
+    return logits
+
+
+def _after(draft: GraphBuilder, value: ir.Value, total: ir.Value | None) -> ir.Value:
+    """Append the same value, made to depend on `total`.
+
+    Without this ONNX Runtime expands and multiplies all chunks of the vocabulary before it reduces
+    one, and S x V logits are in memory at once after all. The total is at least 1 and finite, so
+    0 times it changes nothing.
+    """
+    if total is None:
+        return value
+    largest = draft.op("ReduceMax", total, draft.ints(0, 1), keepdims=0)
+    return draft.op("Add", value, draft.op("Mul", largest, draft.scalar(0.0)))
+
+
+def aligned(draft: GraphBuilder, terms: ir.Value, width: int, rank: int = 2) -> ir.Value:
+    """Append zeros to the last axis up to a multiple of 16, so that rows start on 64 bytes.
+
+    ONNX Runtime sums a row in vectors that begin at an aligned address. Without the zeros the
+    rounding of a row would depend on its address, that is on how many rows come before it.
+    """
+    missing = -width % 16
+    if not missing:
+        return terms
+    return draft.op("Pad", terms, draft.ints(*[0] * (2 * rank - 1), missing))
+
+
+def chunk_logits(
+    draft: GraphBuilder,
+    states: ir.Value,
+    head: Head,
+    quant: Quant,
+    tokens: range,
+    total: ir.Value | None,
+) -> ir.Value:
+    """Append the logits (T, len(tokens)) of a range of the vocabulary, computed after `total`."""
+    table, scale = embedding_tensors(head.name, head.shape, quant)
+    span = (tokens.start, tokens.stop)
+    rows = draft.weight(table, span)
+    if scale is None:
+        states = _after(draft, states, total)
+    else:
+        vector = _after(draft, draft.weight(scale, span, shape=(len(tokens),)), total)
+        zero = draft.constant(np.full(len(tokens), ZERO_POINT, np.uint8))
+        rows = draft.op("DequantizeLinear", rows, vector, zero, axis=0)
+    logits = draft.op("Gemm", states, rows, transB=1)
+    if head.bias is not None:
+        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
+        logits = draft.op("Add", logits, draft.weight(bias, span))
+    return logits
+
+
+def after_head(
+    lowering: SegmentLowering,
+    segment: Segment,
+    tail: Tail,
+    logits: ir.Value,
+) -> ir.Value:
+    """Append the element-wise nodes that follow the head (a soft cap, a scale)."""
+    head, nodes = tail
+    if not nodes:
+        return logits
+    lowering.forget(nodes)
+    lowering.bind(head.outputs[0], logits)
+    lowering.run(nodes)
+    return lowering.value(segment.hidden_out)
+
+
+def split_at_head(nodes: Sequence[ir.Node]) -> tuple[Sequence[ir.Node], ir.Node, Sequence[ir.Node]]:
+    """Split the epilogue into the nodes before the head, the head, and the nodes after it."""
+    heads = [n for n in nodes if n.domain == DOMAIN and n.op_type == "Linear"]
+    if not heads:
+        raise UnsupportedModelError("the model has no language-model head")
+    position = list(nodes).index(heads[-1])
+    return nodes[:position], heads[-1], nodes[position + 1 :]

@@ -1,0 +1,49 @@
+"""The graph of the prologue: embeddings, and the context of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.graphs.checkpoint import Checkpoint
+from edgezo_export.graphs.context import ROTARY_CACHE, Context, dynamic_shape
+from edgezo_export.graphs.segment import SegmentLowering
+from edgezo_export.operators.linear import LinearLowering, Quant
+from edgezo_export.operators.rotary import emit_rotary_cache
+from edgezo_export.trace.partition import Segment
+
+
+def lower_prologue(
+    segment: Segment,
+    inputs: Sequence[ir.Value],
+    checkpoint: Checkpoint,
+    context: Context,
+    quant: Quant,
+    hidden_size: int,
+) -> GraphBuilder:
+    """input_ids (and attention_mask for encoders) -> hidden and the context of the blocks."""
+    draft = GraphBuilder("prologue")
+
+    def outside(value: ir.Value) -> ir.Value:
+        raise UnsupportedModelError(f"the prologue reads {value.name!r}, which nothing makes")
+
+    lowering = SegmentLowering(
+        draft, checkpoint, LinearLowering(draft, "fp32"), outside, quant=quant
+    )
+    for value in inputs:
+        name = str(value.name)
+        lowering.bind(value, draft.input(name, ir.DataType.INT64, ("rows", "tokens")))
+    lowering.run(segment.nodes)
+    hidden = lowering.value(segment.hidden_out)
+    draft.output(hidden, "hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    for name, value in context.needed.items():
+        made = lowering.value(value)
+        shape: Sequence[int | str] = dynamic_shape(value)
+        if name.endswith(ROTARY_CACHE):
+            width = int(value.shape[-1])  # type: ignore[index, arg-type]
+            made, shape = emit_rotary_cache(draft, made, width), ("tokens", width // 2)
+        draft.output(made, name, value.dtype or ir.DataType.FLOAT, shape)
+    return draft
