@@ -10,8 +10,12 @@ import pytest
 
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.budget import plan as module
-from edgezo_runtime.budget.ledger import Ledger
-from edgezo_runtime.budget.plan import _Planner, make_plan
+from edgezo_runtime.budget import planner
+from edgezo_runtime.budget.candidates import Choice
+from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
+from edgezo_runtime.budget.plan import make_plan
+from edgezo_runtime.budget.planner import Planner
+from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.engine.chunks import Limits
@@ -35,20 +39,19 @@ def tuner(exported, tmp_path) -> Tuner:
     return Tuner(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
 
 
-class Machine(_Planner):
-    """A planner of a process of 100 MB and ten blocks of 50 MB, whose passes take 200 kB a token
-    and worker: twice what the formula says."""
+class Machine:
+    """A process of 100 MB and a model of ten blocks of 50 MB. Its passes take 200 kB per token and
+    worker: twice what the formula says."""
 
     def __init__(self, tuner: Tuner, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(tuner, budget, (), 32, (0, 0, 0))
-        self._blocks = [BLOCK] * COUNT
-        self._base = PROCESS
-        self._room = 10**12
-        self._pages = dataclasses.replace(
-            self._pages, prologue=0, prologue_batch=0, epilogue=0, epilogue_whole=0
-        )
-        self._formula = dataclasses.replace(
-            self._formula,
+        self.tuner = tuner
+        self.available = 10**12
+        self.rehearsed: list[Limits] = []
+        workload = TuningWorkload(tuner, budget, (), 32, (0, 0, 0))
+        workload.blocks = [BLOCK] * COUNT
+        workload.pages = VocabularyPages(0, 0, 0, 0)
+        workload.formula = dataclasses.replace(
+            workload.formula,
             a_token=A_TOKEN // 2,
             kept_of_token=0,
             rows=10**9,
@@ -57,19 +60,20 @@ class Machine(_Planner):
             past=0,
             hidden=0,
         )
-        self.rehearsed: list[Limits] = []
-        monkeypatch.setattr(module, "anonymous_bytes", lambda: 0)
-        monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
-        monkeypatch.setattr(module, "PeakSampler", self._sampler)
-        monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
+        self.workload = workload
+        monkeypatch.setattr(planner, "anonymous_bytes", lambda: 0)
+        monkeypatch.setattr(planner, "resident_bytes", lambda: PROCESS)
+        monkeypatch.setattr(planner, "available_bytes", lambda: self.available)
+        monkeypatch.setattr(planner, "PeakSampler", lambda: self)
+        monkeypatch.setattr(planner.ENVIRONMENT, "threads", 4)
         monkeypatch.setattr(tuner.step_evaluator, "rehearse", lambda *args, **options: None)
         monkeypatch.setattr(tuner.engine, "give_back", lambda: None)
 
-    def _sampler(self) -> Machine:
-        return self
+    def plan(self) -> module.Plan:
+        return module.plan_workload(self.workload)
 
     def __enter__(self) -> types.SimpleNamespace:
-        limits = self._engine.limits
+        limits = self.tuner.engine.limits
         self.rehearsed.append(limits)
         workers = (1 + limits.workers) / 2
         return types.SimpleNamespace(peak=int(A_TOKEN * limits.chunk_tokens * workers))
@@ -101,7 +105,7 @@ def test_the_fastest_that_fits(tuner, monkeypatch, budget) -> None:
     found = machine.plan()
     assert found.predicted_bytes <= budget * MB * 24 / 25
     measured = found.ledger
-    faster = [choice for choice in machine._candidates() if choice.cost < found.choice.cost]
+    faster = [choice for choice in machine.workload.choices() if choice.cost < found.choice.cost]
     assert faster
     for choice in faster:
         activations = A_TOKEN * choice.limits.chunk_tokens * (1 + choice.limits.workers) // 2
@@ -129,7 +133,7 @@ def test_gains_are_what_a_plan_for_more_would_be(tuner, monkeypatch, budget) -> 
 def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
     with pytest.raises(DoesNotFitError, match="a smaller model") as caught:
         plan_for(tuner, 100, monkeypatch)
-    named = parse_size(str(caught.value).split("give --budget '")[1].split("'")[0])
+    named = parse_size(str(caught.value).split("give `budget='")[1].split("'")[0])
     found = Machine(tuner, named, monkeypatch).plan()
     assert (found.choice.limits.workers, found.choice.limits.chunk_tokens) == (1, 16)
     assert len(found.choice.streamed) == COUNT
@@ -139,12 +143,12 @@ def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
 
 def test_what_took_more_before_cannot_be_undone(tuner, monkeypatch) -> None:
     machine = Machine(tuner, 800 * MB, monkeypatch)
-    machine._start = 900 * MB
+    machine.workload.start_bytes = 900 * MB
     with pytest.raises(DoesNotFitError, match="reading libraries and data alone took 900 MB"):
         machine.plan()
     monkeypatch.setattr(module, "peak_rss_bytes", lambda: 905 * MB)
     machine = Machine(tuner, 1000 * MB, monkeypatch)
-    machine._start = 900 * MB
+    machine.workload.start_bytes = 900 * MB
     found = machine.plan()
     assert found.predicted_bytes == 905 * MB
     assert found.smallest_bytes == 900 * MB
@@ -152,7 +156,7 @@ def test_what_took_more_before_cannot_be_undone(tuner, monkeypatch) -> None:
 
 def test_a_machine_that_is_full_is_not_the_budgets_fault(tuner, monkeypatch) -> None:
     machine = Machine(tuner, 1000 * MB, monkeypatch)
-    machine._room = 1
+    machine.available = 1
     with pytest.raises(DoesNotFitError, match="left to this process by the machine"):
         machine.plan()
     assert machine.rehearsed == []
@@ -244,9 +248,8 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
         "_scores",
         lambda batch, *others: seen.append(batch.input_ids.shape[0]),
     )
-    planner = _Planner(tuner, 8 * 10**9, (), 32, (0, 0, 0))
-    choice = module.Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
-    planner._measure(choice)
+    choice = Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
+    Planner(TuningWorkload(tuner, 8 * 10**9, (), 32, (0, 0, 0))).measure(choice)
     hidden = 4 * bundle.manifest.model.hidden_size
     tokens = 2 * 2 * choice.limits.chunk_tokens + (streams and (1 << 20) // hidden)
     assert max(seen) == -(-tokens // 60)
