@@ -37,7 +37,7 @@ def planned_bytes(budget_bytes: int) -> int:
 
 
 def budget_for(total: int) -> int:
-    """The smallest budget that a predicted peak fits."""
+    """The budget that a predicted peak just fits."""
     budget = total * RESERVE_SHARE // (RESERVE_SHARE - 1)
     while total > planned_bytes(budget):
         budget += 1
