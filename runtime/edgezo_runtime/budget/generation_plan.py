@@ -10,16 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.budget.candidates import Choice, enumerate_choices
-from edgezo_runtime.budget.ledger import FAULT_BYTES
+from edgezo_runtime.budget.ledger import FAULT_BYTES, budget_for, planned_bytes
 from edgezo_runtime.budget.memory_model import VOCABULARY_CHUNK, bytes_kept_of_token, bytes_of_token
-from edgezo_runtime.budget.planner import (
-    UNMEASURED,
-    Planner,
-    Policy,
-    Rehearsal,
-    budget_for,
-    planned_bytes,
-)
+from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
 from edgezo_runtime.bundle.manifest_types import GraphInfo
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
@@ -48,7 +41,7 @@ class GenerationPlan:
     Attributes:
         budget_bytes: the budget.
         limits: workers and sizes of chunks.
-        streamed: blocks that are fetched when their turn comes.
+        streamed: blocks that are fetched for each pass and dropped after it.
         fixed_bytes: everything but keys and values.
         cache_bytes: what is left for keys and values.
     """
@@ -60,7 +53,7 @@ class GenerationPlan:
     cache_bytes: int
 
     def apply(self, generator: Generator) -> None:
-        """Have a generator run like this."""
+        """Have a generator run as planned."""
         generator.engine.limits, generator.engine.streamed = self.limits, self.streamed
         generator.cache_bytes = self.cache_bytes
 
@@ -69,7 +62,7 @@ def plan_generation(
     generator: Generator,
     prompts: Sequence[int],
     params: Params,
-    writing: GenerationConfig,
+    config: GenerationConfig,
     budget_bytes: int,
 ) -> GenerationPlan:
     """Plan a generation: resident blocks before streamed ones, many workers and large chunks first.
@@ -81,13 +74,13 @@ def plan_generation(
         generator: generates the texts, in the process as it will be.
         prompts: tokens of every prompt.
         params: every trainable input by name, without the leading axis.
-        writing: how texts are generated.
+        config: how texts are generated.
         budget_bytes: what the process may take.
     Raises:
-        DoesNotFitError: keys and values of one text do not fit besides the rest; with the number of
-            tokens that fits, and the budget that is enough.
+        DoesNotFitError: keys and values of one text do not fit; the message names the number of
+            tokens that fit, and the budget that is enough.
     """
-    workload = GenerationWorkload(generator, prompts, params, writing, budget_bytes)
+    workload = GenerationWorkload(generator, prompts, params, config, budget_bytes)
     planner = Planner(workload)
     choice = planner.choose()
     passes = planner.passes(choice)
@@ -116,13 +109,13 @@ def room_beside(engine: Engine) -> int | None:
 
 
 class GenerationWorkload:
-    """Generation of texts, as many at a time as can be generated at all.
+    """Generation of texts: at least one at a time must fit, or two of several.
 
     Args:
         generator: generates them.
         prompts: tokens of every prompt.
         params: every trainable input by name, without the leading axis.
-        writing: how texts are generated.
+        config: how texts are generated.
         budget_bytes: what the process may take.
 
     Attributes:
@@ -140,7 +133,7 @@ class GenerationWorkload:
         generator: Generator,
         prompts: Sequence[int],
         params: Params,
-        writing: GenerationConfig,
+        config: GenerationConfig,
         budget_bytes: int,
     ) -> None:
         self.engine = generator.engine
@@ -149,7 +142,7 @@ class GenerationWorkload:
         self._params = params
         self._prompt = max(prompts)
         self._texts = len(prompts)
-        self._new = writing.max_new_tokens
+        self._new = config.max_new_tokens
         self._bundle = self.engine.bundle
         self._graphs = self._bundle.manifest.graphs
         self._workers = self.engine.limits.workers
@@ -245,8 +238,8 @@ class GenerationWorkload:
         advice = f", or `max_new_tokens={most}`" if most else ""
         least = max(self._least(planner, smallest), self.budget_bytes + 1)
         return DoesNotFitError(
-            f"budget {format_size(self.budget_bytes)}: keys and values of {self._prompt} tokens of "
-            f"prompt and {self._new} new ones do not fit besides the rest; give "
+            f"budget {format_size(self.budget_bytes)}: keys and values of {self._prompt} "
+            f"prompt tokens and {self._new} new tokens do not fit; give "
             f"`budget='{format_size(least, up=True)}'`{advice}"
         )
 

@@ -25,6 +25,23 @@ FAULT_BYTES = 64 * 1024
 
 SAMPLE_EVERY_S = 0.0005
 
+RESERVE_SHARE = 25
+"""One part in so many of the budget stays in reserve: for what is allocated between two checks of
+the memory, and for what a rehearsal cannot foresee."""
+
+
+def planned_bytes(budget_bytes: int) -> int:
+    """The budget without its reserve."""
+    return budget_bytes - budget_bytes // RESERVE_SHARE
+
+
+def budget_for(total: int) -> int:
+    """The budget that a predicted peak just fits."""
+    budget = total * RESERVE_SHARE // (RESERVE_SHARE - 1)
+    while total > planned_bytes(budget):
+        budget += 1
+    return budget
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:

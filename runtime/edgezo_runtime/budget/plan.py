@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgezo_runtime.budget.planner import Planner, budget_for
+from edgezo_runtime.budget.ledger import Ledger, budget_for
+from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from edgezo_runtime.budget.candidates import Choice
-    from edgezo_runtime.budget.ledger import Ledger
     from edgezo_runtime.budget.planned_run import PlannedRun
     from edgezo_runtime.data.example_set import ExampleSet
     from edgezo_runtime.engine.engine import Engine
@@ -137,18 +137,19 @@ def make_plan(
         BundleError: the weights' header cannot be read.
     """
     before = (process_bytes, data_bytes, start_bytes)
+
+    def plan() -> Plan:
+        workload = TuningWorkload(tuner, budget_bytes, others, eval_batch_size, before)
+        return plan_workload(workload)
+
     try:
         try:
-            return plan_workload(
-                TuningWorkload(tuner, budget_bytes, others, eval_batch_size, before)
-            )
+            return plan()
         except DoesNotFitError:
             if not tuner.step_evaluator.drop_first_order():
                 raise
             tuner.engine.give_back()
-            return plan_workload(
-                TuningWorkload(tuner, budget_bytes, others, eval_batch_size, before)
-            )
+            return plan()
     finally:
         tuner.engine.reliefs.clear()
 

@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edgezo_runtime.budget.candidates import Choice, Shape
-from edgezo_runtime.budget.ledger import PeakSampler
+from edgezo_runtime.budget.ledger import PeakSampler, planned_bytes
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitError
 from edgezo_runtime.system.memory import anonymous_bytes, available_bytes, resident_bytes
 from edgezo_runtime.system.memory_guard import LEFT, LOW_BYTES
 from edgezo_runtime.system.sizes import format_size
-
-RESERVE_SHARE = 25
-"""One part in so many of the budget stays in reserve: for what is allocated between two checks of
-the memory, and for what a rehearsal cannot foresee."""
 
 UNMEASURED = 2.0
 """What passes may take over what is computed, before any were measured."""
@@ -31,30 +27,18 @@ _THREAD_BYTES = 16 << 20
 """Stack and heap that a new thread may ask for."""
 
 
-def planned_bytes(budget_bytes: int) -> int:
-    """The budget without its reserve."""
-    return budget_bytes - budget_bytes // RESERVE_SHARE
-
-
-def budget_for(total: int) -> int:
-    """The budget that a predicted peak just fits."""
-    budget = total * RESERVE_SHARE // (RESERVE_SHARE - 1)
-    while total > planned_bytes(budget):
-        budget += 1
-    return budget
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How far the planner trusts a formula, and what it makes of a rehearsal.
+    """How the planner uses a workload's formula and its rehearsals.
 
     Attributes:
-        expected: passes over computed ones that are expected before any rehearsal.
-        carried: the same for other shapes after a rehearsal, over what that one took; None where
-            rehearsals tell nothing of other shapes, and the formula is a lower bound.
+        expected: bytes that passes are expected to take before any rehearsal, per computed byte.
+        carried: bytes expected of other shapes after a rehearsal, per byte that the rehearsal
+            implies; None if a rehearsal implies nothing for other shapes. The formula is then a
+            lower bound, also of what is measured.
         hope: share of the expected bytes that a rehearsal may turn out to take.
-        leftovers: does what the arena keeps after a rehearsal count besides the passes? If not,
-            later passes use it again.
+        leftovers: True adds what the arena still has after a rehearsal to the bytes of passes;
+            False assumes that passes reuse it.
     """
 
     expected: float
@@ -65,12 +49,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A trial of a workload.
+    """A trial of a workload on a sample of the blocks.
 
     Attributes:
-        run: does what the workload does, on a sample of the blocks.
-        extra_bytes: bytes of passes that the trial does not take, without those that it takes and
-            that are no passes'.
+        run: does the trial.
+        extra_bytes: added to what the trial takes to get the bytes of passes; below 0 where the
+            trial takes more than passes.
     """
 
     run: Callable[[], None]
@@ -83,7 +67,7 @@ class Measured:
 
     Attributes:
         passes: bytes of passes.
-        base: resident bytes of the process besides.
+        base: resident bytes of the process without passes.
         failed: was memory short?
     """
 
@@ -93,7 +77,7 @@ class Measured:
 
 
 class Workload(Protocol):
-    """What is planned for."""
+    """The work that is planned: tuning or generation."""
 
     @property
     def engine(self) -> Engine:
@@ -101,7 +85,7 @@ class Workload(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """How its formula and its rehearsals are used."""
+        """How the planner uses the formula and the rehearsals."""
 
     @property
     def budget_bytes(self) -> int:
@@ -113,8 +97,8 @@ class Workload(Protocol):
 
     @property
     def sampled_bytes(self) -> int | None:
-        """Weights that a rehearsal touches. A rehearsal is then begun only where it is predicted to
-        fit; None has the memory guard end it where it does not."""
+        """Bytes of the weights that a rehearsal reads: it then starts only if it is predicted to
+        fit. None leaves it to the memory guard to stop a rehearsal."""
 
     def choices(self) -> Sequence[Choice]:
         """The ways to run, the preferred ones first."""
@@ -126,19 +110,19 @@ class Workload(Protocol):
         """The predicted peak.
 
         Args:
-            choice: how it runs.
+            choice: the way to run.
             passes: bytes of passes.
-            base: resident bytes of the process besides.
+            base: resident bytes of the process without passes.
         """
 
     def rehearsal(self, choice: Choice, base: int) -> Rehearsal:
-        """The trial of a choice, in a process of so many resident bytes."""
+        """Prepare the trial of a choice, in a process of `base` resident bytes."""
 
     def refusal(self, planner: Planner, smallest: Choice) -> DoesNotFitError:
-        """What to say where no choice fits.
+        """Make the error that says that no choice fits.
 
         Args:
-            planner: knows what was measured.
+            planner: has the measurements.
             smallest: the choice that takes the least.
         """
 
@@ -147,11 +131,11 @@ class Planner:
     """Finds the first choice of a workload that fits.
 
     Args:
-        workload: what is planned for.
+        workload: the work that is planned.
 
     Attributes:
-        base: resident bytes of the process, besides passes.
-        anonymous: those of them that are no file's.
+        base: resident bytes of the process without passes.
+        anonymous: anonymous bytes of the process without passes.
         room: bytes that the machine has for passes.
         measured: what rehearsals took.
     """
@@ -171,12 +155,12 @@ class Planner:
     def choose(self) -> Choice:
         """Find the first choice that a rehearsal shows to fit.
 
-        A rehearsal must not take more than the budget either. Where no memory guard would end it,
-        the smallest choice comes first, unless there is plenty; the formula is then corrected by
-        what that takes.
+        A rehearsal must not exceed the budget either. If no memory guard would stop it, and the
+        preferred choice may exceed the budget, the smallest choice is rehearsed first, to correct
+        the formula.
 
         Raises:
-            DoesNotFitError: there is none.
+            DoesNotFitError: no choice fits.
         """
         workload = self._workload
         choices = workload.choices()
@@ -203,7 +187,7 @@ class Planner:
     # --- predict ---
 
     def passes(self, choice: Choice) -> int:
-        """Bytes of passes: as measured, or as computed and corrected by what others took."""
+        """Bytes of passes: as measured, or as computed and corrected by other rehearsals."""
         known = self.measured.get(choice.shape)
         computed = self._workload.computed(choice)
         if self._policy.carried is None:
@@ -234,7 +218,7 @@ class Planner:
         return choice.shape in self._failed
 
     def _is_safe(self, choice: Choice) -> bool:
-        """Does a rehearsal keep below the budget, or is there a guard that ends it?"""
+        """Will a rehearsal keep below the budget, or will the memory guard stop it?"""
         sampled = self._workload.sampled_bytes
         if sampled is None:
             return True
@@ -248,9 +232,9 @@ class Planner:
         """Rehearse a choice, and correct the formula by what it takes.
 
         Args:
-            choice: how it runs.
-            guarded: does the memory guard stay on? None leaves that to the workload: off where a
-                rehearsal is predicted to fit, so that what it would take is seen whole.
+            choice: the way to run.
+            guarded: leave the memory guard on; None does so for a workload without
+                `sampled_bytes`. Without the guard the whole need is measured.
         """
         engine, policy = self._workload.engine, self._policy
         if guarded is None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edgezo_runtime.budget.candidates import Choice, enumerate_choices
-from edgezo_runtime.budget.ledger import Ledger, vocabulary_pages
+from edgezo_runtime.budget.ledger import Ledger, budget_for, vocabulary_pages
 from edgezo_runtime.budget.memory_model import MemoryModel
-from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal, budget_for
+from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
 from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.sizes import format_size

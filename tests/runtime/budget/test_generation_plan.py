@@ -15,13 +15,13 @@ from edgezo_runtime.budget.generation_plan import (
     plan_generation,
     room_beside,
 )
-from edgezo_runtime.budget.ledger import FAULT_BYTES
+from edgezo_runtime.budget.ledger import FAULT_BYTES, planned_bytes
 from edgezo_runtime.budget.memory_model import (
     VOCABULARY_CHUNK,
     bytes_kept_of_token,
     bytes_of_token,
 )
-from edgezo_runtime.budget.planner import UNMEASURED, planned_bytes
+from edgezo_runtime.budget.planner import UNMEASURED
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
@@ -163,7 +163,7 @@ def test_a_rehearsal_that_has_to_stop_is_passed_over(
 def test_a_refusal_names_what_is_enough(machine: Machine) -> None:
     """The smallest way to run takes 140 MB and 1.6 MB, by half more for caution, and 20 MB for a
     text. It is rehearsed for that without the guard."""
-    with pytest.raises(DoesNotFitError, match="keys and values of 4 tokens of prompt") as caught:
+    with pytest.raises(DoesNotFitError, match="keys and values of 4 prompt tokens") as caught:
         machine.plan(120 * MB)
     assert [run[1:] for run in machine.rehearsed] == [(2, False, 1)]
     text = str(caught.value)
