@@ -57,11 +57,11 @@ def test_without_data_nothing_else_of_them(invoke: Invoke, tiny: Tiny, option: s
     assert "need --data" in done.stderr
 
 
-def test_fences_are_shown(invoke: Invoke, tiny: Tiny) -> None:
+def test_memory_limits_are_shown(invoke: Invoke, tiny: Tiny) -> None:
     found = plan(invoke, tiny, "--enforce")
     memory_limits = found["memory_limits"]
     assert isinstance(memory_limits, list)
-    assert {fence["name"] for fence in memory_limits} >= {"plan", "arena", "watch", "control-group"}
+    assert {limit["name"] for limit in memory_limits} >= {"plan", "arena", "watch", "control-group"}
     done = invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "8GB", "--enforce")
     assert "at every block" in done.stdout
     args = ("tune", tiny.int8, "--data", tiny.data, "--budget", "8GB", "--steps", "1")

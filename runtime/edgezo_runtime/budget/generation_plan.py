@@ -1,41 +1,37 @@
-"""What of a generation is in memory at once: weights, passes, and keys and values of the texts."""
+"""The plan of a generation: weights and passes, and what is left for keys and values of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.budget.ledger import FAULT_BYTES, PeakSampler
+from edgezo_runtime.budget.candidates import Choice, enumerate_choices
+from edgezo_runtime.budget.ledger import FAULT_BYTES, budget_for, planned_bytes
 from edgezo_runtime.budget.memory_model import VOCABULARY_CHUNK, bytes_kept_of_token, bytes_of_token
-from edgezo_runtime.budget.plan import RESERVE_SHARE, UNMEASURED, budget_for
+from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
 from edgezo_runtime.bundle.manifest_types import GraphInfo
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitError
+from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.generation.decode_pass import LOGIT_ROWS
 from edgezo_runtime.generation.generator import MOST_ROWS, GenerationConfig, Generator, least_rows
 from edgezo_runtime.generation.kv_cache import past_shapes, turnover
-from edgezo_runtime.system.memory import (
-    anonymous_bytes,
-    peak_rss_bytes,
-    release_freed,
-    resident_bytes,
-)
+from edgezo_runtime.system.memory import peak_rss_bytes, release_freed
 from edgezo_runtime.system.sizes import format_size
 
 Params = Mapping[str, npt.NDArray[np.float32]]
 
-Way = tuple[Limits, frozenset[int]]
-"""Limits, and the blocks that are streamed."""
-
 _FLOAT = 4
 
+_POLICY = Policy(expected=1.0, carried=None, hope=1.0, leftovers=False)
+
 _CAREFUL = 1.5
-"""Passes over those seen, where a budget is named: the arena of the next process may be cut up in
-other ways."""
+"""Passes over measured ones, where a budget is named: the arena of the next process may be
+fragmented in other ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class GenerationPlan:
     Attributes:
         budget_bytes: the budget.
         limits: workers and sizes of chunks.
-        streamed: blocks that are fetched when their turn comes.
+        streamed: blocks that are fetched for each pass and dropped after it.
         fixed_bytes: everything but keys and values.
         cache_bytes: what is left for keys and values.
     """
@@ -57,7 +53,7 @@ class GenerationPlan:
     cache_bytes: int
 
     def apply(self, generator: Generator) -> None:
-        """Have a generator run like this."""
+        """Have a generator run as planned."""
         generator.engine.limits, generator.engine.streamed = self.limits, self.streamed
         generator.cache_bytes = self.cache_bytes
 
@@ -66,31 +62,41 @@ def plan_generation(
     generator: Generator,
     prompts: Sequence[int],
     params: Params,
-    writing: GenerationConfig,
+    config: GenerationConfig,
     budget_bytes: int,
 ) -> GenerationPlan:
-    """Plan the first way to run that fits: resident weights before streamed, large chunks first.
+    """Plan a generation: resident blocks before streamed ones, many workers and large chunks first.
 
-    What passes over prompts take is computed, and then seen from one over the longest prompts in
-    one block of each kind: attention over long ones takes more than the formula knows of.
+    What passes over prompts take is computed, and then measured on the longest prompts in one block
+    of each kind: attention over long prompts takes more than the formula knows of.
 
     Args:
-        generator: what writes, in the process as it will be.
+        generator: generates the texts, in the process as it will be.
         prompts: tokens of every prompt.
         params: every trainable input by name, without the leading axis.
-        writing: how.
+        config: how texts are generated.
         budget_bytes: what the process may take.
     Raises:
-        DoesNotFitError: keys and values of one text do not fit beside the rest; with the number of
-            tokens that would, and the budget that would do.
+        DoesNotFitError: keys and values of one text do not fit; the message names the number of
+            tokens that fit, and the budget that is enough.
     """
-    return _Planner(generator, max(prompts), len(prompts), params, writing, budget_bytes).plan()
+    workload = GenerationWorkload(generator, prompts, params, config, budget_bytes)
+    planner = Planner(workload)
+    choice = planner.choose()
+    passes = planner.passes(choice)
+    return GenerationPlan(
+        budget_bytes=budget_bytes,
+        limits=choice.limits,
+        streamed=choice.streamed,
+        fixed_bytes=workload.fixed(choice, passes, planner.base),
+        cache_bytes=workload.room(choice, passes, planner.base),
+    )
 
 
 def room_beside(engine: Engine) -> int | None:
-    """Bytes for keys and values of texts that are written while a run is stepped.
+    """Bytes for keys and values of texts that are generated between the steps of a run.
 
-    What the process takes now, steps among it, stays as it is; a reserve is left.
+    What the process takes now, steps included, stays as it is; the reserve is left.
 
     Returns:
         The room, or None where there is no budget.
@@ -98,153 +104,99 @@ def room_beside(engine: Engine) -> int | None:
     guard = engine.guard
     if guard is None:
         return None
-    left = guard.budget_bytes - guard.budget_bytes // RESERVE_SHARE - guard.resident()
+    left = planned_bytes(guard.budget_bytes) - guard.resident()
     return max(0, int(left / turnover(engine.bundle.manifest.graphs)))
 
 
-class _Planner:
-    """Weighs the ways to run."""
+class GenerationWorkload:
+    """Generation of texts: at least one at a time must fit, or two of several.
+
+    Args:
+        generator: generates them.
+        prompts: tokens of every prompt.
+        params: every trainable input by name, without the leading axis.
+        config: how texts are generated.
+        budget_bytes: what the process may take.
+
+    Attributes:
+        sampled_bytes: None, so that the memory guard stays on in rehearsals.
+
+    Raises:
+        DoesNotFitError: the process took more than the budget already.
+    """
+
+    policy = _POLICY
+    sampled_bytes = None
 
     def __init__(
         self,
         generator: Generator,
-        prompt: int,
-        texts: int,
+        prompts: Sequence[int],
         params: Params,
-        writing: GenerationConfig,
-        budget: int,
+        config: GenerationConfig,
+        budget_bytes: int,
     ) -> None:
+        self.engine = generator.engine
+        self.budget_bytes = budget_bytes
         self._generator = generator
         self._params = params
-        self._engine = generator.engine
-        self._prompt = prompt
-        self._texts = texts
-        self._new = writing.max_new_tokens
-        self._budget = budget
-        self._bundle = self._engine.bundle
+        self._prompt = max(prompts)
+        self._texts = len(prompts)
+        self._new = config.max_new_tokens
+        self._bundle = self.engine.bundle
         self._graphs = self._bundle.manifest.graphs
+        self._workers = self.engine.limits.workers
+        count = self.engine.num_blocks
+        self._blocks = [self.engine.model.block_bytes(index) for index in range(count)]
         release_freed()
-        self._base = resident_bytes()
-        self._seen: dict[Way, tuple[int, int]] = {}
-        self._workers = self._engine.limits.workers
-        count = self._engine.num_blocks
-        self._blocks = [self._engine.model.block_bytes(index) for index in range(count)]
-
-    def plan(self) -> GenerationPlan:
-        """The first that fits."""
-        start = peak_rss_bytes()
-        if start > self._budget:
+        self.start_bytes = peak_rss_bytes()
+        if self.start_bytes > budget_bytes:
             raise DoesNotFitError(
-                f"budget {format_size(self._budget)}: reading libraries, tokenizer and data alone "
-                f"took {format_size(start)}; give --budget '{format_size(start, up=True)}' at least"
+                f"budget {format_size(budget_bytes)}: reading libraries, tokenizer and data alone "
+                f"took {format_size(self.start_bytes)}; give "
+                f"`budget='{format_size(self.start_bytes, up=True)}'` at least"
             )
-        left = 0
-        for limits, streamed in self._candidates():
-            passes = self._activations(limits)
-            room = self._room(limits, streamed, passes)
-            if room >= self._one:
-                seen = self._rehearsed(limits, streamed, room)
-                if seen is None:
-                    continue
-                passes = max(passes, seen)
-                room = self._room(limits, streamed, passes)
-            if room >= self._one:
-                fixed = self._fixed(limits, streamed, passes)
-                return GenerationPlan(self._budget, limits, streamed, fixed, room)
-            left = max(left, room)
-        most = self._generator.most_tokens(self._prompt, left, self._texts)
-        advice = f", or --max-new-tokens {most}" if most else ""
-        raise DoesNotFitError(
-            f"budget {format_size(self._budget)}: keys and values of {self._prompt} tokens of "
-            f"prompt and {self._new} new ones do not fit beside the rest; give --budget "
-            f"'{format_size(self._least(), up=True)}'{advice}"
-        )
+
+    # --- predict ---
+
+    def choices(self) -> list[Choice]:
+        """The ways to run: resident blocks first, then many workers and large chunks."""
+        found = enumerate_choices(self._workers, len(self._blocks), levels=1)
+        return sorted(found, key=lambda choice: bool(choice.streamed))
+
+    def computed(self, choice: Choice) -> int:
+        """Bytes of passes: chunks of prompts with their keys and values, and logits."""
+        model, limits = self._bundle.manifest.model, choice.limits
+        row = bytes_kept_of_token(self._bundle) * self._prompt
+        rows = max(2, min(LOGIT_ROWS, self._texts))
+        head = VOCABULARY_CHUNK * (2 * model.hidden_size + 2 * rows) + 3 * rows * model.vocab_size
+        chunk = int(UNMEASURED * limits.chunk_tokens * bytes_of_token(self._bundle))
+        return limits.workers * (max(chunk, _FLOAT * head) + row)
+
+    def total(self, choice: Choice, passes: int, base: int) -> int:
+        """The predicted peak, with keys and values of as few texts as can be generated at once."""
+        states = math.ceil(self.least_bytes * turnover(self._graphs))
+        return self.fixed(choice, passes, base) + states
 
     @property
-    def _one(self) -> int:
-        """Keys and values of as few texts as can be written at once."""
-        each = self._generator.text_bytes(self._prompt, self._new)
-        return least_rows(self._texts) * each
+    def least_bytes(self) -> int:
+        """Keys and values of as few texts as can be generated at once."""
+        return least_rows(self._texts) * self._generator.text_bytes(self._prompt, self._new)
 
-    def _least(self) -> int:
-        """The smallest budget that would do: of the ways that were rehearsed, or of the one that
-        is computed to take least, which is rehearsed for it without the watch."""
-        if not self._seen:
-            way = min(self._candidates(), key=lambda way: self._need(way, self._base, 0))
-            guard, self._engine.guard = self._engine.guard, None
-            try:
-                self._rehearsed(*way, self._one)
-            finally:
-                self._engine.guard = guard
-            passes = int(UNMEASURED * self._activations(way[0]))
-            self._seen.setdefault(way, (self._base, passes))
-        least = min(self._need(way, *seen) for way, seen in self._seen.items())
-        return max(least, self._budget + 1)
+    def fixed(self, choice: Choice, passes: int, base: int) -> int:
+        """Bytes of everything but keys and values; see `Workload.total`."""
+        return base + self.weights(choice) + passes
 
-    def _need(self, way: Way, base: int, passes: int) -> int:
-        """The budget for as few texts as can be written at once."""
-        passes = int(_CAREFUL * max(passes, self._activations(way[0])))
-        states = int(self._one * turnover(self._graphs))
-        return budget_for(base + self._weights(*way) + passes + states)
+    def room(self, choice: Choice, passes: int, base: int) -> int:
+        """Bytes that are left for keys and values; see `Workload.total`."""
+        left = planned_bytes(self.budget_bytes) - self.fixed(choice, passes, base)
+        return int(left / turnover(self._graphs))
 
-    def _candidates(self) -> Iterator[Way]:
-        everything = frozenset(range(self._engine.num_blocks))
-        for streamed in (frozenset[int](), everything):
-            workers = self._workers
-            while workers:
-                limits: Limits | None = Limits(workers)
-                while limits is not None:
-                    yield limits, streamed
-                    limits = limits.smaller()
-                workers //= 2
-
-    def _room(self, limits: Limits, streamed: frozenset[int], passes: int) -> int:
-        """Bytes that are left for keys and values."""
-        planned = self._budget - self._budget // RESERVE_SHARE
-        return int((planned - self._fixed(limits, streamed, passes)) / turnover(self._graphs))
-
-    def _rehearsed(self, limits: Limits, streamed: frozenset[int], room: int) -> int | None:
-        """Bytes that a pass over the longest prompts takes, besides their keys and values.
-
-        Returns:
-            The bytes, or None where memory was short.
-        """
-        engine, generator = self._engine, self._generator
-        least = least_rows(self._texts)
-        each = generator.text_bytes(self._prompt, self._new)
-        rows = max(least, min(MOST_ROWS, self._texts, room // each) // least * least)
-        engine.limits, engine.streamed = limits, streamed
-        engine.give_back()
-        # what the arena could not give back of earlier goes is used again, so it is not passes'
-        self._base, before = resident_bytes(), anonymous_bytes()
-        failed = False
-        with PeakSampler() as sampler:
-            try:
-                generator.rehearse(self._prompt, rows, self._params)
-            except BudgetStopError:
-                failed = True
-            except DivergedError:
-                pass  # the texts themselves will say so
-        failed = failed or bool(engine.reliefs)
-        engine.reliefs.clear()
-        engine.give_back()
-        shapes = past_shapes(self._graphs)
-        kept = sum(2 * _FLOAT * shapes[i][0] * shapes[i][1] for i in engine.model.kinds)
-        if failed:
-            return None
-        passes = sampler.peak - before - rows * self._prompt * kept
-        self._seen[limits, streamed] = self._base, passes
-        return passes
-
-    def _fixed(self, limits: Limits, streamed: frozenset[int], passes: int) -> int:
-        """Bytes of everything but keys and values."""
-        return self._base + self._weights(limits, streamed) + passes
-
-    def _weights(self, limits: Limits, streamed: frozenset[int]) -> int:
+    def weights(self, choice: Choice) -> int:
         """Bytes of blocks and vocabulary that are in memory at once."""
-        if streamed:  # the vocabulary is let go before blocks come
-            blocks = min(sum(self._blocks), 2 * max(limits.fetch_bytes, max(self._blocks)))
-            return max(blocks, self._vocabulary())
+        if choice.streamed:  # the vocabulary is dropped before blocks are fetched
+            largest = max(choice.limits.fetch_bytes, max(self._blocks))
+            return max(min(sum(self._blocks), 2 * largest), self._vocabulary())
         return sum(self._blocks) + self._vocabulary()
 
     def _vocabulary(self) -> int:
@@ -257,14 +209,51 @@ class _Planner:
         return self._bytes(head, {b.tensor for b in head.weights}) + rows
 
     def _bytes(self, graph: GraphInfo, tensors: set[str]) -> int:
-        spans = {b.tensor: self._engine.model.weights.span(b.tensor) for b in graph.weights}
+        spans = {b.tensor: self.engine.model.weights.span(b.tensor) for b in graph.weights}
         return sum(spans[name][1] - spans[name][0] for name in tensors)
 
-    def _activations(self, limits: Limits) -> int:
-        """Bytes of passes: chunks of prompts with their keys and values, and logits."""
-        model = self._bundle.manifest.model
-        row = bytes_kept_of_token(self._bundle) * self._prompt
-        rows = max(2, min(LOGIT_ROWS, self._texts))
-        head = VOCABULARY_CHUNK * (2 * model.hidden_size + 2 * rows) + 3 * rows * model.vocab_size
-        chunk = int(UNMEASURED * limits.chunk_tokens * bytes_of_token(self._bundle))
-        return limits.workers * (max(chunk, _FLOAT * head) + row)
+    # --- measure ---
+
+    def rehearsal(self, choice: Choice, base: int) -> Rehearsal:
+        """A pass over the longest prompts, as many as fit; their keys and values are not passes."""
+        least = least_rows(self._texts)
+        each = self._generator.text_bytes(self._prompt, self._new)
+        fits = self.room(choice, self.computed(choice), base) // each
+        rows = max(least, min(MOST_ROWS, self._texts, fits) // least * least)
+
+        def run() -> None:
+            self._generator.rehearse(self._prompt, rows, self._params)
+
+        shapes = past_shapes(self._graphs)
+        kept = sum(2 * _FLOAT * shapes[i][0] * shapes[i][1] for i in self.engine.model.kinds)
+        return Rehearsal(run, -rows * self._prompt * kept)
+
+    # --- refuse ---
+
+    def refusal(self, planner: Planner, smallest: Choice) -> DoesNotFitError:
+        """Name the budget that is enough, and the number of new tokens that fits this one."""
+        choices = [choice for choice in self.choices() if not planner.has_failed(choice)]
+        rooms = [self.room(choice, planner.passes(choice), planner.base) for choice in choices]
+        most = self._generator.most_tokens(self._prompt, max([0, *rooms]), self._texts)
+        advice = f", or `max_new_tokens={most}`" if most else ""
+        least = max(self._least(planner, smallest), self.budget_bytes + 1)
+        return DoesNotFitError(
+            f"budget {format_size(self.budget_bytes)}: keys and values of {self._prompt} "
+            f"prompt tokens and {self._new} new tokens do not fit; give "
+            f"`budget='{format_size(least, up=True)}'`{advice}"
+        )
+
+    def _least(self, planner: Planner, smallest: Choice) -> int:
+        """The smallest budget that is enough: of the choices that were rehearsed, or of the
+        smallest one, which is rehearsed for it without the memory guard."""
+        choices = {choice.shape: choice for choice in self.choices()}
+        measured = {key: took for key, took in planner.measured.items() if not took.failed}
+        if not measured:
+            planner.measure(smallest, guarded=False)
+            measured = {smallest.shape: planner.measured[smallest.shape]}
+        needs = []
+        for key, took in measured.items():
+            computed = self.computed(choices[key])
+            passes = int(UNMEASURED * computed) if took.failed else max(took.passes, computed)
+            needs.append(self.total(choices[key], int(_CAREFUL * passes), took.base))
+        return budget_for(min(needs))

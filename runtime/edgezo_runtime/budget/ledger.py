@@ -1,4 +1,4 @@
-"""Where the bytes of a run go, by what they are for."""
+"""Where the bytes of a run go: the ledger of its parts, and how to measure and count them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,26 @@ if TYPE_CHECKING:
     from edgezo_runtime.data.example_set import ExampleSet
 
 FAULT_BYTES = 64 * 1024
-"""A row that is touched brings the file pages around it (Linux's fault-around)."""
+"""Reading one row maps the file pages around it as well (Linux's fault-around)."""
 
 SAMPLE_EVERY_S = 0.0005
+
+RESERVE_SHARE = 25
+"""One part in so many of the budget stays in reserve: for what is allocated between two checks of
+the memory, and for what a rehearsal cannot foresee."""
+
+
+def planned_bytes(budget_bytes: int) -> int:
+    """The budget without its reserve."""
+    return budget_bytes - budget_bytes // RESERVE_SHARE
+
+
+def budget_for(total: int) -> int:
+    """The budget that a predicted peak just fits."""
+    budget = total * RESERVE_SHARE // (RESERVE_SHARE - 1)
+    while total > planned_bytes(budget):
+        budget += 1
+    return budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +52,12 @@ class Ledger:
         data: tokenizer and rows.
         graphs: opened graphs.
         adapter: trainables, their average, the state of the rule.
-        prologue: pages of the embedding that are touched.
-        epilogue: pages of the head that are touched besides.
+        prologue: pages of the embedding that are read.
+        epilogue: pages of the head that are read, without those shared with the embedding.
         blocks: weights of the resident blocks, and of the streamed ones that are there at once.
-        activations: what the workers' chunks take, in blocks and scorers, and what waits between
+        activations: what the workers' chunks take in blocks and scorers, and what waits between
             streamed blocks.
-        texts: keys and values of texts that are being written.
+        texts: keys and values of generated texts.
         start: peak of the process before it tuned; 0 where that does not matter.
     """
 
@@ -57,7 +74,7 @@ class Ledger:
 
     @property
     def steady(self) -> int:
-        """Peak of what comes."""
+        """Predicted peak of the run itself."""
         return sum(self.parts().values())
 
     @property
@@ -76,19 +93,22 @@ MEANING = {
     "graphs": "opened graphs",
     "adapter": "trainables, average, rule state",
     "prologue": "embedding, pages of the tokens that occur",
-    "epilogue": "head, pages that scoring touches",
+    "epilogue": "head, pages that scoring reads",
     "blocks": "weights of blocks",
-    "texts": "keys and values of texts being written",
+    "texts": "keys and values of generated texts",
     "activations": "arena of the passes, measured on this bundle",
 }
-"""What the parts of a ledger are, for people."""
+"""The parts of a ledger, described for people."""
 
 
 class PeakSampler:
-    """Looks at the anonymous memory of this process in short intervals; a context manager.
+    """Samples the anonymous memory of this process at short intervals; a context manager.
+
+    Args:
+        look: reads the memory.
 
     Attributes:
-        peak: the most it saw.
+        peak: the largest sample.
     """
 
     def __init__(self, look: Callable[[], int] = anonymous_bytes) -> None:
@@ -98,7 +118,7 @@ class PeakSampler:
         self.peak = 0
 
     def __enter__(self) -> PeakSampler:
-        """Begin."""
+        """Start sampling."""
         self.peak = self._look()
         try:
             self._thread.start()
@@ -112,7 +132,7 @@ class PeakSampler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End."""
+        """Stop sampling."""
         self._over.set()
         self._thread.join()
         self.peak = max(self.peak, self._look())
@@ -124,7 +144,7 @@ class PeakSampler:
 
 @dataclass(frozen=True, slots=True)
 class VocabularyPages:
-    """Pages of the embedding and of the head that a run touches.
+    """Bytes of the pages of the embedding and of the head that a run reads.
 
     Attributes:
         prologue: of the embedding, for all rows.
@@ -142,12 +162,12 @@ class VocabularyPages:
 def vocabulary_pages(
     bundle: Bundle, sets: Sequence[ExampleSet], batch_size: int
 ) -> VocabularyPages:
-    """Count them.
+    """Count the pages of the embedding and of the head that a run reads.
 
     Args:
         bundle: the model.
         sets: every set of rows that is evaluated.
-        batch_size: examples a batch.
+        batch_size: examples per batch.
     Raises:
         BundleError: the weights' header cannot be read.
     """
@@ -186,7 +206,7 @@ def _size(example: object) -> int:
 def _windows(
     tensors: Iterable[StoredTensor], vocab_size: int, tokens: np.ndarray | None
 ) -> set[int]:
-    """Numbers of the windows of the file that are touched; `tokens` None touches everything."""
+    """Numbers of the windows of the file that are read; `tokens` None reads everything."""
     found: set[int] = set()
     for tensor in tensors:
         by_token = bool(tensor.shape) and tensor.shape[0] == vocab_size

@@ -1,4 +1,4 @@
-"""What keeps a run below its budget, and whether it is there on this machine."""
+"""Memory limits: what keeps a run below its budget, and which of it this machine has."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _SMALLEST_ARENA = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimit:
-    """One of them.
+    """One limit on the memory of a run.
 
     Attributes:
         name: stable, for machines.
-        active: is it there?
-        detail: what it does, in words.
-        limit_bytes: where it stands, None if it is no number of bytes.
+        active: is the limit in force?
+        detail: what the limit does, for people.
+        limit_bytes: the limit, None if it is no number of bytes.
     """
 
     name: str
@@ -47,18 +47,19 @@ class MemoryLimit:
 
 
 def limited_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None) -> Engine:
-    """An engine that keeps below a budget: its arena has a limit, and every block is looked after.
+    """Open an engine that keeps below a budget: its arena has a limit, and a guard checks the
+    memory at every block.
 
-    Pressure begins a fiftieth below the budget, so that what a worker takes between two looks does
-    not pass it.
+    Pressure begins a fiftieth below the budget, so that what a worker takes between two checks does
+    not exceed it.
 
     Args:
         bundle: opened bundle.
-        budget_bytes: None for no memory_limits.
-        threads: compute threads; None takes one a core.
+        budget_bytes: what the process may take; None for no limits.
+        threads: compute threads; None takes one per core.
     Raises:
         BundleError: a graph cannot be loaded.
-        DoesNotFitError: the weights cannot be mapped, or the threads not be started.
+        DoesNotFitError: the weights cannot be mapped, or the threads cannot be started.
         MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
     """
@@ -71,10 +72,10 @@ def limited_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None
 
 @contextmanager
 def refusing_to_begin() -> Iterator[None]:
-    """Say of a run that is refused memory before it begins that it does not fit.
+    """Turn a refusal of memory, before a run begins, into `DoesNotFitError`.
 
     Raises:
-        DoesNotFitError: it was.
+        DoesNotFitError: memory was refused.
     """
     try:
         yield
@@ -88,11 +89,11 @@ def refusing_to_begin() -> Iterator[None]:
 
 
 def memory_limits(engine: Engine) -> list[MemoryLimit]:
-    """All of them, as they stand for an engine."""
+    """List all limits, as they are for an engine."""
     return [
         _plan(engine),
         _arena(),
-        _watch(engine),
+        _guard(engine),
         _available(),
         _control_group(),
         _address_space(),
@@ -113,25 +114,29 @@ def _plan(engine: Engine) -> MemoryLimit:
 def _arena() -> MemoryLimit:
     limit = ENVIRONMENT.arena_bytes
     if limit is None:
-        return MemoryLimit("arena", False, "onnxruntime may take what it wants")
-    detail = f"onnxruntime is refused memory beyond {format_size(limit)}; the pass is cut smaller"
+        return MemoryLimit("arena", False, "onnxruntime has no limit")
+    size = format_size(limit)
+    detail = f"onnxruntime gets {size} at most; a pass that needs more takes smaller chunks"
     return MemoryLimit("arena", True, detail, limit)
 
 
-def _watch(engine: Engine) -> MemoryLimit:
+def _guard(engine: Engine) -> MemoryLimit:
     guard = engine.guard
     if guard is None:
         return MemoryLimit("watch", False, "no budget was given")
     limit = guard.budget_bytes - guard.margin_bytes
-    how = "resident memory" if tells_resident() else f"peak memory ({sys.platform} tells no other)"
-    detail = f"{how} at every block; from {format_size(limit)} on: stream, cut smaller, stop"
+    how = "resident memory" if tells_resident() else f"peak memory ({sys.platform} has no other)"
+    detail = (
+        f"checks {how} at every block; from {format_size(limit)} on, passes stream their blocks, "
+        f"then take smaller chunks, then stop"
+    )
     return MemoryLimit("watch", True, detail, limit)
 
 
 def _available() -> MemoryLimit:
     detail = (
-        f"memory left to the machine every {AVAILABLE_EVERY_S:g} s, and what of the process was "
-        f"swapped out; below {format_size(LOW_BYTES)} the same steps "
+        f"checks the memory left to the machine and the swapped part of the process every "
+        f"{AVAILABLE_EVERY_S:g} s; below {format_size(LOW_BYTES)}, passes do the same "
         f"({format_size(available_bytes())} now)"
     )
     return MemoryLimit("available", tells_resident(), detail, LOW_BYTES)
@@ -140,24 +145,26 @@ def _available() -> MemoryLimit:
 def _control_group() -> MemoryLimit:
     limit = limit_bytes()
     if limit is None:
-        return MemoryLimit("control-group", False, "none has a limit")
-    detail = f"the kernel ends what is beyond {format_size(limit)}; what it has left is watched"
+        return MemoryLimit("control-group", False, "no control group has a limit")
+    size = format_size(limit)
+    detail = f"the kernel kills what takes more than {size}; the guard checks what is left"
     return MemoryLimit("control-group", True, detail, limit)
 
 
 def _address_space() -> MemoryLimit:
     limits = [limit for limit in (address_space_limit(), data_limit()) if limit is not None]
     if not limits:
-        return MemoryLimit("address-space", False, "neither ulimit -v nor -d is set")
-    detail = f"allocations beyond {format_size(min(limits))} are refused; what is left is watched"
+        return MemoryLimit("address-space", False, "neither ulimit -v nor ulimit -d is set")
+    size = format_size(min(limits))
+    detail = f"allocations beyond {size} are refused; the guard checks what is left"
     return MemoryLimit("address-space", True, detail, min(limits))
 
 
 def _unified() -> MemoryLimit:
     if not is_unified():
-        return MemoryLimit("unified-memory", False, "no such board")
+        return MemoryLimit("unified-memory", False, "this is no board with unified memory")
     if not tells_device():
-        detail = "such a board, but what the graphics driver holds can only be read by root"
+        detail = "only root can read what the graphics driver holds"
         return MemoryLimit("unified-memory", False, detail)
-    detail = f"what the graphics driver holds counts as well; {format_size(total_bytes())} in all"
+    detail = f"what the graphics driver holds counts too; {format_size(total_bytes())} in all"
     return MemoryLimit("unified-memory", True, detail)

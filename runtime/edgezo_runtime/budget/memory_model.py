@@ -1,4 +1,4 @@
-"""What passes take, computed from the shapes of a bundle and of its rows."""
+"""A formula for the memory of passes, from the shapes of a bundle and of its rows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from edgezo_runtime.engine.forward import SCORED_POSITIONS
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 
 if TYPE_CHECKING:
-    from edgezo_runtime.data.example_set import ExampleSet
     from edgezo_runtime.training.run import Run
+    from edgezo_runtime.data.example_set import ExampleSet
 
 VOCABULARY_CHUNK = 4096
-"""Vocabulary entries that an exported token scorer takes at a time."""
+"""Vocabulary entries that an exported token scorer computes at a time."""
 
 _FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class BackwardMemoryModel:
-    """What a first-order step takes besides.
+    """What the backward pass of a first-order step adds.
 
     Attributes:
-        tokens: of a part that goes back through a block.
-        telling_rows: sequences of two parts.
+        tokens: tokens of a part of the batch that goes back through a block.
+        telling_rows: sequences of two such parts.
         weights: bytes of float32 weights, twice those of the largest layer.
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
@@ -45,14 +45,22 @@ class BackwardMemoryModel:
     block: int
 
     @classmethod
-    def of(cls, tuner: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
-        """Read the sizes off a run; None where no step is first-order."""
-        first_order = tuner.trajectory.layout.first_order
+    def of(cls, run: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
+        """Read the sizes off a run.
+
+        Args:
+            run: the run.
+            longest: tokens of the longest row.
+            answers: does the run compute the last token of a row only?
+        Returns:
+            The sizes, or None where no step is first-order.
+        """
+        first_order = run.trajectory.layout.first_order
         if first_order is None:
             return None
-        engine = tuner.engine
+        engine = run.engine
         tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
-        numbers = sum(tuner.theta[name].size for name in first_order.names)
+        numbers = sum(run.theta[name].size for name in first_order.names)
         blocks = engine.num_blocks - first_order.first_block
         return cls(
             tokens=tokens,
@@ -66,23 +74,23 @@ class BackwardMemoryModel:
 
 @dataclass(frozen=True, slots=True)
 class MemoryModel:
-    """What passes take, computed; a rehearsal tells by how much it is wrong.
+    """What passes take, computed; a rehearsal shows by how much it is wrong.
 
     Attributes:
         a_token: bytes of a token in a block.
-        kept_of_token: bytes of a token that are kept while others of a long row go through a
-            block: its state and, before and after the attention added its own, keys and values;
+        kept_of_token: bytes of a token that stay while other segments of a long row go through a
+            block: its state, and keys and values before and after the attention appended its own;
             0 where rows go through blocks as a whole.
         scorer: bytes of the token scorer.
         rows: sequences of a batch.
         longest: tokens of the longest row.
         groups: perturbed copies.
-        past: bytes of a chunk's keys and values over its float16 copy.
-        past_of_token: bytes of a token in that copy.
+        past: bytes of a chunk's keys and values, over those of its float16 copy.
+        past_of_token: bytes of a token in the float16 copy.
         state_of_token: bytes of a token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
-        back: what goes back together where steps are first-order.
+        back: the backward pass; None where no step is first-order.
     """
 
     a_token: int
@@ -99,16 +107,21 @@ class MemoryModel:
     back: BackwardMemoryModel | None
 
     @classmethod
-    def of(cls, tuner: Run, sets: Sequence[ExampleSet]) -> MemoryModel:
-        """Read the sizes off a run."""
-        bundle = tuner.engine.bundle
+    def of(cls, run: Run, sets: Sequence[ExampleSet]) -> MemoryModel:
+        """Read the sizes off a run.
+
+        Args:
+            run: the run.
+            sets: every set of rows that is evaluated.
+        """
+        bundle = run.engine.bundle
         model = bundle.manifest.model
-        groups = tuner.groups
+        groups = run.groups
         virtual = bundle.manifest.scheme.prompt_tokens
         longest = virtual + max(int(part.lengths().max()) for part in sets)
-        rows = tuner.batch_size * max(part.sequences_per_example for part in sets)
+        rows = run.batch_size * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind != "labels" for part in sets)
-        cache = tuner.probes.make_cache(None) if tuner.config.prefix_cache else None
+        cache = run.probes.make_cache(None) if run.config.prefix_cache else None
         answers = (cache or NO_CACHE).last_tokens
         copy = groups * copy_bytes(bundle.manifest)
         return cls(
@@ -123,16 +136,19 @@ class MemoryModel:
             state_of_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
-            back=BackwardMemoryModel.of(tuner, longest, answers=answers),
+            back=BackwardMemoryModel.of(run, longest, answers=answers),
         )
 
     def waves(self, limits: Limits) -> int:
-        """How often a step fetches each streamed block."""
+        """Count how often a step fetches each streamed block."""
         return max(1, -(-self.hidden // limits.wave_bytes))
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
-        """Rows that take as much as any number of rows: all workers are busy, with chunks as full
-        as they get, and where blocks are streamed as many chunks wait as may."""
+        """Count the rows that take as much as any number of rows.
+
+        With so many, all workers are busy and chunks are as full as they get; where blocks are
+        streamed, as many chunks wait as may.
+        """
         tokens = 2 * limits.workers * limits.chunk_tokens
         if streams:
             tokens += limits.wave_bytes // self.state_of_token
@@ -143,14 +159,14 @@ class MemoryModel:
         return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
 
     def unsampled(self, limits: Limits, *, streams: bool) -> int:
-        """Bytes of a step that a rehearsal of one block of each kind does not take."""
+        """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
         if self.back is None:
             return 0
         blocks = (limits.workers - 1) * self.back.block if streams else 0
         return limits.workers * self.back.kept + self.back.sums + blocks
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
-        """Bytes of all workers."""
+        """Count the bytes of all workers' passes."""
         row = self.groups * self.longest
         chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
         workers = min(limits.workers, chunks)
@@ -166,8 +182,11 @@ class MemoryModel:
 
 
 def bytes_of_token(bundle: Bundle) -> int:
-    """Bytes of the tensors that live at once in a block: the residual stream, its normalized and
-    coded copies, and the widest layer's integer result, its float32 form and the gated one."""
+    """Count the bytes of a token in a block.
+
+    They are those of the tensors that live at once: the residual stream, its normalized and coded
+    copies, and the widest layer's integer result, its float32 form and the gated one.
+    """
     model = bundle.manifest.model
     shapes = [t.shape for graph in bundle.manifest.graphs.blocks for t in graph.inputs]
     wide = [
@@ -179,7 +198,7 @@ def bytes_of_token(bundle: Bundle) -> int:
 
 
 def _largest_layer(bundle: Bundle) -> int:
-    """Numbers of the largest weight that blocks take."""
+    """Count the numbers of the largest weight of a block."""
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}
     shapes = [t.shape for graph in graphs for t in graph.inputs if t.name in weights]
@@ -187,8 +206,11 @@ def _largest_layer(bundle: Bundle) -> int:
 
 
 def bytes_kept_of_token(bundle: Bundle) -> int:
-    """Bytes of a token of a long row while others of it go through a block; 0 where rows go whole:
-    its state, and keys and values before and after the attention added its own."""
+    """Count the bytes of a token that stay while other segments of its row go through a block.
+
+    They are those of its state, and of keys and values before and after the attention appended its
+    own; 0 where rows go through blocks as a whole.
+    """
     graphs = bundle.manifest.graphs
     if not graphs.continues:
         return 0
@@ -197,23 +219,30 @@ def bytes_kept_of_token(bundle: Bundle) -> int:
 
 
 def _past_shapes(bundle: Bundle) -> list[tuple[int, int]]:
-    """Heads and width of the keys and values of every block that takes earlier ones."""
+    """Heads and width of the keys and values of every block that takes earlier tokens."""
     return [graph.past for graph in bundle.manifest.graphs.blocks if graph.past is not None]
 
 
 def _past_share(bundle: Bundle, groups: int) -> float:
-    """Keys and values of all blocks as float16, and of one block in float32 before and after the
-    attention added its own, over the former."""
+    """Bytes of a chunk's keys and values over those of its float16 copy.
+
+    The chunk holds the copy for all blocks, and for one block the float32 form before and after
+    the attention appended its own.
+    """
     sizes = [2 * heads * width for heads, width in _past_shapes(bundle)]
     return 1 + 4 * groups * max(sizes) / sum(sizes)
 
 
 def _half_bytes(bundle: Bundle) -> int:
+    """Count the bytes of a token's keys and values in all blocks as float16."""
     return 2 * sum(2 * heads * width for heads, width in _past_shapes(bundle))
 
 
 def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
-    """The token scorer: some ten pieces of logits and three of the float32 head at once, and the
-    logits twice, because their size differs from pass to pass and the arena keeps what it took."""
+    """Count the bytes of the token scorer.
+
+    It holds ten chunks of logits and three of the float32 head at once. Logits count twice,
+    because their size differs from pass to pass and the arena keeps what it took.
+    """
     positions = groups * min(SCORED_POSITIONS, longest)
     return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT

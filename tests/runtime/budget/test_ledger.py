@@ -5,8 +5,17 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
-from edgezo_runtime.budget.ledger import FAULT_BYTES, MEANING, Ledger, PeakSampler, _windows
+from edgezo_runtime.budget.ledger import (
+    FAULT_BYTES,
+    MEANING,
+    Ledger,
+    PeakSampler,
+    _windows,
+    budget_for,
+    planned_bytes,
+)
 from edgezo_runtime.bundle.weights import StoredTensor
 
 MIB = 2**20
@@ -22,6 +31,13 @@ def test_total_and_parts() -> None:
     assert ledger.total == 36
     assert Ledger(1, 2, 3, 4, 5, 6, 7, 8, start=100).total == 100
     assert set(ledger.parts()) == set(MEANING)
+
+
+@pytest.mark.parametrize("total", [1, 24, 25, 960, 999, 10**9 + 7])
+def test_a_budget_is_a_twenty_fifth_more(total: int) -> None:
+    assert planned_bytes(2500) == 2400
+    assert budget_for(2400) == 2500
+    assert planned_bytes(budget_for(total)) >= total > planned_bytes(budget_for(total) - 2)
 
 
 def test_rows_in_one_window_are_one_fault() -> None:

@@ -1,4 +1,4 @@
-"""Which memory_limits an engine has."""
+"""Which memory limits an engine has."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ def bundle(exported):
 
 
 def by_name(engine):
-    return {fence.name: fence for fence in memory_limits(engine)}
+    return {limit.name: limit for limit in memory_limits(engine)}
 
 
 def test_with_a_budget(bundle, monkeypatch) -> None:
+    engine = limited_engine(bundle, 10**9, None)
+    # the first engine of the process set this, maybe that one
     monkeypatch.setattr(module.ENVIRONMENT, "arena_bytes", 5 * 10**8)
-    found = by_name(limited_engine(bundle, 10**9, None))
+    found = by_name(engine)
     assert list(found) == NAMES
     assert found["watch"].active
     assert found["watch"].limit_bytes == 980_000_000

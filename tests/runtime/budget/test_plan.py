@@ -10,8 +10,12 @@ import pytest
 
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.budget import plan as module
-from edgezo_runtime.budget.ledger import Ledger
-from edgezo_runtime.budget.plan import _Planner, make_plan
+from edgezo_runtime.budget import planner
+from edgezo_runtime.budget.candidates import Choice
+from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
+from edgezo_runtime.budget.plan import make_plan
+from edgezo_runtime.budget.planner import Planner
+from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.engine.chunks import Limits
@@ -20,6 +24,7 @@ from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitErro
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.sizes import parse_size
 from tests.runtime.tiny_sets import random_set
+from edgezo_runtime.training.run import Run
 from tests.runtime.tuner_runs import unstarted
 
 MB = 10**6
@@ -30,26 +35,25 @@ CONFIG = TuneConfig(
 
 
 @pytest.fixture
-def tuner(exported, tmp_path) -> Tuner:
+def run(exported, tmp_path) -> Run:
     bundle = exported("llama").bundle("int8").bundle
     rows = random_set("labels", (4, 7, 5, 3, 6, 4, 8, 5), bundle.manifest.tokenizer.pad_id)
-    return unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
+    return unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run")).run
 
 
-class Machine(_Planner):
-    """A planner of a process of 100 MB and ten blocks of 50 MB, whose passes take 200 kB a token
-    and worker: twice what the formula says."""
+class Machine:
+    """A process of 100 MB and a model of ten blocks of 50 MB. Its passes take 200 kB per token and
+    worker: twice what the formula says."""
 
-    def __init__(self, tuner: Tuner, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(tuner, budget, (), 32, (0, 0, 0))
-        self._blocks = [BLOCK] * COUNT
-        self._base = PROCESS
-        self._room = 10**12
-        self._pages = dataclasses.replace(
-            self._pages, prologue=0, prologue_batch=0, epilogue=0, epilogue_whole=0
-        )
-        self._formula = dataclasses.replace(
-            self._formula,
+    def __init__(self, run: Run, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.run = run
+        self.available = 10**12
+        self.rehearsed: list[Limits] = []
+        workload = TuningWorkload(run, budget, (), 32, (0, 0, 0))
+        workload.blocks = [BLOCK] * COUNT
+        workload.pages = VocabularyPages(0, 0, 0, 0)
+        workload.formula = dataclasses.replace(
+            workload.formula,
             a_token=A_TOKEN // 2,
             kept_of_token=0,
             rows=10**9,
@@ -58,19 +62,20 @@ class Machine(_Planner):
             past=0,
             hidden=0,
         )
-        self.rehearsed: list[Limits] = []
-        monkeypatch.setattr(module, "anonymous_bytes", lambda: 0)
-        monkeypatch.setattr(module, "resident_bytes", lambda: PROCESS)
-        monkeypatch.setattr(module, "PeakSampler", self._sampler)
-        monkeypatch.setattr(module.ENVIRONMENT, "threads", 4)
-        monkeypatch.setattr(tuner.run.evaluator, "rehearse", lambda *args, **options: None)
-        monkeypatch.setattr(tuner.run.engine, "give_back", lambda: None)
+        self.workload = workload
+        monkeypatch.setattr(planner, "anonymous_bytes", lambda: 0)
+        monkeypatch.setattr(planner, "resident_bytes", lambda: PROCESS)
+        monkeypatch.setattr(planner, "available_bytes", lambda: self.available)
+        monkeypatch.setattr(planner, "PeakSampler", lambda: self)
+        monkeypatch.setattr(planner.ENVIRONMENT, "threads", 4)
+        monkeypatch.setattr(run.evaluator, "rehearse", lambda *args, **options: None)
+        monkeypatch.setattr(run.engine, "give_back", lambda: None)
 
-    def _sampler(self) -> Machine:
-        return self
+    def plan(self) -> module.Plan:
+        return module.plan_workload(self.workload)
 
     def __enter__(self) -> types.SimpleNamespace:
-        limits = self._engine.limits
+        limits = self.run.engine.limits
         self.rehearsed.append(limits)
         workers = (1 + limits.workers) / 2
         return types.SimpleNamespace(peak=int(A_TOKEN * limits.chunk_tokens * workers))
@@ -79,15 +84,15 @@ class Machine(_Planner):
         pass
 
 
-def plan_for(tuner: Tuner, budget: int, monkeypatch: pytest.MonkeyPatch) -> module.Plan:
-    return Machine(tuner, budget * MB, monkeypatch).plan()
+def plan_for(run: Run, budget: int, monkeypatch: pytest.MonkeyPatch) -> module.Plan:
+    return Machine(run, budget * MB, monkeypatch).plan()
 
 
-def test_enough_for_everything(tuner, monkeypatch) -> None:
+def test_enough_for_everything(run, monkeypatch) -> None:
     """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take 128 MB."""
-    found = plan_for(tuner, 1000, monkeypatch)
+    found = plan_for(run, 1000, monkeypatch)
     assert found.ledger == Ledger(
-        PROCESS - tuner.run.state.nbytes, 0, 0, tuner.run.state.nbytes, 0, 0, 500 * MB, 128 * MB
+        PROCESS - run.state.nbytes, 0, 0, run.state.nbytes, 0, 0, 500 * MB, 128 * MB
     )
     assert found.predicted_bytes == 728 * MB
     assert found.reserve_bytes == 272 * MB
@@ -97,12 +102,12 @@ def test_enough_for_everything(tuner, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("budget", [260, 300, 400, 500, 600, 700])
-def test_the_fastest_that_fits(tuner, monkeypatch, budget) -> None:
-    machine = Machine(tuner, budget * MB, monkeypatch)
+def test_the_fastest_that_fits(run, monkeypatch, budget) -> None:
+    machine = Machine(run, budget * MB, monkeypatch)
     found = machine.plan()
     assert found.predicted_bytes <= budget * MB * 24 / 25
     measured = found.ledger
-    faster = [choice for choice in machine._candidates() if choice.cost < found.choice.cost]
+    faster = [choice for choice in machine.workload.choices() if choice.cost < found.choice.cost]
     assert faster
     for choice in faster:
         activations = A_TOKEN * choice.limits.chunk_tokens * (1 + choice.limits.workers) // 2
@@ -115,67 +120,67 @@ def test_the_fastest_that_fits(tuner, monkeypatch, budget) -> None:
 
 
 @pytest.mark.parametrize("budget", [260, 400, 600])
-def test_gains_are_what_a_plan_for_more_would_be(tuner, monkeypatch, budget) -> None:
-    found = plan_for(tuner, budget, monkeypatch)
+def test_gains_are_what_a_plan_for_more_would_be(run, monkeypatch, budget) -> None:
+    found = plan_for(run, budget, monkeypatch)
     assert found.gains
     needs = [gain.budget_bytes for gain in found.gains]
     assert needs == sorted(needs)
     assert needs[0] > budget * MB
     for gain in found.gains:
-        more = Machine(tuner, gain.budget_bytes, monkeypatch).plan()
+        more = Machine(run, gain.budget_bytes, monkeypatch).plan()
         assert more.choice.cost <= gain.choice.cost
         assert gain.speedup == pytest.approx(found.choice.cost / gain.choice.cost)
 
 
-def test_too_small_names_the_smallest_that_does(tuner, monkeypatch) -> None:
+def test_too_small_names_the_smallest_that_does(run, monkeypatch) -> None:
     with pytest.raises(DoesNotFitError, match="a smaller model") as caught:
-        plan_for(tuner, 100, monkeypatch)
-    named = parse_size(str(caught.value).split("give --budget '")[1].split("'")[0])
-    found = Machine(tuner, named, monkeypatch).plan()
+        plan_for(run, 100, monkeypatch)
+    named = parse_size(str(caught.value).split("give `budget='")[1].split("'")[0])
+    found = Machine(run, named, monkeypatch).plan()
     assert (found.choice.limits.workers, found.choice.limits.chunk_tokens) == (1, 16)
     assert len(found.choice.streamed) == COUNT
     with pytest.raises(DoesNotFitError):
-        Machine(tuner, named * 98 // 100, monkeypatch).plan()
+        Machine(run, named * 98 // 100, monkeypatch).plan()
 
 
-def test_what_took_more_before_cannot_be_undone(tuner, monkeypatch) -> None:
-    machine = Machine(tuner, 800 * MB, monkeypatch)
-    machine._start = 900 * MB
+def test_what_took_more_before_cannot_be_undone(run, monkeypatch) -> None:
+    machine = Machine(run, 800 * MB, monkeypatch)
+    machine.workload.start_bytes = 900 * MB
     with pytest.raises(DoesNotFitError, match="reading libraries and data alone took 900 MB"):
         machine.plan()
     monkeypatch.setattr(module, "peak_rss_bytes", lambda: 905 * MB)
-    machine = Machine(tuner, 1000 * MB, monkeypatch)
-    machine._start = 900 * MB
+    machine = Machine(run, 1000 * MB, monkeypatch)
+    machine.workload.start_bytes = 900 * MB
     found = machine.plan()
     assert found.predicted_bytes == 905 * MB
     assert found.smallest_bytes == 900 * MB
 
 
-def test_a_machine_that_is_full_is_not_the_budgets_fault(tuner, monkeypatch) -> None:
-    machine = Machine(tuner, 1000 * MB, monkeypatch)
-    machine._room = 1
+def test_a_machine_that_is_full_is_not_the_budgets_fault(run, monkeypatch) -> None:
+    machine = Machine(run, 1000 * MB, monkeypatch)
+    machine.available = 1
     with pytest.raises(DoesNotFitError, match="left to this process by the machine"):
         machine.plan()
     assert machine.rehearsed == []
 
 
-def test_a_rehearsal_that_has_to_stop_does_not_count(tuner, monkeypatch) -> None:
-    machine = Machine(tuner, 1000 * MB, monkeypatch)
+def test_a_rehearsal_that_has_to_stop_does_not_count(run, monkeypatch) -> None:
+    machine = Machine(run, 1000 * MB, monkeypatch)
 
     def stop_large(*args: object, **options: object) -> None:
-        if tuner.run.engine.limits.workers > 1:
+        if run.engine.limits.workers > 1:
             raise BudgetStopError("more than was foreseen")
 
-    monkeypatch.setattr(tuner.run.evaluator, "rehearse", stop_large)
+    monkeypatch.setattr(run.evaluator, "rehearse", stop_large)
     assert machine.plan().choice.limits.workers == 1
 
 
-def test_a_model_that_is_broken_is_left_to_the_run(tuner, monkeypatch) -> None:
+def test_a_model_that_is_broken_is_left_to_the_run(run, monkeypatch) -> None:
     def fail(*args: object, **options: object) -> None:
         raise DivergedError("a hidden state of nan")
 
-    machine = Machine(tuner, 1000 * MB, monkeypatch)
-    monkeypatch.setattr(tuner.run.evaluator, "rehearse", fail)
+    machine = Machine(run, 1000 * MB, monkeypatch)
+    monkeypatch.setattr(run.evaluator, "rehearse", fail)
     assert machine.plan().choice.streamed == frozenset()
 
 
@@ -189,11 +194,11 @@ def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> 
     rows = random_rows(8, 6, bundle.manifest.model.vocab_size, (5, 11))
     config = dataclasses.replace(CONFIG, method=method, scope=scope)
     with Tuner.open(bundle, rows, config, tmp_path / "plain") as tuner:
-        list(tuner)
+        list(run)
         expected = tuner.adapter()
     with Tuner.open(bundle, rows, config, tmp_path / "planned", budget=8 * 10**9) as tuner:
         assert tuner.step_number == 0
-        list(tuner)
+        list(run)
         found = tuner.adapter()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
@@ -202,31 +207,31 @@ def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> 
 def test_parts_of_a_real_plan(exported, tmp_path) -> None:
     bundle = exported("llama").bundle("int8").bundle
     rows = random_rows(8, 6, bundle.manifest.model.vocab_size)
-    tuner = unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run"))
-    found = make_plan(tuner.run, 8 * 10**9, others=[rows], process_bytes=10 * MB, data_bytes=5 * MB)
+    run = unstarted(Engine(bundle), rows, CONFIG, RunFolder(tmp_path / "run")).run
+    found = make_plan(run, 8 * 10**9, others=[rows], process_bytes=10 * MB, data_bytes=5 * MB)
     parts = found.ledger
     assert (parts.process, parts.data) == (10 * MB, 5 * MB)
-    model = tuner.run.engine.model
+    model = run.engine.model
     assert parts.blocks == sum(model.block_bytes(index) for index in range(2))
-    assert parts.adapter == tuner.run.state.nbytes > 0
+    assert parts.adapter == run.state.nbytes > 0
     assert 0 < found.smallest_bytes <= found.predicted_bytes * 25 // 24 + 1
     assert found.as_json()["ledger"]["reserve"] == 8 * 10**9 - found.predicted_bytes
     assert not (tmp_path / "run").exists()
-    assert tuner.run.engine.reliefs == []
+    assert run.engine.reliefs == []
 
 
-def test_a_budget_below_the_process_is_refused(tuner) -> None:
+def test_a_budget_below_the_process_is_refused(run) -> None:
     with pytest.raises(DoesNotFitError, match="process"):
-        make_plan(tuner.run, 10 * MB)
+        make_plan(run, 10 * MB)
 
 
-def test_state_is_what_the_run_keeps(tuner) -> None:
-    theta = sum(value.nbytes for value in tuner.run.theta.values())
-    trained = sum(value.nbytes for name, value in tuner.run.theta.items() if "lora_B" in name)
+def test_state_is_what_the_run_keeps(run) -> None:
+    theta = sum(value.nbytes for value in run.theta.values())
+    trained = sum(value.nbytes for name, value in run.theta.items() if "lora_B" in name)
     # the average, and a copy of both to go back to; sgd keeps nothing
-    assert tuner.run.state.nbytes == theta + 3 * trained
+    assert run.state.nbytes == theta + 3 * trained
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
-    other = unstarted(tuner.run.engine, tuner.examples, momentum, tuner.run.folder)
+    other = unstarted(run.engine, run.examples, momentum, run.folder).run
     assert other.run.state.nbytes == theta + 5 * trained  # an average is made, if not used
 
 
@@ -238,16 +243,15 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     bundle = exported("llama").bundle("int8").bundle
     rows = random_set("labels", (60,) * 4096, bundle.manifest.tokenizer.pad_id)
     config = dataclasses.replace(CONFIG, batch_size=4096)
-    tuner = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run"))
+    run = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run")).run
     seen = []
     monkeypatch.setattr(
-        tuner.run.probes,
+        run.probes,
         "_scores",
         lambda batch, *others: seen.append(batch.input_ids.shape[0]),
     )
-    planner = _Planner(tuner, 8 * 10**9, (), 32, (0, 0, 0))
-    choice = module.Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
-    planner._measure(choice)
+    choice = Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
+    Planner(TuningWorkload(run, 8 * 10**9, (), 32, (0, 0, 0))).measure(choice)
     hidden = 4 * bundle.manifest.model.hidden_size
     tokens = 2 * 2 * choice.limits.chunk_tokens + (streams and (1 << 20) // hidden)
     assert max(seen) == -(-tokens // 60)

@@ -1,0 +1,170 @@
+"""A tuning run as the planner's workload: what its steps take, and a rehearsal of one.
+
+What graphs, data and libraries take is measured in the process as it stands. What a pass takes is
+measured by a rehearsal on the longest rows, in one block of each kind; a formula carries that over
+to other sizes of chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edgezo_runtime.budget.candidates import Choice, enumerate_choices
+from edgezo_runtime.budget.ledger import Ledger, budget_for, vocabulary_pages
+from edgezo_runtime.budget.memory_model import MemoryModel
+from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
+from edgezo_runtime.engine.sessions import ENVIRONMENT
+from edgezo_runtime.errors import DoesNotFitError
+from edgezo_runtime.system.sizes import format_size
+
+if TYPE_CHECKING:
+    from edgezo_runtime.training.run import Run
+    from edgezo_runtime.data.example_set import ExampleSet
+
+_POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6, leftovers=True)
+
+_LEVELS = 8
+"""Numbers of streamed blocks that are considered."""
+
+
+class TuningWorkload:
+    """Steps of a tuning run and its evaluations.
+
+    Args:
+        run: the run.
+        budget_bytes: what the process may take.
+        others: sets it is evaluated on.
+        eval_batch_size: examples per pass of an evaluation.
+        before: bytes of the process before data were read, of the data, and of the peak so far;
+            each 0 if unknown.
+    """
+
+    policy = _POLICY
+
+    def __init__(
+        self,
+        run: Run,
+        budget_bytes: int,
+        others: Sequence[ExampleSet],
+        eval_batch_size: int,
+        before: tuple[int, int, int],
+    ) -> None:
+        self.engine = run.engine
+        self.budget_bytes = budget_bytes
+        self._process, self._data, self.start_bytes = before
+        self._run = run
+        self._others = others
+        self._eval_batch_size = eval_batch_size
+        model = self.engine.model
+        self.blocks = [model.block_bytes(index) for index in range(self.engine.num_blocks)]
+        sets = [run.examples, *others]
+        size = max(run.batch_size, eval_batch_size if others else 1)
+        self.pages = vocabulary_pages(self.engine.bundle, sets, size)
+        self.formula = MemoryModel.of(run, sets)
+        longest = max(int(part.lengths().max()) for part in sets)
+        self._texts = run.evaluator.grant(budget_bytes, longest)
+
+    @property
+    def sampled_bytes(self) -> int:
+        """Weights of one block of each kind, and pages of the vocabulary."""
+        sampled = sum(self.blocks[index] for index in self.engine.model.kinds)
+        return sampled + self.pages.prologue_batch + self.pages.epilogue_whole
+
+    def choices(self) -> list[Choice]:
+        """The ways to run, the fastest first."""
+        found = enumerate_choices(
+            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.waves
+        )
+        return sorted(found, key=lambda choice: choice.cost)
+
+    def computed(self, choice: Choice) -> int:
+        """Bytes of passes by the formula."""
+        return max(1, self.formula.activations(choice.limits, streams=bool(choice.streamed)))
+
+    def total(self, choice: Choice, passes: int, base: int) -> int:
+        """The predicted peak of what comes."""
+        return self.ledger(choice, passes, base).steady
+
+    def rehearsal(self, choice: Choice, base: int) -> Rehearsal:
+        """A step and evaluations on as many of the longest rows as matter."""
+        limits, streams = choice.limits, bool(choice.streamed)
+        rows = self.formula.telling_rows(limits, streams=streams)
+
+        def run() -> None:
+            evaluator = self._run.evaluator
+            evaluator.rehearse(self._others, self._eval_batch_size, max_rows=rows)
+
+        return Rehearsal(run, self.formula.unsampled(limits, streams=streams))
+
+    def ledger(self, choice: Choice, passes: int, base: int) -> Ledger:
+        """Where the bytes go, at the predicted peak.
+
+        Args:
+            choice: how the run goes.
+            passes: bytes of passes.
+            base: resident bytes of the process besides.
+        """
+        state = self._run.state.nbytes
+        streamed = max(
+            sum(self.blocks[index] for index in choice.streamed.intersection(stretch))
+            for stretch in choice.limits.stretches(self.blocks, choice.streamed)
+        )
+        resident = sum(self.blocks) - sum(self.blocks[index] for index in choice.streamed)
+        pages = self.pages
+        prologue, epilogue = pages.prologue, pages.epilogue
+        if choice.streamed:  # the vocabulary is dropped before blocks are fetched
+            prologue = max(0, min(prologue, pages.prologue_batch) - streamed)
+            epilogue = max(0, pages.epilogue_whole - streamed - prologue)
+        known = min(base, self._process + self._data + state)
+        return Ledger(
+            process=self._process or base - self._data - state,
+            data=self._data,
+            graphs=base - known if self._process else 0,
+            adapter=state,
+            prologue=prologue,
+            epilogue=epilogue,
+            blocks=resident + streamed,
+            activations=passes,
+            texts=self._texts,
+            start=self.start_bytes,
+        )
+
+    def cache_bytes(self) -> int:
+        """Size of the cache on disk."""
+        if not self._run.config.prefix_cache:
+            return 0
+        cache = self._run.probes.make_cache(None, self._run.cache_limit)
+        return 0 if cache is None else cache.size_bytes
+
+    def refusal(self, planner: Planner, smallest: Choice) -> DoesNotFitError:
+        """Name the smallest budget that is enough, and what would lower it."""
+        ledger = self.ledger(smallest, planner.passes(smallest), planner.base)
+        least = budget_for(ledger.steady)
+        needed = format_size(max(self.start_bytes, least), up=True)
+        budget = f"budget {format_size(self.budget_bytes)}"
+        if self.start_bytes > least:
+            return DoesNotFitError(
+                f"{budget}: reading libraries and data alone took "
+                f"{format_size(self.start_bytes)}; give `budget='{needed}'`, or fewer rows"
+            )
+        parts = sorted(ledger.parts().items(), key=lambda part: -part[1])
+        largest = ", ".join(f"{name} {format_size(size)}" for name, size in parts[:3])
+        return DoesNotFitError(
+            f"{budget}: the smallest that is enough is '{needed}', with every block streamed, one "
+            f"worker and the smallest chunks ({largest}); give `budget='{needed}'`, or "
+            f"{', '.join(self._advice(parts))}"
+        )
+
+    def _advice(self, parts: list[tuple[str, int]]) -> Iterator[str]:
+        """What would lower the smallest budget, for the largest parts first."""
+        int8 = self.engine.bundle.manifest.quant == "int8"
+        advice = {
+            "data": "fewer rows",
+            "adapter": "fewer trainables at export (a lower `rank`, another `trainable`)",
+            "epilogue": "label words of one token, whose scores need no whole vocabulary",
+            "blocks": "a smaller model" if int8 else "an int8 bundle",
+            "activations": "a smaller `max_seq`",
+        }
+        shown = [advice[name] for name, size in parts if name in advice and size * 20 > parts[0][1]]
+        yield from shown or [advice["activations"]]

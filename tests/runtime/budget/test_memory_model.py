@@ -1,0 +1,228 @@
+"""The formula for passes against numbers worked out by hand, for a model that is only shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.budget.memory_model import (
+    VOCABULARY_CHUNK,
+    BackwardMemoryModel,
+    MemoryModel,
+    bytes_kept_of_token,
+    bytes_of_token,
+)
+from edgezo_runtime.engine.chunks import COPY_BYTES, PAST_BYTES, WAVE_BYTES, Limits
+from edgezo_runtime.engine.prefix_cache import AnswerCache
+
+HIDDEN, WIDE, HEADS, WIDTH, BLOCKS = 64, 96, 2, 16, 3
+KEYS_VALUES = 2 * HEADS * WIDTH
+BLOCK_BYTES = 5000
+
+
+def block(past: tuple[int, int] | None = (HEADS, WIDTH)) -> Any:
+    """A block with a weight of 64 by 96 and a scale of its own."""
+    shapes = {"hidden": ("rows", "tokens", HIDDEN), "up": (HIDDEN, WIDE), "scale": (WIDE,)}
+    return types.SimpleNamespace(
+        inputs=[types.SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()],
+        weights=[types.SimpleNamespace(input=name) for name in ("up", "scale")],
+        past=past,
+    )
+
+
+def bundle(quant: str = "int8", *, continues: bool = True, prompt_tokens: int = 0) -> Any:
+    """A model whose blocks have each an adapter of 300 numbers."""
+    adapters = [types.SimpleNamespace(block=n, shape=(3, 100), trains=True) for n in range(BLOCKS)]
+    manifest = types.SimpleNamespace(
+        model=types.SimpleNamespace(hidden_size=HIDDEN, num_blocks=BLOCKS),
+        quant=quant,
+        scheme=types.SimpleNamespace(prompt_tokens=prompt_tokens),
+        graphs=types.SimpleNamespace(blocks=[block()] * BLOCKS, continues=continues),
+        trainables=adapters,
+    )
+    return types.SimpleNamespace(manifest=manifest)
+
+
+def rows(longest: int, kind: str = "labels", per_example: int = 1) -> Any:
+    return types.SimpleNamespace(
+        kind=kind,
+        sequences_per_example=per_example,
+        lengths=lambda: np.array([2, longest, 3]),
+    )
+
+
+def run(
+    of: Any = None,
+    *,
+    groups: int = 2,
+    batch_size: int = 8,
+    answers: bool = False,
+    first_order: Any = None,
+) -> Any:
+    """A tuning run, as far as the formula reads it."""
+    cache = object.__new__(AnswerCache) if answers else None
+    engine = types.SimpleNamespace(
+        bundle=of or bundle(),
+        num_blocks=BLOCKS,
+        model=types.SimpleNamespace(block_bytes=lambda index: BLOCK_BYTES + index),
+    )
+    layout = types.SimpleNamespace(first_order=first_order)
+    return types.SimpleNamespace(
+        engine=engine,
+        batch_size=batch_size,
+        config=types.SimpleNamespace(prefix_cache=True),
+        groups=groups,
+        trajectory=types.SimpleNamespace(layout=layout),
+        theta={"a": np.zeros((3, 100), np.float32)},
+        probes=types.SimpleNamespace(make_cache=lambda path: cache),
+    )
+
+
+@pytest.mark.parametrize(("quant", "copies"), [("int8", 4), ("fp32", 3)])
+def test_bytes_of_a_token(quant: str, copies: int) -> None:
+    assert bytes_of_token(bundle(quant)) == 4 * (6 * HIDDEN + copies * WIDE)
+
+
+def test_bytes_that_stay_of_a_token() -> None:
+    assert bytes_kept_of_token(bundle()) == 4 * (HIDDEN + 2 * KEYS_VALUES)
+    assert bytes_kept_of_token(bundle(continues=False)) == 0
+
+
+def test_sizes_of_a_run_with_label_words() -> None:
+    """Eight rows of up to 50 tokens and four virtual ones, two copies of each."""
+    found = MemoryModel.of(run(bundle(prompt_tokens=4)), [rows(50), rows(20)])
+    assert found == MemoryModel(
+        a_token=bytes_of_token(bundle()),
+        kept_of_token=768,
+        scorer=0,
+        rows=8,
+        longest=54,
+        groups=2,
+        past=0.0,
+        past_of_token=0,
+        state_of_token=256,
+        hidden=4 * 8 * 2 * 54 * HIDDEN,
+        copies=8 * 2 * 1200,
+        back=None,
+    )
+
+
+def test_sizes_of_a_run_that_scores_tokens() -> None:
+    """Three sequences per example; ten chunks of logits twice and three of the head."""
+    found = MemoryModel.of(run(), [rows(50), rows(20, "completion", 3)])
+    assert found.rows == 24
+    assert found.scorer == VOCABULARY_CHUNK * (20 * 2 * 50 + 3 * HIDDEN) * 4
+    longer = MemoryModel.of(run(), [rows(900, "completion")])
+    assert longer.scorer == VOCABULARY_CHUNK * (20 * 2 * 256 + 3 * HIDDEN) * 4
+
+
+def test_sizes_of_a_run_that_computes_last_tokens() -> None:
+    """Keys and values of all blocks as float16, and of one of the three in float32 twice, for two
+    groups."""
+    found = MemoryModel.of(run(answers=True), [rows(50)])
+    assert found.past_of_token == 2 * BLOCKS * KEYS_VALUES
+    assert found.past == pytest.approx(1 + 2 * (2 + 2) / BLOCKS)
+    assert found.hidden == 4 * 8 * 2 * HIDDEN
+
+
+def test_copies_of_trainables_are_bounded() -> None:
+    many = MemoryModel.of(run(batch_size=10**6), [rows(5)])
+    assert many.copies == COPY_BYTES
+    assert MemoryModel.of(run(batch_size=10**6, groups=10**6), [rows(5)]).copies == 1200 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("answers", "tokens", "telling"), [(False, 256, -(-512 // 50)), (True, 32, 64)]
+)
+def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> None:
+    """The last two of three blocks train 300 numbers."""
+    first_order = types.SimpleNamespace(first_block=1, names=("a",))
+    found = MemoryModel.of(run(answers=answers, first_order=first_order), [rows(50)])
+    assert found.back == BackwardMemoryModel(
+        tokens=tokens,
+        telling_rows=telling,
+        weights=8 * HIDDEN * WIDE,
+        kept=4 * 2 * tokens * HIDDEN,
+        sums=300 * 20,
+        block=BLOCK_BYTES + 2,
+    )
+
+
+MODEL = MemoryModel(
+    a_token=1000,
+    kept_of_token=10,
+    scorer=7,
+    rows=100,
+    longest=20,
+    groups=2,
+    past=0.0,
+    past_of_token=0,
+    state_of_token=256,
+    hidden=3 * WAVE_BYTES,
+    copies=5,
+    back=None,
+)
+BACK = BackwardMemoryModel(tokens=300, telling_rows=30, weights=400, kept=50, sums=60, block=70)
+
+
+def test_passes_of_workers() -> None:
+    """One worker counts whole, each other one half."""
+    worker = 256 * 1000 + 7 + 5
+    assert MODEL.activations(Limits(1), streams=False) == worker
+    assert MODEL.activations(Limits(3), streams=False) == 2 * worker
+    assert MODEL.activations(Limits(1), streams=True) == worker + WAVE_BYTES
+    few = dataclasses.replace(MODEL, hidden=1234)
+    assert few.activations(Limits(1), streams=True) == worker + 1234
+
+
+def test_no_more_workers_than_chunks() -> None:
+    """Rows of 40 tokens with all copies: six in a chunk."""
+    few = dataclasses.replace(MODEL, rows=12)
+    assert few.activations(Limits(8), streams=False) == few.activations(Limits(2), streams=False)
+    assert few.activations(Limits(2), streams=False) * 2 == 3 * (256 * 1000 + 7 + 5)
+
+
+def test_rows_longer_than_a_chunk() -> None:
+    """They go through in segments, of which something stays; or as a whole."""
+    segments = MODEL.activations(Limits(1, 32), streams=False)
+    assert segments == 32 * 1000 + 7 + 5 + 40 * 10
+    whole = dataclasses.replace(MODEL, kept_of_token=0)
+    assert whole.activations(Limits(1, 32), streams=False) == 40 * 1000 + 7 + 5
+
+
+def test_keys_and_values_of_chunks() -> None:
+    answers = dataclasses.replace(MODEL, past=1.5, past_of_token=100)
+    more = answers.activations(Limits(1), streams=False) - MODEL.activations(
+        Limits(1), streams=False
+    )
+    assert more == 1.5 * PAST_BYTES
+
+
+def test_a_backward_pass_adds_to_all() -> None:
+    both = dataclasses.replace(MODEL, back=BACK)
+    assert MODEL.unsampled(Limits(4), streams=True) == 0
+    assert both.unsampled(Limits(4), streams=False) == 4 * 50 + 60
+    assert both.unsampled(Limits(4), streams=True) == 4 * 50 + 60 + 3 * 70
+    assert both.activations(Limits(1), streams=False) == 300 * 1000 + 400 + 50 + 60
+
+
+def test_waves() -> None:
+    assert MODEL.waves(Limits(1)) == 3
+    assert MODEL.waves(Limits(1, wave_bytes=WAVE_BYTES + 1)) == 3
+    assert MODEL.waves(Limits(1, wave_bytes=WAVE_BYTES - 1)) == 4
+    assert dataclasses.replace(MODEL, hidden=0).waves(Limits(1)) == 1
+
+
+def test_rows_that_tell_all() -> None:
+    limits = Limits(2)
+    assert MODEL.telling_rows(limits, streams=False) == -(-2 * 2 * 256 // 20)
+    assert MODEL.telling_rows(limits, streams=True) == -(-(1024 + WAVE_BYTES // 256) // 20)
+    answers = dataclasses.replace(MODEL, past_of_token=1000)
+    assert answers.telling_rows(limits, streams=False) == 2 * (1 + PAST_BYTES // 20_000)
+    long = dataclasses.replace(MODEL, longest=10**6)
+    assert long.telling_rows(limits, streams=False) == 4
+    assert dataclasses.replace(long, back=BACK).telling_rows(limits, streams=False) == 60
