@@ -19,6 +19,8 @@ from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import METHODS, method_config
+from tests.bundles.schemes import scheme_bundle
+from tests.conftest import copied
 from tests.export.torch_schemes import chosen_scores, closed_scores, peft_scores, run
 from tests.runtime.tiny_sets import random_set
 
@@ -62,19 +64,18 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def schemes(exported, tmp_path_factory):
+def schemes(tmp_path_factory):
     """Tiny model, scheme and quantization -> a bundle; made once."""
     made: dict[tuple[str, str, str], Bundle] = {}
 
     def get(name: str, kind: str, quant: str = "fp32") -> Bundle:
         key = (name, kind, quant)
         if key not in made:
-            path = tmp_path_factory.mktemp(kind) / "bundle"
+            place = tmp_path_factory.mktemp(kind) / "bundle"
             options = OPTIONS.get(kind, {})
             if name != "llama":
                 options = {k: v for k, v in options.items() if k != "targets"}
-            config = ExportConfig(quant=quant, scheme=make_scheme(kind, options))
-            export_bundle(str(exported(name).folder), path, config)
+            path = copied(place, scheme_bundle, name, kind, quant, options)
             made[key] = Bundle.open(path, verify=True)
         return made[key]
 
