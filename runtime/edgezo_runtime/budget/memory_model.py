@@ -15,8 +15,8 @@ from edgezo_runtime.engine.forward import SCORED_POSITIONS
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 
 if TYPE_CHECKING:
-    from edgezo_runtime.training.run import Run
     from edgezo_runtime.data.example_set import ExampleSet
+    from edgezo_runtime.training.run import Run
 
 VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer computes at a time."""

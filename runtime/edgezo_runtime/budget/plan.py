@@ -15,9 +15,9 @@ from edgezo_runtime.system.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
     from edgezo_runtime.budget.candidates import Choice
-    from edgezo_runtime.training.run import Run
     from edgezo_runtime.data.example_set import ExampleSet
     from edgezo_runtime.engine.engine import Engine
+    from edgezo_runtime.training.run import Run
 
 _WORTHWHILE = 0.97
 """Faster choices are named where they take less than this share of the time."""

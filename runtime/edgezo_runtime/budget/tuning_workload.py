@@ -19,8 +19,8 @@ from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.sizes import format_size
 
 if TYPE_CHECKING:
-    from edgezo_runtime.training.run import Run
     from edgezo_runtime.data.example_set import ExampleSet
+    from edgezo_runtime.training.run import Run
 
 _POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6, leftovers=True)
 

@@ -23,8 +23,8 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.sizes import parse_size
-from tests.runtime.tiny_sets import random_set
 from edgezo_runtime.training.run import Run
+from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import unstarted
 
 MB = 10**6
@@ -194,11 +194,11 @@ def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> 
     rows = random_rows(8, 6, bundle.manifest.model.vocab_size, (5, 11))
     config = dataclasses.replace(CONFIG, method=method, scope=scope)
     with Tuner.open(bundle, rows, config, tmp_path / "plain") as tuner:
-        list(run)
+        list(tuner)
         expected = tuner.adapter()
     with Tuner.open(bundle, rows, config, tmp_path / "planned", budget=8 * 10**9) as tuner:
         assert tuner.step_number == 0
-        list(run)
+        list(tuner)
         found = tuner.adapter()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
@@ -232,7 +232,7 @@ def test_state_is_what_the_run_keeps(run) -> None:
     assert run.state.nbytes == theta + 3 * trained
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)
     other = unstarted(run.engine, run.examples, momentum, run.folder).run
-    assert other.run.state.nbytes == theta + 5 * trained  # an average is made, if not used
+    assert other.state.nbytes == theta + 5 * trained  # an average is made, if not used
 
 
 @pytest.mark.parametrize("streams", [False, True])
@@ -246,9 +246,9 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     run = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run")).run
     seen = []
     monkeypatch.setattr(
-        run.probes,
-        "_scores",
-        lambda batch, *others: seen.append(batch.input_ids.shape[0]),
+        run.engine,
+        "score",
+        lambda batch, *others, **options: seen.append(batch.input_ids.shape[0]),
     )
     choice = Choice(Limits(2, wave_bytes=1 << 20), frozenset({0} if streams else ()), 1.0)
     Planner(TuningWorkload(run, 8 * 10**9, (), 32, (0, 0, 0))).measure(choice)

@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.training.run import Run
-from tests.runtime.tuner_runs import unstarted
-from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.budget.candidates import Choice
 from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
 from edgezo_runtime.budget.planner import Planner
@@ -18,7 +15,9 @@ from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.training.run import Run
 from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import unstarted
 
 MB = 10**6
 BASE, PASSES = 100 * MB, 9 * MB
