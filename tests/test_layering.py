@@ -6,6 +6,7 @@ imports itself by way of others.
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -194,3 +195,11 @@ def test_no_module_imports_itself() -> None:
     for name in sorted(graph):
         visit(name, ())
     assert circles == []
+
+
+@pytest.mark.parametrize("order", [RUNTIME, EXPORT], ids=["runtime", "export"])
+def test_the_map_lists_the_packages_in_order(order: list[str]) -> None:
+    """`CONTRIBUTING.md` opens with a table of each."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = "".join(f"| `{name}` |[^\\n]*\\n".replace("|", r"\|") for name in order)
+    assert re.search(rows, text)
