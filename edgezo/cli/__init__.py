@@ -12,6 +12,7 @@ from edgezo.cli.lazy_group import LazyGroup
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.terminal.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
+from edgezo_runtime.system.memory_errors import budget_stop
 
 __all__ = ["main"]
 
@@ -27,8 +28,7 @@ class _Main(LazyGroup):
             click.echo(f"error: {harmless(with_flags(str(error)))}", err=True)
             ctx.exit(error.exit_code)
         except MemoryError as error:
-            reason = with_flags(str(error)) or "the system refused more"
-            click.echo(f"error: memory is short: {reason}", err=True)
+            click.echo(f"error: {harmless(with_flags(str(budget_stop(error))))}", err=True)
             ctx.exit(DoesNotFitError.exit_code)
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of stdout has left; click deals with it

@@ -17,13 +17,13 @@ from edgezo.cli.terminal.output import percent
 from edgezo.cli.tune.session import check_loss
 from edgezo_runtime.budget.generation_plan import plan_generation
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.choices import ChoiceSet, load_choices
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, load_questions
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.class_f1 import macro_f1
 from edgezo_runtime.evaluation.evaluate import evaluate, evaluate_answers
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
@@ -209,12 +209,7 @@ def read_rows_to_score(
         return ChoiceRows(choices, settings.batch_size)
     if settings.answers:
         config = generation.config()
-        room = bundle.manifest.model.max_seq - config.max_new_tokens
-        if room < 1:
-            raise UsageError(
-                f"--max-new-tokens {config.max_new_tokens}: the model takes "
-                f"{bundle.manifest.model.max_seq} tokens in all"
-            )
+        room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
         questions = load_questions(
             source, tokenizer, template=template, max_seq=min(longest, room), split=split,
             limit=limit,
