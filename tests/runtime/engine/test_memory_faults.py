@@ -164,6 +164,7 @@ def child(module: str, *args: object, **env: str) -> subprocess.CompletedProcess
 # --- memory of the machine that falls ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", range(0, 24, 3))
 def test_a_machine_that_runs_out_stops_the_run(run, looks, monkeypatch):
     """At the n-th look at the machine, and from then on, too little is left."""
