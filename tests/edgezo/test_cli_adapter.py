@@ -76,6 +76,7 @@ def test_an_adapter_file_needs_its_bundle(invoke: Invoke, tiny: Tiny, run: Path)
     assert "exists" in invoke(*args, "--bundle", tiny.fp32, code=2).output
 
 
+@pytest.mark.slow
 def test_another_bundle_is_refused(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     """Its heads would be those by which rows are put in order."""
     from edgezo_export.export import ExportConfig, export_bundle
@@ -201,6 +202,7 @@ def test_out_and_in_again(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     assert again["loss"] == pytest.approx(own["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_begins_from_an_adapter(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     tune = ("tune", tiny.fp32, "--budget", "8GB", "--data", tiny.data, *TUNE)
     invoke(*tune, "--adapter", run, "-o", "more")

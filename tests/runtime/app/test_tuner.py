@@ -155,6 +155,7 @@ def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
     assert not (tmp_path / "prefix.cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name, made in METHODS.items() if made.any_rule])
 def test_the_loss_falls_on_a_toy_task(bundle, tmp_path, method):
     """The last token of the prompt says the class."""
@@ -466,6 +467,7 @@ def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
 # --- resume ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rule", RULES)
 def test_a_cut_run_ends_with_the_same_bits(bundle, examples, tmp_path, rule, schedule):

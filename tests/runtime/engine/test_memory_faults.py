@@ -37,7 +37,7 @@ answer with SystemError or a broken pointer: against these only a margin helps."
 MOST = 3000
 """More calls than a run here makes."""
 
-EVERY, FEW = 13, 12
+EVERY, FEW = 5, 12
 """Where a run asks more often than a few times, one call in so many is refused."""
 
 
@@ -163,6 +163,7 @@ def child(module: str, *args: object, **env: str) -> subprocess.CompletedProcess
 # --- memory of the machine that falls ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", range(0, 24, 3))
 def test_a_machine_that_runs_out_stops_the_run(run, looks, monkeypatch):
     """At the n-th look at the machine, and from then on, too little is left."""

@@ -68,6 +68,7 @@ def test_the_mean_is_the_gradient(curvature: float) -> None:
     assert np.linalg.norm(error) < 0.2 * np.linalg.norm(SLOPE)
 
 
+@pytest.mark.slow
 def test_curvature_adds_variance_of_order_eps() -> None:
     """Pairs cancel it; so they bear the larger eps."""
     straight, small, large = (

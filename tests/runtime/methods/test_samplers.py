@@ -45,6 +45,7 @@ def directions(
     return np.array(found, np.float64).reshape(count, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "rademacher"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("sampler", [Subspace(2, 5), LowRank(2, 5), Flipout()])
