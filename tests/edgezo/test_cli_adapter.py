@@ -192,7 +192,7 @@ def test_out_and_in_again(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     data = ("--data", tiny.data)
     invoke("adapter", "export", run, "peft", "--base-model", "org/elsewhere")
     args = ("adapter", "import", "peft", tiny.int8, "-o", "in.safetensors")
-    assert "pass --base-model" in invoke(*args, code=2).output
+    assert "set --base-model" in invoke(*args, code=2).output
     result = json.loads(invoke(*args, "--base-model", tiny.model, "--json").stdout)
     assert (result["rank"], result["scope"]) == (2, "all")
     own, again = (

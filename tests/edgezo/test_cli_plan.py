@@ -40,7 +40,7 @@ def test_table_adds_up(invoke: Invoke, tiny: Tiny) -> None:
     sizes = {line.split()[0]: parse_size(" ".join(line.split()[1:3])) for line in ledger}
     assert sizes["budget"] == 8 * GB
     assert sizes["peak"] + sizes["reserve"] == pytest.approx(8 * GB, rel=0.01)
-    assert any("smallest budget" in line for line in lines)
+    assert any("smallest sufficient budget" in line for line in lines)
 
 
 def test_without_data(invoke: Invoke, tiny: Tiny) -> None:
@@ -73,22 +73,22 @@ def test_more_than_the_machine_has(
 ) -> None:
     done = invoke("plan", tiny.int8, "--budget", "900TB", code=2)
     assert "this machine has" in done.stderr
-    monkeypatch.setattr("edgezo.cli.tune.job.limit_bytes", lambda: 2 * GB)
-    monkeypatch.setattr("edgezo.cli.tune.job.total_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.settings.budget.limit_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.settings.budget.total_bytes", lambda: 2 * GB)
     assert "control group has" in invoke("plan", tiny.int8, "--budget", "3GB", code=2).stderr
 
 
 def test_more_than_is_free_is_a_warning(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.tune.job.available_bytes", lambda: 2 * GB)
+    monkeypatch.setattr("edgezo.cli.settings.budget.available_bytes", lambda: 2 * GB)
     assert "free now" in invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "3GB").stderr
 
 
 def test_auto_is_resolved_and_shown(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgezo.cli.tune.job.available_bytes", lambda: 5 * GB)
+    monkeypatch.setattr("edgezo.cli.settings.budget.available_bytes", lambda: 5 * GB)
     assert plan(invoke, tiny, "--budget", "auto")["budget_bytes"] == 4 * GB
     done = invoke("plan", tiny.int8, "--data", tiny.data, "--budget", "auto")
     assert "4.00 GB  --budget auto" in done.stdout

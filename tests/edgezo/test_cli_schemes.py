@@ -53,7 +53,7 @@ def test_from_export_to_adapter(
     if to_peft:
         invoke(*folder)
     else:
-        assert "use --format safetensors" in invoke(*folder, code=2).output
+        assert "set --format to safetensors" in invoke(*folder, code=2).output
 
 
 def test_scope_answer_of_what_changes_every_token(invoke: Invoke, tiny: Tiny) -> None:

@@ -254,7 +254,7 @@ def test_the_same_command_continues_the_run(invoke: Invoke, tiny: Tiny) -> None:
     whole = json.loads(invoke(*tune_args(tiny, *settings, "-o", "whole", "--steps", "7")).stdout)
     invoke(*tune_args(tiny, *settings, "--steps", "3"))
     done = invoke(*tune_args(tiny, *settings, "--steps", "7"))
-    assert "run holds a run with the same settings: it is continued" in done.stderr
+    assert "run holds a run with the same settings: resuming it" in done.stderr
     assert json.loads(done.stdout)["adapter_sha256"] == whole["adapter_sha256"]
 
 

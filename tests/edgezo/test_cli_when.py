@@ -50,7 +50,7 @@ def test_a_run_waits_for_the_battery_and_ends_the_same(
     monkeypatch.setattr(tune_session, "note", charge)
     waited = invoke(*arguments(tiny, "-o", "waited", "--when", "battery:40"))
     assert "waiting after 0 steps: on battery, 12 % left" in waited.stderr
-    assert "going on" in waited.stderr
+    assert "resuming" in waited.stderr
     result = json.loads(waited.stdout)
     assert result["adapter_sha256"] == alone["adapter_sha256"]
 

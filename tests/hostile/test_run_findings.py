@@ -103,7 +103,7 @@ def test_a_journal_that_is_a_pipe(tmp_path: Path) -> None:
 def test_a_journal_that_asks_for_no_end_of_probes() -> None:
     """A million directions a step were made before the first loss was looked for."""
     config = method_config("n-spsa", num_directions=2**60)
-    with pytest.raises(UsageError, match="num-directions"):
+    with pytest.raises(UsageError, match="num_directions"):
         check_config(config)
     for field_name in ("steps", "horizon", "batch_size"):
         with pytest.raises(UsageError, match=r"1000000000000 or less"):

@@ -36,15 +36,15 @@ def check_format(adapter: Adapter, name: str) -> None:
     if kind not in FORMATS[name]:
         fitting = [other for other in FORMATS if _problem(adapter, other) is None]
         raise UsageError(
-            f"{adapter.path}: the format {name} has no place for what {kind} trains; use "
-            f"the `format` {' or '.join(sorted(fitting, key=_SAFE_FIRST.__getitem__))}"
+            f"{adapter.path}: the format {name} has no place for what {kind} trains; set "
+            f"`format` to {' or '.join(sorted(fitting, key=_SAFE_FIRST.__getitem__))}"
         )
     problem = _problem(adapter, name)
     if problem is not None:
         fitting = [other for other in FORMATS if _problem(adapter, other) is None]
         raise UsageError(
             f"{adapter.path}: acts on answers only, which {name} cannot say here ({problem}); tune "
-            f"with `scope` all, or use the `format` {' or '.join(fitting)}"
+            f"with `scope` all, or set `format` to {' or '.join(fitting)}"
         )
 
 

@@ -81,7 +81,7 @@ def mlx_content(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Float32]]:
     if info.architecture not in _MODELS:
         raise UsageError(
             f"{adapter.path}: how mlx-lm names the layers of {info.architecture} models is not "
-            f"known here; use the `format` peft or merged"
+            f"known here; set `format` to peft or merged"
         )
     common = {"model": info.model, "num_layers": -1}
     if info.scheme.kind == "last-layers":

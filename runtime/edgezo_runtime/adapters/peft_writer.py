@@ -117,8 +117,8 @@ def _prompt(adapter: Adapter) -> Content:
     if info.architecture not in _PLAIN_EMBEDDINGS:
         raise UsageError(
             f"{adapter.path}: {info.architecture} does more than add positions to embeddings "
-            f"before its first block, where the prompt is; PEFT cannot express that, use "
-            f"the `format` safetensors"
+            f"before its first block, where the prompt is; PEFT cannot express that; set "
+            f"`format` to safetensors"
         )
     (value,) = (v for name, v in adapter.tensors.items() if name.endswith(".prompt"))
     config = _virtual(adapter, "PROMPT_TUNING", value.shape[1], layers=1, heads=1)
@@ -144,8 +144,8 @@ def _prefix(adapter: Adapter) -> Content:
 def _virtual(adapter: Adapter, kind: str, width: int, *, layers: int, heads: int) -> dict[str, Any]:
     if adapter.info.task != "causal-lm":
         raise UsageError(
-            f"{adapter.path}: virtual tokens of an encoder are not the same in PEFT; use "
-            f"the `format` safetensors"
+            f"{adapter.path}: virtual tokens of an encoder are not the same in PEFT; set "
+            f"`format` to safetensors"
         )
     return _common(adapter) | {
         "peft_type": kind,

@@ -109,7 +109,7 @@ def test_an_adapter_for_answers_names_its_token(tmp_path: Path) -> None:
     assert field.contents() == [7]
     assert field.types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32]
     nowhere = replace(adapter, info=replace(adapter.info, invocation=()))
-    with pytest.raises(UsageError, match=r"different tokens.*--scope all"):
+    with pytest.raises(UsageError, match=r"different tokens.*`scope` all"):
         save_gguf(nowhere, tmp_path / "b.gguf", model.config.to_dict())
     assert not (tmp_path / "b.gguf").exists()
 
@@ -148,7 +148,7 @@ def test_what_llama_cpp_has_no_place_for(tmp_path: Path, monkeypatch: pytest.Mon
     def changed(**changes: Any) -> Adapter:
         return replace(adapter, info=replace(adapter.info, **changes))
 
-    with pytest.raises(UsageError, match="use --format safetensors or peft or merged"):
+    with pytest.raises(UsageError, match="set `format` to safetensors or peft or merged"):
         save_gguf(changed(scheme=SchemeInfo("ia3", ("k",))), path, config)
     with pytest.raises(UsageError, match=r"opt models are not supported; supported are llama"):
         save_gguf(changed(architecture="opt"), path, config)

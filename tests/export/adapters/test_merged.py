@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
         assert not list(tmp_path.iterdir())
 
     lora = CASES["lora"][1]
-    refused("use --format safetensors", SchemeInfo("tt", rank=2), {"m.tt_up_0": draw(1, 2, 2)})
+    refused("set `format` to safetensors", SchemeInfo("tt", rank=2), {"m.tt_up_0": draw(1, 2, 2)})
     refused("acts on answers only", LORA, lora, scope="answer", invocation=(3,))
     other = {name.replace("up_proj", "x_proj"): value for name, value in lora.items()}
     refused("no tensor 'model.layers.0.mlp.x_proj.weight'", LORA, other)

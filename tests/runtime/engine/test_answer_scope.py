@@ -200,10 +200,10 @@ def test_a_full_disk_only_costs_time(answers, monkeypatch):
 def test_all_blocks_may_train(answers, tmp_path):
     """With nothing before the first block that trains, its entry is the embedding."""
     own = answers("llama", "fp32")
-    cache = make_cache(own.run.engine, own.examples, tmp_path, block=0)
+    cache = make_cache(own.engine, own.examples, tmp_path, block=0)
     batch, probes = make_batch(own.examples, ALL), probes_of(2, private=True)
-    found = perturbed_scores(own.run.engine, own.run.theta, batch, probes, cache=cache)
-    whole = perturbed_scores(own.run.engine, own.run.theta, batch, probes, scope="answer")
+    found = perturbed_scores(own.engine, own.theta, batch, probes, cache=cache)
+    whole = perturbed_scores(own.engine, own.theta, batch, probes, scope="answer")
     np.testing.assert_allclose(found, whole, atol=5e-3)
 
 

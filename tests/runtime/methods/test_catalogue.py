@@ -24,7 +24,7 @@ def test_a_method_fills_its_settings(method: str) -> None:
     for name, value in METHODS[method].settings.items():
         assert getattr(config, name) == value
     other = method_config(method, average=0.5, batch_size=3, noise="gaussian")
-    assert (other.average, other.run.batch_size, other.noise) == (0.5, 3, "gaussian")
+    assert (other.average, other.batch_size, other.noise) == (0.5, 3, "gaussian")
 
 
 def test_auto_is_the_default_configuration() -> None:
