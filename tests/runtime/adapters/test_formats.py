@@ -59,7 +59,7 @@ def fitting(adapter: Adapter) -> set[str]:
         except UsageError as error:
             errors.append(str(error))
     for text in errors:
-        assert set(text.rpartition("the `format` ")[2].split(" or ")) == found
+        assert set(text.rpartition("`format` to ")[2].split(" or ")) == found
     return found
 
 
