@@ -253,6 +253,7 @@ STEPS = {
 """eps and learning rate."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 def test_the_loss_falls(schemes, tmp_path, kind):
     bundle = schemes("llama", kind)
@@ -360,6 +361,7 @@ def test_options_that_do_not_go_together(kind, options, message):
         make_scheme(kind, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "options", "message"),
     [
