@@ -20,6 +20,7 @@ def exported(invoke: Invoke, tiny: Tiny, *args: object) -> Path:
     return Path("b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "to_peft"),
     [
