@@ -45,6 +45,7 @@ def test_a_slow_pause_misses() -> None:
     assert [target.is_met for target in slow] == [False, False]
 
 
+@pytest.mark.slow
 def test_every_side_gets_its_share(bundle: Path) -> None:
     found = serve.compare(bundle, rounds=1, seconds=0.4)
     assert tuple(found) == SIDES

@@ -174,6 +174,7 @@ def test_perplexity_is_that_of_torch(folder: Path, fp32: Path, tmp_path: Path) -
     assert found == pytest.approx(np.exp(-np.mean(scores)), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_quantization_table(int8: Path, fp32: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = random_rows(24, TOKENS, 97, LABEL_IDS)
     found = []
@@ -349,6 +350,7 @@ def test_seed_of_a_large_bundle(large: Path, tmp_path: Path) -> None:
     assert other.files[WEIGHTS_FILE].sha256 != manifest.files[WEIGHTS_FILE].sha256
 
 
+@pytest.mark.slow
 def test_large_bundle_has_a_slope(large: Path) -> None:
     batch = Batches(random_rows(ROWS, TOKENS, LARGE.vocab, LABEL_IDS), ROWS, seed=0).batch(0)
     slopes = correlation.projected_grads(large, batch, eps=1e-2, directions=4)

@@ -261,6 +261,7 @@ def test_scores_at_the_end_are_those_of_the_whole_model(tiny: Path, data: Path) 
             torch.testing.assert_close(found[row], logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @PEFT_ON_TRANSFORMERS_5
 def test_lora_is_that_of_peft(tiny: Path) -> None:
     peft = pytest.importorskip("peft")

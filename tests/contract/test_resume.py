@@ -47,6 +47,7 @@ def short_config(method: str, **given: object) -> TuneConfig:
     return method_config(method, lr=0.01 if method != "grzo" else 1e-4, eps=0.01, **own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TABLE)
 def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Any, method: str) -> None:
     """With a snapshot on the way, and from the journal alone."""

@@ -95,6 +95,7 @@ def test_eval_exit_codes(invoke: Invoke, tiny: Tiny, args: list[str], code: int)
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_export_verb(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     args = ("export", tiny.model, "-o", "out", "--rank", "3", "--targets", "o_proj, v_proj")
     result = json.loads(invoke(*args, "--quant", "fp32", "--json").stdout)

@@ -112,6 +112,7 @@ def test_memory_refused_before_the_run_begins(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("looks", [0, 3, 9, 20])
 def test_a_machine_that_runs_out(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, looks: int

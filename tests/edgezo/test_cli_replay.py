@@ -21,6 +21,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_journal_alone_gives_the_adapter_and_the_state(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, method: str

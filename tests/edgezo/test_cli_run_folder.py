@@ -24,6 +24,7 @@ def running(tiny: Tiny, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_who_has_the_folder(
     invoke: Invoke, tiny: Tiny, running: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_a_folder_that_vanishes_ends_the_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_two_signals_at_once_lose_nothing(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, number: signal.Signals

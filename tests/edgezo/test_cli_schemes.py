@@ -20,6 +20,7 @@ def exported(invoke: Invoke, tiny: Tiny, *args: object) -> Path:
     return Path("b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "to_peft"),
     [
@@ -56,6 +57,7 @@ def test_from_export_to_adapter(
         assert "set --format to safetensors" in invoke(*folder, code=2).output
 
 
+@pytest.mark.slow
 def test_scope_answer_of_what_changes_every_token(invoke: Invoke, tiny: Tiny) -> None:
     bundle = exported(invoke, tiny, "--trainable", "prompt")
     args = ("tune", bundle, "--budget", "8GB", "--data", tiny.data, *TUNE, "--scope", "answer")

@@ -16,6 +16,7 @@ SERVICE = ROOT / "examples" / "http_service.py"
 EXAMPLES = sorted({*(ROOT / "examples").glob("*.py")} - {SERVICE})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example: Path, bundle: Path, tmp_path: Path) -> None:
     paths = os.pathsep.join(str(ROOT / part) for part in (".", "export", "runtime"))

@@ -59,6 +59,7 @@ def test_the_service_answers_while_it_learns(module: ModuleType, tuner: Any) -> 
     assert background.join(10)
 
 
+@pytest.mark.slow
 def test_a_text_is_written_while_it_learns(module: ModuleType, tuner: Any) -> None:
     client = module.create_app(tuner).test_client()
     asked = {"prompt": "dim the", "max_new_tokens": 12}

@@ -168,6 +168,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", HEAVY)
 def test_templates_that_never_end(source: str) -> None:
     """Each took all memory, or more time than there is."""

@@ -144,6 +144,7 @@ def test_adapters_against_merged_weights(exported, name, copies):
         assert np.abs(expected[-1] - plain[-1]).max() > 0.05  # the adapters do something
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("quant", "chunk", "tolerance"),
     # 97 tokens: three whole chunks and seven tokens, or all in one chunk, whose scales then come

@@ -106,6 +106,7 @@ def close(found, expected):
 # --- what it computes ---
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.filterwarnings("ignore:.*past_key_values.*:FutureWarning")
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
@@ -148,6 +149,7 @@ AS_IT_WAS = [kind for kind in OTHERS if kind not in ("last-layers", "prompt", "p
 INT8 = [(name, kind) for name in ("llama", "gpt2") for kind in AS_IT_WAS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), fast_first(INT8, {"ia3", "scales"}))
 def test_initial_values_change_no_bit_of_int8(schemes, name, kind):
     plain, bundle = schemes(name, "lora", "int8"), schemes(name, kind, "int8")
@@ -185,6 +187,7 @@ class RowCopies:
         return value[None] if shared else value[:, rows].reshape(-1, *value.shape[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quant", "kind"), QUANTS)
 def test_copies_are_independent(schemes, quant, kind):
     """A row of many, each with parameters of its own, is the row alone with those."""
@@ -254,6 +257,7 @@ STEPS = {
 """eps and learning rate."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHERS)
 def test_the_loss_falls(schemes, tmp_path, kind):
     bundle = schemes("llama", kind)
@@ -270,6 +274,7 @@ def test_the_loss_falls(schemes, tmp_path, kind):
         assert tuner.evaluate(examples).loss < 0.98 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_gradients_are_the_slopes_of_losses(schemes, kind):
     """Along a random direction, against central differences."""
@@ -361,6 +366,7 @@ def test_options_that_do_not_go_together(kind, options, message):
         make_scheme(kind, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "options", "message"),
     [
