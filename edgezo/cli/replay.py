@@ -73,10 +73,10 @@ def command(
     with StopSignals() as signals:
         verify(opened, signals)
     found = replay(opened, journal, adapter)
-    if found.torn_bytes:
+    if found.incomplete_bytes:
         warn(
-            f"{journal}: the last {found.torn_bytes} bytes are an incomplete record, which is left "
-            f"out"
+            f"{journal}: left out the last {found.incomplete_bytes} bytes, which are an incomplete "
+            f"record"
         )
     state = found.state
     if state.hopeless:
@@ -98,7 +98,7 @@ def command(
         "adapter_sha256": digest,
         "snapshot": None if snapshot is None else str(snapshot),
         "steps": state.step,
-        "torn_bytes": found.torn_bytes,
+        "torn_bytes": found.incomplete_bytes,
     }
     rows = [("adapter", str(output)), ("steps", str(state.step))]
     rows += [("snapshot", str(snapshot))] if snapshot else []

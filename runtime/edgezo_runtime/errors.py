@@ -8,6 +8,7 @@
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
     ├── BundleError          1    a bundle is missing, truncated, of another version or altered
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
+    │   └── OtherInputsError 1    the run in the folder was started with other inputs
     ├── MissingExtraError    1    an optional dependency is not installed
     ├── DivergedError        1    a loss is not finite
     │   └── CacheRangeError  1    a number is beyond the range of the prefix cache
@@ -78,6 +79,10 @@ class BundleError(EdgezoError):
 
 class RunFileError(EdgezoError):
     """A journal or a snapshot is missing, damaged, of another version or of another run."""
+
+
+class OtherInputsError(RunFileError):
+    """The run in the folder was started with other inputs; it resumes with those only."""
 
 
 class MissingExtraError(EdgezoError):

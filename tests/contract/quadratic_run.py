@@ -24,7 +24,8 @@ from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, record_loss
 from edgezo_runtime.methods.method import Parts
 from edgezo_runtime.methods.rules import Rule
 from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.training.training_state import StepDirections, TrainingState
+from edgezo_runtime.training.step_directions import StepDirections
+from edgezo_runtime.training.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

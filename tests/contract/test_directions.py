@@ -8,7 +8,7 @@ import pytest
 from edgezo_runtime.engine.perturbed import PerturbedParams
 from edgezo_runtime.methods.estimators import Probe
 from edgezo_runtime.methods.rules import Slot
-from edgezo_runtime.training.training_state import StepDirections
+from edgezo_runtime.training.step_directions import StepDirections
 from tests.contract.methods_table import TABLE, config_of
 from tests.contract.quadratic_run import (
     BATCH,

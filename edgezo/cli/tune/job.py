@@ -1,4 +1,4 @@
-"""What `edgezo tune` and `edgezo plan` work on: a run that is opened, and its settings."""
+"""The job of `edgezo tune` and `edgezo plan`: an opened run, and its settings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from edgezo._version import CREATED_BY
 from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
+from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
@@ -34,15 +35,15 @@ from edgezo_runtime.training.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run that is ready to start, and the settings it was asked for with.
+    """A run that is ready to start, and its settings.
 
     Attributes:
         inputs: data and budget.
         config: how to tune.
-        task: files of the data; None where there are none yet, to plan.
+        task: files of the data; None for a plan without data.
         opened: the run.
-        plan: of its memory.
-        warnings: what the user should know.
+        plan: memory plan of the run.
+        warnings: warnings for the user.
     """
 
     inputs: TuneInputs
@@ -69,11 +70,11 @@ class Job:
 
     @property
     def budget(self) -> int:
-        """Bytes the process may take."""
+        """Bytes that the process may take."""
         return self.plan.budget_bytes
 
     def resolved(self) -> dict[str, Any]:
-        """The run's config.json; `--config` reads it back."""
+        """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
         for name in ("data", "valid", "test", "adapter"):
             if inputs[name] not in (None, PACKAGED):
@@ -121,18 +122,18 @@ def prepare(
     *,
     resume: bool = False,
 ) -> Job:
-    """Read and check everything a run needs, and plan its memory. Writes nothing.
+    """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
     Args:
-        root: the bundle.
+        root: path of the bundle.
         inputs: data and budget, as given.
         config: how to tune.
-        folder: of the run.
-        signals: end it early.
-        reward: scores texts, where that is the objective.
+        folder: folder of the run.
+        signals: can interrupt it.
+        reward: scores texts, if that is the objective.
         resume: resume the run in the folder.
     Raises:
-        EdgezoError: something is missing, damaged, or does not fit.
+        EdgezoError: an input is missing, is damaged, or does not fit.
     """
     with refusing_to_begin():
         import_onnxruntime()
@@ -173,14 +174,14 @@ def prepare(
         raise AssertionError("a run with a budget has a plan")
     warnings = [*([] if less is None else [less]), *opened.warnings]
     if task is not None and "valid" not in opened.sets:
-        warnings.append("no rows to evaluate on; give --valid FILE to see what the tuning brought")
-    return Job(inputs, config, task, opened, opened.plan, tuple(warnings))
+        warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
+    return Job(inputs, config, task, opened, opened.plan, tuple(map(with_flags, warnings)))
 
 
 def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
-    """The adapter to begin from; of a run that resumes, its own copy of the same one.
+    """The initial adapter; for a run that resumes, the copy that the run stores.
 
-    What lies at the original place may have changed since.
+    The original file may have changed since.
     """
     if inputs.adapter is None:
         return None
@@ -192,15 +193,15 @@ def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
 
 
 def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:
-    """Rows as long as they may be, to plan for before there are data.
+    """Rows of the greatest length, for a plan without data.
 
     Raises:
         UsageError: the objective scores generated texts, whose memory depends on the prompts.
     """
     if config.writes and not inputs.label:
         raise UsageError(
-            f"--objective {config.objective}: the memory of texts depends on the prompts; give "
-            f"--data FILE"
+            f"--objective {config.objective}: the memory for generated texts depends on the "
+            f"prompts; give --data FILE"
         )
     model = bundle.manifest.model
     tokens = max(2, min(inputs.max_seq, model.max_seq))

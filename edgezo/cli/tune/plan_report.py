@@ -20,12 +20,12 @@ def print_plan(
     enforce: bool,
     as_json: bool,
 ) -> None:
-    """Print what a run would take.
+    """Print the plan of a run.
 
     Args:
         job: the run.
-        more: goes into the result before the plan.
-        more_rows: go into the table before the plan.
+        more: entries of the result before the plan.
+        more_rows: rows of the table before the plan.
         enforce: show the memory limits as well.
         as_json: print JSON.
     """
@@ -70,7 +70,7 @@ def _rows(job: Job) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{job.bundle.manifest.model.id} ({job.bundle.manifest.quant})"),
         (
-            "a step",
+            "step",
             f"{job.run.batch_size} rows of up to {train.lengths().max()} tokens, each evaluated "
             f"{_times(job.run.groups)}, scope {job.run.scope}",
         ),
@@ -86,9 +86,9 @@ def _ledger_lines(job: Job) -> list[str]:
     parts = [(name, size, MEANING[name]) for name, size in plan.ledger.parts().items()]
     lines = [(name, size, text) for name, size, text in parts if size]
     if plan.ledger.start > plan.ledger.steady:
-        lines.append(("before", plan.ledger.start, "peak while libraries and data were read"))
-    lines.append(("peak", plan.predicted_bytes, "predicted"))
-    lines.append(("reserve", plan.reserve_bytes, "not planned for"))
+        lines.append(("before", plan.ledger.start, "peak while libraries and data were loaded"))
+    lines.append(("peak", plan.predicted_bytes, "predicted peak of the process"))
+    lines.append(("reserve", plan.reserve_bytes, "budget less the peak"))
     lines.append(("budget", plan.budget_bytes, f"--budget {job.inputs.budget}"))
     width = max(len(name) for name, _, _ in lines)
     return [
@@ -98,17 +98,17 @@ def _ledger_lines(job: Job) -> list[str]:
 
 def _gain_lines(job: Job) -> list[str]:
     plan = job.plan
-    lines = [f"the smallest sufficient budget: {format_size(plan.smallest_bytes, up=True)}"]
+    lines = [f"smallest budget that fits: {format_size(plan.smallest_bytes, up=True)}"]
     for gain in plan.gains:
         lines.append(
-            f"with {format_size(gain.budget_bytes, up=True)} a step would be about "
+            f"{format_size(gain.budget_bytes, up=True)} would make a step about "
             f"{gain.speedup:.2f} times as fast: {gain.choice.words(plan.num_blocks)}"
         )
     if not plan.gains and not plan.choice.streamed:
-        lines.append("more memory would not make a step faster")
+        lines.append("a larger budget would not make a step faster")
     return lines
 
 
 def _times(count: int) -> str:
-    """How often something is done, in words."""
+    """A number of times, in words."""
     return {1: "once", 2: "twice"}.get(count, f"{count} times")

@@ -1,9 +1,11 @@
-"""What `edgezo tune` does."""
+"""Runs `edgezo tune`: opens the run, tunes, and prints the result."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,14 @@ from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.session import Session, receipt_lines
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import InterruptedRunError, RunFileError
+from edgezo_runtime.errors import InterruptedRunError, OtherInputsError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory_errors import budget_stop
 
 _DATA_SETTINGS = ("template", "label", "max_seq")
-"""Settings that say how rows become tokens; a run resumes with the same ones."""
+"""Settings that say how rows become tokens; a run resumes only if they are the same."""
 
 
 def tune(
@@ -42,16 +44,16 @@ def tune(
     """Run the verb.
 
     Args:
-        bundle: path, or None for the embedded default.
+        bundle: path of the bundle; None for the default model.
         inputs: data and budget.
         config: how to tune.
-        output: folder of the run, or None for a new one; a run that it holds is resumed.
-        reward: file and function that score texts.
+        output: folder of the run, which is resumed if it holds one; None for a new folder.
+        reward: file and function that scores texts.
         dry_run: stop before anything is written.
         enforce: show the memory limits.
         as_json: print the result as JSON.
     Raises:
-        EdgezoError: see the exit codes in `edgezo_runtime.errors`.
+        EdgezoError: the run cannot begin, or ends early.
     """
     check_config(config)
     judge = None if reward is None else load_reward(reward)
@@ -59,7 +61,7 @@ def tune(
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
-    with StopSignals() as signals:
+    with StopSignals() as signals, _naming_the_command(output):
         run = RunFolder(output)
         job = prepare(root, inputs, config, run, signals, judge, resume=run.has_journal())
         if dry_run:
@@ -77,8 +79,8 @@ def tune(
         except MemoryError as error:
             raise budget_stop(
                 error,
-                f"; the steps so far are in {output}, resume them with 'edgezo tune --resume -o "
-                f"{output}'",
+                f"; the steps so far are in {output}, resume the run with 'edgezo tune --resume "
+                f"-o {output}'",
             ) from error
         finally:
             run.release()
@@ -90,8 +92,19 @@ def tune(
         )
 
 
+@contextlib.contextmanager
+def _naming_the_command(output: Path) -> Iterator[None]:
+    """Add the command that resumes a run to the error about other inputs."""
+    try:
+        yield
+    except OtherInputsError as error:
+        raise OtherInputsError(
+            f"{error} ('edgezo tune --resume -o {output}' takes the inputs from the run)"
+        ) from error
+
+
 def _begin(job: Job, run: RunFolder) -> None:
-    """Check the folder; a new run gets its configuration before its journal."""
+    """Check the folder. A new run gets its configuration before its journal."""
     if run.has_journal():
         _check_same_rows(job, run)
         note(f"{run.path} holds a run with the same settings: resuming it")
@@ -101,15 +114,16 @@ def _begin(job: Job, run: RunFolder) -> None:
 
 
 def _check_same_rows(job: Job, run: RunFolder) -> None:
-    """The tuner compares everything else."""
+    """Refuse other rows than those of the run; the tuner compares all other inputs."""
     if not (saved := run.settings()):
         return
     resolved = job.resolved()
     for name in _DATA_SETTINGS:
         if saved.get(name) != resolved[name]:
-            raise RunFileError(
-                f"{run.path}: cannot be resumed, it was started with {name} "
-                f"{saved.get(name)!r:.80}, now it is {resolved[name]!r:.80}"
+            raise OtherInputsError(
+                f"{run.path}: cannot be resumed, the run was started with other inputs: {name} was "
+                f"{saved.get(name)!r:.80}, is {resolved[name]!r:.80}; use the same inputs, or "
+                f"choose another folder"
             )
 
 

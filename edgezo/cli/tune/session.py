@@ -1,10 +1,9 @@
-"""One sitting of a run: evaluate, tune, evaluate, hand out adapter and receipt."""
+"""One session of a run: evaluate, tune, evaluate, write adapter and receipt."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo._version import CREATED_BY
+from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.terminal.output import duration, note, percent, table, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
@@ -44,17 +44,17 @@ from edgezo_runtime.training.step_report import StepReport
 Float32 = npt.NDArray[np.float32]
 
 FLAT_STEPS = 10
-"""Steps from the beginning whose scores are all alike that are worth a word."""
+"""First steps of a run that cause a warning if all their scores are alike."""
 
 
 class Session:
-    """One sitting of a run: a listener to the events of its tuner.
+    """One session of a run: a listener to the events of its tuner.
 
     Args:
         job: the run and its settings.
-        tuner: started.
-        metrics: file that steps, evaluations and events are written to.
-        signals: end the sitting early.
+        tuner: takes the steps; started.
+        metrics: file for steps, evaluations and events.
+        signals: can interrupt the session.
     """
 
     def __init__(self, job: Job, tuner: Tuner, metrics: Metrics, signals: StopSignals) -> None:
@@ -71,7 +71,7 @@ class Session:
         tuner.listen(self._on_event)
 
     def tune(self) -> dict[str, Any]:
-        """Evaluate, tune, evaluate, write adapter and receipt; the receipt is the result."""
+        """Evaluate, tune, evaluate, write adapter and receipt; return the receipt."""
         result: dict[str, Any] = {}
         folder = self._run.folder
         failure = self._until_stopped(self._evaluate_and_step, result)
@@ -100,15 +100,15 @@ class Session:
         if failure is not None:
             kinds = {DivergedError: "diverged", RewardError: "reward-failed"}
             found = [status for kind, status in kinds.items() if isinstance(failure, kind)]
-            result |= {"status": (*found, "out-of-memory")[0], "error": str(failure)}
+            result |= {"status": (*found, "out-of-memory")[0], "error": with_flags(str(failure))}
         receipt = self._receipt(result, digest)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(folder.receipt, text.encode())
         if failure is not None:
             further = ""
-            if isinstance(failure, RewardError):  # a mended reward is another objective
+            if isinstance(failure, RewardError):
                 further = (
-                    f"; a mended reward starts another run, from this one with --adapter "
+                    f"; a corrected reward is another objective: start another run, with --adapter "
                     f"{folder.path}"
                 )
             raise type(failure)(
@@ -119,7 +119,7 @@ class Session:
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
     ) -> DivergedError | BudgetStopError | RewardError | None:
-        """Do something that a signal, divergence, refused memory or a failing reward can end."""
+        """Do work that a signal, divergence, refused memory or a failing reward can end."""
         try:
             work(result)
         except (DivergedError, BudgetStopError, RewardError) as error:
@@ -135,7 +135,7 @@ class Session:
     def _evaluate_and_step(self, result: dict[str, Any]) -> None:
         if self._run.rates.words:
             self._progress.end()
-            print(f"measured {self._run.rates.words}", file=sys.stderr)
+            note(f"rates: {self._run.rates.words}")
         result |= _named("before", self._evaluate("valid", "before"))
         every = self._job.inputs.eval_every_s
         due = self._next_evaluation(every)
@@ -151,7 +151,7 @@ class Session:
     # --- events ---
 
     def _on_event(self, event: Event) -> None:
-        """Write an event to the metrics, and show what the user should see of it."""
+        """Write an event to the metrics, and show it if the user should see it."""
         match event:
             case StepEvent(report=report):
                 self._on_step(report)
@@ -188,8 +188,8 @@ class Session:
         self._flat = self._flat and not report.projected_grad
         if self._flat and report.step + 1 == FLAT_STEPS:
             text = (
-                f"step {FLAT_STEPS}: all probes have scored alike so far, so nothing was learned; "
-                f"give a larger --eps or --batch-size, or a score that tells more texts apart"
+                f"step {FLAT_STEPS}: all probes have scored alike so far, so the run has learned "
+                f"nothing; give a larger --eps or --batch-size, or a finer score"
             )
             self._on_event(DivergenceEvent(report.step + 1, text))
         if self._progress.due():
@@ -200,7 +200,7 @@ class Session:
         warn(text)
 
     def _next_evaluation(self, every: float) -> float:
-        """Seconds of tuning after which rows are evaluated again: multiples of `every`."""
+        """Seconds of tuning until the next evaluation: a multiple of `every`."""
         return every * (self._run.elapsed_s // every + 1) if every else math.inf
 
     def _live_line(self, report: StepReport) -> str:
@@ -216,7 +216,7 @@ class Session:
         )
 
     def _evaluate(self, split: Split, when: When) -> KeptEvaluation | None:
-        """Evaluate on a split; an earlier sitting of the run may have evaluated before tuning."""
+        """Evaluate on a split; the evaluation before tuning may be that of an earlier session."""
         examples = self._job.sets.get(split)
         if examples is None:
             return None
@@ -254,7 +254,7 @@ class Session:
         return KeptEvaluation(split, when, found.loss, found.accuracy, score)
 
     def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
-        """Mean score of the answers to a split's questions; None where none are written."""
+        """Mean score of the answers to a split's questions; None if none are generated."""
         objective, questions = self._run.probes.objective, self._job.opened.questions.get(split)
         if questions is None or not objective.has_answers:
             return None
@@ -311,7 +311,7 @@ class Session:
         }
 
     def _memory_use(self) -> dict[str, Any]:
-        """What was streamed and split in the end."""
+        """The use of memory at the end of the session."""
         engine = self._run.engine
         return {
             "streamed_blocks": len(engine.streamed),
@@ -322,13 +322,18 @@ class Session:
 
 
 def check_loss(found: Evaluation, what: str) -> None:
-    """Refuse a loss that says nothing.
+    """Refuse a loss that is not finite.
 
+    Args:
+        found: the evaluation.
+        what: was evaluated, for the message.
     Raises:
-        DivergedError: it is not finite.
+        DivergedError: the loss is not finite.
     """
     if not math.isfinite(found.loss):
-        raise DivergedError(f"{what}: the mean loss is {found.loss}")
+        raise DivergedError(
+            f"{what}: the mean loss is {found.loss}; check the data and the adapter"
+        )
 
 
 def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
@@ -337,6 +342,7 @@ def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
 
 
 def receipt_lines(result: dict[str, Any]) -> list[str]:
+    """A receipt, for people."""
     rows = [("run", str(result["run"]))]
     if result["accuracy_before"] is not None:
         change = f"{percent(result['accuracy_before'])} -> {percent(result['accuracy_after'])}"

@@ -1,4 +1,4 @@
-"""Answers of a run while it steps, from the same loaded blocks and the adapter as it is now."""
+"""Answers during a run, from the loaded blocks and the current adapter."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Answerer:
-    """Evaluates, classifies and generates with the adapter of a run; any thread may ask.
+    """Evaluates, classifies and generates with the adapter of a run; any thread may call it.
 
     Its passes take turns with those of the steps.
 
     Args:
-        run: what is tuned.
-        events: of the run.
-        reader: reads rows as those of the run were read; None where they were given as tokens.
+        run: the run.
+        events: events of the run.
+        reader: reads rows like those of the run; None if the run was given tokens.
     """
 
     def __init__(self, run: Run, events: RunEvents, reader: RowReader | None) -> None:
@@ -43,12 +43,12 @@ class Answerer:
         self.reader = reader
 
     def adapter(self) -> dict[str, Float32]:
-        """Copies of the tuned trainables, of their running average where there is one."""
+        """Copies of the trainables; those that train as their running average, if there is one."""
         with self._run.lock:
             return self._run.state.adapter()
 
     def evaluate(self, examples: Source, batch_size: int) -> Evaluation:
-        """See `Tuner.evaluate`."""
+        """Loss (and accuracy) of the adapter; arguments as for `Tuner.evaluate`."""
         run = self._run
         run.sync()
         read = self.read(examples, "valid")
@@ -59,7 +59,7 @@ class Answerer:
         return found
 
     def classify(self, rows: Iterable[str | Fields], batch_size: int) -> list[Prediction]:
-        """See `Tuner.classify_all`."""
+        """The class of every row; arguments as for `Tuner.classify_all`."""
         run, reader = self._run, self.require_reader()
         fields = [reader.text_row(row) if isinstance(row, str) else row for row in rows]
         if not fields:
@@ -70,17 +70,19 @@ class Answerer:
         return found
 
     def score(self, questions: QuestionSet | str | Path | Iterable[Fields]) -> float:
-        """See `Tuner.score`."""
+        """Mean score of the adapter's answers; arguments as for `Tuner.score`."""
         objective = self._run.probes.objective
         if not objective.has_answers:
-            raise UsageError(f"objective {objective.name}: no answers are generated; use evaluate")
+            raise UsageError(
+                f"`objective` {objective.name}: no answers are generated; use evaluate"
+            )
         if not isinstance(questions, QuestionSet):
             questions = make_questions(self.require_reader(), questions)
         self._run.sync()
         return objective.mean_score(questions, self.adapter())
 
     def stream(self, prompt: Prompt, settings: GenerationConfig) -> Iterator[str]:
-        """See `Tuner.stream`."""
+        """Generate a text in deltas; arguments as for `Tuner.stream`."""
         engine = self._run.engine
         reader = self.reader or open_reader(engine.bundle, None, (), None)
         generator = Generator(engine, reader.tokenizer, scope=self._run.scope)
@@ -98,20 +100,20 @@ class Answerer:
         self._events.tell_reliefs()
 
     def read(self, source: Source, split: Literal["train", "valid"]) -> ExampleSet:
-        """Make examples of rows, as those of the run were made."""
+        """Make examples of rows, in the same way as those of the run."""
         if isinstance(source, ExampleSet):
             return source
         return read_source(self.require_reader(), source, self._run.examples, split=split)
 
     def require_reader(self) -> RowReader:
-        """What reads rows.
+        """The reader of rows.
 
         Raises:
-            UsageError: the tuner was opened with tokens.
+            UsageError: the tuner was opened with tokenized examples.
         """
         if self.reader is None:
             raise UsageError(
-                "this tuner was opened with examples that were tokenized before; open it with "
-                "rows, template and labels to give it text"
+                "the tuner was opened with tokenized examples and cannot read rows; open it with "
+                "rows, `template` and `labels`"
             )
         return self.reader

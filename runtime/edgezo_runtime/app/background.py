@@ -1,4 +1,4 @@
-"""A thread that takes the steps of a run, for apps that do not want one of their own."""
+"""A thread that takes the steps of a run, for apps that have none for them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _LOG = logging.getLogger(__name__)
 
 
 class Steps(Protocol):
-    """What takes steps when it is iterated over; a `Tuner`."""
+    """Takes steps when it is iterated over, as a `Tuner` does."""
 
     def __iter__(self) -> Iterator[StepReport]:
         """Step until the run is over."""
 
     def wait_for_examples(self) -> bool:
-        """Wait until there is something left to do; False if there never is."""
+        """Wait until a step is left; False if none will be."""
 
 
 class Background:
     """Steps until the run is over, or until it is stopped.
 
     Args:
-        tuner: the run.
-        keep_going: when all is learned, wait for more examples.
+        tuner: takes the steps.
+        keep_going: when the run is over, wait for more examples.
     """
 
     def __init__(self, tuner: Steps, *, keep_going: bool) -> None:
@@ -39,7 +39,7 @@ class Background:
 
     @property
     def running(self) -> bool:
-        """Is the thread there still?"""
+        """Is the thread alive?"""
         return self._thread.is_alive()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -50,7 +50,7 @@ class Background:
         Returns:
             Whether they have ended.
         Raises:
-            EdgezoError: what ended them.
+            EdgezoError: the error that ended the steps.
         """
         self._thread.join(timeout_s)
         if self._error is not None:
@@ -58,7 +58,7 @@ class Background:
         return not self._thread.is_alive()
 
     def leave(self) -> None:
-        """Return when the thread has ended, unless it is this one."""
+        """Wait until the thread has ended, unless it is the calling one."""
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -69,6 +69,6 @@ class Background:
             while self._keep_going and self._tuner.wait_for_examples():
                 for _ in self._tuner:
                     pass
-        except BaseException as error:  # it is the app's to see, where it joins
+        except BaseException as error:  # `join` raises it in a thread of the app
             self._error = error
-            _LOG.error("the steps have ended: %s", str(error) or type(error).__name__)
+            _LOG.error("an error ended the steps: %s", str(error) or type(error).__name__)

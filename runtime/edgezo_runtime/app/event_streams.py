@@ -1,7 +1,6 @@
-"""How events come to an app: it takes them from a stream, or a thread of ours calls it.
+"""Hands events to an app: it takes them from a stream, or a thread of edgezo calls a function.
 
-Whoever is told of an event never holds up the run: a stream keeps the last events only, and a
-subscriber is called by a thread of its own.
+Neither delays the run: a stream stores the last events only, and a subscriber has its own thread.
 """
 
 from __future__ import annotations
@@ -16,20 +15,23 @@ from types import TracebackType
 from edgezo_runtime.app.events import Event
 
 MOST_EVENTS = 1000
-"""Events that wait in a stream; what comes then takes the place of the oldest."""
+"""Most events that wait in a stream; a further event replaces the oldest."""
 
 JOIN_S = 5.0
-"""How long a closing tuner waits for a subscriber to take the last events."""
+"""Longest time that a closing tuner waits for its subscribers to take the last events."""
 
 _LOG = logging.getLogger(__name__)
 
 
 class EventStream:
-    """An iterator over events; ends when the tuner is closed, or the stream.
+    """An iterator over events; ends when the tuner or the stream is closed.
+
+    Args:
+        most: most events that wait.
 
     Attributes:
-        closed: does it take no more events?
-        missed: events that were never taken, because `MOST_EVENTS` newer ones waited.
+        closed: does the stream take no more events?
+        missed: number of events that newer ones replaced before they were taken.
     """
 
     def __init__(self, most: int = MOST_EVENTS) -> None:
@@ -40,7 +42,7 @@ class EventStream:
         self.missed = 0
 
     def put(self, event: Event) -> None:
-        """Add an event; never waits for whoever takes them."""
+        """Add an event; never waits for the thread that takes events."""
         with self._changed:
             if self.closed:
                 return
@@ -54,9 +56,9 @@ class EventStream:
         """Take the next event.
 
         Args:
-            timeout_s: how long to wait for one; None waits until there is one or no more come.
+            timeout_s: longest time to wait; None waits until an event arrives or the stream ends.
         Returns:
-            None if none came, or no more do.
+            The event; None if none arrived in time, or the stream has ended.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._events or self.closed, timeout_s)
@@ -74,7 +76,7 @@ class EventStream:
         return event
 
     def close(self) -> None:
-        """Take no more events; those that wait can still be taken."""
+        """End the stream; the events that wait can still be taken."""
         with self._changed:
             self.closed = True
             self._changed.notify_all()
@@ -94,10 +96,10 @@ class EventStream:
 
 
 class Subscription:
-    """A thread that calls a subscriber with every event, one after the other.
+    """A thread that calls a function with every event, one after the other.
 
     Args:
-        callback: is told of events. What it raises is logged, and it is told of the next event.
+        callback: the function. Its exceptions are logged, and it is called with the next event.
     """
 
     def __init__(self, callback: Callable[[Event], object]) -> None:
@@ -107,11 +109,11 @@ class Subscription:
         self._thread.start()
 
     def close(self) -> None:
-        """Be told of nothing more."""
+        """End the calls."""
         self.stream.close()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the last event was told, unless this is the subscriber itself."""
+        """Wait until the last call has returned, unless the subscriber itself calls this."""
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
@@ -119,8 +121,8 @@ class Subscription:
         for event in self.stream:
             try:
                 self._callback(event)
-            except Exception:  # whatever an app's function raises is not the run's business
-                _LOG.exception("a subscriber failed on %s; the run goes on", type(event).__name__)
+            except Exception:  # an app's function must not end the run
+                _LOG.exception("a subscriber failed on %s; the run continues", type(event).__name__)
 
 
 class EventHub:
@@ -134,15 +136,15 @@ class EventHub:
         self._closed = False
 
     def listen(self, callback: Callable[[Event], object]) -> None:
-        """Have a function called by the thread that emits, before `emit` returns."""
+        """Call a function with every event in the thread that emits it, before `emit` returns."""
         with self._lock:
             self._listeners += (callback,)
 
     def emit(self, event: Event) -> None:
-        """Tell everyone.
+        """Hand an event to all listeners, streams and subscribers.
 
         Raises:
-            Exception: what a listener raised.
+            Exception: an exception of a listener.
         """
         for listener in self._listeners:
             listener(event)
@@ -153,11 +155,11 @@ class EventHub:
             self._forget_closed()
 
     def stream(self) -> EventStream:
-        """A new stream of the events from now on."""
+        """Make a stream of the events from now on."""
         return self._add(EventStream())
 
     def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
-        """Have a function called with the events from now on."""
+        """Call a function with the events from now on, in a thread of its own."""
         subscription = Subscription(callback)
         with self._lock:
             self._subscriptions += (subscription,)
@@ -165,13 +167,13 @@ class EventHub:
         return subscription
 
     def _forget_closed(self) -> None:
-        """Keep nothing of those that left: an app may listen again and again."""
+        """Drop closed streams and subscriptions: an app may open many of them in turn."""
         with self._lock:
             self._streams = tuple(stream for stream in self._streams if not stream.closed)
             self._subscriptions = tuple(own for own in self._subscriptions if not own.stream.closed)
 
     def close(self) -> None:
-        """End all streams; the subscribers have `JOIN_S` for what they were not told yet."""
+        """End all streams; subscribers have `JOIN_S` to take the events that wait."""
         with self._lock:
             self._closed = True
             streams, self._streams = self._streams, ()

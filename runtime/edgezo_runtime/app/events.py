@@ -1,4 +1,4 @@
-"""What an app is told of a run: one frozen dataclass a kind, `step` is the steps done by then."""
+"""Events of a run: one frozen dataclass per kind; `step` is the number of steps taken so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgezo_runtime.training.step_report import Phase, StepReport
 
 @dataclass(frozen=True, slots=True)
 class StepEvent:
-    """A step is done."""
+    """A step was taken."""
 
     step: int
     report: StepReport
@@ -19,7 +19,7 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True)
 class DivergenceEvent:
-    """A step diverged and was taken back, or the loss gets no further; `text` says which."""
+    """The run diverged and rolled back, or the loss no longer falls; `text` says which."""
 
     step: int
     text: str
@@ -27,7 +27,7 @@ class DivergenceEvent:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationEvent:
-    """Rows were evaluated; `data` is where they are from."""
+    """Rows were evaluated; `data` is their source."""
 
     step: int
     data: str
@@ -36,7 +36,7 @@ class EvaluationEvent:
 
 @dataclass(frozen=True, slots=True)
 class PressureEvent:
-    """Memory was short; `relief` says of what, and what was done."""
+    """Memory was short; `relief` says for what, and how the engine reacted."""
 
     step: int
     relief: str
@@ -44,7 +44,7 @@ class PressureEvent:
 
 @dataclass(frozen=True, slots=True)
 class PauseEvent:
-    """Steps wait; `reason` is the app's or a governor's. Comes again when the reason changes."""
+    """Steps wait; `reason` is that of the app or a governor. Repeated when the reason changes."""
 
     step: int
     reason: str
@@ -52,14 +52,14 @@ class PauseEvent:
 
 @dataclass(frozen=True, slots=True)
 class ResumeEvent:
-    """Steps go on."""
+    """Steps are taken again."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEvent:
-    """The state is on the disk as a whole; `path` is the snapshot."""
+    """A snapshot of the whole state is on the disk, at `path`."""
 
     step: int
     path: Path
@@ -67,7 +67,7 @@ class CheckpointEvent:
 
 @dataclass(frozen=True, slots=True)
 class ExamplesEvent:
-    """Rows were added; from the next step on there are `examples` in all."""
+    """Rows were added; the next step has `examples` examples in all."""
 
     step: int
     added: int
@@ -76,7 +76,7 @@ class ExamplesEvent:
 
 @dataclass(frozen=True, slots=True)
 class EndEvent:
-    """Steps have ended, for now; `error` is empty unless one ended them."""
+    """Steps have ended, for now; `error` is the error that ended them, or empty."""
 
     step: int
     phase: Phase
@@ -94,4 +94,4 @@ Event = (
     | ExamplesEvent
     | EndEvent
 )
-"""Any of them."""
+"""Any event."""

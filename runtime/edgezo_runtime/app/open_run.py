@@ -1,6 +1,6 @@
 """Opens a run: reads its data, makes its engine and its parts, and plans its memory.
 
-The command line and `Tuner.open` both come here.
+The command line and `Tuner.open` both use it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from edgezo_runtime.system.memory import (
     rss_bytes,
 )
 from edgezo_runtime.system.sizes import format_size
+from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
-from edgezo_runtime.training.probe_evaluator import AnswerTask
+from edgezo_runtime.training.initial_adapter import load_initial_adapter
 from edgezo_runtime.training.run import Run
-from edgezo_runtime.training.start import read_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class RunData:
     """The rows of a run, and how they are read.
 
     Attributes:
-        train: what is tuned on.
-        others: what is evaluated on, by name.
+        train: rows to tune on.
+        others: rows to evaluate on, by name.
         template: prompt with fields in braces; None for rows that need none.
         labels: label words in class order.
-        max_seq: longest row in tokens; None takes 512, or what the model can.
+        max_seq: longest row in tokens; None takes 512, or the model's limit if that is less.
     """
 
     train: Given
@@ -60,13 +60,13 @@ class OpenedRun:
     """A run that is ready to start.
 
     Attributes:
-        run: its parts; its folder is not touched yet.
-        reader: reads rows as those of the run were read; None where they were given as tokens.
+        run: parts of the run; its folder is not touched yet.
+        reader: reads rows like those of the run; None if the run was given tokens.
         sets: examples by name, "train" first.
-        questions: the same as questions, where the objective scores generated answers.
-        plan: of the memory; None without a budget.
+        questions: the same as questions, if the objective scores generated answers.
+        plan: memory plan; None without a budget.
         longest: tokens of the longest row that the plan covers; None without a budget.
-        warnings: what the user should know before the run starts.
+        warnings: warnings for the user, to show before the run starts.
     """
 
     run: Run
@@ -94,21 +94,21 @@ def open_run(
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
 ) -> OpenedRun:
-    """Read and check everything a run needs, and plan its memory. Writes nothing.
+    """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
     Args:
         bundle: the model.
         data: rows.
         config: how to tune.
-        folder: of the run; a run in it is planned as the one that resumes.
+        folder: folder of the run; if it holds a run, the plan is that of the resumed run.
         budget_bytes: limit of the process's resident memory; None for no limit and no plan.
-        process_bytes: resident memory of the process before it read any data, where the budget
-            holds for the whole life of the process; None where it holds from now on, and more rows
-            may be added.
+        process_bytes: resident memory of the process before it read any data, if the budget holds
+            for the whole life of the process; None if it holds from now on, and more rows may be
+            added.
         eval_batch_size: examples per pass of an evaluation.
         threads: compute threads of the process; None takes one per core.
-        governors: say when steps may be taken: names, or functions.
-        reward: scores generated texts, where that is the objective.
+        governors: decide when steps may be taken: names, or functions.
+        reward: scores generated texts, if that is the objective.
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
@@ -119,7 +119,7 @@ def open_run(
     """
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
-        initial = read_start(adapter, folder)
+        initial = load_initial_adapter(adapter, folder)
         train, reader = read_given(
             bundle, data.train, config, data.template, data.labels, data.max_seq
         )
@@ -131,7 +131,7 @@ def open_run(
         try:
             task = AnswerTask(questions.get("train"), reward)
             run = Run(
-                engine, sets["train"], config, folder, start=initial, task=task, governors=chosen
+                engine, sets["train"], config, folder, adapter=initial, task=task, governors=chosen
             )
             if resume:
                 run.recall()
@@ -162,7 +162,7 @@ def open_run(
 def _read_others(
     train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Source]
 ) -> tuple[dict[str, ExampleSet], dict[str, QuestionSet]]:
-    """Every set as examples; and as questions, if the training data are."""
+    """Read every set as examples; and as questions, if the training data are questions."""
     if isinstance(train, ExampleSet):
         sets = {"train": train}
         for name, source in others.items():
@@ -181,13 +181,13 @@ def _read_others(
 def _warnings(
     run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None, initial: Adapter | None
 ) -> list[str]:
-    """What the user should know, a sentence each."""
+    """Warnings for the user, one sentence each."""
     found: list[str] = []
     manifest, config = run.engine.bundle.manifest, run.config
     if plan is not None and plan.choice.streamed and plan.weights_bytes > available_bytes():
         found.append(
-            f"the weights of the blocks, {format_size(plan.weights_bytes)}, are more than is free: "
-            f"a step reads the streamed blocks from the disk"
+            f"the weights of the blocks take {format_size(plan.weights_bytes)}, more than the free "
+            f"memory: every step reads the streamed blocks from the disk"
         )
     other = None if initial is None else initial.fits_warning(run.engine.bundle)
     found += [] if other is None else [other]
@@ -196,16 +196,16 @@ def _warnings(
     found += [warning.message for warning in run.warnings]
     if config.wants_first_order and not run.first_order_blocks:
         reason = why_no_first_order(manifest) or "the budget has no room for gradients"
-        found.append(f"no first-order steps, the run estimates gradients from losses: {reason}")
+        found.append(f"no first-order steps; the run estimates gradients from losses: {reason}")
     scheme, kind = METHODS[config.method].scheme, manifest.scheme.kind
     if scheme and scheme != kind:
         found.append(
-            f"{config.method} is made for trainables of 'edgezo export --trainable {scheme}'; "
-            f"this bundle has {kind}"
+            f"`method` {config.method}: made for bundles exported with `trainable={scheme}`; this "
+            f"bundle has {kind}"
         )
     if config.scope == "answer" and not invocation(sets["train"]):
         found.append(
-            "the answers begin after different tokens, so other programs cannot be told where the "
-            "adapter acts, and it cannot be exported for them; an adapter of `scope` all can"
+            "the answers begin after different tokens, so the adapter cannot be exported for other "
+            "programs; with `scope=all` it can"
         )
     return found

@@ -1,4 +1,4 @@
-"""The events of a run, told to the streams and subscribers of its tuner."""
+"""Emits the events of a run to the streams and subscribers of its tuner."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from edgezo_runtime.training.step_report import StepReport
 
 
 class RunEvents:
-    """Says what happens in a run; the listener of its training loop.
+    """Emits the events of a run; the listener of its training loop.
 
     Args:
-        run: what the events are of.
+        run: the run.
 
     Attributes:
         hub: hands events to streams, subscribers and listeners.
-        begun: was a step taken since the run was opened?
+        begun: was a step begun since the run was opened?
     """
 
     def __init__(self, run: Run) -> None:
@@ -36,13 +36,13 @@ class RunEvents:
         self._reliefs_told = 0
 
     def emit(self, event: Event) -> None:
-        """Tell an event."""
+        """Emit an event."""
         self.hub.emit(event)
 
     # --- the training loop's listener ---
 
     def on_pause(self, reason: str | None) -> None:
-        """Tell that steps wait, or go on; what was done is on the disk before a wait."""
+        """Emit that steps wait, once all steps are on the disk; or that they are taken again."""
         run = self._run
         if reason is None:
             self.emit(ResumeEvent(run.step_number))
@@ -51,13 +51,13 @@ class RunEvents:
         self.emit(PauseEvent(run.step_number, reason))
 
     def on_snapshot(self) -> None:
-        """Tell that a snapshot is on the disk."""
+        """Emit that a snapshot is on the disk."""
         self.emit(CheckpointEvent(self._run.step_number, self._run.folder.snapshot))
 
     # --- steps ---
 
     def tell_step(self, report: StepReport) -> None:
-        """Tell a step, what was noticed in it, and what was done for want of memory."""
+        """Emit a step, its rollbacks and plateaus, and reactions to short memory."""
         step = self._run.step_number
         self.emit(StepEvent(step, report))
         for text in report.events:
@@ -65,7 +65,7 @@ class RunEvents:
         self.tell_reliefs()
 
     def tell_reliefs(self) -> None:
-        """Tell what the engine did since the last time because memory was short."""
+        """Emit the engine's reactions to short memory since the last call."""
         run = self._run
         with run.lock:
             new = run.engine.reliefs[self._reliefs_told :]
@@ -74,7 +74,7 @@ class RunEvents:
             self.emit(PressureEvent(run.step_number, text))
 
     def tell_end(self, error: Exception | None = None) -> None:
-        """Tell that steps have ended; an interrupt is none of its own."""
+        """Emit that steps have ended; an interrupt ends the iteration, which then emits this."""
         if isinstance(error, InterruptedRunError):
             return
         text = "" if error is None else str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The tuner for apps: a training loop, answers meanwhile, and events of both."""
+"""The tuner for apps: a training loop, answers between its steps, and events of both."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from edgezo_runtime.app.event_streams import EventStream, Subscription
 from edgezo_runtime.app.events import Event, ExamplesEvent
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.app.run_events import RunEvents
+from edgezo_runtime.app.step_turn import StepTurn
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
@@ -46,37 +47,36 @@ _LOG = logging.getLogger(__name__)
 
 
 class Tuner:
-    """Tunes the trainables of a bundle on a set of examples, and answers meanwhile.
+    """Tunes the trainables of a bundle on a set of examples, and answers between steps.
 
         with Tuner.open(bundle, rows, template="{text} is about", labels=[" a", " b"]) as tuner:
             for report in tuner:
                 ...
 
-    Each step is in the journal before it is applied, so a run that was interrupted anywhere resumes
-    to the same bits: the last snapshot, then the losses of the journal through the same code.
+    Each step is in the journal before it is applied. A run that was interrupted anywhere therefore
+    resumes to the same bits: from the last snapshot, then from the steps in the journal.
 
-    One thread steps; other threads may call everything else meanwhile. Answers come from the same
-    loaded blocks, and their passes take turns with those of the steps. Other threads see the state
-    between two steps, never half of a step.
+    One thread steps; other threads may call all other methods. Answers use the blocks that are
+    loaded for tuning, and their passes take turns with those of the steps. Other threads see the
+    state between two steps, never in the middle of a step.
 
     Attributes:
-        run: the parts of the run, and where it stands.
+        run: parts and progress of the run.
         loop: takes the steps.
-        run_events: tells what happens.
-        plan: of the memory; None without a budget.
+        run_events: emits the events.
+        plan: memory plan; None without a budget.
     """
 
     def __init__(self, opened: OpenedRun) -> None:
-        """Use `Tuner.open`; this does not touch the run folder."""
+        """Make a tuner that is not started, and does not touch the run folder; `open` starts it."""
         self.run = opened.run
         self.plan = opened.plan
         self._longest = opened.longest
         self.run_events = RunEvents(self.run)
         self._answerer = Answerer(self.run, self.run_events, opened.reader)
         self.loop = TrainingLoop(self.run, self.run_events)
-        self._steps = threading.Lock()
+        self._steps = StepTurn(self.run.engine)
         self._adding = threading.Condition()
-        self._stepping: int | None = None
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
@@ -99,41 +99,40 @@ class Tuner:
         threads: int | None = None,
         adapter: Adapter | str | Path | None = None,
     ) -> Tuner:
-        """Start a run, or resume the one in the folder.
+        """Start a run, or resume the run in the folder.
 
-        Where the learning rate or the perturbation scale is left to measurement, a new run begins
-        with that; it takes some seconds.
+        A new run first measures the learning rates and the perturbation scale that `config` leaves
+        to "auto"; that takes some seconds.
 
         Args:
             bundle: the model.
             examples: training data: rows as dicts, a .jsonl file or a folder of such files, or
-                examples or questions that were tokenized before. At least one; `add` brings more.
-            config: how to tune; the defaults are meant to work.
+                tokenized examples or questions. At least one row; `add` adds more.
+            config: how to tune.
             run: folder of the run; made if it does not exist.
-            template: prompt with a row's fields in braces; None for rows that need none, see
-                `RowReader`.
+            template: prompt with a row's fields in braces; None for rows that need none, such as
+                rows with messages.
             labels: label words in class order, leading spaces included.
-            max_seq: longest row in tokens, added rows included; longer rows are truncated. None
-                takes 512, or what the model can.
-            budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes.
-                What is in memory at once is planned for it, see `budget/plan.py`, and watched at
-                every block; a pass that needs more is run in smaller chunks, and `step` raises
-                BudgetStopError where that does not help. The smallest budget of all open tuners
-                holds for the process.
-            governors: when steps may be taken: names such as "battery,thermal" (see
-                `edgezo_runtime.governors`) or functions.
-            reward: scores generated texts, with the row that each answers; the objective is then
-                the mean reward, whatever `config` says.
-            resume: resume the run that the folder holds, if it holds one; it must have had the
-                same bundle, data and configuration. False refuses a folder that holds a run.
+            max_seq: longest row in tokens, including added rows; longer rows are truncated. None
+                takes 512, or the model's limit if that is less.
+            budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes. The
+                run is planned for it, and memory is checked at every block. A pass that needs more
+                is run in smaller chunks; `step` raises BudgetStopError if that does not help. The
+                smallest budget of all open tuners holds for the process.
+            governors: decide when steps may be taken: names such as "battery,thermal", or
+                functions.
+            reward: scores a generated text, given its row; the objective is then the mean reward,
+                whatever `config` says.
+            resume: resume the run that the folder holds, if any; bundle, data and configuration
+                must be those of that run. False refuses a folder that holds a run.
             threads: compute threads of the process; None takes one per core. The first tuner of a
                 process decides.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
-                trainables. A run stores a copy, and can be resumed without the original.
+                trainables. The run stores a copy, and resumes without the original.
         Raises:
-            DoesNotFitError: the budget is too small, whatever is done, or memory was refused.
-            UsageError: the folder holds a run and `resume` is off, an argument makes no sense, or
-                the process is a fork of one that used onnxruntime.
+            DoesNotFitError: the budget is too small for any plan, or memory was refused.
+            UsageError: the folder holds a run and `resume` is off; an argument is invalid; or the
+                process is a fork of one that used onnxruntime.
             DataError: a row is wrong.
             RunFileError: the run's files are damaged or belong to other inputs.
             BundleError: the bundle is damaged.
@@ -161,7 +160,7 @@ class Tuner:
         return tuner
 
     def start(self, *, resume: bool = True) -> None:
-        """Begin the run in the folder, or resume the one that is there; `open` does it.
+        """Begin the run in the folder, or resume the run that the folder holds; `open` calls this.
 
         Args:
             resume: False refuses a folder that holds a run.
@@ -173,27 +172,27 @@ class Tuner:
             self.loop.start(resume=resume)
 
     def close(self) -> None:
-        """Make the journal durable and release the folder; the tuner cannot step any more.
+        """Make the journal durable and release the folder; no step can follow.
 
-        A step of another thread is given up first. In a fork of the process this does nothing: the
-        run belongs to the other process.
+        A step of another thread is interrupted first. In a fork of the process this does nothing:
+        the run belongs to the other process.
 
         Raises:
-            RunFileError: the disk did not take the last steps.
+            RunFileError: the last steps cannot be written.
             UsageError: a step waits for the caller, such as a reward.
         """
         if self.run.engine.forked:
             return
-        self._require_outside("close")
+        self._steps.require_outside("close")
         self.run.closing = True
         self.stop()
         try:
             with self._steps, self.run.lock:
                 self.run.close()
-        finally:  # whoever waits for an event or for examples waits in vain, even if a disk is full
+        finally:  # nothing more comes for threads that wait, even if a disk is full
             with self._adding:
                 self._adding.notify_all()
-            for background in self._backgrounds:  # it tells that the steps have ended
+            for background in self._backgrounds:  # emits the last event
                 background.leave()
             self.run_events.hub.close()
 
@@ -218,37 +217,35 @@ class Tuner:
         self.run_events.tell_end()
 
     def step(self) -> StepReport:
-        """Evaluate, journal, update; wait first while the run is paused.
+        """Take the next step: evaluate, journal, update. Wait first while the run is paused.
 
         Raises:
             InterruptedRunError: `stop` was called; the trainables are as before the step.
             DivergedError: a loss is not finite, or the run rolled back too often.
-            RunFileError: the disk did not take the step; the tuner is closed, and a run that is
-                opened again resumes from what the disk has.
-            BudgetStopError: memory is short; the step was done or not, as `step_number` says, or
-                the tuner is closed, and a resume begins at the last step in the journal.
+            RunFileError: the step cannot be written; the tuner is closed, and the run resumes from
+                the last step on the disk.
+            BudgetStopError: memory is short. `step_number` says whether the step was taken; if the
+                tuner is closed, the run resumes from the last step in the journal.
             UsageError: the tuner is closed, or a step waits for the caller.
         """
-        self._require_outside("step")
+        self._steps.require_outside("step")
         with self._steps:
             self.run_events.begun = True
-            self._stepping = threading.get_ident()
-            try:
-                report = self.loop.step()
-            except MemoryError as error:  # before the update, or after it: an update ends otherwise
-                failure = budget_stop(error, " between two passes")
-                self.run_events.tell_end(failure)
-                raise failure from error
-            except Exception as error:  # of a governor as well
-                self.run_events.tell_end(error)
-                raise
-            finally:
-                self._stepping = None
+            with self._steps.stepping():
+                try:
+                    report = self.loop.step()
+                except MemoryError as error:  # not in an update, which handles it itself
+                    failure = budget_stop(error, " between two passes")
+                    self.run_events.tell_end(failure)
+                    raise failure from error
+                except Exception as error:  # also one of a governor
+                    self.run_events.tell_end(error)
+                    raise
             self.run_events.tell_step(report)
             return report
 
     def run_in_background(self, *, keep_going: bool = False) -> Background:
-        """Have a thread take the steps; `close` and `stop` end it.
+        """Take the steps in a thread; `close` and `stop` end it.
 
         Args:
             keep_going: when the run is over, wait for `add` and step again.
@@ -259,21 +256,21 @@ class Tuner:
         self._backgrounds = (*known, background)
         return background
 
-    # --- where the run stands ---
+    # --- progress ---
 
     @property
     def status(self) -> TunerStatus:
-        """Where the run stands; never waits."""
+        """The status of the run; never waits."""
         return self.run.status(begun=self.run_events.begun)
 
     @property
     def step_number(self) -> int:
-        """Steps done."""
+        """Number of steps that were taken."""
         return self.run.step_number
 
     @property
     def done(self) -> bool:
-        """Is no step left to take?"""
+        """Is no step left?"""
         return self.run.done
 
     @property
@@ -283,27 +280,28 @@ class Tuner:
 
     @property
     def examples(self) -> ExampleSet:
-        """The training data, with what was added."""
+        """The training data, including examples that were added."""
         return self.run.examples
 
     # --- pausing and ending ---
 
     def stop(self) -> None:
-        """End the steps of this tuner. A step that is running is given up where its pass meets
-        the next block; any thread may call this, and a signal handler. The run can be opened again
-        and resumes."""
+        """End the steps of this tuner; any thread and any signal handler may call this.
+
+        A step that is being taken is interrupted at the next block. `open` resumes the run.
+        """
         self.run.engine.require_here()
         self.run.gate.stop()
 
     def cancel(self) -> None:
-        """`stop`, and return when no step is being taken and the state is on the disk.
+        """Stop, and return when no step is being taken and the state is on the disk.
 
         The tuner still answers; `open` resumes the run.
 
         Raises:
-            RunFileError: the disk did not take the state; it has the journal.
+            RunFileError: the state cannot be written; the journal is on the disk.
         """
-        self._require_outside("cancel")
+        self._steps.require_outside("cancel")
         self.stop()
         with self._steps:
             if not self.closed:
@@ -312,18 +310,18 @@ class Tuner:
     def pause(self, reason: str = "paused", *, wait: bool = False) -> None:
         """Hold further steps until `resume` or `stop`.
 
-        A step that is running is given up where its pass meets the next block, and done again
-        later: the losses, and so the bits, are the same.
+        A step that is being taken is interrupted at the next block, and repeated later, to the same
+        bits.
 
         Args:
-            reason: what `status` and the events say.
+            reason: the reason that `status` and the events give.
             wait: return when no step is being taken.
         Raises:
             UsageError: `wait`, and a step waits for the caller.
         """
         self.run.engine.require_here()
         if wait:
-            self._require_outside("pause")
+            self._steps.require_outside("pause")
         self.run.gate.hold(self, reason)
         if wait:
             self.run.gate.wait_until_idle()
@@ -335,13 +333,13 @@ class Tuner:
 
     @contextlib.contextmanager
     def paused(self, reason: str = "the app needs the device") -> Iterator[None]:
-        """Hold steps meanwhile, besides other holds; no step is being taken inside.
+        """Hold steps during a `with` block, in addition to other holds.
 
-        An answer inside such a block does not wait for a step's pass. A step that is given up is
-        done again from its beginning: blocks that follow each other faster than a step takes keep
-        the run from advancing.
+        Answers in the block do not wait for a pass of a step. An interrupted step is repeated from
+        its beginning, so the run does not advance if such blocks follow each other faster than a
+        step takes.
         """
-        self._require_outside("paused")
+        self._steps.require_outside("paused")
         key = object()
         self.run.gate.hold(key, reason)
         try:
@@ -350,29 +348,20 @@ class Tuner:
         finally:
             self.run.gate.release(key)
 
-    def _require_outside(self, what: str) -> None:
-        """Refuse a call that would wait for its own thread."""
-        self.run.engine.require_here()
-        if self._stepping == threading.get_ident() or self.run.engine.inside:
-            raise UsageError(
-                f"'{what}' was called by a reward or a governor, which a step waits for; have "
-                f"another thread do it, or call 'stop' or 'pause' without wait"
-            )
-
-    # --- more to learn from ---
+    # --- adding examples ---
 
     def add(self, rows: Source) -> int:
         """Add examples; the next step uses them. They are on the disk when this returns.
 
-        `open` finds them again, and is given the same examples as before.
+        The run stores them: do not pass them to `open` again.
 
         Args:
             rows: as for `open`.
         Returns:
-            How many examples the run has now.
+            The number of examples that the run has now.
         Raises:
             DataError: a row is wrong, or does not fit those of the run.
-            RunFileError: the disk did not take them; nothing was added.
+            RunFileError: the examples cannot be written; none was added.
             UsageError: the tuner is closed, or was not opened with rows; or the objective scores
                 generated texts, which needs more of a row than the run stores.
         """
@@ -381,9 +370,9 @@ class Tuner:
         objective = run.probes.objective
         if objective.has_answers:
             raise UsageError(
-                f"objective {objective.name}: a run that is scored by its texts takes no further "
+                f"`objective` {objective.name}: a run that is scored by its texts takes no further "
                 f"examples; begin another run on all rows, with "
-                f"adapter={str(run.folder.path)!r}"
+                f"`adapter={str(run.folder.path)!r}`"
             )
         more = self._answerer.read(rows, "train")
         require_alike(more, run.examples, self._longest, run.scope)
@@ -396,7 +385,7 @@ class Tuner:
         return count
 
     def wait_for_examples(self, timeout_s: float | None = None) -> bool:
-        """Wait until a step is left to take; False if the run was stopped or time is up."""
+        """Wait until a step is left; False if the run was stopped or closed, or time is up."""
         self.run.engine.require_here()
         until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._adding:
@@ -412,12 +401,12 @@ class Tuner:
     # --- the state ---
 
     def adapter(self) -> dict[str, Float32]:
-        """Copies of the tuned trainables, of their running average where there is one."""
+        """Copies of the trainables; those that train as their running average, if there is one."""
         self.run.engine.require_here()
         return self._answerer.adapter()
 
     def snapshot(self) -> None:
-        """Write trainables and rule state, so that a resume has less to replay."""
+        """Write the state, so that a resume has less to replay."""
         run = self.run
         run.engine.require_here()
         with run.lock:
@@ -430,25 +419,25 @@ class Tuner:
         """Loss (and accuracy) of the adapter.
 
         Args:
-            examples: as for `open`; of a folder, the file for validation.
+            examples: as for `open`; in a folder, the rows for validation are used.
             batch_size: examples per pass; the result does not depend on it.
         Raises:
-            UsageError: rows, and the tuner was opened with examples that were tokenized before.
+            UsageError: rows were given, and the tuner was opened with tokenized examples.
             DataError: a row is wrong.
         """
         self.run.engine.require_here()
         return self._answerer.evaluate(examples, batch_size)
 
     def classify(self, row: str | Fields) -> Prediction:
-        """The class of a row, by the adapter as it is now.
+        """The class of a row, by the current adapter.
 
         Args:
-            row: its fields, without a label; or the text of the one field that the template has.
+            row: its fields, without a label; or a text, if the template has one field.
         """
         return self.classify_all([row])[0]
 
     def classify_all(self, rows: Iterable[str | Fields], batch_size: int = 32) -> list[Prediction]:
-        """The class of every row; see `classify`."""
+        """The class of every row; arguments as for `classify`."""
         self.run.engine.require_here()
         return self._answerer.classify(rows, batch_size)
 
@@ -456,29 +445,29 @@ class Tuner:
         """Mean score of the adapter's answers, by the objective of the run.
 
         Args:
-            questions: rows, or a file of them, as those of the run were given.
+            questions: rows like those of the run, or a file of such rows.
         """
         self.run.engine.require_here()
         return self._answerer.score(questions)
 
     def generate(self, prompt: Prompt, settings: GenerationConfig | None = None) -> str:
-        """Generate a text with the adapter as it is now; arguments and errors as for `stream`."""
+        """Generate a text with the current adapter; arguments and errors as for `stream`."""
         return "".join(self.stream(prompt, settings))
 
     def stream(self, prompt: Prompt, settings: GenerationConfig | None = None) -> Iterator[str]:
-        """Generate a text, and give each part as soon as it is there.
+        """Generate a text, and yield each delta as soon as it is generated.
 
-        Passes take turns with those of steps, token by token; inside `paused` nothing else runs.
-        The adapter stays the one of the beginning.
+        Every token takes its turn with the passes of steps; inside `paused` it does not wait. The
+        whole text is generated with the adapter that is current at its first token.
 
         Args:
-            prompt: a text; a row, for the prompt that the template makes of it; or messages of a
-                conversation, for the bundle's chat template.
-            settings: of the generation; None generates 64 tokens at most, the likeliest ones.
+            prompt: a text; a row, for the template; or messages of a conversation, for the bundle's
+                chat template.
+            settings: of the generation; None generates 64 tokens at most, by greedy choice.
         Raises:
             UsageError: the bundle cannot generate, or the prompt is empty or too long.
             DataError: a row or a message is wrong.
-            DoesNotFitError: keys and values of the text are more than the budget has left.
+            DoesNotFitError: keys and values of the text need more memory than the budget has left.
             BudgetStopError: memory is short.
         """
         self.run.engine.require_here()
@@ -487,22 +476,23 @@ class Tuner:
     # --- events ---
 
     def events(self) -> EventStream:
-        """The events from now on, for a thread that iterates over them; ends with `close`."""
+        """A stream of the events from now on; `close` ends it."""
         self.run.engine.require_here()
         return self.run_events.hub.stream()
 
     def subscribe(self, callback: Callable[[Event], object]) -> Subscription:
-        """Have a function called with every event from now on, by a thread of its own.
+        """Call a function with every event from now on, in a thread of edgezo.
 
-        What it raises is logged; the run goes on.
+        Exceptions of the function are logged; the run continues.
         """
         self.run.engine.require_here()
         return self.run_events.hub.subscribe(callback)
 
     def listen(self, callback: Callable[[Event], object]) -> None:
-        """Have a function called with every event from now on, by the thread the event is from.
+        """Call a function with every event from now on, in the thread that emits the event.
 
-        That thread waits for it, between two steps. What it raises ends what the thread was doing.
+        That thread waits for it, between two steps. An exception of the function ends what the
+        thread was doing.
         """
         self.run.engine.require_here()
         self.run_events.hub.listen(callback)

@@ -1,4 +1,4 @@
-"""Work that is tried again in smaller chunks where memory is refused."""
+"""Repeats work in smaller chunks if memory is refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edgezo_runtime.system.memory_errors import refusal_reason
 
 
 class Attempt:
-    """One try; a context manager that ends it where memory is refused.
+    """One attempt at some work; a context manager that takes a refusal of memory.
 
     Args:
         engine: runs the passes of the work.
         check: called at every block; raises to end the work.
 
     Attributes:
-        refused: how memory was refused; None where it was not.
+        refused: how memory was refused; None if it was not.
     """
 
     def __init__(self, engine: Engine, check: Callable[[], None]) -> None:
@@ -34,7 +34,7 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        """Take a refusal of memory; every other error passes."""
+        """Take a refusal of memory, and no other error."""
         self._interruptible.__exit__(None, None, None)
         if isinstance(error, MemoryError):
             self.refused = refusal_reason(error)
@@ -43,7 +43,7 @@ class Attempt:
 
 
 def attempts(engine: Engine, check: Callable[[], None]) -> Iterator[Attempt]:
-    """Tries of some work, each with less memory than the one before.
+    """Attempts at some work, each with less memory than the one before.
 
         for attempt in attempts(engine, check):
             with attempt:
@@ -53,13 +53,13 @@ def attempts(engine: Engine, check: Callable[[], None]) -> Iterator[Attempt]:
         engine: runs the passes of the work.
         check: called at every block; raises to end the work.
     Yields:
-        Contexts for the work; there is no further one after a try to which memory was granted.
+        Contexts for the work, until an attempt is not refused memory.
     Raises:
-        BudgetStopError: memory was refused, and nothing is left to save any.
+        BudgetStopError: memory was refused, and the engine cannot do with less.
     """
     while True:
         attempt = Attempt(engine, check)
         yield attempt
         if attempt.refused is None:
             return
-        engine.shrink(attempt.refused)  # after the error is gone, and with it what the pass held
+        engine.shrink(attempt.refused)  # here the error is gone, and with it what the pass held

@@ -1,6 +1,6 @@
-"""Notices from the losses of a run that it diverges, or that it does not get on any more.
+"""Tells from the losses of a run whether it diverges or has reached a plateau.
 
-What it says is a function of the recorded losses, so a replay of the journal comes to the same.
+The verdicts depend on the recorded losses only, so a replay of the journal gives the same ones.
 """
 
 from __future__ import annotations
@@ -13,43 +13,43 @@ from typing import Literal
 Verdict = Literal["", "good", "diverged", "plateau"]
 
 RISE = 3.0
-"""Smoothed loss over the best one, in standard deviations of a step's loss, that is divergence."""
+"""Standard deviations of a step's loss by which a diverged smoothed loss is above the best."""
 
 SHARE = 0.1
-"""The same as a share of the best loss, on top."""
+"""Share of the best loss that is added to that distance."""
 
 GOOD_EVERY = 25
-"""Steps between two copies to return to."""
+"""Steps between two copies that a run can roll back to."""
 
 SETTLED = 10
-"""Steps until the smoothed loss means anything."""
+"""Steps until the smoothed loss is meaningful."""
 
 WINDOW = 200
-"""Steps that are held against as many before them to see a plateau."""
+"""Length of the two windows of steps that are compared to detect a plateau."""
 
 MOST_RETURNS = 8
-"""A run that diverges more often is hopeless."""
+"""Rollbacks after which a run ends."""
 
 _DECAY, _SPREAD_DECAY = 0.9, 0.98
 
 
 @dataclass(frozen=True, slots=True)
 class LossMonitor:
-    """What is known of a run's losses.
+    """Statistics of a run's losses.
 
     Attributes:
-        mean: smoothed loss, before the correction for its start.
-        weight: of the mean, 0 at the start.
-        variance: smoothed half square of a step's loss less the one before it, likewise; losses
-            that move to another level do not widen it.
-        variance_weight: of the variance.
-        previous: loss of the step before; None at the start.
-        best: least corrected mean.
-        seen: losses since the start or the last return.
-        window: mean loss of the window that is filling, times its length.
-        last: mean loss of the window before, or infinity.
-        factor: on the learning rate.
-        returns: how often the run went back.
+        mean: smoothed loss, before division by its weight.
+        weight: weight of the mean, 0 before the first step.
+        variance: smoothed half square of the difference between the losses of two successive
+            steps, before division by its weight; losses that move to another level do not widen it.
+        variance_weight: weight of the variance.
+        previous: loss of the previous step; None before the first step.
+        best: lowest smoothed loss.
+        seen: losses since the first step or the last rollback.
+        window: sum of the losses in the current window.
+        last: mean loss of the previous window, or infinity.
+        factor: factor on the learning rate.
+        returns: number of rollbacks.
     """
 
     mean: float = 0.0
@@ -65,14 +65,14 @@ class LossMonitor:
     returns: int = 0
 
     def see(self, loss: float) -> tuple[LossMonitor, Verdict]:
-        """Take in the loss of a step.
+        """Add the loss of a step.
 
         Args:
             loss: mean over the probes of a step, nats.
 
         Returns:
-            What is known then, and a verdict: "good" where the trainables are worth a copy,
-            "diverged", "plateau" where the last `WINDOW` steps brought nothing, or "".
+            The new statistics and a verdict: "good" if the trainables are worth a copy, "diverged",
+            "plateau" if the loss did not fall in the last `WINDOW` steps, or "".
         """
         change = 0.0 if self.previous is None else loss - self.previous
         now = dataclasses.replace(
@@ -99,11 +99,11 @@ class LossMonitor:
 
     def _next_window(self, spread: float) -> tuple[LossMonitor, Verdict]:
         found = self.window / WINDOW
-        # two means of WINDOW losses each differ by this much by chance
+        # two means of WINDOW losses each differ by about this much by chance
         chance = spread * math.sqrt(2 / WINDOW)
         verdict: Verdict = "plateau" if found > self.last - chance else "good"
         return dataclasses.replace(self, window=0.0, last=found), verdict
 
-    def returned(self) -> LossMonitor:
-        """What is known after the run went back: half the rate, and the best loss there was."""
+    def rolled_back(self) -> LossMonitor:
+        """The statistics after a rollback: half the learning rate, and the best loss."""
         return LossMonitor(best=self.best, factor=self.factor / 2, returns=self.returns + 1)

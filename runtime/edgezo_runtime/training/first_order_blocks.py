@@ -1,6 +1,6 @@
-"""The first-order half of a hybrid run: exact gradients of the last blocks.
+"""First-order steps of the last blocks: their exact gradients.
 
-The blocks before them are tuned by zeroth-order steps on the same batch, at the same parameters.
+The blocks before them take zeroth-order steps on the same batch, at the same parameters.
 
 References:
     Zhang et al. 2024, Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning,
@@ -30,10 +30,10 @@ class FirstOrderBlocks:
 
     Args:
         engine: runs the bundle.
-        layout: which tensors.
+        layout: the tensors that take first-order steps.
 
     Attributes:
-        layout: likewise.
+        layout: the same layout.
 
     Raises:
         UsageError: the bundle has no backward graphs.
@@ -57,16 +57,16 @@ class FirstOrderBlocks:
             batch: the step's examples.
             params: every trainable by name.
             scope: tokens the adapters act on.
-            cache: the run's.
-            cache_block: where its states enter, at most the first_order's first block.
+            cache: cache of the run; None for none.
+            cache_block: the block that cached states enter, not after the first of these blocks.
         Raises:
-            DivergedError: a number of it is not finite.
-            BudgetStopError: memory is short, and nothing is left to save any.
+            DivergedError: a number of the gradient is not finite.
+            BudgetStopError: memory is short, and the engine cannot do with less.
         """
         found = self._gradient.gradient(batch, params, scope, cache, cache_block)
         for name, grad in found.gradients.items():
             if not np.isfinite(grad).all():
                 raise DivergedError(
-                    f"the gradient of '{name}' is not finite; lower --first-order-lr"
+                    f"the gradient of '{name}' is not finite; give a smaller `first_order_lr`"
                 )
         return found

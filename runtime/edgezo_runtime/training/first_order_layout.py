@@ -1,8 +1,8 @@
-"""First-order steps of the last blocks: which tensors, how fast, and what the journal keeps.
+"""First-order steps of the last blocks: tensors, learning rates, and gradients in the journal.
 
-A gradient is no function of a few recorded losses, so the journal keeps it, and a replay needs
-neither data nor backward graphs. It is rounded to 8 bits before it is used, one scale a tensor: 580
-bytes a block and step for adapters of rank 1 on SmolLM2's down_proj.
+A gradient cannot be computed from a few recorded losses. The journal stores it, so a replay needs
+neither data nor backward graphs. It is rounded to 8 bits before it is used, with one scale per
+tensor: 580 bytes per block and step for adapters of rank 1 on SmolLM2's down_proj.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgezo_runtime.training.selection import select_blocks, select_tensors
 Float32 = npt.NDArray[np.float32]
 
 RELATIVE_STEP = 0.02
-"""Largest learning rate over the root mean square of a tensor's elements."""
+"""Largest learning rate, as a share of the root mean square of a tensor's elements."""
 
 _LEVELS = 127
 _SCALE_BYTES = 4
@@ -32,7 +32,7 @@ _SPARE_BYTES = 2**20
 
 
 def first_order_count(config: TuneConfig, manifest: Manifest) -> int:
-    """How many of the last blocks take first-order steps, memory aside."""
+    """Number of last blocks that take first-order steps if memory allows."""
     if isinstance(config.first_order, int):
         return config.first_order
     return (
@@ -43,32 +43,32 @@ def first_order_count(config: TuneConfig, manifest: Manifest) -> int:
 
 
 def why_no_first_order(manifest: Manifest) -> str | None:
-    """Why first-order steps of all blocks cannot be taken with a bundle; None if they can."""
+    """Why not all blocks of a bundle can take first-order steps; None if they can."""
     if isinstance(manifest.backward, str):
         return manifest.backward
     return _too_long([info for info in manifest.trainables if info.trains])
 
 
 def _too_long(infos: Sequence[TrainableInfo]) -> str | None:
-    """Whether the gradient of these tensors does not fit a record of the journal."""
+    """Why the gradient of these tensors does not fit a record of the journal; None if it does."""
     size = sum(_SCALE_BYTES + math.prod(info.shape) for info in infos)
     if size + _SPARE_BYTES <= MAX_BODY:
         return None
     return (
-        f"a gradient takes {format_size(size)} in the journal, whose records end at "
-        f"{format_size(MAX_BODY)}"
+        f"a gradient takes {format_size(size)} in the journal, whose records hold "
+        f"{format_size(MAX_BODY)} at most"
     )
 
 
 def first_order_rates(initial: Mapping[str, Float32], lr: float) -> dict[str, float]:
-    """The learning rate of each tensor: lr, or `RELATIVE_STEP` of its size where that is less.
+    """The learning rate of each tensor: lr, or `RELATIVE_STEP` of its size if that is less.
 
-    What a step does to losses is measured where a run begins, and there a factor that meets a zero,
-    such as LoRA's A, does nothing at all. Its own size bounds its steps instead; what begins at
-    zero has no size.
+    The effect of a step on losses is measured before the first step. At that point a factor whose
+    counterpart is zero, such as LoRA's A, has no effect, so its own size bounds its steps. A tensor
+    that is zero at first has no size, and takes lr.
 
     Args:
-        initial: tensors by name, as the run begins.
+        initial: initial tensors by name.
         lr: learning rate.
     """
     rates: dict[str, float] = {}
@@ -79,28 +79,28 @@ def first_order_rates(initial: Mapping[str, Float32], lr: float) -> dict[str, fl
 
 
 class FirstOrderLayout:
-    """The tensors of the last blocks that take first-order steps, and their gradient's bytes.
+    """The tensors of the last blocks, which take first-order steps, and their packed gradients.
 
     Args:
         manifest: of the bundle.
-        blocks: how many blocks, at least 1.
-        config: says which of them train at all; None for all.
+        blocks: number of last blocks, at least 1.
+        config: selects the blocks and tensors that train; None for all.
 
     Attributes:
-        start: the first of them.
-        blocks: those of them that train, ascending.
-        first_block: the first of those.
-        names: of the tensors that train.
-        tensors: their blocks.
+        start: the first of the last blocks.
+        blocks: the last blocks that train, ascending.
+        first_block: the first block that trains.
+        names: names of the tensors that train.
+        tensors: the block of each tensor that trains.
 
     Raises:
-        UsageError: so many blocks make no sense, or they have nothing to train.
+        UsageError: the model has fewer blocks, or these blocks have nothing to train.
     """
 
     def __init__(self, manifest: Manifest, blocks: int, config: TuneConfig | None = None) -> None:
         num_blocks = manifest.model.num_blocks
         if not 1 <= blocks <= num_blocks:
-            raise UsageError(f"--first-order {blocks}: the model has {num_blocks} blocks")
+            raise UsageError(f"`first_order` {blocks}: the model has {num_blocks} blocks")
         self.start = num_blocks - blocks
         infos = manifest.trainables
         own = [info for info in infos if info.trains and info.block >= self.start]
@@ -108,20 +108,20 @@ class FirstOrderLayout:
             own = [info for info in select_tensors(config, infos) if info.block >= self.start]
         able = {info.block for info in own}
         if not able:
-            raise UsageError(f"--first-order {blocks}: these blocks have nothing to train")
+            raise UsageError(f"`first_order` {blocks}: these blocks have nothing to train")
         if config is not None and config.blocks != "auto":
             every = {info.block for info in infos if info.trains}
             able &= set(select_blocks(config, sorted(every)))
             if not able:
                 raise UsageError(
-                    f"--first-order {blocks}: --blocks {config.blocks} leaves nothing to train "
+                    f"`first_order` {blocks}: `blocks` {config.blocks} leaves nothing to train "
                     f"from block {self.start} on"
                 )
         self.tensors = {info.name: info.block for info in own if info.block in able}
         self.names = tuple(self.tensors)
         reason = _too_long([info for info in own if info.block in able])
         if reason:
-            raise UsageError(f"--first-order {blocks}: {reason}; take fewer blocks")
+            raise UsageError(f"`first_order` {blocks}: {reason}; take fewer blocks")
         self.blocks = tuple(sorted(able))
         self.first_block = self.blocks[0]
         self._shapes = {info.name: info.shape for info in infos if info.name in self.names}
@@ -136,7 +136,7 @@ class FirstOrderLayout:
         return {name: math.prod(self._shapes[name]) for name in self.names}
 
     def pack(self, gradient: Mapping[str, Float32]) -> bytes:
-        """A gradient as the journal keeps it: a float32 scale and int8 multiples of it a tensor."""
+        """A gradient as the journal stores it: a float32 scale and int8 multiples per tensor."""
         parts: list[bytes] = []
         for name in self.names:
             grad = gradient[name]
@@ -146,10 +146,10 @@ class FirstOrderLayout:
         return b"".join(parts)
 
     def unpack(self, data: bytes) -> dict[str, Float32]:
-        """The gradient that `pack` wrote, as it was rounded.
+        """The rounded gradient that `pack` wrote.
 
         Raises:
-            RunFileError: it is of another length.
+            RunFileError: the data have another length, or a scale that is not finite.
         """
         sizes = self._sizes()
         if len(data) != self.nbytes:

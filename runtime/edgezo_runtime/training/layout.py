@@ -1,4 +1,4 @@
-"""What a run trains, and what a step is told: a function of bundle, configuration and row count."""
+"""The blocks that a run trains and the inputs of its steps, from bundle, configuration and rows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ class RunLayout:
     Args:
         manifest: of the bundle.
         config: how to tune.
-        rows: examples to tune on, at first.
-        first_order: how many of the last blocks are left to first-order steps.
+        rows: number of examples that the run begins with.
+        first_order: number of last blocks that take first-order steps.
 
     Attributes:
-        first_order: their layout; None where there are none.
-        blocks: those that estimates are for, ascending; none where first-order steps train all.
-        first: the first block that trains at all.
+        first_order: layout of the blocks that take first-order steps; None if there are none.
+        blocks: blocks that gradients are estimated for, ascending; empty if all blocks take
+            first-order steps.
+        first: the first block that trains.
         config: how to tune, "auto" filled in.
-        rows: likewise.
-        batch_size: examples a step.
+        rows: number of examples now.
+        batch_size: examples per step.
 
     Raises:
         UsageError: no block is left to train.
@@ -56,30 +57,30 @@ class RunLayout:
         self.grow(rows)
 
     def grow(self, rows: int) -> None:
-        """Go on with so many examples: passes over the data take more steps, a batch may fill."""
+        """Take more examples into account: an epoch takes more steps, and a batch may fill."""
         self.config = self.settled(rows)
         self.rows = rows
         self.batch_size = min(int(self.config.batch_size), rows)
 
     def settled(self, rows: int) -> TuneConfig:
-        """The configuration with "auto" filled in, for so many examples."""
+        """The configuration with "auto" filled in for a number of examples."""
         return self._given.settled(rows, all_first_order=not self.blocks)
 
     @property
     def trained(self) -> dict[str, int]:
-        """Trainables that estimates are for, and the block of each."""
+        """The trainables that gradients are estimated for, and the block of each."""
         return self.tensors(self.blocks)
 
     def tensors(self, blocks: Sequence[int]) -> dict[str, int]:
-        """Those of some blocks."""
+        """The same for some blocks only."""
         return {name: block for block in blocks for name in self._names[block]}
 
     def active(self, step: int) -> tuple[int, ...]:
-        """Blocks of a step."""
+        """The blocks that a step estimates gradients for."""
         return self._schedule(step, self.config.seed, self.blocks) if self.blocks else ()
 
     def info(self, step: int, blocks: tuple[int, ...], lr: float) -> StepInfo:
-        """What the estimator is told of a step; the same when it is replayed."""
+        """The inputs of the estimator for a step; a replay gives the same ones."""
         return StepInfo(
             seed=derive_seed(self.config.seed, "step", step),
             batch_size=self.batch_size,

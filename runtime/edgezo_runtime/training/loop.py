@@ -1,4 +1,4 @@
-"""The training loop: one step after the other, from the next examples to the report."""
+"""The training loop: next examples, evaluation, journal, update, snapshot, report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from edgezo_runtime.training.step_report import StepReport
 
 
 class LoopListener(Protocol):
-    """What a loop tells of, besides the reports that it returns."""
+    """Is told of the events of a loop besides the reports that it returns."""
 
     def on_pause(self, reason: str | None) -> None:
-        """Steps begin to wait, or the reason changes; None when the wait is over."""
+        """Steps wait, for this reason; None: steps are taken again."""
 
     def on_snapshot(self) -> None:
         """A snapshot is on the disk."""
@@ -33,7 +33,7 @@ class TrainingLoop:
     """Takes the steps of a run; one thread at a time.
 
     Args:
-        run: what is tuned.
+        run: the run.
         listener: is told of pauses and snapshots.
     """
 
@@ -44,13 +44,13 @@ class TrainingLoop:
     def step(self) -> StepReport:
         """Take the next step; wait first while the run is paused.
 
-        A step that is paused in its middle is taken again from its beginning, to the same bits.
+        A step that a pause interrupts is repeated from its beginning, to the same bits.
 
         Raises:
             InterruptedRunError: the run was stopped; the trainables are as before the step.
-            DivergedError: a loss is not finite; the trainables are as before the step. Or the run
-                rolled back too often.
-            RunFileError: the disk did not take the record; the run is closed.
+            DivergedError: a loss is not finite, and the trainables are as before the step; or the
+                run rolled back too often.
+            RunFileError: the record cannot be written; the run is closed.
             BudgetStopError: memory is short.
             UsageError: the run is closed.
         """
@@ -91,17 +91,20 @@ class TrainingLoop:
     # --- before the steps ---
 
     def start(self, *, resume: bool) -> None:
-        """Begin the run in its folder, or resume the one that is there; see `Run.start`.
+        """Begin the run in its folder, or resume the run that the folder holds.
 
+        Args:
+            resume: False refuses a folder that holds a run.
         Raises:
             BudgetStopError: memory was refused.
+            EdgezoError: as `Run.start`.
         """
         try:
             self._run.start(self._measure, resume=resume)
         except MemoryError as error:
             raise budget_stop(
                 error,
-                f" before the first step; {self._run.folder.path} is as it was, or can be resumed",
+                f" before the first step; {self._run.folder.path} is unchanged, or can be resumed",
             ) from error
 
     def _measure(self) -> Rates:
@@ -131,7 +134,7 @@ class TrainingLoop:
     # --- parts of a step ---
 
     def _require_open(self) -> None:
-        """Refuse a step where none may follow.
+        """Refuse to take another step.
 
         Raises:
             DivergedError: the run rolled back too often.
@@ -143,7 +146,7 @@ class TrainingLoop:
             raise DivergedError(self._run.state.hopeless)
 
     def _take_new_examples(self) -> None:
-        """Train on what was added since the last step, too."""
+        """Use the examples that were added since the last step."""
         run = self._run
         examples = run.log.examples_at(run.step_number)
         if len(examples) > run.trajectory.layout.rows:
@@ -151,7 +154,7 @@ class TrainingLoop:
                 run.evaluator.grow(examples, run.step_number)
 
     def _learning_rate(self) -> float:
-        """By schedule, with the examples that this step has, and halved by every rollback."""
+        """The learning rate of the next step: by schedule, and halved by every rollback."""
         run, config = self._run, self._run.settled
         done = fraction_done(config, run.step_number, run.elapsed_s, run.rates.seconds)
         factor = rate_factor(config, run.step_number, done)
@@ -160,19 +163,19 @@ class TrainingLoop:
     def _without_losses(
         self, info: StepInfo, error: DivergedError
     ) -> tuple[StepResult, tuple[str, ...]]:
-        """Record that a loss was not finite, so that the state rolls back.
+        """The result of a step with a loss that is not finite; it makes the state roll back.
 
         Raises:
-            DivergedError: the run does not roll back, or it would not help.
+            DivergedError: the run does not roll back, or a rollback would not help.
         """
         if not self._run.settled.rollback or isinstance(error, CacheRangeError):
             raise error
         return self._run.evaluator.without_losses(info), (f"step {info.step}: {error}",)
 
     def _journal_and_apply(self, record: StepRecord, terms: list[Term]) -> None:
-        """Append a step to the journal, then change the state by it.
+        """Append a step to the journal, then apply it to the state.
 
-        Where memory is refused in between, the state is restored from the journal.
+        If memory is refused in between, restore the state from the journal.
 
         Raises:
             BudgetStopError: memory was refused before the step was in the journal, or the state
@@ -188,10 +191,10 @@ class TrainingLoop:
         self._restore(reason)
         if run.step_number == record.step:
             raise budget_stop(reason, " for the record of a step")
-        run.engine.reliefs.append(f"{reason} for the update of a step: it was done again")
+        run.engine.reliefs.append(f"{reason} for the update of a step: the update was repeated")
 
     def _restore(self, reason: str) -> None:
-        """Replay the journal, after an update that may have been done by half."""
+        """Replay the journal, after an update that may be incomplete."""
         run = self._run
         try:
             run.log.close()
@@ -201,12 +204,12 @@ class TrainingLoop:
         except MemoryError as error:
             raise budget_stop(
                 reason,
-                f" for the update of a step; its losses are in {run.folder.journal}, resume the "
-                f"run from there",
+                f" for the update of a step; the step is in {run.folder.journal}, resume the run "
+                f"from there",
             ) from error
 
     def _snapshot(self) -> None:
-        """Write a snapshot; without one, a resume has more to replay, and nothing is lost."""
+        """Write a snapshot. If memory is refused, a resume has more to replay; nothing is lost."""
         run = self._run
         try:
             with run.lock:

@@ -1,4 +1,4 @@
-"""The rates of a run whose configuration leaves them to measurement."""
+"""Measures the rates that a configuration leaves to "auto"."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ from edgezo_runtime.training.calibrate import (
 )
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
-from edgezo_runtime.training.training_state import StepDirections, TrainingState
+from edgezo_runtime.training.step_directions import StepDirections
+from edgezo_runtime.training.training_state import TrainingState
 
 PROBED_EXAMPLES = 32
-"""Examples of the first batch that the perturbation scale is found on."""
+"""Examples of the first batch that the perturbation scale is measured on."""
 
 PROBED_WIDE = 8
-"""The same where a score is descended: the scale is wide, and need not be exact."""
+"""The same for a run that optimizes a score: its scale is wide and need not be exact."""
 
 PROBED_DIRECTIONS, PROBED_STEPS = 16, 16
-"""So many projected gradients are looked at, of so many steps at most, without taking the steps."""
+"""Projected gradients that the learning rate is measured on, and most steps that they come from.
 
+The steps are evaluated but not taken.
+"""
 
 PROBED_SCORES = 4
-"""Steps of them whose scores are looked at, where a score is descended."""
+"""Steps among these whose scores are evaluated, in a run that optimizes a score."""
 
 
 def measure_rates(
@@ -52,26 +55,26 @@ def measure_rates(
     rates: Rates,
     first_order: FirstOrderBlocks | None = None,
 ) -> Rates:
-    """Fill in what "auto" stands for.
+    """Measure the rates that are "auto".
 
     Args:
         probe_evaluator: evaluates losses.
-        state: where the run begins; only read.
-        config: which of the two rates is measured.
-        rates: those that are not.
-        first_order: what takes first-order steps.
+        state: state before the first step; only read.
+        config: says which rates are measured.
+        rates: the rates that are given or published.
+        first_order: the blocks that take first-order steps; None if there are none.
 
     Raises:
-        DivergedError: the losses are not finite where nothing is perturbed.
-        UsageError: the losses do not answer to the trainables.
+        DivergedError: the losses of the unperturbed model are not finite.
+        UsageError: the losses do not depend on the trainables.
     """
     words: list[str] = []
     if first_order is not None and config.first_order_lr == "auto":
         scale = _find_scale(probe_evaluator, state, first_order.layout.tensors, private=False)
         rates = dataclasses.replace(rates, first_order_lr=find_first_order_rate(scale))
         words.append(
-            f"lr {rates.first_order_lr:.3g} of first-order steps: along random signs it changes "
-            f"the loss of a row by {FIRST_ORDER_NATS:g} nats"
+            f"first-order lr {rates.first_order_lr:.3g} (a step in a random direction changes the "
+            f"loss of a row by {FIRST_ORDER_NATS:g} nats)"
         )
     if not probe_evaluator.layout.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
@@ -83,26 +86,26 @@ def measure_rates(
     if config.lr == "auto":
         lr = _find_rate(probe_evaluator, state, config, assemble(config, rates.eps))
         rates = dataclasses.replace(rates, lr=lr)
-        words.append(f"lr {lr:.3g}: a step moves the trainables as far as their noise allows")
+        words.append(f"lr {lr:.3g} (the longest step that the noise of the estimates allows)")
     return dataclasses.replace(rates, words="; ".join([*words, rates.words]).strip("; "))
 
 
 def _scale_words(scale: Scale) -> str:
     return (
-        f"eps {scale.eps:g}: it moves the loss of a row by {scale.signal:.2g} nats, "
-        f"{_rounded(scale.ratio)} times what rounding does"
+        f"eps {scale.eps:g} (a perturbation changes the loss of a row by {scale.signal:.2g} nats, "
+        f"{_rounded(scale.ratio)} times as much as rounding)"
     )
 
 
 def _wide_words(scale: Scale) -> str:
     return (
-        f"eps {scale.eps:g}: it moves the loss of a row by {scale.signal:.2g} nats, so that the "
-        f"model begins to say other things"
+        f"eps {scale.eps:g} (a perturbation changes the loss of a row by {scale.signal:.2g} nats, "
+        f"enough to change the generated texts)"
     )
 
 
 def _rounded(value: float) -> str:
-    """Two digits, without an exponent."""
+    """A number with two significant digits, without an exponent."""
     if value < 10:
         return f"{value:.1f}"
     unit = 10 ** (math.floor(math.log10(value)) - 1)
@@ -110,7 +113,7 @@ def _rounded(value: float) -> str:
 
 
 class _DenseDirections(StepDirections):
-    """Directions of every coordinate, whatever the method's sampler makes of them."""
+    """Directions over all coordinates, whatever the sampler of the method is."""
 
     def frame(self, name: str) -> Frame:
         """All coordinates of a tensor."""
@@ -125,7 +128,15 @@ def _find_scale(
     private: bool = True,
     wide: bool = False,
 ) -> Scale:
-    """Of these tensors, with the block of each; along one direction or one an example."""
+    """Measure a perturbation scale.
+
+    Args:
+        probe_evaluator: evaluates losses.
+        state: state before the first step; only read.
+        tensors: tensors to perturb, and the block of each.
+        private: perturb every example along its own direction.
+        wide: find the scale that changes generated texts.
+    """
     batch = probe_evaluator.batches.part(0, PROBED_WIDE if wide else PROBED_EXAMPLES)
     directions = _DenseDirections(state)
     blocks = tuple(sorted(set(tensors.values())))
@@ -136,7 +147,8 @@ def _find_scale(
         losses = probe_evaluator.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(
-                "the losses of the model as it was exported are not finite; is it a damaged one?"
+                "the losses of the exported model are not finite; export it again, or check the "
+                "original model"
             )
         return losses
 
@@ -149,11 +161,11 @@ def _find_rate(
     config: TuneConfig,
     parts: Parts,
 ) -> float:
-    """The learning rate from the first steps' estimates.
+    """Measure the learning rate from the estimates of the first steps.
 
-    A score has units of its own and hardly a slope where the run begins. How far a step may go is
-    therefore read off the loss, whatever is descended; a few estimates of the score say at which
-    rate that is reached, unless they are divided by their own size anyway.
+    A score has its own units and hardly any slope before the first step. The length of a step is
+    therefore measured with the loss, whatever the run optimizes. A few estimates of the score then
+    show which rate gives that length, unless estimates are divided by their size anyway.
     """
     normalizer = state.normalizer
     units = config.objective != "loss" and not (normalizer and normalizer.divide)
@@ -180,25 +192,25 @@ def _find_rate(
     lr = find_rate(_rms(true), _rms(applied), parts.rule, nats)
     if not math.isfinite(lr):
         raise UsageError(
-            "--lr auto: the gradient estimates of the first steps are zero; give --lr a number"
-            + (", or a larger --eps" if units else "")
+            "`lr` auto: the gradient estimates of the first steps are zero; give `lr` a number"
+            + (", or a larger `eps`" if units else "")
         )
     return float(np.float32(lr))
 
 
 def _rms(squares: Sequence[float]) -> float:
-    """Over the steps with any signal: around an anchor at theta itself there is none."""
+    """Root mean square over the steps with a signal: an anchor at theta itself gives none."""
     seen = [value for value in squares if value]
     return math.sqrt(sum(seen) / len(seen)) if seen else 0.0
 
 
 def _unscaled(term: Term) -> Term:
-    """In units of the gradient."""
+    """A term in units of the gradient."""
     return dataclasses.replace(term, coeff=tuple(value / term.gain for value in term.coeff))
 
 
 def _mean_square(state: TrainingState, terms: list[Term], blocks: Sequence[int]) -> float:
-    """Of the elements of an estimate, over all active tensors."""
+    """Mean square of the elements of an estimate, over all active tensors."""
     total, count = 0.0, 0
     for g in state.gradients(terms, blocks):
         total += float(np.square(g, dtype=np.float64).sum())

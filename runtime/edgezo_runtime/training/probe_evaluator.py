@@ -1,10 +1,9 @@
-"""Losses at probes: which rows, which blocks, which directions, what is cached."""
+"""Evaluates losses at probes: chooses rows, blocks, directions and cached states."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -14,7 +13,6 @@ import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.scope import Scope, choose_scope
 from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
@@ -23,7 +21,7 @@ from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.engine.perturbed import PerturbedParams
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
-from edgezo_runtime.evaluation.objectives import ClassObjective, Probed, Reward, choose_objective
+from edgezo_runtime.evaluation.objectives import ClassObjective, Probed, choose_objective
 from edgezo_runtime.methods.estimators import (
     Estimator,
     EstimatorRun,
@@ -34,16 +32,18 @@ from edgezo_runtime.methods.estimators import (
     record_losses,
 )
 from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.layout import RunLayout
-from edgezo_runtime.training.training_state import StepDirections, TrainingState
+from edgezo_runtime.training.step_directions import StepDirections
+from edgezo_runtime.training.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 Cache = PrefixCache | AnswerCache
 
 
 class Places(TypedDict):
-    """What `Engine.score` is told besides batch and parameters."""
+    """Arguments of `Engine.score` besides batch and parameters."""
 
     code: tuple[Float32, Float32]
     first_active: FirstActive
@@ -52,23 +52,10 @@ class Places(TypedDict):
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerTask:
-    """The examples as questions, where the objective scores generated answers.
-
-    Attributes:
-        questions: in the order of the examples.
-        reward: the user's function that scores answers.
-    """
-
-    questions: QuestionSet | None = None
-    reward: Reward | None = None
-
-
 _LOSS = ClassObjective("loss")
 
 _MOST_FURTHER = 2**16
-"""Further batches that a step may ask for."""
+"""Most further batches of a step."""
 
 
 class ProbeEvaluator:
@@ -77,16 +64,16 @@ class ProbeEvaluator:
     Args:
         engine: runs the bundle.
         examples: training data.
-        layout: what trains.
-        first_order: gradients of the last blocks, where they take first-order steps.
+        layout: the blocks and tensors that train.
+        first_order: gradients of the blocks that take first-order steps; None if no block does.
         task: the examples as questions, and the reward.
 
     Attributes:
-        layout: what trains.
-        objective: what the run minimizes.
+        layout: the blocks and tensors that train.
+        objective: the quantity that the run optimizes.
         scope: tokens the adapters act on.
         batches: the order of the data.
-        cache: states that do not change between passes; None where none are cached.
+        cache: states that do not change between passes; None for none.
 
     Raises:
         UsageError: the scope does not fit the bundle.
@@ -120,11 +107,11 @@ class ProbeEvaluator:
 
     @property
     def num_examples(self) -> int:
-        """Examples that steps are taken on."""
+        """Number of examples that steps use."""
         return len(self._examples)
 
     def grow(self, examples: ExampleSet, step: int) -> None:
-        """Use more examples from a step on; cached states of the others stay valid."""
+        """Use more examples from a step on; the cached states stay valid."""
         known = len(self._examples)
         self._examples = examples
         self.batches.grow(examples, step)
@@ -145,15 +132,15 @@ class ProbeEvaluator:
         """Evaluate the probes of an estimator.
 
         Args:
-            estimator: of the gradient.
+            estimator: estimates the gradient.
             info: the step.
-            batch: the step's.
-            state: before the step; only read.
+            batch: examples of the step.
+            state: state before the step; only read.
             on_loss: evaluate the loss, whatever the objective of the run is.
 
         Returns:
-            The losses of all probes one under the other, (probes, B) or (probes, 1); the terms of
-            the gradient; and the rows evaluated.
+            The losses of all probes, (probes, B) or (probes, 1); the terms of the gradient; and the
+            number of rows that the model evaluated.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -181,7 +168,7 @@ class ProbeEvaluator:
         probes: Sequence[Probe],
         directions: StepDirections,
     ) -> Probed:
-        """A batch at probes; its passes are run when the objective asks for them."""
+        """A batch at probes; the objective decides which passes are run."""
         tensors = self.layout.tensors(blocks)
         params = self._perturbed(batch, tensors, probes, directions)
         scores = partial(self._engine.score, batch, params, **self._places(blocks, probes))
@@ -192,7 +179,7 @@ class ProbeEvaluator:
         return Probed(batch, scores, each, probes[0].seed)
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
-        """The examples that probes ask for: the step's, or further ones."""
+        """The examples of probes: those of the step, or further ones."""
         number = probes[0].batch
         return batch if not number else self._further.batch(info.step * _MOST_FURTHER + number)
 
@@ -208,11 +195,11 @@ class ProbeEvaluator:
 
         Args:
             batch: the examples.
-            blocks: those whose tensors are perturbed.
-            probes: where.
-            directions: of the tensors.
-            tensors: perturbed tensors, with the block of each; None for those that estimates
-                train.
+            blocks: blocks whose tensors are perturbed.
+            probes: the probes.
+            directions: directions of the tensors.
+            tensors: perturbed tensors, with the block of each; None for those that gradients are
+                estimated for.
         """
         perturbed = self.layout.tensors(blocks) if tensors is None else tensors
         params = self._perturbed(batch, perturbed, probes, directions)
@@ -222,7 +209,7 @@ class ProbeEvaluator:
     def _places(
         self, blocks: tuple[int, ...], probes: Sequence[Probe], cache: Cache | None = None
     ) -> Places:
-        """Where the probes of a pass differ, and where its cached states enter."""
+        """How the probes of a pass differ, and where its cached states enter."""
         cache = self.cache if cache is None else cache
         return Places(
             code=code_matrices([probe.scale for probe in probes]),
@@ -245,11 +232,11 @@ class ProbeEvaluator:
         )
 
     def make_cache(self, path: Path | None, max_bytes: int | None = None) -> Cache | None:
-        """Make the cache of the run; None where all blocks train on whole prompts.
+        """Make the cache of the run; None if all blocks train on whole prompts.
 
         Args:
-            path: its file, made new; None makes a cache that stores nothing.
-            max_bytes: largest size of the file.
+            path: file of the cache, made new; None makes a cache that stores nothing.
+            max_bytes: largest size of the file; None for no limit.
         """
         entry = self.layout.first
         lengths = self._examples.sequence_lengths()
@@ -263,12 +250,12 @@ class ProbeEvaluator:
     # --- memory ---
 
     def grant(self, estimator: Estimator, budget_bytes: int, longest: int) -> int:
-        """Bytes for keys and values of generated texts within a budget; 0 where there are none.
+        """Bytes for keys and values of generated texts within a budget; 0 if none are generated.
 
         Args:
-            estimator: of the gradient.
-            budget_bytes: of the process.
-            longest: tokens of the longest row that is evaluated on.
+            estimator: estimates the gradient.
+            budget_bytes: budget of the process.
+            longest: tokens of the longest row that is evaluated.
         """
         if not self.objective.has_answers:
             return 0
@@ -282,7 +269,7 @@ class ProbeEvaluator:
         )
 
     def first_probes(self, estimator: Estimator) -> list[Probe]:
-        """What an estimator asks for first."""
+        """The first probes of an estimator."""
         return next(estimator(self.layout.info(0, tuple(self.layout.blocks), 0.0)))
 
     def rehearse(
@@ -296,15 +283,15 @@ class ProbeEvaluator:
     ) -> None:
         """Run a step and an evaluation on the longest rows, in one block of each kind.
 
-        The planner measures the memory meanwhile; the results are dropped.
+        The planner measures the memory meanwhile; the results are discarded.
 
         Args:
-            estimator: of the gradient.
+            estimator: estimates the gradient.
             state: only read.
-            others: what is evaluated on besides the training data.
+            others: rows for evaluation.
             eval_batch_size: examples per pass of an evaluation.
-            max_rows: sequences of a pass that take as much memory as any larger number; None for
-                all.
+            max_rows: number of sequences per pass above which a pass takes no more memory; None
+                for no such number.
         """
 
         def longest(examples: ExampleSet, size: int) -> Batch:
@@ -319,9 +306,7 @@ class ProbeEvaluator:
         with self._engine.sampling(self._engine.model.kinds):
             for examples in others:
                 self._engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
-            for _ in range(
-                2
-            ):  # the second finds cached prompts, and the arena as the first left it
+            for _ in range(2):  # the second finds cached prompts, and the arena of the first
                 if probes:
                     directions = StepDirections(state)
                     blocks = tuple(self.layout.blocks)
@@ -335,7 +320,7 @@ class ProbeEvaluator:
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
-    """The first perturbed block of each probe; one number where it is the same for all."""
+    """The first perturbed block of each probe; one number if it is the same for all."""
     if all(probe.blocks is None for probe in probes):
         return first
     return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)

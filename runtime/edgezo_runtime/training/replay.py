@@ -17,31 +17,31 @@ from edgezo_runtime.training.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A run as its journal tells it.
+    """A run that was rebuilt from its journal.
 
     Attributes:
-        header: what the run depends on.
-        state: trainables, averages, and what rules and samplers keep, after the last whole record.
-        torn_bytes: bytes behind that record, of steps that a crash cut short.
+        header: inputs of the run.
+        state: state after the last complete record.
+        incomplete_bytes: bytes of an incomplete record at the end, which a crash left.
     """
 
     header: RunHeader
     state: TrainingState
-    torn_bytes: int
+    incomplete_bytes: int
 
 
-def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed:
+def replay(bundle: Bundle, journal: Path, adapter: Path | None = None) -> Replayed:
     """Apply the recorded steps of a run to the trainables of its bundle.
 
     Args:
-        bundle: what was tuned.
-        journal: of the run; only read.
-        start: the adapter that the run began from, if it did; None takes the copy beside the
-            journal.
+        bundle: the bundle that was tuned.
+        journal: journal of the run; only read.
+        adapter: initial adapter of the run; None takes the copy beside the journal, if there is
+            one.
 
     Raises:
-        BundleError: a file of the bundle is not what its manifest says.
-        RunFileError: the journal is damaged, of another bundle, or does not fit it.
+        BundleError: a file of the bundle has another digest than its manifest says.
+        RunFileError: the journal is damaged, belongs to another bundle, or does not fit it.
     """
     contents = read_journal(journal)
     header = RunHeader.read(contents.header.meta, journal)
@@ -49,15 +49,15 @@ def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed
     other = differences({"bundle": header.bundle}, {"bundle": files})
     if other:
         raise RunFileError(
-            f"{journal}: not of the bundle {bundle.root}: {'; '.join(other[:3])}; name the one "
+            f"{journal}: not of the bundle {bundle.root}: {'; '.join(other[:3])}; name the bundle "
             f"that was tuned"
         )
     bundle.verify_once()
-    begun = _start(header, journal, start)
-    params = None if begun is None else begun.params(bundle)
+    initial = _initial_adapter(header, journal, adapter)
+    params = None if initial is None else initial.params(bundle)
     try:
-        course = Trajectory(bundle, header.config, header.rows, params)
-        course.use(header.rates)
+        trajectory = Trajectory(bundle, header.config, header.rows, params)
+        trajectory.use(header.rates)
     except UsageError as error:
         raise RunFileError(
             f"{journal}: the header does not fit the bundle: {printable(error, 400)}; replay it "
@@ -65,30 +65,33 @@ def replay(bundle: Bundle, journal: Path, start: Path | None = None) -> Replayed
         ) from error
     for record in contents.records:
         try:
-            course.replay(record)
+            trajectory.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{journal}: {error}") from error
-    return Replayed(header, course.state, contents.incomplete_bytes)
+    return Replayed(header, trajectory.state, contents.incomplete_bytes)
 
 
-def _start(header: RunHeader, journal: Path, given: Path | None) -> Adapter | None:
-    """The adapter that a run began from.
+def _initial_adapter(header: RunHeader, journal: Path, given: Path | None) -> Adapter | None:
+    """Load the initial adapter of a run.
 
     Raises:
-        RunFileError: it is missing, or another one.
-        UsageError: the run began from none, and one was named.
+        RunFileError: it is missing, or another adapter.
+        UsageError: an adapter was given, but the run has none.
     """
     if not header.start:
         if given is not None:
-            raise UsageError(f"--adapter {given}: the run of {journal} began from none")
+            raise UsageError(
+                f"`adapter` {given}: the run of {journal} has no initial adapter; leave it out"
+            )
         return None
     path = given or RunFolder(journal.parent).start
     if not path.exists():
         raise RunFileError(
-            f"{journal}: the run began from an adapter, which is not at {path}; name it with "
-            f"--adapter"
+            f"{journal}: the initial adapter of the run is not at {path}; name it with `adapter`"
         )
     adapter = load_adapter(path)
     if adapter.tensors_sha256() != header.start:
-        raise RunFileError(f"{path}: not the adapter that the run of {journal} began from")
+        raise RunFileError(
+            f"{path}: not the initial adapter of the run of {journal}; name another one"
+        )
     return adapter

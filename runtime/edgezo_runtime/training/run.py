@@ -1,4 +1,4 @@
-"""A run: its parts, its life in a folder, and where it stands."""
+"""A run: its parts, its life in a folder, and its progress."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.methods.lr_schedules import fraction_done
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.training.probe_evaluator import AnswerTask, ProbeEvaluator
+from edgezo_runtime.training.answer_task import AnswerTask
+from edgezo_runtime.training.initial_adapter import settle_initial_adapter
+from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.run_log import RunLog
-from edgezo_runtime.training.start import begin_from
 from edgezo_runtime.training.step_evaluator import StepEvaluator
 from edgezo_runtime.training.step_report import Phase, TunerStatus
 from edgezo_runtime.training.training_state import TrainingState
@@ -34,31 +35,31 @@ Float32 = npt.NDArray[np.float32]
 
 
 class Run:
-    """What the training loop and the answers of a tuner share.
+    """The parts of a run, which its training loop and its answers share.
 
     Args:
         engine: runs the bundle.
-        examples: those the run begins with.
+        examples: the examples that the run begins with.
         config: how to tune.
-        folder: of the run; not touched yet.
-        start: initial adapter; None for the bundle's own trainables.
-        task: the examples as questions, and who scores the answers.
-        governors: say when steps may be taken.
+        folder: folder of the run; not touched yet.
+        adapter: initial adapter; None for the bundle's own trainables.
+        task: the examples as questions, and the reward that scores answers.
+        governors: decide when steps may be taken.
 
     Attributes:
         engine: runs the bundle.
-        config: how to tune, as it was given.
-        folder: of the run.
-        trajectory: the state of the run, and how a recorded step changes it.
-        evaluator: evaluates what a step needs.
+        config: how to tune, as given.
+        folder: folder of the run.
+        trajectory: the state of the run, and the steps that change it.
+        evaluator: evaluates steps.
         log: journal, snapshot, and examples that were added.
-        gate: where steps wait and end.
-        lock: held while the state changes; who holds it sees the state between two steps.
-        loss: mean loss of the last step, nats; not a number before the first one.
-        closing: will the run be closed, so that it cannot start any more?
+        gate: makes steps wait or end.
+        lock: held while the state changes; its holder sees the state between two steps.
+        loss: mean loss of the last step, nats; not a number before the first step.
+        closing: is the run about to be closed, so that it must not start any more?
 
     Raises:
-        UsageError: the configuration makes no sense, or does not fit the bundle or the data.
+        UsageError: the configuration is invalid, or does not fit the bundle or the data.
     """
 
     def __init__(
@@ -68,19 +69,19 @@ class Run:
         config: TuneConfig,
         folder: RunFolder,
         *,
-        start: Adapter | None = None,
+        adapter: Adapter | None = None,
         task: AnswerTask | None = None,
         governors: Sequence[Governor] = (),
     ) -> None:
         check_config(config)
-        start, config = begin_from(start, folder, config)
+        adapter, config = settle_initial_adapter(adapter, folder, config)
         self.engine = engine
         self.config = config
         self.folder = folder
-        params = None if start is None else start.params(engine.bundle)
+        params = None if adapter is None else adapter.params(engine.bundle)
         self.trajectory = Trajectory(engine.bundle, config, len(examples), params)
         self.evaluator = StepEvaluator(engine, examples, self.trajectory, task)
-        self.log = RunLog(folder, self.trajectory, self.evaluator, examples, config, start)
+        self.log = RunLog(folder, self.trajectory, self.evaluator, examples, config, adapter)
         self.gate = Gate()
         self.lock = threading.RLock()
         self.loss = float("nan")
@@ -94,7 +95,7 @@ class Run:
     def recall(self) -> None:
         """Divide the blocks as the run in the folder does, and load the examples that were added.
 
-        A plan that is made afterwards is a plan of the run that resumes.
+        A plan that is made afterwards is a plan of the resumed run.
 
         Raises:
             RunFileError: the run's files are damaged or belong to other inputs.
@@ -102,15 +103,15 @@ class Run:
         self.log.recall()
 
     def start(self, measure: Callable[[], Rates], *, resume: bool) -> None:
-        """Begin the run in the folder, or resume the one that is there.
+        """Begin the run in the folder, or resume the run that the folder holds.
 
         Args:
-            measure: gives the rates of a run that begins.
+            measure: measures the rates of a new run.
             resume: False refuses a folder that holds a run.
         Raises:
             InterruptedRunError: the run was stopped before it had begun.
-            UsageError: the folder holds a run and `resume` is off, or another tuner has the
-                folder; or this run was closed.
+            UsageError: the folder holds a run and `resume` is off; another tuner has the folder; or
+                this run was closed.
             RunFileError: the run's files are damaged or belong to other inputs.
             MemoryError: memory was refused.
         """
@@ -136,7 +137,7 @@ class Run:
             raise
 
     def sync(self) -> None:
-        """Wait until all steps are on the disk: before a time in which none is taken."""
+        """Wait until all steps are on the disk; called before steps have to wait."""
         with self.lock:
             self.log.sync()
 
@@ -144,7 +145,7 @@ class Run:
         """Make the journal durable and release engine, cache and folder.
 
         Raises:
-            RunFileError: the disk did not take the last steps.
+            RunFileError: the last steps cannot be written.
         """
         cache, self.probes.cache = self.probes.cache, None
         try:
@@ -166,7 +167,7 @@ class Run:
 
     @property
     def cache_limit(self) -> int:
-        """Half of what is free on the disk of the run's folder, or of where it will be made.
+        """Half of the free space on the disk that has, or will have, the folder of the run.
 
         The cache file of a run that was interrupted counts as free.
         """
@@ -175,10 +176,10 @@ class Run:
         old = self.folder.cache.stat().st_size if self.folder.cache.is_file() else 0
         return (shutil.disk_usage(existing).free + old) // 2
 
-    # --- where it stands ---
+    # --- progress ---
 
     def note_progress(self) -> None:
-        """Show other threads where the run stands now."""
+        """Publish the progress of the run to other threads."""
         self._progress = TunerStatus(
             self.step_number,
             self.loss,
@@ -189,12 +190,12 @@ class Run:
         )
 
     def status(self, *, begun: bool) -> TunerStatus:
-        """Where the run stands, between two steps; never waits.
+        """The status of the run between two steps; never waits.
 
         Args:
             begun: was a step taken since the run was opened?
         """
-        progress = self._progress  # one object, so of one step
+        progress = self._progress  # one object, so all values are of one step
         reason = self.gate.held or self.gate.waiting or ""
         phase = self._phase(progress.fraction_done, reason, begun)
         return replace(progress, phase=phase, reason=reason if phase == "paused" else "")
@@ -217,30 +218,30 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Is no step left to take?"""
+        """Is no step left?"""
         return self.gate.stopped or self.fraction_done >= 1
 
     @property
     def fraction_done(self) -> float:
-        """Share of the run that is over, by steps or by time, whichever is further."""
+        """Share of the run that is over: by steps or by time, whichever is larger."""
         settled = self.trajectory.layout.settled(len(self.examples))
         return fraction_done(settled, self.step_number, self.elapsed_s, self.rates.seconds)
 
     @property
     def step_number(self) -> int:
-        """Steps done."""
+        """Number of steps that were taken."""
         return self.state.step
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds that they took."""
+        """Seconds that the steps took."""
         return self.state.elapsed_s
 
-    # --- what it consists of ---
+    # --- parts ---
 
     @property
     def examples(self) -> ExampleSet:
-        """The training data, with what was added."""
+        """The training data, including examples that were added."""
         return self.log.examples
 
     @property
@@ -250,22 +251,22 @@ class Run:
 
     @property
     def state(self) -> TrainingState:
-        """Trainables, and the state of rules and samplers."""
+        """Trainables, and the state of rule and sampler."""
         return self.trajectory.state
 
     @property
     def theta(self) -> dict[str, Float32]:
-        """The trainables as they stand, no copies: for the thread that steps."""
+        """The trainables themselves, not copies; for the thread that steps."""
         return self.state.theta
 
     @property
     def rates(self) -> Rates:
-        """Learning rates and perturbation scale; measured when the run has started."""
+        """Learning rates and perturbation scale; measured once the run has started."""
         return self.trajectory.rates
 
     @property
     def settled(self) -> TuneConfig:
-        """The configuration with every "auto" filled in that does not depend on a measurement."""
+        """The configuration with every "auto" filled in that needs no measurement."""
         return self.trajectory.settled
 
     @property
@@ -275,7 +276,7 @@ class Run:
 
     @property
     def warnings(self) -> tuple[DataWarning, ...]:
-        """What the user should know about the batches."""
+        """Warnings about the batches."""
         return self.probes.batches.warnings
 
     @property
@@ -285,7 +286,7 @@ class Run:
 
     @property
     def groups(self) -> int:
-        """Perturbed copies of a batch that are evaluated at once."""
+        """Perturbed copies of a batch that a pass evaluates together."""
         return self.evaluator.groups
 
     @property
@@ -296,5 +297,5 @@ class Run:
 
     @property
     def estimated_blocks(self) -> list[int]:
-        """Blocks that are tuned by estimates, ascending."""
+        """Blocks that gradients are estimated for, ascending."""
         return self.trajectory.layout.blocks

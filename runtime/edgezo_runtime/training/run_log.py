@@ -1,4 +1,4 @@
-"""What a run stores in its folder and resumes from: journal, snapshot, examples that were added."""
+"""The records of a run in its folder: journal, snapshot, and examples that were added."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.errors import OtherInputsError, RunFileError, UsageError
 from edgezo_runtime.journal.example_log import ExampleLog
 from edgezo_runtime.journal.journal import Journal, JournalContents, read_journal
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -26,18 +26,18 @@ _POLICY = SyncPolicy(every_steps=None, every_s=1.0)
 
 
 class RunLog:
-    """The records of a run. One thread at a time, but for `examples` and `closed`.
+    """The records of a run. One thread at a time, except for `examples`, `add` and `closed`.
 
     Args:
-        folder: of the run.
-        trajectory: the state that records change, and that a resume restores.
-        evaluator: is told of more examples.
-        initial: the examples the run begins with.
+        folder: folder of the run.
+        trajectory: the state that records change and a resume restores.
+        evaluator: receives examples that are added.
+        initial: the examples that the run begins with.
         config: how to tune.
-        start: the adapter the run begins from; None for the bundle's own trainables.
+        adapter: initial adapter; None for the bundle's own trainables.
 
     Attributes:
-        folder: of the run.
+        folder: folder of the run.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class RunLog:
         evaluator: StepEvaluator,
         initial: ExampleSet,
         config: TuneConfig,
-        start: Adapter | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
         self.folder = folder
         self._trajectory = trajectory
         self._evaluator = evaluator
         self._initial = initial
         self._config = config
-        self._begun_from = start
+        self._adapter = adapter
         self._journal: Journal | None = None
         self._inputs: RunHeader | None = None
         self._added: ExampleLog | None = None
@@ -68,7 +68,7 @@ class RunLog:
 
     @property
     def examples(self) -> ExampleSet:
-        """Those the run began with, and those that were added."""
+        """The examples that the run began with, and those that were added."""
         return self._initial if self._added is None else self._added.examples
 
     # --- begin and resume ---
@@ -77,7 +77,7 @@ class RunLog:
         """Start a new run with these rates.
 
         Raises:
-            RunFileError: the disk did not take it.
+            RunFileError: a file cannot be written.
         """
         self._use(rates)
         if self.folder.examples.exists():
@@ -85,16 +85,16 @@ class RunLog:
                 f"{self.folder.examples}: examples were added to a run whose journal is gone; "
                 f"restore it from a copy, or choose another folder"
             )
-        if self._begun_from is not None:
-            self._begun_from.save(self.folder.start)
-        elif self.folder.start.exists():  # of a run that was cut off before it had begun
+        if self._adapter is not None:
+            self._adapter.save(self.folder.start)
+        elif self.folder.start.exists():  # of a run that was interrupted before it had a journal
             self.folder.start.unlink()
         self._journal = Journal.create(self.folder.journal, self._header().as_json(), _POLICY)
         self._open_added()
         self.snapshot()
 
     def recall(self) -> None:
-        """Divide the blocks as the run in the folder does, and find what was added to its examples.
+        """Divide the blocks as the run in the folder does, and load the examples that were added.
 
         Raises:
             RunFileError: the run's files are damaged or belong to other inputs.
@@ -105,22 +105,22 @@ class RunLog:
             self._open_added()
 
     def resume(self) -> None:
-        """Bring back the state of the run in the folder: its snapshot, then its journal.
+        """Restore the state of the run in the folder: its snapshot, then the rest of its journal.
 
         Raises:
             RunFileError: the run's files are damaged or belong to other inputs.
         """
         contents = read_journal(self.folder.journal)
         self._use(self._recorded(contents))
-        self._open_added(afresh=True)  # who had the folder until now may have added since `recall`
+        self._open_added(afresh=True)  # another process may have added examples since `recall`
         trajectory = self._trajectory
         if self.folder.snapshot.exists():
             digest = self._header().digest()
             snapshot = load_snapshot(
                 self.folder.snapshot, digest, trajectory.state.snapshot(digest)
             )
-            # A disk that lost records it had called safe: the journal alone brings the state back,
-            # and steps left out of it could never be replayed.
+            # A disk may lose records that it reported as safe. Then the journal alone restores the
+            # state: a replay could not fill a gap between journal and snapshot.
             if snapshot.step <= sum(1 for _ in contents.records):
                 trajectory.state.restore(snapshot)
         grown_at: int | None = None
@@ -128,7 +128,7 @@ class RunLog:
             if record.step != number:
                 raise RunFileError(
                     f"{self.folder.journal}: step {record.step} where step {number} should be; "
-                    f"it was written by something else, start again in another folder"
+                    f"edgezo did not write that; start again in another folder"
                 )
             if self._see(record):
                 grown_at = number
@@ -138,10 +138,10 @@ class RunLog:
         self._journal = Journal.open(self.folder.journal, _POLICY)
 
     def _regrow(self, step: int | None) -> None:
-        """Have as many examples as the last recorded step had.
+        """Give the evaluator as many examples as the last recorded step had.
 
         Args:
-            step: the first that had so many; None where none were added.
+            step: the first step that had so many; None if none were added.
         """
         rows = self._trajectory.layout.rows
         if rows > len(self.examples):
@@ -165,34 +165,37 @@ class RunLog:
             raise RunFileError(f"{self.folder.journal}: {error}") from error
 
     def _use(self, rates: Rates) -> None:
-        """Begin anew with these rates."""
+        """Begin with these rates and a new state."""
         self._trajectory.use(rates)
         self._trajectory.state.elapsed_s = rates.seconds
 
     def _recorded(self, contents: JournalContents) -> Rates:
-        """The rates in a journal's header, which is that of this run."""
+        """The rates in the header of a journal.
+
+        Raises:
+            OtherInputsError: the journal is that of a run with other inputs.
+        """
         found = RunHeader.read(contents.header.meta, self.folder.journal)
         changed = differences(found.inputs(), self._header().inputs())
         if changed:
-            raise RunFileError(
-                f"{self.folder.path}: cannot be continued, it was started with other inputs: "
-                f"{'; '.join(changed)}; use the same ones ('edgezo tune --resume -o "
-                f"{self.folder.path}' takes them from the run) or another folder with -o"
+            raise OtherInputsError(
+                f"{self.folder.path}: cannot be resumed, the run was started with other inputs: "
+                f"{'; '.join(changed)}; use the same inputs, or choose another folder"
             )
         return found.rates
 
     def _header(self) -> RunHeader:
-        """What the run depends on, with its rates."""
+        """The inputs of the run, and its rates."""
         trajectory = self._trajectory
         if self._inputs is None:
-            start = "" if self._begun_from is None else self._begun_from.tensors_sha256()
+            adapter = "" if self._adapter is None else self._adapter.tensors_sha256()
             self._inputs = RunHeader.of(
                 trajectory.bundle,
                 self._config,
                 self._initial,
                 self._evaluator.probes.scope,
                 trajectory.rates,
-                start,
+                adapter,
                 self._evaluator.probes.objective.reward,
             )
         return dataclasses.replace(self._inputs, rates=trajectory.rates)
@@ -203,18 +206,18 @@ class RunLog:
             digest = self._header().digest()
             self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
 
-    # --- what is kept ---
+    # --- records ---
 
     @contextmanager
     def recording(self, record: StepRecord) -> Iterator[None]:
-        """Journal a step; what is done inside applies it.
+        """Append a step to the journal; the body of the context applies it.
 
-        Where that fails, other than for lack of memory, the run is closed: the journal has a step
-        that the state has not, or has half of.
+        If the body fails for another reason than memory, the run is closed: the journal then has a
+        step that the state lacks, or has in part.
 
         Raises:
-            MemoryError: memory was refused; the step is in the journal or not.
-            RunFileError: the disk did not take the record.
+            MemoryError: memory was refused, before or after the step was in the journal.
+            RunFileError: the record cannot be written.
         """
         journal = self._require()
         try:
@@ -228,21 +231,21 @@ class RunLog:
             raise
 
     def sync(self) -> None:
-        """Wait until all steps are on the disk; nothing where the run is closed.
+        """Wait until all steps are on the disk; do nothing if the run is closed.
 
         Raises:
-            RunFileError: the disk did not take them.
+            RunFileError: they cannot be written.
         """
         if self._journal is not None:
             self._journal.sync()
 
     def add(self, more: ExampleSet) -> int:
-        """Add examples to the run; they are on the disk when this returns. Any thread may.
+        """Add examples; they are on the disk when this returns. Any thread may call this.
 
         Returns:
-            How many there are in all.
+            The number of all examples.
         Raises:
-            RunFileError: the disk did not take them.
+            RunFileError: they cannot be written.
             UsageError: the run is closed.
         """
         with self._lock:
@@ -252,7 +255,7 @@ class RunLog:
             return len(self._added.examples)
 
     def examples_at(self, step: int) -> ExampleSet:
-        """What a step that begins now is taken on; what is added from now on is for later ones."""
+        """The examples of a step that begins now; those added afterwards are for later steps."""
         with self._lock:
             self._begun = max(self._begun, step + 1)
             if self._added is None:
@@ -260,10 +263,10 @@ class RunLog:
             return self._added.examples.first(self._added.count_at(step))
 
     def snapshot(self) -> None:
-        """Write trainables and rule state, so that a resume has less to replay.
+        """Write the state, so that a resume has less to replay.
 
         Raises:
-            RunFileError: the disk did not take it.
+            RunFileError: it cannot be written.
             UsageError: the run is closed.
         """
         self._require().sync()
@@ -280,9 +283,9 @@ class RunLog:
         """Make the journal durable.
 
         Raises:
-            RunFileError: the disk did not take the last records.
+            RunFileError: the last records cannot be written.
         """
-        with self._lock:  # what is being added gets to the disk as a whole
+        with self._lock:  # waits for `add`, so that no examples are stored in part
             journal, self._journal = self._journal, None
             if self._added is not None:
                 self._added.close()

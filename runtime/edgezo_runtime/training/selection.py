@@ -1,4 +1,4 @@
-"""Which blocks and tensors of a bundle train."""
+"""Selects the blocks and tensors of a bundle that train."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 
 _MIDDLE = (0.27, 0.7)
-"""Share of the depth where `--blocks auto` begins and ends."""
+"""Shares of the depth between which `blocks` auto selects."""
 
 
 def select_blocks(config: TuneConfig, blocks: Sequence[int]) -> list[int]:
     """The blocks that train, of those that have trainables.
 
     Raises:
-        UsageError: `blocks` is not understood or leaves nothing.
+        UsageError: `blocks` has another form, or selects no block with trainables.
     """
     if not blocks:
-        raise UsageError("the bundle has no trainables; export it with other --targets")
+        raise UsageError("the bundle has no trainables; export it with other `targets`")
     if config.blocks == "all" or (config.blocks == "auto" and config.schedule != "all"):
         chosen = list(blocks)
     elif config.blocks == "auto":
@@ -33,19 +33,19 @@ def select_blocks(config: TuneConfig, blocks: Sequence[int]) -> list[int]:
         chosen = [b for b in blocks if any(first <= b <= last for first, last in wanted)]
     if not chosen:
         raise UsageError(
-            f"--blocks {config.blocks}: none of them has trainables; the bundle has them in "
+            f"`blocks` {config.blocks}: none of them has trainables; the bundle has them in "
             f"{blocks[0]} to {blocks[-1]}"
         )
     return chosen
 
 
 def select_tensors(config: TuneConfig, infos: Sequence[TrainableInfo]) -> list[TrainableInfo]:
-    """The trainables that estimates are for.
+    """The trainables that train.
 
     Args:
-        infos: those of the bundle.
+        infos: trainables of the bundle.
     Raises:
-        UsageError: `modules` leaves nothing.
+        UsageError: `modules` names a module that has no trainables.
     """
     able = [info for info in infos if info.trains]
     if config.modules == "all":
@@ -62,7 +62,7 @@ def select_tensors(config: TuneConfig, infos: Sequence[TrainableInfo]) -> list[T
         if not any(f".{info.module}".endswith(end) for info in able):
             known = sorted({info.module.rpartition(".")[2] for info in able})
             raise UsageError(
-                f"--modules {config.modules}: '{end[1:]}' has no trainables; the bundle has them "
+                f"`modules` {config.modules}: '{end[1:]}' has no trainables; the bundle has them "
                 f"in {', '.join(known)}"
             )
     return [info for info in able if f".{info.module}".endswith(tuple(ends))]
@@ -74,7 +74,7 @@ def _parse_ranges(text: str) -> list[tuple[int, int]]:
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,20})(?:-([0-9]{1,20}))?", part.strip())
         if match is None:
-            raise UsageError(f"--blocks {text}: expected auto, all, or ranges such as 8-19,25")
+            raise UsageError(f"`blocks` {text}: expected auto, all, or ranges such as 8-19,25")
         first, last = match.groups()
         found.append((int(first), int(last or first)))
     return found

@@ -13,15 +13,16 @@ from edgezo_runtime.training.divergence import LossMonitor
 
 
 @dataclass(frozen=True, slots=True)
-class _Counters:
-    """What a snapshot keeps besides arrays.
+class StateCounters:
+    """The numbers that a snapshot stores besides arrays, under the names of the file format.
 
     Attributes:
         elapsed_s: seconds of the run.
-        average_weight: of the running average.
-        norm_state: of the normalization.
-        watch: see `LossMonitor`; null for infinity. The word is the file format's.
-        good: of the copy to return to: step, weight of the average, state of the normalization.
+        average_weight: weight of the running average.
+        norm_state: state of the normalization.
+        watch: fields of a `LossMonitor`, null for infinity.
+        good: of the copy that the run rolls back to: step, weight of the average, state of the
+            normalization.
     """
 
     elapsed_s: float
@@ -31,15 +32,15 @@ class _Counters:
     good: tuple[float, ...]
 
     @classmethod
-    def read(cls, counters: Mapping[str, Any]) -> _Counters:
-        """From a snapshot.
+    def read(cls, counters: Mapping[str, Any]) -> StateCounters:
+        """Read the counters of a snapshot.
 
         Raises:
-            RunFileError: something is missing, or makes no sense.
+            RunFileError: a number is missing, or impossible.
         """
         try:
             found = decode(cls, dict(counters))
-            watch = found.read_watch()
+            watch = found.monitor()
         except JsonShapeError as error:
             raise RunFileError(f"snapshot: {error}") from error
         numbers = [found.elapsed_s, found.average_weight, *found.norm_state, *found.good]
@@ -49,15 +50,16 @@ class _Counters:
         sound = sound and all(map(math.isfinite, signed)) and len(found.norm_state) == 2
         if not sound or len(found.good) != 4 or found.good[0] >= 2**63:
             raise RunFileError(
-                "snapshot: a counter makes no sense; remove it, the journal is enough"
+                "snapshot: a counter is impossible; remove the snapshot, the journal is enough to "
+                "resume"
             )
         return found
 
-    def read_watch(self) -> LossMonitor:
-        """What was known of the losses.
+    def monitor(self) -> LossMonitor:
+        """The loss monitor of the state.
 
         Raises:
-            JsonShapeError: something is missing.
+            JsonShapeError: a field is missing or has another type.
         """
         known = dict(self.watch)
         unset = {name: math.inf for name in ("best", "last") if known.get(name, 0) is None}

@@ -1,4 +1,4 @@
-"""One step of a run, evaluated: losses, the gradient that follows, and what it cost."""
+"""Evaluates the steps of a run: losses, gradients, and the rows and tokens they took."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
-from edgezo_runtime.training.probe_evaluator import AnswerTask, ProbeEvaluator
+from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
@@ -27,15 +28,15 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What the passes of a step found.
+    """The result of the passes of a step.
 
     Attributes:
-        batch: the examples of the step.
-        losses: of every probe, (probes, B) or (probes, 1), or of the pass of a gradient, (1, B);
-            (0, 0) where one was not finite.
-        terms: of the gradient estimate.
-        rows: rows of the model that were evaluated.
-        gradient: of the first-order blocks, packed for the journal.
+        batch: examples of the step.
+        losses: of every probe, (probes, B) or (probes, 1), or of the pass that made a gradient,
+            (1, B); (0, 0) if a loss was not finite.
+        terms: terms of the gradient estimate.
+        rows: number of rows that the model evaluated.
+        gradient: packed gradient of the blocks that take first-order steps.
     """
 
     batch: Batch
@@ -46,18 +47,18 @@ class StepResult:
 
     @property
     def projected_grad(self) -> float:
-        """Root mean square of the projected gradients; 0 where there are none."""
+        """Root mean square of the projected gradients; 0 if there are none."""
         coeff = np.array([value for term in self.terms for value in term.coeff])
         return float(np.sqrt(np.mean(np.square(coeff * coeff.size)))) if coeff.size else 0.0
 
     @property
     def mean_loss(self) -> float:
-        """Mean over all probes, nats; not a number where one was not finite."""
+        """Mean loss over all probes, nats; not a number if a loss was not finite."""
         return float(self.losses.mean()) if self.losses.size else math.nan
 
 
 class StepEvaluator:
-    """Evaluates what the steps of a run need: losses at probes, gradients of first-order blocks.
+    """Evaluates the steps of a run: losses at probes, and gradients of first-order steps.
 
     Args:
         engine: runs the bundle.
@@ -83,7 +84,7 @@ class StepEvaluator:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Follow the trajectory's division of the blocks."""
+        """Adopt the trajectory's division of the blocks."""
         self._layout = self._trajectory.layout
         first_order = self._layout.first_order
         self._first_order = (
@@ -95,10 +96,10 @@ class StepEvaluator:
         self._check_objective()
 
     def _check_objective(self) -> None:
-        """Refuse an objective that is one number per batch where rows differ in their probes.
+        """Refuse an objective that is one number per batch if rows differ in their probes.
 
         Raises:
-            UsageError: the objective is the F1 of classes, and every row has its own perturbation.
+            UsageError: the objective is the F1 of classes, and every row has its own direction.
         """
         config, estimator = self._layout.config, self._trajectory.parts.estimator
         whole = self._probes.objective.whole_batch
@@ -111,18 +112,18 @@ class StepEvaluator:
 
     @property
     def probes(self) -> ProbeEvaluator:
-        """Evaluates losses; another object when the trajectory divides the blocks differently."""
+        """Evaluates losses; another object after the trajectory has divided the blocks anew."""
         if self._layout is not self._trajectory.layout:
             self._arrange()
         return self._probes
 
     @property
     def first_order(self) -> FirstOrderBlocks | None:
-        """Gradients of the blocks that take first-order steps, if any do."""
+        """Gradients of the blocks that take first-order steps; None if no block does."""
         return self._first_order if self.probes else None
 
     def measure(self) -> Rates:
-        """Measure the rates that the configuration leaves to measurement."""
+        """Measure the rates that are "auto"."""
         trajectory = self._trajectory
         return measure_rates(
             self.probes, trajectory.state, trajectory.settled, trajectory.rates, self.first_order
@@ -131,7 +132,7 @@ class StepEvaluator:
     # --- steps ---
 
     def evaluate(self, info: StepInfo, check: Callable[[], None]) -> StepResult:
-        """Evaluate what a step needs, in smaller chunks where memory is refused.
+        """Evaluate a step, in smaller chunks if memory is refused.
 
         Args:
             info: the step.
@@ -159,36 +160,36 @@ class StepEvaluator:
         raise AssertionError("attempts end with a result or an error")
 
     def without_losses(self, info: StepInfo) -> StepResult:
-        """The result of a step whose losses are not finite: the state rolls back for it."""
+        """The result of a step whose losses are not finite; it makes the state roll back."""
         return StepResult(self.probes.batches.batch(info.step), np.empty((0, 0)), [], 0, b"")
 
     def grow(self, examples: ExampleSet, step: int) -> None:
-        """Train on more examples.
+        """Use more examples.
 
         Args:
-            examples: those there were, and others behind them.
-            step: the first step that uses them.
+            examples: the examples so far, then the new ones.
+            step: the first step that uses the new ones.
         """
         self._examples = examples
         self._trajectory.layout.grow(len(examples))
         self.probes.grow(examples, step)
 
-    # --- what a step costs ---
+    # --- the cost of a step ---
 
     def tokens(self, result: StepResult) -> int:
-        """Tokens that were evaluated, without padding and cached ones."""
+        """Tokens that the model evaluated, without padding and cached tokens."""
         cache = self.probes.cache or NO_CACHE
         return result.rows // result.batch.num_rows * cache.evaluated_tokens(result.batch)
 
     @property
     def groups(self) -> int:
-        """Perturbed copies of a batch that are evaluated at once."""
+        """Perturbed copies of a batch that a pass evaluates together."""
         if not self._trajectory.layout.blocks:
             return 1
         return len(self.probes.first_probes(self._trajectory.parts.estimator))
 
     def grant(self, budget_bytes: int, longest: int) -> int:
-        """Bytes for keys and values of generated texts; see `ProbeEvaluator.grant`."""
+        """Bytes for keys and values of generated texts; arguments as for `ProbeEvaluator.grant`."""
         return self.probes.grant(self._trajectory.parts.estimator, budget_bytes, longest)
 
     def rehearse(
@@ -198,6 +199,6 @@ class StepEvaluator:
         *,
         max_rows: int | None = None,
     ) -> None:
-        """Run a step and an evaluation on the longest rows; see `ProbeEvaluator.rehearse`."""
+        """Run a step and an evaluation on the longest rows; arguments as for `ProbeEvaluator`'s."""
         estimator, state = self._trajectory.parts.estimator, self._trajectory.state
         self.probes.rehearse(estimator, state, others, eval_batch_size, max_rows=max_rows)

@@ -1,4 +1,4 @@
-"""What a step did, and where a run stands."""
+"""Reports of single steps, and the status of a run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did.
+    """The report of one step.
 
     Attributes:
-        step: its number, from 0.
-        loss: mean loss over the probes of the step, nats; not a number where one was not finite.
+        step: number of the step, from 0.
+        loss: mean loss over the probes of the step, nats; not a number if a loss was not finite.
         projected_grad: root mean square of the projected gradients.
-        lr: learning rate used.
-        blocks: active blocks.
-        rows: rows of the model evaluated.
-        tokens: tokens evaluated in them, padding and what was kept not counted.
+        lr: learning rate of the step.
+        blocks: blocks that the step estimated gradients for.
+        rows: rows that the model evaluated.
+        tokens: tokens that the model evaluated, without padding and cached tokens.
         elapsed_s: wall-clock seconds of the step.
-        events: what the guard noticed, in words.
+        events: rollbacks and plateaus, as text.
     """
 
     step: int
@@ -38,17 +38,17 @@ Phase = Literal["ready", "running", "paused", "stopped", "done", "closed"]
 
 @dataclass(frozen=True, slots=True)
 class TunerStatus:
-    """Where a run stands.
+    """The status of a run.
 
     Attributes:
-        step: steps done.
-        loss: mean loss of the last one, nats; not a number before there is one.
-        elapsed_s: seconds that they took.
+        step: number of steps that were taken.
+        loss: mean loss of the last step, nats; not a number before the first step.
+        elapsed_s: seconds that the steps took.
         fraction_done: share of the run that is over.
-        phase: "ready" before the first step of this sitting, "running", "paused", "stopped",
-            "done", or "closed".
-        reason: why it is paused; empty where it is not.
-        examples: rows to tune on, those that were added included.
+        phase: "ready" before the first step since the run was opened, "running", "paused",
+            "stopped", "done", or "closed".
+        reason: why the run is paused; empty if it is not.
+        examples: number of examples, including those that were added.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""A run's state and the steps applied to it: a function of bundle, configuration and journal."""
+"""The state of a run and its recorded steps: a function of bundle, configuration and journal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgezo_runtime.methods.estimators import Losses, StepInfo, Term, replay_est
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.first_order_layout import first_order_count, first_order_rates
 from edgezo_runtime.training.layout import RunLayout
-from edgezo_runtime.training.training_state import FirstOrderRates, TrainingState
+from edgezo_runtime.training.training_state import TrainingState
 
 Float32 = npt.NDArray[np.float32]
 
@@ -30,18 +30,18 @@ class Trajectory:
     Args:
         bundle: the model.
         config: how to tune.
-        rows: examples the run begins with.
-        start: trainables to begin from; None for the bundle's own.
+        rows: number of examples that the run begins with.
+        params: tensors of the initial adapter; None for the bundle's own trainables.
 
     Attributes:
         bundle: the model.
-        layout: which blocks train, and by what; another object whenever that changes.
+        layout: the division of the blocks; another object after every change.
         rates: learning rates and perturbation scale.
         parts: estimator, rule and sampler of the method.
-        state: trainables, and the state of rules and samplers.
+        state: trainables, and the state of rule and sampler.
 
     Raises:
-        UsageError: nothing is left to train, or what is asked for does not go together.
+        UsageError: nothing is left to train, or settings do not go together.
     """
 
     def __init__(
@@ -49,24 +49,24 @@ class Trajectory:
         bundle: Bundle,
         config: TuneConfig,
         rows: int,
-        start: Mapping[str, Float32] | None = None,
+        params: Mapping[str, Float32] | None = None,
     ) -> None:
         self.bundle = bundle
-        self._start = start
+        self._params = params
         self._config = config
         self._rows = rows
-        self._keeps = False
+        self._fixed = False
         self._arrange(first_order_count(config, bundle.manifest))
 
     @property
     def settled(self) -> TuneConfig:
-        """The configuration with "auto" filled in where that is no matter of measurement."""
+        """The configuration with every "auto" filled in that needs no measurement."""
         return self.layout.config
 
     # --- before the first step ---
 
     def _arrange(self, first_order: int) -> None:
-        """Divide the blocks: so many of the last ones to first-order steps. The state is new."""
+        """Divide the blocks between estimates and first-order steps, and begin with a new state."""
         manifest = self.bundle.manifest
         self.layout = RunLayout(manifest, self._config, self._rows, first_order)
         self._use(Rates.of(self._config, manifest.scheme, first_order))
@@ -77,35 +77,35 @@ class Trajectory:
         self.begin()
 
     def use(self, rates: Rates) -> None:
-        """Go on with these rates and their division of the blocks; the state begins anew."""
+        """Adopt rates and their division of the blocks, and begin with a new state."""
         self.keep_first_order(rates.num_first_order)
         self._use(rates)
 
     def keep_first_order(self, first_order: int) -> None:
-        """Leave so many of the last blocks to first-order steps, whatever there is room for."""
-        self._keeps = True
+        """Fix the number of last blocks that take first-order steps, whatever the budget allows."""
+        self._fixed = True
         if first_order != self.rates.num_first_order:
             self._arrange(first_order)
 
     def drop_first_order(self) -> bool:
-        """Leave all blocks to estimates, if that is what "auto" can mean; before a start.
+        """Estimate the gradients of all blocks, if "auto" permits that; before the first step.
 
         Returns:
             Whether anything changed.
         """
-        if self.layout.first_order is None or self._keeps or not self._config.wants_first_order:
+        if self.layout.first_order is None or self._fixed or not self._config.wants_first_order:
             return False
         self._arrange(0)
         return True
 
     def initial(self) -> dict[str, Float32]:
-        """The trainables that the run begins from; the caller's own."""
-        if self._start is None:
+        """Copies of the trainables that the run begins with."""
+        if self._params is None:
             return self.bundle.trainables()
-        return {name: value.copy() for name, value in self._start.items()}
+        return {name: value.copy() for name, value in self._params.items()}
 
     def begin(self) -> None:
-        """Return to where a run begins."""
+        """Return to the state before the first step."""
         self.layout.grow(self._rows)
         initial = self.initial()
         first_order = None
@@ -114,9 +114,7 @@ class Trajectory:
             own = dict.fromkeys(values, self.rates.first_order_lr)
             if self._config.first_order_lr == "auto":
                 own = first_order_rates(values, self.rates.first_order_lr)
-            first_order = FirstOrderRates(
-                {name: rate / self.rates.lr for name, rate in own.items()}
-            )
+            first_order = {name: rate / self.rates.lr for name, rate in own.items()}
         infos = self.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
         self.state = TrainingState(
@@ -126,7 +124,7 @@ class Trajectory:
     # --- steps ---
 
     def info(self, lr: float) -> StepInfo:
-        """The next step, as the estimator is told of it.
+        """The inputs of the estimator for the next step.
 
         Args:
             lr: learning rate of the step; rounded to float32, as the journal stores it.
@@ -149,7 +147,7 @@ class Trajectory:
         """Apply a recorded step.
 
         Raises:
-            RunFileError: it is not the next one, or does not fit the run.
+            RunFileError: the record is not that of the next step, or does not fit the run.
         """
         self.see_rows(record)
         info = self.layout.info(record.step, record.blocks, record.lr)
@@ -161,12 +159,12 @@ class Trajectory:
         self.state.elapsed_s = self._extra(record).elapsed_s
 
     def see_rows(self, record: StepRecord) -> bool:
-        """Take note of how many examples there were when a recorded step was taken.
+        """Adopt the number of examples that a recorded step had.
 
         Returns:
-            Whether there were more than before.
+            Whether the step had more examples than the one before.
         Raises:
-            RunFileError: there were fewer, or no run has so many.
+            RunFileError: the step had fewer examples, or more than any run has.
         """
         rows = self._extra(record).rows or self._rows
         known = self.layout.rows
@@ -184,19 +182,19 @@ class Trajectory:
 
         Args:
             info: the step.
-            losses: of its probes.
-            gradient: of the first-order blocks, packed.
-            elapsed_s: seconds of the run until now.
+            losses: losses of its probes.
+            gradient: packed gradient of the blocks that take first-order steps.
+            elapsed_s: seconds that the run has taken so far.
         """
         rows = self.layout.rows
         extra = RecordExtra(elapsed_s, gradient, 0 if rows == self._rows else rows).pack()
         return StepRecord(info.step, info.seed, info.lr, info.blocks, losses, extra=extra)
 
     def _extra(self, record: StepRecord) -> RecordExtra:
-        """What a record keeps besides losses.
+        """Unpack what a record stores besides losses.
 
         Raises:
-            RunFileError: it is not of this run.
+            RunFileError: it does not fit the run.
         """
         first_order = self.layout.first_order
         return RecordExtra.unpack(
@@ -205,7 +203,7 @@ class Trajectory:
         )
 
     def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
-        """Refuse a record that no run like this one writes."""
+        """Refuse a record that this run cannot have written."""
         if record.step != self.state.step:
             raise RunFileError(f"step {record.step} follows step {self.state.step - 1}")
         if self.state.hopeless:
