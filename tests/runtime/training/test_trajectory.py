@@ -11,10 +11,9 @@ import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.journal.journal import Journal, read_journal
+from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.training.replay import replay
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, run_to_the_end
@@ -73,24 +72,3 @@ def test_a_gradient_of_another_length_is_refused(bundle: Bundle, tmp_path: Path)
     course.replay(first)
     with pytest.raises(RunFileError, match="bytes in the journal, expected"):
         course.replay(dataclasses.replace(second, extra=second.extra[:-1]))
-
-
-def test_a_header_of_something_else_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    recorded(bundle, "shared", tmp_path)
-    meta = dict(read_journal(tmp_path / "journal.bin").header.meta)
-    for number, (change, text) in enumerate(
-        (
-            ({"rows": 0}, "has 0 rows"),
-            ({"rows": "8"}, "expected int"),
-            ({"config": {**meta["config"], "method": "none"}}, "--method none"),
-            ({"config": {**meta["config"], "eps": -1.0}}, "--eps -1.0"),
-            ({"rates": {**meta["rates"], "lr": 0}}, "lr 0.0: must be 1e-30 to 1e\\+30"),
-            ({"rates": {**meta["rates"], "tail": 99}}, "--first-order 99: the model has 2 blocks"),
-            ({"bundle": {"weights": "0" * 64}}, "not of the bundle"),
-            ({"more": 1}, "unknown key"),
-        )
-    ):
-        path = tmp_path / f"{number}.bin"
-        Journal.create(path, {**meta, **change}).close()
-        with pytest.raises(RunFileError, match=text):
-            replay(bundle, path)
