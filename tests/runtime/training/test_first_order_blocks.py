@@ -8,17 +8,53 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.first_order import FirstOrderGradient
+from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.errors import (
     DivergedError,
+    UsageError,
 )
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.methods.rules.adam import Adam
+from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
+from edgezo_runtime.training.first_order_layout import FirstOrderLayout
 from tests.runtime.tuner_runs import (
     FIRST_ORDER,
 )
 
 pytestmark = pytest.mark.usefixtures("unsynced")
+
+
+def test_the_gradient_is_the_slope_of_the_mean_loss(bundle: Bundle, examples: ExampleSet) -> None:
+    """Along a random direction, by central differences; of the layout's tensors alone."""
+    engine, layout = Engine(bundle), FirstOrderLayout(bundle.manifest, 1)
+    batch, theta = make_batch(examples, range(4)), bundle.trainables()
+    found = FirstOrderBlocks(engine, layout).gradient(batch, theta, "all", None, 0)
+    assert set(found.gradients) == set(layout.names)
+    random = np.random.default_rng(0)
+    direction = {name: random.normal(size=theta[name].shape) for name in layout.names}
+
+    def losses(scale: float) -> np.ndarray:
+        moved = {
+            name: (theta[name] + scale * z).astype(np.float32) for name, z in direction.items()
+        }
+        return example_losses(batch, engine.score(batch, SharedParams(theta | moved)))[0]
+
+    np.testing.assert_allclose(found.losses, losses(0.0), rtol=1e-5)
+    slope = sum(float((found.gradients[name] * z).sum()) for name, z in direction.items())
+    measured = (losses(0.01).mean() - losses(-0.01).mean()) / 0.02
+    assert slope == pytest.approx(measured, rel=0.02)
+
+
+def test_a_bundle_without_backward_graphs_is_refused(bundle: Bundle) -> None:
+    manifest = dataclasses.replace(bundle.manifest, backward="an operator has no gradient")
+    engine = Engine(dataclasses.replace(bundle, manifest=manifest))
+    with pytest.raises(UsageError, match="no backward graphs"):
+        FirstOrderBlocks(engine, FirstOrderLayout(bundle.manifest, 1))
 
 
 @pytest.mark.parametrize("scope", ["all", "answer"])
