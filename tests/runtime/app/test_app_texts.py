@@ -140,7 +140,7 @@ def test_a_reward_of_rows_in_memory(bundle: Bundle, tmp_path: Path) -> None:
         texts = [tuner.generate(row, writing).strip() for row in QUESTIONS]
         rewards = [likes_length(t, row) for t, row in zip(texts, QUESTIONS, strict=True)]
         assert score == pytest.approx(np.mean(rewards))
-        with pytest.raises(UsageError, match="scored by what it writes"):
+        with pytest.raises(UsageError, match="scored by its texts"):
             tuner.add(QUESTIONS[:1])
     with Tuner.open(
         bundle, QUESTIONS, CONFIG, tmp_path, template="{text} w4", reward=likes_length

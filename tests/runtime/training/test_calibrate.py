@@ -68,7 +68,7 @@ def test_the_scale_stays_where_losses_are_nearly_linear() -> None:
 
 def test_trainables_that_do_nothing_are_told() -> None:
     with pytest.raises(
-        UsageError, match="--eps auto: no perturbation up to 128 changes the losses"
+        UsageError, match=r"eps`? auto: no perturbation up to 128 changes the losses"
     ):
         find_scale(losses(0.0, 1e-6))
     assert LARGEST == 128

@@ -102,25 +102,6 @@ def test_a_run_that_diverges_goes_back_and_slows_down(bundle, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_run_that_went_back_resumes_to_its_bits(bundle, tmp_path, snapshot) -> None:
-    with Tuner.open(bundle, rows(bundle), HOT, tmp_path / "whole") as tuner:
-        assert [report.events for report in tuner if report.events]
-        expected, watch = tuner.adapter(), tuner.run.state.monitor
-    cut = tmp_path / "cut"
-    with Tuner.open(bundle, rows(bundle), HOT, cut) as tuner:
-        for _ in range(45):
-            tuner.step()
-    if not snapshot:
-        tuner.run.folder.snapshot.unlink()
-    with Tuner.open(bundle, rows(bundle), HOT, cut, resume=True) as tuner:
-        assert tuner.step_number == 45
-        list(tuner)
-        assert tuner.run.state.monitor == watch
-        for name, value in tuner.adapter().items():
-            np.testing.assert_array_equal(value, expected[name])
-
-
-@pytest.mark.parametrize("snapshot", [True, False])
 def test_a_hopeless_run_ends_with_the_reason(bundle, tmp_path, monkeypatch, snapshot) -> None:
     """Pins a run that went on with a snapshot, and could not even be opened without one."""
     config = dataclasses.replace(HOT, steps=500)

@@ -89,7 +89,7 @@ def test_another_start_is_another_run(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="start was"):
         Tuner.open(bundle, examples, CONFIG, tmp_path / "run", adapter=other)
     answers = dataclasses.replace(CONFIG, scope="answer")
-    with pytest.raises(UsageError, match=r"--scope answer: .* acts on every token"):
+    with pytest.raises(UsageError, match=r"scope`? answer: .* acts on every token"):
         Tuner.open(bundle, examples, answers, tmp_path / "answers", adapter=start)
 
 

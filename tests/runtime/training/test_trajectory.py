@@ -1,4 +1,4 @@
-"""Records that are whole, and still no record of this run."""
+"""The state of a run and the steps of its records; records that are whole, and none of this run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.journal.journal import Journal, read_journal
+from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.training.replay import replay
+from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.trajectory import Trajectory
+from tests.runtime.growing_runs import BEGINNING, CONFIG, grow
 from tests.runtime.tiny_sets import random_set
-from tests.runtime.tuner_runs import SIZES, run_to_the_end
+from tests.runtime.tuner_runs import BASE, FIRST_ORDER, SIZES, run_to_the_end, state_bits
 
 CONFIGS = {
     "shared": method_config("zo-sgd", lr=0.01, eps=0.01, blocks="0", steps=2, batch_size=2),
@@ -75,22 +79,82 @@ def test_a_gradient_of_another_length_is_refused(bundle: Bundle, tmp_path: Path)
         course.replay(dataclasses.replace(second, extra=second.extra[:-1]))
 
 
-def test_a_header_of_something_else_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    recorded(bundle, "shared", tmp_path)
-    meta = dict(read_journal(tmp_path / "journal.bin").header.meta)
-    for number, (change, text) in enumerate(
-        (
-            ({"rows": 0}, "has 0 rows"),
-            ({"rows": "8"}, "expected int"),
-            ({"config": {**meta["config"], "method": "none"}}, "--method none"),
-            ({"config": {**meta["config"], "eps": -1.0}}, "--eps -1.0"),
-            ({"rates": {**meta["rates"], "lr": 0}}, "lr 0.0: must be 1e-30 to 1e\\+30"),
-            ({"rates": {**meta["rates"], "tail": 99}}, "--first-order 99: the model has 2 blocks"),
-            ({"bundle": {"weights": "0" * 64}}, "not of the bundle"),
-            ({"more": 1}, "unknown key"),
-        )
+def test_a_step_is_told_the_rate_that_the_journal_stores(bundle: Bundle) -> None:
+    trajectory = Trajectory(bundle, BASE, 8)
+    info = trajectory.info(0.1)
+    assert info.lr == float(np.float32(0.1)) != 0.1
+    assert (info.step, info.blocks, info.seed) == (0, (0, 1), derive_seed(0, "step", 0))
+
+
+def test_recorded_steps_come_to_the_state_of_the_run(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    for name, config in {"estimates": BASE, "exact": FIRST_ORDER}.items():
+        expected = run_to_the_end(bundle, examples, config, tmp_path / name)
+        trajectory = Trajectory(bundle, config, len(examples))
+        for record in read_journal(tmp_path / name / "journal.bin").records:
+            trajectory.replay(record)
+        assert state_bits(trajectory.state) == expected
+        trajectory.begin()
+        for tensor, value in bundle.trainables().items():
+            np.testing.assert_array_equal(trajectory.state.theta[tensor], value)
+        assert trajectory.state.step == 0
+
+
+def test_a_record_says_how_many_examples_there_were(bundle: Bundle) -> None:
+    trajectory = Trajectory(bundle, BASE, 8)
+    plain = trajectory.record(trajectory.info(0.1), np.ones((2, 1)), b"", 1.5)
+    assert not trajectory.see_rows(plain)
+    trajectory.layout.grow(9)
+    grown = trajectory.record(trajectory.info(0.1), np.ones((2, 1)), b"", 1.5)
+    assert len(grown.extra) == len(plain.extra) + 1
+    other = Trajectory(bundle, BASE, 8)
+    assert other.see_rows(grown)
+    assert other.layout.rows == 9
+    with pytest.raises(RunFileError, match="step 0 has 8 examples, the step before 9"):
+        other.see_rows(plain)
+
+
+def test_a_run_begins_from_copies(bundle: Bundle) -> None:
+    start = {name: value + 1 for name, value in bundle.trainables().items()}
+    trajectory = Trajectory(bundle, BASE, 8, start)
+    for value in trajectory.state.theta.values():
+        value[:] = 0
+    for name, value in trajectory.initial().items():
+        np.testing.assert_array_equal(value, start[name])
+
+
+def test_only_auto_drops_first_order_steps_and_only_before_they_are_fixed(bundle: Bundle) -> None:
+    auto = Trajectory(bundle, TuneConfig(steps=2), 8)
+    assert auto.rates.num_first_order == 2
+    assert auto.drop_first_order()
+    assert (auto.rates.num_first_order, auto.layout.first_order) == (0, None)
+    assert not auto.drop_first_order()
+    assert not Trajectory(bundle, FIRST_ORDER, 8).drop_first_order()
+    kept = Trajectory(bundle, TuneConfig(steps=2), 8)
+    kept.use(Rates(1.0, 1.0, num_first_order=1))
+    assert kept.rates.num_first_order == 1
+    assert kept.layout.blocks == [0]
+    assert not kept.drop_first_order()
+
+
+GROWING = method_config("zo-sgd", lr=0.01, eps=0.01, blocks="all", scope="all", **CONFIG)
+
+
+def test_records_with_fewer_examples_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    grow(bundle, GROWING, tmp_path)
+    records = list(read_journal(tmp_path / "journal.bin").records)
+    fresh = Trajectory(bundle, GROWING, BEGINNING)
+
+    def with_rows(record: StepRecord, extra: bytes) -> StepRecord:
+        return dataclasses.replace(record, extra=record.extra[:4] + extra)
+
+    fresh.replay(records[0])
+    for extra, message in (
+        (b"\x03", "3 examples, the step before 4"),
+        (b"\xff\xff\xff\xff\xff\xff\x01", "examples"),
+        (b"\x80", "count of examples is damaged"),
+        (b"\x05\x05", "bytes too many"),
     ):
-        path = tmp_path / f"{number}.bin"
-        Journal.create(path, {**meta, **change}).close()
-        with pytest.raises(RunFileError, match=text):
-            replay(bundle, path)
+        with pytest.raises(RunFileError, match=message):
+            fresh.replay(with_rows(records[1], extra))

@@ -121,7 +121,7 @@ def test_the_smallest_budget_holds_for_all(bundle: Bundle, tmp_path: Path) -> No
         large.step()
         none.step()
         with opened("small", "6GB") as small:
-            guard = small.engine.guard
+            guard = small.run.engine.guard
             assert guard is not None
             for tuner in (large, none, small):
                 assert BUDGET.strictest(tuner.run.engine.guard, tuner.run.engine._held) is guard
@@ -134,7 +134,7 @@ def test_the_smallest_budget_holds_for_all(bundle: Bundle, tmp_path: Path) -> No
                 assert tuner.step_number == 1
         for tuner in (large, none):
             tuner.step()
-        assert BUDGET.strictest(none.engine.guard, None) is large.engine.guard
+        assert BUDGET.strictest(none.run.engine.guard, None) is large.run.engine.guard
 
 
 def test_a_tuner_that_does_not_get_its_folder_leaves_nothing(

@@ -18,7 +18,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batches
 from edgezo_runtime.errors import DataError, RunFileError, UsageError
 from edgezo_runtime.journal.journal import read_journal
-from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
+from edgezo_runtime.journal.step_record import RecordExtra
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.replay import replay
 from tests.runtime.growing_runs import ARRIVALS, BEGINNING, CONFIG, all_examples, grow, slice_of
@@ -284,29 +284,6 @@ def test_examples_without_their_journal_are_refused(bundle: Bundle, tmp_path: Pa
     (tmp_path / "journal.bin").unlink()
     with pytest.raises(RunFileError, match="whose journal is gone"):
         grow(bundle, CONFIGS["two-point"], tmp_path)
-
-
-def test_records_with_fewer_examples_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    grow(bundle, CONFIGS["two-point"], tmp_path)
-    records = list(read_journal(tmp_path / "journal.bin").records)
-    course = replay(bundle, tmp_path / "journal.bin")
-    del course
-    from edgezo_runtime.training.trajectory import Trajectory
-
-    fresh = Trajectory(bundle, CONFIGS["two-point"], BEGINNING)
-
-    def with_rows(record: StepRecord, extra: bytes) -> StepRecord:
-        return dataclasses.replace(record, extra=record.extra[:4] + extra)
-
-    fresh.replay(records[0])
-    for extra, message in (
-        (b"\x03", "3 examples, the step before 4"),
-        (b"\xff\xff\xff\xff\xff\xff\x01", "examples"),
-        (b"\x80", "count of examples is damaged"),
-        (b"\x05\x05", "bytes too many"),
-    ):
-        with pytest.raises(RunFileError, match=message):
-            fresh.replay(with_rows(records[1], extra))
 
 
 # --- the order ---
