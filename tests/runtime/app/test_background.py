@@ -86,7 +86,7 @@ def test_what_ended_the_steps_comes_out_of_every_join(caplog: pytest.LogCaptureF
         with pytest.raises(KeyboardInterrupt):
             background.join(10)
     background.leave()  # raises nothing
-    assert "the steps have ended: KeyboardInterrupt" in caplog.text
+    assert "an error ended the steps: KeyboardInterrupt" in caplog.text
 
 
 def test_the_thread_itself_does_not_wait_for_its_end() -> None:
@@ -161,7 +161,7 @@ def test_an_error_of_the_background_is_logged(
         background = tuner.run_in_background()
         while background.running:
             time.sleep(0.001)
-    assert "the steps have ended: of a governor" in caplog.text
+    assert "an error ended the steps: of a governor" in caplog.text
 
 
 @pytest.mark.parametrize(("what", "threads"), [("background", 1), ("background", 2), ("own", 1)])

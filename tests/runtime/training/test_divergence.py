@@ -71,7 +71,7 @@ def test_a_return_halves_the_rate_and_remembers_the_best() -> None:
     watch = LossMonitor()
     for loss in noisy(np.full(50, 0.8)):
         watch, _ = watch.see(loss)
-    after = watch.returned()
+    after = watch.rolled_back()
     assert (after.factor, after.returns, after.best) == (0.5, 1, watch.best)
     assert after.seen == 0
 

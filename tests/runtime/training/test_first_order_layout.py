@@ -92,7 +92,7 @@ def test_blocks_that_the_tail_does_not_have_are_refused(bundle):
 
 def test_a_gradient_too_long_for_the_journal(bundle, examples, monkeypatch, tmp_path):
     monkeypatch.setattr("edgezo_runtime.training.first_order_layout.MAX_BODY", 2**20 + 100)
-    assert "whose records end at" in (why_no_first_order(bundle.manifest) or "")
+    assert "whose records hold" in (why_no_first_order(bundle.manifest) or "")
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2)
     assert (
         unstarted(Engine(bundle), examples, config, RunFolder(tmp_path)).run.rates.num_first_order

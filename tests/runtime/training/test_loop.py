@@ -114,7 +114,7 @@ def test_an_update_that_was_refused_memory_is_done_again_from_the_journal() -> N
     run.resumed_steps = 1  # the journal has the step
     assert fake_loop(run).step().step == 0
     assert run.calls == [*STEP[:4], *RESTORED, "progress"]
-    assert run.reliefs == ["refused for the update of a step: it was done again"]
+    assert run.reliefs == ["refused for the update of a step: the update was repeated"]
 
 
 def test_a_record_that_was_refused_memory_ends_the_step() -> None:
@@ -155,7 +155,7 @@ def test_rates_are_measured_where_a_run_begins() -> None:
 def test_memory_refused_before_the_first_step_is_a_short_word() -> None:
     run = FakeRun()
     run.errors["start"] = [MemoryError("refused")]
-    with pytest.raises(BudgetStopError, match=r"refused before the first step; run is as it was"):
+    with pytest.raises(BudgetStopError, match=r"refused before the first step; run is unchanged"):
         fake_loop(run).start(resume=True)
 
 

@@ -61,8 +61,8 @@ def test_measuring_gives_numbers_and_their_origin_and_changes_nothing(
     assert SMALLEST <= found.eps <= LARGEST
     assert found.lr == float(np.float32(found.lr))
     scale, rate = found.words.split("; ")
-    assert scale.startswith(f"eps {found.eps:g}: it moves the loss of a row by ")
-    assert rate.startswith(f"lr {found.lr:.3g}: ")
+    assert scale.startswith(f"eps {found.eps:g} (a perturbation changes the loss of a row by ")
+    assert rate.startswith(f"lr {found.lr:.3g} (")
     assert measured(evaluator, trajectory) == found
 
 
@@ -85,7 +85,7 @@ def test_first_order_steps_have_a_rate_of_their_own(bundle: Bundle, examples: Ex
     evaluator, trajectory = made(bundle, examples, **first_order)
     found = measured(evaluator, trajectory)
     assert found.first_order_lr > 0
-    assert found.words.startswith(f"lr {found.first_order_lr:.3g} of first-order steps: ")
+    assert found.words.startswith(f"first-order lr {found.first_order_lr:.3g} (")
     assert dataclasses.replace(found, first_order_lr=1.0, words="") == trajectory.rates
 
 
@@ -94,7 +94,7 @@ def test_a_model_whose_losses_are_not_finite_is_refused(
 ) -> None:
     evaluator, trajectory = made(bundle, examples)
     trajectory.state.theta[next(iter(trajectory.state.slots))][:] = np.nan
-    with pytest.raises(DivergedError, match="the model as it was exported are not finite"):
+    with pytest.raises(DivergedError, match="losses of the exported model are not finite"):
         measured(evaluator, trajectory)
 
 

@@ -20,7 +20,7 @@ from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.methods.estimators import Probe, Term
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
-from edgezo_runtime.training.training_state import StepDirections
+from edgezo_runtime.training.step_directions import StepDirections
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.runtime.tuner_runs import BASE, state_bits
 

@@ -50,7 +50,7 @@ def test_the_journal_alone_comes_to_the_state_of_the_run(
     assert state_bits(found.state) == states[5 - cut]
     assert found.header.config.identity() == config.identity()
     assert found.header.rows == len(examples)
-    assert (found.torn_bytes > len(record.pack()) - 1) == bool(cut)
+    assert (found.incomplete_bytes > len(record.pack()) - 1) == bool(cut)
     assert journal.stat().st_size == size  # only read
 
 

@@ -212,7 +212,7 @@ def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
     ):
         with pytest.raises(RunFileError, match=message) as caught:
             Tuner.open(*inputs, tmp_path / "run", resume=True)
-        assert "takes them from the run) or another folder with -o" in str(caught.value)
+        assert "use the same inputs, or choose another folder" in str(caught.value)
     relaxed = dataclasses.replace(BASE, save_every=3)  # changes nothing that is computed
     Tuner.open(bundle, examples, relaxed, tmp_path / "run", resume=True).close()
 
