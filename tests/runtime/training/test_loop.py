@@ -19,11 +19,7 @@ from edgezo_runtime.errors import (
 from edgezo_runtime.governors.gate import PausedError
 from edgezo_runtime.journal.journal import read_journal
 from tests.runtime.fake_runs import FakeRun, fake_loop
-from tests.runtime.tuner_runs import (
-    BASE,
-    bits,
-    run_to_the_end,
-)
+from tests.runtime.tuner_runs import BASE, bits, run_to_the_end
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

@@ -18,11 +18,7 @@ from edgezo_runtime.methods.estimators import Term
 from edgezo_runtime.noise import noise
 from edgezo_runtime.training.divergence import MOST_RETURNS
 from edgezo_runtime.training.training_state import FirstOrderRates, TrainingState
-from tests.runtime.tuner_runs import (
-    BASE,
-    state_bits,
-    with_both_factors,
-)
+from tests.runtime.tuner_runs import BASE, state_bits, with_both_factors
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
