@@ -17,7 +17,6 @@ from edgezo_runtime.governors.gate import Gate
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.estimators import StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
-from edgezo_runtime.training.loop import TrainingLoop
 from edgezo_runtime.training.step_evaluator import StepResult
 from tests.runtime.tuner_runs import BASE
 
@@ -138,8 +137,3 @@ class Listener:
 
     def on_snapshot(self) -> None:
         self._run.note("told of the snapshot")
-
-
-def fake_loop(run: FakeRun) -> TrainingLoop:
-    stand_in: Any = run
-    return TrainingLoop(stand_in, Listener(run))

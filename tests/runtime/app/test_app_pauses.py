@@ -9,17 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgezo_runtime.app.events import (
-    EndEvent,
-    PauseEvent,
-    ResumeEvent,
-    StepEvent,
-)
+from edgezo_runtime.app.events import EndEvent, PauseEvent, ResumeEvent, StepEvent
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.errors import (
-    RunFileError,
-    UsageError,
-)
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.governors.foreground import Foreground
 from edgezo_runtime.journal.journal import Journal
 from edgezo_runtime.methods.catalogue import method_config

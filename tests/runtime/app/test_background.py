@@ -12,14 +12,9 @@ from typing import Any
 import pytest
 
 from edgezo_runtime.app.background import Background
-from edgezo_runtime.app.events import (
-    EndEvent,
-)
+from edgezo_runtime.app.events import EndEvent
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.errors import (
-    DivergedError,
-    InterruptedRunError,
-)
+from edgezo_runtime.errors import DivergedError, InterruptedRunError
 from tests.runtime.app_runs import CONFIG, opened
 from tests.runtime.stepping_process import What, run_process
 

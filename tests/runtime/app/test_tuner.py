@@ -3,20 +3,88 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from pathlib import Path
 
 import pytest
 
+from edgezo_runtime.app.events import EndEvent, StepEvent
 from edgezo_runtime.app.tuner import Tuner
-from edgezo_runtime.errors import (
-    UsageError,
-)
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.errors import BudgetStopError, UsageError
+from edgezo_runtime.journal.snapshot import load_snapshot
 from edgezo_runtime.methods.catalogue import METHODS
+from tests.runtime.growing_runs import slice_of
 from tests.runtime.tiny_sets import random_set
-from tests.runtime.tuner_runs import (
-    BASE,
-)
+from tests.runtime.tuner_runs import BASE
 
 pytestmark = pytest.mark.usefixtures("unsynced")
+
+
+def test_a_tuner_is_a_run_a_loop_and_their_events(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        told = []
+        tuner.listen(told.append)
+        report = tuner.loop.step()  # by itself it tells of pauses and snapshots alone
+        assert (tuner.step_number, tuner.run.step_number, told) == (1, 1, [])
+        assert tuner.step().step == report.step + 1
+        assert [type(event) for event in told] == [StepEvent]
+        assert tuner.status == tuner.run.status(begun=True)
+        assert tuner.plan is None
+        assert tuner.examples is tuner.run.examples
+    assert tuner.closed
+    assert tuner.run.closed
+
+
+def test_cancel_ends_the_steps_and_saves_the_state(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.step()
+        assert load_snapshot(tuner.run.folder.snapshot).step == 0
+        tuner.cancel()
+        assert load_snapshot(tuner.run.folder.snapshot).step == 1
+        assert (tuner.status.phase, tuner.done) == ("stopped", True)
+        assert list(tuner) == []
+        assert tuner.evaluate(examples).rows == 8  # it still answers
+    tuner.cancel()  # of a tuner that is closed, too
+
+
+def test_waiting_for_examples_has_an_end(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(BASE, steps=0, epochs=1.0, batch_size=4)
+    with Tuner.open(bundle, examples.first(4), config, tmp_path) as tuner:
+        assert tuner.wait_for_examples(0)
+        list(tuner)
+        assert not tuner.wait_for_examples(0.01)
+        threading.Timer(0.05, tuner.add, [slice_of(examples, 4, 8)]).start()
+        assert tuner.wait_for_examples(30)
+        list(tuner)
+        threading.Timer(0.05, tuner.stop).start()
+        assert not tuner.wait_for_examples()
+
+
+def test_memory_refused_between_two_passes_ends_the_step(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    """By a governor, for one. The next step is taken as if nothing had been."""
+    errors = iter([MemoryError("refused")])
+
+    def govern() -> None:
+        for error in errors:
+            raise error
+
+    with Tuner.open(bundle, examples, BASE, tmp_path, governors=[govern]) as tuner:
+        stream = tuner.events()
+        message = "memory is short: refused between two passes"
+        with pytest.raises(BudgetStopError, match=message):
+            tuner.step()
+        assert stream.get(0) == EndEvent(0, "running", message)
+        assert [report.step for report in tuner] == list(range(6))
 
 
 def test_stop_ends_the_iteration(bundle, examples, tmp_path):

@@ -14,17 +14,12 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.losses import example_losses
-from edgezo_runtime.errors import (
-    DivergedError,
-    UsageError,
-)
+from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.methods.rules.adam import Adam
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.first_order_layout import FirstOrderLayout
-from tests.runtime.tuner_runs import (
-    FIRST_ORDER,
-)
+from tests.runtime.tuner_runs import FIRST_ORDER
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

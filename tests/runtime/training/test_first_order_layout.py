@@ -10,10 +10,7 @@ import pytest
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import (
-    RunFileError,
-    UsageError,
-)
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.first_order_layout import (
@@ -22,10 +19,7 @@ from edgezo_runtime.training.first_order_layout import (
     first_order_rates,
     why_no_first_order,
 )
-from tests.runtime.tuner_runs import (
-    FIRST_ORDER,
-    unstarted,
-)
+from tests.runtime.tuner_runs import FIRST_ORDER, unstarted
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

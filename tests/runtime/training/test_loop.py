@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +19,16 @@ from edgezo_runtime.errors import (
 )
 from edgezo_runtime.governors.gate import PausedError
 from edgezo_runtime.journal.journal import read_journal
-from tests.runtime.fake_runs import FakeRun, fake_loop
-from tests.runtime.tuner_runs import (
-    BASE,
-    bits,
-    run_to_the_end,
-)
+from edgezo_runtime.training.loop import TrainingLoop
+from tests.runtime.fake_runs import FakeRun, Listener
+from tests.runtime.tuner_runs import BASE, bits, run_to_the_end
 
 pytestmark = pytest.mark.usefixtures("unsynced")
+
+
+def fake_loop(run: FakeRun) -> TrainingLoop:
+    stand_in: Any = run
+    return TrainingLoop(stand_in, Listener(run))
 
 
 STEP = ["examples 0", "evaluate", "journal", "apply", "progress"]

@@ -12,18 +12,10 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.errors import (
-    BundleError,
-    RunFileError,
-)
+from edgezo_runtime.errors import BundleError, RunFileError
 from edgezo_runtime.journal.journal import Journal, read_journal
 from edgezo_runtime.training.replay import replay
-from tests.runtime.tuner_runs import (
-    BASE,
-    FIRST_ORDER,
-    run_to_the_end,
-    state_bits,
-)
+from tests.runtime.tuner_runs import BASE, FIRST_ORDER, alter_last_byte, run_to_the_end, state_bits
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -67,19 +59,12 @@ def test_the_journal_of_another_bundle_is_refused(
         replay(Bundle.open(other, verify=False), tmp_path / "run" / "journal.bin")
 
 
-def alter(path):
-    """Change the last weight, and neither size nor name."""
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
-
-
 def test_replay_looks_at_the_trainables_it_begins_with(bundle, examples, tmp_path):
     copy = tmp_path / "bundle"
     shutil.copytree(bundle.root, copy)
     with Tuner.open(copy, examples, BASE, tmp_path / "run") as tuner:
         tuner.step()
-    alter(copy / "trainable.safetensors")
+    alter_last_byte(copy / "trainable.safetensors")
     with pytest.raises(BundleError, match=r"trainable.safetensors: sha256"):
         replay(Bundle.open(copy), tuner.run.folder.journal)
 

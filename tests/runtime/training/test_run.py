@@ -17,19 +17,12 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import (
-    RunFileError,
-    UsageError,
-)
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.run import Run
 from edgezo_runtime.training.run_log import RunLog
-from tests.runtime.tuner_runs import (
-    BASE,
-    run_to_the_end,
-    unstarted,
-)
+from tests.runtime.tuner_runs import BASE, run_to_the_end, unstarted
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

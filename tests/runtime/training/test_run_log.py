@@ -13,10 +13,7 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import (
-    RunFileError,
-    UsageError,
-)
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.journal import Journal, read_journal
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.snapshot import save_snapshot
@@ -27,13 +24,7 @@ from edgezo_runtime.training.step_evaluator import StepEvaluator
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.runtime.growing_runs import slice_of
 from tests.runtime.tiny_sets import random_set
-from tests.runtime.tuner_runs import (
-    BASE,
-    SIZES,
-    run_to_the_end,
-    state_bits,
-    with_both_factors,
-)
+from tests.runtime.tuner_runs import BASE, SIZES, run_to_the_end, state_bits, with_both_factors
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 

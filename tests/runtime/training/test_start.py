@@ -13,8 +13,10 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.replay import replay
+from edgezo_runtime.training.start import begin_from, read_start
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, losses_of, run_to_the_end, state_bits
 
@@ -103,3 +105,38 @@ def test_a_start_that_was_left_behind_is_taken_away(bundle: Bundle, tmp_path: Pa
     assert not (tmp_path / "run" / "start.safetensors").exists()
     with Tuner.open(bundle, examples, CONFIG, tmp_path / "run") as tuner:
         assert tuner.done
+
+
+def test_the_copy_of_a_run_takes_the_place_of_a_start_that_is_gone(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    file, run = tmp_path / "a.safetensors", RunFolder(tmp_path / "run")
+    start = random_start(bundle, file)
+    assert read_start(None, run) is None
+    assert read_start(start, run) is start
+    read = read_start(str(file), run)
+    assert read is not None
+    assert read.tensors_sha256() == start.tensors_sha256()
+    assert begin_from(None, run, CONFIG) == (None, CONFIG)
+    file.rename(run.start)
+    with pytest.raises(RunFileError, match="no such run or adapter"):
+        read_start(file, run)  # a copy without a journal is none of a run
+    run.journal.write_bytes(b"journal")
+    for found in (read_start(file, run), begin_from(None, run, CONFIG)[0]):
+        assert found is not None
+        assert found.tensors_sha256() == start.tensors_sha256()
+
+
+@pytest.mark.parametrize("scope", ["all", "answer"])
+def test_a_run_takes_over_the_scope_of_its_start(
+    bundle: Bundle, tmp_path: Path, scope: Scope
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    start = random_start(bundle, tmp_path / "a.safetensors", scope)
+    for asked in ("auto", scope):
+        config = dataclasses.replace(CONFIG, scope=asked)
+        assert begin_from(start, run, config) == (start, dataclasses.replace(config, scope=scope))
+    other = dataclasses.replace(CONFIG, scope="all" if scope == "answer" else "answer")
+    with pytest.raises(UsageError, match=rf"acts on .*scope`? {scope}"):
+        begin_from(start, run, other)

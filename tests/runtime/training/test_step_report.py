@@ -12,11 +12,7 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.training.step_report import StepReport, TunerStatus
-from tests.runtime.tuner_runs import (
-    BASE,
-    SIZES,
-    unstarted,
-)
+from tests.runtime.tuner_runs import BASE, SIZES, unstarted
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
