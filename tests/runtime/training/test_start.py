@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edgezo_runtime.training.start import begin_from, read_start
 
 from edgezo_runtime.adapters.adapter import Adapter, make_adapter
 from edgezo_runtime.app.tuner import Tuner
@@ -16,7 +17,6 @@ from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.replay import replay
-from edgezo_runtime.training.start import begin_from, read_start
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, losses_of, run_to_the_end, state_bits
 
