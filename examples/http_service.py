@@ -13,8 +13,8 @@
     curl -X POST localhost:8080/pause
     curl -N localhost:8080/events
 
-One process, one model: the threads of the requests and the thread that tunes share the loaded
-blocks. Beyond a trial, run `create_app` under a WSGI server with threads and one process, such as
+The threads of the requests and the thread that tunes share one process and its loaded blocks. For
+more than a trial, run `create_app` under a WSGI server with threads and one process, such as
 waitress.
 """
 
@@ -50,14 +50,14 @@ def open_tuner(bundle: str, run: str = "service") -> Tuner:
     )
 
 
-def plain(told: TunerStatus | Event) -> dict[str, Any]:
-    """Fields for JSON, which has no number for a loss that is not finite or does not exist yet."""
+def plain(found: TunerStatus | Event) -> dict[str, Any]:
+    """The fields of an object for JSON; a number that is not finite becomes None."""
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         odd = lambda value: isinstance(value, float) and not math.isfinite(value)  # noqa: E731
         return {name: None if odd(value) else value for name, value in pairs}
 
-    return asdict(told, dict_factory=fields)
+    return asdict(found, dict_factory=fields)
 
 
 def create_app(tuner: Tuner) -> Flask:
@@ -77,19 +77,19 @@ def create_app(tuner: Tuner) -> Flask:
 
     @app.post("/generate")
     def generate() -> dict[str, str]:
-        asked = request.get_json()
-        if not isinstance(asked, dict) or not isinstance(asked.get("prompt"), str | list):
+        query = request.get_json()
+        if not isinstance(query, dict) or not isinstance(query.get("prompt"), str | list):
             abort(400, "expected an object with a prompt: a text, or messages of a conversation")
-        most = asked.get("max_new_tokens", 64)
+        most = query.get("max_new_tokens", 64)
         if type(most) is not int or not 1 <= most <= MOST_TOKENS:
             abort(400, f"expected max_new_tokens of 1 to {MOST_TOKENS}")
         # Not in `paused`: a text takes long, so its tokens take turns with the steps.
-        return {"text": tuner.generate(asked["prompt"], GenerationConfig(most))}
+        return {"text": tuner.generate(query["prompt"], GenerationConfig(most))}
 
     @app.post("/examples")
     def add() -> tuple[dict[str, int], int]:
         rows = request.get_json()
-        if not isinstance(rows, list):  # a string would name a file of the server's
+        if not isinstance(rows, list):  # a string would name a file of the server
             abort(400, "expected an array of rows")
         return {"examples": tuner.add(rows)}, 201
 

@@ -3,10 +3,10 @@
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
     python examples/learn_in_the_background.py smollm2.bundle
 
-It begins with 8 utterances and receives 80 more. Each is answered at once, on the blocks that the
-background thread tunes; then the user says what was meant, and that becomes an example. Prints how
-many of every 20 were understood, and the events of the run; takes a minute on two cores. Run it
-again to resume. On a laptop, add governors="mains,thermal".
+The run begins with 8 utterances and receives 80 more. The program answers each at once, with the
+blocks that the background thread tunes; then the user's correction becomes an example. Prints how
+many of every 20 utterances were understood, and the events of the run; takes a minute on two cores.
+Run the script again to resume. On a laptop, add governors="mains,thermal".
 """
 
 import json
@@ -27,7 +27,7 @@ counts: Counter[str] = Counter()
 
 
 def count(event: Event) -> None:
-    """Count an event, in a thread of its own: the run continues whatever this does."""
+    """Count an event, in a thread of edgezo; an exception here would not end the run."""
     counts[type(event).__name__] += 1
     if isinstance(event, StepEvent) and event.step % 25 == 0:
         print(f"  (step {event.step}: loss {event.report.loss:.2f})")

@@ -1,11 +1,11 @@
-"""Tune for a reward function of your own: a text in, a number out; no gradient, no right answers.
+"""Tune for a reward function of your own, which scores a text: no gradient, no right answers.
 
     edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
     python examples/tune_for_a_reward.py smollm2.bundle
 
 The reward favours short answers that begin with a capital letter. Prints an answer before tuning,
-the mean reward of every step, and the answer after; takes some minutes on two cores. The rows have
-answers, from which learning rate and perturbation scale are measured; the reward does not use them.
+the mean reward of every step, and the answer after tuning; takes some minutes on two cores. The
+answers in the rows serve to measure learning rate and perturbation scale; the reward ignores them.
 """
 
 import sys

@@ -98,7 +98,7 @@ def _ledger_lines(job: Job) -> list[str]:
 
 def _gain_lines(job: Job) -> list[str]:
     plan = job.plan
-    lines = [f"smallest budget that fits: {format_size(plan.smallest_bytes, up=True)}"]
+    lines = [f"smallest sufficient budget: {format_size(plan.smallest_bytes, up=True)}"]
     for gain in plan.gains:
         lines.append(
             f"{format_size(gain.budget_bytes, up=True)} would make a step about "

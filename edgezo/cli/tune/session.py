@@ -204,14 +204,13 @@ class Session:
         return every * (self._run.elapsed_s // every + 1) if every else math.inf
 
     def _live_line(self, report: StepReport) -> str:
-        budget = self._job.budget
-        memory = [rss_bytes(), peak_rss_bytes(), budget]
+        now, peak, budget = map(format_size, (rss_bytes(), peak_rss_bytes(), self._job.budget))
         done = self._run.fraction_done
         left = self._run.elapsed_s * (1 - done) / done if done else 0.0
         return (
             f"step {report.step + 1}  loss {report.loss:.4f}  "
             f"{self._rows / max(self._seconds, 1e-9):.0f} rows/s  "
-            f"memory {'/'.join(format_size(value) for value in memory)}  "
+            f"memory {now}, peak {peak} of {budget}  "
             f"{duration(left)} left"
         )
 
