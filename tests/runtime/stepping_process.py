@@ -37,7 +37,17 @@ def run_process(bundle: Bundle, folder: Path, what: What, threads: int) -> None:
     paths = os.pathsep.join(str(ROOT / part) for part in (".", "runtime", "export"))
     module = "tests.runtime.stepping_process"
     done = subprocess.run(
-        [sys.executable, "-m", module, str(bundle.root), str(folder), what, str(threads)],
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-m",
+            module,
+            str(bundle.root),
+            str(folder),
+            what,
+            str(threads),
+        ],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,

@@ -20,6 +20,7 @@ from tests.runtime.tuner_runs import state_bits
 
 pytestmark = [
     pytest.mark.usefixtures("unsynced"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
 ]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.step_record import RecordExtra
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.replay import replay
+from tests.conftest import Exported
 from tests.runtime.growing_runs import ARRIVALS, BEGINNING, CONFIG, all_examples, grow, slice_of
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, losses_of, run_to_the_end, state_bits
@@ -45,16 +49,34 @@ def extra_rows(folder: Path) -> list[int]:
     return [RecordExtra.unpack(record.extra, 0).rows or BEGINNING for record in records]
 
 
-def test_a_step_is_taken_on_what_there_is(bundle: Bundle, tmp_path: Path) -> None:
-    grow(bundle, CONFIGS["two-point"], tmp_path)
-    assert extra_rows(tmp_path) == [4, 4, 7, 8, 8, 8, 8]
-    batches = [record.losses.shape[1] for record in read_journal(tmp_path / "journal.bin").records]
+def test_a_step_is_taken_on_what_there_is(whole: Whole) -> None:
+    folder, _ = whole("two-point")
+    assert extra_rows(folder) == [4, 4, 7, 8, 8, 8, 8]
+    batches = [record.losses.shape[1] for record in read_journal(folder / "journal.bin").records]
     assert batches == [1] * 7  # means over the batch
 
 
+Whole = Callable[[str], tuple[Path, dict[str, bytes]]]
+
+
+@pytest.fixture(scope="module")
+def whole(exported: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The folder of a run that nothing interrupts, only to be read, and its last bits."""
+    bundle = exported("llama").bundle("fp32").bundle
+
+    @functools.cache
+    def run(name: str) -> tuple[Path, dict[str, bytes]]:
+        folder = tmp_path_factory.mktemp(name)
+        return folder, grow(bundle, CONFIGS[name], folder)
+
+    return run
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    expected = grow(bundle, CONFIGS[name], tmp_path / "whole")
+def test_a_cut_run_ends_with_the_same_bits(
+    bundle: Bundle, whole: Whole, tmp_path: Path, name: str
+) -> None:
+    _, expected = whole(name)
     for steps in (2, 3):
         folder = tmp_path / str(steps)
         grow(bundle, CONFIGS[name], folder, until=steps)
@@ -65,19 +87,22 @@ def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_journal_alone_is_enough(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    expected = grow(bundle, CONFIGS[name], tmp_path)
-    (tmp_path / "examples.bin").unlink()
-    found = replay(bundle, tmp_path / "journal.bin")
+def test_the_journal_alone_is_enough(
+    bundle: Bundle, whole: Whole, tmp_path: Path, name: str
+) -> None:
+    folder, expected = whole(name)
+    found = replay(bundle, Path(shutil.copy(folder / "journal.bin", tmp_path)))
     assert state_bits(found.state) == expected
 
 
-def test_what_is_kept_of_prompts_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_what_is_kept_of_prompts_changes_nothing(
+    bundle: Bundle, whole: Whole, tmp_path: Path
+) -> None:
     for name in ("answers", "per-example"):
+        folder, _ = whole(name)
         without = dataclasses.replace(CONFIGS[name], prefix_cache=False)
-        grow(bundle, CONFIGS[name], tmp_path / name)
         grow(bundle, without, tmp_path / f"{name}-without")
-        kept = losses_of(tmp_path / name / "journal.bin")
+        kept = losses_of(folder / "journal.bin")
         fresh = losses_of(tmp_path / f"{name}-without" / "journal.bin")
         for one, other in zip(kept, fresh, strict=True):  # what is kept is float16
             np.testing.assert_allclose(

@@ -19,7 +19,9 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import InterruptedRunError, UsageError
 from edgezo_runtime.journal.snapshot import load_snapshot
 from edgezo_runtime.methods.catalogue import method_config
-from tests.runtime.tuner_runs import bits
+from tests.conftest import Exported
+from tests.runtime.tiny_sets import random_set
+from tests.runtime.tuner_runs import SIZES, bits
 
 STEPS = 40
 CONFIG = method_config(
@@ -33,9 +35,15 @@ def key(tensors: dict[str, np.ndarray]) -> bytes:
     return b"".join(tensors[name].tobytes() for name in sorted(tensors))
 
 
-def known_states(bundle: Bundle, examples: ExampleSet, folder: Any) -> tuple[dict[bytes, int], Any]:
+Alone = tuple[dict[bytes, int], dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def alone(exported: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """The adapters of a run that nobody else looks at, with their steps, and its last bits."""
-    with Tuner.open(bundle, examples, CONFIG, folder) as tuner:
+    bundle = exported("llama").bundle("fp32").bundle
+    examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)
+    with Tuner.open(bundle, examples, CONFIG, tmp_path_factory.mktemp("alone")) as tuner:
         found = {key(tuner.adapter()): 0}
         for report in tuner:
             found[key(tuner.adapter())] = report.step + 1
@@ -76,12 +84,12 @@ class Crowd:
 
 
 def test_readers_see_whole_steps_and_change_nothing(
-    bundle: Bundle, examples: ExampleSet, tmp_path: Any
+    bundle: Bundle, examples: ExampleSet, alone: Alone, tmp_path: Any
 ) -> None:
-    known, last = known_states(bundle, examples, tmp_path / "alone")
+    known, last = alone
     crowd = Crowd()
     with Tuner.open(bundle, examples, CONFIG, tmp_path / "crowd") as tuner:
-        alone = tuner.evaluate(examples).loss
+        before = tuner.evaluate(examples).loss
         seen: list[int] = []
 
         def read_status() -> None:
@@ -123,7 +131,7 @@ def test_readers_see_whole_steps_and_change_nothing(
         assert min(crowd.counts.values()) > 1
         assert bits(tuner) == last
         assert tuner.status.phase == "done"
-        assert tuner.evaluate(examples).loss != alone
+        assert tuner.evaluate(examples).loss != before
     assert tuner.status.phase == "closed"
 
 
@@ -170,10 +178,15 @@ def test_closing_waits_for_the_step_of_another_thread(
 
 @pytest.mark.parametrize("after", range(0, 40, 7))
 def test_a_step_is_given_up_at_the_next_block(
-    bundle: Bundle, examples: ExampleSet, tmp_path: Any, after: int, monkeypatch: Any
+    bundle: Bundle,
+    examples: ExampleSet,
+    alone: Alone,
+    tmp_path: Any,
+    after: int,
+    monkeypatch: Any,
 ) -> None:
     """Wherever the stop comes, the state is that between two steps, and a resume ends the same."""
-    _, last = known_states(bundle, examples, tmp_path / "whole")
+    _, last = alone
     calls = 0
     with Tuner.open(bundle, examples, CONFIG, tmp_path / "cut") as tuner:
         watch = Engine._watch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,11 @@ from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet, Kind
+from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.methods.rules import RULES
+from tests.conftest import Exported
 from tests.runtime.tiny_sets import ONE_TOKEN_WORDS, random_set
 from tests.runtime.tuner_runs import (
     BASE,
@@ -91,26 +95,70 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Path, name: str) -> None:
-    """Every method has its turn in `tests/contract/test_resume.py`."""
-    case = CASES[name]
-    examples = random_set(case.kind, SIZES, bundle.manifest.tokenizer.pad_id)
-    if case.same_end:
+def examples_of(bundle: Bundle, kind: Kind, *, same_end: bool = False) -> ExampleSet:
+    examples = random_set(kind, SIZES, bundle.manifest.tokenizer.pad_id)
+    if same_end:
         for example in examples:
             example.tokens[-1] = 42
-    with Tuner.open(bundle, examples, case.config, tmp_path / "whole") as tuner:
-        reports = list(tuner)
-        whole = bits(tuner)
-        assert (tuner.run.scope == "answer") == case.same_end
+    return examples
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """How a run ends that nothing interrupts.
+
+    Attributes:
+        end: the bits of its state.
+        losses: recorded ones of every step.
+        events: steps in which something was noticed.
+        scope: tokens that adapters act on.
+    """
+
+    end: dict[str, bytes]
+    losses: list[bytes]
+    events: list[int]
+    scope: Scope
+
+
+Undisturbed = Callable[[TuneConfig, Kind, bool], Whole]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    exported: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory
+) -> Undisturbed:
+    """Runs by their configuration, kind of examples, and whether prompts have the same end."""
+    bundle = exported("llama").bundle("fp32").bundle
+
+    @functools.cache
+    def run(config: TuneConfig, kind: Kind, same_end: bool) -> Whole:
+        folder = tmp_path_factory.mktemp("whole")
+        examples = examples_of(bundle, kind, same_end=same_end)
+        with Tuner.open(bundle, examples, config, folder) as tuner:
+            events = [report.step for report in tuner if report.events]
+            end, scope = bits(tuner), tuner.run.scope
+        return Whole(end, losses_of(folder / "journal.bin"), events, scope)
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_cut_run_ends_with_the_same_bits(
+    bundle: Bundle, undisturbed: Undisturbed, tmp_path: Path, name: str
+) -> None:
+    """Every method has its turn in `tests/contract/test_resume.py`."""
+    case = CASES[name]
+    examples = examples_of(bundle, case.kind, same_end=case.same_end)
+    whole = undisturbed(case.config, case.kind, case.same_end)
+    assert (whole.scope == "answer") == case.same_end
     if case.config is HOT:
-        assert any(report.events for report in reports[: case.steps])
+        assert min(whole.events) < case.steps
     found = resumed_bits(
-        bundle, examples, case.config, tmp_path / "cut", case.steps, cut=case.cut,
+        bundle, examples, case.config, tmp_path, case.steps, cut=case.cut,
         snapshot_at=case.snapshot_at, journal_alone=case.journal_alone,
     )  # fmt: skip
-    assert found == whole
-    assert losses_of(tmp_path / "cut/journal.bin") == losses_of(tmp_path / "whole/journal.bin")
+    assert found == whole.end
+    assert losses_of(tmp_path / "journal.bin") == whole.losses
 
 
 def test_an_example_has_several_sequences(bundle: Bundle) -> None:
@@ -121,10 +169,9 @@ def test_an_example_has_several_sequences(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("schedule", ["all", "random:1"])
 def test_a_run_on_answers_is_another_than_on_whole_prompts(
-    bundle: Bundle, examples: ExampleSet, tmp_path: Path, schedule: str
+    bundle: Bundle, tmp_path: Path, schedule: str
 ) -> None:
-    for example in examples:
-        example.tokens[-1] = 42
+    examples = examples_of(bundle, "labels", same_end=True)
     config = dataclasses.replace(BASE, schedule=schedule, rule="momentum")
     with Tuner.open(bundle, examples, config, tmp_path / "answers") as tuner:
         assert isinstance(tuner.run.probes.cache, AnswerCache)
@@ -140,12 +187,19 @@ def test_a_run_on_answers_is_another_than_on_whole_prompts(
     [(0, 0, None), (1, 0, None), (1, 1, None), (6, 0, 3), (6, 5, 5), (4, 150, 1), (5, 0, 0)],
 )
 def test_a_run_cut_anywhere_ends_with_the_same_bits(
-    bundle, examples, tmp_path, steps, cut, snapshot_at
-):
+    bundle: Bundle,
+    examples: ExampleSet,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    steps: int,
+    cut: int,
+    snapshot_at: int | None,
+) -> None:
     config = dataclasses.replace(BASE, rule="adam", lr=0.01, schedule="random:1")
-    whole = run_to_the_end(bundle, examples, config, tmp_path / "whole")
-    options = {"cut": cut, "snapshot_at": snapshot_at}
-    assert resumed_bits(bundle, examples, config, tmp_path / "cut", steps, **options) == whole
+    found = resumed_bits(
+        bundle, examples, config, tmp_path, steps, cut=cut, snapshot_at=snapshot_at
+    )
+    assert found == undisturbed(config, "labels", False).end
 
 
 def test_snapshots_on_the_way_change_nothing(bundle, examples, tmp_path):
