@@ -245,7 +245,7 @@ def test_a_run_goes_on_as_what_it_was(
     invoke(*tune_args(tiny))
     config = (tmp_path / "run/config.json").read_text()
     done = invoke("tune", "--resume", "-o", "run", *change, code=code)
-    assert "cannot be continued" in done.stderr
+    assert "cannot be resumed" in done.stderr
     assert (tmp_path / "run/config.json").read_text() == config
 
 

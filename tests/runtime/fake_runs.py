@@ -32,7 +32,7 @@ class FakeRun:
     def __init__(self, config: TuneConfig = BASE) -> None:
         self.calls: list[str] = []
         self.errors: dict[str, list[BaseException]] = {}
-        self.config = self.settled = config
+        self.config = config
         self.rates = Rates(0.03, 0.01)
         self.gate, self.lock = Gate(), threading.RLock()
         self.closed, self.loss = False, math.nan
@@ -53,7 +53,7 @@ class FakeRun:
         )  # fmt: skip
         self.trajectory = SimpleNamespace(
             info=self._info, record=self._record, apply=self._apply, begin=self.noted("begin"),
-            layout=SimpleNamespace(rows=8),
+            layout=SimpleNamespace(rows=8), settled=config,
         )  # fmt: skip
         self.log = SimpleNamespace(
             examples_at=self._examples_at, recording=self._recording, resume=self._resume,
@@ -75,10 +75,6 @@ class FakeRun:
     @property
     def step_number(self) -> int:
         return int(self.state.step)
-
-    @property
-    def elapsed_s(self) -> float:
-        return float(self.state.elapsed_s)
 
     def note_progress(self) -> None:
         self.note("progress")

@@ -135,7 +135,7 @@ class Run:
 def digest(tuner: Tuner) -> str:
     """Of all that a run hands out and goes on from."""
     found = hashlib.sha256(str((tuner.step_number, tuner.run.state.norm_state)).encode())
-    for values in (tuner.run.theta, tuner.adapter()):
+    for values in (tuner.run.state.theta, tuner.adapter()):
         for name in sorted(values):
             found.update(name.encode() + values[name].tobytes())
     return found.hexdigest()

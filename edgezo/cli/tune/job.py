@@ -90,7 +90,7 @@ class Job:
 
     def summary(self) -> str:
         """One line: the model, the rows and the method."""
-        config = self.run.settled
+        config = self.run.trajectory.settled
         ends = [f"{config.steps} steps"] if config.steps else []
         ends += [duration(config.max_time_s)] if config.max_time_s else []
         model = self.bundle.manifest.model
@@ -106,7 +106,7 @@ class Job:
         config, first_order = self.config, len(self.run.first_order_blocks)
         own = f"first-order steps of the last {self.run.rates.num_first_order} blocks"
         own += f", lr {_rate(config.first_order_lr)}"
-        if not self.run.estimated_blocks:
+        if not self.run.trajectory.layout.blocks:
             return f"{config.method}: {own}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"
         return f"{rates}, {own}" if first_order else rates

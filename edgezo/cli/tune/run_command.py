@@ -16,8 +16,9 @@ from edgezo.cli.tune.inputs import TuneInputs
 from edgezo.cli.tune.job import Job, prepare
 from edgezo.cli.tune.metrics import Metrics
 from edgezo.cli.tune.plan_report import limit_lines, print_plan
+from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
-from edgezo.cli.tune.session import Session, receipt_lines
+from edgezo.cli.tune.session import Session
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import InterruptedRunError, OtherInputsError

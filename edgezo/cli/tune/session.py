@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.settings.flags import with_flags
-from edgezo.cli.terminal.output import duration, note, percent, table, warn
+from edgezo.cli.terminal.output import duration, note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
+from edgezo.cli.tune.receipt import make_receipt
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.events import (
     DivergenceEvent,
@@ -140,7 +141,7 @@ class Session:
         every = self._job.inputs.eval_every_s
         due = self._next_evaluation(every)
         for _ in self._tuner:
-            if self._run.elapsed_s >= due and not self._tuner.done:
+            if self._run.state.elapsed_s >= due and not self._tuner.done:
                 self._evaluate("valid", "during")
                 due = self._next_evaluation(every)
 
@@ -201,12 +202,12 @@ class Session:
 
     def _next_evaluation(self, every: float) -> float:
         """Seconds of tuning until the next evaluation: a multiple of `every`."""
-        return every * (self._run.elapsed_s // every + 1) if every else math.inf
+        return every * (self._run.state.elapsed_s // every + 1) if every else math.inf
 
     def _live_line(self, report: StepReport) -> str:
         now, peak, budget = map(format_size, (rss_bytes(), peak_rss_bytes(), self._job.budget))
         done = self._run.fraction_done
-        left = self._run.elapsed_s * (1 - done) / done if done else 0.0
+        left = self._run.state.elapsed_s * (1 - done) / done if done else 0.0
         return (
             f"step {report.step + 1}  loss {report.loss:.4f}  "
             f"{self._rows / max(self._seconds, 1e-9):.0f} rows/s  "
@@ -243,7 +244,7 @@ class Session:
             "split": split,
             "when": when,
             "step": 0 if initial else self._tuner.step_number,
-            "seconds": 0.0 if initial else round(self._run.elapsed_s, 4),
+            "seconds": 0.0 if initial else round(self._run.state.elapsed_s, 4),
             "rows": found.rows,
             "loss": found.loss,
             "accuracy": found.accuracy,
@@ -264,60 +265,22 @@ class Session:
         return score
 
     def _receipt(self, result: dict[str, Any], digest: str) -> dict[str, Any]:
-        job, run, peak = self._job, self._run, peak_rss_bytes()
+        job, peak = self._job, peak_rss_bytes()
         warnings = list(job.warnings)
         if peak > job.budget:
             warnings.append(
                 f"the peak of {format_size(peak)} was above the budget of {format_size(job.budget)}"
             )
             warn(warnings[-1])
-        rates = run.rates
-        names = ("before", "after", "test")
-        losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
-        shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
-        if job.opened.questions:
-            shares |= {f"score_{name}": result.get(f"score_{name}") for name in names}
-        return {
-            "status": result["status"],
-            **({"error": result["error"]} if "error" in result else {}),
-            "run": str(run.folder.path),
-            "model": job.bundle.manifest.model.id,
-            "method": job.config.method,
-            "objective": self._run.probes.objective.reward or job.config.objective,
-            "estimated_blocks": run.estimated_blocks,
-            "first_order_blocks": run.first_order_blocks,
-            "batch_size": run.batch_size,
-            "lr": rates.lr if run.estimated_blocks else None,
-            "eps": rates.eps if run.estimated_blocks else None,
-            "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
-            "rates": rates.words,
-            "events": list(self._events),
-            "steps": self._tuner.step_number,
-            "seconds": round(self._run.elapsed_s, 3),
-            "rows_per_s": round(self._rows / self._seconds, 2) if self._seconds else None,
-            **losses,
-            **shares,
-            "peak_bytes": peak,
-            "budget_bytes": job.budget,
-            "predicted_bytes": job.plan.predicted_bytes,
-            "plan": job.plan.as_json(),
-            "scope": self._run.scope,
-            **self._memory_use(),
-            "adapter": str(run.folder.adapter),
-            "adapter_sha256": digest,
-            "warnings": warnings,
-            "created_by": CREATED_BY,
-        }
-
-    def _memory_use(self) -> dict[str, Any]:
-        """The use of memory at the end of the session."""
-        engine = self._run.engine
-        return {
-            "streamed_blocks": len(engine.streamed),
-            "workers": engine.limits.workers,
-            "chunk_tokens": engine.limits.chunk_tokens,
-            "reliefs": list(engine.reliefs),
-        }
+        return make_receipt(
+            job,
+            result,
+            digest=digest,
+            peak_bytes=peak,
+            events=self._events,
+            rows_per_s=self._rows / self._seconds if self._seconds else None,
+            warnings=warnings,
+        )
 
 
 def check_loss(found: Evaluation, what: str) -> None:
@@ -338,30 +301,3 @@ def check_loss(found: Evaluation, what: str) -> None:
 def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
     names = () if found is None else ("loss", "accuracy", "score")
     return {f"{name}_{when}": getattr(found, name) for name in names}
-
-
-def receipt_lines(result: dict[str, Any]) -> list[str]:
-    """A receipt, for people."""
-    rows = [("run", str(result["run"]))]
-    if result["accuracy_before"] is not None:
-        change = f"{percent(result['accuracy_before'])} -> {percent(result['accuracy_after'])}"
-        rows.append(("accuracy", change))
-    if result.get("score_before") is not None:
-        after = result["score_after"]
-        change = f"{result['score_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
-        rows.append((str(result["objective"]).partition(" ")[0], change))
-    if result["loss_before"] is not None:
-        after = result["loss_after"]
-        change = f"{result['loss_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
-        rows.append(("loss", change))
-    if result["loss_test"] is not None:
-        share = result["accuracy_test"]
-        what = f"loss {result['loss_test']:.4f}"
-        rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
-    rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
-    peak, budget = result["peak_bytes"], result["budget_bytes"]
-    predicted = format_size(result["predicted_bytes"])
-    peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"
-    rows.append(("memory", f"{peaks}, budget {format_size(budget)}"))
-    rows.append(("adapter", str(result["adapter"])))
-    return table(rows)

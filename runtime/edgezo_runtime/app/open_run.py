@@ -134,7 +134,7 @@ def open_run(
                 engine, sets["train"], config, folder, adapter=initial, task=task, governors=chosen
             )
             if resume:
-                run.recall()
+                run.log.recall()
             plan, longest = None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
@@ -193,7 +193,7 @@ def _warnings(
     found += [] if other is None else [other]
     for name, examples in sets.items():
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
-    found += [warning.message for warning in run.warnings]
+    found += [warning.message for warning in run.probes.batches.warnings]
     if config.wants_first_order and not run.first_order_blocks:
         reason = why_no_first_order(manifest) or "the budget has no room for gradients"
         found.append(f"no first-order steps; the run estimates gradients from losses: {reason}")

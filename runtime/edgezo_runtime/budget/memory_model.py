@@ -60,7 +60,7 @@ class BackwardMemoryModel:
             return None
         engine = run.engine
         tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
-        numbers = sum(run.theta[name].size for name in first_order.names)
+        numbers = sum(run.state.theta[name].size for name in first_order.names)
         blocks = engine.num_blocks - first_order.first_block
         return cls(
             tokens=tokens,

@@ -61,7 +61,7 @@ class TrainingLoop:
             run.gate.wait(self._listener.on_pause, paused)
             try:
                 with run.gate.working():
-                    started, before = time.monotonic(), run.elapsed_s
+                    started, before = time.monotonic(), run.state.elapsed_s
 
                     self._take_new_examples()
                     info = trajectory.info(self._learning_rate())
@@ -155,8 +155,8 @@ class TrainingLoop:
 
     def _learning_rate(self) -> float:
         """The learning rate of the next step: by schedule, and halved by every rollback."""
-        run, config = self._run, self._run.settled
-        done = fraction_done(config, run.step_number, run.elapsed_s, run.rates.seconds)
+        run, config = self._run, self._run.trajectory.settled
+        done = fraction_done(config, run.step_number, run.state.elapsed_s, run.rates.seconds)
         factor = rate_factor(config, run.step_number, done)
         return run.rates.lr * run.state.monitor.factor * factor
 
@@ -168,7 +168,7 @@ class TrainingLoop:
         Raises:
             DivergedError: the run does not roll back, or a rollback would not help.
         """
-        if not self._run.settled.rollback or isinstance(error, CacheRangeError):
+        if not self._run.trajectory.settled.rollback or isinstance(error, CacheRangeError):
             raise error
         return self._run.evaluator.without_losses(info), (f"step {info.step}: {error}",)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.data.example_set import DataWarning, ExampleSet
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import UsageError
@@ -91,16 +91,6 @@ class Run:
         self._has_folder = False
 
     # --- life ---
-
-    def recall(self) -> None:
-        """Divide the blocks as the run in the folder does, and load the examples that were added.
-
-        A plan that is made afterwards is a plan of the resumed run.
-
-        Raises:
-            RunFileError: the run's files are damaged or belong to other inputs.
-        """
-        self.log.recall()
 
     def start(self, measure: Callable[[], Rates], *, resume: bool) -> None:
         """Begin the run in the folder, or resume the run that the folder holds.
@@ -183,7 +173,7 @@ class Run:
         self._progress = TunerStatus(
             self.step_number,
             self.loss,
-            self.elapsed_s,
+            self.state.elapsed_s,
             self.fraction_done,
             "ready",
             examples=len(self.examples),
@@ -225,17 +215,12 @@ class Run:
     def fraction_done(self) -> float:
         """Share of the run that is over: by steps or by time, whichever is larger."""
         settled = self.trajectory.layout.settled(len(self.examples))
-        return fraction_done(settled, self.step_number, self.elapsed_s, self.rates.seconds)
+        return fraction_done(settled, self.step_number, self.state.elapsed_s, self.rates.seconds)
 
     @property
     def step_number(self) -> int:
         """Number of steps that were taken."""
         return self.state.step
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds that the steps took."""
-        return self.state.elapsed_s
 
     # --- parts ---
 
@@ -255,29 +240,14 @@ class Run:
         return self.trajectory.state
 
     @property
-    def theta(self) -> dict[str, Float32]:
-        """The trainables themselves, not copies; for the thread that steps."""
-        return self.state.theta
-
-    @property
     def rates(self) -> Rates:
         """Learning rates and perturbation scale; measured once the run has started."""
         return self.trajectory.rates
 
     @property
-    def settled(self) -> TuneConfig:
-        """The configuration with every "auto" filled in that needs no measurement."""
-        return self.trajectory.settled
-
-    @property
     def scope(self) -> Scope:
         """Tokens the adapters act on."""
         return self.probes.scope
-
-    @property
-    def warnings(self) -> tuple[DataWarning, ...]:
-        """Warnings about the batches."""
-        return self.probes.batches.warnings
 
     @property
     def batch_size(self) -> int:
@@ -294,8 +264,3 @@ class Run:
         """Blocks that take first-order steps, ascending."""
         first_order = self.trajectory.layout.first_order
         return [] if first_order is None else list(first_order.blocks)
-
-    @property
-    def estimated_blocks(self) -> list[int]:
-        """Blocks that gradients are estimated for, ascending."""
-        return self.trajectory.layout.blocks

@@ -340,7 +340,7 @@ def test_every_method_trains_every_scheme(schemes, tmp_path, method, kind):
     initial = bundle.trainables()
     with Tuner.open(bundle, examples, config, tmp_path / "run") as tuner:
         losses = [report.loss for report in tuner]
-        changed = [n for n, value in tuner.run.theta.items() if (value != initial[n]).any()]
+        changed = [n for n, value in tuner.run.state.theta.items() if (value != initial[n]).any()]
     assert np.isfinite(losses).all()
     assert changed
 

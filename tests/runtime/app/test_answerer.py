@@ -68,10 +68,10 @@ def test_a_text_comes_in_the_deltas_of_a_stream(rows: tuple[Answerer, RunEvents]
     assert isinstance(stream, Iterator)
     before = answerer.adapter()
     text = next(stream)
-    for value in answerer._run.theta.values():  # the adapter stays the one of the beginning
+    for value in answerer._run.state.theta.values():  # the adapter stays the one of the beginning
         value += 1
     text += "".join(stream)
-    for name, value in answerer._run.theta.items():
+    for name, value in answerer._run.state.theta.items():
         value[:] = before[name]
     assert text == "".join(answerer.stream("w20 w40", GenerationConfig(6)))
     assert told == []
@@ -92,13 +92,15 @@ def test_a_run_of_tokens_has_no_reader(
         lambda: answerer.evaluate(ROWS, 4),
         lambda: answerer.read(ROWS, "valid"),
     ):
-        with pytest.raises(UsageError, match="open it with rows, template and labels"):
+        with pytest.raises(UsageError, match="open it with rows, `template` and `labels`"):
             ask()
 
 
 def test_a_loss_scores_no_answers(rows: tuple[Answerer, RunEvents]) -> None:
     answerer, _ = rows
-    with pytest.raises(UsageError, match="objective loss: no answers are generated; use evaluate"):
+    with pytest.raises(
+        UsageError, match="`objective` loss: no answers are generated; use evaluate"
+    ):
         answerer.score(ROWS)
     assert answerer.classify([], 4) == []
 

@@ -71,7 +71,7 @@ def test_the_command_line_and_apps_open_the_same_run(
         assert tuner.plan is not None
         assert tuner.plan.choice == job.plan.choice
         assert tuner.plan.budget_bytes == job.budget == 8 * 10**9
-        assert tuner.run.settled == job.run.settled
+        assert tuner.run.trajectory.settled == job.run.trajectory.settled
         assert tuner.run.engine.limits == job.run.engine.limits
         assert tuner.run.engine.streamed == job.run.engine.streamed
         one, other = (run.log._header().inputs() for run in (tuner.run, job.run))
@@ -150,8 +150,8 @@ def test_what_the_user_should_know_is_said(
     lesser = dataclasses.replace(bundle, manifest=manifest)
     config = TuneConfig(steps=2, max_time_s=0, batch_size=2)
     for own, settings, text in (
-        (lesser, config, "no first-order steps, .*: an operator has no gradient"),
-        (bundle, dataclasses.replace(CONFIG, method="qzo"), "qzo is made for trainables of"),
+        (lesser, config, "no first-order steps; .*: an operator has no gradient"),
+        (bundle, dataclasses.replace(CONFIG, method="qzo"), "qzo: made for bundles exported with"),
         (bundle, dataclasses.replace(CONFIG, scope="answer"), "begin after different tokens"),
     ):
         found = open_run(own, RunData(examples), settings, RunFolder(tmp_path))

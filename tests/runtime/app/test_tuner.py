@@ -104,7 +104,7 @@ def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
     for call in (tuner.step, tuner.snapshot):
         with pytest.raises(UsageError, match="the tuner is closed"):
             call()
-    assert tuner.adapter().keys() == tuner.run.theta.keys()
+    assert tuner.adapter().keys() == tuner.run.state.theta.keys()
     assert not (tmp_path / "prefix.cache").exists()
 
 

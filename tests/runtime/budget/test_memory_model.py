@@ -77,7 +77,7 @@ def run(
         config=types.SimpleNamespace(prefix_cache=True),
         groups=groups,
         trajectory=types.SimpleNamespace(layout=layout),
-        theta={"a": np.zeros((3, 100), np.float32)},
+        state=types.SimpleNamespace(theta={"a": np.zeros((3, 100), np.float32)}),
         probes=types.SimpleNamespace(make_cache=lambda path: cache),
     )
 

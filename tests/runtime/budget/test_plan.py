@@ -226,8 +226,8 @@ def test_a_budget_below_the_process_is_refused(run) -> None:
 
 
 def test_state_is_what_the_run_keeps(run) -> None:
-    theta = sum(value.nbytes for value in run.theta.values())
-    trained = sum(value.nbytes for name, value in run.theta.items() if "lora_B" in name)
+    theta = sum(value.nbytes for value in run.state.theta.values())
+    trained = sum(value.nbytes for name, value in run.state.theta.items() if "lora_B" in name)
     # the average, and a copy of both to go back to; sgd keeps nothing
     assert run.state.nbytes == theta + 3 * trained
     momentum = dataclasses.replace(CONFIG, rule="momentum", average=0)

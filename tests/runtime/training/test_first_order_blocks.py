@@ -61,10 +61,10 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
         cache = tuner.run.probes.cache
         layout = tuner.run.trajectory.layout.first_order
         exact = FirstOrderGradient(tuner.run.engine, 1).gradient(
-            batch, tuner.run.theta, scope, cache, 0
+            batch, tuner.run.state.theta, scope, cache, 0
         )
         expected = layout.unpack(layout.pack(exact.gradients))
-        tail = {name: tuner.run.theta[name].copy() for name in expected}
+        tail = {name: tuner.run.state.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:
         assert other.step().loss == report.loss
@@ -72,17 +72,18 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
     lr = float(np.float32(report.lr * (config.first_order_lr / config.lr)))
     for name, theta in tail.items():
         rule.apply(theta, expected[name], rule.init(theta), 0, lr)
-        np.testing.assert_array_equal(tuner.run.theta[name], theta)
+        np.testing.assert_array_equal(tuner.run.state.theta[name], theta)
         assert np.abs(theta - bundle.trainables()[name]).max() > 0
-    for name in tuner.run.theta.keys() - tail.keys():
-        np.testing.assert_array_equal(tuner.run.theta[name], other.run.theta[name])
+    for name in tuner.run.state.theta.keys() - tail.keys():
+        np.testing.assert_array_equal(tuner.run.state.theta[name], other.run.state.theta[name])
 
 
 def test_the_journal_keeps_the_gradient_of_the_tail_alone(bundle, examples, tmp_path):
     with Tuner.open(bundle, examples, FIRST_ORDER, tmp_path) as tuner:
         tuner.step()
         numbers = sum(
-            tuner.run.theta[name].size for name in tuner.run.trajectory.layout.first_order.names
+            tuner.run.state.theta[name].size
+            for name in tuner.run.trajectory.layout.first_order.names
         )
         (record,) = read_journal(tuner.run.folder.journal).records
         tensors = len(tuner.run.trajectory.layout.first_order.names)
@@ -104,7 +105,7 @@ def test_a_tail_may_leave_nothing_to_estimates(bundle, examples, tmp_path, given
         batch = tuner.run.probes.batches.batch(0)
         report = tuner.step()
         assert report.rows == batch.num_rows
-        assert tuner.run.estimated_blocks == []
+        assert tuner.run.trajectory.layout.blocks == []
     (record,) = read_journal(tuner.run.folder.journal).records
     assert record.losses.shape == (1, batch.num_examples)
     assert report.loss == pytest.approx(record.losses.mean(), rel=1e-6)
@@ -116,7 +117,7 @@ def test_a_gradient_that_is_not_finite_stops_the_step(bundle, examples, tmp_path
         with pytest.raises(DivergedError, match="not finite"):
             tuner.run.evaluator.first_order.gradient(
                 tuner.run.probes.batches.batch(0),
-                tuner.run.theta | {name: np.full_like(tuner.run.theta[name], np.inf)},
+                tuner.run.state.theta | {name: np.full_like(tuner.run.state.theta[name], np.inf)},
                 "all",
                 None,
                 0,

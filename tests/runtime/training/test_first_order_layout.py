@@ -69,9 +69,9 @@ def test_layers_that_first_order_steps_train(exported, examples, tmp_path, modul
     bundle = exported("llama").bundle("fp32").bundle
     config = TuneConfig(steps=1, max_time_s=0, batch_size=2, modules=modules)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        before = {name: value.copy() for name, value in tuner.run.theta.items()}
+        before = {name: value.copy() for name, value in tuner.run.state.theta.items()}
         tuner.step()
-        changed = {n for n in before if not np.array_equal(tuner.run.theta[n], before[n])}
+        changed = {n for n in before if not np.array_equal(tuner.run.state.theta[n], before[n])}
     able = {i.name for i in bundle.manifest.trainables if i.trains}
     expected = {name for name in able if modules == "auto" or "v_proj" in name}
     assert changed == expected
@@ -116,12 +116,12 @@ def test_a_resume_is_planned_for_what_it_resumes(bundle, examples, tmp_path):
         tuner.start()
     again = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path))
     assert again.run.rates.num_first_order == 2
-    again.run.recall()
+    again.run.log.recall()
     assert again.run.rates.num_first_order == 0
     kept = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
     with kept:
         kept.start()
     other = unstarted(Engine(bundle), examples, config, RunFolder(tmp_path / "other"))
-    other.run.recall()
+    other.run.log.recall()
     assert not other.run.trajectory.drop_first_order()  # too small a budget is refused instead
     assert other.run.rates.num_first_order == 2

@@ -47,7 +47,7 @@ def test_a_step_is_evaluated_journaled_applied_saved_and_reported() -> None:
     assert report.projected_grad == 2.0
     assert report.lr == pytest.approx(0.03 * 0.5 * (1 - 0.5 / 6))
     assert run.loss == 0.625
-    assert run.elapsed_s > 2.0
+    assert run.state.elapsed_s > 2.0
 
 
 def test_new_examples_come_before_the_passes() -> None:
@@ -71,7 +71,7 @@ def test_a_stop_leaves_the_run_as_it_was() -> None:
     with pytest.raises(InterruptedRunError):
         fake_loop(run).step()
     assert run.calls == ["examples 0", "evaluate"]
-    assert (run.step_number, run.elapsed_s) == (0, 2.0)
+    assert (run.step_number, run.state.elapsed_s) == (0, 2.0)
 
 
 def test_a_run_that_is_closed_or_hopeless_takes_no_step() -> None:
@@ -181,13 +181,13 @@ def test_time_ends_a_run_and_drives_its_rate(bundle, examples, tmp_path, monkeyp
     monkeypatch.setattr("edgezo_runtime.training.loop.time.monotonic", lambda: next(clock))
     config = dataclasses.replace(BASE, steps=0, max_time_s=4.0, lr_schedule="linear")
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
-        measuring = tuner.run.elapsed_s
+        measuring = tuner.run.state.elapsed_s
         assert measuring == 0.5
         reports = list(tuner)
         # a step reads the clock three times; the journal has it once, for when to sync
         spent = reports[0].elapsed_s
         assert len(reports) == np.ceil((4.0 - measuring) / spent)
-        assert tuner.run.elapsed_s == pytest.approx(measuring + spent * len(reports))
+        assert tuner.run.state.elapsed_s == pytest.approx(measuring + spent * len(reports))
     rates = [report.lr / 0.03 for report in reports]
     left = 4.0 - measuring
     assert rates == pytest.approx([1 - spent * i / left for i in range(len(rates))])
@@ -260,6 +260,6 @@ def test_a_loss_that_is_not_finite_leaves_the_run_as_it_was(
 def test_parameters_that_are_not_finite_are_noticed(bundle, examples, tmp_path):
     unguarded = dataclasses.replace(BASE, rollback=False)
     with Tuner.open(bundle, examples, unguarded, tmp_path) as tuner:
-        tuner.run.theta[next(iter(tuner.run.state.slots))][0, 0] = np.inf
+        tuner.run.state.theta[next(iter(tuner.run.state.slots))][0, 0] = np.inf
         with pytest.raises(DivergedError):
             tuner.step()

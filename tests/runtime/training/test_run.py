@@ -41,12 +41,12 @@ def test_a_run_that_begins_is_measured_and_one_that_resumes_is_not(
     assert run.closed
     assert list(tmp_path.iterdir()) == []
     run.start(lambda: RATES, resume=False)
-    assert (run.closed, run.rates, run.elapsed_s) == (False, RATES, 1.5)
+    assert (run.closed, run.rates, run.state.elapsed_s) == (False, RATES, 1.5)
     run.close()
     assert run.closed
     again = made(bundle, examples, tmp_path)
     again.start(lambda: pytest.fail("measured"), resume=True)
-    assert (again.rates, again.elapsed_s, again.step_number) == (RATES, 1.5, 0)
+    assert (again.rates, again.state.elapsed_s, again.step_number) == (RATES, 1.5, 0)
     again.close()
 
 
@@ -117,9 +117,9 @@ def test_a_run_says_what_it_consists_of(
     run = made(bundle, examples, tmp_path)
     assert run.examples is examples
     assert (run.batch_size, run.groups, run.scope) == (2, 2, "all")
-    assert (run.estimated_blocks, run.first_order_blocks) == ([0, 1], [])
-    assert run.settled.batch_size == 2
-    assert run.theta is run.state.theta
+    assert (run.trajectory.layout.blocks, run.first_order_blocks) == ([0, 1], [])
+    assert run.trajectory.settled.batch_size == 2
+    assert run.state.theta is run.state.theta
     assert run.probes is run.evaluator.probes
     run.engine.close()
 

@@ -25,7 +25,7 @@ def test_a_report_says_what_the_step_did(bundle, examples, tmp_path, method, pro
         assert tuner.done
         assert tuner.run.fraction_done == 1
         assert tuner.step_number == 6
-        assert tuner.run.elapsed_s >= first.elapsed_s + last.elapsed_s > 0
+        assert tuner.run.state.elapsed_s >= first.elapsed_s + last.elapsed_s > 0
     assert (first.step, second.step, last.step) == (0, 1, 5)
     assert (first.blocks, second.blocks) == ((0,), (1,))
     assert first.rows == 2 * probes
@@ -57,7 +57,7 @@ def test_the_status_is_that_of_the_last_report(
     with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
         assert math.isnan(tuner.status.loss)
         assert tuner.status.phase == "ready"
-        spent = tuner.run.elapsed_s
+        spent = tuner.run.state.elapsed_s
         for report in tuner:
             status = tuner.status
             spent += report.elapsed_s

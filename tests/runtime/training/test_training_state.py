@@ -210,16 +210,16 @@ def test_the_adapter_is_the_running_average(bundle, examples, tmp_path):
     config = dataclasses.replace(BASE, average=0.5, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path) as tuner:
         name = next(iter(tuner.run.state.slots))
-        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.theta[name])
-        seen = [(tuner.step(), tuner.run.theta[name].copy())[1] for _ in range(3)]
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.state.theta[name])
+        seen = [(tuner.step(), tuner.run.state.theta[name].copy())[1] for _ in range(3)]
         expected = sum(value * 0.5 ** (3 - i) for i, value in enumerate(seen)) / (1 - 0.5**3)
         np.testing.assert_allclose(tuner.adapter()[name], expected, rtol=1e-5, atol=1e-7)
         handed_out = tuner.adapter()
         for value in handed_out.values():
             value[:] = np.nan
-        assert all(np.isfinite(value).all() for value in tuner.run.theta.values())
+        assert all(np.isfinite(value).all() for value in tuner.run.state.theta.values())
         assert all(np.isfinite(value).all() for value in tuner.adapter().values())
     config = dataclasses.replace(BASE, average=0.0, steps=3)
     with Tuner.open(bundle, examples, config, tmp_path / "plain") as tuner:
         list(tuner)
-        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.theta[name])
+        np.testing.assert_array_equal(tuner.adapter()[name], tuner.run.state.theta[name])

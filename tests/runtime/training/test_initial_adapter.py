@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgezo_runtime.training.start import begin_from, read_start
 
 from edgezo_runtime.adapters.adapter import Adapter, make_adapter
 from edgezo_runtime.app.tuner import Tuner
@@ -16,6 +15,7 @@ from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.catalogue import method_config
+from edgezo_runtime.training.initial_adapter import load_initial_adapter, settle_initial_adapter
 from edgezo_runtime.training.replay import replay
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import SIZES, losses_of, run_to_the_end, state_bits
@@ -113,17 +113,17 @@ def test_the_copy_of_a_run_takes_the_place_of_a_start_that_is_gone(
     (tmp_path / "run").mkdir()
     file, run = tmp_path / "a.safetensors", RunFolder(tmp_path / "run")
     start = random_start(bundle, file)
-    assert read_start(None, run) is None
-    assert read_start(start, run) is start
-    read = read_start(str(file), run)
+    assert load_initial_adapter(None, run) is None
+    assert load_initial_adapter(start, run) is start
+    read = load_initial_adapter(str(file), run)
     assert read is not None
     assert read.tensors_sha256() == start.tensors_sha256()
-    assert begin_from(None, run, CONFIG) == (None, CONFIG)
+    assert settle_initial_adapter(None, run, CONFIG) == (None, CONFIG)
     file.rename(run.start)
     with pytest.raises(RunFileError, match="no such run or adapter"):
-        read_start(file, run)  # a copy without a journal is none of a run
+        load_initial_adapter(file, run)  # a copy without a journal is none of a run
     run.journal.write_bytes(b"journal")
-    for found in (read_start(file, run), begin_from(None, run, CONFIG)[0]):
+    for found in (load_initial_adapter(file, run), settle_initial_adapter(None, run, CONFIG)[0]):
         assert found is not None
         assert found.tensors_sha256() == start.tensors_sha256()
 
@@ -136,7 +136,10 @@ def test_a_run_takes_over_the_scope_of_its_start(
     start = random_start(bundle, tmp_path / "a.safetensors", scope)
     for asked in ("auto", scope):
         config = dataclasses.replace(CONFIG, scope=asked)
-        assert begin_from(start, run, config) == (start, dataclasses.replace(config, scope=scope))
+        assert settle_initial_adapter(start, run, config) == (
+            start,
+            dataclasses.replace(config, scope=scope),
+        )
     other = dataclasses.replace(CONFIG, scope="all" if scope == "answer" else "answer")
-    with pytest.raises(UsageError, match=rf"acts on .*scope`? {scope}"):
-        begin_from(start, run, other)
+    with pytest.raises(UsageError, match=rf"acts on .*; use `scope={scope}`"):
+        settle_initial_adapter(start, run, other)

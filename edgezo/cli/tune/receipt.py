@@ -1,0 +1,110 @@
+"""The receipt of a session: what it did, within what, and with which result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgezo._version import CREATED_BY
+from edgezo.cli.terminal.output import duration, percent, table
+from edgezo.cli.tune.job import Job
+from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.system.sizes import format_size
+
+
+def make_receipt(
+    job: Job,
+    result: dict[str, Any],
+    *,
+    digest: str,
+    peak_bytes: int,
+    events: Sequence[str],
+    rows_per_s: float | None,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Write down a session.
+
+    Args:
+        job: the run and its settings.
+        result: status, and the losses and scores of evaluations.
+        digest: SHA-256 of the adapter's file.
+        peak_bytes: peak of the process's resident memory.
+        events: rollbacks and the like, as text.
+        rows_per_s: rows of the model evaluated per second of stepping; None before a step.
+        warnings: what the user was warned of.
+    """
+    run = job.run
+    rates, estimated = run.rates, run.trajectory.layout.blocks
+    names = ("before", "after", "test")
+    losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
+    shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
+    if job.opened.questions:
+        shares |= {f"score_{name}": result.get(f"score_{name}") for name in names}
+    return {
+        "status": result["status"],
+        **({"error": result["error"]} if "error" in result else {}),
+        "run": str(run.folder.path),
+        "model": job.bundle.manifest.model.id,
+        "method": job.config.method,
+        "objective": run.probes.objective.reward or job.config.objective,
+        "estimated_blocks": estimated,
+        "first_order_blocks": run.first_order_blocks,
+        "batch_size": run.batch_size,
+        "lr": rates.lr if estimated else None,
+        "eps": rates.eps if estimated else None,
+        "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
+        "rates": rates.words,
+        "events": list(events),
+        "steps": run.step_number,
+        "seconds": round(run.state.elapsed_s, 3),
+        "rows_per_s": None if rows_per_s is None else round(rows_per_s, 2),
+        **losses,
+        **shares,
+        "peak_bytes": peak_bytes,
+        "budget_bytes": job.budget,
+        "predicted_bytes": job.plan.predicted_bytes,
+        "plan": job.plan.as_json(),
+        "scope": run.scope,
+        **_memory_use(run.engine),
+        "adapter": str(run.folder.adapter),
+        "adapter_sha256": digest,
+        "warnings": list(warnings),
+        "created_by": CREATED_BY,
+    }
+
+
+def _memory_use(engine: Engine) -> dict[str, Any]:
+    """The use of memory at the end of the session."""
+    return {
+        "streamed_blocks": len(engine.streamed),
+        "workers": engine.limits.workers,
+        "chunk_tokens": engine.limits.chunk_tokens,
+        "reliefs": list(engine.reliefs),
+    }
+
+
+def receipt_lines(result: dict[str, Any]) -> list[str]:
+    """A receipt, for people."""
+    rows = [("run", str(result["run"]))]
+    if result["accuracy_before"] is not None:
+        change = f"{percent(result['accuracy_before'])} -> {percent(result['accuracy_after'])}"
+        rows.append(("accuracy", change))
+    if result.get("score_before") is not None:
+        after = result["score_after"]
+        change = f"{result['score_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
+        rows.append((str(result["objective"]).partition(" ")[0], change))
+    if result["loss_before"] is not None:
+        after = result["loss_after"]
+        change = f"{result['loss_before']:.4f} -> {'-' if after is None else f'{after:.4f}'}"
+        rows.append(("loss", change))
+    if result["loss_test"] is not None:
+        share = result["accuracy_test"]
+        what = f"loss {result['loss_test']:.4f}"
+        rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
+    rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
+    peak, budget = result["peak_bytes"], result["budget_bytes"]
+    predicted = format_size(result["predicted_bytes"])
+    peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"
+    rows.append(("memory", f"{peaks}, budget {format_size(budget)}"))
+    rows.append(("adapter", str(result["adapter"])))
+    return table(rows)
