@@ -75,8 +75,8 @@ def command(
     found = replay(opened, journal, adapter)
     if found.incomplete_bytes:
         warn(
-            f"{journal}: left out the last {found.incomplete_bytes} bytes, which are an incomplete "
-            f"record"
+            f"{journal}: the last {found.incomplete_bytes} bytes are an incomplete record, which "
+            f"is left out"
         )
     state = found.state
     if state.hopeless:
