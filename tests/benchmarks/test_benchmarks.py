@@ -189,6 +189,7 @@ def test_quantization_table(int8: Path, fp32: Path, capsys: pytest.CaptureFixtur
     assert "perplexity" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_coded_gradients_follow_float32(
     int8: Path, fp32: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,6 +203,7 @@ def test_coded_gradients_follow_float32(
     assert "fp32 at 0.001" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_start_in_a_child(int8: Path) -> None:
     stages = startup.measure_start(int8, rounds=1)
     seconds = [stages[name][0] for name in STAGES]
@@ -211,6 +213,7 @@ def test_start_in_a_child(int8: Path) -> None:
     assert 5 < megabytes[0] < megabytes[-1]
 
 
+@pytest.mark.slow
 def test_child_tells_its_peak(int8: Path) -> None:
     child = call(edgezo_steps, bundle=str(int8), steps=1, threads=1, rows=2, tokens=4)
     assert len(child.result["seconds"]) == 1
@@ -285,6 +288,7 @@ def test_tune_two_steps(
     assert len(learning.curves(run / "metrics.jsonl")["loss"]) == 2
 
 
+@pytest.mark.slow
 def test_budget_table(int8: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = budget.run(int8, ["150MB", "8GB"], rounds=1, steps=1)
     targets = budget.report(found)
@@ -358,6 +362,7 @@ def test_large_bundle_has_a_slope(large: Path) -> None:
     assert np.abs(slopes).min() > 0
 
 
+@pytest.mark.slow
 def test_streaming_table(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
     budgets = ["150MB", "8GB"]
     warm = streaming.run_warm(large, budgets, rounds=1, steps=1, rows=2, tokens=4)
@@ -377,6 +382,7 @@ def test_streaming_table(large: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "1.00 GB/s" in table
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel of Linux")
 def test_cold_steps_read_the_disk(large: Path) -> None:
     file = large / WEIGHTS_FILE

@@ -284,6 +284,7 @@ def test_lora_is_that_of_peft(tiny: Path) -> None:
         torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @PEFT_ON_TRANSFORMERS_5
 @pytest.mark.parametrize(("loop", "lr", "forwards"), [(mezo, 1e-3, 2), (adamw, 3e-2, 3)])
 def test_training_loops(tiny: Path, data: Path, loop: Any, lr: float, forwards: int) -> None:

@@ -84,6 +84,7 @@ def test_types_and_shapes_stay(method: str) -> None:
     assert {name: sorted(slot or {}) for name, slot in after.slots.items()} == slots
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", TABLE)
 def test_a_restored_state_goes_on_to_the_same_bits(method: str, tmp_path: Path) -> None:
     """From a snapshot at any step, and from losses alone; refreshes and anchors lie between."""
@@ -108,6 +109,7 @@ def replay(run: QuadraticRun, losses: np.ndarray) -> None:
     run.state.apply(run.record(info, losses), terms)
 
 
+@pytest.mark.slow
 def test_every_rule_goes_with_every_method_that_takes_one() -> None:
     for method in (name for name, made in METHODS.items() if made.any_rule):
         ends = [bits_after(6, method, rule=rule, lr=0.01) for rule in RULES]

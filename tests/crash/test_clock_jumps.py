@@ -37,6 +37,7 @@ def leaping(seed: int) -> Callable[[], float]:
     return lambda: next(now)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", CONFIGS)
 def test_no_bit_depends_on_a_clock(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -51,6 +51,7 @@ def undisturbed(invoke: Invoke, tiny: Tiny, *more: object) -> str:
 # --- refusals in this process ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 1])
 def test_memory_refused_in_an_evaluation(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, calls: int
@@ -76,6 +77,7 @@ def test_memory_refused_in_an_evaluation(
     assert again["accuracy_after"] is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["make_adapter", "Session._receipt"])
 def test_memory_refused_when_the_state_is_saved(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, what: str

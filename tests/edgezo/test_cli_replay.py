@@ -55,7 +55,7 @@ def test_a_torn_record_is_left_out_and_told(invoke: Invoke, tiny: Tiny, tmp_path
     os.truncate(journal, size - 3)
     done = invoke("replay", tiny.int8, "run", "-o", "again", "--json")
     assert json.loads(done.stdout)["steps"] == 3
-    assert "left out the last" in done.stderr
+    assert "are an incomplete record, which is left out" in done.stderr
     assert journal.stat().st_size == size - 3
 
 

@@ -39,6 +39,7 @@ def test_a_second_process_is_told_who_has_the_folder(
     resumed.communicate()
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_ends_the_run(
     running: subprocess.Popen[str], tmp_path: Path
 ) -> None:

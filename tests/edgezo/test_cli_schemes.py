@@ -64,6 +64,7 @@ def test_scope_answer_of_what_changes_every_token(invoke: Invoke, tiny: Tiny) ->
     assert "--scope answer: prompt changes" in invoke(*args, code=2).output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -29,6 +29,7 @@ def reward(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_a_reward_is_tuned_for_and_named(
     invoke: Invoke, tiny: Tiny, reward: Path, tmp_path: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_reward_is_tuned_for_and_named(
     assert again["adapter_sha256"] == result["adapter_sha256"]
 
 
+@pytest.mark.slow
 def test_a_run_never_names_code_to_load(
     invoke: Invoke, tiny: Tiny, reward: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_reward_file_is_a_module_like_any_other(
     assert "SystemExit" in invoke(*args, "--reward", f"{file}:score", code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("score", "told"), [("1.0", True), ("len(text)", False)])
 def test_scores_that_are_all_alike_are_told_of(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, score: str, told: bool
@@ -120,6 +123,7 @@ def test_scores_that_are_all_alike_are_told_of(
     assert bool(json.loads(done.stdout)["events"]) == told
 
 
+@pytest.mark.slow
 def test_a_reward_that_fails_on_the_way_loses_nothing(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -144,6 +148,7 @@ def test_a_reward_that_fails_on_the_way_loses_nothing(
     invoke(*args[:-2], *more, "--reward", f"{file}:score")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["exact-match", "f1"])
 def test_scores_of_answers_are_in_the_receipt(invoke: Invoke, tiny: Tiny, objective: str) -> None:
     data = ("--data", tiny.prompts, "--valid", tiny.prompts, "--objective", objective)
@@ -165,6 +170,7 @@ def test_texts_are_planned_for_with_their_prompts(invoke: Invoke, tiny: Tiny) ->
     assert "keys and values of" in invoke(*args, "--data", tiny.prompts).stdout
 
 
+@pytest.mark.slow
 def test_accuracy_is_descended_by_any_method(invoke: Invoke, tiny: Tiny) -> None:
     args = ("tune", tiny.int8, *FAST, "--data", tiny.data, "--objective", "accuracy", "--json")
     result = json.loads(invoke(*args, "-o", "run").stdout)

@@ -130,6 +130,7 @@ def test_default_folder(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     assert run.name.startswith("tiny.int8-")
 
 
+@pytest.mark.slow
 def test_same_seed_same_adapter(invoke: Invoke, tiny: Tiny) -> None:
     one = json.loads(invoke(*tune_args(tiny, "--json", "-o", "one")).stdout)
     two = json.loads(invoke(*tune_args(tiny, "--json", "-o", "two")).stdout)
@@ -155,6 +156,7 @@ def test_the_saved_config_starts_the_same_run(invoke: Invoke, tiny: Tiny) -> Non
 # --- budget ---
 
 
+@pytest.mark.slow
 def test_a_run_short_of_memory_stops_and_goes_on(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +190,7 @@ def test_a_plainly_small_budget_is_refused(invoke: Invoke, tiny: Tiny, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_named_budget_is_enough(invoke: Invoke, tiny: Tiny) -> None:
     refused = invoke(*tune_args(tiny, "--budget", "10MB"), code=3)
     named = refused.stderr.split("give --budget '")[1].split("'")[0]
@@ -206,6 +209,7 @@ def test_a_peak_above_the_budget_is_on_the_receipt(
 # --- stopping and going on ---
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_bits(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     settings = ("--lr-schedule", "constant", "--json")
     whole = json.loads(invoke(*tune_args(tiny, *settings, "-o", "whole", "--steps", "7")).stdout)
@@ -249,6 +253,7 @@ def test_a_run_goes_on_as_what_it_was(
     assert (tmp_path / "run/config.json").read_text() == config
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_the_run(invoke: Invoke, tiny: Tiny) -> None:
     settings = ("--lr-schedule", "constant", "--json")
     whole = json.loads(invoke(*tune_args(tiny, *settings, "-o", "whole", "--steps", "7")).stdout)
@@ -267,6 +272,7 @@ def test_another_command_does_not_touch_the_run(invoke: Invoke, tiny: Tiny, tmp_
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_saves_it(tiny: Tiny, tmp_path: Path, number: int) -> None:
     args = tune_args(tiny, "--steps", "100000", "--json")
@@ -339,6 +345,7 @@ def test_unknown_architecture(invoke: Invoke, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_losses_that_are_not_numbers(invoke: Invoke, tiny: Tiny, bundle: Path) -> None:
     """The output norm's weight is NaN: no loss is finite."""
     import safetensors.numpy
@@ -443,6 +450,7 @@ def test_evaluations_during_the_run(invoke: Invoke, tiny: Tiny, tmp_path: Path) 
     assert np.diff(seconds[1:]) == pytest.approx(spent[1:], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_evaluations_during_the_run_change_nothing(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def sensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_the_battery_and_ends_the_same(
     invoke: Invoke, tiny: Tiny, sensors: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

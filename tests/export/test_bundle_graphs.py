@@ -19,6 +19,7 @@ def traced(name: str):
     return trace_model(model.config, type(model), causal=not kind.encoder, max_seq=MAX_SEQ)
 
 
+@pytest.mark.slow
 def test_equal_blocks_share_their_files(tmp_path):
     own = build_graphs(traced("llama"), Lora(targets=("q_proj",)), "int8", HIDDEN, VOCAB)
     stages = []
@@ -41,6 +42,7 @@ def test_equal_blocks_share_their_files(tmp_path):
     assert files == known
 
 
+@pytest.mark.slow
 def test_every_weight_is_planned_once_block_after_block():
     own = build_graphs(traced("llama"), Lora(targets=("q_proj",)), "int8", HIDDEN, VOCAB)
     names = [tensor.name for tensor in own.planned()]
@@ -51,11 +53,13 @@ def test_every_weight_is_planned_once_block_after_block():
     assert all(np.prod(tensor.shape) > 0 for tensor in own.planned())
 
 
+@pytest.mark.slow
 def test_blocks_that_cannot_continue_have_no_logits():
     scheme = Lora(targets=("query",))
     assert build_graphs(traced("roberta"), scheme, "fp32", HIDDEN, VOCAB).logits is None
 
 
+@pytest.mark.slow
 def test_a_scheme_that_trains_nothing_is_refused():
     class Nothing(BitFit):
         def edits(self, place):

@@ -79,6 +79,7 @@ def test_a_tied_embedding_is_stored_once(exported):
     assert sum(shape[:1] == (VOCAB,) for shape in shapes) == 1
 
 
+@pytest.mark.slow
 def test_targets_that_match_nothing_name_the_layers_there_are(exported, tmp_path):
     lora = Lora(targets=("query", "value"))
     with pytest.raises(

@@ -82,6 +82,7 @@ def test_records_that_claim_too_much(data: bytes) -> None:
         StepRecord.unpack(data)
 
 
+@pytest.mark.slow
 def test_a_tail_that_looks_like_records_all_over(tmp_path: Path) -> None:
     """Every marker cost a checksum of up to 64 MiB: hours for a file of some megabytes."""
     path = _journal(tmp_path / "j")
@@ -265,6 +266,7 @@ def test_files_of_a_run_that_are_pipes(tmp_path: Path) -> None:
         Float16File(run.cache, np.ones(3, np.int64))
 
 
+@pytest.mark.slow
 def test_a_tail_of_markers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each cost a seek and a read, and none was counted: minutes for some megabytes."""
     path = _journal(tmp_path / "j")

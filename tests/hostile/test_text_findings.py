@@ -232,6 +232,7 @@ def test_templates_that_do_not_compile_or_reach_files(source: str) -> None:
     assert "\x00" in source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

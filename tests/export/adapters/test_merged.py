@@ -215,6 +215,7 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
         save_merged(adapter, folder, tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_tensors(tmp_path: Path) -> None:
     place, side = tmp_path / "model", 3000
     place.mkdir()

@@ -36,6 +36,7 @@ def made():
     return model, own
 
 
+@pytest.mark.slow
 def test_a_block_gives_gradients_of_what_trains(made):
     _, backward = made
     info = backward.block(1).info("graphs/block_0.backward.onnx")

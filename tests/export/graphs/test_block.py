@@ -22,6 +22,7 @@ def block(parts, index: int, quant: str = "fp32", **options):
     return lower_block(segment, index, module, *own, **options)
 
 
+@pytest.mark.slow
 def test_blocks_that_differ_in_weights_only_are_one_graph(parts):
     (first, _), (second, _) = (block(parts, index) for index in range(2))
     assert first.serialize() == second.serialize()

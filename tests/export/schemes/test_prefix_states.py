@@ -12,6 +12,7 @@ from edgezo_export.schemes.prefix_states import KeysValues
 from edgezo_runtime.bundle.bundle import Bundle
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_keys_and_values_are_those_of_the_model(exported, tmp_path, name):
     case = exported(name)

@@ -310,6 +310,7 @@ def test_rows_as_long_as_a_model_takes_behind_virtual_tokens(schemes):
     np.testing.assert_array_equal(found.losses, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SCHEMES)
 def test_the_loss_falls_by_measured_first_order_steps(schemes, tmp_path, kind):
     bundle = schemes("llama", kind)
@@ -322,6 +323,7 @@ def test_the_loss_falls_by_measured_first_order_steps(schemes, tmp_path, kind):
         assert tuner.evaluate(examples).loss < 0.98 * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "kind"),
     [

@@ -9,6 +9,7 @@ from edgezo_export.trace.trace import trace_model
 from tests.export.tiny_models import MAX_SEQ, TINY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama-tied", "roberta"])
 def test_a_trace_has_symbols_and_no_weights(name):
     kind = TINY[name]

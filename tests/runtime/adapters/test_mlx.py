@@ -65,5 +65,5 @@ def test_damaged_configs_are_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_models_with_other_names_of_layers_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"names the layers of gpt2 models.*`format` peft"):
+    with pytest.raises(UsageError, match=r"names the layers of gpt2 models.*`format` to peft"):
         mlx_content(small_adapter(LORA, LORA_SHAPES, architecture="gpt2"))

@@ -41,6 +41,7 @@ def write(folder: Path, tensors: dict[str, Any] | None = None, **config: object)
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize(
     "config",

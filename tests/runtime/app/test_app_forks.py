@@ -85,6 +85,7 @@ def test_a_fork_waits_for_no_lock_of_the_other_process(bundle: Bundle, tmp_path:
         assert not (tmp_path / "own").exists()
 
 
+@pytest.mark.slow
 def test_a_fork_cannot_use_a_tuner(bundle: Bundle, tmp_path: Path) -> None:
     """Neither one of its own nor its parent's, whatever the threads of the parent hold."""
     run_process(bundle, tmp_path, "fork", 2)

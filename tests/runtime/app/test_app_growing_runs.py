@@ -72,6 +72,7 @@ def whole(exported: Callable[[str], Exported], tmp_path_factory: pytest.TempPath
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_cut_run_ends_with_the_same_bits(
     bundle: Bundle, whole: Whole, tmp_path: Path, name: str

@@ -29,6 +29,7 @@ CONFIGS = [
 ]
 
 
+@pytest.mark.slow
 def test_tuners_beside_each_other_end_as_alone(bundle: Bundle, tmp_path: Path) -> None:
     """Three threads on one model: every run has the bits it has by itself."""
     examples = random_set("labels", SIZES, bundle.manifest.tokenizer.pad_id)

@@ -83,6 +83,7 @@ class Crowd:
         assert self.errors == []
 
 
+@pytest.mark.slow
 def test_readers_see_whole_steps_and_change_nothing(
     bundle: Bundle, examples: ExampleSet, alone: Alone, tmp_path: Any
 ) -> None:
@@ -176,6 +177,7 @@ def test_closing_waits_for_the_step_of_another_thread(
         assert again.step_number == done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", range(0, 40, 7))
 def test_a_step_is_given_up_at_the_next_block(
     bundle: Bundle,

@@ -159,6 +159,7 @@ def test_an_error_of_the_background_is_logged(
     assert "an error ended the steps: of a governor" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("what", "threads"), [("background", 1), ("background", 2), ("own", 1)])
 def test_a_process_ends_while_a_thread_steps(
     bundle: Bundle, tmp_path: Path, what: What, threads: int

@@ -187,6 +187,7 @@ def test_a_model_that_is_broken_is_left_to_the_run(run, monkeypatch) -> None:
 # --- on a real bundle ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["zo-sgd", "auto", "rloo", "block-wise"])
 @pytest.mark.parametrize("scope", ["all", "answer"])
 def test_planning_changes_no_bit_of_a_run(exported, tmp_path, method, scope) -> None:

@@ -202,6 +202,7 @@ GOOD = make_manifest(
 ).to_json()
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_value_in_any_place_is_taken_or_refused_by_name(data):
     content = json.loads(GOOD)

@@ -223,6 +223,7 @@ def check_task(task: str, tokenizer: TextTokenizer, max_seq: int, limit: int | N
     return got.kind
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("task", TASKS)
 def test_real_data_sets_parse(task: str) -> None:

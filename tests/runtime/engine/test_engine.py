@@ -162,6 +162,7 @@ def digest(bundle, threads: int | None = None) -> str:
     return digests.hexdigest()
 
 
+@pytest.mark.slow
 def test_threads_change_no_bit(exported):
     """Their number holds for the life of a process, so each has its own."""
     bundle, _ = tiny(exported, "llama", "int8")
@@ -175,6 +176,7 @@ def test_threads_change_no_bit(exported):
     assert found == [digest(bundle)] * 2
 
 
+@pytest.mark.slow
 def test_threads_that_score_at_once_get_the_bits_of_one(exported):
     bundle, theta = tiny(exported, "llama", "int8")
     engine = Engine(bundle, chunk_tokens=64)

@@ -93,6 +93,7 @@ def test_int8_gradient_points_the_same_way(exported, name):
     assert ours @ theirs > 0.99 * np.linalg.norm(ours) * np.linalg.norm(theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_how_the_work_is_shared_out(exported, kind, quant):

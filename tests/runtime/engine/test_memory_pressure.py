@@ -19,6 +19,7 @@ def test_a_machine_that_is_short_is_answered(exported) -> None:
     assert "left to this process" in engine.reliefs[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 def test_streamed_blocks_change_no_bit(exported, quant) -> None:
     bundle, theta = tiny(exported, "llama", quant)

@@ -108,6 +108,7 @@ def test_two_point_is_the_slope_of_the_mean_loss(case):
     assert relative_error(found, [slopes.shared(seed) for seed in SEEDS]) < 1e-3
 
 
+@pytest.mark.slow
 def test_per_example_is_the_slope_of_each_loss(case):
     engine, theta, active, batch, slopes = case
     found = []
@@ -117,6 +118,7 @@ def test_per_example_is_the_slope_of_each_loss(case):
     assert relative_error(found, [slopes.private(seed) for seed in SEEDS]) < 1e-3
 
 
+@pytest.mark.slow
 def test_leave_one_out_is_the_slope_less_the_mean_slope(case):
     """One-sided: what is left over is eps / 2 times the curvature along the direction."""
     engine, theta, active, batch, slopes = case

@@ -98,6 +98,7 @@ def test_scores_are_those_of_torch(exported, name, scope, monkeypatch):
 # --- the same bits ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["all", "answer"])
 @pytest.mark.parametrize(("name", "quant"), FAMILIES)
 def test_segments_change_no_bit(exported, name, quant, scope):

@@ -36,6 +36,7 @@ def scores(engine, theta, active, batch, probes, first, **options):
     return engine.score(batch, params, code, first_active=first, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["labels", "candidates", "completion"])
 @pytest.mark.parametrize(("name", "quant"), BUNDLES)
 def test_one_pass_has_the_bits_of_a_pass_a_block(exported, name, quant, kind):

@@ -59,6 +59,7 @@ def test_it_is_the_documented_formula() -> None:
     assert [term.coeff for term in terms] == [(-1.0, 0.0), (-0.5, 0.0), (1.5, 0.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", [0.0, 1.0])
 def test_the_mean_is_the_gradient(curvature: float) -> None:
     """A term of order eps^2 in the loss is even in z: it adds variance, and no bias."""
@@ -80,6 +81,7 @@ def test_curvature_adds_variance_of_order_eps() -> None:
     assert variance(per_example(1.0), 1.0) < 1.01 * variance(per_example(0.01), 0.0)
 
 
+@pytest.mark.slow
 def test_n_rows_are_worth_n_less_one_directions() -> None:
     """Eight rows give the variance of seven directions an example; four pairs would give four."""
     ratio = variance(per_example(0.01)) / variance(leave_one_out(0.01, 8))

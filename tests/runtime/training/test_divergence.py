@@ -89,6 +89,7 @@ def rows(bundle):
     return random_set("labels", (4, 7, 5, 3, 6, 4, 8, 5), bundle.manifest.tokenizer.pad_id)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_goes_back_and_slows_down(bundle, tmp_path) -> None:
     with Tuner.open(bundle, rows(bundle), HOT, tmp_path / "run") as tuner:
         reports = list(tuner)

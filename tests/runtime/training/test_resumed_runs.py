@@ -142,6 +142,7 @@ def undisturbed(
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_cut_run_ends_with_the_same_bits(
     bundle: Bundle, undisturbed: Undisturbed, tmp_path: Path, name: str

@@ -173,6 +173,7 @@ def test_templates_of_known_families_are_rendered_as_transformers_does(
     assert rendered >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STYLES)
 def test_a_long_conversation_is_within_the_allowance(name: str) -> None:
     """Five hundred turns of two thousand characters."""
