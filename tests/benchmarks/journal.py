@@ -33,7 +33,7 @@ from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.journal.sync_policy import SyncPolicy
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.methods.estimators import Probe, run_estimator
+from edgezo_runtime.methods.estimators import Probe
 from tests.benchmarks import models
 from tests.benchmarks.targets import (
     DATA,
@@ -44,6 +44,7 @@ from tests.benchmarks.targets import (
     print_targets,
 )
 from tests.benchmarks.tasks import find_rows
+from tests.estimator_runs import run_estimator
 from tests.runtime.tuner_runs import unstarted
 
 MAX_SHARE, MAX_BYTES, MAX_RECOVERY_S = 0.01, 1e6, 5.0

@@ -20,12 +20,13 @@ from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.block_schedules import parse_schedule
 from edgezo_runtime.methods.catalogue import assemble
 from edgezo_runtime.methods.config_check import check_config
-from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, record_losses, run_estimator
+from edgezo_runtime.methods.estimators import Probe, StepInfo, Term, record_losses
 from edgezo_runtime.methods.method import Parts
 from edgezo_runtime.methods.rules import Rule
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.step_directions import StepDirections
 from edgezo_runtime.training.training_state import TrainingState
+from tests.estimator_runs import run_estimator
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

@@ -43,11 +43,12 @@ from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.journal.snapshot import load_snapshot, save_snapshot
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.catalogue import METHODS, assemble, method_config
-from edgezo_runtime.methods.estimators import Probe, run_estimator
+from edgezo_runtime.methods.estimators import Probe
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.system import framing as framing_module
 from edgezo_runtime.system.safetensors_writer import write_tensors
 from edgezo_runtime.training.trajectory import Trajectory
+from tests.estimator_runs import run_estimator
 from tests.hostile.onnx_bytes import VALID
 from tests.runtime.tiny_bundle import write_bundle
 from tests.runtime.tiny_sets import random_set

@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[Tuner], object]] = {
     "step": lambda tuner: tuner.step(),
     "stop": lambda tuner: tuner.stop(),
     "stream": lambda tuner: tuner.stream("w1 w2"),
+    "sync": lambda tuner: tuner.sync(),
     "subscribe": lambda tuner: tuner.subscribe(print),
     "wait_for_examples": lambda tuner: tuner.wait_for_examples(),
 }

@@ -25,7 +25,8 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
 
     If a format cannot hold the adapter, the command refuses and names the formats that can.
     """
-    from edgezo_runtime.adapters.adapter import load_adapter, scheme_flags
+    from edgezo.cli.settings.flags import with_flags
+    from edgezo_runtime.adapters.adapter import load_adapter, scheme_settings
     from edgezo_runtime.adapters.formats import check_format
 
     settings = build(AdapterExportSettings, values)
@@ -61,7 +62,7 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
     rows = [
         ("adapter", f"{output} ({settings.format})"),
         ("base model", adapter.info.model),
-        ("modules", f"{len(adapter.modules)}, {scheme_flags(adapter.info.scheme)}"),
+        ("modules", f"{len(adapter.modules)}, {with_flags(scheme_settings(adapter.info.scheme))}"),
     ]
     if settings.verify:
         from edgezo.cli.adapter.proof import proof_rows, prove

@@ -40,7 +40,8 @@ def command(
     """
     from edgezo._version import CREATED_BY
     from edgezo.cli.files.read_files import bundle_files, keep_files
-    from edgezo_runtime.adapters.adapter import scheme_flags
+    from edgezo.cli.settings.flags import with_flags
+    from edgezo_runtime.adapters.adapter import scheme_settings
     from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
     from edgezo_runtime.adapters.peft_writer import PEFT_FILES
     from edgezo_runtime.bundle.bundle import Bundle
@@ -64,7 +65,7 @@ def command(
             ("adapter", str(output)),
             ("base model", adapter.info.model),
             ("modules", f"{len(lora.factors)} of rank {lora.rank} at most"),
-            ("bundle", f"{bundle} ({scheme_flags(adapter.info.scheme)})"),
+            ("bundle", f"{bundle} ({with_flags(scheme_settings(adapter.info.scheme))})"),
         ]
     )
     print_result(result, lines, as_json)

@@ -1,4 +1,4 @@
-"""`edgezo tune`: the options; `tuning` does the work."""
+"""`edgezo tune`: the options; `run_command.py` does the work."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def command(
 ) -> None:
     """Tune BUNDLE on rows of text, within a memory budget.
 
-    Without BUNDLE and --data, tune SmolLM2-135M-Instruct on 500 commands to a device.
+    Without BUNDLE and --data, tune SmolLM2-135M-Instruct on 529 commands to a device.
 
     A row of the data is a JSON object. With --template and --label, rows are classified. Without
     them, a row has messages, prompt and completion, instruction and output, or text.

@@ -21,7 +21,7 @@ from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.session import Session
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import InterruptedRunError, OtherInputsError
+from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, OtherInputsError
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
@@ -80,8 +80,7 @@ def tune(
         except MemoryError as error:
             raise budget_stop(
                 error,
-                f"; the steps so far are in {output}, resume the run with 'edgezo tune --resume "
-                f"-o {output}'",
+                f"; the steps so far are in {output}",
             ) from error
         finally:
             run.release()
@@ -95,13 +94,16 @@ def tune(
 
 @contextlib.contextmanager
 def _naming_the_command(output: Path) -> Iterator[None]:
-    """Add the command that resumes a run to the error about other inputs."""
+    """Add the command that resumes a run to the errors after which it helps."""
+    resume = f"'edgezo tune --resume -o {output}'"
     try:
         yield
     except OtherInputsError as error:
-        raise OtherInputsError(
-            f"{error} ('edgezo tune --resume -o {output}' takes the inputs from the run)"
-        ) from error
+        raise OtherInputsError(f"{error} ({resume} takes the inputs from the run)") from error
+    except BudgetStopError as error:
+        if resume in str(error) or not RunFolder(output).has_journal():
+            raise
+        raise BudgetStopError(f"{error}; resume the run with {resume}") from error
 
 
 def _begin(job: Job, run: RunFolder) -> None:

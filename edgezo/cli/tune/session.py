@@ -158,14 +158,17 @@ class Session:
                 self._on_step(report)
             case DivergenceEvent(step=step, text=text):
                 self._warn(text)
+                text = with_flags(text)
                 self._events.append(text)
                 self._metrics.write({"event": "divergence", "step": step - 1, "text": text})
             case PressureEvent(step=step, relief=text):
                 self._warn(text)
-                self._metrics.write({"event": "pressure", "step": max(0, step - 1), "relief": text})
+                self._metrics.write({"event": "pressure", "step": step, "relief": text})
             case PauseEvent(step=step, reason=reason):
+                self._progress.end()
                 note(f"waiting after {step} steps: {reason}")
             case ResumeEvent():
+                self._progress.end()
                 note("resuming")
             case _:
                 pass

@@ -182,12 +182,6 @@ def scheme_settings(scheme: SchemeInfo) -> str:
     return " ".join(f"`{name}` {value}" for name, value in _settings(scheme).items())
 
 
-def scheme_flags(scheme: SchemeInfo) -> str:
-    """The same settings as flags of `edgezo export`."""
-    found = _settings(scheme).items()
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in found)
-
-
 def _settings(scheme: SchemeInfo) -> dict[str, str]:
     settings = {
         "trainable": scheme.kind,

@@ -19,6 +19,7 @@ from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -119,7 +120,6 @@ def open_run(
     """
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
-        initial = load_initial_adapter(adapter, folder)
         train, reader = read_given(
             bundle, data.train, config, data.template, data.labels, data.max_seq
         )
@@ -127,6 +127,7 @@ def open_run(
         check()
         release_freed()
         data_bytes = 0 if process_bytes is None else max(0, rss_bytes() - process_bytes)
+        initial = load_initial_adapter(adapter, folder)
         engine = limited_engine(bundle, budget_bytes, threads)
         try:
             task = AnswerTask(questions.get("train"), reward)
@@ -152,29 +153,33 @@ def open_run(
                 )
                 check()
                 plan.apply(engine)
+            warnings = [*absent, *_warnings(run, sets, plan, initial)]
         except BaseException:
             engine.close()
             raise
-    warnings = [*absent, *_warnings(run, sets, plan, initial)]
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings)
 
 
 def _read_others(
     train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Source]
 ) -> tuple[dict[str, ExampleSet], dict[str, QuestionSet]]:
-    """Read every set as examples; and as questions, if the training data are questions."""
+    """Read every set as examples; and as questions, if the training data are questions.
+
+    Raises:
+        UsageError: a set is text and the training data are tokens, or the other way round.
+    """
     if isinstance(train, ExampleSet):
         sets = {"train": train}
         for name, source in others.items():
-            if isinstance(source, ExampleSet):
-                sets[name] = source
-            elif reader is not None:
-                sets[name] = read_source(reader, source)
+            if not isinstance(source, ExampleSet) and reader is None:
+                raise UsageError(f"{name} rows: give them as examples, like the training data")
+            sets[name] = source if reader is None else read_source(reader, source)
         return sets, {}
     questions = {"train": train}
     for name, source in others.items():
-        if reader is not None and not isinstance(source, ExampleSet):
-            questions[name] = make_questions(reader, source)
+        if reader is None or isinstance(source, ExampleSet):
+            raise UsageError(f"{name} rows: give them as rows or a file, to be read as questions")
+        questions[name] = make_questions(reader, source)
     return {name: found.examples for name, found in questions.items()}, questions
 
 

@@ -413,6 +413,11 @@ class Tuner:
             run.log.snapshot()
             self.run_events.on_snapshot()
 
+    def sync(self) -> None:
+        """Wait until all steps are on the disk: for an app that stops stepping for a while."""
+        self.run.engine.require_here()
+        self.run.sync()
+
     # --- answers ---
 
     def evaluate(self, examples: Source, batch_size: int = 32) -> Evaluation:

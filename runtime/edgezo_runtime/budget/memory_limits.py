@@ -23,6 +23,7 @@ from edgezo_runtime.system.memory import (
     tells_resident,
     total_bytes,
 )
+from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import AVAILABLE_EVERY_S, LOW_BYTES, MemoryGuard
 from edgezo_runtime.system.sizes import format_size
 
@@ -83,7 +84,7 @@ def refusing_to_begin() -> Iterator[None]:
         if isinstance(error, ImportError | OSError) and not is_unmapped(error):
             raise
         raise DoesNotFitError(
-            f"memory is too short to begin: {str(error) or 'it was refused'}; end other programs, "
+            f"memory is too short to begin: {refusal_reason(error)}; end other programs, "
             f"or raise the limit ('ulimit -v', the control group's)"
         ) from error
 

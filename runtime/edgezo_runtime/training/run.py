@@ -24,7 +24,7 @@ from edgezo_runtime.methods.lr_schedules import fraction_done
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.initial_adapter import settle_initial_adapter
-from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
+from edgezo_runtime.training.probe_evaluator import Cache, ProbeEvaluator
 from edgezo_runtime.training.run_log import RunLog
 from edgezo_runtime.training.step_evaluator import StepEvaluator
 from edgezo_runtime.training.step_report import Phase, TunerStatus
@@ -89,6 +89,7 @@ class Run:
         self._progress = TunerStatus(0, self.loss, 0.0, 0.0, "closed")
         self.closing = False
         self._has_folder = False
+        self._cache: Cache | None = None
 
     # --- life ---
 
@@ -137,12 +138,13 @@ class Run:
         Raises:
             RunFileError: the last steps cannot be written.
         """
-        cache, self.probes.cache = self.probes.cache, None
+        cache, self._cache = self._cache, None
         try:
             self.log.close()
         finally:
             self.engine.close()
             if cache is not None:
+                self.probes.cache = None
                 cache.close()
                 self.folder.cache.unlink(missing_ok=True)
             if self._has_folder:
@@ -150,10 +152,12 @@ class Run:
                 self.folder.release()
 
     def _open_cache(self) -> None:
+        """Make the cache of this run; measuring the rates never divides the blocks anew."""
         if self.config.prefix_cache:
             limit = self.cache_limit
             self.folder.cache.unlink(missing_ok=True)
-            self.probes.cache = self.probes.make_cache(self.folder.cache, limit)
+            self._cache = self.probes.make_cache(self.folder.cache, limit)
+            self.probes.cache = self._cache
 
     @property
     def cache_limit(self) -> int:

@@ -18,11 +18,11 @@ from edgezo_runtime.methods.estimators.probe import (
     Term,
     record_losses,
     replay_estimator,
-    run_estimator,
 )
 from edgezo_runtime.methods.estimators.two_point import two_point
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import NoiseKind, noise
+from tests.estimator_runs import run_estimator
 
 DIMS, BATCH = 6, 4
 Float64Array = npt.NDArray[np.float64]

@@ -28,7 +28,6 @@ from edgezo_runtime.methods.estimators.probe import (
     Term,
     record_losses,
     replay_estimator,
-    run_estimator,
 )
 from edgezo_runtime.methods.estimators.scalar_sign import scalar_sign
 from edgezo_runtime.methods.estimators.scaled_one_sided import scaled_one_sided
@@ -73,7 +72,6 @@ __all__ = [
     "per_example",
     "record_losses",
     "replay_estimator",
-    "run_estimator",
     "scalar_sign",
     "scaled_one_sided",
     "scaled_per_example",

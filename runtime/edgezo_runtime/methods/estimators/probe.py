@@ -128,22 +128,6 @@ class EstimatorRun:
             self.probes, self.terms = [], end.value
 
 
-def run_estimator(
-    estimator: Estimator, info: StepInfo, evaluate: Callable[[list[Probe]], Losses]
-) -> list[Term]:
-    """Run an estimator and return the terms of a step's gradient.
-
-    Args:
-        estimator: the estimator.
-        info: the step.
-        evaluate: returns the losses of probes in the form of `record_losses`.
-    """
-    run = EstimatorRun(estimator, info)
-    while run.probes:
-        run.send(evaluate(run.probes))
-    return run.terms
-
-
 def replay_estimator(estimator: Estimator, info: StepInfo, losses: Losses) -> list[Term]:
     """Run an estimator on recorded losses and return the same terms again.
 
