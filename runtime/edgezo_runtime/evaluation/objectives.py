@@ -255,7 +255,7 @@ class AnswerObjective:
 
     @property
     def has_answers(self) -> bool:
-        """Always True."""
+        """Always True: answers are generated and scored."""
         return True
 
     @property
