@@ -1,8 +1,9 @@
 """Fine-tune language models on the device that runs them, within a memory budget.
 
-Public names are loaded at first use, so ``import edgezo`` costs nothing:
-
     from edgezo import Tuner
+
+It owns the command line and the public names, which are loaded at first use, so ``import edgezo``
+costs nothing. It must not compute: `edgezo_runtime` and `edgezo_export` do.
 """
 
 from importlib import import_module

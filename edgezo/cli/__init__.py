@@ -1,4 +1,8 @@
-"""The command line: one module per verb, imported when the verb runs."""
+"""The command line: one module or package per verb, imported when the verb runs.
+
+It owns flags, settings files, terminal output and exit codes. It must not know how a bundle is made
+or a step is taken: it calls `edgezo_export` and `edgezo_runtime`.
+"""
 
 from __future__ import annotations
 

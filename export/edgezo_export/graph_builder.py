@@ -69,7 +69,7 @@ class GraphBuilder:
 
     @property
     def unfused(self) -> bool:
-        """Whether fused operators are expanded."""
+        """Are fused operators expanded?"""
         return bool(self._expand)
 
     @property

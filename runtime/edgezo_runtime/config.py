@@ -172,12 +172,12 @@ class TuneConfig:
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
     )
     rollback: bool = option(True, "roll back and halve the learning rate when the loss diverges")
-    prefix_cache: bool = option(True, "cache on disk what does not change between steps")
+    prefix_cache: bool = option(True, "cache on disk the states that steps do not change")
     save_every: int = option(200, "steps between snapshots", exact=False)
 
     @property
-    def writes(self) -> bool:
-        """May the objective need generated answers?"""
+    def needs_answers(self) -> bool:
+        """Does the objective score generated answers, unless the rows have classes?"""
         return self.objective in ("f1", "exact-match", "reward")
 
     def identity(self) -> dict[str, object]:
@@ -207,7 +207,7 @@ class TuneConfig:
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
         if batch == "auto":
-            batch = _BATCH if all_first_order or self.writes else _BATCH_OF_ESTIMATES
+            batch = _BATCH if all_first_order or self.needs_answers else _BATCH_OF_ESTIMATES
         if epochs == "auto":
             epochs = _EPOCHS if all_first_order and not steps else 0
         if epochs:

@@ -107,7 +107,7 @@ class _Workshop:
         self.bundle = Bundle.open(write_bundle(folder / "bundle"))
         self.tokenizer = byte_tokenizer(chat_template=CHAT)
         self.set = random_set("labels", (4, 3, 5, 6), 0)
-        self.courses = [
+        self.trajectories = [
             Trajectory(self.bundle, method_config(method, batch_size=2, blocks="all"), 4)
             for method, content in METHODS.items()
             if content.scheme is None and not isinstance(content.published, str)
@@ -191,14 +191,16 @@ class _Workshop:
         return self.file.read_bytes()
 
     def _named(self, method: str) -> Trajectory:
-        return next(course for course in self.courses if course.settled.method == method)
+        return next(
+            trajectory for trajectory in self.trajectories if trajectory.settled.method == method
+        )
 
     def _snapshot(self, data: bytes) -> None:
         snapshot = load_snapshot(self._keep(data))
-        course = self._named("zo-adam")
-        course.begin()
-        course.state.restore(snapshot)
-        course.state.apply(_step(snapshot.step, np.ones((2, 1))), [])
+        trajectory = self._named("zo-adam")
+        trajectory.begin()
+        trajectory.state.restore(snapshot)
+        trajectory.state.apply(_step(snapshot.step, np.ones((2, 1))), [])
 
     def _adapters(self) -> tuple[bytes, ...]:
         tensors = self.bundle.trainables()
@@ -248,13 +250,13 @@ class _Workshop:
         adapter.params(self.bundle)
         adapter.save(self.file)
 
-    def _header_of(self, course: Trajectory, method: str) -> dict[str, Any]:
+    def _header_of(self, trajectory: Trajectory, method: str) -> dict[str, Any]:
         config = method_config(method, batch_size=2, blocks="all")
         header = RunHeader(config, {"a": "b"}, "c", "d", 4, "all", (), Rates(0.1, 0.01))
         return header.as_json()
 
     def _journal_bytes(self) -> bytes:
-        meta = self._header_of(self.courses[0], "zo-sgd")
+        meta = self._header_of(self.trajectories[0], "zo-sgd")
         records = b""
         for step in range(3):
             body = b"\0" + _step(step, np.ones((2, 1))).pack()
@@ -282,8 +284,8 @@ class _Workshop:
 
     def _headers(self) -> tuple[bytes, ...]:
         return tuple(
-            json.dumps(self._header_of(course, course.settled.method)).encode()
-            for course in self.courses
+            json.dumps(self._header_of(trajectory, trajectory.settled.method)).encode()
+            for trajectory in self.trajectories
         )
 
     def _header(self, data: bytes) -> None:
@@ -291,9 +293,9 @@ class _Workshop:
         content = journal.pack()[:12] + len(data).to_bytes(4, "little") + data + bytes(4)
         meta = read_journal(self._keep(content)).header.meta
         header = RunHeader.read(meta, self.file)
-        course = Trajectory(self.bundle, header.config, header.rows)
-        course.use(header.rates)
-        course.replay(_fitting(course, _step(0, np.ones((2, 1)))))
+        trajectory = Trajectory(self.bundle, header.config, header.rows)
+        trajectory.use(header.rates)
+        trajectory.replay(_fitting(trajectory, _step(0, np.ones((2, 1)))))
 
     def _records(self) -> tuple[bytes, ...]:
         wide = StepRecord(2, 9, 0.1, (0, 1, 7), np.ones((2, 2)), b"\x01\x02\x03\x04\x09")
@@ -302,7 +304,7 @@ class _Workshop:
     def _replays(self) -> tuple[bytes, ...]:
         """Number of a method, then a record with the losses that it asks for."""
         found: list[bytes] = []
-        for number, course in enumerate(self.courses):
+        for number, trajectory in enumerate(self.trajectories):
             asked: list[Float32] = []
 
             def evaluate(probes: list[Probe], asked: list[Float32] = asked) -> Float32:
@@ -310,18 +312,18 @@ class _Workshop:
                 asked.append(np.linspace(1, 2, len(probes) * rows).reshape(-1, rows))
                 return asked[-1]
 
-            blocks = course.layout.active(0)
-            info = course.layout.info(0, blocks, 0.1)
-            run_estimator(assemble(course.settled, 0.01).estimator, info, evaluate)
+            blocks = trajectory.layout.active(0)
+            info = trajectory.layout.info(0, blocks, 0.1)
+            run_estimator(assemble(trajectory.settled, 0.01).estimator, info, evaluate)
             record = StepRecord(0, info.seed, 0.1, blocks, np.concatenate(asked), bytes(4))
             found.append(bytes([number]) + record.pack())
         return tuple(found)
 
     def _replay(self, data: bytes) -> None:
-        course = self.courses[(data[0] if data else 0) % len(self.courses)]
-        course.begin()
-        course.replay(_fitting(course, StepRecord.unpack(data[1:])))
-        course.state.adapter()
+        trajectory = self.trajectories[(data[0] if data else 0) % len(self.trajectories)]
+        trajectory.begin()
+        trajectory.replay(_fitting(trajectory, StepRecord.unpack(data[1:])))
+        trajectory.state.adapter()
 
     # --- text ---
 
@@ -414,9 +416,9 @@ def _step(step: int, losses: Float32) -> StepRecord:
     return StepRecord(step, 7, 0.1, (0, 1), losses, b"\0\0\0\0")
 
 
-def _fitting(course: Trajectory, record: StepRecord) -> StepRecord:
+def _fitting(trajectory: Trajectory, record: StepRecord) -> StepRecord:
     """The record with the seed of its step, which is as good as a checksum."""
-    seed = course.layout.info(record.step, record.blocks, record.lr).seed
+    seed = trajectory.layout.info(record.step, record.blocks, record.lr).seed
     return dataclasses.replace(record, seed=seed)
 
 

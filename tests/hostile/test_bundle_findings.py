@@ -173,7 +173,7 @@ def _scan(content: bytes) -> bytes:
         (model(graph(_scan(graph(branch(graph(node("Scan"))))))), "Scan within another"),
         (model(graph(node("Add", "", field(6, graph(node("Add")))))), "graph of its own"),
         (model(graph(field(1, field(5, field(6, b"")) + field(4, "Add")))), "graph of its own"),
-        (model(graph(field(1, field(4, "Add") + field(4, "If")))), "says twice"),
+        (model(graph(field(1, field(4, "Add") + field(4, "If")))), "two operator types"),
         (b"\x08\x0a\x09\x00ORTM", "onnxruntime's own format"),
         (model(graph(node("EPContext", "com.microsoft"))), "names a file"),
         (

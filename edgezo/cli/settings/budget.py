@@ -1,4 +1,4 @@
-"""The budget that `--budget` names, and what of it is free."""
+"""Conversion of `--budget` to bytes, with a check of the memory that is free."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from edgezo_runtime.system.sizes import format_size, parse_size
 
 
 def resolve_budget(text: str) -> tuple[int, str | None]:
-    """Bytes of a budget as given, and a warning where less than that is free now.
+    """Convert a budget to bytes; add a warning if less memory than that is free now.
 
     Raises:
-        UsageError: it is no size, or more than the machine or the control group has.
+        UsageError: the text is not a size, or more than the machine or the control group has.
     """
     available, total = available_bytes(), total_bytes()
     if not available:
@@ -26,6 +26,7 @@ def resolve_budget(text: str) -> tuple[int, str | None]:
     if budget > available + rss_bytes():
         return budget, (
             f"the budget of {format_size(budget)} is more than the {format_size(available)} that "
-            f"are free now; the run steps back when less than that is left"
+            f"are free now; when memory is short, the run streams its blocks, then takes smaller "
+            f"chunks, then stops"
         )
     return budget, None

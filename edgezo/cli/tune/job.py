@@ -198,7 +198,7 @@ def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) ->
     Raises:
         UsageError: the objective scores generated texts, whose memory depends on the prompts.
     """
-    if config.writes and not inputs.label:
+    if config.needs_answers and not inputs.label:
         raise UsageError(
             f"--objective {config.objective}: the memory for generated texts depends on the "
             f"prompts; give --data FILE"

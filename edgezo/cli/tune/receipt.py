@@ -1,4 +1,4 @@
-"""The receipt of a session: what it did, within what, and with which result."""
+"""The receipt of a session: its settings, its memory and its results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_receipt(
     rows_per_s: float | None,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """Write down a session.
+    """Make the receipt of a session.
 
     Args:
         job: the run and its settings.
@@ -31,7 +31,7 @@ def make_receipt(
         peak_bytes: peak of the process's resident memory.
         events: rollbacks and the like, as text.
         rows_per_s: rows of the model evaluated per second of stepping; None before a step.
-        warnings: what the user was warned of.
+        warnings: the warnings that the user saw.
     """
     run = job.run
     rates, estimated = run.rates, run.trajectory.layout.blocks

@@ -1,4 +1,4 @@
-"""What the trace of a model does not hold: its layers, buffers, tied parameters and embedding."""
+"""Facts of a model that its trace lacks: layers, buffers, tied parameters and the embedding."""
 
 from __future__ import annotations
 

@@ -50,16 +50,16 @@ _KEY = "edgezo_adapter"
 
 @dataclass(frozen=True, slots=True)
 class AdapterInfo:
-    """What an adapter file says of itself.
+    """The metadata of an adapter file.
 
     Attributes:
-        version: of this format.
+        version: version of the format.
         created_by: the program that wrote it, e.g. "edgezo 0.1.0".
         model: id of the base model.
         architecture: its Hugging Face model_type.
         task: what it predicts.
         bundle_sha256: digest of the manifest of the bundle it was tuned on.
-        scheme: what its tensors are, as the bundle's manifest says it.
+        scheme: the scheme of its tensors, as in the bundle's manifest.
         complete: are all modules in it that the bundle adapts? Unchanged modules are left out,
             except for schemes that act everywhere.
         steps: training steps taken.
@@ -354,7 +354,7 @@ def _check_tensors(file: Path, scheme: SchemeInfo, header: TensorHeader) -> None
 
 
 def _module_problem(module: str, roles: set[str], kind: SchemeKind) -> str | None:
-    """What is wrong with the tensors of a module; None if nothing is."""
+    """Describe the first problem of a module's tensors, or return None."""
     whole: tuple[str, ...] = ROLES[kind] if kind in ("lora", "lora-xs", "prefix") else ()
     whole = ("prompt",) if kind == "prompt" else whole
     for role in whole:

@@ -16,7 +16,7 @@ FORMATS: dict[str, frozenset[str]] = {
     "safetensors": frozenset(SCHEME_KINDS),
     "merged": _LOW_RANK | {"ia3", "scales", "bitfit", "last-layers"},
 }
-"""Kinds of trainables that each format has a place for."""
+"""Kinds of trainables that each format can store."""
 
 CONV1D_MODELS = frozenset({"gpt2", "openai-gpt"})
 """Architectures whose linear layers are transformers' Conv1D, which stores (in, out)."""
@@ -26,17 +26,17 @@ def check_format(adapter: Adapter, name: str) -> None:
     """Refuse an adapter that a format cannot express.
 
     Args:
-        adapter: what is to be written.
+        adapter: the adapter to write.
         name: a key of `FORMATS`.
     Raises:
         UsageError: the format has no such trainables, or no way to say on which tokens they act.
-            The message names the formats that have.
+            The message names the formats that fit.
     """
     kind = adapter.info.scheme.kind
     if kind not in FORMATS[name]:
         fitting = [other for other in FORMATS if _problem(adapter, other) is None]
         raise UsageError(
-            f"{adapter.path}: the format {name} has no place for what {kind} trains; set "
+            f"{adapter.path}: the format {name} cannot store {kind} trainables; set "
             f"`format` to {' or '.join(sorted(fitting, key=_SAFE_FIRST.__getitem__))}"
         )
     problem = _problem(adapter, name)

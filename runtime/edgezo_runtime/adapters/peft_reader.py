@@ -47,10 +47,10 @@ _ABSENT: dict[str, tuple[object, ...]] = {
     "trainable_token_indices": (None, [], {}),
     "target_parameters": (None, []),
 }
-"""Keys and their values for an adapter that is two factors per layer, scaled in the usual way."""
+"""Keys and the values that they have in a plain LoRA: two factors per layer, scaled as usual."""
 
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
-"""Values of init_lora_weights after which the base model is what it was."""
+"""Values of init_lora_weights that leave the base model unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class PeftLora:
     """A LoRA of PEFT.
 
     Attributes:
-        folder: where it was read.
-        base_model: the model that it says it was tuned on; "" if it does not say.
-        rank: the largest of its layers' ranks.
+        folder: the folder that it was read from.
+        base_model: the model that it names as its base; "" if it names none.
+        rank: the largest rank of a layer.
         factors: by layer.
         invocation: tokens from which on it acts; None for all tokens.
     """

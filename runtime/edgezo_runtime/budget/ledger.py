@@ -26,8 +26,8 @@ FAULT_BYTES = 64 * 1024
 SAMPLE_EVERY_S = 0.0005
 
 RESERVE_SHARE = 25
-"""One part in so many of the budget stays in reserve: for what is allocated between two checks of
-the memory, and for what a rehearsal cannot foresee."""
+"""The reserve is the budget divided by this number. It covers allocations between two checks of the
+memory, and needs that a rehearsal cannot foresee."""
 
 
 def planned_bytes(budget_bytes: int) -> int:

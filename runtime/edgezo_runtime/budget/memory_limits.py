@@ -1,4 +1,4 @@
-"""Memory limits: what keeps a run below its budget, and which of it this machine has."""
+"""Memory limits: the limits that keep a run below its budget, and which are in force here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MemoryLimit:
         name: stable, for machines.
         active: is the limit in force?
         detail: what the limit does, for people.
-        limit_bytes: the limit, None if it is no number of bytes.
+        limit_bytes: the limit; None if it is not a number of bytes.
     """
 
     name: str
@@ -117,7 +117,7 @@ def _arena() -> MemoryLimit:
     if limit is None:
         return MemoryLimit("arena", False, "onnxruntime has no limit")
     size = format_size(limit)
-    detail = f"onnxruntime gets {size} at most; a pass that needs more takes smaller chunks"
+    detail = f"onnxruntime takes at most {size}; a pass that needs more uses smaller chunks"
     return MemoryLimit("arena", True, detail, limit)
 
 
@@ -148,7 +148,9 @@ def _control_group() -> MemoryLimit:
     if limit is None:
         return MemoryLimit("control-group", False, "no control group has a limit")
     size = format_size(limit)
-    detail = f"the kernel kills what takes more than {size}; the guard checks what is left"
+    detail = (
+        f"above {size}, the kernel kills a process of the group; the guard checks how much is left"
+    )
     return MemoryLimit("control-group", True, detail, limit)
 
 
@@ -157,15 +159,18 @@ def _address_space() -> MemoryLimit:
     if not limits:
         return MemoryLimit("address-space", False, "neither ulimit -v nor ulimit -d is set")
     size = format_size(min(limits))
-    detail = f"allocations beyond {size} are refused; the guard checks what is left"
+    detail = f"the system refuses allocations beyond {size}; the guard checks how much is left"
     return MemoryLimit("address-space", True, detail, min(limits))
 
 
 def _unified() -> MemoryLimit:
     if not is_unified():
-        return MemoryLimit("unified-memory", False, "this is no board with unified memory")
+        return MemoryLimit("unified-memory", False, "this is not a board with unified memory")
     if not tells_device():
-        detail = "only root can read what the graphics driver holds"
+        detail = "only root can read how much memory the graphics driver holds"
         return MemoryLimit("unified-memory", False, detail)
-    detail = f"what the graphics driver holds counts too; {format_size(total_bytes())} in all"
+    detail = (
+        f"memory of the graphics driver counts as used; the board has "
+        f"{format_size(total_bytes())} in all"
+    )
     return MemoryLimit("unified-memory", True, detail)

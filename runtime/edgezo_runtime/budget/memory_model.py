@@ -26,7 +26,7 @@ _FLOAT = 4
 
 @dataclass(frozen=True, slots=True)
 class BackwardMemoryModel:
-    """What the backward pass of a first-order step adds.
+    """The memory that the backward pass of a first-order step adds.
 
     Attributes:
         tokens: tokens of a part of the batch that goes back through a block.
@@ -74,34 +74,34 @@ class BackwardMemoryModel:
 
 @dataclass(frozen=True, slots=True)
 class MemoryModel:
-    """What passes take, computed; a rehearsal shows by how much it is wrong.
+    """A computed estimate of the memory of passes; a rehearsal measures its error.
 
     Attributes:
-        a_token: bytes of a token in a block.
-        kept_of_token: bytes of a token that stay while other segments of a long row go through a
-            block: its state, and keys and values before and after the attention appended its own;
-            0 where rows go through blocks as a whole.
+        bytes_per_token: bytes of one token in a block.
+        kept_bytes_per_token: bytes that stay in memory for each token of a long row while its other
+            segments go through a block: the state, and keys and values before and after the
+            attention appended its own; 0 where rows go through blocks as a whole.
         scorer: bytes of the token scorer.
         rows: sequences of a batch.
         longest: tokens of the longest row.
         groups: perturbed copies.
         past: bytes of a chunk's keys and values, over those of its float16 copy.
-        past_of_token: bytes of a token in the float16 copy.
-        state_of_token: bytes of a token between two blocks.
+        past_bytes_per_token: bytes of one token in the float16 copy.
+        state_bytes_per_token: bytes of one token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
         back: the backward pass; None where no step is first-order.
     """
 
-    a_token: int
-    kept_of_token: int
+    bytes_per_token: int
+    kept_bytes_per_token: int
     scorer: int
     rows: int
     longest: int
     groups: int
     past: float
-    past_of_token: int
-    state_of_token: int
+    past_bytes_per_token: int
+    state_bytes_per_token: int
     hidden: int
     copies: int
     back: BackwardMemoryModel | None
@@ -125,15 +125,15 @@ class MemoryModel:
         answers = (cache or NO_CACHE).last_tokens
         copy = groups * copy_bytes(bundle.manifest)
         return cls(
-            a_token=bytes_of_token(bundle),
-            kept_of_token=bytes_kept_of_token(bundle),
+            bytes_per_token=bytes_of_token(bundle),
+            kept_bytes_per_token=bytes_kept_of_token(bundle),
             scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
             rows=rows,
             longest=longest,
             groups=groups,
             past=_past_share(bundle, groups) if answers else 0.0,
-            past_of_token=_half_bytes(bundle) if answers else 0,
-            state_of_token=_FLOAT * model.hidden_size,
+            past_bytes_per_token=_half_bytes(bundle) if answers else 0,
+            state_bytes_per_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
             back=BackwardMemoryModel.of(run, longest, answers=answers),
@@ -151,10 +151,10 @@ class MemoryModel:
         """
         tokens = 2 * limits.workers * limits.chunk_tokens
         if streams:
-            tokens += limits.wave_bytes // self.state_of_token
+            tokens += limits.wave_bytes // self.state_bytes_per_token
         rows = -(-tokens // self.longest)
-        if self.past_of_token:
-            row = self.past_of_token * self.longest
+        if self.past_bytes_per_token:
+            row = self.past_bytes_per_token * self.longest
             rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
         return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
 
@@ -170,13 +170,13 @@ class MemoryModel:
         row = self.groups * self.longest
         chunks = -(-self.rows // max(1, limits.chunk_tokens // row))
         workers = min(limits.workers, chunks)
-        tokens = limits.chunk_tokens if self.kept_of_token else max(limits.chunk_tokens, row)
-        worker = tokens * self.a_token + self.scorer + int(self.past * limits.past_bytes)
+        tokens = limits.chunk_tokens if self.kept_bytes_per_token else max(limits.chunk_tokens, row)
+        worker = tokens * self.bytes_per_token + self.scorer + int(self.past * limits.past_bytes)
         worker += self.copies
         if self.back is not None:
-            worker = max(worker, self.back.tokens * self.a_token) + self.back.weights
+            worker = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights
         if row > limits.chunk_tokens:
-            worker += row * self.kept_of_token
+            worker += row * self.kept_bytes_per_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
         return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
 

@@ -28,8 +28,8 @@ class Gain:
     """What a larger budget would bring.
 
     Attributes:
-        budget_bytes: the smallest budget for it.
-        speedup: time of a step as planned over the time with that budget.
+        budget_bytes: the smallest budget that gives this speedup.
+        speedup: time per step as planned, divided by the time per step with that budget.
         choice: how the run would go.
     """
 
@@ -47,11 +47,11 @@ class Plan:
         num_blocks: blocks of the model.
         choice: what is in memory at once.
         ledger: where the bytes go.
-        cache_bytes: size of the cache on disk; its pages are no memory of the process.
+        cache_bytes: size of the cache on disk; its pages do not count as memory of the process.
         smallest_bytes: the smallest budget that is enough.
         gains: what larger budgets would bring, the smallest first.
         weights_bytes: weights of all blocks.
-        anonymous_bytes: bytes of the predicted peak that are no file's.
+        anonymous_bytes: bytes of the predicted peak that are not mapped from a file.
     """
 
     budget_bytes: int
@@ -126,12 +126,12 @@ def make_plan(
     Args:
         run: the run; gives up its first-order steps if they do not fit and it does not need them.
         budget_bytes: what the process may take.
-        others: sets it is evaluated on.
+        others: sets that the run is evaluated on.
         eval_batch_size: examples per pass of an evaluation.
         process_bytes: what the process took before data were read, for the ledger; 0 if unknown.
         data_bytes: what the data took.
-        start_bytes: peak of the process so far, where the budget is meant for its whole life; 0
-            where it is meant for what comes.
+        start_bytes: peak of the process so far if the budget covers its whole life; 0 if the
+            budget covers the run only.
     Raises:
         DoesNotFitError: the budget is too small for any way to run.
         BundleError: the weights' header cannot be read.

@@ -21,7 +21,7 @@ from edgezo_runtime.system.memory_guard import LEFT, LOW_BYTES
 from edgezo_runtime.system.sizes import format_size
 
 UNMEASURED = 2.0
-"""What passes may take over what is computed, before any were measured."""
+"""Bytes that passes may take per computed byte, before any rehearsal was measured."""
 
 _THREAD_BYTES = 16 << 20
 """Stack and heap that a new thread may ask for."""
@@ -63,7 +63,7 @@ class Rehearsal:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the last rehearsal of a shape took.
+    """The memory that the last rehearsal of a shape took.
 
     Attributes:
         passes: bytes of passes.

@@ -83,7 +83,7 @@ class TuningWorkload:
         return max(1, self.formula.activations(choice.limits, streams=bool(choice.streamed)))
 
     def total(self, choice: Choice, passes: int, base: int) -> int:
-        """The predicted peak of what comes."""
+        """The predicted peak of the run, whatever the peak before it was."""
         return self.ledger(choice, passes, base).steady
 
     def rehearsal(self, choice: Choice, base: int) -> Rehearsal:

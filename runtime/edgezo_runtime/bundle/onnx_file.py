@@ -180,7 +180,9 @@ def _check_node(reader: _Reader, span: _Span, within: tuple[str, ...]) -> None:
     for number, kind, value in reader.fields(*span):
         if number in (_OPERATOR, _DOMAIN):
             if number in names:
-                raise _MalformedError(f"a node that says twice what it is, at byte {span[0]}")
+                raise _MalformedError(
+                    f"a node with two operator types or domains, at byte {span[0]}"
+                )
             names[number] = reader.text(_span(number, kind, value))
         elif number == _ATTRIBUTE:
             attributes.append(_span(number, kind, value))

@@ -146,7 +146,7 @@ def read_given(
         return given, None
     if isinstance(given, ExampleSet) and not (template or labels or max_seq is not None):
         return given, None
-    if not config.writes or labels or isinstance(given, ExampleSet):
+    if not config.needs_answers or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq)
         return read_source(reader, given), reader
     room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)

@@ -38,7 +38,7 @@ Float32 = npt.NDArray[np.float32]
 
 
 def _leave(guard: MemoryGuard | None, process: int) -> None:
-    """Release what an engine shares with others."""
+    """Release the environment and the memory guard that an engine holds."""
     if os.getpid() != process:  # a fork has nothing to release
         return
     ENVIRONMENT.release()
@@ -47,7 +47,7 @@ def _leave(guard: MemoryGuard | None, process: int) -> None:
 
 
 class _ThreadCheck(threading.local):
-    """What ends the passes that a thread asks for."""
+    """The check that may end the passes of the current thread."""
 
     check: Callable[[], None] | None = None
 
@@ -64,8 +64,8 @@ class Engine:
 
     Attributes:
         limits: how much of a batch is in memory at once.
-        streamed: blocks that are fetched from the file when their turn comes, and dropped again.
-        reliefs: what was done because memory was short, in words; see `MemoryRelief`.
+        streamed: blocks that are fetched from the file for each use, and dropped afterwards.
+        reliefs: descriptions of the measures against a shortage of memory; see `MemoryRelief`.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
             what it does not need; None for never. The arena keeps what it ever took, and shapes
             that change from pass to pass leave holes in it.
@@ -296,7 +296,7 @@ class Engine:
 
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
-        """Run these blocks only, to see what they take; scores mean nothing then."""
+        """Run only these blocks, to measure their memory; the scores are meaningless."""
         self._sample = blocks
         try:
             yield
@@ -309,7 +309,7 @@ class Engine:
         return self._sample
 
     def cutter(self, private: bool = False) -> Cutter:
-        """Make what cuts batches by the current limits.
+        """Make a cutter that cuts batches by the current limits.
 
         Args:
             private: has every sequence its own copies of the trainables?
@@ -320,8 +320,8 @@ class Engine:
         """Check the memory; the first time it is short, stream every block.
 
         Raises:
-            ShortOfMemoryError: it is short, and every block is streamed already.
-            InterruptedRunError: the interpreter ends.
+            ShortOfMemoryError: memory is short, and every block is streamed already.
+            InterruptedRunError: the interpreter is exiting.
         """
         ENVIRONMENT.require_time()
         guard = BUDGET.strictest(self.guard, self._held)
@@ -329,12 +329,12 @@ class Engine:
             self._memory.check(guard)
 
     def give_back(self) -> None:
-        """Give back all that can be loaded again: between passes, where memory was refused."""
+        """Release everything that can be loaded again; called between passes, after a refusal."""
         with self._turns:
             self._memory.give_back()
 
     def trim(self) -> None:
-        """Give back what the arena keeps of passes whose sizes do not come again."""
+        """Shrink the arena: release the memory that it holds for shapes of earlier passes."""
         with self._turns:
             self.model.shrink_arena()
 

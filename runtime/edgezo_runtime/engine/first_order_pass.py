@@ -77,9 +77,9 @@ class ExampleCutter:
 
 
 class OrderedSums:
-    """Adds the gradients of parts in the order of the parts, whichever ends first.
+    """Adds the gradients of parts in the order of the parts, whichever part ends first.
 
-    No more of them are held than end before an earlier one does.
+    It holds the gradients of a part only until all earlier parts have ended.
     """
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class OrderedSums:
         self._lock = threading.Lock()
 
     def begin(self, parts: list[Chunk]) -> list[Chunk]:
-        """Forget what was added; these parts are to come."""
+        """Reset the sums, and number the parts whose gradients will be added."""
         self.total.clear()
         self._waiting.clear()
         self._number = {id(part): number for number, part in enumerate(parts)}
@@ -98,7 +98,7 @@ class OrderedSums:
         return parts
 
     def add(self, part: Chunk, gradients: dict[str, Float32]) -> None:
-        """A part is through. Called from several threads."""
+        """Add the gradients of a part. Called from several threads."""
         with self._lock:
             self._waiting[self._number[id(part)]] = gradients
             while self._next in self._waiting:

@@ -1,4 +1,4 @@
-"""What happens to a chunk on its way through a model, stage by stage: start, blocks, end.
+"""The stages of a forward pass for a chunk: start, blocks, end.
 
 `WholePass` evaluates whole sequences. `AnswerPass` evaluates their last tokens on top of cached
 keys and values, and `PromptPass` makes those that an `AnswerPass` finds missing. The `Scheduler`
@@ -44,12 +44,12 @@ class StateCache(Protocol):
 
 
 class BlockInputs(NamedTuple):
-    """What a chunk takes into a block besides its hidden states.
+    """The inputs of a block for a chunk, besides the hidden states.
 
     Attributes:
         params: the trainable inputs.
         code: (code, decode), OrtValues (G, G).
-        keeps_past: are the keys and values that the block makes wanted?
+        keeps_past: are the keys and values that the block computes used later?
     """
 
     params: Params
@@ -59,7 +59,7 @@ class BlockInputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is evaluated.
+    """A batch to evaluate, with the model and the trainable inputs.
 
     Attributes:
         model: the graphs.
@@ -82,7 +82,7 @@ class Forward:
     """One evaluation of a batch.
 
     Args:
-        work: what is evaluated.
+        work: the batch, the model and the trainable inputs.
     """
 
     def __init__(self, work: Work) -> None:
@@ -250,7 +250,7 @@ class ScoringPass(Forward):
     """Ends with scores of every group.
 
     Args:
-        work: what is evaluated.
+        work: the batch, the model and the trainable inputs.
         code: (code, decode), each (G, G) float32; None means one group.
         first_active: blocks before this one are run once for all groups; see `Engine.score`.
     """
@@ -323,7 +323,7 @@ class WholePass(ScoringPass):
     """Evaluates whole sequences.
 
     Args:
-        work: what is evaluated.
+        work: the batch, the model and the trainable inputs.
         code: (code, decode), each (G, G) float32; None means one group.
         first_active: blocks before this one are run once for all groups.
         cache: states at the entry of block `cache_block`; None for no cache.

@@ -176,7 +176,7 @@ class SharedModels:
         )
 
     def forget(self) -> None:
-        """In a forked process: what reads ahead for them is in the other one."""
+        """Forget all models in a forked process: their reader threads run in the parent only."""
         self._lock, self._models = threading.RLock(), weakref.WeakValueDictionary()
 
     def of(self, bundle: Bundle) -> LoadedModel:

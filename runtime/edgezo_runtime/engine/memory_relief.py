@@ -1,10 +1,10 @@
-"""The answers to a lack of memory, in the order in which they cost more and more time.
+"""Measures against a shortage of memory, from the cheapest in time to the most expensive.
 
-1. Every block is streamed: its weights are fetched when its turn comes, and dropped again. This
+1. Stream every block: fetch its weights before they are used, and drop them afterwards. This
    happens at a block boundary, inside a pass.
-2. Chunks are halved, then 3. the number of workers. This happens between passes; the pass that was
-   short of memory runs again.
-4. The run stops.
+2. Halve the chunks. This happens between passes; the pass that was short of memory runs again.
+3. Halve the number of workers, in the same way.
+4. Stop the run.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from edgezo_runtime.system.memory_guard import MemoryGuard
 
 
 class MemoryRelief:
-    """What of a model and of a batch is in memory, and less of it where memory is short.
+    """Decides how much of a model and of a batch is in memory, and reduces it if memory is short.
 
     Args:
-        model: its weights and its arena can be given back.
-        limits: how much of a batch is in memory at once, to begin with.
+        model: its weights and its arena are released when memory is short.
+        limits: initial limits on how much of a batch is in memory at once.
 
     Attributes:
         limits: how much of a batch is in memory at once.
-        streamed: blocks that are fetched from the file when their turn comes, and dropped again.
-        reliefs: what was done because memory was short, in words.
+        streamed: blocks that are fetched from the file for each use, and dropped afterwards.
+        reliefs: descriptions of the measures taken so far.
     """
 
     def __init__(self, model: LoadedModel, limits: Limits) -> None:
@@ -41,7 +41,7 @@ class MemoryRelief:
         self._lock = threading.Lock()
 
     def drop_streamed(self, index: int) -> None:
-        """Drop a block's weights if it is streamed: a chunk is through."""
+        """Drop a block's weights if it is streamed; called when a chunk has left the block."""
         if index in self.streamed:
             self._model.drop(index)
 
@@ -94,7 +94,7 @@ class MemoryRelief:
         self.reliefs.append(f"{reason}: {told} from now on")
 
     def give_back(self) -> None:
-        """Give back all that can be loaded or made again."""
+        """Release everything that can be loaded or computed again."""
         self._drop_weights()
         self._model.shrink_arena()
         release_freed()

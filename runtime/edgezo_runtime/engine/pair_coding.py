@@ -1,4 +1,4 @@
-"""Codes over the probes of a pass: what is common is quantized apart from what differs."""
+"""Codes over the probes of a pass, which quantize their mean and their differences separately."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class SharedParams:
 
     @property
     def private(self) -> bool:
-        """No."""
+        """Always False: all rows share the tensors."""
         return False
 
     def copies(self, name: str, rows: Int64) -> Float32:

@@ -67,7 +67,7 @@ class WholeSequences:
 
     @property
     def last_tokens(self) -> bool:
-        """No."""
+        """Always False: the passes evaluate whole sequences."""
         return False
 
     def _states(self) -> StateCache | None:
@@ -221,7 +221,7 @@ class AnswerCache(_StateFile):
 
     @property
     def last_tokens(self) -> bool:
-        """Yes."""
+        """Always True: the passes evaluate last tokens only."""
         return True
 
     def gather(

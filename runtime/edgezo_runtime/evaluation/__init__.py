@@ -1,5 +1,5 @@
 """Measures of a set of trainables: losses, classes, generated answers, agreement between programs.
 
-It must not know how trainables are perturbed, updated or journaled, nor the memory budget: it
-scores the tensors that it is given.
+It scores the tensors that it is given, and is told how much memory generated texts may take. It
+must not know how trainables are perturbed, updated or journaled, and does not plan memory.
 """

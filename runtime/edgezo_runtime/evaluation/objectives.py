@@ -1,8 +1,7 @@
 """What a run minimizes: the loss of the rows, or a score that has no gradient.
 
-A score judges by its own measure: right classes, words in common, or whatever a function of the
-user's says of a text. As a loss it is 1 minus the score, or minus a reward. Zeroth-order methods
-need nothing but such losses.
+A score is the share of right classes, the overlap of words, or the value of a user's function of a
+text. The loss is 1 minus the score, or minus the reward. Zeroth-order methods need only losses.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from edgezo_runtime.noise import derive_seed
 Float32 = npt.NDArray[np.float32]
 
 _SHARE = 4
-"""Keys and values get one part in so many of a budget where fewer texts at once do as well."""
+"""Fewer texts are generated at once until they fit into the budget divided by this number."""
 
 RewardFunction = Callable[[str, Mapping[str, Any]], float]
 """Given a generated text, without spaces around it, and the row; more is better."""
@@ -56,7 +55,7 @@ ANSWER_SCORES: Mapping[str, Callable[[str, Sequence[str]], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A function of the user's that scores texts.
+    """A user's function that scores texts.
 
     Attributes:
         name: its name, and a digest of its source: a run resumes with the same function only.
@@ -95,13 +94,13 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A batch at G probes. What an objective needs of it is evaluated when it is called for.
+    """A batch at G probes; an objective calls for the evaluations that it needs.
 
     Attributes:
         batch: E examples.
         scores: evaluates the batch in one pass; see `Engine.score`.
         params: makes the trainable inputs of each probe, for the rows of the batch.
-        seed: for draws. All probes have the same one: what is compared has the same luck.
+        seed: seed of sampling. All probes share it, so that they differ in their weights only.
     """
 
     batch: Batch
@@ -127,10 +126,10 @@ class Objective(Protocol):
 
     @property
     def whole_batch(self) -> bool:
-        """Is it one number for a batch, and not one for each example?"""
+        """Is the loss one number for a batch, instead of one per example?"""
 
     def losses(self, probed: Probed) -> Losses:
-        """Compute what is minimized, (G, E)."""
+        """Compute the losses to minimize, (G, E)."""
 
     def mean_score(
         self,
@@ -151,21 +150,21 @@ class Objective(Protocol):
     def cache_memory(
         self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
     ) -> int:
-        """Grant keys and values of texts a part of a budget; fewer texts are generated at once.
+        """Limit how many texts are generated at once, so that they fit into a part of a budget.
 
         Args:
-            budget_bytes: of the process.
+            budget_bytes: budget of the process.
             batch_size: examples per step.
-            longest: tokens of the longest prompt of other questions than the run's.
-            copy_bytes: a perturbed copy of what trains.
+            longest: tokens of the longest prompt among questions that the run does not train on.
+            copy_bytes: bytes of a perturbed copy of the trainables.
             private: has every text a copy of its own?
         Returns:
-            Bytes of the keys and values, of what attention makes of them, and of the copies; 0
-            where nothing is generated.
+            Bytes of the keys and values, of the new ones that attention makes, and of the copies;
+            0 if no text is generated.
         """
 
     def rehearse(self, params: Params) -> None:
-        """Generate what takes most memory; nothing where nothing is generated."""
+        """Generate the texts that take most memory; do nothing if no text is generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,17 +179,17 @@ class ClassObjective:
 
     @property
     def reward(self) -> str:
-        """None has a name here."""
+        """Always empty: the objective has no user function."""
         return ""
 
     @property
     def has_answers(self) -> bool:
-        """No: rows are scored."""
+        """Always False: rows are scored."""
         return False
 
     @property
     def whole_batch(self) -> bool:
-        """F1 is."""
+        """True for F1, which is one number per batch."""
         return self.name == "f1"
 
     def losses(self, probed: Probed) -> Losses:
@@ -215,7 +214,7 @@ class ClassObjective:
         params: Mapping[str, Float32],
         progress: Callable[[int, int], None] | None = None,
     ) -> float:
-        """Refuse.
+        """Refuse, as no answers are generated.
 
         Raises:
             UsageError: no answers are generated.
@@ -225,11 +224,11 @@ class ClassObjective:
     def cache_memory(
         self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
     ) -> int:
-        """0: nothing is generated."""
+        """Always 0: no text is generated."""
         return 0
 
     def rehearse(self, params: Params) -> None:
-        """Nothing is generated."""
+        """Do nothing: no text is generated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +241,7 @@ class AnswerObjective:
         best: the score whose loss is 0: 1 for scores up to 1, 0 for rewards.
         reward: name of the user's function; empty if there is none.
         generator: generates the texts.
-        questions: what is asked, by the number of the example.
+        questions: the questions, by the number of the example.
         generation: how texts are generated.
     """
 
@@ -256,23 +255,23 @@ class AnswerObjective:
 
     @property
     def has_answers(self) -> bool:
-        """Yes."""
+        """Always True: answers are generated and scored."""
         return True
 
     @property
     def whole_batch(self) -> bool:
-        """No: every text has a score."""
+        """Always False: every text has a score."""
         return False
 
     def losses(self, probed: Probed) -> Losses:
-        """Have every example of a batch answered at every probe, (G, E)."""
+        """Generate and score an answer for every example at every probe, (G, E)."""
         params = probed.params()
-        asked = [self.questions.questions[number] for number in probed.batch.ids.tolist()]
-        prompts = [question.prompt for question in asked]
-        found = np.empty((len(params), len(asked)))
+        questions = [self.questions.questions[number] for number in probed.batch.ids.tolist()]
+        prompts = [question.prompt for question in questions]
+        found = np.empty((len(params), len(questions)))
         for group, own in enumerate(params):
             texts = self.generator.generate(prompts, own, self._drawn(probed.seed))
-            found[group] = self.best - self._scores(texts, asked)
+            found[group] = self.best - self._scores(texts, questions)
         return found
 
     def mean_score(
@@ -285,11 +284,13 @@ class AnswerObjective:
         texts = self.generator.generate(questions.prompts, params, self._drawn(0), progress)
         return float(self._scores(texts, questions.questions).mean())
 
-    def _scores(self, texts: Sequence[Text], asked: Sequence[Question]) -> Losses:
-        """(len(texts),) scores; a stop or a pause takes effect between two, as rewards may be
-        slow."""
+    def _scores(self, texts: Sequence[Text], questions: Sequence[Question]) -> Losses:
+        """Score texts, (len(texts),).
+
+        A stop or a pause takes effect between two texts, as rewards may be slow.
+        """
         found = np.empty(len(texts))
-        for row, (text, question) in enumerate(zip(texts, asked, strict=True)):
+        for row, (text, question) in enumerate(zip(texts, questions, strict=True)):
             self.generator.engine.check()
             found[row] = self.score(text.stream.text.strip(), question)
         return found
@@ -299,7 +300,7 @@ class AnswerObjective:
     def cache_memory(
         self, budget_bytes: int, batch_size: int, longest: int, copy_bytes: int, *, private: bool
     ) -> int:
-        """Grant keys and values of texts a part of a budget; see `Objective`."""
+        """Limit how many texts are generated at once; see `Objective`."""
         generator, new = self.generator, self.generation.max_new_tokens
         each = generator.text_bytes(max(len(prompt) for prompt in self.questions.prompts), new)
         own = copy_bytes if private else 0

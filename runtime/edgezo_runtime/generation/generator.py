@@ -22,7 +22,7 @@ from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
 from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass
-from edgezo_runtime.generation.kv_cache import KvCache, bytes_a_token, room_for, room_within
+from edgezo_runtime.generation.kv_cache import KvCache, bytes_per_token, room_for, room_within
 from edgezo_runtime.generation.sampling import Sampling
 from edgezo_runtime.generation.text_stream import TextStream
 from edgezo_runtime.system.sizes import format_size
@@ -230,7 +230,7 @@ class Generator:
 
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
-        row = bytes_a_token(self._graphs) * least_rows(texts)
+        row = bytes_per_token(self._graphs) * least_rows(texts)
         fits = room_within(cache_bytes // row, self._most())
         return max(0, min(fits + 1 - prompt - self._virtual, self._max_seq - prompt))
 
@@ -261,7 +261,7 @@ class Generator:
     def text_bytes(self, prompt: int, new: int) -> int:
         """Bytes of the keys and values of one text at its longest."""
         tokens = self._virtual + prompt + new - 1
-        return room_for(tokens, self._most()) * bytes_a_token(self._graphs)
+        return room_for(tokens, self._most()) * bytes_per_token(self._graphs)
 
     def _rows_that_fit(self, prompt: int, config: GenerationConfig, texts: int) -> int:
         """Count the texts of a length whose keys and values fit at once.

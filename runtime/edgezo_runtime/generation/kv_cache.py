@@ -1,4 +1,4 @@
-"""Keys and values of texts that are generated: a token is computed once, whatever follows it."""
+"""The cache of keys and values of generated texts: each token is computed once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 ROOM_STEP = 64
-"""Tokens that room grows by: attention copies all of the room at every token, used or not."""
+"""Tokens that the cache grows by: attention copies the whole cache, used or not, at every token."""
 
 
-def bytes_a_token(graphs: Graphs) -> int:
-    """Bytes of the keys and values of a token in all blocks, float32.
+def bytes_per_token(graphs: Graphs) -> int:
+    """Count the bytes of one token's keys and values in all blocks, float32.
 
     Raises:
         UsageError: a block cannot continue from earlier tokens.
@@ -30,7 +30,7 @@ def bytes_a_token(graphs: Graphs) -> int:
 def turnover(graphs: Graphs) -> float:
     """Peak memory per byte of cache: attention makes new keys and values of one block at a time."""
     largest = max(4 * 2 * heads * width for heads, width in past_shapes(graphs))
-    return 1 + 2 * largest / bytes_a_token(graphs)
+    return 1 + 2 * largest / bytes_per_token(graphs)
 
 
 def past_shapes(graphs: Graphs) -> list[tuple[int, int]]:
@@ -68,7 +68,7 @@ class KvCache:
         lengths: (R,) tokens of each row so far.
 
     Memory:
-        R times the room times `bytes_a_token`; while it grows, one block twice.
+        R times the room times `bytes_per_token`; while it grows, one block twice.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Text of tokens as they come: whole characters, and nothing of a text that ends it."""
+"""Decoding of generated tokens as they come, in whole characters and without stop texts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class TextStream:
     Args:
         tokenizer: the tokenizer.
         before: tokens that the text continues from.
-        stop: texts that end it; they are left out.
+        stop: texts that end the stream; they are omitted from it.
 
     Attributes:
         text: all deltas so far.
-        stopped: has one of `stop` come?
+        stopped: has the text reached one of `stop`?
 
     Raises:
         UsageError: one of `stop` is empty.

@@ -96,19 +96,19 @@ class Gate:
         if reason is not None:
             raise PausedError(reason)
 
-    def wait(self, tell: Callable[[str | None], None], given_up: str | None = None) -> None:
+    def wait(self, tell: Callable[[str | None], None], interrupted_by: str | None = None) -> None:
         """Return when a step may be taken.
 
         Args:
             tell: called with the reason when the wait begins and when the reason changes, and with
                 None when the wait is over.
-            given_up: the reason why a step was just given up; None if none was.
+            interrupted_by: the reason that just interrupted a step; None if none was.
         Raises:
             InterruptedRunError: `stop` was called while there was a reason to wait.
         """
         told: str | None = None
         try:
-            reason = given_up
+            reason = interrupted_by
             while True:
                 if reason is not None and reason != told:
                     self.waiting = told = reason

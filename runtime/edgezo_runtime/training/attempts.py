@@ -1,4 +1,4 @@
-"""Repeats work in smaller chunks if memory is refused."""
+"""Retry work in smaller chunks when memory is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgezo_runtime.system.memory_errors import refusal_reason
 
 
 class Attempt:
-    """One attempt at some work; a context manager that takes a refusal of memory.
+    """One attempt at some work: a context manager that catches a refusal of memory.
 
     Args:
         engine: runs the passes of the work.

@@ -20,10 +20,10 @@ from edgezo_runtime.training.step_report import StepReport
 
 
 class LoopListener(Protocol):
-    """Is told of the events of a loop besides the reports that it returns."""
+    """Receives the events of a loop that its step reports do not contain."""
 
     def on_pause(self, reason: str | None) -> None:
-        """Steps wait, for this reason; None: steps are taken again."""
+        """Steps wait for this reason; None if steps are taken again."""
 
     def on_snapshot(self) -> None:
         """A snapshot is on the disk."""
@@ -34,7 +34,7 @@ class TrainingLoop:
 
     Args:
         run: the run.
-        listener: is told of pauses and snapshots.
+        listener: receives pauses and snapshots.
     """
 
     def __init__(self, run: Run, listener: LoopListener) -> None:

@@ -38,5 +38,5 @@ def test_onnxruntime_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_other_kinds_are_refused() -> None:
-    with pytest.raises(UsageError, match="no place for what ia3 trains"):
+    with pytest.raises(UsageError, match="cannot store ia3 trainables"):
         onnx_tensors(small_adapter(SchemeInfo("ia3"), {"layers.0.q.input_gain": (8,)}))

@@ -96,15 +96,15 @@ def test_sizes_of_a_run_with_label_words() -> None:
     """Eight rows of up to 50 tokens and four virtual ones, two copies of each."""
     found = MemoryModel.of(run(bundle(prompt_tokens=4)), [rows(50), rows(20)])
     assert found == MemoryModel(
-        a_token=bytes_of_token(bundle()),
-        kept_of_token=768,
+        bytes_per_token=bytes_of_token(bundle()),
+        kept_bytes_per_token=768,
         scorer=0,
         rows=8,
         longest=54,
         groups=2,
         past=0.0,
-        past_of_token=0,
-        state_of_token=256,
+        past_bytes_per_token=0,
+        state_bytes_per_token=256,
         hidden=4 * 8 * 2 * 54 * HIDDEN,
         copies=8 * 2 * 1200,
         back=None,
@@ -124,7 +124,7 @@ def test_sizes_of_a_run_that_computes_last_tokens() -> None:
     """Keys and values of all blocks as float16, and of one of the three in float32 twice, for two
     groups."""
     found = MemoryModel.of(run(answers=True), [rows(50)])
-    assert found.past_of_token == 2 * BLOCKS * KEYS_VALUES
+    assert found.past_bytes_per_token == 2 * BLOCKS * KEYS_VALUES
     assert found.past == pytest.approx(1 + 2 * (2 + 2) / BLOCKS)
     assert found.hidden == 4 * 8 * 2 * HIDDEN
 
@@ -153,15 +153,15 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
 
 
 MODEL = MemoryModel(
-    a_token=1000,
-    kept_of_token=10,
+    bytes_per_token=1000,
+    kept_bytes_per_token=10,
     scorer=7,
     rows=100,
     longest=20,
     groups=2,
     past=0.0,
-    past_of_token=0,
-    state_of_token=256,
+    past_bytes_per_token=0,
+    state_bytes_per_token=256,
     hidden=3 * WAVE_BYTES,
     copies=5,
     back=None,
@@ -190,12 +190,12 @@ def test_rows_longer_than_a_chunk() -> None:
     """They go through in segments, of which something stays; or as a whole."""
     segments = MODEL.activations(Limits(1, 32), streams=False)
     assert segments == 32 * 1000 + 7 + 5 + 40 * 10
-    whole = dataclasses.replace(MODEL, kept_of_token=0)
+    whole = dataclasses.replace(MODEL, kept_bytes_per_token=0)
     assert whole.activations(Limits(1, 32), streams=False) == 40 * 1000 + 7 + 5
 
 
 def test_keys_and_values_of_chunks() -> None:
-    answers = dataclasses.replace(MODEL, past=1.5, past_of_token=100)
+    answers = dataclasses.replace(MODEL, past=1.5, past_bytes_per_token=100)
     more = answers.activations(Limits(1), streams=False) - MODEL.activations(
         Limits(1), streams=False
     )
@@ -221,7 +221,7 @@ def test_rows_that_tell_all() -> None:
     limits = Limits(2)
     assert MODEL.telling_rows(limits, streams=False) == -(-2 * 2 * 256 // 20)
     assert MODEL.telling_rows(limits, streams=True) == -(-(1024 + WAVE_BYTES // 256) // 20)
-    answers = dataclasses.replace(MODEL, past_of_token=1000)
+    answers = dataclasses.replace(MODEL, past_bytes_per_token=1000)
     assert answers.telling_rows(limits, streams=False) == 2 * (1 + PAST_BYTES // 20_000)
     long = dataclasses.replace(MODEL, longest=10**6)
     assert long.telling_rows(limits, streams=False) == 4

@@ -54,8 +54,8 @@ class Machine:
         workload.pages = VocabularyPages(0, 0, 0, 0)
         workload.formula = dataclasses.replace(
             workload.formula,
-            a_token=A_TOKEN // 2,
-            kept_of_token=0,
+            bytes_per_token=A_TOKEN // 2,
+            kept_bytes_per_token=0,
             rows=10**9,
             longest=1,
             scorer=0,

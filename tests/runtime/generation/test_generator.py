@@ -148,7 +148,7 @@ def test_sampling_is_repeated_by_its_seed(exported):
 def test_what_does_not_fit_is_refused_with_what_would(exported):
     bundle = exported("llama").bundle("fp32").bundle
     params, prompt = bundle.trainables(), prompts_of()[0]
-    each = key_values.bytes_a_token(bundle.manifest.graphs)
+    each = key_values.bytes_per_token(bundle.manifest.graphs)
     with pytest.raises(DoesNotFitError, match=r"`max_new_tokens` 12 fits"):
         writer(bundle, cache_bytes=17 * each).generate([prompt], params, GenerationConfig(13))
     (text,) = writer(bundle, cache_bytes=17 * each).generate([prompt], params, GenerationConfig(12))

@@ -10,7 +10,7 @@ from edgezo_runtime.generation.kv_cache import (
     ROOM_STEP,
     KvCache,
     PastRows,
-    bytes_a_token,
+    bytes_per_token,
     past_shapes,
     room_for,
     room_within,
@@ -41,10 +41,10 @@ def test_room_within_is_the_largest_that_fits(tokens: int) -> None:
 def test_bytes_are_those_of_all_blocks_in_float32() -> None:
     graphs = graphs_of(SHAPES)
     assert past_shapes(graphs) == SHAPES
-    assert bytes_a_token(graphs) == 4 * 2 * (2 * 4 + 1 * 6)
+    assert bytes_per_token(graphs) == 4 * 2 * (2 * 4 + 1 * 6)
     assert turnover(graphs) == pytest.approx(1 + 2 * 8 / 14)  # the larger block, twice
     with pytest.raises(UsageError, match="block 1 cannot continue"):
-        bytes_a_token(graphs_of([(2, 4), None]))
+        bytes_per_token(graphs_of([(2, 4), None]))
 
 
 def random_pair(rows: int, block: int, tokens: int) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ def test_prompts_are_stored_and_survive_growth() -> None:
     cache.reserve(10)
     assert (cache.room, cache.nbytes) == (
         ROOM_STEP,
-        3 * ROOM_STEP * bytes_a_token(graphs_of(SHAPES)),
+        3 * ROOM_STEP * bytes_per_token(graphs_of(SHAPES)),
     )
     made = random_pair(2, 0, 10)
     cache.put(0, np.array([2, 0]), np.zeros(2, np.int64), made)

@@ -47,7 +47,7 @@ def test_a_wait_tells_each_reason_once_and_its_end() -> None:
     gate, told = Gate(), list[str | None]()
     reasons = iter(["hot", "hot", "busy", None])
     gate.governors = (lambda: next(reasons),)
-    gate.wait(told.append, given_up="on battery")
+    gate.wait(told.append, interrupted_by="on battery")
     assert told == ["on battery", "hot", "busy", None]
     assert gate.waiting is None
     told.clear()

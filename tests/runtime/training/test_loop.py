@@ -61,8 +61,8 @@ def test_a_step_that_is_paused_is_taken_again_from_its_beginning() -> None:
     run = FakeRun()
     run.errors["evaluate"] = [PausedError("lunch"), PausedError("lunch")]
     assert fake_loop(run).step().step == 0
-    given_up = ["examples 0", "evaluate", "pause lunch", "pause None"]
-    assert run.calls == [*given_up, *given_up, *STEP]
+    interrupted = ["examples 0", "evaluate", "pause lunch", "pause None"]
+    assert run.calls == [*interrupted, *interrupted, *STEP]
 
 
 def test_a_stop_leaves_the_run_as_it_was() -> None:

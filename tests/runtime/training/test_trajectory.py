@@ -62,21 +62,21 @@ def test_records_that_do_not_fit_are_refused(bundle: Bundle, tmp_path: Path, kin
     for text, losses in wrong.items():
         cases += [(text, dataclasses.replace(second, losses=value)) for value in losses]
     for text, record in cases:
-        course = Trajectory(bundle, CONFIGS[kind], len(SIZES))
-        course.replay(first)
-        before = {name: value.copy() for name, value in course.state.theta.items()}
+        trajectory = Trajectory(bundle, CONFIGS[kind], len(SIZES))
+        trajectory.replay(first)
+        before = {name: value.copy() for name, value in trajectory.state.theta.items()}
         with pytest.raises(RunFileError, match=text):
-            course.replay(record)
-        for name, value in course.state.theta.items():
+            trajectory.replay(record)
+        for name, value in trajectory.state.theta.items():
             np.testing.assert_array_equal(value, before[name])
 
 
 def test_a_gradient_of_another_length_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     first, second = recorded(bundle, "exact", tmp_path)
-    course = Trajectory(bundle, CONFIGS["exact"], len(SIZES))
-    course.replay(first)
+    trajectory = Trajectory(bundle, CONFIGS["exact"], len(SIZES))
+    trajectory.replay(first)
     with pytest.raises(RunFileError, match="bytes in the journal, expected"):
-        course.replay(dataclasses.replace(second, extra=second.extra[:-1]))
+        trajectory.replay(dataclasses.replace(second, extra=second.extra[:-1]))
 
 
 def test_a_step_is_told_the_rate_that_the_journal_stores(bundle: Bundle) -> None:
