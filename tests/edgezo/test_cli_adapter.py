@@ -231,4 +231,4 @@ def test_a_run_begins_from_an_adapter(invoke: Invoke, tiny: Tiny, run: Path) -> 
     assert "name it with --adapter" in lost.output
     invoke("replay", tiny.fp32, "more", "-o", "x.safetensors", "--adapter", "kept")
     wrong = invoke("replay", tiny.fp32, "more", "-o", "y.safetensors", "--adapter", "more", code=1)
-    assert "not the adapter that the run" in wrong.output
+    assert "not the initial adapter of the run" in wrong.output

@@ -6,6 +6,7 @@ import click
 import pytest
 
 from edgezo.cli import main
+from edgezo.cli.settings import flags
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.method_config import CONFIG_CLASSES
 from edgezo.cli.settings.options import flag_name, flat_fields
@@ -60,6 +61,23 @@ def test_settings_become_flags(message: str, shown: str) -> None:
 )
 def test_all_else_stays_as_it_is(message: str) -> None:
     assert translated(message) == message
+
+
+def test_a_message_is_shown_where_no_verb_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pins an ImportError in place of the message, under a limit of the address space."""
+    found = flags._options_of
+
+    def refused(command: click.Command) -> dict[str, click.Option]:
+        if isinstance(command, click.Group):
+            raise ImportError("failed to map segment from shared object")
+        return found(command)
+
+    monkeypatch.setattr(flags, "_options_of", refused)
+    message = "set fewer `threads`, or another `format`"
+    with click.Context(main) as ctx:
+        assert with_flags(message) == message
+        ctx.invoked_subcommand = "tune"
+        assert with_flags(message) == "set fewer --threads, or another `format`"
 
 
 def test_a_message_outside_of_a_command_stays_as_it_is() -> None:

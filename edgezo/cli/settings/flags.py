@@ -29,12 +29,16 @@ def with_flags(message: str) -> str:
     Args:
         message: "`scope` all", "`prefix_cache=False`", "`max_time_s`", "`labels`".
     Returns:
-        "--scope all", "--no-prefix-cache", "--max-time", "--label".
+        "--scope all", "--no-prefix-cache", "--max-time", "--label". Where memory is too short to
+        load the verbs, the message is as it was, but for options of the running one.
     """
     ctx = click.get_current_context(silent=True)
     if ctx is None or "`" not in message:
         return message
-    options = _options_of(ctx.find_root().command)
+    try:
+        options = _options_of(ctx.find_root().command)
+    except (ImportError, OSError, MemoryError):  # where memory is short no other verb can be loaded
+        options = _options_of_running(ctx.find_root())
 
     def flag(found: re.Match[str]) -> str:
         name, value = found.groups()
@@ -66,6 +70,15 @@ def _written(option: click.Option, value: str | None) -> str | None:
         return None
     others = [flag] if switch else option.secondary_opts
     return others[0] if others else None
+
+
+def _options_of_running(root: click.Context) -> dict[str, click.Option]:
+    """The options of the verb that runs, which is loaded already."""
+    name = root.invoked_subcommand
+    if name is None or not isinstance(root.command, click.Group):
+        return {}
+    verb = root.command.get_command(root, name)
+    return {} if verb is None or isinstance(verb, click.Group) else _options_of(verb)
 
 
 @cache

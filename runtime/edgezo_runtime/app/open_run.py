@@ -171,9 +171,12 @@ def _read_others(
     if isinstance(train, ExampleSet):
         sets = {"train": train}
         for name, source in others.items():
-            if not isinstance(source, ExampleSet) and reader is None:
+            if isinstance(source, ExampleSet):
+                sets[name] = source
+            elif reader is None:
                 raise UsageError(f"{name} rows: give them as examples, like the training data")
-            sets[name] = source if reader is None else read_source(reader, source)
+            else:
+                sets[name] = read_source(reader, source)
         return sets, {}
     questions = {"train": train}
     for name, source in others.items():
