@@ -12,7 +12,6 @@ import numpy.typing as npt
 from edgezo_runtime.app.events import EvaluationEvent
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.budget.generation_plan import room_beside
-from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt, prompt_tokens
 from edgezo_runtime.data.questions import QuestionSet, make_questions
@@ -73,6 +72,10 @@ class Answerer:
     def score(self, questions: QuestionSet | str | Path | Iterable[Fields]) -> float:
         """Mean score of the adapter's answers; arguments as for `Tuner.score`."""
         objective = self._run.probes.objective
+        if not objective.has_answers:  # before rows are read as questions, which they may not be
+            raise UsageError(
+                f"`objective` {objective.name}: no answers are generated; use evaluate"
+            )
         if not isinstance(questions, QuestionSet):
             questions = make_questions(self.require_reader(), questions)
         self._run.sync()
@@ -83,8 +86,8 @@ class Answerer:
         engine = self._run.engine
         reader = self.reader or open_reader(engine.bundle, None, (), None)
         generator = Generator(engine, reader.tokenizer, scope=self._run.scope)
-        room = answer_room(engine.bundle.manifest.model.max_seq, settings.max_new_tokens)
-        tokens = prompt_tokens(reader, prompt, room)
+        most = engine.bundle.manifest.model.max_seq - settings.max_new_tokens
+        tokens = prompt_tokens(reader, prompt, most)  # the generator refuses what leaves no room
         generator.cache_bytes = room_beside(engine)
         return self._texts(generator, tokens, settings)
 
