@@ -50,8 +50,7 @@ class Tuner:
     """Tunes the trainables of a bundle on a set of examples, and answers between steps.
 
         with Tuner.open(bundle, rows, template="{text} is about", labels=[" a", " b"]) as tuner:
-            for report in tuner:
-                ...
+            list(tuner)
 
     Each step is in the journal before it is applied. A run that was interrupted anywhere therefore
     resumes to the same bits: from the last snapshot, then from the steps in the journal.
@@ -164,8 +163,6 @@ class Tuner:
 
         Args:
             resume: False refuses a folder that holds a run.
-        Raises:
-            EdgezoError: as `TrainingLoop.start`.
         """
         self.run.engine.require_here()
         with self._steps:
