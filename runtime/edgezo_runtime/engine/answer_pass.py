@@ -82,7 +82,8 @@ class AnswerPass(ScoringPass):
             raise UsageError("a chunk of last tokens starts without its prompts")
         chunk.hidden = self._model.value(states.hidden[:, None].astype(np.float32))
         one = Chunk(chunk.index[:1], 1, chunk.positions, chunk.scored)
-        self._embed(one, int(states.lengths.max()) + 1)
+        longest = int(states.lengths.max()) + 1
+        self._take_prologue(one, self._prologue(*self._first_tokens(one, longest)))
         chunk.inputs = one.inputs  # tables by position; the states are those of the cache
         chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
         chunk.by_row["past_lengths"] = states.lengths
@@ -112,7 +113,7 @@ class PromptPass(Forward):
 
     def start(self, chunk: Chunk) -> None:
         """Embed a chunk; the adapters act on last tokens."""
-        self._embed(chunk, chunk.tokens)
+        self._take_prologue(chunk, self._prologue(*self._first_tokens(chunk, chunk.tokens)))
         last = np.arange(chunk.tokens) == self.batch.lengths[chunk.index, None] - 1
         chunk.by_row["active"] = last.astype(np.float32)
         chunk.by_row["past_lengths"] = np.zeros(chunk.rows, np.int32)

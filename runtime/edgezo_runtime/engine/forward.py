@@ -161,14 +161,18 @@ class Forward:
 
     # --- parts ---
 
-    def _embed(self, chunk: Chunk, tokens: int) -> None:
-        """Run the prologue on the first `tokens` tokens of a chunk's sequences."""
+    def _first_tokens(self, chunk: Chunk, tokens: int) -> tuple[Int64, Int64]:
+        """The first `tokens` tokens of a chunk's sequences, (R, S), and the lengths of all."""
         rows = chunk.index
         ids = self.batch.input_ids[rows, :tokens]
         if ids.shape[1] < tokens:
             pad = self._manifest.tokenizer.pad_id
             ids = np.pad(ids, ((0, 0), (0, tokens - ids.shape[1])), constant_values=pad)
-        chunk.hidden, chunk.inputs = self._prologue(ids, self.batch.lengths[rows])
+        return ids, self.batch.lengths[rows]
+
+    def _take_prologue(self, chunk: Chunk, made: tuple[Any, dict[str, Any]]) -> None:
+        """Give a chunk what the prologue made of it."""
+        chunk.hidden, chunk.inputs = made
         for tensor in self._manifest.graphs.prologue.outputs:
             if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
                 chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
@@ -348,7 +352,7 @@ class WholePass(ScoringPass):
     def start(self, chunk: Chunk) -> None:
         """Embed a chunk, or find its states at the entry of the block where it is cached."""
         rows = chunk.index
-        self._embed(chunk, chunk.tokens)
+        self._take_prologue(chunk, self._prologue(*self._first_tokens(chunk, chunk.tokens)))
         lengths = self.batch.first_scored[rows] if self._scope == "answer" else np.zeros_like(rows)
         active = np.arange(chunk.tokens) >= lengths[:, None]
         chunk.by_row["active"] = active.astype(np.float32)

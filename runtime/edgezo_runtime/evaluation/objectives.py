@@ -94,17 +94,18 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A batch at G probes; an objective calls for the evaluations that it needs.
+    """A batch at G probes.
 
     Attributes:
         batch: E examples.
-        scores: evaluates the batch in one pass; see `Engine.score`.
+        scores: of one pass over the batch, as `Engine.score` gives them; None where the objective
+            scores answers.
         params: makes the trainable inputs of each probe, for the rows of the batch.
         seed: seed of sampling. All probes share it, so that they differ in their weights only.
     """
 
     batch: Batch
-    scores: Callable[[], Float32]
+    scores: Float32 | None
     params: Callable[[], Sequence[Params]]
     seed: int
 
@@ -197,7 +198,8 @@ class ClassObjective:
 
         F1 is one number for a whole batch, and stands at every row of it.
         """
-        batch, scores = probed.batch, probed.scores()
+        batch, scores = probed.batch, probed.scores
+        assert scores is not None
         if self.name == "loss":
             return example_losses(batch, scores)
         chosen = predictions(batch, scores)

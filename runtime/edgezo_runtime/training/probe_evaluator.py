@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
@@ -153,30 +153,20 @@ class ProbeEvaluator:
         rounds: list[Losses] = []
         rows = 0
         while run.probes:
-            taken = self._taken(batch, info, run.probes)
-            probed = self._probed(taken, info.blocks, run.probes, directions)
-            losses = record_losses(objective.losses(probed), run.probes)
+            probes = run.probes
+            taken = self._taken(batch, info, probes)
+            perturbed = partial(self._perturbed, taken, self.layout.tensors(info.blocks))
+            scores: Float32 | None = None
+            if not objective.has_answers:
+                params = perturbed(probes, directions)
+                scores = self._engine.score(taken, params, **self._places(info.blocks, probes))
+            each = partial(_of_each, perturbed, probes, directions)
+            probed = Probed(taken, scores, each, probes[0].seed)
+            losses = record_losses(objective.losses(probed), probes)
             rounds.append(losses)
-            rows += len(run.probes) * taken.num_rows
+            rows += len(probes) * taken.num_rows
             run.send(losses)
         return np.concatenate(rounds), run.terms, rows
-
-    def _probed(
-        self,
-        batch: Batch,
-        blocks: tuple[int, ...],
-        probes: Sequence[Probe],
-        directions: StepDirections,
-    ) -> Probed:
-        """A batch at probes; the objective decides which passes are run."""
-        tensors = self.layout.tensors(blocks)
-        params = self._perturbed(batch, tensors, probes, directions)
-        scores = partial(self._engine.score, batch, params, **self._places(blocks, probes))
-
-        def each() -> list[PerturbedParams]:
-            return [self._perturbed(batch, tensors, [probe], directions) for probe in probes]
-
-        return Probed(batch, scores, each, probes[0].seed)
 
     def _taken(self, batch: Batch, info: StepInfo, probes: list[Probe]) -> Batch:
         """The examples of probes: those of the step, or further ones."""
@@ -324,3 +314,12 @@ def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
     if all(probe.blocks is None for probe in probes):
         return first
     return tuple(min(probe.blocks, default=first) if probe.blocks else first for probe in probes)
+
+
+def _of_each(
+    perturbed: Callable[[Sequence[Probe], StepDirections], PerturbedParams],
+    probes: Sequence[Probe],
+    directions: StepDirections,
+) -> list[PerturbedParams]:
+    """The trainable inputs of each probe by itself, as generated answers need them."""
+    return [perturbed([probe], directions) for probe in probes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgezo_runtime.app.events import EndEvent, StepEvent
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.engine.sessions import run_graph
 from edgezo_runtime.errors import BudgetStopError, UsageError
 from edgezo_runtime.journal.snapshot import load_snapshot
 from edgezo_runtime.methods.catalogue import METHODS
@@ -125,3 +127,24 @@ def test_the_loss_falls_on_a_toy_task(bundle, tmp_path, method):
         after = tuner.evaluate(examples)
     assert after.loss < 0.7 * before.loss
     assert after.accuracy >= before.accuracy
+
+
+def test_a_step_reaches_the_session_within_twelve_frames(bundle, examples, tmp_path, monkeypatch):
+    """On the thread that steps: one frame of each part that a reader has to know."""
+    depths: list[int] = []
+
+    def counting(session, outputs, feed):
+        frame, depth = sys._getframe(), 1  # this function stands for `run_graph`
+        while frame is not None and frame.f_code is not Tuner.step.__code__:
+            frame, depth = frame.f_back, depth + 1
+        assert frame is not None
+        depths.append(depth)
+        return run_graph(session, outputs, feed)
+
+    with Tuner.open(bundle, examples, BASE, tmp_path) as tuner:
+        tuner.step()  # reads the prompts, where they are cached
+        tuner.run.engine.limits = dataclasses.replace(tuner.run.engine.limits, workers=1)
+        monkeypatch.setattr("edgezo_runtime.engine.forward.run_graph", counting)
+        tuner.step()
+    assert depths
+    assert max(depths) + 1 <= 12  # and the session's own `run`
