@@ -227,9 +227,9 @@ time.sleep(600)
 def test_another_process_takes_the_control_group(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:
-    expected = undisturbed(invoke, tiny, "--steps", "3000")
+    expected = undisturbed(invoke, tiny, "--steps", "2000")
     with control_group(512 * MIB) as group:
-        args = tune_args(tiny, "--json", "--steps", "3000", "--budget", "300MB")
+        args = tune_args(tiny, "--json", "--steps", "2000", "--budget", "300MB")
         tuning = start(*args, cwd=tmp_path, preexec_fn=group.enter)
         wait_for_steps(tmp_path / "run")
         used = read_usage(group)

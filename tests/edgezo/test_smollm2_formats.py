@@ -12,7 +12,7 @@ from tests.edgezo.conftest import ROOT, Invoke
 DATA = ROOT.parent / "shared" / "data" / "sst2"
 TEMPLATE = "{sentence} It was"
 LABELS = (" terrible", " great")
-ROWS = 20
+ROWS = 10
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,7 +13,7 @@ from tests.edgezo.conftest import ROOT, Invoke
 DATA = ROOT.parent / "shared" / "data" / "sst2"
 TEMPLATE = "{sentence} It was"
 LABELS = (" terrible", " great")
-ROWS = 300
+ROWS = 100
 
 pytestmark = [
     pytest.mark.slow,
