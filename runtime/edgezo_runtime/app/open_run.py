@@ -62,7 +62,8 @@ class OpenedRun:
 
     Attributes:
         run: parts of the run; its folder is not touched yet.
-        reader: reads rows like those of the run; None if the run was given tokens.
+        reader: reads rows like those of the run; None if the run was given tokens, or takes no more
+            rows.
         sets: examples by name, "train" first.
         questions: the same as questions, if the objective scores generated answers.
         plan: memory plan; None without a budget.
@@ -124,6 +125,8 @@ def open_run(
             bundle, data.train, config, data.template, data.labels, data.max_seq
         )
         sets, questions = _read_others(train, reader, data.others)
+        if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
+            reader = None
         check()
         release_freed()
         data_bytes = 0 if process_bytes is None else max(0, rss_bytes() - process_bytes)

@@ -123,6 +123,20 @@ def test_other_rows_are_read_as_those_to_tune_on(bundle: Bundle, tmp_path: Path)
     found.run.engine.close()
 
 
+def test_a_run_that_takes_no_more_rows_lets_its_tokenizer_go(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Pins 10 MB that every run of the command line held for rows that never come."""
+    data = RunData(ROWS, template=TEMPLATE, labels=LABELS)
+    for process_bytes, stays in ((None, True), (1 << 20, False)):
+        found = open_run(
+            bundle, data, CONFIG, RunFolder(tmp_path), budget_bytes=8 * 10**9,
+            process_bytes=process_bytes,
+        )  # fmt: skip
+        assert (found.reader is not None) == stays
+        found.run.engine.close()
+
+
 @pytest.mark.parametrize("calls", [1, 2])
 def test_opening_is_ended_between_its_parts(
     bundle: Bundle, examples: ExampleSet, tmp_path: Path, calls: int
