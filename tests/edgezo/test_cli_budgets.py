@@ -92,7 +92,9 @@ def test_long_prompts_keep_below_the_budget(wide: Path, tmp_path: Path, budget: 
     assert code == 0, err
     result = json.loads(out)
     assert [entry["prompt_tokens"] for entry in result["texts"]] == [1501] * 8
-    assert result["peak_bytes"] <= peak < parse_size(budget)
+    assert max(peak, result["peak_bytes"]) < parse_size(budget)
+    # the kernel counts pages per core, and its two peaks of a process differ by some of them
+    assert result["peak_bytes"] <= peak + (1 << 20)
 
 
 def test_the_budget_that_is_named_does(wide: Path, tmp_path: Path) -> None:
