@@ -142,7 +142,7 @@ def open_run(
             plan, longest = None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
-                if process_bytes is None and reader is not None:
+                if reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
                 plan = make_plan(
