@@ -9,10 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, Message, check_messages
+from edgezo_runtime.data.chat.chat_template import ChatTemplate, Message
 from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
-from edgezo_runtime.data.records import Row, RowKind, recognise
-from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields, text_field
+from edgezo_runtime.data.records import Row
+from edgezo_runtime.data.row_content import (
+    Conversation,
+    Pair,
+    RowKind,
+    Text,
+    read_content,
+    recognise,
+    require_filled,
+)
+from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
@@ -120,18 +129,16 @@ class _Reader:
 
     def read(self, row: Row) -> Scored:
         self.with_label += "label" in row.fields
-        if self.kind == "messages":
-            messages = check_messages(row.fields.get("messages"), row.where)
-            return self._conversation(messages, row.where)
-        if self.kind == "text":
-            text = _filled(row.fields, "text", row.where)
-            return self._finish(self.tokenizer.encode(text, add_special=True), 0, row.where)
-        if self.kind == "instruction":
-            return self._instruction(row)
-        if self.kind == "prompt":
-            prompt = text_field(row.fields, "prompt", row.where)
-            return self._pair(prompt, _filled(row.fields, "completion", row.where), row.where)
-        return self._templated(row)
+        if self.kind is None:
+            return self._templated(row)
+        match read_content(row, self.kind, chat=self.chat is not None):
+            case Conversation(messages):
+                return self._conversation(messages, row.where)
+            case Pair(prompt, completion):
+                return self._pair(prompt, completion, row.where)
+            case Text(text):
+                tokens = self.tokenizer.encode(text, add_special=True)
+                return self._finish(tokens, 0, row.where)
 
     def warnings(self) -> Iterator[DataWarning]:
         if self.apart:
@@ -164,16 +171,6 @@ class _Reader:
         spaced = not prompt.text or prompt.text[-1].isspace() or answer[0].isspace()
         scored = self._pair(prompt.text, answer if spaced else f" {answer}", row.where)
         return replace(scored, prompt_tokens_lost=prompt.dropped)
-
-    def _instruction(self, row: Row) -> Scored:
-        prompt = text_field(row.fields, "instruction", row.where)
-        if row.fields.get("input"):
-            prompt = f"{prompt}\n\n{text_field(row.fields, 'input', row.where)}"
-        output = _filled(row.fields, "output", row.where)
-        if self.chat is None:
-            return self._pair(f"{prompt}\n", output, row.where)
-        turns = ({"role": "user", "content": prompt}, {"role": "assistant", "content": output})
-        return self._conversation(list(turns), row.where)
 
     def _conversation(self, messages: list[Message], where: str) -> Scored:
         if self.chat is None:
@@ -226,16 +223,6 @@ def _truncate(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
     return Scored(tokens[:left], places, prompt_tokens_lost, len(tokens) - left)
 
 
-def _filled(fields: Mapping[str, Any], name: str, where: str) -> str:
-    return _require_filled(text_field(fields, name, where), name, where)
-
-
-def _require_filled(text: str, name: str, where: str) -> str:
-    if not text.strip():
-        raise DataError(f"{where}: field '{name}' is empty; fill it or remove the row")
-    return text
-
-
 def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Return the answers of a row whose prompt comes from a template; training uses the first.
 
@@ -259,5 +246,5 @@ def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
         raise DataError(
             f"{where}: field '{name}' is {found}, expected a string or an array of strings"
         )
-    _require_filled(check_text(values[0], f"field '{name}'", where), name, where)
+    require_filled(check_text(values[0], f"field '{name}'", where), name, where)
     return tuple(check_text(text, f"field '{name}'", where) for text in values)

@@ -12,7 +12,8 @@ import numpy as np
 from edgezo_runtime.data.chat.chat_template import check_messages
 from edgezo_runtime.data.completions import answers_of
 from edgezo_runtime.data.example_set import Example, ExampleSet
-from edgezo_runtime.data.records import Row, read_rows, recognise
+from edgezo_runtime.data.records import Row, read_rows
+from edgezo_runtime.data.row_content import recognise
 from edgezo_runtime.data.row_reader import Fields, RowReader, numbered
 from edgezo_runtime.data.template import text_field
 from edgezo_runtime.data.tokenizer import TextTokenizer

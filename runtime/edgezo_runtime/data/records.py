@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from edgezo_runtime.data.template import kind_of, list_fields
+from edgezo_runtime.data.template import kind_of
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.system.files import open_regular
 from edgezo_runtime.system.typed_json import (
@@ -23,16 +23,6 @@ from edgezo_runtime.system.typed_json import (
 
 MAX_LINE_BYTES = 16 * 2**20
 """Limit on a line: a longer line is no JSON Lines row, and too long for any model."""
-
-RowKind = Literal["messages", "prompt", "instruction", "text"]
-"""Kinds of rows without a template, in the order in which they are tried."""
-
-ROW_FIELDS: dict[RowKind, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "prompt": ("prompt", "completion"),
-    "instruction": ("instruction", "output"),
-    "text": ("text",),
-}
 
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "train": ("train.jsonl",),
@@ -143,25 +133,6 @@ def read_rows(path: str | Path, limit: int | None = None) -> Iterator[Row]:
         raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
     if rows == 0:
         raise DataError(f"{path}: the file is empty; expected one JSON object per line")
-
-
-def recognise(row: Row) -> RowKind:
-    """Return the kind of a row without a template.
-
-    Returns:
-        The first kind in `ROW_FIELDS` all of whose fields the row has.
-
-    Raises:
-        DataError: none fits.
-    """
-    for kind, names in ROW_FIELDS.items():
-        if all(name in row.fields for name in names):
-            return kind
-    known = "; ".join(" and ".join(f"'{name}'" for name in names) for names in ROW_FIELDS.values())
-    raise DataError(
-        f"{row.where}: the row has {list_fields(row.fields)}, expected one of: {known}; for other "
-        "fields give `template` '{field} ...', and one word per class in `labels` to classify"
-    )
 
 
 def _rows(file: BinaryIO, name: str) -> Iterator[Row]:

@@ -34,7 +34,7 @@ class RowReader:
 
     With `template` and `labels`, label words classify the rows. With `template` alone, the template
     makes the prompt and the row contains the completion. With neither, the fields of a row say how
-    to read it (`records.ROW_FIELDS`).
+    to read it (`row_content.ROW_FIELDS`).
 
     Attributes:
         tokenizer: the bundle's tokenizer.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgezo_runtime.data import records
-from edgezo_runtime.data.records import Row, find_split, read_rows, recognise, resolve
+from edgezo_runtime.data.records import Row, find_split, read_rows, resolve
 from edgezo_runtime.errors import DataError, UsageError
 
 GOOD = b'{"text": "a"}\n'
@@ -79,26 +79,6 @@ def test_limit_stops_before_a_broken_line(tmp_path: Path) -> None:
     assert len(rows(tmp_path, GOOD * 2 + b"broken", limit=2)) == 2
     with pytest.raises(UsageError, match="1 row or more, not 0"):
         rows(tmp_path, GOOD, limit=0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "kind"),
-    [
-        ({"messages": [], "text": ""}, "messages"),
-        ({"prompt": "", "completion": ""}, "prompt"),
-        ({"instruction": "", "input": "", "output": ""}, "instruction"),
-        ({"text": "", "prompt": ""}, "text"),
-    ],
-)
-def test_recognise(fields: dict[str, object], kind: str) -> None:
-    assert recognise(Row(fields, 1, "f, line 1")) == kind
-
-
-def test_unknown_row_names_its_fields() -> None:
-    with pytest.raises(DataError, match="f, line 1: the row has 'sentence', 'label', expected one"):
-        recognise(Row({"sentence": "", "label": 1}, 1, "f, line 1"))
-    with pytest.raises(DataError, match="the row has no fields"):
-        recognise(Row({}, 1, "f, line 1"))
 
 
 def test_folders(tmp_path: Path) -> None:
