@@ -14,6 +14,7 @@ import pytest
 
 from tests.bundles.cache import MissingBundleError
 from tests.bundles.tiny import tiny_bundle, tiny_model
+from tests.bundles.traces import use_cached_traces
 
 if TYPE_CHECKING:  # torch takes seconds to import; most tests do without
     from transformers import PreTrainedModel
@@ -30,12 +31,13 @@ _MODULES_SEEN = 0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Leave torch and transformers out of garbage collection: runs collect often."""
+    """Leave torch and transformers out of garbage collection, and tracing out of exports."""
     global _MODULES_SEEN
     if len(sys.modules) > _MODULES_SEEN + 20:
         _MODULES_SEEN = len(sys.modules)
         gc.collect()
         gc.freeze()
+        use_cached_traces()
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""Bundles of tiny models that torch makes once, and that tests read without it.
+"""What torch makes once for many tests: bundles of tiny models, which tests read without torch, and
+traces of models.
 
-They lie in `build/bundles/SOURCES/VERSIONS`: a digest of the files that decide what an export is,
-and one of the packages that it was made with. Where torch is absent, the newest VERSIONS are read.
+They lie in `build/KIND/SOURCES/VERSIONS`: a digest of the files that decide what is made, and one
+of the packages that it was made with. Where torch is absent, the newest VERSIONS are read.
 """
 
 from __future__ import annotations
@@ -16,18 +17,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "build" / "bundles"
-_SOURCES = (
-    "edgezo/_version.py",
-    "export/**/*.py",
-    "runtime/edgezo_runtime/bundle/**/*.py",
-    "tests/bundles/cache.py",
-    "tests/bundles/tiny.py",
-    "tests/export/tiny_models.py",
-    "tests/runtime/tiny_tokenizer.py",
-)
+Kind = Literal["bundles", "traces"]
+
+_SOURCES: dict[Kind, tuple[str, ...]] = {
+    "bundles": (
+        "edgezo/_version.py",
+        "export/**/*.py",
+        "runtime/edgezo_runtime/bundle/**/*.py",
+        "tests/bundles/cache.py",
+        "tests/bundles/tiny.py",
+        "tests/export/tiny_models.py",
+        "tests/runtime/tiny_tokenizer.py",
+    ),
+    "traces": (
+        "export/edgezo_export/trace/**/*.py",
+        "tests/bundles/cache.py",
+        "tests/bundles/traces.py",
+    ),
+}
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "optimum", "torch", "transformers")
 _KEPT_S = 24 * 3600
 
@@ -36,7 +46,7 @@ class MissingBundleError(Exception):
     """A bundle is not in the cache, and there is no torch to make it."""
 
 
-def cached(name: str, make: Callable[[Path], object]) -> Path:
+def cached(name: str, make: Callable[[Path], object], kind: Kind = "bundles") -> Path:
     """The folder of that name in the cache.
 
     Tests only read it. Several processes may ask at once: one makes it, the others wait.
@@ -44,16 +54,17 @@ def cached(name: str, make: Callable[[Path], object]) -> Path:
     Args:
         name: path below the cache.
         make: writes it to a folder that does not exist yet.
+        kind: which cache.
 
     Raises:
         MissingBundleError: it is not there, and torch is absent.
     """
-    path = _place() / name
+    path = _place(kind) / name
     if path.exists():
         return path
     if not has_torch():
         raise MissingBundleError(
-            f"no {name} in {_place()}; run 'make bundles' in an environment with torch"
+            f"no {name} in {_place(kind)}; run 'make bundles' in an environment with torch"
         )
     with _locked(path.with_name(f"{path.name}.lock")):
         if not path.exists():
@@ -71,8 +82,8 @@ def has_torch() -> bool:
 
 
 @functools.cache
-def _place() -> Path:
-    sources = FOLDER / _digest_of_sources()
+def _place(kind: Kind) -> Path:
+    sources = ROOT / "build" / kind / _digest_of_sources(kind)
     if has_torch():
         found = ((name, importlib.metadata.version(name)) for name in _PACKAGES)
         place = sources / hashlib.sha256(repr([*found]).encode()).hexdigest()[:12]
@@ -84,15 +95,15 @@ def _place() -> Path:
     return made[-1] if made else sources
 
 
-def _digest_of_sources() -> str:
+def _digest_of_sources(kind: Kind) -> str:
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in _SOURCES for path in ROOT.glob(pattern)}):
+    for path in sorted({path for pattern in _SOURCES[kind] for path in ROOT.glob(pattern)}):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
 def _forget_old_ones(current: Path) -> None:
-    for folder in FOLDER.glob("*"):
+    for folder in current.parent.glob("*"):
         if folder != current and time.time() - folder.stat().st_mtime > _KEPT_S:
             shutil.rmtree(folder, ignore_errors=True)
 

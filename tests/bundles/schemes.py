@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bundles.cache import cached
 from tests.bundles.tiny import tiny_model
+from tests.bundles.traces import use_cached_traces
 
 
 def scheme_bundle(name: str, kind: str, quant: str, options: Mapping[str, object]) -> Path:
@@ -26,6 +27,7 @@ def scheme_bundle(name: str, kind: str, quant: str, options: Mapping[str, object
         from edgezo_export.schemes import make_scheme
 
         config = ExportConfig(quant=quant, scheme=make_scheme(kind, options))
+        use_cached_traces()
         export_bundle(str(tiny_model(name)), folder, config)
 
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]

