@@ -50,7 +50,7 @@ def naming_the_template(settled: SettledReading) -> Iterator[None]:
     try:
         yield
     except MissingFieldError as error:
-        if settled.origins["template"] != "adapter":
+        if settled.origins.get("template") != "adapter":
             raise
         raise MissingFieldError(
             f"{error}. The template is that of the adapter, {settled.reading.template!r:.80}; for "
