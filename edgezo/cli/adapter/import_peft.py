@@ -45,6 +45,7 @@ def command(
     from edgezo_runtime.adapters.adapter import scheme_settings
     from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
     from edgezo_runtime.adapters.peft_writer import PEFT_FILES
+    from edgezo_runtime.adapters.usage import Usage
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.data.reading import SettledReading
 
@@ -70,6 +71,7 @@ def command(
             ("adapter", str(output)),
             ("base model", adapter.info.model),
             ("modules", f"{len(lora.factors)} of rank {lora.rank} at most"),
+            ("acts on", Usage(adapter.info).acts_on()),
             *([] if reading is None else reading_lines(SettledReading(reading))),
             ("bundle", f"{bundle} ({with_flags(scheme_settings(adapter.info.scheme))})"),
         ]
