@@ -190,7 +190,7 @@ def test_answers_are_generated_as_the_run_did(invoke: Invoke, tiny: Tiny) -> Non
     assert (done["template"], done["warnings"]) == ("{q} w5", [])
     other = invoke(*args, "--max-new-tokens", "3")
     assert "--max-new-tokens was 5, is 3" in other.stderr
-    assert "--stop w50 (of the adapter)" in other.stdout
+    assert "--stop 'w50' (of the adapter)" in other.stdout
     texts = ("generate", tiny.int8, "--adapter", run, "--row", '{"q": "w20"}', "--json")
     made = json.loads(invoke(*texts).stdout)
     assert made["generation"]["max_new_tokens"] == 5

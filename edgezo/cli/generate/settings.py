@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.options import setting
 from edgezo_runtime.config import AnswerSettings
 from edgezo_runtime.errors import printable
@@ -95,7 +96,7 @@ class SettledGeneration:
         """The settings that are those of the run, for people."""
         taken = [name for name, origin in self.origins.items() if origin == "adapter"]
         shown = ", ".join(f"`{name}` {_shown(getattr(self.settings, name))}" for name in taken)
-        return [("generation", f"{shown} (of the adapter)")] if taken else []
+        return [("generation", with_flags(f"{shown} (of the adapter)"))] if taken else []
 
 
 def _shown(value: object) -> str:

@@ -157,7 +157,7 @@ def test_how_rows_were_read_is_kept_and_is_no_identity() -> None:
 
 
 def test_answers_are_those_of_rows_without_classes() -> None:
-    config = {**VERSION_0_1["config"], "objective": "f1"}
+    config = {**VERSION_0_1["config"], "objective": "f1", "hybrid": 0, "hybrid_lr": "auto"}
     reading = {"template": "{a}", "labels": [], "max_seq": 9}
     header = RunHeader.read({**VERSION_0_1, "config": config, "reading": reading}, Path("j"))
     assert header.answers == AnswerSettings(32, 0.0, ("END",))
