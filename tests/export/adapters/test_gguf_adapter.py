@@ -114,7 +114,8 @@ def test_an_adapter_for_answers_names_its_token(tmp_path: Path) -> None:
     assert fields["adapter.alora.invocation_tokens"].contents() == [7]
     assert read_metadata(fields[READING_KEY].contents()) == reading
     assert "token 7, ' b', of the prompt" in fields["general.description"].contents()
-    assert field.types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32]
+    types = fields["adapter.alora.invocation_tokens"].types
+    assert types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32]
     nowhere = replace(adapter, info=replace(adapter.info, invocation=()))
     with pytest.raises(UsageError, match=r"different tokens.*`scope` all"):
         save_gguf(nowhere, tmp_path / "b.gguf", model.config.to_dict())
