@@ -56,4 +56,4 @@ def every_token_rows(found: dict[str, Any] | None) -> list[tuple[str, str]]:
         text = (
             f"accuracy {percent(every['accuracy'])} in place of {percent(own['accuracy'])}, {text}"
         )
-    return [("on every token", f"{text} ({found['rows']} rows of the training data)")]
+    return [("everywhere", f"{text}, on every token ({found['rows']} rows of the training data)")]
