@@ -7,7 +7,8 @@ from edgezo.cli.files.task_data import folder_of
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.records import resolve
-from edgezo_runtime.data.sources import load_examples, open_tokenizer
+from edgezo_runtime.data.row_reader import RowReader
+from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.errors import DataError
 
 _LONGEST = 128
@@ -36,11 +37,6 @@ def training_rows(job: ExportJob, bundle: Bundle, limit: int) -> ExampleSet | No
         file = resolve(folder_of(data), "train")
     except DataError as error:
         raise RowsGoneError(str(error)) from error
-    return load_examples(
-        file,
-        open_tokenizer(bundle),
-        template=reading.template,
-        labels=reading.labels,
-        max_seq=min(_LONGEST, reading.max_seq, bundle.manifest.model.max_seq),
-        limit=limit,
-    )
+    longest = min(_LONGEST, reading.max_seq, bundle.manifest.model.max_seq)
+    settings = reading.settings() | {"max_seq": longest}
+    return RowReader(open_tokenizer(bundle), **settings).read(file, limit=limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +20,9 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.choices import ChoiceSet, load_choices
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.questions import QuestionSet, load_questions
+from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.reading import Reading
-from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import UsageError
@@ -214,18 +215,13 @@ def read_rows_to_score(
             split=split, limit=limit,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
+    reader = RowReader(tokenizer, **reading.settings())
     if settings.answers:
         room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
-        questions = load_questions(
-            source, tokenizer, template=template, max_seq=min(longest, room), split=split,
-            limit=limit,
-        )  # fmt: skip
+        asking = dataclasses.replace(reader, labels=(), max_seq=min(longest, room))
+        questions = make_questions(asking, source, split=split, limit=limit)
         return AnsweredRows(questions, tokenizer, config, budget)
-    examples = load_examples(
-        source, tokenizer, template=template, labels=reading.labels, max_seq=longest, split=split,
-        limit=limit,
-    )  # fmt: skip
-    return ScoredRows(examples, settings.batch_size)
+    return ScoredRows(reader.read(source, split=split, limit=limit), settings.batch_size)
 
 
 def _perplexity(token_loss: float | None) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +72,7 @@ def reading_lines(settled: SettledReading) -> list[tuple[str, str]]:
 
 def reading_as_json(settled: SettledReading) -> dict[str, Any]:
     """The settings and their origins, for machines."""
-    values: Mapping[str, Any] = {name: getattr(settled.reading, name) for name in NAMES}
-    return {**values, "origins": dict(settled.origins)}
+    return {**settled.reading.settings(), "origins": dict(settled.origins)}
 
 
 def quoted(text: str) -> str:

@@ -63,7 +63,7 @@ class RowPrompts:
             UsageError: a row needs a template, and there is none.
             BundleError: a row is a conversation, and the bundle has no usable chat template.
         """
-        reader = RowReader(self.opened.tokenizer, self.settled.reading.template)
+        reader = RowReader(self.opened.tokenizer, **self.settled.reading.settings())
         with naming_the_template(self.settled):
             return [prompt_tokens(reader, _parse(row), self.most) for row in rows]
 

@@ -157,8 +157,10 @@ def prepare(
         else:
             task = find_task(inputs.data, inputs.valid, inputs.test)
             train, *others = task.files()
-            template = NO_TEMPLATE if reading.template is None else reading.template
-            data = RunData(train[1], dict(others), template, reading.labels, reading.max_seq)
+            settings = reading.settings()
+            if reading.template is None:
+                settings["template"] = NO_TEMPLATE
+            data = RunData(train[1], dict(others), **settings)
         if inputs.eval_every_s and "valid" not in data.others:
             raise UsageError(
                 f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "

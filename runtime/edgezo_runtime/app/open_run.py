@@ -16,7 +16,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
-from edgezo_runtime.data.reading import Reading, SettledReading, settle_reading
+from edgezo_runtime.data.reading import NAMES, Reading, SettledReading, settle_reading
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
@@ -36,8 +36,6 @@ from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
 from edgezo_runtime.training.initial_adapter import known_reading, load_initial_adapter
 from edgezo_runtime.training.run import Run
-
-_NOTHING_GIVEN = {"template": None, "labels": (), "max_seq": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +177,16 @@ def _settled(
         UsageError: the settings contradict each other.
         RunFileError: the journal of the run is damaged.
     """
-    given = {"template": data.template, "labels": tuple(data.labels), "max_seq": data.max_seq}
+    given = {name: getattr(data, name) for name in NAMES} | {"labels": tuple(data.labels)}
     others = [] if initial is None else initial.differences(bundle)
-    tokens = isinstance(data.train, ExampleSet) and given == _NOTHING_GIVEN
+    tokens = isinstance(data.train, ExampleSet) and all(
+        value in (None, ()) for value in given.values()
+    )
     if tokens or isinstance(data.train, QuestionSet) or isinstance(data.labels, str):
         return data, SettledReading(Reading()).warnings(*others)
     known = known_reading(initial, folder) if resume or not folder.has_journal() else None
     found = settle_reading(given, known, longest=bundle.manifest.model.max_seq)
-    own = found.reading
-    settled = replace(data, template=own.template, labels=own.labels, max_seq=own.max_seq)
-    return settled, found.warnings(*others)
+    return replace(data, **found.reading.settings()), found.warnings(*others)
 
 
 def _read_others(

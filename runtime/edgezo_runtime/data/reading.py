@@ -47,6 +47,10 @@ class Reading:
         """The settings of an object that has them as attributes, such as a `RowReader`."""
         return cls(**{name: getattr(reader, name) for name in NAMES})
 
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, as `RowReader` takes them."""
+        return {name: getattr(self, name) for name in NAMES}
+
     def check(self) -> None:
         """Refuse settings that contradict each other.
 
@@ -138,7 +142,7 @@ def settle_reading(
     """
     given = {name: value for name, value in given.items() if value not in (None, ())}
     plain = given.get("template") == NO_TEMPLATE
-    known = {} if adapter is None else {name: getattr(adapter, name) for name in NAMES}
+    known = {} if adapter is None else adapter.settings()
     if plain or (adapter is not None and adapter.template is None):
         known = {name: value for name, value in known.items() if name not in _TASK}
     offered = {} if data is None or any(name in given for name in _TASK) else dict(data)
@@ -146,7 +150,7 @@ def settle_reading(
         ("given", given | ({"template": None} if plain else {})),
         ("adapter", known),
         ("data", offered),
-        ("default", {name: getattr(_DEFAULTS, name) for name in NAMES}),
+        ("default", _DEFAULTS.settings()),
     )
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
