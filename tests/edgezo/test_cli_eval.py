@@ -19,6 +19,11 @@ EVAL = {
     "bundle": str,
     "adapter": str,
     "data": str,
+    "template": str,
+    "labels": list,
+    "max_seq": int,
+    "origins": dict,
+    "scope": str,
     "rows": int,
     "loss": float,
     "accuracy": float,
@@ -56,7 +61,9 @@ def test_eval_takes_the_adapter_to_another_quantization(
     int8 = json.loads(invoke("eval", tiny.int8, *args).stdout)
     fp32 = json.loads(invoke("eval", tiny.fp32, *args).stdout)
     assert fp32["loss"] == pytest.approx(int8["loss"], abs=0.1)
-    assert fp32["warnings"] == []
+    assert int8["warnings"] == []
+    (warning,) = fp32["warnings"]
+    assert "the adapter was tuned otherwise: the bundle was another one" in warning
 
 
 def test_eval_writes_predictions(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
@@ -120,6 +127,7 @@ def test_adapter_export(invoke: Invoke, run: Path, tmp_path: Path) -> None:
     result = json.loads(invoke("adapter", "export", run, "peft", "--json").stdout)
     assert result["modules"] == 4
     assert {file.name for file in (tmp_path / "peft").iterdir()} == {
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     }

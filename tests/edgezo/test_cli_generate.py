@@ -21,6 +21,8 @@ from tests.edgezo.conftest import Invoke, Tiny, write_rows
 GENERATED = {
     "bundle": str,
     "adapter": type(None),
+    "scope": str,
+    "generation": dict,
     "texts": list,
     "prompt_tokens": int,
     "new_tokens": int,

@@ -43,6 +43,7 @@ OTHER: dict[str, Any] = {
     "data": "rows.jsonl",
     "valid": "valid.jsonl",
     "test": "test.jsonl",
+    "max_seq": 96,
     "template": "{a} b",
     "label": (" x", " y"),
     "budget": "3GB",

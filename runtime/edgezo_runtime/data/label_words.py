@@ -13,7 +13,7 @@ from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import Template, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import TruncatedPrompt, truncate_prompt
-from edgezo_runtime.errors import DataError, UsageError
+from edgezo_runtime.errors import DataError, MissingFieldError, UsageError
 
 LABEL_FIELD = "label"
 
@@ -75,7 +75,9 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
         DataError: the field is missing, or does not name a class.
     """
     if LABEL_FIELD not in fields:
-        raise DataError(f"{where}: no field '{LABEL_FIELD}'; the row has {list_fields(fields)}")
+        raise MissingFieldError(
+            f"{where}: no field '{LABEL_FIELD}'; the row has {list_fields(fields)}"
+        )
     value = fields[LABEL_FIELD]
     if isinstance(value, str):
         words = [label.strip() for label in labels]

@@ -18,6 +18,7 @@ from edgezo_runtime.data.example_set import (
     input_length,
 )
 from edgezo_runtime.data.label_words import build_labelled
+from edgezo_runtime.data.reading import MAX_SEQ, Reading
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, kind_of
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -49,17 +50,16 @@ class RowReader:
     tokenizer: TextTokenizer
     template: str | None = None
     labels: tuple[str, ...] = ()
-    max_seq: int = 512
+    max_seq: int = MAX_SEQ
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
-        if self.max_seq < 1:
-            raise UsageError(f"max_seq must be 1 token or more, not {self.max_seq}")
-        if self.labels and self.template is None:
-            raise UsageError(
-                "label words need a prompt; give `template` '{field} ...' with `labels`"
-            )
-        self._prompt()
+        self.reading.check()
+
+    @property
+    def reading(self) -> Reading:
+        """The settings, without the tokenizer."""
+        return Reading.of(self)
 
     def read(
         self,
@@ -172,6 +172,7 @@ class RowReader:
             ),
             label_words=self.labels,
             label_tokens=label_tokens,
+            reading=self.reading,
         )
 
 

@@ -178,6 +178,9 @@ class RunLog:
         found = RunHeader.read(contents.header.meta, self.folder.journal)
         changed = differences(found.inputs(), self._header().inputs())
         if changed:
+            old, new = found.reading, self._initial.reading
+            if old is not None and new is not None:  # says more than a digest
+                changed = [*old.differences(new), *changed]
             raise OtherInputsError(
                 f"{self.folder.path}: cannot be resumed, the run was started with other inputs: "
                 f"{'; '.join(changed)}; use the same inputs, or choose another folder"

@@ -13,8 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edgezo_export.adapters.gguf_adapter import read_gguf, save_gguf
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
+from edgezo_runtime.adapters.usage import READING_KEY, read_metadata
 from edgezo_runtime.bundle.trainables import SchemeInfo
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from tests.export.gguf_model import folded, write_gguf
 from tests.export.source_models import GGUF_MODELS, SIZES
@@ -103,11 +106,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_an_adapter_for_answers_names_its_token(tmp_path: Path) -> None:
     model = tiny_model("llama")
     adapter = random_lora(model, tmp_path / "a")
-    adapter = replace(adapter, info=replace(adapter.info, scope="answer", invocation=(7,)))
-    save_gguf(adapter, tmp_path / "a.gguf", model.config.to_dict())
-    field = gguf.GGUFReader(tmp_path / "a.gguf").fields["adapter.alora.invocation_tokens"]
-    assert field.contents() == [7]
-    assert field.types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32]
+    reading = Reading("{a} b", (" x", " y"), 64)
+    changes = {"scope": "answer", "invocation": (7,), "reading": reading}
+    adapter = replace(adapter, info=replace(adapter.info, **changes))
+    save_gguf(adapter, tmp_path / "a.gguf", model.config.to_dict(), " b")
+    fields = gguf.GGUFReader(tmp_path / "a.gguf").fields
+    assert fields["adapter.alora.invocation_tokens"].contents() == [7]
+    assert read_metadata(fields[READING_KEY].contents()) == reading
+    assert "token 7, ' b', of the prompt" in fields["general.description"].contents()
+    types = fields["adapter.alora.invocation_tokens"].types
+    assert types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32]
     nowhere = replace(adapter, info=replace(adapter.info, invocation=()))
     with pytest.raises(UsageError, match=r"different tokens.*`scope` all"):
         save_gguf(nowhere, tmp_path / "b.gguf", model.config.to_dict())

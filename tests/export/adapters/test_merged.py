@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from edgezo_export.adapters.merged import save_merged
 from edgezo_export.sources.float_bytes import float_bytes
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import TINY, save
@@ -121,7 +122,7 @@ def test_weights_are_changed_and_the_rest_is_copied(
         if name not in expected:
             assert torch.equal(value, own[name])
     names = {file.name for file in folder.iterdir()} - {"weights.bin"}
-    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names | {"README.md"}
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 

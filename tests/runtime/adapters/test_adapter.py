@@ -17,6 +17,8 @@ from edgezo_runtime.adapters.adapter import Adapter, load_adapter, make_adapter
 from edgezo_runtime.adapters.peft_writer import peft_content, save_peft
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.trainables import SchemeInfo
+from edgezo_runtime.config import AnswerSettings
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.errors import DivergedError, RunFileError, UsageError
 from edgezo_runtime.journal.run_folder import find_adapter
 from tests.conftest import Exported
@@ -46,6 +48,19 @@ def random_adapter(bundle: Bundle, path: Path, blocks: tuple[int, ...] | None = 
     return make_adapter(path, bundle, tensors, steps=5, created_by="edgezo test", scope="all")
 
 
+def test_the_file_says_how_rows_were_read(trained: Trained, tmp_path: Path) -> None:
+    """Whoever has the file alone reads rows as the run did."""
+    _, bundle = trained("llama")
+    reading, answers = Reading("{a} b", (" x", " y"), 64), AnswerSettings(8, 0.5, ("\n",))
+    path = tmp_path / "a.safetensors"
+    make_adapter(
+        path, bundle, bundle.trainables(), steps=1, created_by="x", scope="all",
+        reading=reading, answers=answers,
+    ).save(path)  # fmt: skip
+    found = load_adapter(path).info
+    assert (found.version, found.reading, found.answers) == (3, reading, answers)
+
+
 def test_what_is_saved_is_loaded(trained: Trained, tmp_path: Path) -> None:
     _, bundle = trained("llama")
     adapter = random_adapter(bundle, tmp_path / "a.safetensors")
@@ -58,8 +73,11 @@ def test_what_is_saved_is_loaded(trained: Trained, tmp_path: Path) -> None:
     params = found.params(bundle)
     assert list(params) == [info.name for info in bundle.manifest.trainables]
     assert all((params[name] == value).all() for name, value in adapter.tensors.items())
-    assert found.fits_warning(bundle) is None
-    assert "org/other" in str(found.renamed("org/other").fits_warning(bundle))
+    assert found.differences(bundle) == []
+    model = bundle.manifest.model.id
+    assert found.renamed("org/x").differences(bundle) == [f"the model was org/x, is {model}"]
+    other = replace(found, info=replace(found.info, bundle_sha256="0" * 64))
+    assert "another one of this model (manifest 00000000, is" in other.differences(bundle)[0]
 
 
 def test_blocks_that_did_not_train_are_left_out(trained: Trained, tmp_path: Path) -> None:
@@ -142,8 +160,10 @@ def test_damaged_files_are_refused(trained: Trained, tmp_path: Path) -> None:
     refused("not an adapter that can be read")
     safetensors.numpy.save_file(tensors, adapter.path)
     refused("no adapter of edgezo's")
-    rewrite(tensors, version=3)
-    refused("adapter of version 3")
+    rewrite(tensors, version=4)
+    refused("adapter of version 4")
+    rewrite(tensors, reading={"template": "no field", "labels": [], "max_seq": 9})
+    refused("damaged header: template 'no field' names no field")
     rewrite(tensors, scheme={**info["scheme"], "rank": "3"})
     refused("damaged header")
     rewrite(tensors, scheme={**info["scheme"], "rank": 0})
@@ -172,6 +192,34 @@ def test_files_of_version_1_are_read(trained: Trained, tmp_path: Path) -> None:
     found = load_adapter(adapter.path)
     assert found.info.scheme == replace(adapter.info.scheme, train=None)
     assert found.params(bundle).keys() == adapter.params(bundle).keys()
+
+
+def test_files_of_version_2_take_their_reading_from_the_run(
+    trained: Trained, tmp_path: Path
+) -> None:
+    """They did not say how rows were read; the run's config.json does."""
+    _, bundle = trained("llama")
+    file = tmp_path / "adapter.safetensors"
+    adapter = random_adapter(bundle, file)
+    adapter.save(file)
+    with safetensors.safe_open(file, "np") as opened:
+        info = json.loads(opened.metadata()["edgezo_adapter"])
+    old = {key: value for key, value in info.items() if key not in ("reading", "answers")}
+    text = json.dumps(old | {"version": 2})
+    safetensors.numpy.save_file(adapter.tensors, file, {"edgezo_adapter": text})
+    assert load_adapter(file).info == adapter.info
+    saved = {"template": "{a} b", "label": [" x"], "max_seq": 64, "objective": "loss", "lr": 1}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert load_adapter(file).info.reading == Reading("{a} b", (" x",), 64)
+    assert load_adapter(tmp_path).info.answers is None
+    shutil.copy(file, tmp_path / "copy.safetensors")
+    assert load_adapter(tmp_path / "copy.safetensors").info.reading is None
+    answers = saved | {"label": [], "objective": "f1", "max_new_tokens": 8, "stop": ["\n"]}
+    (tmp_path / "config.json").write_text(json.dumps(answers))
+    assert load_adapter(tmp_path).info.answers == AnswerSettings(8, 0.0, ("\n",))
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"template": 3}))
+    with pytest.raises(RunFileError, match="not the settings of a run: template"):
+        load_adapter(tmp_path)
 
 
 def test_finding_the_adapter_of_a_run(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ import pytest
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo.cli.tune.job import Job, prepare
+from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.open_run import RunData, open_run
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -242,3 +244,36 @@ def test_a_budget_is_planned_for_rows_to_come(bundle: Bundle, tmp_path: Path) ->
         other.add(examples)
     with pytest.raises(UsageError, match="unknown unit"):
         opened(bundle, tmp_path / "c", budget="4G")
+
+
+def test_a_run_resumes_with_the_template_that_it_has(bundle: Bundle, tmp_path: Path) -> None:
+    """Template and labels that were left out made other tokens, and the run was refused."""
+    with opened(bundle, tmp_path / "run") as tuner:
+        tuner.step()
+    with Tuner.open(bundle, ROWS, CONFIG, tmp_path / "run") as tuner:
+        assert tuner.step_number == 1
+        assert tuner.examples.label_words == tuple(LABELS)
+        assert tuner.classify("w20 w40").label in LABELS
+
+
+def test_an_initial_adapter_brings_its_template(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.safetensors"
+    reading = Reading(TEMPLATE, tuple(LABELS), 64)
+    tensors = bundle.trainables()
+    start = make_adapter(
+        file, bundle, tensors, steps=1, created_by="test", scope="all", reading=reading
+    )
+    with Tuner.open(bundle, ROWS, CONFIG, tmp_path / "own", adapter=start) as tuner:
+        assert tuner.examples.reading == reading
+    assert not caplog.messages
+    words = LABELS[::-1]
+    settings = {"template": TEMPLATE, "labels": words, "adapter": start}
+    with Tuner.open(bundle, ROWS, CONFIG, tmp_path / "other", **settings):
+        assert "the same words in another order" in caplog.text
+    texts = [{"text": "w20 w21 w22"}]
+    with Tuner.open(
+        bundle, texts, CONFIG, tmp_path / "texts", adapter=start, template="none"
+    ) as tuner:
+        assert tuner.examples.kind == "completion"

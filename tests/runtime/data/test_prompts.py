@@ -46,7 +46,12 @@ def test_a_conversation_ends_where_the_assistant_answers() -> None:
 @pytest.mark.parametrize(
     ("prompt", "given", "error", "message"),
     [
-        ({"q": "a"}, {"template": None}, UsageError, "open the tuner with `template`, or give a"),
+        (
+            {"q": "a"},
+            {"template": None},
+            UsageError,
+            "a row has no prompt without a template; give",
+        ),
         ({"s": "a"}, {}, DataError, "prompt: no field 'q'"),
         (3, {}, UsageError, "prompt: int given; expected a text, a row, or a list of messages"),
         ([TURN, "b"], {"tokenizer": CHATTY}, UsageError, "prompt: list given; expected a text"),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.config import AnswerSettings, TuneConfig
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.journal.run_header import RunHeader, differences
 from edgezo_runtime.methods.rates import Rates
@@ -140,6 +141,29 @@ def test_the_header_of_a_new_run(tmp_path: Path) -> None:
     assert "steps" not in written["config"]  # may change when a run is resumed
     assert not {"start", "reward"} & written.keys()
     assert RunHeader.read(written, Path("j")).digest() == header.digest()
+
+
+def test_how_rows_were_read_is_kept_and_is_no_identity() -> None:
+    """`tokens` is: other settings that make the same tokens resume the run."""
+    reading = {"template": "{a} b", "labels": [" x"], "max_seq": 9}
+    header = RunHeader.read({**VERSION_0_1, "reading": reading}, Path("j"))
+    assert header.reading == Reading("{a} b", (" x",), 9)
+    assert header.as_json()["reading"] == reading
+    assert header.digest() == GOLDEN_DIGEST
+    old = RunHeader.read(VERSION_0_1, Path("j"))
+    assert (old.reading, old.answers) == (None, None)
+    with pytest.raises(RunFileError, match="names no field"):
+        RunHeader.read({**VERSION_0_1, "reading": {**reading, "template": "x"}}, Path("j"))
+
+
+def test_answers_are_those_of_rows_without_classes() -> None:
+    config = {**VERSION_0_1["config"], "objective": "f1", "hybrid": 0, "hybrid_lr": "auto"}
+    reading = {"template": "{a}", "labels": [], "max_seq": 9}
+    header = RunHeader.read({**VERSION_0_1, "config": config, "reading": reading}, Path("j"))
+    assert header.answers == AnswerSettings(32, 0.0, ("END",))
+    classes = {**reading, "labels": [" x", " y"]}
+    header = RunHeader.read({**VERSION_0_1, "config": config, "reading": classes}, Path("j"))
+    assert header.answers is None
 
 
 def test_differences_are_named() -> None:
