@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, Message
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import Message
 from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.row_content import (
@@ -132,7 +133,7 @@ class _Reader:
         if self.kind is None:
             return self._templated(row)
         match read_content(row, self.kind, chat=self.chat is not None):
-            case Conversation(messages):
+            case Conversation(messages, _):
                 return self._conversation(messages, row.where)
             case Pair(prompt, completion):
                 return self._pair(prompt, completion, row.where)

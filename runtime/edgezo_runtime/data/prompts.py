@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, check_turns
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import check_turns
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.template import Template, check_text
 from edgezo_runtime.data.truncation import truncate_prompt

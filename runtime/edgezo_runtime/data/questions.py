@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.data.chat.chat_template import check_messages
+from edgezo_runtime.data.chat.messages import check_messages
 from edgezo_runtime.data.completions import answers_of
 from edgezo_runtime.data.example_set import Example, ExampleSet
 from edgezo_runtime.data.records import Row, read_rows

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from edgezo_runtime.data.template import check_text, kind_of
+from edgezo_runtime.data.chat.messages import Message
+from edgezo_runtime.data.template import check_text
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError, DataError, printable
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from edgezo_runtime.data.chat.allowance import Allowance
 
-Message = Mapping[str, Any]
 Span = tuple[int, int]
 
 _WIDEST_INDENT = 32
@@ -122,61 +122,6 @@ class ChatTemplate:
         through = self.render(messages[: index + 1], where).rstrip()
         end = len(through) if text.startswith(through) else 0
         return start, max(end, found + len(content))
-
-
-def check_messages(value: object, where: str) -> list[Message]:
-    """Check the value of a `messages` field.
-
-    Args:
-        value: from the row.
-        where: file and line, for the message.
-
-    Returns:
-        The messages.
-
-    Raises:
-        DataError: the shape is wrong, there is no message of the assistant, or one is empty.
-    """
-    messages = check_turns(value, where)
-    turns = [message for message in messages if message["role"] == "assistant"]
-    if not turns:
-        raise DataError(
-            f"{where}: no message has the role 'assistant', so there is nothing to learn; "
-            "add the answer"
-        )
-    if any(not message["content"].strip() for message in turns):
-        raise DataError(f"{where}: a message of the assistant is empty; fill it or remove the row")
-    return messages
-
-
-def check_turns(value: object, where: str) -> list[Message]:
-    """Check the shape of a conversation.
-
-    Args:
-        value: from a row or an app.
-        where: file and line, for the message.
-
-    Returns:
-        The messages.
-
-    Raises:
-        DataError: the value is not an array of objects with a `role` and a `content` that are text.
-    """
-    if not isinstance(value, list) or not value:
-        found = "an empty array" if value == [] else kind_of(value)
-        raise DataError(f"{where}: field 'messages' is {found}, expected an array of messages")
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, dict):
-            raise DataError(
-                f"{where}: message {number} is {kind_of(message)}, "
-                "expected an object with 'role' and 'content'"
-            )
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                found = kind_of(message[key]) if key in message else "missing"
-                raise DataError(f"{where}: message {number}: '{key}' is {found}, expected a string")
-            check_text(message[key], f"message {number}", where)
-    return value
 
 
 def _compile(source: str) -> tuple[Template, Allowance]:

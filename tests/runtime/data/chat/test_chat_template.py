@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, check_messages
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import check_messages
 from edgezo_runtime.errors import BundleError, DataError
 from tests.runtime.chat_styles import STYLES
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
