@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgezo_runtime.data.completions import build_completions
+from edgezo_runtime.data.conversations import TrainOn
 from edgezo_runtime.data.example_set import (
     DataWarning,
     ExampleSet,
@@ -21,6 +22,7 @@ from edgezo_runtime.data.label_words import build_labelled
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, kind_of
 from edgezo_runtime.data.tokenizer import TextTokenizer
+from edgezo_runtime.data.truncation import LongRows
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.system.files import sha256_file
 
@@ -41,6 +43,9 @@ class RowReader:
         template: prompt with fields in braces, such as "{sentence} It was".
         labels: label words in class order, leading spaces included, such as " terrible".
         max_seq: longest input in tokens; longer rows are truncated and counted.
+        train_on: turns of a conversation that are scored: all of the assistant's, or the last one.
+        long: what happens to rows longer than `max_seq`: "truncate" cuts them as `truncation` says,
+            "drop" leaves them out.
 
     Raises:
         UsageError: the settings contradict each other.
@@ -50,6 +55,8 @@ class RowReader:
     template: str | None = None
     labels: tuple[str, ...] = ()
     max_seq: int = 512
+    train_on: TrainOn = "all"
+    long: LongRows = "truncate"
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -146,14 +153,24 @@ class RowReader:
                 self.max_seq,
                 known=None if like is None else like.label_tokens,
                 with_class=with_class,
+                long=self.long,
             )
             kind, examples, label_tokens = labelled.kind, labelled.examples, labelled.label_tokens
             truncation, counts = labelled.truncation, labelled.class_counts
             notes = labelled.warnings
         else:
-            plain = build_completions(rows(), self.tokenizer, prompt, self.max_seq)
+            plain = build_completions(
+                rows(),
+                self.tokenizer,
+                prompt,
+                self.max_seq,
+                train_on=self.train_on,
+                long=self.long,
+            )
             kind, examples, label_tokens = "completion", plain.examples, ()
             truncation, counts, notes = plain.truncation, (), plain.warnings
+        if not examples:
+            raise all_too_long(path, truncation, self.max_seq)
         lengths = [input_length(example, kind, label_tokens) for example in examples]
         return ExampleSet(
             kind=kind,
@@ -191,15 +208,41 @@ def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
 def truncation_warning(
     truncation: TruncationReport, rows: int, max_seq: int
 ) -> Iterable[DataWarning]:
-    """Warn with counts if rows were truncated."""
+    """Warn with counts if rows were truncated or left out.
+
+    Args:
+        truncation: what rows lost.
+        rows: rows that are left.
+        max_seq: longest row in tokens.
+    """
+    dropped = truncation.dropped_rows
     if truncation.rows:
+        lost = [
+            (truncation.prompt_rows, truncation.prompt_tokens, "of the prompt"),
+            (truncation.completion_rows, truncation.completion_tokens, "of the answer's end"),
+        ]
+        parts = [f"{count} lost {tokens} tokens {what}" for count, tokens, what in lost if count]
         yield DataWarning(
             "truncated",
-            f"{truncation.rows} of {rows} rows are longer than {max_seq} tokens and lost "
-            f"{truncation.prompt_tokens} tokens of prompt and {truncation.completion_tokens} of "
-            "completion; raise `max_seq` to keep them",
+            f"{truncation.rows} of {rows + dropped} rows are longer than {max_seq} tokens: "
+            f"{', '.join(parts)}; raise `max_seq` to keep them, or set `long` to drop",
             truncation.rows,
         )
+    if dropped:
+        yield DataWarning(
+            "dropped",
+            f"{dropped} of {rows + dropped} rows are longer than {max_seq} tokens and are left "
+            "out; raise `max_seq` to keep them",
+            dropped,
+        )
+
+
+def all_too_long(path: Path, truncation: TruncationReport, max_seq: int) -> DataError:
+    """Make the error for rows none of which is left."""
+    return DataError(
+        f"{path}: all {truncation.dropped_rows} rows are longer than {max_seq} tokens, so none is "
+        "left; raise `max_seq`, or set `long` to truncate"
+    )
 
 
 def file_digest(file: Path) -> str:
