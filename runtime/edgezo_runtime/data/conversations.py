@@ -42,8 +42,8 @@ class ConversationReader:
     """Turns conversations into tokens.
 
     A token is scored if it has a character of a scored turn. Where a token would reach from the
-    prompt into a turn, or the prompt alone has other tokens, the text is tokenized in two parts, so
-    that the prompt's tokens are those that the model reads before it answers.
+    generation prompt into a turn, or the prompt alone has other tokens, the text is tokenized in
+    two parts, so that the prompt's tokens are those that the model reads before it answers.
     """
 
     def __init__(self, tokenizer: TextTokenizer, max_seq: int, train_on: TrainOn) -> None:
@@ -131,7 +131,11 @@ class ConversationReader:
         turns = [turn for turn in chat.turns if turn.message in chosen]
         cuts: list[int] = []
         ids, spans = self._encode(chat.text, cuts)
-        cuts = [turn.start for turn in turns if self._runs_over(chat.text, ids, spans, turn.start)]
+        starts = [turn.start for turn in turns if turn.prompted]
+        cuts = [start for start in starts if _reaches_over(spans, start)]
+        last = starts[-1] if starts else 0
+        if last not in cuts and self._differs_alone(chat.text, ids, spans, last):
+            cuts.append(last)
         if cuts:
             self._apart += 1
             ids, spans = self._encode(chat.text, cuts)
@@ -157,7 +161,7 @@ class ConversationReader:
         offsets = [np.array(own, np.int64).reshape(-1, 2) + start for start, _, own in parts]
         return [token for _, own, _ in parts for token in own], np.concatenate(offsets)
 
-    def _runs_over(
+    def _differs_alone(
         self, text: str, ids: Sequence[int], spans: npt.NDArray[np.int64], start: int
     ) -> bool:
         """Tell whether the text before `start` alone has other tokens.
@@ -165,8 +169,6 @@ class ConversationReader:
         Tokens before the last added one do not depend on what follows it.
         """
         before = int(np.searchsorted(spans[:, 1], start, side="right"))
-        if before < len(spans) and spans[before, 0] < start:
-            return True
         added = self._finder.added.ids
         first = next((n for n in range(before - 1, -1, -1) if ids[n] in added), 0)
         begin = int(spans[first, 0]) if before else 0
@@ -229,6 +231,12 @@ class _Shortener:
             messages[index] = {**messages[index], "content": text}
         self.tokens = self._tokenize(self._find(messages))
         return int(self.tokens.runs[0][0])
+
+
+def _reaches_over(spans: npt.NDArray[np.int64], place: int) -> bool:
+    """Tell whether a token has characters on both sides of a place."""
+    after = int(np.searchsorted(spans[:, 1], place, side="right"))
+    return after < len(spans) and int(spans[after, 0]) < place
 
 
 def _run(spans: npt.NDArray[np.int64], turn: Turn) -> npt.NDArray[np.int64]:

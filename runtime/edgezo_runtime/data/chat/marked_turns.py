@@ -24,7 +24,7 @@ class Places:
         start: the first character of its content; of its answer, if its reasoning is not shown.
         end: position behind its content.
         call: position behind the name of the last function that it calls.
-        shows_calls: True if the rendering shows that name, once or several times.
+        shows_calls: False if the rendering does not show that name.
     """
 
     start: int | None
@@ -66,7 +66,7 @@ class MarkedTurns:
         text, found = take_out(marked, list(self._marks))
         if text != plain:
             return None
-        places = {index: Places(None, None, None, False) for index, _ in self._marks.values()}
+        places = {index: Places(None, None, None, True) for index, _ in self._marks.values()}
         parts: dict[tuple[int, _Part], list[int]] = {
             owner: found.get(mark, []) for mark, owner in self._marks.items()
         }
@@ -74,8 +74,9 @@ class MarkedTurns:
             front, answer, end, call = (
                 parts.get((index, part), []) for part in ("front", "answer", "end", "call")
             )
+            shows = bool(call) or (index, "call") not in parts
             start = front if len(front) == 1 else answer
-            places[index] = Places(_only(start), _only(end), _only(call), bool(call))
+            places[index] = Places(_only(start), _only(end), _only(call), shows)
         return places
 
     def _marked(self, index: int, message: Message, marks: Iterator[str]) -> Message:

@@ -246,8 +246,8 @@ _SLICED, _COMPARED = "edgezo sliced", "edgezo compared"
 _OWN = frozenset(
     {_COUNTED, _JOINED, _BUILT, _SLICED, _COMPARED, GENERATION_BEGINS, GENERATION_ENDS}
 )
-"""Filters that `_Counting` and `GenerationTag` insert. Their names contain a space, so templates can
-name them only in strings, and `call_filter` refuses those."""
+"""Filters that `_Counting` and `GenerationTag` insert. Their names contain a space, so templates
+can name them only in strings, and `call_filter` refuses those."""
 
 
 class _Counting(NodeTransformer):

@@ -29,7 +29,8 @@ class Turn:
         start: its first character: the first one behind the prompt.
         end: position behind its last character, that of its end mark if there is one.
         ended: True if there is an end mark.
-        prompted: True if the text before it is what the model reads before it answers.
+        prompted: True if the text before it is what the model reads before it answers, and where
+            nothing comes before it.
     """
 
     message: int
@@ -156,7 +157,10 @@ class _Search:
             ended = self.finder.added.ends(self.text[start:end].rstrip())
             if not ended and owners[number + 1 : number + 2] != [owner]:
                 end, ended = self.finder.end_at(self.text, end)
-            turns.append(Turn(owner, start, end, ended))
+            prompt = self._prompt(owner)
+            again = bool(turns and turns[-1].message == owner)
+            prompted = prompt in (None, self.text[:start]) or again
+            turns.append(Turn(owner, start, end, ended, prompted))
         return turns
 
     def _marked_spans(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
@@ -215,8 +219,13 @@ class _Search:
         has_content = bool(content_of(message).strip())
         if places and has_content and places.end is None:
             raise self._uncertain(index, "it leaves out the content, or repeats it")
+        calls = bool(message.get("tool_calls"))
+        if places and calls and not places.shows_calls:
+            if not has_content:
+                raise self._uncertain(index, "it does not show the tool calls")
+            calls = False
         start, prompted = self._start(index, places)
-        if message.get("tool_calls") and not (places and has_content and not places.shows_calls):
+        if calls:
             end, ended = self._end_of_calls(index, start, places)
         elif places and places.end is not None:
             end, ended = self.finder.end_at(self.text, places.end)
@@ -228,7 +237,7 @@ class _Search:
 
     def _start(self, index: int, places: Places | None) -> tuple[int, bool]:
         """Return where a turn begins, and whether the text before it is the generation prompt."""
-        before = self._prompt(index) if index else None
+        before = self._prompt(index)
         shown = places.start if places else None
         prefixed = before is not None and self.text.startswith(before)
         if before is not None and prefixed:
@@ -242,6 +251,9 @@ class _Search:
         return start, index == 0
 
     def _prompt(self, index: int) -> str | None:
+        """Render what the model reads before a turn; None if there is nothing, or an error."""
+        if index == 0:
+            return None
         try:
             return self.render(self.messages[:index], generation_prompt=True)
         except DataError:  # some templates want the last message to be the user's
