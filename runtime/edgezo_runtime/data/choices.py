@@ -119,7 +119,7 @@ def load_choices(
             rows.append(len(labels))
         labels.append(label)
     if not examples:
-        raise all_too_long(file, truncation, max_seq)
+        raise all_too_long(file, truncation, max_seq, long)
     warnings = (
         *truncation_warning(truncation, len(labels), max_seq),
         *bos_warning(tokenizer, with_bos),

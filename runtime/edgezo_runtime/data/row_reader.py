@@ -170,7 +170,7 @@ class RowReader:
             kind, examples, label_tokens = "completion", plain.examples, ()
             truncation, counts, notes = plain.truncation, (), plain.warnings
         if not examples:
-            raise all_too_long(path, truncation, self.max_seq)
+            raise all_too_long(path, truncation, self.max_seq, self.long)
         lengths = [input_length(example, kind, label_tokens) for example in examples]
         return ExampleSet(
             kind=kind,
@@ -237,11 +237,14 @@ def truncation_warning(
         )
 
 
-def all_too_long(path: Path, truncation: TruncationReport, max_seq: int) -> DataError:
+def all_too_long(
+    path: Path, truncation: TruncationReport, max_seq: int, long: LongRows
+) -> DataError:
     """Make the error for rows none of which is left."""
+    other = ", or set `long` to truncate" if long == "drop" else ""
     return DataError(
-        f"{path}: all {truncation.dropped_rows} rows are longer than {max_seq} tokens, so none is "
-        "left; raise `max_seq`, or set `long` to truncate"
+        f"{path}: all {truncation.dropped_rows} rows are longer than {max_seq} tokens and are left "
+        f"out, so there is nothing to learn; raise `max_seq`{other}"
     )
 
 

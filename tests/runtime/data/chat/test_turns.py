@@ -287,7 +287,9 @@ def test_a_content_of_none_is_never_the_word_none() -> None:
     text = TurnFinder(tokenizer).find(CALLS[:2], None, WHERE).text
     assert "None" not in text
     told = (
-        "{% for m in messages %}{{ 'a call' if m.content is none else m.content }}</s>{% endfor %}"
+        "{% for m in messages %}"
+        "{{ 'call ' + m.tool_calls[0].function.name if m.content is none else m.content }}</s>"
+        "{% endfor %}"
     )
     found = TurnFinder(byte_tokenizer(chat_template=told)).find([*CALLS[:2], YES], None, WHERE)
-    assert "a call" in found.text
+    assert "call look" in found.text
