@@ -58,6 +58,7 @@ def command(
     from edgezo.cli.files.verify import verify
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo_runtime.adapters.adapter import make_adapter
+    from edgezo_runtime.adapters.saved_settings import settings_of_run
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.journal.run_folder import RunFolder
     from edgezo_runtime.journal.snapshot import save_snapshot
@@ -81,6 +82,9 @@ def command(
     state = found.state
     if state.hopeless:
         warn(state.hopeless)
+    reading, answers = found.header.reading, found.header.answers
+    if reading is None:  # the journal is an app's, or of an earlier version
+        reading, answers = settings_of_run(RunFolder(journal.parent))
     made = make_adapter(
         output,
         opened,
@@ -89,6 +93,8 @@ def command(
         created_by=CREATED_BY,
         scope=found.header.scope,
         invocation=found.header.invocation,
+        reading=reading,
+        answers=answers,
     )
     digest = made.save(output)
     if snapshot is not None:

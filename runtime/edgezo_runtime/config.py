@@ -74,6 +74,15 @@ class MethodOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """How a run generates the answers that it scores; fields as in `TuneConfig`."""
+
+    max_new_tokens: int
+    temperature: float
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TuneConfig:
     """Settings of a run. The defaults are meant to work for a user who sets nothing."""
 
@@ -179,6 +188,16 @@ class TuneConfig:
     def needs_answers(self) -> bool:
         """Does the objective score generated answers, unless the rows have classes?"""
         return self.objective in ("f1", "exact-match", "reward")
+
+    def answers(self, *, classes: bool) -> AnswerSettings | None:
+        """How answers are generated; None if the run scores none.
+
+        Args:
+            classes: do the rows have classes?
+        """
+        if classes or not self.needs_answers:
+            return None
+        return AnswerSettings(self.max_new_tokens, self.temperature, self.stop)
 
     def identity(self) -> dict[str, object]:
         """The settings that must not change when a run is resumed."""

@@ -219,7 +219,7 @@ class _Workshop:
 
     def _adapter(self, data: bytes) -> None:
         adapter = load_adapter(self._keep(data))
-        adapter.fits_warning(self.bundle)
+        adapter.differences(self.bundle)
         with contextlib.suppress(EdgezoError):
             adapter.params(self.bundle)
         peft_content(adapter)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.data.scope import Scope
 

@@ -13,7 +13,7 @@ from edgezo.cli.eval.settings import EVAL_GROUPS, EvalSettings
 from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.config_file import config_option
 from edgezo.cli.settings.grouped_command import GroupedCommand
-from edgezo.cli.settings.options import build, options_of
+from edgezo.cli.settings.options import build, flat_fields, given_options, options_of
 from edgezo.cli.terminal.output import duration, json_option, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
@@ -45,18 +45,26 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
     settings.check()
     started = time.monotonic()
     with StopSignals() as signals:
-        found, result = _evaluate(bundle, settings, generation, signals)
+        found, result, lines = _evaluate(bundle, settings, generation, signals)
     result["seconds"] = round(time.monotonic() - started, 3)
     if settings.predictions is not None:
         _write_predictions(Path(settings.predictions), found)
-    rows = [*found.lines(), ("time", duration(result["seconds"]))]
+    rows = [*found.lines(), *lines, ("time", duration(result["seconds"]))]
     print_result(result, table(rows), as_json)
 
 
 def _evaluate(
     path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
-) -> tuple[Outcome, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any], list[tuple[str, str]]]:
+    """The scores; the result for machines; and lines about the settings, for people."""
     from edgezo.cli.eval.tasks import read_rows_to_score
+    from edgezo.cli.files.row_reading import (
+        naming_the_template,
+        reading_as_json,
+        reading_lines,
+        settle_rows,
+    )
+    from edgezo.cli.files.task_data import folder_of
     from edgezo.cli.files.verify import verify
     from edgezo.cli.generate.loaded_generator import Tuned
     from edgezo.cli.settings.budget import resolve_budget
@@ -70,8 +78,18 @@ def _evaluate(
         verify(bundle, signals)
     budget, warning = (None, None) if settings.budget is None else resolve_budget(settings.budget)
     tuned = Tuned.open(bundle, settings.adapter)
-    warnings = [*tuned.warnings, *([warning] if warning else [])]
-    task = read_rows_to_score(settings, generation, bundle, open_tokenizer(bundle), budget)
+    settled = settle_rows(
+        settings, tuned.reading, folder_of(settings.data), bundle.manifest.model.max_seq
+    )
+    names = given_options(field.name for field in flat_fields(GenerationSettings))
+    generated = generation.settled(names, tuned.answers if settings.answers else None)
+    differences = (*tuned.differences, *generated.differences)
+    warnings = [*settled.warnings(*differences), *([warning] if warning else [])]
+    with naming_the_template(settled):
+        task = read_rows_to_score(
+            settings, settled.reading, generated.settings.config(), bundle,
+            open_tokenizer(bundle), budget,
+        )  # fmt: skip
     if settings.predictions is not None and not task.predicts:
         raise UsageError(
             "--predictions: these rows have no predictions; give --label, --choices or --answers"
@@ -89,14 +107,18 @@ def _evaluate(
 
         with engine.interruptible(signals.check):
             found = task.run(engine, tuned, tell)
-    return found, {
+    result = {
         "bundle": str(path),
         "adapter": settings.adapter,
         "data": str(task.examples.path),
+        **reading_as_json(settled),
+        "scope": tuned.scope,
+        **({"generation": generated.as_json()} if settings.answers else {}),
         **found.scores(),
         "peak_bytes": peak_rss_bytes(),
         "warnings": warnings,
     }
+    return found, result, [*reading_lines(settled), *tuned.lines(), *generated.lines()]
 
 
 def _write_predictions(path: Path, found: Outcome) -> None:

@@ -34,11 +34,15 @@ class EvalSettings:
     split: Literal["train", "valid", "test"] = setting("valid", "file of a folder")
     adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
     template: str | None = setting(
-        None, "prompt, with fields of the row in braces: '{sentence} It was'", metavar="TEXT"
+        None,
+        "prompt, with fields of the row in braces: '{sentence} It was'; if not given, that of the "
+        "adapter; none takes none",
+        metavar="TEXT",
     )
     label: tuple[str, ...] = setting(
         (),
-        "label word of a class, such as ' terrible'; one option per class, in class order",
+        "label word of a class, such as ' terrible'; one option per class, in class order; if not "
+        "given, those of the adapter",
         metavar="TEXT",
     )
     choices: str | None = setting(
@@ -49,7 +53,11 @@ class EvalSettings:
     answers: bool = setting(
         False, "generate answers, and compare them with those of the rows: exact match and F1"
     )
-    max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
+    max_seq: int | None = setting(
+        None,
+        "longest row, in tokens; longer rows are truncated; if not given, that of the adapter, "
+        "else 512",
+    )
     limit: int = setting(0, "number of rows to use, from the first on; 0 takes all")
     batch_size: int = setting(32, "examples per pass; the scores do not depend on it")
     predictions: str | None = setting(
@@ -74,11 +82,9 @@ class EvalSettings:
         """
         for name, low in (("max_seq", 1), ("limit", 0), ("batch_size", 1), ("threads", 0)):
             value = getattr(self, name)
-            if value < low:
+            if value is not None and value < low:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: must be {low} or more")
         kinds = {"--label": self.label, "--choices": self.choices, "--answers": self.answers}
         given = [name for name, value in kinds.items() if value]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)}: rows are scored in one way; give one of them")
-        if self.choices and self.template is None:
-            raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")

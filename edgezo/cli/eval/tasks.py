@@ -10,9 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgezo.cli.eval.settings import EvalSettings
-from edgezo.cli.files.task_data import folder_of, read_task
+from edgezo.cli.files.task_data import folder_of
 from edgezo.cli.generate.loaded_generator import Tuned
-from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.terminal.output import percent
 from edgezo.cli.tune.session import check_loss
 from edgezo_runtime.budget.generation_plan import plan_generation
@@ -21,9 +20,11 @@ from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.choices import ChoiceSet, load_choices
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, load_questions
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.class_f1 import macro_f1
 from edgezo_runtime.evaluation.evaluate import evaluate, evaluate_answers
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
@@ -184,31 +185,36 @@ class AnsweredRows:
 
 def read_rows_to_score(
     settings: EvalSettings,
-    generation: GenerationSettings,
+    reading: Reading,
+    config: GenerationConfig,
     bundle: Bundle,
     tokenizer: TextTokenizer,
     budget: int | None,
 ) -> EvalTask:
     """Read the rows for the way of scoring that the settings choose.
 
+    Args:
+        settings: the options.
+        reading: template, label words and longest row.
+        config: how answers are generated.
+        bundle: the model.
+        tokenizer: the bundle's.
+        budget: in bytes; None sets no limit.
     Raises:
         EdgezoError: the rows cannot be read, or not for that way of scoring.
     """
     source = folder_of(settings.data)
-    template, labels = settings.template, settings.label
-    if template is None and not labels and source.is_dir():
-        template, labels = read_task(source)
     split, limit = settings.split, settings.limit or None
-    longest = min(settings.max_seq, bundle.manifest.model.max_seq)
+    template, longest = reading.template, reading.max_seq
     if settings.choices is not None:
-        assert template is not None  # checked with the settings
+        if template is None:
+            raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")
         choices = load_choices(
             source, tokenizer, template=template, field=settings.choices, max_seq=longest,
             split=split, limit=limit,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
     if settings.answers:
-        config = generation.config()
         room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
         questions = load_questions(
             source, tokenizer, template=template, max_seq=min(longest, room), split=split,
@@ -216,7 +222,7 @@ def read_rows_to_score(
         )  # fmt: skip
         return AnsweredRows(questions, tokenizer, config, budget)
     examples = load_examples(
-        source, tokenizer, template=template, labels=labels, max_seq=longest, split=split,
+        source, tokenizer, template=template, labels=reading.labels, max_seq=longest, split=split,
         limit=limit,
     )  # fmt: skip
     return ScoredRows(examples, settings.batch_size)

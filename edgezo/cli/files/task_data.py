@@ -21,21 +21,17 @@ _LARGEST_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """Data files, and the prompt and classes of their rows.
+    """Data files.
 
     Attributes:
         train: rows to tune on.
         valid: rows to evaluate on before and after, or None.
         test: rows to evaluate on at the end, or None.
-        template: prompt with fields of the row in braces, or None.
-        labels: label words in class order.
     """
 
     train: Path
     valid: Path | None
     test: Path | None
-    template: str | None
-    labels: tuple[str, ...]
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """Pairs of split and file, the training split first."""
@@ -44,35 +40,23 @@ class TaskData:
                 yield name, file
 
 
-def find_task(
-    data: str,
-    valid: str | None = None,
-    test: str | None = None,
-    template: str | None = None,
-    labels: tuple[str, ...] = (),
-) -> TaskData:
+def find_task(data: str, valid: str | None = None, test: str | None = None) -> TaskData:
     """Find the files of a task.
 
     Args:
         data: a .jsonl file, a folder, or the name of the packaged set.
         valid: file or folder; None takes the split of the data folder, if there is one.
         test: file or folder; None takes the split of the packaged set, and none of other folders.
-        template: None takes template and labels of the folder's task.json.
-        labels: label words.
     Raises:
-        DataError: a file is missing, or task.json is wrong.
+        DataError: a file is missing.
     """
     source = folder_of(data)
-    if template is None and not labels and source.is_dir():
-        template, labels = read_task(source)
     own_valid = find_split(source, "valid") if source.is_dir() else None
     own_test = find_split(source, "test") if data == PACKAGED else None
     return TaskData(
         train=resolve(source, "train"),
         valid=resolve(valid, "valid") if valid is not None else own_valid,
         test=resolve(test, "test") if test is not None else own_test,
-        template=template,
-        labels=labels,
     )
 
 

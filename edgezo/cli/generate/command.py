@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +12,13 @@ import click
 from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.config_file import config_option
 from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
-from edgezo.cli.settings.options import build, options_of, setting
+from edgezo.cli.settings.options import (
+    build,
+    flat_fields,
+    given_options,
+    options_of,
+    setting,
+)
 from edgezo.cli.terminal.output import json_option, note, print_result, warn
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import UsageError
@@ -28,9 +33,20 @@ class GenerateSettings:
     """Settings of `edgezo generate` besides those of the generated texts."""
 
     prompt: tuple[str, ...] = setting(
-        dataclasses.MISSING,
+        (),
         "text to continue; '-' reads it from stdin, without the last line end; may be given "
         "several times",
+        metavar="TEXT",
+    )
+    row: tuple[str, ...] = setting(
+        (),
+        "row to make a prompt of, in JSON: an object, whose fields fill the template, or an array "
+        "of messages; may be given several times",
+        metavar="JSON",
+    )
+    template: str | None = setting(
+        None,
+        "prompt of a row, with fields of the row in braces; if not given, that of the adapter",
         metavar="TEXT",
     )
     chat: bool = setting(False, "format the prompts as messages of a user, by the chat template")
@@ -51,6 +67,8 @@ class GenerateSettings:
         Raises:
             UsageError: naming the flag.
         """
+        if not self.prompt and not self.row:
+            raise UsageError("nothing to continue; give --prompt TEXT or --row JSON")
         if self.threads < 0:
             raise UsageError(f"--threads {self.threads}: must be 0 or more")
         if self.system is not None and not self.chat:
@@ -58,7 +76,7 @@ class GenerateSettings:
 
 
 _GROUPS: OptionGroups = {
-    "Prompts": ("prompt", "chat", "system"),
+    "Prompts": ("prompt", "row", "template", "chat", "system"),
     "Model": ("adapter", "verify"),
     "Budget": ("budget", "threads"),
     "Generated texts": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
@@ -100,32 +118,38 @@ def _generate(
     as_json: bool,
 ) -> dict[str, Any]:
     from edgezo.cli.generate.loaded_generator import load_generator
+    from edgezo.cli.generate.row_prompts import RowPrompts
     from edgezo.cli.settings.budget import resolve_budget
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes
 
-    config = generation.config()
     budget, warning = resolve_budget(settings.budget)
     bundle = Bundle.open(path, verify=None if settings.verify else False)
     opened = load_generator(
         bundle, settings.adapter, signals,
         budget=budget, threads=settings.threads, verified=settings.verify,
     )  # fmt: skip
-    warnings = [*opened.warnings, *([warning] if warning else [])]
+    tuned, generator = opened.tuned, opened.generator
+    names = given_options(field.name for field in flat_fields(GenerationSettings))
+    generated = generation.settled(names, tuned.answers)
+    config = generated.settings.config()
+    rows = RowPrompts.of(opened, settings.template, config.max_new_tokens)
+    doubts = rows.warnings(settings.prompt if not settings.chat else (), generated.differences)
+    warnings = [*doubts, *([warning] if warning else [])]
     for text in warnings:
         warn(text)
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
-    generator = opened.generator
+    prompts += rows.tokens(settings.row)
     sizes = [len(prompt) for prompt in prompts]
-    plan = plan_generation(generator, sizes, opened.params, config, budget)
+    plan = plan_generation(generator, sizes, tuned.params, config, budget)
     plan.apply(generator)
     started = time.monotonic()
     show = None if as_json else _TextPrinter(len(prompts))
     texts: dict[int, Text] = {}
     try:
         with generator.engine.interruptible(signals.check):
-            for delta in generator.stream(prompts, opened.params, config):
+            for delta in generator.stream(prompts, tuned.params, config):
                 texts[delta.text.number] = delta.text
                 if show is not None:
                     show.take(delta.text, delta.shown)
@@ -136,6 +160,9 @@ def _generate(
     return {
         "bundle": path,
         "adapter": settings.adapter,
+        **({"template": rows.settled.reading.template} if settings.row else {}),
+        "scope": tuned.scope,
+        "generation": generated.as_json(),
         "texts": [_entry(texts[number]) for number in range(len(prompts))],
         **_counts(generator, seconds),
         "peak_bytes": peak_rss_bytes(),

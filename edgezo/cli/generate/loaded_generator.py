@@ -12,6 +12,7 @@ from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.scope import ACTS_ON
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.generation.generator import Generator
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from edgezo_runtime.adapters.adapter_info import AdapterInfo
+    from edgezo_runtime.config import AnswerSettings
+    from edgezo_runtime.data.reading import Reading
     from edgezo_runtime.data.scope import Scope
     from edgezo_runtime.data.tokenizer import TextTokenizer
 
@@ -30,12 +34,28 @@ class Tuned:
     Attributes:
         params: every trainable input by name.
         scope: tokens that they act on.
-        warnings: doubts about the adapter.
+        info: what the adapter says of itself; None without an adapter.
+        differences: of the bundle from the one that the adapter was tuned on.
     """
 
     params: Mapping[str, npt.NDArray[np.float32]]
     scope: Scope
-    warnings: list[str]
+    info: AdapterInfo | None = None
+    differences: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> Reading | None:
+        """How the rows were read that the adapter was tuned on; None if that is not known."""
+        return None if self.info is None else self.info.reading
+
+    @property
+    def answers(self) -> AnswerSettings | None:
+        """How the answers were generated that the adapter was tuned on; None if none were."""
+        return None if self.info is None else self.info.answers
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The tokens that the adapter acts on, for people; nothing without an adapter."""
+        return [] if self.info is None else [("acts on", ACTS_ON[self.scope])]
 
     @classmethod
     def open(cls, bundle: Bundle, adapter: str | None) -> Tuned:
@@ -45,10 +65,10 @@ class Tuned:
             EdgezoError: the adapter is missing or damaged, or belongs to another bundle.
         """
         if adapter is None:
-            return cls(bundle.trainables(), "all", [])
+            return cls(bundle.trainables(), "all")
         found = load_adapter(Path(adapter))
-        other = found.fits_warning(bundle)
-        return cls(found.params(bundle), found.info.scope, [] if other is None else [other])
+        params = found.params(bundle)
+        return cls(params, found.info.scope, found.info, tuple(found.differences(bundle)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +78,12 @@ class LoadedGenerator:
     Attributes:
         generator: with its engine.
         tokenizer: the bundle's.
-        params: every trainable input by name.
-        warnings: doubts about the adapter.
+        tuned: the trainables, and what is known of the adapter.
     """
 
     generator: Generator
     tokenizer: TextTokenizer
-    params: Mapping[str, npt.NDArray[np.float32]]
-    warnings: list[str]
+    tuned: Tuned
 
 
 def load_generator(
@@ -96,4 +114,4 @@ def load_generator(
         tokenizer = open_tokenizer(bundle)
         engine = limited_engine(bundle, budget, threads or None)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
-        return LoadedGenerator(generator, tokenizer, tuned.params, tuned.warnings)
+        return LoadedGenerator(generator, tokenizer, tuned)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgezo.cli.settings.options import setting
+from edgezo_runtime.config import AnswerSettings
+from edgezo_runtime.errors import printable
 
 if TYPE_CHECKING:
     from edgezo_runtime.generation.generator import GenerationConfig
@@ -28,6 +32,27 @@ class GenerationSettings:
         metavar="TEXT",
     )
 
+    def settled(self, given: Collection[str], adapter: AnswerSettings | None) -> SettledGeneration:
+        """Take what is not given from the run that scored generated answers.
+
+        Args:
+            given: names of the settings that the user gives.
+            adapter: how the run generated answers; None if it did not.
+        """
+        if adapter is None:
+            return SettledGeneration(self, {}, ())
+        own = dataclasses.asdict(adapter)
+        taken = {name: value for name, value in own.items() if name not in given}
+        return SettledGeneration(
+            dataclasses.replace(self, **taken),
+            {name: "given" if name in given else "adapter" for name in own},
+            tuple(
+                f"`{name}` was {value!r:.80}, is {getattr(self, name)!r:.80}"
+                for name, value in own.items()
+                if name in given and getattr(self, name) != value
+            ),
+        )
+
     def config(self) -> GenerationConfig:
         """Make the runtime's configuration, and check it.
 
@@ -41,3 +66,38 @@ class GenerationSettings:
         config = GenerationConfig(self.max_new_tokens, sampling, self.stop)
         config.check()
         return config
+
+
+@dataclass(frozen=True, slots=True)
+class SettledGeneration:
+    """Settings of generated texts, and where those come from that a run has as well.
+
+    Attributes:
+        settings: the settings.
+        origins: by setting: given, or adapter; empty if no run has any.
+        differences: settings that are given, and differ from those of the run.
+    """
+
+    settings: GenerationSettings
+    origins: dict[str, str]
+    differences: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings and their origins, for machines."""
+        return {
+            "max_new_tokens": self.settings.max_new_tokens,
+            "temperature": self.settings.temperature,
+            "stop": list(self.settings.stop),
+            "origins": self.origins,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The settings that are those of the run, for people."""
+        taken = [name for name, origin in self.origins.items() if origin == "adapter"]
+        shown = ", ".join(f"`{name}` {_shown(getattr(self.settings, name))}" for name in taken)
+        return [("generation", f"{shown} (of the adapter)")] if taken else []
+
+
+def _shown(value: object) -> str:
+    words = [f"{printable(word)!r}" for word in value] if isinstance(value, tuple) else [str(value)]
+    return " ".join(words) or "none"

@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import click
-from click.core import ParameterSource
-
-from edgezo.cli.settings.options import build, flat_fields
+from edgezo.cli.settings.options import build, flat_fields, given_options
 from edgezo_runtime.config import MethodOptions, TuneConfig
 
 CONFIG_CLASSES = (TuneConfig, MethodOptions)
@@ -24,13 +21,8 @@ def build_config(values: Mapping[str, Any]) -> TuneConfig:
     Raises:
         UsageError: the method is unknown.
     """
-    source = click.get_current_context().get_parameter_source
-    names = [field.name for field in flat_fields(TuneConfig)]
-    given = {
-        name: values[name]
-        for name in names
-        if name != "method" and source(name) is not ParameterSource.DEFAULT
-    }
+    names = [field.name for field in flat_fields(TuneConfig) if field.name != "method"]
+    given = {name: values[name] for name in given_options(names)}
     from edgezo_runtime.methods.catalogue import method_config
 
     return method_config(values["method"], options=build(MethodOptions, values), **given)

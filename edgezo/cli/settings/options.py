@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgezo_runtime.config import OWN_RULE
 
@@ -76,6 +77,12 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass from a command's keyword arguments, of which it takes its own."""
     fields = dataclasses.fields(typing.cast(Any, cls))
     return cls(**{field.name: values[field.name] for field in fields})
+
+
+def given_options(names: Iterable[str]) -> set[str]:
+    """Those of some options of the running command that a flag or a file sets."""
+    source = click.get_current_context().get_parameter_source
+    return {name for name in names if source(name) is not ParameterSource.DEFAULT}
 
 
 def flat_fields(cls: type) -> list[dataclasses.Field[Any]]:

@@ -65,7 +65,8 @@ class TuneInputs:
     test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
     adapter: str | None = setting(
         None,
-        "initial adapter: a run folder or an adapter file; the run takes over its scope",
+        "initial adapter: a run folder or an adapter file; the run takes over its scope, and "
+        "template, labels and longest row where they are not given",
         metavar="PATH",
     )
     template: str | None = setting(
@@ -76,7 +77,11 @@ class TuneInputs:
         "label word of a class, such as ' terrible'; one option per class, in class order",
         metavar="TEXT",
     )
-    max_seq: int = setting(512, "longest row, in tokens; longer rows are truncated")
+    max_seq: int | None = setting(
+        None,
+        "longest row, in tokens; longer rows are truncated; if not given, that of the initial "
+        "adapter, else 512",
+    )
     eval_batch_size: int = setting(32, "examples per pass in evaluations")
     eval_every_s: float = setting(
         0.0,
@@ -102,7 +107,7 @@ class TuneInputs:
         """
         for name, low in (("max_seq", 1), ("eval_batch_size", 1), ("threads", 0)):
             value = getattr(self, name)
-            if value < low:
+            if value is not None and value < low:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {value}: must be {low} or more")
         if not 0 <= self.eval_every_s < math.inf:

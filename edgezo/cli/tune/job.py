@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgezo._version import CREATED_BY
-from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task
+from edgezo.cli.files.row_reading import naming_the_template, settle_rows
+from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task, folder_of
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
@@ -17,6 +18,7 @@ from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import TuneInputs
+from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
 from edgezo_runtime.budget.plan import Plan
@@ -24,12 +26,14 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
+from edgezo_runtime.data.reading import NO_TEMPLATE, Reading, SettledReading
 from edgezo_runtime.engine.sessions import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.memory import rss_bytes
 from edgezo_runtime.system.sizes import format_size
+from edgezo_runtime.training.initial_adapter import known_reading, load_initial_adapter
 from edgezo_runtime.training.run import Run
 
 
@@ -41,6 +45,7 @@ class Job:
         inputs: data and budget.
         config: how to tune.
         task: files of the data; None for a plan without data.
+        reading: how the rows are read.
         opened: the run.
         plan: memory plan of the run.
         warnings: warnings for the user.
@@ -49,6 +54,7 @@ class Job:
     inputs: TuneInputs
     config: TuneConfig
     task: TaskData | None
+    reading: Reading
     opened: OpenedRun
     plan: Plan
     warnings: tuple[str, ...]
@@ -83,8 +89,9 @@ class Job:
             "created_by": CREATED_BY,
             "bundle": str(self.bundle.root),
             **inputs,
-            "template": self.task.template if self.task else self.inputs.template,
-            "label": list(self.task.labels if self.task else self.inputs.label),
+            "template": self.reading.template,
+            "label": list(self.reading.labels),
+            "max_seq": self.inputs.max_seq or self.reading.max_seq,
             **flat_config(self.config),
         }
 
@@ -142,40 +149,59 @@ def prepare(
         bundle = Bundle.open(root, verify=None if inputs.verify else False)
         if inputs.verify:
             verify(bundle, signals)
-        task = None
+        initial = load_initial_adapter(_initial_adapter(inputs, folder), folder)
+        settled = _settle(bundle, inputs, folder, initial)
+        reading, task = settled.reading, None
         if inputs.data is None:
-            data = RunData(_rows_of_any_text(bundle, inputs, config))
+            data = RunData(_rows_of_any_text(bundle, reading, config))
         else:
-            task = find_task(inputs.data, inputs.valid, inputs.test, inputs.template, inputs.label)
+            task = find_task(inputs.data, inputs.valid, inputs.test)
             train, *others = task.files()
-            data = RunData(train[1], dict(others), task.template, task.labels, inputs.max_seq)
+            template = NO_TEMPLATE if reading.template is None else reading.template
+            data = RunData(train[1], dict(others), template, reading.labels, reading.max_seq)
         if inputs.eval_every_s and "valid" not in data.others:
             raise UsageError(
                 f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "
                 f"give --valid FILE"
             )
         signals.check()
-        opened = open_run(
-            bundle,
-            data,
-            config,
-            folder,
-            budget_bytes=budget,
-            process_bytes=process,
-            eval_batch_size=inputs.eval_batch_size,
-            threads=inputs.threads or None,
-            governors=inputs.when,
-            reward=reward,
-            adapter=_initial_adapter(inputs, folder),
-            resume=resume,
-            check=signals.check,
-        )
+        with naming_the_template(settled):
+            opened = open_run(
+                bundle,
+                data,
+                config,
+                folder,
+                budget_bytes=budget,
+                process_bytes=process,
+                eval_batch_size=inputs.eval_batch_size,
+                threads=inputs.threads or None,
+                governors=inputs.when,
+                reward=reward,
+                adapter=initial,
+                resume=resume,
+                check=signals.check,
+            )
     if opened.plan is None:
         raise AssertionError("a run with a budget has a plan")
-    warnings = [*([] if less is None else [less]), *opened.warnings]
+    unused = dataclasses.replace(settled, differences=()).warnings()
+    warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
     if task is not None and "valid" not in opened.sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
-    return Job(inputs, config, task, opened, opened.plan, tuple(map(with_flags, warnings)))
+    told = tuple(map(with_flags, warnings))
+    return Job(inputs, config, task, reading, opened, opened.plan, told)
+
+
+def _settle(
+    bundle: Bundle, inputs: TuneInputs, folder: RunFolder, initial: Adapter | None
+) -> SettledReading:
+    """Settle how rows are read; a run that resumes does not look at the data's task.json again."""
+    known, longest = known_reading(initial, folder), bundle.manifest.model.max_seq
+    if inputs.data is None:  # there are no rows: label words need no template
+        own = known or Reading()
+        most = min(inputs.max_seq or own.max_seq, longest)
+        return SettledReading(Reading(own.template, inputs.label or own.labels, most))
+    source = None if folder.has_journal() else folder_of(inputs.data)
+    return settle_rows(inputs, known, source, longest)
 
 
 def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
@@ -192,20 +218,20 @@ def _initial_adapter(inputs: TuneInputs, folder: RunFolder) -> Path | None:
     return path
 
 
-def _rows_of_any_text(bundle: Bundle, inputs: TuneInputs, config: TuneConfig) -> ExampleSet:
+def _rows_of_any_text(bundle: Bundle, reading: Reading, config: TuneConfig) -> ExampleSet:
     """Rows of the greatest length, for a plan without data.
 
     Raises:
         UsageError: the objective scores generated texts, whose memory depends on the prompts.
     """
-    if config.needs_answers and not inputs.label:
+    if config.needs_answers and not reading.labels:
         raise UsageError(
             f"--objective {config.objective}: the memory for generated texts depends on the "
             f"prompts; give --data FILE"
         )
     model = bundle.manifest.model
-    tokens = max(2, min(inputs.max_seq, model.max_seq))
-    label_ids = range(1, 1 + len(inputs.label))
+    tokens = max(2, reading.max_seq)
+    label_ids = range(1, 1 + len(reading.labels))
     rows = config.settled(1 << 30, all_first_order=False).batch_size
     return random_rows(int(rows), tokens, model.vocab_size, label_ids)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from edgezo.cli.tune.plan_report import limit_lines, print_plan
 from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.session import Session
+from edgezo_runtime.adapters.saved_settings import settings_of_run
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError, OtherInputsError
@@ -26,9 +28,6 @@ from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory_errors import budget_stop
-
-_DATA_SETTINGS = ("template", "label", "max_seq")
-"""Settings that say how rows become tokens; a run resumes only if they are the same."""
 
 
 def tune(
@@ -118,16 +117,16 @@ def _begin(job: Job, run: RunFolder) -> None:
 
 def _check_same_rows(job: Job, run: RunFolder) -> None:
     """Refuse other rows than those of the run; the tuner compares all other inputs."""
-    if not (saved := run.settings()):
+    saved, _ = settings_of_run(run)
+    if saved is None:
         return
-    resolved = job.resolved()
-    for name in _DATA_SETTINGS:
-        if saved.get(name) != resolved[name]:
-            raise OtherInputsError(
-                f"{run.path}: cannot be resumed, the run was started with other inputs: {name} was "
-                f"{saved.get(name)!r:.80}, is {resolved[name]!r:.80}; use the same inputs, or "
-                f"choose another folder"
-            )
+    most = job.bundle.manifest.model.max_seq
+    saved = dataclasses.replace(saved, max_seq=min(saved.max_seq, most))
+    if changed := saved.differences(job.reading):
+        raise OtherInputsError(
+            f"{run.path}: cannot be resumed, the run was started with other inputs: "
+            f"{'; '.join(changed)}; use the same inputs, or choose another folder"
+        )
 
 
 def _write_config(job: Job, run: RunFolder) -> None:

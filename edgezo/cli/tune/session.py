@@ -84,6 +84,8 @@ class Session:
         steps = self._tuner.step_number
         self._tuner.run_events.tell_reliefs()
         self._tuner.snapshot()
+        reading = self._tuner.examples.reading
+        classes = reading is not None and bool(reading.labels)
         adapter = make_adapter(
             folder.adapter,
             self._job.bundle,
@@ -92,6 +94,8 @@ class Session:
             created_by=CREATED_BY,
             scope=self._run.scope,
             invocation=invocation(self._tuner.examples),
+            reading=reading,
+            answers=self._job.config.answers(classes=classes),
         )
         digest = adapter.save(folder.adapter)
         if failure is None and not self._signals.requested:

@@ -1,8 +1,7 @@
 """Adapters: the tuned tensors in one safetensors file that knows where they belong.
 
 Tensors have the bundle's names, "<module>.<role>"; `TrainableInfo` lists the roles. The file has
-all tensors of a module, frozen ones included, or none. What the file says of itself is one JSON
-object in the header, under a single key because safetensors writes several keys in no fixed order.
+all tensors of a module, frozen ones included, or none. `AdapterInfo` is what it says of itself.
 """
 
 from __future__ import annotations
@@ -13,22 +12,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.adapters.adapter_info import INFO_KEY, VERSION, AdapterInfo, parse_info
+from edgezo_runtime.adapters.saved_settings import with_settings_of_run
 from edgezo_runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from edgezo_runtime.bundle.trainables import (
-    MAX_AXIS,
     ROLES,
     SchemeInfo,
     SchemeKind,
     TrainableInfo,
     dimensions,
-    scheme_problem,
     trainable_problem,
 )
+from edgezo_runtime.config import AnswerSettings
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.journal.run_folder import find_adapter
@@ -40,44 +40,9 @@ from edgezo_runtime.system.safetensors_reader import (
     read_tensors,
 )
 from edgezo_runtime.system.safetensors_writer import write_tensors
-from edgezo_runtime.system.typed_json import JsonShapeError, decode, encode, parse_object
+from edgezo_runtime.system.typed_json import encode
 
 Float32 = npt.NDArray[np.float32]
-
-VERSION = 2
-_KEY = "edgezo_adapter"
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """The metadata of an adapter file.
-
-    Attributes:
-        version: version of the format.
-        created_by: the program that wrote it, e.g. "edgezo 0.1.0".
-        model: id of the base model.
-        architecture: its Hugging Face model_type.
-        task: what it predicts.
-        bundle_sha256: digest of the manifest of the bundle it was tuned on.
-        scheme: the scheme of its tensors, as in the bundle's manifest.
-        complete: are all modules in it that the bundle adapts? Unchanged modules are left out,
-            except for schemes that act everywhere.
-        steps: training steps taken.
-        scope: tokens that it acts on; see `edgezo_runtime.data.scope`.
-        invocation: the token from which on it acts, if that is always the same one.
-    """
-
-    version: int
-    created_by: str
-    model: str
-    architecture: str
-    task: Literal["causal-lm", "masked-lm"]
-    bundle_sha256: str
-    scheme: SchemeInfo
-    complete: bool
-    steps: int
-    scope: Scope = "all"
-    invocation: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,12 +103,15 @@ class Adapter:
             result[name] = value
         return result
 
-    def fits_warning(self, bundle: Bundle) -> str | None:
-        """Warn if the base model seems to be another one; None if not."""
+    def differences(self, bundle: Bundle) -> list[str]:
+        """Describe how a bundle differs from the one that was tuned; empty if it does not."""
         own, other = self.info.model, bundle.manifest.model.id
-        if own == other:
-            return None
-        return f"the adapter was tuned on {own}, the bundle was made from {other}"
+        if own != other:
+            return [f"the model was {own}, is {other}"]
+        tuned, found = self.info.bundle_sha256, sha256_file(bundle.root / MANIFEST_FILE)
+        if tuned == found:
+            return []
+        return [f"the bundle was another one of this model (manifest {tuned[:8]}, is {found[:8]})"]
 
     def tensors_sha256(self) -> str:
         """Digest of names, shapes and numbers: all that a run that begins here depends on."""
@@ -168,7 +136,7 @@ class Adapter:
         text = json.dumps(encode(self.info), sort_keys=True)
         try:
             with atomic_path(path) as temporary:
-                write_tensors(temporary, self.tensors, {_KEY: text})
+                write_tensors(temporary, self.tensors, {INFO_KEY: text})
         except OSError as error:
             raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
         return sha256_file(path)
@@ -213,6 +181,8 @@ def make_adapter(
     created_by: str,
     scope: Scope,
     invocation: tuple[int, ...] = (),
+    reading: Reading | None = None,
+    answers: AnswerSettings | None = None,
 ) -> Adapter:
     """Collect the content of an adapter file.
 
@@ -226,6 +196,8 @@ def make_adapter(
         created_by: the program, e.g. "edgezo 0.1.0".
         scope: tokens that it acts on.
         invocation: the token from which on it acts, if that is always the same one.
+        reading: how the rows became tokens.
+        answers: how answers were generated, if they were scored.
     Raises:
         DivergedError: a number is not finite.
     """
@@ -249,6 +221,8 @@ def make_adapter(
         steps=steps,
         scope=scope,
         invocation=invocation,
+        reading=reading,
+        answers=answers,
     )
     kept = {
         name: np.ascontiguousarray(value, np.float32)
@@ -269,10 +243,10 @@ def load_adapter(path: Path) -> Adapter:
     file = find_adapter(path)
     try:
         header = read_tensor_header(file)
-        text = header.metadata.get(_KEY)
+        text = header.metadata.get(INFO_KEY)
         if text is None:
             raise RunFileError(f"{file}: a safetensors file, but no adapter of edgezo's")
-        info = _parse_info(file, text)
+        info = parse_info(file, text)
         _check_tensors(file, info.scheme, header)
         tensors = read_tensors(file, header)
     except (TensorHeaderError, OSError) as error:
@@ -280,39 +254,7 @@ def load_adapter(path: Path) -> Adapter:
     for name, value in tensors.items():
         if not np.isfinite(value).all():
             raise RunFileError(f"{file}: {name!r:.100} has numbers that are not finite")
-    return Adapter(info, tensors, file)
-
-
-def _parse_info(file: Path, text: str) -> AdapterInfo:
-    try:
-        content = parse_object(text)
-        if content.get("version") == 1:
-            _upgrade(content)
-        if content.get("version") != VERSION:
-            raise RunFileError(
-                f"{file}: adapter of version {content.get('version')!r:.20}, this edgezo reads "
-                f"version {VERSION}; use the edgezo that wrote it "
-                f"({content.get('created_by', 'unknown')!s:.60})"
-            )
-        info = decode(AdapterInfo, content)
-    except JsonShapeError as error:
-        raise RunFileError(f"{file}: damaged header: {error}") from error
-    problem = scheme_problem(info.scheme, MAX_AXIS)
-    if problem is not None:
-        raise RunFileError(f"{file}: scheme.{problem}")
-    for name in ("created_by", "model", "architecture"):
-        text = getattr(info, name)
-        if not text.isprintable():
-            raise RunFileError(f"{file}: {name} {text[:80]!r} has characters that do not print")
-    if info.steps < 0 or not all(0 <= token <= MAX_AXIS for token in info.invocation):
-        raise RunFileError(f"{file}: damaged header: {info.steps} steps, {info.invocation[:4]}")
-    return info
-
-
-def _upgrade(content: dict[str, object]) -> None:
-    """Turn the header of version 1, which knew LoRA only, into that of version 2."""
-    scheme = {name: content.pop(name, None) for name in ("rank", "alpha", "targets")}
-    content |= {"version": 2, "scheme": {"kind": "lora", **scheme}}
+    return Adapter(with_settings_of_run(info, file), tensors, file)
 
 
 def _check_tensors(file: Path, scheme: SchemeInfo, header: TensorHeader) -> None:

@@ -6,7 +6,7 @@ The command line and `Tuner.open` both use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter
@@ -16,6 +16,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
+from edgezo_runtime.data.reading import Reading, SettledReading, settle_reading
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
@@ -33,8 +34,10 @@ from edgezo_runtime.system.memory import (
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
-from edgezo_runtime.training.initial_adapter import load_initial_adapter
+from edgezo_runtime.training.initial_adapter import known_reading, load_initial_adapter
 from edgezo_runtime.training.run import Run
+
+_NOTHING_GIVEN = {"template": None, "labels": (), "max_seq": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,12 @@ class RunData:
     Attributes:
         train: rows to tune on.
         others: rows to evaluate on, by name.
-        template: prompt with fields in braces; None for rows that need none.
+        template: prompt with fields in braces; `NO_TEMPLATE` for rows that need none.
         labels: label words in class order.
-        max_seq: longest row in tokens; None takes 512, or the model's limit if that is less.
+        max_seq: longest row in tokens, at most the model's limit.
+
+    None and () take the setting of the run in the folder, else of the initial adapter, else none
+    and 512 tokens.
     """
 
     train: Given
@@ -121,6 +127,8 @@ def open_run(
     """
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
+        initial = load_initial_adapter(adapter, folder)
+        data, doubts = _settled(bundle, data, initial, folder, resume=resume)
         train, reader = read_given(
             bundle, data.train, config, data.template, data.labels, data.max_seq
         )
@@ -130,7 +138,6 @@ def open_run(
         check()
         release_freed()
         data_bytes = 0 if process_bytes is None else max(0, rss_bytes() - process_bytes)
-        initial = load_initial_adapter(adapter, folder)
         engine = limited_engine(bundle, budget_bytes, threads)
         try:
             task = AnswerTask(questions.get("train"), reward)
@@ -156,11 +163,32 @@ def open_run(
                 )
                 check()
                 plan.apply(engine)
-            warnings = [*absent, *_warnings(run, sets, plan, initial)]
+            warnings = [*absent, *doubts, *_warnings(run, sets, plan)]
         except BaseException:
             engine.close()
             raise
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings)
+
+
+def _settled(
+    bundle: Bundle, data: RunData, initial: Adapter | None, folder: RunFolder, *, resume: bool
+) -> tuple[RunData, list[str]]:
+    """The data with every setting of their reading, and warnings about it.
+
+    Raises:
+        UsageError: the settings contradict each other.
+        RunFileError: the journal of the run is damaged.
+    """
+    given = {"template": data.template, "labels": tuple(data.labels), "max_seq": data.max_seq}
+    others = [] if initial is None else initial.differences(bundle)
+    tokens = isinstance(data.train, ExampleSet) and given == _NOTHING_GIVEN
+    if tokens or isinstance(data.train, QuestionSet) or isinstance(data.labels, str):
+        return data, SettledReading(Reading()).warnings(*others)
+    known = known_reading(initial, folder) if resume or not folder.has_journal() else None
+    found = settle_reading(given, known, longest=bundle.manifest.model.max_seq)
+    own = found.reading
+    settled = replace(data, template=own.template, labels=own.labels, max_seq=own.max_seq)
+    return settled, found.warnings(*others)
 
 
 def _read_others(
@@ -189,9 +217,7 @@ def _read_others(
     return {name: found.examples for name, found in questions.items()}, questions
 
 
-def _warnings(
-    run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None, initial: Adapter | None
-) -> list[str]:
+def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> list[str]:
     """Warnings for the user, one sentence each."""
     found: list[str] = []
     manifest, config = run.engine.bundle.manifest, run.config
@@ -200,8 +226,6 @@ def _warnings(
             f"the weights of the blocks take {format_size(plan.weights_bytes)}, more than the free "
             f"memory: every step reads the streamed blocks from the disk"
         )
-    other = None if initial is None else initial.fits_warning(run.engine.bundle)
-    found += [] if other is None else [other]
     for name, examples in sets.items():
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     found += [warning.message for warning in run.probes.batches.warnings]

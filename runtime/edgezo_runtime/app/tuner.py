@@ -109,11 +109,13 @@ class Tuner:
                 tokenized examples or questions. At least one row; `add` adds more.
             config: how to tune.
             run: folder of the run; made if it does not exist.
-            template: prompt with a row's fields in braces; None for rows that need none, such as
-                rows with messages.
-            labels: label words in class order, leading spaces included.
+            template: prompt with a row's fields in braces. None takes that of the run in the
+                folder, else that of the initial adapter, else none: rows with messages need none.
+                "none" takes none in any case.
+            labels: label words in class order, leading spaces included; () takes them as
+                `template` does.
             max_seq: longest row in tokens, including added rows; longer rows are truncated. None
-                takes 512, or the model's limit if that is less.
+                takes it as `template` does, else 512, or the model's limit if that is less.
             budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes. The
                 run is planned for it, and memory is checked at every block. A pass that needs more
                 is run in smaller chunks; `step` raises BudgetStopError if that does not help. The

@@ -17,11 +17,12 @@ from edgezo_runtime.data.example_set import (
     LoadReport,
     TruncationReport,
 )
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.row_reader import all_too_long, file_digest, truncation_warning
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import LongRows, truncate_prompt
+from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 _LABELS = ("label", "answer")

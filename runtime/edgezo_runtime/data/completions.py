@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgezo_runtime.data.bos import bos_warning
-from edgezo_runtime.data.conversations import ConversationReader, TrainOn
+from edgezo_runtime.data.conversations import ConversationReader, ScoredTurns
 from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.row_content import (
     Conversation,
@@ -24,7 +25,7 @@ from edgezo_runtime.data.row_content import (
 from edgezo_runtime.data.scored import Scored, TooLongError
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import LongRows, cut_texts, prompt_room, truncate_prompt
+from edgezo_runtime.data.truncation import cut_texts, prompt_room, truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 ANSWER_FIELDS = ("completion", "output", "answer", "answers")
@@ -46,7 +47,7 @@ def build_completions(
     template: Template | None,
     max_seq: int,
     *,
-    train_on: TrainOn = "all",
+    train_on: ScoredTurns = "all",
     long: LongRows = "truncate",
 ) -> CompletionRows:
     """Tokenize rows for language modelling; the first row decides how all rows are read.
@@ -115,7 +116,7 @@ class _Reader:
         template: Template | None,
         kind: RowKind | None,
         max_seq: int,
-        train_on: TrainOn,
+        train_on: ScoredTurns,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq = max_seq

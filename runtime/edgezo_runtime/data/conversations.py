@@ -14,15 +14,16 @@ from edgezo_runtime.data.chat.messages import Message, Tools, assistant_turns, c
 from edgezo_runtime.data.chat.turns import RenderedChat, Turn, TurnFinder
 from edgezo_runtime.data.chat.unread_keys import UnreadKeys
 from edgezo_runtime.data.example_set import DataWarning
+from edgezo_runtime.data.reading import TrainOn
 from edgezo_runtime.data.row_content import Conversation
 from edgezo_runtime.data.scored import Scored, TooLongError
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import cut_texts, prompt_room
 from edgezo_runtime.errors import DataError
 
-TrainOn = Literal["all", "last", "answer"]
-"""Turns that are scored: all of the assistant's that have no weight 0, the last of these, or, for
-questions, the assistant's last turn whatever its weight."""
+ScoredTurns = TrainOn | Literal["answer"]
+"""Turns that are scored: those of `TrainOn`, or, for questions, the assistant's last turn whatever
+its weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class ConversationReader:
     two parts, so that the prompt's tokens are those that the model reads before it answers.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, max_seq: int, train_on: TrainOn) -> None:
+    def __init__(self, tokenizer: TextTokenizer, max_seq: int, train_on: ScoredTurns) -> None:
         """Compile the tokenizer's chat template.
 
         Raises:

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.data.reading import Reading
+
 Kind = Literal["labels", "candidates", "completion"]
 """How examples are scored.
 
@@ -136,6 +138,7 @@ class ExampleSet:
         label_words: the text of each class, in class order; empty for "completion".
         label_tokens: the tokens of each class; empty for "completion".
         report: counts and warnings.
+        reading: how the rows were read; None if the set was not made of rows.
     """
 
     kind: Kind
@@ -147,6 +150,7 @@ class ExampleSet:
     report: LoadReport
     label_words: tuple[str, ...] = ()
     label_tokens: tuple[tuple[int, ...], ...] = field(default=())
+    reading: Reading | None = None
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -10,11 +10,12 @@ import numpy as np
 
 from edgezo_runtime.data.bos import bos_warning
 from edgezo_runtime.data.example_set import DataWarning, Example, Kind, TruncationReport
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import Template, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import LongRows, TruncatedPrompt, truncate_prompt
-from edgezo_runtime.errors import DataError, UsageError
+from edgezo_runtime.data.truncation import TruncatedPrompt, truncate_prompt
+from edgezo_runtime.errors import DataError, MissingFieldError, UsageError
 
 LABEL_FIELD = "label"
 
@@ -76,7 +77,9 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
         DataError: the field is missing, or does not name a class.
     """
     if LABEL_FIELD not in fields:
-        raise DataError(f"{where}: no field '{LABEL_FIELD}'; the row has {list_fields(fields)}")
+        raise MissingFieldError(
+            f"{where}: no field '{LABEL_FIELD}'; the row has {list_fields(fields)}"
+        )
     value = fields[LABEL_FIELD]
     if isinstance(value, str):
         words = [label.strip() for label in labels]

@@ -34,8 +34,8 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
     if isinstance(prompt, Mapping):
         if reader.template is None:
             raise UsageError(
-                "a row has no prompt without a template; open the tuner with `template`, or give "
-                "a text"
+                "a row has no prompt without a template; give `template` (the tuner takes it when "
+                "it is opened), or a text"
             )
         template = Template.parse(reader.template)
         values = template.values(prompt, "prompt")

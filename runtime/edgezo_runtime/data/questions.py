@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import numpy as np
 from edgezo_runtime.data.chat.messages import assistant_turns, content_of
 from edgezo_runtime.data.completions import answers_of
 from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row, read_rows
 from edgezo_runtime.data.row_content import Conversation, Pair, Text, read_content, recognise
 from edgezo_runtime.data.row_reader import Fields, RowReader, numbered
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import LongRows
 from edgezo_runtime.errors import DataError
 
 
@@ -112,13 +112,12 @@ def make_questions(
         BundleError: the rows need a chat template and the bundle has no usable one.
     """
     rows: Iterable[Row]
-    reader = replace(reader, train_on="answer")
     if isinstance(source, str | Path):
-        examples = reader.read(source, split=split, limit=limit)
+        examples = reader.read(source, split=split, limit=limit, questions=True)
         rows = read_rows(examples.path, limit)
     else:
         kept = list(source)
-        examples = reader.take(kept)
+        examples = reader.take(kept, questions=True)
         rows = numbered(kept)
     templated = reader.template is not None
     questions = [

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from edgezo_runtime.data.completions import build_completions
-from edgezo_runtime.data.conversations import TrainOn
 from edgezo_runtime.data.example_set import (
     DataWarning,
     ExampleSet,
@@ -19,10 +18,10 @@ from edgezo_runtime.data.example_set import (
     input_length,
 )
 from edgezo_runtime.data.label_words import build_labelled
+from edgezo_runtime.data.reading import MAX_SEQ, LongRows, Reading, TrainOn
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, kind_of
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import LongRows
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.system.files import sha256_file
 
@@ -54,19 +53,18 @@ class RowReader:
     tokenizer: TextTokenizer
     template: str | None = None
     labels: tuple[str, ...] = ()
-    max_seq: int = 512
+    max_seq: int = MAX_SEQ
     train_on: TrainOn = "all"
     long: LongRows = "truncate"
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
-        if self.max_seq < 1:
-            raise UsageError(f"max_seq must be 1 token or more, not {self.max_seq}")
-        if self.labels and self.template is None:
-            raise UsageError(
-                "label words need a prompt; give `template` '{field} ...' with `labels`"
-            )
-        self._prompt()
+        self.reading.check()
+
+    @property
+    def reading(self) -> Reading:
+        """The settings, without the tokenizer."""
+        return Reading.of(self)
 
     def read(
         self,
@@ -75,6 +73,7 @@ class RowReader:
         split: str | None = None,
         limit: int | None = None,
         like: ExampleSet | None = None,
+        questions: bool = False,
     ) -> ExampleSet:
         """Read, check and tokenize a data file.
 
@@ -85,6 +84,7 @@ class RowReader:
                 has no effect on a single file.
             limit: number of first rows to use; None uses all.
             like: a set whose label tokens the new examples take.
+            questions: score the assistant's last turn only, whatever `train_on` and weights say.
 
         Returns:
             The examples, with counts and named warnings in their `report`.
@@ -98,10 +98,16 @@ class RowReader:
             The token ids (4 bytes each), about 400 bytes per example, and one line of text.
         """
         file = resolve(path, split)
-        return self._build(lambda: read_rows(file, limit), file, lambda: file_digest(file), like)
+        digest = lambda: file_digest(file)  # noqa: E731  # lazy: the rows are read first
+        return self._build(lambda: read_rows(file, limit), file, digest, like, questions=questions)
 
     def take(
-        self, rows: Iterable[Fields], *, like: ExampleSet | None = None, with_class: bool = True
+        self,
+        rows: Iterable[Fields],
+        *,
+        like: ExampleSet | None = None,
+        with_class: bool = True,
+        questions: bool = False,
     ) -> ExampleSet:
         """Check and tokenize rows in memory.
 
@@ -109,6 +115,7 @@ class RowReader:
             rows: at least one row.
             like: a set whose label tokens the new examples take.
             with_class: False if the rows have no class yet.
+            questions: as in `read`.
 
         Raises:
             DataError: a row is wrong, or there is none; the message names its number, from 1.
@@ -118,7 +125,9 @@ class RowReader:
         if not kept:
             raise DataError("no rows; expected at least one")
         digest = lambda: _rows_digest(kept)  # noqa: E731  # lazy, as for files
-        return self._build(lambda: kept, Path("rows"), digest, like, with_class)
+        return self._build(
+            lambda: kept, Path("rows"), digest, like, with_class=with_class, questions=questions
+        )
 
     def text_row(self, text: str) -> Fields:
         """Make a row whose only field, the template's, is this text.
@@ -141,7 +150,9 @@ class RowReader:
         path: Path,
         digest: Callable[[], str],
         like: ExampleSet | None,
+        *,
         with_class: bool = True,
+        questions: bool = False,
     ) -> ExampleSet:
         prompt = self._prompt()
         if prompt is not None and self.labels:
@@ -164,7 +175,7 @@ class RowReader:
                 self.tokenizer,
                 prompt,
                 self.max_seq,
-                train_on=self.train_on,
+                train_on="answer" if questions else self.train_on,
                 long=self.long,
             )
             kind, examples, label_tokens = "completion", plain.examples, ()
@@ -189,6 +200,7 @@ class RowReader:
             ),
             label_words=self.labels,
             label_tokens=label_tokens,
+            reading=self.reading,
         )
 
 

@@ -16,6 +16,9 @@ from edgezo_runtime.errors import UsageError
 
 Scope = Literal["all", "answer"]
 
+ACTS_ON: dict[Scope, str] = {"all": "every token", "answer": "answers only"}
+"""The scopes in words."""
+
 
 def invocation(examples: ExampleSet) -> tuple[int, ...]:
     """Return the token at which the adapter begins to act in every example; empty if there is none.

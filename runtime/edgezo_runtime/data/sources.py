@@ -12,13 +12,11 @@ from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.random_rows import random_rows
+from edgezo_runtime.data.reading import MAX_SEQ
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.scope import Scope, invocation
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError, UsageError
-
-MAX_SEQ = 512
-"""Longest row in tokens, unless the model takes fewer or the app sets another limit."""
 
 _ROWS_AT_ONCE = 32
 """Rows of one forward pass, in a plan for rows that an app adds later."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgezo_runtime.errors import DataError, UsageError
+from edgezo_runtime.errors import DataError, MissingFieldError, UsageError
 
 _LONGEST = 1 << 14
 
@@ -110,7 +110,7 @@ def text_field(row: Mapping[str, object], name: str, where: str) -> str:
         DataError: the field is missing, not a string, or contains half of a surrogate pair.
     """
     if name not in row:
-        raise DataError(f"{where}: no field '{name}'; the row has {list_fields(row)}")
+        raise MissingFieldError(f"{where}: no field '{name}'; the row has {list_fields(row)}")
     value = row[name]
     if not isinstance(value, str):
         raise DataError(

@@ -15,14 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from edgezo_runtime.data.template import Template
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError
-
-LongRows = Literal["truncate", "drop"]
-"""What happens to rows that are longer than `max_seq`: they are cut, or left out."""
 
 _LEAST = 16
 """Tokens that a text of a prompt keeps where there is room for some of the answer."""

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.config import AnswerSettings, TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.scope import Scope, invocation
 from edgezo_runtime.errors import RunFileError, UsageError, printable
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.system.typed_json import JsonShapeError, decode, encode
 
-_RATES = "rates"
-_OMITTED_IF_EMPTY = ("start", "reward")
+_NO_INPUTS = ("rates", "reading")
+"""Fields that do not identify a run: rates may be measured, and `tokens` says what a reading makes
+of the rows."""
+
+_OMITTED_IF_EMPTY = ("start", "reward", "reading")
 MAX_ROWS = 2**40
 
 _FORMAT_NAMES = {
@@ -44,6 +48,7 @@ class RunHeader:
         rates: learning rates and perturbation scale of the run.
         start: SHA-256 of the tensors of the initial adapter; empty without one.
         reward: name and digest of the function that scores texts; empty without one.
+        reading: how rows became tokens; None if the run was given tokens.
     """
 
     config: TuneConfig
@@ -56,6 +61,7 @@ class RunHeader:
     rates: Rates
     start: str = ""
     reward: str = ""
+    reading: Reading | None = None
 
     @classmethod
     def of(
@@ -80,6 +86,7 @@ class RunHeader:
             rates,
             start,
             reward,
+            examples.reading,
         )
 
     @classmethod
@@ -97,6 +104,8 @@ class RunHeader:
             header = decode(cls, _renamed(meta, to_format=False))
             check_config(header.config)
             header.rates.check()
+            if header.reading is not None:
+                header.reading.check()
         except (JsonShapeError, UsageError) as error:
             raise RunFileError(
                 f"{path}: the header is no run's: {printable(error, 400)}; was it made by another "
@@ -120,8 +129,15 @@ class RunHeader:
         return values
 
     def inputs(self) -> dict[str, Any]:
-        """Values that must not change: all but the rates, which may have been measured."""
-        return {name: value for name, value in self._values().items() if name != _RATES}
+        """Values that must not change."""
+        return {name: value for name, value in self._values().items() if name not in _NO_INPUTS}
+
+    @property
+    def answers(self) -> AnswerSettings | None:
+        """How answers were generated, if they were scored."""
+        if self.reading is None:
+            return None
+        return self.config.answers(classes=bool(self.reading.labels))
 
     def digest(self) -> str:
         """SHA-256 of the inputs."""

@@ -1,4 +1,4 @@
-"""The initial adapter of a run."""
+"""The initial adapter of a run, and the reading of rows that comes with it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import dataclasses
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter, load_adapter
+from edgezo_runtime.adapters.saved_settings import settings_of_run
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.reading import Reading
+from edgezo_runtime.data.scope import ACTS_ON
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.run_folder import RunFolder
-
-_ACTS = {"all": "every token", "answer": "answers only"}
+from edgezo_runtime.journal.run_header import RunHeader
 
 
 def load_initial_adapter(adapter: Adapter | str | Path | None, run: RunFolder) -> Adapter | None:
@@ -26,6 +29,21 @@ def load_initial_adapter(adapter: Adapter | str | Path | None, run: RunFolder) -
         return adapter
     gone = not Path(adapter).exists() and run.has_journal() and run.start.exists()
     return load_adapter(run.start if gone else Path(adapter))
+
+
+def known_reading(adapter: Adapter | None, run: RunFolder) -> Reading | None:
+    """How rows were read before: by the run that the folder holds, else for the initial adapter.
+
+    Args:
+        adapter: the initial adapter; None for none.
+        run: folder of the run.
+    Raises:
+        RunFileError: the journal of the run is damaged.
+    """
+    if run.has_journal():
+        header = RunHeader.read(read_journal(run.journal).header.meta, run.journal)
+        return settings_of_run(run)[0] or header.reading
+    return None if adapter is None else adapter.info.reading
 
 
 def settle_initial_adapter(
@@ -47,6 +65,6 @@ def settle_initial_adapter(
     own = adapter.info.scope
     if config.scope not in ("auto", own):
         raise UsageError(
-            f"`scope` {config.scope}: {adapter.path} acts on {_ACTS[own]}; use `scope={own}`"
+            f"`scope` {config.scope}: {adapter.path} acts on {ACTS_ON[own]}; use `scope={own}`"
         )
     return adapter, dataclasses.replace(config, scope=own)

@@ -13,7 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from edgezo_export.adapters.gguf_adapter import read_gguf, save_gguf
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from tests.export.gguf_model import folded, write_gguf

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from edgezo_export.adapters.merged import save_merged
 from edgezo_export.sources.float_bytes import float_bytes
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo
+from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.bundle.trainables import SchemeInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import TINY, save

@@ -58,8 +58,11 @@ def test_what_is_saved_is_loaded(trained: Trained, tmp_path: Path) -> None:
     params = found.params(bundle)
     assert list(params) == [info.name for info in bundle.manifest.trainables]
     assert all((params[name] == value).all() for name, value in adapter.tensors.items())
-    assert found.fits_warning(bundle) is None
-    assert "org/other" in str(found.renamed("org/other").fits_warning(bundle))
+    assert found.differences(bundle) == []
+    model = bundle.manifest.model.id
+    assert found.renamed("org/x").differences(bundle) == [f"the model was org/x, is {model}"]
+    other = replace(found, info=replace(found.info, bundle_sha256="0" * 64))
+    assert "another one of this model (manifest 00000000, is" in other.differences(bundle)[0]
 
 
 def test_blocks_that_did_not_train_are_left_out(trained: Trained, tmp_path: Path) -> None:
@@ -142,8 +145,10 @@ def test_damaged_files_are_refused(trained: Trained, tmp_path: Path) -> None:
     refused("not an adapter that can be read")
     safetensors.numpy.save_file(tensors, adapter.path)
     refused("no adapter of edgezo's")
-    rewrite(tensors, version=3)
-    refused("adapter of version 3")
+    rewrite(tensors, version=4)
+    refused("adapter of version 4")
+    rewrite(tensors, reading={"template": "no field", "labels": [], "max_seq": 9})
+    refused("damaged header: template 'no field' names no field")
     rewrite(tensors, scheme={**info["scheme"], "rank": "3"})
     refused("damaged header")
     rewrite(tensors, scheme={**info["scheme"], "rank": 0})

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from edgezo_runtime.adapters.adapter import Adapter, AdapterInfo, make_adapter
+from edgezo_runtime.adapters.adapter import Adapter, make_adapter
+from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.adapters.formats import FORMATS, check_format
 from edgezo_runtime.adapters.lora_factors import as_trainables, lora_factors
 from edgezo_runtime.adapters.mlx import mlx_content, read_mlx, save_mlx

@@ -12,9 +12,9 @@ import pytest
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.questions import QuestionSet
+from edgezo_runtime.data.reading import MAX_SEQ
 from edgezo_runtime.data.records import read_rows, resolve
 from edgezo_runtime.data.sources import (
-    MAX_SEQ,
     load_examples,
     open_reader,
     open_tokenizer,
