@@ -12,7 +12,7 @@ from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
 EVAL_GROUPS: OptionGroups = {
-    "Data": ("data", "split", "limit", "max_seq"),
+    "Data": ("data", "split", "limit", "max_seq", "long", "train_on"),
     "Model": ("adapter", "verify"),
     "Budget": ("budget", "threads", "batch_size"),
     "Scores": ("template", "label", "choices", "answers"),
@@ -55,8 +55,17 @@ class EvalSettings:
     )
     max_seq: int | None = setting(
         None,
-        "longest row, in tokens; longer rows are truncated; if not given, that of the adapter, "
-        "else 512",
+        "longest row, in tokens; if not given, that of the adapter, else 512",
+    )
+    long: Literal["truncate", "drop"] | None = setting(
+        None,
+        "longer rows: truncate cuts their prompt, then the end of their answer; drop leaves them "
+        "out; if not given, as for the adapter, else truncate",
+    )
+    train_on: Literal["all", "last"] | None = setting(
+        None,
+        "turns of the assistant to score in conversations: all, or the last one; those with weight "
+        "0 are not scored; if not given, as for the adapter, else all",
     )
     limit: int = setting(0, "number of rows to use, from the first on; 0 takes all")
     batch_size: int = setting(32, "examples per pass; the scores do not depend on it")

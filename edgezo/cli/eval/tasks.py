@@ -211,19 +211,19 @@ def read_rows_to_score(
             raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")
         choices = load_choices(
             source, tokenizer, template=template, field=settings.choices, max_seq=longest,
-            split=split, limit=limit,
+            split=split, limit=limit, long=reading.long,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
     if settings.answers:
         room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
         questions = load_questions(
             source, tokenizer, template=template, max_seq=min(longest, room), split=split,
-            limit=limit,
+            limit=limit, long=reading.long,
         )  # fmt: skip
         return AnsweredRows(questions, tokenizer, config, budget)
     examples = load_examples(
         source, tokenizer, template=template, labels=reading.labels, max_seq=longest, split=split,
-        limit=limit,
+        limit=limit, train_on=reading.train_on, long=reading.long,
     )  # fmt: skip
     return ScoredRows(examples, settings.batch_size)
 

@@ -92,6 +92,8 @@ class Job:
             "template": self.reading.template,
             "label": list(self.reading.labels),
             "max_seq": self.inputs.max_seq or self.reading.max_seq,
+            "train_on": self.reading.train_on,
+            "long": self.reading.long,
             **flat_config(self.config),
         }
 
@@ -158,7 +160,15 @@ def prepare(
             task = find_task(inputs.data, inputs.valid, inputs.test)
             train, *others = task.files()
             template = NO_TEMPLATE if reading.template is None else reading.template
-            data = RunData(train[1], dict(others), template, reading.labels, reading.max_seq)
+            data = RunData(
+                train[1],
+                dict(others),
+                template,
+                reading.labels,
+                reading.max_seq,
+                reading.train_on,
+                reading.long,
+            )
         if inputs.eval_every_s and "valid" not in data.others:
             raise UsageError(
                 f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "
@@ -199,7 +209,8 @@ def _settle(
     if inputs.data is None:  # there are no rows: label words need no template
         own = known or Reading()
         most = min(inputs.max_seq or own.max_seq, longest)
-        return SettledReading(Reading(own.template, inputs.label or own.labels, most))
+        labels = inputs.label or own.labels
+        return SettledReading(dataclasses.replace(own, labels=labels, max_seq=most))
     source = None if folder.has_journal() else folder_of(inputs.data)
     return settle_rows(inputs, known, source, longest)
 

@@ -16,7 +16,13 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
-from edgezo_runtime.data.reading import Reading, SettledReading, settle_reading
+from edgezo_runtime.data.reading import (
+    LongRows,
+    Reading,
+    SettledReading,
+    TrainOn,
+    settle_reading,
+)
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
@@ -37,7 +43,13 @@ from edgezo_runtime.training.first_order_layout import why_no_first_order
 from edgezo_runtime.training.initial_adapter import known_reading, load_initial_adapter
 from edgezo_runtime.training.run import Run
 
-_NOTHING_GIVEN = {"template": None, "labels": (), "max_seq": None}
+_NOTHING_GIVEN = {
+    "template": None,
+    "labels": (),
+    "max_seq": None,
+    "train_on": None,
+    "long": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +62,11 @@ class RunData:
         template: prompt with fields in braces; `NO_TEMPLATE` for rows that need none.
         labels: label words in class order.
         max_seq: longest row in tokens, at most the model's limit.
+        train_on: turns of the assistant that are scored.
+        long: what happens to longer rows.
 
-    None and () take the setting of the run in the folder, else of the initial adapter, else none
-    and 512 tokens.
+    None and () take the setting of the run in the folder, else of the initial adapter, else none,
+    512 tokens, all turns, and long rows are cut.
     """
 
     train: Given
@@ -60,6 +74,8 @@ class RunData:
     template: str | None = None
     labels: Sequence[str] = ()
     max_seq: int | None = None
+    train_on: TrainOn | None = None
+    long: LongRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +146,14 @@ def open_run(
         initial = load_initial_adapter(adapter, folder)
         data, doubts = _settled(bundle, data, initial, folder, resume=resume)
         train, reader = read_given(
-            bundle, data.train, config, data.template, data.labels, data.max_seq
+            bundle,
+            data.train,
+            config,
+            data.template,
+            data.labels,
+            data.max_seq,
+            train_on=data.train_on,
+            long=data.long,
         )
         sets, questions = _read_others(train, reader, data.others)
         if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
@@ -179,7 +202,7 @@ def _settled(
         UsageError: the settings contradict each other.
         RunFileError: the journal of the run is damaged.
     """
-    given = {"template": data.template, "labels": tuple(data.labels), "max_seq": data.max_seq}
+    given = {name: getattr(data, name) for name in _NOTHING_GIVEN} | {"labels": tuple(data.labels)}
     others = [] if initial is None else initial.differences(bundle)
     tokens = isinstance(data.train, ExampleSet) and given == _NOTHING_GIVEN
     if tokens or isinstance(data.train, QuestionSet) or isinstance(data.labels, str):
@@ -187,7 +210,7 @@ def _settled(
     known = known_reading(initial, folder) if resume or not folder.has_journal() else None
     found = settle_reading(given, known, longest=bundle.manifest.model.max_seq)
     own = found.reading
-    settled = replace(data, template=own.template, labels=own.labels, max_seq=own.max_seq)
+    settled = replace(data, **{name: getattr(own, name) for name in _NOTHING_GIVEN})
     return settled, found.warnings(*others)
 
 
