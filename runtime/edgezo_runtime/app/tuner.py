@@ -116,7 +116,7 @@ class Tuner:
                 takes that of the run in the folder, else that of the initial adapter, else the
                 default: none, as rows with messages need none. "none" takes none in any case.
             labels: label words in class order, leading spaces included.
-            max_seq: longest row in tokens, also of added ones; by default 512, or the model's limit.
+            max_seq: longest row in tokens, also of added ones; by default 512, or the model's most.
             train_on: turns that are learned: "all", the default, or "last".
             long: longer rows: "truncate", the default, or "drop" them.
             budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes. The

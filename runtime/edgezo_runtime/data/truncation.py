@@ -21,7 +21,7 @@ from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError
 
 _LEAST = 16
-"""Tokens that a text of a prompt keeps where there is room for some of the answer."""
+"""Tokens that a text of a prompt keeps, or its share of half of the room where that is less."""
 
 Spans = Sequence[tuple[int, int]]
 
@@ -64,7 +64,7 @@ def cut_texts(
         texts: texts of the prompt.
         tokenizer: counts their tokens.
         measure: given shorter texts, returns the tokens of the prompt; called until it fits.
-        room: tokens that the prompt should have; the texts keep `_LEAST` tokens each.
+        room: tokens that the prompt should have; the texts keep some tokens each, see `_LEAST`.
         most: tokens that it may have at most; the texts keep one token each.
     Returns:
         False if the prompt is still longer than `most`.
@@ -72,7 +72,8 @@ def cut_texts(
     spans = [tokenizer.encode_spans(text, add_special=False)[1] for text in texts]
     sizes = [len(own) for own in spans]
     cap, size = max(sizes, default=0), measure(texts)
-    for limit, least in ((room, _LEAST), (most, 1)):
+    kept = max(1, min(_LEAST, room // max(1, 2 * len(texts))))
+    for limit, least in ((room, kept), (most, 1)):
         while size > limit and cap > least:
             cap = max(_lower_cap(sizes, cap, size - limit), least)
             shorter = [_without_middle(*pair, cap) for pair in zip(texts, spans, strict=True)]
