@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
 
-from edgezo_runtime.data.chat.messages import Message, Tools
+from edgezo_runtime.data.chat.messages import Message, Tools, content_of
 from edgezo_runtime.data.template import check_text
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError, DataError, printable
@@ -102,6 +102,32 @@ class ChatTemplate:
             raise DataError(
                 f"{where}: the chat template refuses the messages: {printable(error, 200)}"
             ) from error
+
+    def with_contents(
+        self, messages: Sequence[Message], where: str, *, tools: Tools | None = None
+    ) -> Sequence[Message]:
+        """Put an empty text in place of a content of None, if the template does not expect None.
+
+        Some templates tell tool calls by a content of None. Others add the content to a text, which
+        is an error, or write the word None.
+
+        Args:
+            messages: messages that `check_turns` returns.
+            where: file and line, for the message.
+            tools: as in `render`.
+        """
+        if all(message["content"] is not None for message in messages):
+            return messages
+        filled = [{**message, "content": content_of(message)} for message in messages]
+        try:
+            text = self.render(messages, where, tools=tools)
+        except DataError:
+            return filled
+        try:
+            plain = self.render(filled, where, tools=tools)
+        except DataError:
+            return messages
+        return filled if text.count("None") > plain.count("None") else messages
 
 
 def _size(value: object) -> int:

@@ -88,7 +88,8 @@ class TurnFinder:
             DataError: the template refuses the conversation, or the place of a turn is uncertain.
         """
         render = partial(self.template.render, where=where, tools=tools)
-        search = _Search(self, _with_contents(messages, render), render, where)
+        messages = self.template.with_contents(messages, where, tools=tools)
+        search = _Search(self, messages, render, where)
         turns = tuple(search.generated() or search.turns())
         last = turns[-1]
         openly = not last.ended and not search.text[last.end :].strip()
@@ -106,25 +107,6 @@ class TurnFinder:
             return begin + len(closing), True
         found = self.added.at(text, begin)
         return (start, False) if found is None else (found.end, True)
-
-
-def _with_contents(messages: Sequence[Message], render: Render) -> Sequence[Message]:
-    """Put an empty text in place of a content that is None, if the template does not expect None.
-
-    Some templates tell tool calls by a content of None. Others add the content to a text, which is
-    an error, or write the word None.
-    """
-    if all(message["content"] is not None for message in messages):
-        return messages
-    filled = [{**message, "content": content_of(message)} for message in messages]
-    try:
-        text = render(messages)
-    except DataError:
-        return filled
-    try:
-        return filled if text.count("None") > render(filled).count("None") else messages
-    except DataError:
-        return messages
 
 
 class _Search:

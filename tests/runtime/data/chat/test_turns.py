@@ -258,6 +258,22 @@ def test_marked_turns_are_those_of_transformers(name: str) -> None:
     assert scored == expected
 
 
+@pytest.mark.parametrize("name", ["qwen", "no_end", "llama"])
+def test_tools_and_calls_are_rendered_as_transformers_does(name: str) -> None:
+    utilities = pytest.importorskip("transformers.utils.chat_template_utils")
+    finder = TurnFinder(tokenizer_of(name))
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    conversation = CALLS if name == "qwen" else CALLS[:1] + CALLS[3:]
+    expected = utilities.render_jinja_template(
+        [conversation],
+        tools=tools,
+        chat_template=finder.template.source,
+        **finder.template._tokens,
+    )[0][0]
+    assert finder.find(conversation, tools, WHERE).text == expected
+    assert ("look" in expected) is (name != "llama")
+
+
 @pytest.mark.parametrize(
     ("source", "messages", "reason"),
     [
