@@ -25,6 +25,7 @@ EVAL = {
     "f1": float,
     "perplexity": type(None),
     "exact_match": type(None),
+    "long_rows": dict,
     "peak_bytes": int,
     "warnings": list,
     "seconds": float,

@@ -71,7 +71,8 @@ class EvalSettings:
     batch_size: int = setting(32, "examples per pass; the scores do not depend on it")
     predictions: str | None = setting(
         None,
-        "file for the predicted class or answer of every row, one JSON object per line",
+        "file for the predicted class or answer of every row, one JSON object per line: by the "
+        "number of the row from 0, or by its line from 1 if rows are left out",
         metavar="FILE",
     )
     budget: str | None = setting(

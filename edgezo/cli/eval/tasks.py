@@ -44,6 +44,7 @@ class Outcome:
         perplexity: exponential of the mean loss per token.
         exact_match: share of generated answers that match.
         predictions: class, choice or answer of every row, in file order; None without any.
+        left: lines of the rows, if some were left out; None if all are there.
     """
 
     rows: int
@@ -53,6 +54,7 @@ class Outcome:
     perplexity: float | None = None
     exact_match: float | None = None
     predictions: list[int] | list[str] | None = field(default=None, repr=False)
+    left: tuple[int, ...] | None = field(default=None, repr=False)
 
     def scores(self) -> dict[str, Any]:
         """The scores, for machines."""
