@@ -114,7 +114,7 @@ class RowReader:
         Args:
             rows: at least one row.
             like: a set whose label tokens the new examples take.
-            with_class: False if the rows have no class yet.
+            with_class: False if the rows have no class yet; then none is left out.
             questions: as in `read`.
 
         Raises:
@@ -155,6 +155,7 @@ class RowReader:
         questions: bool = False,
     ) -> ExampleSet:
         prompt = self._prompt()
+        long = self.long if with_class else "truncate"  # every row to classify gets an answer
         if prompt is not None and self.labels:
             labelled = build_labelled(
                 rows,
@@ -164,7 +165,7 @@ class RowReader:
                 self.max_seq,
                 known=None if like is None else like.label_tokens,
                 with_class=with_class,
-                long=self.long,
+                long=long,
             )
             kind, examples, label_tokens = labelled.kind, labelled.examples, labelled.label_tokens
             truncation, counts = labelled.truncation, labelled.class_counts
@@ -176,7 +177,7 @@ class RowReader:
                 prompt,
                 self.max_seq,
                 train_on="answer" if questions else self.train_on,
-                long=self.long,
+                long=long,
             )
             kind, examples, label_tokens = "completion", plain.examples, ()
             truncation, counts, notes = plain.truncation, (), plain.warnings

@@ -128,3 +128,10 @@ def test_truncation_is_told_with_counts() -> None:
     assert dropped.message == (
         "1 of 6 rows are longer than 8 tokens and are left out; raise `max_seq` to keep them"
     )
+
+
+def test_rows_to_classify_are_never_left_out() -> None:
+    made = reader(template="{s} It was", labels=(" terrible", " great"), max_seq=8, long="drop")
+    rows = [{"s": "film", "label": 0}, {"s": "story " * 20, "label": 1}]
+    assert [example.line for example in made.take(rows)] == [1]
+    assert len(made.take(rows, with_class=False)) == 2
