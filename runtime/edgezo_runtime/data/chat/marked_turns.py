@@ -11,6 +11,7 @@ from edgezo_runtime.data.chat.marks import take_out
 from edgezo_runtime.data.chat.messages import Message, content_of
 
 _OPEN = re.compile(r"\s*(?:<think>\s*)?")
+_SPACES = re.compile(r"\s*")
 _CLOSE = "</think>"
 
 _Part = Literal["front", "answer", "end", "call"]
@@ -121,8 +122,8 @@ class MarkedTurns:
 
 
 def _opened(content: str) -> int:
-    """Return the place behind spaces and an opening `<think>`."""
-    found = _OPEN.match(content)
+    """Return the place behind spaces and the opening `<think>` of a block that is closed."""
+    found = (_OPEN if _CLOSE in content else _SPACES).match(content)
     return found.end() if found else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,27 @@ def test_a_content_of_none_is_never_the_word_none() -> None:
     )
     found = TurnFinder(byte_tokenizer(chat_template=told)).find([*CALLS[:2], YES], None, WHERE)
     assert "call look" in found.text
+
+
+PIECES = (
+    "yes", "no", " ", "\n", "<think>", "</think>", "user", "assistant", "Be of use", "\ue000",
+    "\u00e9", "{{", "</s>", "<|im_end|>", "hm",
+)  # fmt: skip
+
+
+def test_any_contents_are_found_where_they_were_put() -> None:
+    """Against the text put together here: words of roles, marks and other contents are no matter."""
+    chooser = random.Random(3)
+    finder = TurnFinder(tokenizer_of("chatml"))
+    for _ in range(60):
+        text, turns, messages = DEFAULT, list[tuple[int, int]](), list[dict[str, str]]()
+        for role in ("user", "assistant") * chooser.randint(1, 3):
+            content = "".join(chooser.choices(PIECES, k=chooser.randint(1, 6))) + "!"
+            messages.append({"role": role, "content": content})
+            text += f"<|im_start|>{role}\n"
+            if role == "assistant":
+                turns.append((len(text), len(text) + len(content) + len("<|im_end|>")))
+            text += f"{content}<|im_end|>\n"
+        found = finder.find(messages, None, WHERE)
+        assert found.text == text
+        assert [(turn.start, turn.end) for turn in found.turns] == turns
