@@ -319,7 +319,7 @@ PIECES = (
 
 
 def test_any_contents_are_found_where_they_were_put() -> None:
-    """Against the text put together here: words of roles, marks and other contents are no matter."""
+    """Against the text put together here, whatever words of roles and marks contents have."""
     chooser = random.Random(3)
     finder = TurnFinder(tokenizer_of("chatml"))
     for _ in range(60):
