@@ -6,7 +6,7 @@
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
     ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
-    │   └── MissingFieldError 5   a row lacks a field of its template
+    │   └── MissingFieldError 5  a row lacks a field of its template
     ├── BundleError          1    a bundle is missing, truncated, of another version or altered
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
     │   └── OtherInputsError 1    the run in the folder was started with other inputs

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgezo.cli.adapter.export_job import AdapterExportSettings, ExportJob
+from edgezo.cli.adapter.usage_lines import usage_as_json, usage_rows
 from edgezo.cli.files.output_file import new_file
 from edgezo.cli.settings.options import build, options_of
 from edgezo.cli.terminal.output import json_option, print_result, table
@@ -57,6 +58,7 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         "alpha": adapter.info.scheme.alpha,
         "modules": len(adapter.modules),
         "steps": adapter.info.steps,
+        **usage_as_json(job),
         **more,
     }
     rows = [
@@ -64,18 +66,22 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         ("base model", adapter.info.model),
         ("modules", f"{len(adapter.modules)}, {with_flags(scheme_settings(adapter.info.scheme))}"),
     ]
+    rows += usage_rows(job)
     if settings.verify:
+        from edgezo.cli.adapter.every_token import every_token_rows, score_every_token
         from edgezo.cli.adapter.proof import proof_rows, prove
 
         result["verified"] = prove(job)
         rows += proof_rows(result["verified"])
+        result["every_token"] = score_every_token(job)
+        rows += every_token_rows(result["every_token"])
     print_result(result, table(rows), as_json)
 
 
 def _write_peft(job: ExportJob) -> None:
     from edgezo_runtime.adapters.peft_writer import save_peft
 
-    save_peft(job.adapter, job.output, job.settings.force)
+    save_peft(job.adapter, job.output, job.settings.force, job.usage.invocation_text)
 
 
 def _write_mlx(job: ExportJob) -> None:
@@ -89,7 +95,7 @@ def _write_gguf(job: ExportJob) -> None:
 
     config = job.bundle().manifest.base_config
     new_file(job.output, job.settings.force)
-    save_gguf(job.adapter, job.output, config)
+    save_gguf(job.adapter, job.output, config, job.usage.invocation_text)
 
 
 def _write_onnx(job: ExportJob) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgezo_runtime.adapters.adapter import Adapter
+    from edgezo_runtime.adapters.usage import Usage
     from edgezo_runtime.bundle.bundle import Bundle
 
 
@@ -47,7 +49,7 @@ class AdapterExportSettings:
     force: bool = setting(False, "replace an existing output")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ExportJob:
     """An export, with all it needs.
 
@@ -73,8 +75,8 @@ class ExportJob:
         """
         from edgezo_runtime.bundle.bundle import Bundle
 
-        path = self.settings.bundle or self.run_config().get("bundle")
-        if not isinstance(path, str):
+        path = self._bundle_path()
+        if path is None:
             raise UsageError(
                 f"{self.source}: an adapter file does not name its bundle; name it with --bundle"
             )
@@ -86,6 +88,36 @@ class ExportJob:
         bundle = Bundle.open(path)
         self.adapter.params(bundle)
         return bundle
+
+    @cached_property
+    def usage(self) -> Usage:
+        """The tokens that the adapter acts on, and its prompts.
+
+        Raises:
+            RunFileError: the run's settings cannot be read.
+        """
+        from edgezo_runtime.adapters.usage import Usage
+
+        return Usage(self.adapter.info, self._invocation_text())
+
+    def _invocation_text(self) -> str:
+        """Text of the token from which on the adapter acts; "" without that or its bundle."""
+        from edgezo_runtime.bundle.bundle import Bundle
+        from edgezo_runtime.data.sources import open_tokenizer
+        from edgezo_runtime.errors import EdgezoError
+
+        invocation = self.adapter.info.invocation
+        if not invocation or (path := self._bundle_path()) is None:
+            return ""
+        try:
+            tokenizer = open_tokenizer(Bundle.open(path))
+        except EdgezoError:  # the bundle may be gone: the export does not need it
+            return ""
+        return tokenizer.decode(invocation, skip_special=False)
+
+    def _bundle_path(self) -> str | None:
+        path = self.settings.bundle or self.run_config().get("bundle")
+        return path if isinstance(path, str) else None
 
     def run_config(self) -> dict[str, Any]:
         """Settings of the run, its bundle and data among them; empty for an adapter file.
@@ -110,8 +142,8 @@ class ExportJob:
         found = [self.adapter.path]
         if run.has_journal():
             found += [*run_files(run), run.snapshot, run.adapter]
-        bundle = self.settings.bundle or self.run_config().get("bundle")
-        if isinstance(bundle, str):
+        bundle = self._bundle_path()
+        if bundle is not None:
             found += bundle_folder(Path(bundle))
         base = Path(self.settings.weights or self.adapter.info.model)
         return found + (model_files(base) if base.exists() else [])

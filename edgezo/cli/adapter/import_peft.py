@@ -40,11 +40,13 @@ def command(
     """
     from edgezo._version import CREATED_BY
     from edgezo.cli.files.read_files import bundle_files, keep_files
+    from edgezo.cli.files.row_reading import reading_lines
     from edgezo.cli.settings.flags import with_flags
     from edgezo_runtime.adapters.adapter import scheme_settings
     from edgezo_runtime.adapters.peft_reader import read_peft, start_from_peft
     from edgezo_runtime.adapters.peft_writer import PEFT_FILES
     from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.data.reading import SettledReading
 
     opened = Bundle.open(bundle)
     keep_files("-o", output, [*bundle_files(opened), *(source / name for name in PEFT_FILES)])
@@ -52,6 +54,7 @@ def command(
     lora = read_peft(source)
     adapter = start_from_peft(lora, opened, output, created_by=CREATED_BY, base_model=base_model)
     digest = adapter.save(output)
+    reading = adapter.info.reading
     result = {
         "adapter": str(output),
         "adapter_sha256": digest,
@@ -59,12 +62,15 @@ def command(
         "modules": len(lora.factors),
         "rank": lora.rank,
         "scope": adapter.info.scope,
+        "template": None if reading is None else reading.template,
+        "labels": None if reading is None else list(reading.labels),
     }
     lines = table(
         [
             ("adapter", str(output)),
             ("base model", adapter.info.model),
             ("modules", f"{len(lora.factors)} of rank {lora.rank} at most"),
+            *([] if reading is None else reading_lines(SettledReading(reading))),
             ("bundle", f"{bundle} ({with_flags(scheme_settings(adapter.info.scheme))})"),
         ]
     )

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgezo.cli.files.task_data import folder_of
+from edgezo.cli.adapter.training_rows import RowsGoneError, training_rows
 from edgezo.cli.terminal.output import warn
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.adapters.lora_factors import LoraFactors, as_trainables
 from edgezo_runtime.adapters.peft_writer import save_peft
-from edgezo_runtime.data.records import resolve
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.errors import DataError, EdgezoError, MissingExtraError, UsageError
+from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
 from edgezo_runtime.evaluation.parity import (
     Agreement,
     Sample,
@@ -37,8 +36,8 @@ rows or orientation makes a difference of most of their size."""
 _ROUNDING = 3
 """Largest effect of rounding on a change of scores, in units of its effect on the scores."""
 
-_ROWS, _LONGEST = 8, 128
-"""Number of prompts of a run that are scored, and their longest length in tokens."""
+_ROWS = 8
+"""Number of prompts of a run that are scored."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,28 +112,14 @@ def _disagreement(made: Proof, found: Agreement, bound: float) -> str:
 
 def _sample(job: ExportJob, bundle: Bundle) -> Sample:
     """The first prompts that the run was tuned on; random tokens where they are not known."""
-    from edgezo_runtime.data.sources import load_examples, open_tokenizer
-
-    manifest, size = bundle.manifest, bundle.manifest.model.vocab_size
-    config = job.run_config()
-    data, template = config.get("data"), config.get("template")
-    labels = config.get("label") or []
-    if not isinstance(data, str) or not isinstance(labels, list):
-        return draw_sample(job.adapter, size)
+    size = bundle.manifest.model.vocab_size
+    examples = None
     try:
-        file = resolve(folder_of(data), "train")
-    except DataError as error:
+        examples = training_rows(job, bundle, _ROWS)
+    except RowsGoneError as error:
         warn(f"{error}; --verify takes random tokens as prompts")
+    if examples is None:
         return draw_sample(job.adapter, size)
-    model = manifest.model
-    examples = load_examples(
-        file,
-        open_tokenizer(bundle),
-        template=template if isinstance(template, str) else None,
-        labels=tuple(map(str, labels)),
-        max_seq=min(_LONGEST, model.max_seq),
-        limit=_ROWS,
-    )
     return sample_of(job.adapter, examples, size)
 
 

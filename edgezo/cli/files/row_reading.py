@@ -60,14 +60,14 @@ def naming_the_template(settled: SettledReading) -> Iterator[None]:
 
 def reading_lines(settled: SettledReading) -> list[tuple[str, str]]:
     """Template and labels, and where they come from, for people."""
-    reading, origins = settled.reading, settled.origins
+    reading = settled.reading
+    origin = {name: _ORIGINS[settled.origins.get(name, "default")] for name in NAMES}
     template = "none" if reading.template is None else quoted(reading.template)
-    lines = [("template", template + _ORIGINS[origins["template"]])]
+    lines = [("template", template + origin["template"])]
     if reading.labels:
         words = ", ".join(map(quoted, reading.labels))
-        lines.append(("labels", words + _ORIGINS[origins["labels"]]))
-    size = f"{reading.max_seq} tokens{_ORIGINS[origins['max_seq']]}"
-    return [*lines, ("longest row", size)]
+        lines.append(("labels", words + origin["labels"]))
+    return [*lines, ("longest row", f"{reading.max_seq} tokens{origin['max_seq']}")]
 
 
 def reading_as_json(settled: SettledReading) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from edgezo_export.sources.gguf_file import ARCHITECTURES, INTERLEAVED, deinterl
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.formats import check_format
 from edgezo_runtime.adapters.lora_factors import LoraFactors, lora_factors
+from edgezo_runtime.adapters.usage import Usage
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, RunFileError, UsageError
 from edgezo_runtime.system.files import atomic_path
 
@@ -29,13 +30,16 @@ _OTHER_NAMES = {"mistral": "llama", "gemma3_text": "gemma3"}
 """Names of architectures in transformers and, where they differ, in llama.cpp."""
 
 
-def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> None:
+def save_gguf(
+    adapter: Adapter, path: Path, config: Mapping[str, object], invocation_text: str = ""
+) -> None:
     """Write the file, atomically.
 
     Args:
         adapter: the adapter to write.
         path: of the file.
         config: the base model's config.json, for blocks and heads.
+        invocation_text: text of the token from which on it acts, for the description.
     Raises:
         UsageError: llama.cpp has no such adapters, or does not support the architecture.
         MissingExtraError: the gguf package is not installed.
@@ -47,6 +51,7 @@ def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> Non
     factors = lora_factors(adapter)
     alpha = factors[0].scale * factors[0].rank
     tensors = layout.tensors(factors)
+    usage = Usage(adapter.info, invocation_text)
     try:
         with atomic_path(path) as temporary:
             with contextlib.closing(gguf.GGUFWriter(temporary, layout.architecture)) as writer:
@@ -59,6 +64,10 @@ def save_gguf(adapter: Adapter, path: Path, config: Mapping[str, object]) -> Non
                     tokens = list(adapter.info.invocation)
                     key = "adapter.alora.invocation_tokens"
                     writer.add_key_value(key, tokens, kinds.ARRAY, kinds.UINT32)
+                description = f"an adapter that acts on {usage.acts_on()}"
+                writer.add_string("general.description", description)
+                for key, text in usage.metadata().items():
+                    writer.add_string(key, text)
                 for name, value in tensors.items():
                     writer.add_tensor(name, value)
                 writer.write_header_to_file()

@@ -24,6 +24,7 @@ from edgezo_export.sources.safetensors_folder import (
 )
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.output_folder import FolderKind, check_folder, new_folder
+from edgezo_runtime.adapters.usage import CARD_FILE, Usage
 from edgezo_runtime.errors import EdgezoError, RunFileError, UsageError
 
 CONFIG_FILE = "config.json"
@@ -35,7 +36,7 @@ _NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
 """Endings of the files that are copied unchanged."""
 
-_KIND = FolderKind(CONFIG_FILE, endings=_BESIDE | {".safetensors"})
+_KIND = FolderKind(CONFIG_FILE, frozenset({CARD_FILE}), endings=_BESIDE | {".safetensors"})
 
 _CHUNK = 1 << 20
 """Numbers in memory at once."""
@@ -54,7 +55,7 @@ class Merged:
 def save_merged(
     adapter: Adapter, source: Path, folder: Path, dtype: Dtype = "keep", force: bool = False
 ) -> Merged:
-    """Write the merged model.
+    """Write the merged model, with a model card.
 
     Args:
         adapter: the adapter to merge.
@@ -83,6 +84,8 @@ def save_merged(
             with (made / file.name).open("wb") as stream:
                 own.write(stream, names)
         _copy_others(source, made, config, dtype, own)
+        card = Usage(adapter.info).card("transformers", "merged")
+        (made / CARD_FILE).write_text(card, encoding="utf-8")
     return Merged(len(checkpoint.names()), len(own.changes))
 
 

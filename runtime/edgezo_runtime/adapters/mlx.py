@@ -18,6 +18,7 @@ from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.formats import check_format
 from edgezo_runtime.adapters.lora_factors import LoraFactors, lora_factors
 from edgezo_runtime.adapters.output_folder import FolderKind, new_folder
+from edgezo_runtime.adapters.usage import CARD_FILE, Usage
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.system.safetensors_reader import (
     TensorHeaderError,
@@ -31,7 +32,7 @@ Float32 = npt.NDArray[np.float32]
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapters.safetensors"
 
-_KIND = FolderKind(CONFIG_FILE, frozenset({WEIGHTS_FILE}))
+_KIND = FolderKind(CONFIG_FILE, frozenset({WEIGHTS_FILE, CARD_FILE}))
 
 _MODELS = frozenset(
     {
@@ -53,7 +54,7 @@ _MODELS = frozenset(
 
 
 def save_mlx(adapter: Adapter, folder: Path, force: bool = False) -> None:
-    """Write the folder.
+    """Write the folder, with a model card.
 
     Args:
         adapter: what to write.
@@ -64,10 +65,12 @@ def save_mlx(adapter: Adapter, folder: Path, force: bool = False) -> None:
         RunFileError: it cannot be written.
     """
     config, tensors = mlx_content(adapter)
+    usage = Usage(adapter.info)
     with new_folder(folder, force, _KIND) as made:
-        write_tensors(made / WEIGHTS_FILE, tensors, {"format": "mlx"})
+        write_tensors(made / WEIGHTS_FILE, tensors, {"format": "mlx", **usage.metadata()})
         text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
         (made / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (made / CARD_FILE).write_text(usage.card("mlx", "mlx"), encoding="utf-8")
 
 
 def mlx_content(adapter: Adapter) -> tuple[dict[str, Any], dict[str, Float32]]:

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from edgezo_runtime.adapters.adapter import Adapter, make_adapter
 from edgezo_runtime.adapters.lora_factors import LoraFactors, as_trainables
 from edgezo_runtime.adapters.peft_writer import CONFIG_FILE, WEIGHTS_FILE
+from edgezo_runtime.adapters.usage import READING_KEY, read_metadata
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.trainables import MAX_AXIS
+from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.system.files import read_regular
@@ -63,6 +65,7 @@ class PeftLora:
         rank: the largest rank of a layer.
         factors: by layer.
         invocation: tokens from which on it acts; None for all tokens.
+        reading: how the rows were read that it was tuned on, if edgezo exported it.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class PeftLora:
     rank: int
     factors: tuple[LoraFactors, ...]
     invocation: tuple[int, ...] | None
+    reading: Reading | None = None
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -113,7 +117,9 @@ def read_peft(folder: Path) -> PeftLora:
         header = read_tensor_header(path)
         places = {name: _place(path, name) for name in (*header.tensors, *header.halves)}
         tensors = read_floats(path, header)
-    except (TensorHeaderError, OSError) as error:
+        text = header.metadata.get(READING_KEY)
+        reading = None if text is None else read_metadata(text)
+    except (TensorHeaderError, JsonShapeError, OSError) as error:
         raise RunFileError(f"{path}: cannot be read: {error}") from error
     pairs: dict[str, dict[str, Float32]] = {}
     for name, value in tensors.items():
@@ -127,7 +133,7 @@ def read_peft(folder: Path) -> PeftLora:
     if not factors:
         raise RunFileError(f"{path}: no tensors in it")
     rank = max(one.rank for one in factors)
-    return PeftLora(folder, config.base_model, rank, factors, config.invocation)
+    return PeftLora(folder, config.base_model, rank, factors, config.invocation, reading)
 
 
 def start_from_peft(
@@ -167,6 +173,7 @@ def start_from_peft(
         created_by=created_by,
         scope=scope,
         invocation=invocation,
+        reading=lora.reading,
     )
 
 

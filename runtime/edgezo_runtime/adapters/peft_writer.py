@@ -14,6 +14,7 @@ from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.formats import CONV1D_MODELS, check_format
 from edgezo_runtime.adapters.lora_factors import lora_factors
 from edgezo_runtime.adapters.output_folder import FolderKind, new_folder
+from edgezo_runtime.adapters.usage import CARD_FILE, Usage
 from edgezo_runtime.bundle.trainables import SchemeKind
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.system.safetensors_writer import write_tensors
@@ -184,23 +185,27 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 PEFT_FILES = (CONFIG_FILE, WEIGHTS_FILE)
 
 
-_KIND = FolderKind(CONFIG_FILE, frozenset({WEIGHTS_FILE, "README.md"}))
-"""PEFT's own have a model card."""
+_KIND = FolderKind(CONFIG_FILE, frozenset({WEIGHTS_FILE, CARD_FILE}))
 
 
-def save_peft(adapter: Adapter, folder: Path, force: bool = False) -> None:
-    """Write adapter_config.json and adapter_model.safetensors.
+def save_peft(
+    adapter: Adapter, folder: Path, force: bool = False, invocation_text: str = ""
+) -> None:
+    """Write adapter_config.json, adapter_model.safetensors and a model card.
 
     Args:
         adapter: what to write.
         folder: made; must not exist, or be an adapter folder that `force` replaces.
         force: replace it.
+        invocation_text: text of the token from which on it acts, for the model card.
     Raises:
         UsageError: the folder is in the way, or PEFT has no such adapters.
         RunFileError: it cannot be written.
     """
     config, tensors = peft_content(adapter)
+    usage = Usage(adapter.info, invocation_text)
     with new_folder(folder, force, _KIND) as made:
-        write_tensors(made / WEIGHTS_FILE, tensors, {"format": "pt"})
+        write_tensors(made / WEIGHTS_FILE, tensors, {"format": "pt", **usage.metadata()})
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (made / CONFIG_FILE).write_text(text, encoding="utf-8")
+        (made / CARD_FILE).write_text(usage.card("peft", "peft"), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""The rows that an adapter was tuned on, for figures about its export."""
+
+from __future__ import annotations
+
+from edgezo.cli.adapter.export_job import ExportJob
+from edgezo.cli.files.task_data import folder_of
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.records import resolve
+from edgezo_runtime.data.sources import load_examples, open_tokenizer
+from edgezo_runtime.errors import DataError
+
+_LONGEST = 128
+"""Most tokens of a row: enough for the figures, and soon scored."""
+
+
+class RowsGoneError(DataError):
+    """The file of the rows is not where the run found it."""
+
+
+def training_rows(job: ExportJob, bundle: Bundle, limit: int) -> ExampleSet | None:
+    """The first rows that the run was tuned on; None if an adapter file does not name them.
+
+    Args:
+        job: the export.
+        bundle: the model.
+        limit: number of rows.
+    Raises:
+        RowsGoneError: the file is gone.
+        DataError: a row is wrong.
+    """
+    data, reading = job.run_config().get("data"), job.adapter.info.reading
+    if not isinstance(data, str) or reading is None:
+        return None
+    try:
+        file = resolve(folder_of(data), "train")
+    except DataError as error:
+        raise RowsGoneError(str(error)) from error
+    return load_examples(
+        file,
+        open_tokenizer(bundle),
+        template=reading.template,
+        labels=reading.labels,
+        max_seq=min(_LONGEST, reading.max_seq, bundle.manifest.model.max_seq),
+        limit=limit,
+    )
