@@ -91,6 +91,9 @@ def test_a_line_end_of_stdin_is_no_part_of_the_prompt(
         def encode(self, text: str, *, add_special: bool) -> list[str]:
             return list(text)
 
+        def writes_bos(self, text: str) -> bool:
+            return False
+
     monkeypatch.setattr("sys.stdin", io.StringIO("ab\n\n"))
     found = _prompt("-", GenerateSettings(prompt=("-",)), Letters())  # type: ignore[arg-type]
     assert found == ["a", "b", "\n"]

@@ -44,6 +44,8 @@ OTHER: dict[str, Any] = {
     "valid": "valid.jsonl",
     "test": "test.jsonl",
     "max_seq": 96,
+    "long": "drop",
+    "train_on": "last",
     "template": "{a} b",
     "label": (" x", " y"),
     "budget": "3GB",

@@ -55,6 +55,7 @@ RESULT = {
     "eps": float,
     "first_order_lr": float,
     "rates": str,
+    "long_rows": dict,
     "events": list,
 }
 

@@ -27,7 +27,7 @@ from edgezo_runtime.bundle.manifest import Manifest
 from edgezo_runtime.bundle.onnx_file import check_onnx
 from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.turns import TurnFinder
 from edgezo_runtime.data.choices import load_choices
 from edgezo_runtime.data.questions import load_questions
 from edgezo_runtime.data.sources import load_examples
@@ -357,8 +357,9 @@ class _Workshop:
 
     def _chat(self, data: bytes) -> None:
         source = data.decode("utf-8", "replace")
-        chat = ChatTemplate(byte_like(self.tokenizer, source))
-        chat.assistant_spans(_MESSAGES, "row 1")
+        finder = TurnFinder(byte_like(self.tokenizer, source))
+        finder.find(_MESSAGES, None, "row 1")
+        finder.find(_CALLS, _TOOLS, "row 1")
 
     def _rows(self, data: bytes) -> None:
         path = self._keep(data, "rows.jsonl")
@@ -469,6 +470,14 @@ _PROCESSOR = {
     "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
 }
 _MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
+_TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+_CALLS = [
+    *_MESSAGES,
+    {"role": "user", "content": "look"},
+    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look"}}]},
+    {"role": "tool", "content": "seen"},
+    {"role": "assistant", "content": "<think>so</think>seen"},
+]
 _CHATS = (
     CHAT.encode(),
     b"{% set ns = namespace(s='a') %}{% for i in range(3) %}{% set ns.s = ns.s ~ i %}{% endfor %}"

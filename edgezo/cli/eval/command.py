@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -107,6 +108,10 @@ def _evaluate(
 
         with engine.interruptible(signals.check):
             found = task.run(engine, tuned, tell)
+    truncation = task.examples.report.truncation
+    if truncation.dropped_rows:
+        left = dict.fromkeys(example.line for example in task.examples)
+        found = dataclasses.replace(found, left=tuple(left))
     result = {
         "bundle": str(path),
         "adapter": settings.adapter,
@@ -115,6 +120,7 @@ def _evaluate(
         "scope": tuned.scope,
         **({"generation": generated.as_json()} if settings.answers else {}),
         **found.scores(),
+        "long_rows": dataclasses.asdict(truncation),
         "peak_bytes": peak_rss_bytes(),
         "warnings": warnings,
     }
@@ -125,9 +131,10 @@ def _write_predictions(path: Path, found: Outcome) -> None:
     from edgezo_runtime.system.files import atomic_write
 
     assert found.predictions is not None  # `command` has checked it
+    name, numbers = ("row", range(found.rows)) if found.left is None else ("line", found.left)
     lines = [
-        json.dumps({"row": row, "prediction": chosen}, ensure_ascii=False) + "\n"
-        for row, chosen in enumerate(found.predictions)
+        json.dumps({name: number, "prediction": chosen}, ensure_ascii=False) + "\n"
+        for number, chosen in zip(numbers, found.predictions, strict=True)
     ]
     try:
         atomic_write(path, "".join(lines).encode())

@@ -12,7 +12,7 @@ from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
 EVAL_GROUPS: OptionGroups = {
-    "Data": ("data", "split", "limit", "max_seq"),
+    "Data": ("data", "split", "limit", "max_seq", "long", "train_on"),
     "Model": ("adapter", "verify"),
     "Budget": ("budget", "threads", "batch_size"),
     "Scores": ("template", "label", "choices", "answers"),
@@ -55,14 +55,24 @@ class EvalSettings:
     )
     max_seq: int | None = setting(
         None,
-        "longest row, in tokens; longer rows are truncated; if not given, that of the adapter, "
-        "else 512",
+        "longest row, in tokens; if not given, that of the adapter, else 512",
+    )
+    long: Literal["truncate", "drop"] | None = setting(
+        None,
+        "longer rows: truncate cuts their prompt, then the end of their answer; drop leaves them "
+        "out; if not given, as for the adapter, else truncate",
+    )
+    train_on: Literal["all", "last"] | None = setting(
+        None,
+        "turns of the assistant to score in conversations: all, or the last one; those with weight "
+        "0 are not scored; if not given, as for the adapter, else all",
     )
     limit: int = setting(0, "number of rows to use, from the first on; 0 takes all")
     batch_size: int = setting(32, "examples per pass; the scores do not depend on it")
     predictions: str | None = setting(
         None,
-        "file for the predicted class or answer of every row, one JSON object per line",
+        "file for the predicted class or answer of every row, one JSON object per line: by the "
+        "number of the row from 0, or by its line from 1 if rows are left out",
         metavar="FILE",
     )
     budget: str | None = setting(

@@ -45,6 +45,7 @@ class Outcome:
         perplexity: exponential of the mean loss per token.
         exact_match: share of generated answers that match.
         predictions: class, choice or answer of every row, in file order; None without any.
+        left: lines of the rows, if some were left out; None if all are there.
     """
 
     rows: int
@@ -54,6 +55,7 @@ class Outcome:
     perplexity: float | None = None
     exact_match: float | None = None
     predictions: list[int] | list[str] | None = field(default=None, repr=False)
+    left: tuple[int, ...] | None = field(default=None, repr=False)
 
     def scores(self) -> dict[str, Any]:
         """The scores, for machines."""
@@ -212,7 +214,7 @@ def read_rows_to_score(
             raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")
         choices = load_choices(
             source, tokenizer, template=template, field=settings.choices, max_seq=longest,
-            split=split, limit=limit,
+            split=split, limit=limit, long=reading.long,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
     reader = RowReader(tokenizer, **reading.settings())

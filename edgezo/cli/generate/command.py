@@ -205,6 +205,9 @@ def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> 
         text = text[:-1] if text.endswith("\n") else text
     check_text(text, "the text", "--prompt")
     if not settings.chat:
+        if tokenizer.writes_bos(text):
+            first = tokenizer.token_text(tokenizer.bos_id)
+            warn(f"--prompt begins with {first!r}, which comes before every text; it gets one")
         return tokenizer.encode(text, add_special=True)
     from edgezo_runtime.data.chat.chat_template import ChatTemplate
 

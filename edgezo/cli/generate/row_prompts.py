@@ -10,7 +10,7 @@ from typing import Any
 from edgezo.cli.files.row_reading import naming_the_template, quoted, settle_rows
 from edgezo.cli.generate.loaded_generator import LoadedGenerator
 from edgezo_runtime.data.prompts import prompt_tokens
-from edgezo_runtime.data.reading import SettledReading
+from edgezo_runtime.data.reading import LongRows, SettledReading, TrainOn
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.template import Template
 from edgezo_runtime.errors import DataError
@@ -24,6 +24,8 @@ class _Options:
     template: str | None
     label: tuple[str, ...] = ()
     max_seq: int | None = None
+    train_on: TrainOn | None = None
+    long: LongRows | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from edgezo.cli.files.task_data import PACKAGED
 from edgezo.cli.settings.grouped_command import OptionGroups
@@ -12,7 +13,7 @@ from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
 TUNE_GROUPS: OptionGroups = {
-    "Data": ("data", "valid", "test", "template", "label", "max_seq"),
+    "Data": ("data", "valid", "test", "template", "label", "max_seq", "long", "train_on"),
     "Budget": ("budget", "threads", "when", "prefix_cache"),
     "What trains": ("adapter", "blocks", "modules", "schedule", "scope"),
     "Objective": ("objective", "reward", "max_new_tokens", "temperature", "stop"),
@@ -79,8 +80,17 @@ class TuneInputs:
     )
     max_seq: int | None = setting(
         None,
-        "longest row, in tokens; longer rows are truncated; if not given, that of the initial "
-        "adapter, else 512",
+        "longest row, in tokens; if not given, that of the initial adapter, else 512",
+    )
+    long: Literal["truncate", "drop"] | None = setting(
+        None,
+        "longer rows: truncate cuts their prompt, then the end of their answer; drop leaves them "
+        "out; if not given, as for the initial adapter, else truncate",
+    )
+    train_on: Literal["all", "last"] | None = setting(
+        None,
+        "turns of the assistant to learn in conversations: all, or the last one; those with weight "
+        "0 are not learned; if not given, as for the initial adapter, else all",
     )
     eval_batch_size: int = setting(32, "examples per pass in evaluations")
     eval_every_s: float = setting(

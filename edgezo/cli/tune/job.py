@@ -92,6 +92,8 @@ class Job:
             "template": self.reading.template,
             "label": list(self.reading.labels),
             "max_seq": self.inputs.max_seq or self.reading.max_seq,
+            "train_on": self.reading.train_on,
+            "long": self.reading.long,
             **flat_config(self.config),
         }
 
@@ -201,7 +203,8 @@ def _settle(
     if inputs.data is None:  # there are no rows: label words need no template
         own = known or Reading()
         most = min(inputs.max_seq or own.max_seq, longest)
-        return SettledReading(Reading(own.template, inputs.label or own.labels, most))
+        labels = inputs.label or own.labels
+        return SettledReading(dataclasses.replace(own, labels=labels, max_seq=most))
     source = None if folder.has_journal() else folder_of(inputs.data)
     return settle_rows(inputs, known, source, longest)
 

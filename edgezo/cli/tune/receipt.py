@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,10 @@ def make_receipt(
         "eps": rates.eps if estimated else None,
         "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
         "rates": rates.words,
+        "long_rows": {
+            name: dataclasses.asdict(examples.report.truncation)
+            for name, examples in job.sets.items()
+        },
         "events": list(events),
         "steps": run.step_number,
         "seconds": round(run.state.elapsed_s, 3),

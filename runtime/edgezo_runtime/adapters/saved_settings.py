@@ -9,7 +9,7 @@ from typing import Literal
 
 from edgezo_runtime.adapters.adapter_info import AdapterInfo
 from edgezo_runtime.config import AnswerSettings, TuneConfig
-from edgezo_runtime.data.reading import Reading
+from edgezo_runtime.data.reading import LongRows, Reading, TrainOn
 from edgezo_runtime.errors import RunFileError, UsageError, printable
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.typed_json import JsonShapeError, decode
@@ -22,6 +22,8 @@ class _Saved:
     max_seq: int
     template: str | None = None
     label: tuple[str, ...] = ()
+    train_on: TrainOn = "all"
+    long: LongRows = "truncate"
     objective: Literal["loss", "accuracy", "f1", "exact-match", "reward"] = "loss"
     max_new_tokens: int = 32
     temperature: float = 0.0
@@ -42,7 +44,7 @@ def settings_of_run(run: RunFolder) -> tuple[Reading | None, AnswerSettings | No
     names = {field.name for field in dataclasses.fields(_Saved)}
     try:
         saved = decode(_Saved, {key: value for key, value in content.items() if key in names})
-        reading = Reading(saved.template, saved.label, saved.max_seq)
+        reading = Reading(saved.template, saved.label, saved.max_seq, saved.train_on, saved.long)
         reading.check()
     except (JsonShapeError, UsageError) as error:
         raise RunFileError(

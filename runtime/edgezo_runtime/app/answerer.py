@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,8 @@ from edgezo_runtime.evaluation.classify import Prediction, classify
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
 from edgezo_runtime.training.run import Run
+
+_LOG = logging.getLogger(__name__)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -100,10 +103,13 @@ class Answerer:
         self._events.tell_reliefs()
 
     def read(self, source: Source, split: Literal["train", "valid"]) -> ExampleSet:
-        """Make examples of rows, in the same way as those of the run."""
+        """Make examples of rows, as those of the run were made, and log the warnings."""
         if isinstance(source, ExampleSet):
             return source
-        return read_source(self.require_reader(), source, self._run.examples, split=split)
+        found = read_source(self.require_reader(), source, self._run.examples, split=split)
+        for warning in found.warnings:
+            _LOG.warning("%s: %s", found.path, warning.message)
+        return found
 
     def require_reader(self) -> RowReader:
         """The reader of rows.

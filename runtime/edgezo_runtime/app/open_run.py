@@ -16,7 +16,14 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
-from edgezo_runtime.data.reading import NAMES, Reading, SettledReading, settle_reading
+from edgezo_runtime.data.reading import (
+    NAMES,
+    LongRows,
+    Reading,
+    SettledReading,
+    TrainOn,
+    settle_reading,
+)
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
@@ -48,9 +55,11 @@ class RunData:
         template: prompt with fields in braces; `NO_TEMPLATE` for rows that need none.
         labels: label words in class order.
         max_seq: longest row in tokens, at most the model's limit.
+        train_on: turns of the assistant that are scored.
+        long: what happens to longer rows.
 
-    None and () take the setting of the run in the folder, else of the initial adapter, else none
-    and 512 tokens.
+    None and () take the setting of the run in the folder, else of the initial adapter, else none,
+    512 tokens, all turns, and long rows are cut.
     """
 
     train: Given
@@ -58,6 +67,8 @@ class RunData:
     template: str | None = None
     labels: Sequence[str] = ()
     max_seq: int | None = None
+    train_on: TrainOn | None = None
+    long: LongRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +139,14 @@ def open_run(
         initial = load_initial_adapter(adapter, folder)
         data, doubts = _settled(bundle, data, initial, folder, resume=resume)
         train, reader = read_given(
-            bundle, data.train, config, data.template, data.labels, data.max_seq
+            bundle,
+            data.train,
+            config,
+            data.template,
+            data.labels,
+            data.max_seq,
+            train_on=data.train_on,
+            long=data.long,
         )
         sets, questions = _read_others(train, reader, data.others)
         if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes

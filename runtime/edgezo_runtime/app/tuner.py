@@ -26,6 +26,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt
 from edgezo_runtime.data.questions import QuestionSet
+from edgezo_runtime.data.reading import LongRows, TrainOn
 from edgezo_runtime.data.row_reader import Fields
 from edgezo_runtime.data.sources import Given, Source, require_alike
 from edgezo_runtime.errors import InterruptedRunError, UsageError
@@ -91,6 +92,8 @@ class Tuner:
         template: str | None = None,
         labels: Sequence[str] = (),
         max_seq: int | None = None,
+        train_on: TrainOn | None = None,
+        long: LongRows | None = None,
         budget: str | int | None = None,
         governors: str | Sequence[str | Governor] = (),
         reward: RewardFunction | Reward | None = None,
@@ -109,13 +112,13 @@ class Tuner:
                 tokenized examples or questions. At least one row; `add` adds more.
             config: how to tune.
             run: folder of the run; made if it does not exist.
-            template: prompt with a row's fields in braces. None takes that of the run in the
-                folder, else that of the initial adapter, else none: rows with messages need none.
-                "none" takes none in any case.
-            labels: label words in class order, leading spaces included; () takes them as
-                `template` does.
-            max_seq: longest row in tokens, including added rows; longer rows are truncated. None
-                takes it as `template` does, else 512, or the model's limit if that is less.
+            template: prompt with a row's fields in braces. This and the next four: None or ()
+                takes that of the run in the folder, else that of the initial adapter, else the
+                default: none, as rows with messages need none. "none" takes none in any case.
+            labels: label words in class order, leading spaces included.
+            max_seq: longest row in tokens, also of added ones; by default 512, or the model's most.
+            train_on: turns that are learned: "all", the default, or "last".
+            long: longer rows: "truncate", the default, or "drop" them.
             budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes. The
                 run is planned for it, and memory is checked at every block. A pass that needs more
                 is run in smaller chunks; `step` raises BudgetStopError if that does not help. The
@@ -126,14 +129,12 @@ class Tuner:
                 whatever `config` says.
             resume: resume the run that the folder holds, if any; bundle, data and configuration
                 must be those of that run. False refuses a folder that holds a run.
-            threads: compute threads of the process; None takes one per core. The first tuner of a
-                process decides.
+            threads: compute threads of the process, set by its first tuner; None takes the cores.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
         Raises:
             DoesNotFitError: the budget is too small for any plan, or memory was refused.
-            UsageError: the folder holds a run and `resume` is off; an argument is invalid; or the
-                process is a fork of one that used onnxruntime.
+            UsageError: an argument is invalid, or does not go with the run in the folder.
             DataError: a row is wrong.
             RunFileError: the run's files are damaged or belong to other inputs.
             BundleError: the bundle is damaged.
@@ -144,7 +145,7 @@ class Tuner:
             config = dataclasses.replace(config, objective="reward")
         opened = open_run(
             Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle,
-            RunData(examples, {}, template, labels, max_seq),
+            RunData(examples, {}, template, labels, max_seq, train_on, long),
             config,
             run if isinstance(run, RunFolder) else RunFolder(Path(run)),
             budget_bytes=None if budget is None else parse_size(budget),

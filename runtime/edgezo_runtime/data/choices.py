@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, TruncationReport
+from edgezo_runtime.data.bos import bos_warning
+from edgezo_runtime.data.example_set import (
+    DataWarning,
+    Example,
+    ExampleSet,
+    LoadReport,
+    TruncationReport,
+)
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row, read_rows, resolve
+from edgezo_runtime.data.row_reader import all_too_long, file_digest, truncation_warning
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import truncate_prompt
@@ -55,6 +63,7 @@ def load_choices(
     max_seq: int,
     split: str | None = None,
     limit: int | None = None,
+    long: LongRows = "truncate",
 ) -> ChoiceSet:
     """Read and tokenize rows with choices.
 
@@ -68,6 +77,7 @@ def load_choices(
         max_seq: longest input in tokens; the longest fields of the prompt lose their end.
         split: the file of a folder to read.
         limit: number of first rows to use; None uses all.
+        long: what happens to rows that are longer: "drop" leaves them out.
     Raises:
         UsageError: the template is wrong, or the model is a masked-lm.
         DataError: a row is wrong or too long.
@@ -81,9 +91,10 @@ def load_choices(
     rows: list[int] = []
     labels: list[int] = []
     truncation = TruncationReport()
-    for number, row in enumerate(read_rows(file, limit)):
+    with_bos = 0
+    for row in read_rows(file, limit):
         choices = _choices(row, field)
-        labels.append(_label(row, choices))
+        label = _label(row, choices)
         values = prompt.values(row.fields, row.where)
         before = prompt.render(values)
         words = [tokenizer.encode(_spaced(before, text), add_special=False) for text in choices]
@@ -97,29 +108,40 @@ def load_choices(
             raise DataError(
                 f"{row.where}: the prompt has no tokens; write something before the choice"
             )
+        if shortened.dropped and long == "drop":
+            truncation = truncation.plus_dropped()
+            continue
         truncation = truncation.plus(shortened.dropped)
+        with_bos += tokenizer.writes_bos(shortened.text)
         for word in words:
             tokens = np.array([*shortened.tokens, *word], np.int32)
             places = np.arange(len(shortened.tokens), tokens.size, dtype=np.int32)
             examples.append(Example(len(examples), row.line, tokens, places))
-            rows.append(number)
+            rows.append(len(labels))
+        labels.append(label)
+    if not examples:
+        raise all_too_long(file, truncation, max_seq, long)
+    warnings = (
+        *truncation_warning(truncation, len(labels), max_seq),
+        *bos_warning(tokenizer, with_bos),
+    )
     return ChoiceSet(
-        _example_set(examples, file, max_seq, tokenizer.pad_id, truncation),
+        _example_set(examples, file, max_seq, tokenizer.pad_id, truncation, warnings),
         np.array(rows, np.int64),
         np.array(labels, np.int64),
     )
 
 
 def _example_set(
-    examples: list[Example], file: Path, max_seq: int, pad_id: int, truncation: TruncationReport
+    examples: list[Example],
+    file: Path,
+    max_seq: int,
+    pad_id: int,
+    truncation: TruncationReport,
+    warnings: tuple[DataWarning, ...],
 ) -> ExampleSet:
-    from edgezo_runtime.data.row_reader import file_digest, truncation_warning
-
     sizes = [int(example.tokens.size) - 1 for example in examples]
-    report = LoadReport(len(examples), sum(sizes), max(sizes), truncation)
-    report = dataclasses.replace(
-        report, warnings=tuple(truncation_warning(truncation, len(examples), max_seq))
-    )
+    report = LoadReport(len(examples), sum(sizes), max(sizes), truncation, warnings=warnings)
     return ExampleSet(
         "completion", tuple(examples), file, file_digest(file), max_seq, pad_id, report
     )

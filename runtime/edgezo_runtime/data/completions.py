@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, Message
+from edgezo_runtime.data.bos import bos_warning
+from edgezo_runtime.data.conversations import ConversationReader, ScoredTurns
 from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.row_content import (
     Conversation,
@@ -21,9 +22,10 @@ from edgezo_runtime.data.row_content import (
     recognise,
     require_filled,
 )
+from edgezo_runtime.data.scored import Scored, TooLongError
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.data.truncation import truncate_prompt
+from edgezo_runtime.data.truncation import cut_texts, prompt_room, truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
 
 ANSWER_FIELDS = ("completion", "output", "answer", "answers")
@@ -39,25 +41,14 @@ class CompletionRows:
     warnings: tuple[DataWarning, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One tokenized row.
-
-    Attributes:
-        tokens: prompt and completion.
-        places: indices of the scored tokens, increasing and above 0.
-        prompt_tokens_lost: tokens that truncation removed before the first scored token.
-        completion_tokens_lost: tokens that truncation removed after it.
-    """
-
-    tokens: list[int]
-    places: list[int]
-    prompt_tokens_lost: int = 0
-    completion_tokens_lost: int = 0
-
-
 def build_completions(
-    rows: Iterable[Row], tokenizer: TextTokenizer, template: Template | None, max_seq: int
+    rows: Iterable[Row],
+    tokenizer: TextTokenizer,
+    template: Template | None,
+    max_seq: int,
+    *,
+    train_on: ScoredTurns = "all",
+    long: LongRows = "truncate",
 ) -> CompletionRows:
     """Tokenize rows for language modelling; the first row decides how all rows are read.
 
@@ -66,7 +57,8 @@ def build_completions(
 
     Without a template, the fields of the first row decide:
 
-    - `messages`: the chat template makes the text; turns of the assistant are scored.
+    - `messages`: the chat template makes the text; turns of the assistant are scored, but for those
+      with `weight` 0. `tools` go to the template.
     - `prompt` and `completion`: used unchanged.
     - `instruction`, `output` and maybe `input`: a conversation if the bundle has a chat template,
       else paragraphs.
@@ -79,13 +71,12 @@ def build_completions(
         rows: the rows.
         tokenizer: the tokenizer.
         template: the prompt, or None.
-        max_seq: longest input in tokens. A longer row first loses the start of its prompt, except
-            one token before the completion and a leading `bos_id`, then the end of its completion.
-            If the template fits beside the completion, it stays whole, and its longest fields lose
-            their end instead.
+        max_seq: longest input in tokens; `truncation` says what longer rows lose.
+        train_on: the turns of a conversation that are scored.
+        long: what happens to longer rows.
 
     Returns:
-        The examples.
+        The examples, numbered from 0; fewer than rows, if rows were left out.
 
     Raises:
         UsageError: the model is a masked-lm.
@@ -97,13 +88,21 @@ def build_completions(
     reader: _Reader | None = None
     examples: list[Example] = []
     truncation = TruncationReport()
-    for index, row in enumerate(rows):
+    for row in rows:
         if reader is None:
-            reader = _Reader(tokenizer, template, None if template else recognise(row), max_seq)
-        scored = _truncate(reader.read(row), max_seq, tokenizer.bos_id)
+            kind = None if template else recognise(row)
+            reader = _Reader(tokenizer, template, kind, max_seq, train_on)
+        try:
+            scored = reader.read(row)
+        except TooLongError:
+            truncation = truncation.plus_dropped()
+            continue
+        if scored.shortened and long == "drop":
+            truncation = truncation.plus_dropped()
+            continue
         truncation = truncation.plus(scored.prompt_tokens_lost, scored.completion_tokens_lost)
         tokens, places = (np.array(x, np.int32) for x in (scored.tokens, scored.places))
-        examples.append(Example(index, row.line, tokens, places))
+        examples.append(Example(len(examples), row.line, tokens, places))
     warnings = () if reader is None else tuple(reader.warnings())
     return CompletionRows(tuple(examples), truncation, warnings)
 
@@ -117,6 +116,7 @@ class _Reader:
         template: Template | None,
         kind: RowKind | None,
         max_seq: int,
+        train_on: ScoredTurns,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq = max_seq
@@ -124,23 +124,29 @@ class _Reader:
         self.kind = kind
         self.apart = 0
         self.with_label = 0
+        self.with_bos = 0
         wants_chat = kind == "messages" or (kind == "instruction" and tokenizer.chat_template)
-        self.chat = ChatTemplate(tokenizer) if wants_chat else None
+        self.chat = ConversationReader(tokenizer, max_seq, train_on) if wants_chat else None
 
     def read(self, row: Row) -> Scored:
         self.with_label += "label" in row.fields
         if self.kind is None:
             return self._templated(row)
         match read_content(row, self.kind, chat=self.chat is not None):
-            case Conversation(messages):
-                return self._conversation(messages, row.where)
+            case Conversation() as conversation:
+                if self.chat is None:
+                    raise TypeError("a conversation needs a chat template")
+                return self.chat.read(conversation, row.where)
             case Pair(prompt, completion):
-                return self._pair(prompt, completion, row.where)
+                return self._cut_pair(prompt, completion, row.where)
             case Text(text):
+                self.with_bos += self.tokenizer.writes_bos(text)
                 tokens = self.tokenizer.encode(text, add_special=True)
-                return self._finish(tokens, 0, row.where)
+                return self._finish(tokens, 0, row.where).cut(self.max_seq)
 
     def warnings(self) -> Iterator[DataWarning]:
+        if self.chat is not None:
+            yield from self.chat.warnings()
         if self.apart:
             yield DataWarning(
                 "completion-boundary",
@@ -156,42 +162,54 @@ class _Reader:
                 "`template` and one word per class in `labels`",
                 self.with_label,
             )
+        yield from bos_warning(self.tokenizer, self.with_bos)
 
     def _templated(self, row: Row) -> Scored:
         if self.template is None:
             raise TypeError("a row without a kind needs a template")
         values = self.template.values(row.fields, row.where)
         answer = answers_of(row.fields, row.where)[0]
-        bare = self.tokenizer.encode(
-            self.template.render(dict.fromkeys(values, "")), add_special=True
+        text = self.template.render(values)
+        spaced = not text or text[-1].isspace() or answer[0].isspace()
+        completion = answer if spaced else f" {answer}"
+        whole = self._pair(text, completion, row.where)
+        if whole.places[-1] <= self.max_seq:
+            return whole
+        bare = len(
+            self.tokenizer.encode(self.template.render(dict.fromkeys(values, "")), add_special=True)
         )
-        room = self.max_seq - len(self.tokenizer.encode(f" {answer}", add_special=False))
-        limit = room if room >= max(len(bare), 1) else sys.maxsize  # else `_truncate` does it
+        room = prompt_room(self.max_seq, len(whole.places))
+        limit = min(max(room, bare + len(self.template.names)), self.max_seq)
         prompt = truncate_prompt(self.template, values, self.tokenizer, limit, row.where)
-        spaced = not prompt.text or prompt.text[-1].isspace() or answer[0].isspace()
-        scored = self._pair(prompt.text, answer if spaced else f" {answer}", row.where)
-        return replace(scored, prompt_tokens_lost=prompt.dropped)
+        scored = self._pair(prompt.text, completion, row.where, again=True)
+        return replace(scored, prompt_tokens_lost=prompt.dropped).cut(self.max_seq)
 
-    def _conversation(self, messages: list[Message], where: str) -> Scored:
-        if self.chat is None:
-            raise TypeError("a conversation needs a chat template")
-        text, turns = self.chat.assistant_spans(messages, where)
-        tokens, spans = self.tokenizer.encode_spans(text, add_special=False)
-        places = [
-            index
-            for index, (start, end) in enumerate(spans)
-            if index > 0
-            and any(start < turn_end and end > turn_start for turn_start, turn_end in turns)
-        ]
-        if not places:
-            raise DataError(f"{where}: the assistant's words have no tokens; remove the row")
-        return Scored(tokens, places)
+    def _cut_pair(self, prompt: str, completion: str, where: str) -> Scored:
+        """Tokenize a pair; one that is too long loses the middle of its prompt, then its end."""
+        whole = self._pair(prompt, completion, where)
+        size = whole.places[0]
+        if whole.places[-1] <= self.max_seq:
+            return whole
+        kept = prompt
 
-    def _pair(self, prompt: str, completion: str, where: str) -> Scored:
+        def measure(texts: Sequence[str]) -> int:
+            nonlocal kept
+            (kept,) = texts
+            return len(self.tokenizer.encode(kept, add_special=True))
+
+        most = max(1, self.max_seq - min(len(whole.places) - 1, self.max_seq // 4))
+        room = prompt_room(self.max_seq, len(whole.places))
+        cut_texts([prompt], self.tokenizer, measure, room, most)
+        scored = self._pair(kept, completion, where, again=True)
+        return replace(scored, prompt_tokens_lost=size - scored.places[0]).cut(self.max_seq)
+
+    def _pair(self, prompt: str, completion: str, where: str, *, again: bool = False) -> Scored:
+        """Tokenize a pair; `again` if the row is counted already."""
+        self.with_bos += not again and self.tokenizer.writes_bos(prompt + completion)
         before = self.tokenizer.encode(prompt, add_special=True)
         both = self.tokenizer.encode(prompt + completion, add_special=True)
         if both[: len(before)] != before or len(both) == len(before):
-            self.apart += 1
+            self.apart += not again
             both = before + self.tokenizer.encode(completion, add_special=False)
         return self._finish(both, len(before), where)
 
@@ -207,20 +225,6 @@ class _Reader:
                 "make its text longer or remove the row"
             )
         return Scored(tokens, places)
-
-
-def _truncate(scored: Scored, max_seq: int, bos_id: int | None) -> Scored:
-    """Truncate the input (all tokens before the last scored one) to at most `max_seq` tokens."""
-    first, last = scored.places[0], scored.places[-1]
-    tokens = scored.tokens[: last + 1]
-    over = max(last - max_seq, 0)
-    front = min(over, first - 1)
-    keep = 1 if front and tokens[0] == bos_id else 0
-    tokens = tokens[:keep] + tokens[keep + front :]
-    places = [place - front for place in scored.places if place - front <= max_seq]
-    left = places[-1] + 1
-    prompt_tokens_lost = scored.prompt_tokens_lost + front
-    return Scored(tokens[:left], places, prompt_tokens_lost, len(tokens) - left)
 
 
 def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:

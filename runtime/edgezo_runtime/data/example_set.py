@@ -41,17 +41,23 @@ class DataWarning:
 
 @dataclass(frozen=True, slots=True)
 class TruncationReport:
-    """Counts of tokens removed from rows that were too long.
+    """Counts of rows that were too long, by what they lost.
 
     Attributes:
-        rows: number of truncated rows.
-        prompt_tokens: tokens removed before the first scored token.
-        completion_tokens: tokens removed after it.
+        rows: number of rows that lost tokens.
+        prompt_tokens: tokens that prompts lost.
+        completion_tokens: tokens that answers lost.
+        prompt_rows: rows that lost a part of the prompt.
+        completion_rows: rows that lost the end of the answer; no end token is learned from them.
+        dropped_rows: rows that were left out.
     """
 
     rows: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_rows: int = 0
+    completion_rows: int = 0
+    dropped_rows: int = 0
 
     @property
     def tokens(self) -> int:
@@ -62,11 +68,18 @@ class TruncationReport:
         """Count one more row, unless no token was removed from it."""
         if prompt_tokens == completion_tokens == 0:
             return self
-        return TruncationReport(
-            self.rows + 1,
-            self.prompt_tokens + prompt_tokens,
-            self.completion_tokens + completion_tokens,
+        return replace(
+            self,
+            rows=self.rows + 1,
+            prompt_tokens=self.prompt_tokens + prompt_tokens,
+            completion_tokens=self.completion_tokens + completion_tokens,
+            prompt_rows=self.prompt_rows + (prompt_tokens > 0),
+            completion_rows=self.completion_rows + (completion_tokens > 0),
         )
+
+    def plus_dropped(self) -> TruncationReport:
+        """Count one more row that is left out."""
+        return replace(self, dropped_rows=self.dropped_rows + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edgezo_runtime.data.bos import bos_warning
 from edgezo_runtime.data.example_set import DataWarning, Example, Kind, TruncationReport
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import Template, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -107,6 +109,7 @@ def build_labelled(
     *,
     known: LabelTokens | None = None,
     with_class: bool = True,
+    long: LongRows = "truncate",
 ) -> LabelledRows:
     """Tokenize rows whose class is a label word after the prompt, or at the mask.
 
@@ -123,9 +126,11 @@ def build_labelled(
         max_seq: longest input in tokens.
         known: tokens of the label words, if another set has determined them.
         with_class: False if the rows have no class yet.
+        long: what happens to longer rows.
 
     Returns:
-        The examples: kind "labels" if every label word is one token, else "candidates".
+        The examples, numbered from 0: kind "labels" if every label word is one token, else
+        "candidates".
 
     Raises:
         UsageError: two label words have the same tokens, or the tokenizer does not know one.
@@ -136,9 +141,9 @@ def build_labelled(
     reserve = max(map(len, known or alone))  # tokens reserved for the longest label word
     while True:
         prompts = _Prompts(
-            tokenizer, template, labels, alone, max_seq - max(reserve - 1, 0), with_class
+            tokenizer, template, labels, alone, max_seq - max(reserve - 1, 0), with_class, long
         )
-        examples = tuple(prompts.example(index, row) for index, row in enumerate(rows()))
+        examples = tuple(prompts.examples(rows()))
         label_tokens = known or prompts.label_tokens()
         if max(map(len, label_tokens)) <= reserve:
             break
@@ -150,7 +155,10 @@ def build_labelled(
         label_tokens=label_tokens,
         truncation=prompts.truncation,
         class_counts=tuple(prompts.class_counts),
-        warnings=tuple(_warnings(prompts, labels, label_tokens)),
+        warnings=(
+            *_warnings(prompts, labels, label_tokens),
+            *bos_warning(tokenizer, prompts.with_bos),
+        ),
     )
 
 
@@ -165,6 +173,7 @@ class _Prompts:
         alone: LabelTokens,
         limit: int,
         with_class: bool,
+        long: LongRows,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
@@ -172,16 +181,31 @@ class _Prompts:
         self.alone = alone
         self.limit = limit
         self.with_class = with_class
+        self.long = long
+        self.with_bos = 0
         self.masked = tokenizer.task == "masked-lm"
         self.joined: LabelTokens | None = None
         self.unlike_rows = 0
         self.truncation = TruncationReport()
         self.class_counts = [0] * len(labels)
 
-    def example(self, index: int, row: Row) -> Example:
+    def examples(self, rows: Iterable[Row]) -> Iterator[Example]:
+        index = 0
+        for row in rows:
+            found = self._example(index, row)
+            if found is not None:
+                index += 1
+                yield found
+
+    def _example(self, index: int, row: Row) -> Example | None:
+        """Tokenize a row; None if it is left out."""
         values = self.template.values(row.fields, row.where)
         label = class_of(row.fields, self.labels, row.where) if self.with_class else 0
         prompt = truncate_prompt(self.template, values, self.tokenizer, self.limit, row.where)
+        if prompt.dropped and self.long == "drop":
+            self.truncation = self.truncation.plus_dropped()
+            return None
+        self.with_bos += self.tokenizer.writes_bos(prompt.text)
         if not prompt.tokens:
             raise DataError(f"{row.where}: the prompt is empty; fill the fields of the template")
         place = self._mask(prompt, row.where) if self.masked else len(prompt.tokens) - 1

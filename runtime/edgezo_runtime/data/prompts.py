@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, check_turns
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import Tools, check_tools, check_turns
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.template import Template, check_text
 from edgezo_runtime.data.truncation import truncate_prompt
 from edgezo_runtime.errors import DataError, UsageError
+
+_LOG = logging.getLogger(__name__)
 
 Prompt = str | Fields | Sequence[Fields]
 
@@ -18,8 +22,9 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
 
     Args:
         reader: has the tokenizer and the template.
-        prompt: a text, used unchanged; a row, whose fields fill the template; or messages with
-            role and content, the last one not the assistant's.
+        prompt: a text, used unchanged; a row, whose fields fill the template; messages with role
+            and content, the last one not the assistant's; or, without a template, a row with
+            `messages` and maybe `tools`.
         most: largest number of tokens of a row's prompt; a longer one is truncated as in training.
     Raises:
         UsageError: the prompt is a row and there is no template, or it has another type.
@@ -29,8 +34,13 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
     """
     tokenizer = reader.tokenizer
     if isinstance(prompt, str):
+        if tokenizer.writes_bos(prompt):
+            _LOG.warning("the prompt begins with the tokenizer's first token; it gets no second")
         return tokenizer.encode(check_text(prompt, "the text", "prompt"), add_special=True)
     if isinstance(prompt, Mapping):
+        if reader.template is None and "messages" in prompt:
+            tools = check_tools(prompt.get("tools"), "prompt")
+            return _chat_tokens(reader, prompt["messages"], tools)
         if reader.template is None:
             raise UsageError(
                 "a row has no prompt without a template; give `template` (the tuner takes it when "
@@ -46,10 +56,16 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
             f"prompt: {type(prompt).__name__} given; expected a text, a row, or a list of messages "
             f"with 'role' and 'content'"
         )
+    return _chat_tokens(reader, turns, None)
+
+
+def _chat_tokens(reader: RowReader, turns: object, tools: Tools | None) -> list[int]:
     messages = check_turns(turns, "prompt")
     if messages[-1]["role"] == "assistant":
         raise DataError(
             "prompt: the last message is the assistant's; end with a message of the user"
         )
-    text = ChatTemplate(tokenizer).render(messages, "prompt", generation_prompt=True)
-    return tokenizer.encode(text, add_special=False)
+    template = ChatTemplate(reader.tokenizer)
+    messages = list(template.with_contents(messages, "prompt", tools=tools))
+    text = template.render(messages, "prompt", tools=tools, generation_prompt=True)
+    return reader.tokenizer.encode(text, add_special=False)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgezo_runtime.data.chat.chat_template import check_messages
+from edgezo_runtime.data.chat.messages import assistant_turns, content_of
 from edgezo_runtime.data.completions import answers_of
 from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.data.reading import LongRows
 from edgezo_runtime.data.records import Row, read_rows
-from edgezo_runtime.data.row_content import recognise
+from edgezo_runtime.data.row_content import Conversation, Pair, Text, read_content, recognise
 from edgezo_runtime.data.row_reader import Fields, RowReader, numbered
-from edgezo_runtime.data.template import text_field
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError
 
@@ -67,6 +67,7 @@ def load_questions(
     max_seq: int,
     split: str | None = None,
     limit: int | None = None,
+    long: LongRows = "truncate",
 ) -> QuestionSet:
     """Read a data file as questions, as `make_questions` does.
 
@@ -77,14 +78,14 @@ def load_questions(
         max_seq: longest input in tokens.
         split: the file of a folder to read.
         limit: number of first rows to use; None uses all.
+        long: what happens to longer rows, as in `RowReader`.
     Raises:
         UsageError: template, `max_seq`, `split` or `limit` are wrong.
         DataError: the file or a row is wrong, or a row has no answer.
         BundleError: the rows need a chat template and the bundle has no usable one.
     """
-    return make_questions(
-        RowReader(tokenizer, template, (), max_seq), path, split=split, limit=limit
-    )
+    reader = RowReader(tokenizer, template, (), max_seq, long=long)
+    return make_questions(reader, path, split=split, limit=limit)
 
 
 def make_questions(
@@ -97,7 +98,8 @@ def make_questions(
     """Make questions of rows.
 
     With a template, all texts of the row's answer field are right answers. Without a template, the
-    answer is `completion`, `output`, or the last message.
+    answer is `completion`, `output`, or the assistant's last message, whatever its weight; only
+    this turn is scored in the examples.
 
     Args:
         reader: reader of rows, without label words.
@@ -111,18 +113,25 @@ def make_questions(
     """
     rows: Iterable[Row]
     if isinstance(source, str | Path):
-        examples = reader.read(source, split=split, limit=limit)
+        examples = reader.read(source, split=split, limit=limit, questions=True)
         rows = read_rows(examples.path, limit)
     else:
         kept = list(source)
-        examples = reader.take(kept)
+        examples = reader.take(kept, questions=True)
         rows = numbered(kept)
     templated = reader.template is not None
     questions = [
-        Question(prompt_of(example), _answers(row, templated), row.fields)
-        for example, row in zip(examples, rows, strict=True)
+        Question(prompt_of(example), _answers(row, templated, reader.tokenizer), row.fields)
+        for example, row in _rows_of(examples, rows)
     ]
     return QuestionSet(examples, tuple(questions), reader.tokenizer)
+
+
+def _rows_of(examples: ExampleSet, rows: Iterable[Row]) -> Iterator[tuple[Example, Row]]:
+    """Yield every example with its row; rows that were left out have none."""
+    following = iter(rows)
+    for example in examples:
+        yield example, next(row for row in following if row.line == example.line)
 
 
 def prompt_of(example: Example) -> tuple[int, ...]:
@@ -132,18 +141,23 @@ def prompt_of(example: Example) -> tuple[int, ...]:
     return tuple(int(token) for token in example.tokens[:start])
 
 
-def _answers(row: Row, templated: bool) -> tuple[str, ...]:
+def _answers(row: Row, templated: bool, tokenizer: TextTokenizer) -> tuple[str, ...]:
     if templated:
         return answers_of(row.fields, row.where)
-    kind = recognise(row)
-    if kind == "messages":
-        messages = check_messages(row.fields.get("messages"), row.where)
-        turns = [message for message in messages if message["role"] == "assistant"]
-        return (str(turns[-1]["content"]),)
-    if kind == "text":
-        raise DataError(
-            f"{row.where}: a row with 'text' has no answer to compare with; give `template`, or "
-            f"rows with prompt and completion"
-        )
-    field = "completion" if kind == "prompt" else "output"
-    return (text_field(row.fields, field, row.where),)
+    content = read_content(row, recognise(row), chat=tokenizer.chat_template is not None)
+    match content:
+        case Conversation(messages, _):
+            answer = content_of(messages[assistant_turns(messages)[-1]])
+            if not answer.strip():
+                raise DataError(
+                    f"{row.where}: the assistant's last message has tool calls only, no answer to "
+                    "compare with"
+                )
+            return (answer,)
+        case Pair(_, completion):
+            return (completion,)
+        case Text():
+            raise DataError(
+                f"{row.where}: a row with 'text' has no answer to compare with; give `template`, "
+                "or rows with prompt and completion"
+            )

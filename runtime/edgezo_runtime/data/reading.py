@@ -21,6 +21,12 @@ is none."""
 MAX_SEQ = 512
 """Longest row in tokens, unless the model takes fewer or another limit is set."""
 
+TrainOn = Literal["all", "last"]
+"""Turns of the assistant that are scored in a conversation, but for those with weight 0."""
+
+LongRows = Literal["truncate", "drop"]
+"""What happens to rows that are longer than `max_seq`: they are cut, or left out."""
+
 _TASK = ("template", "labels")
 """Settings that belong together: label words need a template."""
 
@@ -36,11 +42,15 @@ class Reading:
         template: prompt with fields of the row in braces; None reads a row by its own fields.
         labels: label words in class order.
         max_seq: longest row in tokens.
+        train_on: turns of the assistant that are scored.
+        long: what happens to rows that are longer.
     """
 
     template: str | None = None
     labels: tuple[str, ...] = ()
     max_seq: int = MAX_SEQ
+    train_on: TrainOn = "all"
+    long: LongRows = "truncate"
 
     @classmethod
     def of(cls, reader: Any) -> Reading:

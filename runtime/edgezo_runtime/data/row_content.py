@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgezo_runtime.data.chat.chat_template import Message, check_messages
+from edgezo_runtime.data.chat.messages import Message, Tools, check_messages, check_tools
 from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import check_text, list_fields, text_field
 from edgezo_runtime.errors import DataError
@@ -31,10 +31,12 @@ class Conversation:
     """Messages that the chat template renders.
 
     Attributes:
-        messages: what `check_messages` accepts.
+        messages: what `check_messages` returns.
+        tools: descriptions of the tools that the assistant may call; None without any.
     """
 
     messages: list[Message]
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def read_content(row: Row, kind: RowKind, *, chat: bool) -> RowContent:
         DataError: a field is missing, empty, or not what the kind expects.
     """
     if kind == "messages":
-        return Conversation(check_messages(row.fields.get("messages"), row.where))
+        messages = check_messages(row.fields.get("messages"), row.where)
+        return Conversation(messages, check_tools(row.fields.get("tools"), row.where))
     if kind == "text":
         return Text(_filled(row.fields, "text", row.where))
     if kind == "prompt":

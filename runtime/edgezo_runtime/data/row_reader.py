@@ -18,7 +18,7 @@ from edgezo_runtime.data.example_set import (
     input_length,
 )
 from edgezo_runtime.data.label_words import build_labelled
-from edgezo_runtime.data.reading import MAX_SEQ, Reading
+from edgezo_runtime.data.reading import MAX_SEQ, LongRows, Reading, TrainOn
 from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, kind_of
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -42,6 +42,9 @@ class RowReader:
         template: prompt with fields in braces, such as "{sentence} It was".
         labels: label words in class order, leading spaces included, such as " terrible".
         max_seq: longest input in tokens; longer rows are truncated and counted.
+        train_on: turns of a conversation that are scored: all of the assistant's, or the last one.
+        long: what happens to rows longer than `max_seq`: "truncate" cuts them as `truncation` says,
+            "drop" leaves them out.
 
     Raises:
         UsageError: the settings contradict each other.
@@ -51,6 +54,8 @@ class RowReader:
     template: str | None = None
     labels: tuple[str, ...] = ()
     max_seq: int = MAX_SEQ
+    train_on: TrainOn = "all"
+    long: LongRows = "truncate"
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -68,6 +73,7 @@ class RowReader:
         split: str | None = None,
         limit: int | None = None,
         like: ExampleSet | None = None,
+        questions: bool = False,
     ) -> ExampleSet:
         """Read, check and tokenize a data file.
 
@@ -78,6 +84,7 @@ class RowReader:
                 has no effect on a single file.
             limit: number of first rows to use; None uses all.
             like: a set whose label tokens the new examples take.
+            questions: score the assistant's last turn only, whatever `train_on` and weights say.
 
         Returns:
             The examples, with counts and named warnings in their `report`.
@@ -91,17 +98,24 @@ class RowReader:
             The token ids (4 bytes each), about 400 bytes per example, and one line of text.
         """
         file = resolve(path, split)
-        return self._build(lambda: read_rows(file, limit), file, lambda: file_digest(file), like)
+        digest = lambda: file_digest(file)  # noqa: E731  # lazy: the rows are read first
+        return self._build(lambda: read_rows(file, limit), file, digest, like, questions=questions)
 
     def take(
-        self, rows: Iterable[Fields], *, like: ExampleSet | None = None, with_class: bool = True
+        self,
+        rows: Iterable[Fields],
+        *,
+        like: ExampleSet | None = None,
+        with_class: bool = True,
+        questions: bool = False,
     ) -> ExampleSet:
         """Check and tokenize rows in memory.
 
         Args:
             rows: at least one row.
             like: a set whose label tokens the new examples take.
-            with_class: False if the rows have no class yet.
+            with_class: False if the rows have no class yet; then none is left out.
+            questions: as in `read`.
 
         Raises:
             DataError: a row is wrong, or there is none; the message names its number, from 1.
@@ -111,7 +125,9 @@ class RowReader:
         if not kept:
             raise DataError("no rows; expected at least one")
         digest = lambda: _rows_digest(kept)  # noqa: E731  # lazy, as for files
-        return self._build(lambda: kept, Path("rows"), digest, like, with_class)
+        return self._build(
+            lambda: kept, Path("rows"), digest, like, with_class=with_class, questions=questions
+        )
 
     def text_row(self, text: str) -> Fields:
         """Make a row whose only field, the template's, is this text.
@@ -134,9 +150,12 @@ class RowReader:
         path: Path,
         digest: Callable[[], str],
         like: ExampleSet | None,
+        *,
         with_class: bool = True,
+        questions: bool = False,
     ) -> ExampleSet:
         prompt = self._prompt()
+        long = self.long if with_class else "truncate"  # every row to classify gets an answer
         if prompt is not None and self.labels:
             labelled = build_labelled(
                 rows,
@@ -146,14 +165,24 @@ class RowReader:
                 self.max_seq,
                 known=None if like is None else like.label_tokens,
                 with_class=with_class,
+                long=long,
             )
             kind, examples, label_tokens = labelled.kind, labelled.examples, labelled.label_tokens
             truncation, counts = labelled.truncation, labelled.class_counts
             notes = labelled.warnings
         else:
-            plain = build_completions(rows(), self.tokenizer, prompt, self.max_seq)
+            plain = build_completions(
+                rows(),
+                self.tokenizer,
+                prompt,
+                self.max_seq,
+                train_on="answer" if questions else self.train_on,
+                long=long,
+            )
             kind, examples, label_tokens = "completion", plain.examples, ()
             truncation, counts, notes = plain.truncation, (), plain.warnings
+        if not examples:
+            raise all_too_long(path, truncation, self.max_seq, self.long)
         lengths = [input_length(example, kind, label_tokens) for example in examples]
         return ExampleSet(
             kind=kind,
@@ -192,15 +221,44 @@ def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
 def truncation_warning(
     truncation: TruncationReport, rows: int, max_seq: int
 ) -> Iterable[DataWarning]:
-    """Warn with counts if rows were truncated."""
+    """Warn with counts if rows were truncated or left out.
+
+    Args:
+        truncation: what rows lost.
+        rows: rows that are left.
+        max_seq: longest row in tokens.
+    """
+    dropped = truncation.dropped_rows
     if truncation.rows:
+        lost = [
+            (truncation.prompt_rows, truncation.prompt_tokens, "of the prompt"),
+            (truncation.completion_rows, truncation.completion_tokens, "of the answer's end"),
+        ]
+        parts = [f"{count} lost {tokens} tokens {what}" for count, tokens, what in lost if count]
         yield DataWarning(
             "truncated",
-            f"{truncation.rows} of {rows} rows are longer than {max_seq} tokens and lost "
-            f"{truncation.prompt_tokens} tokens of prompt and {truncation.completion_tokens} of "
-            "completion; raise `max_seq` to keep them",
+            f"{truncation.rows} of {rows + dropped} rows are longer than {max_seq} tokens: "
+            f"{', '.join(parts)}; raise `max_seq` to keep them, or set `long` to drop",
             truncation.rows,
         )
+    if dropped:
+        yield DataWarning(
+            "dropped",
+            f"{dropped} of {rows + dropped} rows are longer than {max_seq} tokens and are left "
+            "out; raise `max_seq` to keep them",
+            dropped,
+        )
+
+
+def all_too_long(
+    path: Path, truncation: TruncationReport, max_seq: int, long: LongRows
+) -> DataError:
+    """Make the error for rows none of which is left."""
+    other = ", or set `long` to truncate" if long == "drop" else ""
+    return DataError(
+        f"{path}: all {truncation.dropped_rows} rows are longer than {max_seq} tokens and are left "
+        f"out, so there is nothing to learn; raise `max_seq`{other}"
+    )
 
 
 def file_digest(file: Path) -> str:

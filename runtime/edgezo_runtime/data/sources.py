@@ -12,7 +12,7 @@ from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.random_rows import random_rows
-from edgezo_runtime.data.reading import MAX_SEQ
+from edgezo_runtime.data.reading import MAX_SEQ, LongRows, TrainOn
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.scope import Scope, invocation
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -41,7 +41,13 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
 
 
 def open_reader(
-    bundle: Bundle, template: str | None, labels: Sequence[str], max_seq: int | None
+    bundle: Bundle,
+    template: str | None,
+    labels: Sequence[str],
+    max_seq: int | None,
+    *,
+    train_on: TrainOn | None = None,
+    long: LongRows | None = None,
 ) -> RowReader:
     """Open a reader of rows for a bundle.
 
@@ -50,6 +56,8 @@ def open_reader(
         template: prompt template, as in `RowReader`.
         labels: label words, as in `RowReader`.
         max_seq: longest row in tokens; None takes `MAX_SEQ`. The model's limit applies too.
+        train_on: turns that are scored, as in `RowReader`; None takes all.
+        long: what happens to longer rows, as in `RowReader`; None cuts them.
     Raises:
         UsageError: the settings contradict each other.
         BundleError: the bundle's tokenizer cannot be read.
@@ -57,7 +65,10 @@ def open_reader(
     if isinstance(labels, str):
         raise UsageError(f"`labels` {labels!r:.40}: expected a list of words, one per class")
     longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
-    return RowReader(open_tokenizer(bundle), template, tuple(labels), longest)
+    tokenizer = open_tokenizer(bundle)
+    return RowReader(
+        tokenizer, template, tuple(labels), longest, train_on or "all", long or "truncate"
+    )
 
 
 def load_examples(
@@ -69,6 +80,8 @@ def load_examples(
     max_seq: int,
     split: str | None = None,
     limit: int | None = None,
+    train_on: TrainOn = "all",
+    long: LongRows = "truncate",
 ) -> ExampleSet:
     """Read, check and tokenize a data file with a tokenizer that is open already.
 
@@ -80,13 +93,15 @@ def load_examples(
         max_seq: longest input in tokens.
         split: the file of a folder to read.
         limit: number of first rows to use; None uses all.
+        train_on: turns that are scored, as in `RowReader`.
+        long: what happens to longer rows, as in `RowReader`.
 
     Raises:
         UsageError: template, labels, `max_seq`, `split` or `limit` are wrong.
         DataError: the file or a row is wrong; the message names the line.
         BundleError: the rows need a chat template and the bundle has no usable one.
     """
-    reader = RowReader(tokenizer, template, tuple(labels), max_seq)
+    reader = RowReader(tokenizer, template, tuple(labels), max_seq, train_on, long)
     return reader.read(path, split=split, limit=limit)
 
 
@@ -121,6 +136,9 @@ def read_given(
     template: str | None,
     labels: Sequence[str],
     max_seq: int | None,
+    *,
+    train_on: TrainOn | None = None,
+    long: LongRows | None = None,
 ) -> tuple[ExampleSet | QuestionSet, RowReader | None]:
     """Read the data with which a run begins.
 
@@ -133,6 +151,8 @@ def read_given(
         template: prompt template, as in `RowReader`.
         labels: label words, as in `RowReader`.
         max_seq: longest row in tokens, as in `open_reader`.
+        train_on: turns that are scored, as in `open_reader`.
+        long: what happens to longer rows, as in `open_reader`.
     Returns:
         Examples or questions, and the reader for later rows; None if the app gave tokens.
     Raises:
@@ -145,11 +165,11 @@ def read_given(
     if isinstance(given, ExampleSet) and not (template or labels or max_seq is not None):
         return given, None
     if not config.needs_answers or labels or isinstance(given, ExampleSet):
-        reader = open_reader(bundle, template, labels, max_seq)
+        reader = open_reader(bundle, template, labels, max_seq, train_on=train_on, long=long)
         return read_source(reader, given), reader
     room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
     longest = min(MAX_SEQ if max_seq is None else max_seq, room)
-    reader = open_reader(bundle, template, labels, longest)
+    reader = open_reader(bundle, template, labels, longest, train_on=train_on, long=long)
     return make_questions(reader, given), reader
 
 

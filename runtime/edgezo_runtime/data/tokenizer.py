@@ -54,10 +54,11 @@ class TextTokenizer:
         core: the tokenizer of the `tokenizers` package.
         pad_id: token that fills the end of short sequences.
         bos_id: token that starts a text, if `add_bos` is set.
-        eos_ids: tokens that end a text; training examples end with the first one.
+        eos_ids: tokens that end a text; training examples end with the first one. A chat template
+            may end turns with another one (`chat.turn_end.stop_tokens`).
         unk_id: token for text outside the vocabulary.
         mask_id: token at the place to fill in, for masked-lm.
-        add_bos: True if a text starts with `bos_id`.
+        add_bos: True if a text starts with `bos_id`; where it is written already, none is added.
         chat_template: Jinja source that turns messages into one text, or None.
         task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
         vocab_size: upper bound of the model's token ids, exclusive.
@@ -137,7 +138,8 @@ class TextTokenizer:
 
         Args:
             text: the text; the names of special tokens in it become those tokens.
-            add_special: start with `bos_id` if `add_bos`; for masked-lm add all special tokens.
+            add_special: start with `bos_id` if `add_bos`, unless the text itself does; for
+                masked-lm add all special tokens.
 
         Returns:
             The ids.
@@ -151,7 +153,8 @@ class TextTokenizer:
 
         Args:
             text: the text; the names of special tokens in it become those tokens.
-            add_special: start with `bos_id` if `add_bos`; for masked-lm add all special tokens.
+            add_special: start with `bos_id` if `add_bos`, unless the text itself does; for
+                masked-lm add all special tokens.
 
         Returns:
             Ids and spans, of equal length; the span of an added token is (0, 0).
@@ -168,9 +171,24 @@ class TextTokenizer:
                 f"the bundle's tokenizer makes the token {max(ids)}, its model has "
                 f"{self.vocab_size}; {_REMEDY}"
             )
-        if add_special and self.add_bos and not masked and self.bos_id is not None:
-            return [self.bos_id, *ids], [(0, 0), *spans]
+        if add_special and masked and self._begins_twice(ids):
+            return ids[1:], spans[1:]
+        if add_special and self.add_bos and not masked and ids[:1] != [self.bos_id]:
+            return [self.bos_id or 0, *ids], [(0, 0), *spans]
         return ids, spans
+
+    def writes_bos(self, text: str) -> bool:
+        """Tell whether a text begins with the token that the tokenizer starts a text with itself.
+
+        Then `encode` adds no second one.
+        """
+        if not self.add_bos and self.task != "masked-lm":
+            return False
+        start = self.token_text(self.bos_id)
+        return bool(start) and text.startswith(start)
+
+    def _begins_twice(self, ids: Sequence[int]) -> bool:
+        return self.bos_id is not None and list(ids[:2]) == [self.bos_id] * 2
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Turn token ids into text, by default without the special tokens.
@@ -185,6 +203,50 @@ class TextTokenizer:
         """Return a token's text in the vocabulary; empty for None or an unknown id."""
         with _refusing("the bundle's tokenizer does not know its tokens", _REMEDY):
             return ("" if token_id is None else self.core.id_to_token(token_id)) or ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token found in a text.
+
+    Attributes:
+        token: its id.
+        end: position behind its last character.
+    """
+
+    token: int
+    end: int
+
+
+class AddedTokens:
+    """The tokens that a tokenizer finds in a text before all others, such as "<|im_end|>"."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        """Collect them, and the end tokens; tokens of spaces only are left out."""
+        with _refusing("the bundle's tokenizer does not know its tokens", _REMEDY):
+            added = tokenizer.core.get_added_tokens_decoder()
+        texts = {token.content: number for number, token in added.items()}
+        texts |= {tokenizer.token_text(number): number for number in tokenizer.eos_ids}
+        self._ids = {text: number for text, number in texts.items() if text.strip()}
+        self._sizes = sorted({len(text) for text in self._ids}, reverse=True)
+        self.ids = frozenset(self._ids.values())
+
+    def at(self, text: str, start: int) -> AddedToken | None:
+        """Return the longest one that begins at a position."""
+        for size in self._sizes:
+            token = self._ids.get(text[start : start + size])
+            if token is not None:
+                return AddedToken(token, start + size)
+        return None
+
+    def first_in(self, text: str) -> AddedToken | None:
+        """Return the first one in a text."""
+        found = (self.at(text, start) for start in range(len(text)))
+        return next((token for token in found if token is not None), None)
+
+    def ends(self, text: str) -> bool:
+        """Tell whether a text ends with one."""
+        return any(text[-size:] in self._ids for size in self._sizes)
 
 
 def check_tokenizer(text: str, where: str) -> None:

@@ -1,13 +1,29 @@
-"""Truncation of prompts: the template stays whole, its longest fields lose their end."""
+"""Rows that are longer than `max_seq`: what they lose, in which order.
+
+A row keeps the markup of its chat template and the literal text of its template. First the texts of
+the prompt lose tokens, above a common number of tokens each, so that the longest lose first and
+short ones stay whole: the fields of a template lose their end; a message or a whole prompt loses
+its middle, since a question may come first or last in it. The prompt loses no more than the row is
+too long by, and keeps at least half of `max_seq`. Then the answer loses its end, and the end token
+with it, so that no false end is learned. Of several answers, those that no longer fit are lost.
+
+Only where markup leaves no room otherwise does a prompt keep less than half, and always a token of
+each text. A row whose markup alone is too long is left out, and counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgezo_runtime.data.template import Template
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError
+
+_LEAST = 16
+"""Tokens that a text of a prompt keeps, or its share of half of the room where that is less."""
+
+Spans = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,46 @@ class TruncatedPrompt:
     text: str
     tokens: list[int]
     dropped: int
+
+
+def prompt_room(max_seq: int, answer: int) -> int:
+    """Return the tokens to which a prompt is cut in a row that is too long.
+
+    Args:
+        max_seq: longest input in tokens.
+        answer: tokens of the answer; the last one is no input.
+    """
+    return max(max_seq // 2, max_seq - max(answer - 1, 0))
+
+
+def cut_texts(
+    texts: Sequence[str],
+    tokenizer: TextTokenizer,
+    measure: Callable[[Sequence[str]], int],
+    room: int,
+    most: int,
+) -> bool:
+    """Cut the middle of the longest texts of a prompt until the prompt fits.
+
+    Args:
+        texts: texts of the prompt.
+        tokenizer: counts their tokens.
+        measure: given shorter texts, returns the tokens of the prompt; called until it fits.
+        room: tokens that the prompt should have; the texts keep some tokens each, see `_LEAST`.
+        most: tokens that it may have at most; the texts keep one token each.
+    Returns:
+        False if the prompt is still longer than `most`.
+    """
+    spans = [tokenizer.encode_spans(text, add_special=False)[1] for text in texts]
+    sizes = [len(own) for own in spans]
+    cap, size = max(sizes, default=0), measure(texts)
+    kept = max(1, min(_LEAST, room // max(1, 2 * len(texts))))
+    for limit, least in ((room, kept), (most, 1)):
+        while size > limit and cap > least:
+            cap = max(_lower_cap(sizes, cap, size - limit), least)
+            shorter = [_without_middle(*pair, cap) for pair in zip(texts, spans, strict=True)]
+            size = measure(shorter)
+    return size <= most
 
 
 def truncate_prompt(
@@ -82,7 +138,15 @@ def _lower_cap(sizes: Sequence[int], cap: int, over: int) -> int:
     return 0
 
 
-def _first_tokens(value: str, spans: Sequence[tuple[int, int]], count: int) -> str:
+def _first_tokens(value: str, spans: Spans, count: int) -> str:
     if len(spans) <= count:
         return value
     return value[: spans[count - 1][1]].rstrip() if count else ""
+
+
+def _without_middle(value: str, spans: Spans, count: int) -> str:
+    if len(spans) <= count:
+        return value
+    last = count // 2
+    behind = value[spans[-last][0] :] if last else ""
+    return value[: spans[count - last - 1][1]] + behind

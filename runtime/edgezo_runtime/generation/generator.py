@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest import Manifest
 from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.chat.turn_end import stop_tokens
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.chunks import Chunk
@@ -150,7 +151,7 @@ class Generator:
         self._graphs = manifest.graphs
         self._virtual = manifest.scheme.prompt_tokens
         self._max_seq = manifest.model.max_seq
-        self.ends = frozenset(manifest.tokenizer.eos_ids)
+        self.ends = stop_tokens(tokenizer) | frozenset(manifest.tokenizer.eos_ids)
         self._pad = manifest.tokenizer.pad_id
         self._tables: dict[int, dict[str, Any]] = {}
         self._positional: bool | None = None

@@ -111,3 +111,13 @@ def test_masked_models_have_no_choices(tmp_path: Path) -> None:
         load_choices(
             tmp_path, masked_tokenizer(), template="{q} [MASK]", field="options", max_seq=9
         )
+
+
+def test_long_rows_may_be_left_out(tmp_path: Path) -> None:
+    rows = [{"q": "story " * 30, "options": ["Yes", "No"], "label": 0}, *ROWS]
+    found = load(tmp_path, rows, max_seq=12, long="drop")
+    assert found.labels.tolist() == [1, 1]
+    assert found.rows.tolist() == [0, 0, 0, 1, 1]
+    assert [warning.name for warning in found.examples.warnings] == ["dropped"]
+    with pytest.raises(DataError, match="all 1 rows are longer than 12 tokens"):
+        load(tmp_path, rows[:1], max_seq=12, long="drop")

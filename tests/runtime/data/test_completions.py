@@ -15,7 +15,6 @@ from edgezo_runtime.errors import BundleError, DataError, UsageError
 from tests.runtime.tiny_tokenizer import (
     BOS,
     CHAT,
-    EOS,
     byte_tokenizer,
     masked_tokenizer,
     write_rows,
@@ -130,29 +129,38 @@ def test_template_finds_the_answer(tmp_path: Path) -> None:
     assert {scored(e) for e in got} == {" great</s>"}
 
 
-def test_prompt_loses_its_start_then_the_completion_its_end(tmp_path: Path) -> None:
-    row = {"prompt": "story " * 20 + "question", "completion": " answer" * 10}
-    assert len(load(tmp_path, row).examples[0].tokens) == 21 + 10 + 1
+def test_a_pair_loses_the_middle_of_its_prompt_and_then_its_end(tmp_path: Path) -> None:
+    row = {"prompt": "the film" + " story" * 20 + " question", "completion": " answer" * 10}
+    assert len(load(tmp_path, row).examples[0].tokens) == 23 + 10 + 1
     wide = load(tmp_path, row, max_seq=20)
-    assert (
-        text(wide.examples[0]) == "story" * 0 + " story" * 9 + " question" + " answer" * 10 + "</s>"
+    assert text(wide.examples[0]) == (
+        "the film story story story story story story story question" + " answer" * 10 + "</s>"
     )
-    assert wide.report.truncation.prompt_tokens == 11
-    assert wide.report.truncation.completion_tokens == 0
-    tight = load(tmp_path, row, max_seq=5)
-    assert text(tight.examples[0]) == " question" + " answer" * 5
-    assert tight.report.truncation.prompt_tokens == 20
-    assert tight.report.truncation.completion_tokens == 6
-    assert tight.report.longest == 5
+    assert wide.report.longest == 20
+    lost = wide.report.truncation
+    assert (lost.prompt_tokens, lost.completion_tokens) == (13, 0)
+    assert (lost.rows, lost.prompt_rows, lost.completion_rows) == (1, 1, 0)
+    tight = load(tmp_path, row, max_seq=8)
+    assert text(tight.examples[0]) == "the film story question" + " answer" * 5  # no false end
+    lost = tight.report.truncation
+    assert (lost.prompt_tokens, lost.completion_tokens) == (19, 6)
+    assert (lost.rows, lost.prompt_rows, lost.completion_rows) == (1, 1, 1)
+    assert tight.report.longest == 8
     assert tight.warnings[0].name == "truncated"
+
+
+def test_a_short_prompt_stays_whole_beside_a_long_answer(tmp_path: Path) -> None:
+    row = {"prompt": "the question", "completion": " answer" * 40}
+    got = load(tmp_path, row, max_seq=12)
+    assert text(got.examples[0]) == "the question" + " answer" * 11
+    lost = got.report.truncation
+    assert (lost.prompt_rows, lost.completion_rows, lost.completion_tokens) == (0, 1, 30)
 
 
 def test_bos_survives_truncation(tmp_path: Path) -> None:
     row = {"prompt": "story " * 20 + "question", "completion": " answer"}
     got = load(tmp_path, row, tokenizer=byte_tokenizer(add_bos=True), max_seq=4)
-    assert text(got.examples[0]) == "<s> story question answer</s>"
-    shortest = load(tmp_path, row, tokenizer=byte_tokenizer(add_bos=True), max_seq=1)
-    assert text(shortest.examples[0]) == "<s> answer"
+    assert text(got.examples[0]) == "<s>story question answer</s>"
 
 
 def test_templated_prompt_keeps_its_template(tmp_path: Path) -> None:
@@ -162,25 +170,19 @@ def test_templated_prompt_keeps_its_template(tmp_path: Path) -> None:
     assert text(got.examples[0]).startswith("the story story")
     assert text(got.examples[0]).endswith("\nquestion It was answer</s>")
     assert got.report.truncation.rows == 1
-    # the answer alone does not leave room for the template: the prompt's start goes first
+    # the answer alone does not leave room for the template: it loses its end
     tight = load(
         tmp_path, row | {"answers": ["answer " * 9]}, template="the {c}\n{q} It was", max_seq=8
     )
-    assert text(tight.examples[0]).startswith(" was answer")
+    assert text(tight.examples[0]) == "the story story\nquestion It was answer answer"
+    with pytest.raises(DataError, match=r"line 1: the template alone has 5 tokens and at most 3"):
+        load(tmp_path, row, template="the {c}\n{q} It was", max_seq=3)
 
 
 def test_text_loses_its_end(tmp_path: Path) -> None:
     got = load(tmp_path, {"text": "the film" + " story" * 20}, max_seq=4)
     assert text(got.examples[0]) == "the film" + " story" * 3
     assert (got.report.truncation.prompt_tokens, got.report.truncation.completion_tokens) == (0, 18)
-
-
-def test_conversation_loses_its_start(tmp_path: Path) -> None:
-    row = {"instruction": "story " * 20, "output": "answer"}
-    got = load(tmp_path, row, tokenizer=CHATTY, max_seq=4)
-    assert text(got.examples[0]).endswith("<assistant>answer</s>")
-    assert got.examples[0].tokens.size == 5
-    assert got.examples[0].tokens[-1] == EOS
 
 
 @pytest.mark.parametrize(
@@ -270,3 +272,53 @@ def test_answers_of_a_row(name: str) -> None:
     assert answers_of({"q": "x", name: ["a", "b"]}, "f, line 1") == ("a", "b")
     first, *others = ANSWER_FIELDS
     assert answers_of({first: "a", **dict.fromkeys(others, "b")}, "f, line 1") == ("a",)
+
+
+def test_long_rows_may_be_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "the film", "completion": " great"},
+        {"prompt": "the" + " story" * 30, "completion": " bad"},
+        {"prompt": "the music", "completion": " good"},
+    ]
+    got = load(tmp_path, *rows, max_seq=8, long="drop")
+    assert [(e.example_id, e.line) for e in got] == [(0, 1), (1, 3)]
+    assert got.report.truncation == TruncationReport(dropped_rows=1)
+    assert [(w.name, w.count) for w in got.warnings] == [("dropped", 1)]
+    with pytest.raises(DataError, match=r"all 1 rows are longer than 8 tokens.*`long` to truncate"):
+        load(tmp_path, rows[1], max_seq=8, long="drop")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "<s>the film"},
+        {"prompt": "<s>the", "completion": " film"},
+        {"prompt": "", "completion": "<s>the film"},
+    ],
+)
+def test_a_text_has_one_bos(tmp_path: Path, row: dict[str, str]) -> None:
+    starting = byte_tokenizer(add_bos=True)
+    without = {name: text.removeprefix("<s>") for name, text in row.items()}
+    got = load(tmp_path, row, row, tokenizer=starting)
+    assert got.examples[0].tokens.tolist() == (
+        load(tmp_path, without, tokenizer=starting).examples[0].tokens.tolist()
+    )
+    assert [(w.name, w.count) for w in got.warnings] == [("double-bos", 2)]
+    assert "'<s>'" in got.warnings[0].message
+    assert load(tmp_path, row).warnings == ()  # this tokenizer puts none before a text
+
+
+def test_prompts_of_templates_have_one_bos(tmp_path: Path) -> None:
+    starting = byte_tokenizer(add_bos=True)
+    for labels in ((), (" bad", " good")):
+        row = {"q": "film", "answer": "good", "label": 1}
+        got = load(tmp_path, row, tokenizer=starting, template="<s>{q} is", labels=labels)
+        assert got.examples[0].tokens.tolist().count(BOS) == 1
+        assert ("double-bos", 1) in [(w.name, w.count) for w in got.warnings]
+
+
+def test_a_masked_model_gets_one_first_token() -> None:
+    tokenizer = masked_tokenizer()
+    plain = tokenizer.encode("the film [MASK]", add_special=True)
+    assert tokenizer.encode("[CLS] the film [MASK]", add_special=True) == plain
+    assert tokenizer.writes_bos("[CLS] the film")

@@ -28,7 +28,9 @@ def test_truncation_counts_rows_that_lost_tokens() -> None:
     report = TruncationReport()
     for prompt, completion in ((3, 0), (0, 0), (0, 2), (1, 1)):
         report = report.plus(prompt, completion)
-    assert report == TruncationReport(rows=3, prompt_tokens=4, completion_tokens=3)
+    assert report == TruncationReport(
+        rows=3, prompt_tokens=4, completion_tokens=3, prompt_rows=2, completion_rows=2
+    )
     assert report.tokens == 7
     assert TruncationReport().plus(0) == TruncationReport()
 

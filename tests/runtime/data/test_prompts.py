@@ -43,6 +43,23 @@ def test_a_conversation_ends_where_the_assistant_answers() -> None:
     assert found.endswith("<assistant>Yes</s>\n<user>No</s>\n<assistant>")
 
 
+def test_a_text_that_begins_with_bos_gets_no_second(caplog: pytest.LogCaptureFixture) -> None:
+    starting = byte_tokenizer(add_bos=True)
+    found = tokens_of("<s>the film", tokenizer=starting)
+    assert found == [BOS, *TOKENIZER.encode("the film", add_special=False)]
+    assert "begins with the tokenizer's first token" in caplog.text
+
+
+def test_a_conversation_may_have_tools_and_calls() -> None:
+    source = CHAT.replace("{% for", "{{ tools | length if tools }}{% for", 1)
+    tokenizer = byte_tokenizer(chat_template=source)
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    turns = [TURN, call, {"role": "tool", "content": "good"}]
+    row = {"messages": turns, "tools": [{"name": "f"}]}
+    found = tokenizer.decode(tokens_of(row, tokenizer=tokenizer, template=None), skip_special=False)
+    assert found == "1<user>the question</s>\n<assistant></s>\n<tool>good</s>\n<assistant>"
+
+
 @pytest.mark.parametrize(
     ("prompt", "given", "error", "message"),
     [

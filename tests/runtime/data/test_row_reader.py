@@ -117,9 +117,21 @@ def test_rows_are_copied() -> None:
 
 def test_truncation_is_told_with_counts() -> None:
     assert list(truncation_warning(TruncationReport(), 5, 8)) == []
-    (warning,) = truncation_warning(TruncationReport(2, 30, 4), 5, 8)
-    assert (warning.name, warning.count) == ("truncated", 2)
-    assert warning.message == (
-        "2 of 5 rows are longer than 8 tokens and lost 30 tokens of prompt and 4 of completion; "
-        "raise `max_seq` to keep them"
+    report = TruncationReport(3, 30, 4, 2, 1).plus_dropped()
+    cut, dropped = truncation_warning(report, 5, 8)
+    assert (cut.name, cut.count) == ("truncated", 3)
+    assert cut.message == (
+        "3 of 6 rows are longer than 8 tokens: 2 lost 30 tokens of the prompt, 1 lost 4 tokens of "
+        "the answer's end; raise `max_seq` to keep them, or set `long` to drop"
     )
+    assert (dropped.name, dropped.count) == ("dropped", 1)
+    assert dropped.message == (
+        "1 of 6 rows are longer than 8 tokens and are left out; raise `max_seq` to keep them"
+    )
+
+
+def test_rows_to_classify_are_never_left_out() -> None:
+    made = reader(template="{s} It was", labels=(" terrible", " great"), max_seq=8, long="drop")
+    rows = [{"s": "film", "label": 0}, {"s": "story " * 20, "label": 1}]
+    assert [example.line for example in made.take(rows)] == [1]
+    assert len(made.take(rows, with_class=False)) == 2

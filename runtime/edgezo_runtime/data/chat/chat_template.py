@@ -1,24 +1,24 @@
-"""Chat templates: render messages as text, and find the assistant's characters in it."""
+"""Chat templates: render messages as text."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from edgezo_runtime.data.template import check_text, kind_of
+from edgezo_runtime.data.chat.messages import Message, Tools, content_of
+from edgezo_runtime.data.template import check_text
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError, DataError, printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from edgezo_runtime.data.chat.allowance import Allowance
+    from edgezo_runtime.data.chat.sandbox import ChatEnvironment
 
-Message = Mapping[str, Any]
-Span = tuple[int, int]
-
+_GENERATION = re.compile(r"{%[-+]?\s*generation\b")
 _WIDEST_INDENT = 32
 _LONGEST_FORM = 1000
 
@@ -26,9 +26,13 @@ _LONGEST_FORM = 1000
 class ChatTemplate:
     """A chat template in a Jinja sandbox: templates come with models and are not trusted.
 
-    The variables are those of Hugging Face templates: `messages`, `add_generation_prompt`,
-    `bos_token`, `eos_token`, `pad_token`, `unk_token`, and the functions `raise_exception` and
-    `strftime_now`.
+    The variables are those of Hugging Face templates: `messages`, `tools`, `documents`,
+    `add_generation_prompt`, `bos_token`, `eos_token`, `pad_token`, `unk_token`, and the functions
+    `raise_exception` and `strftime_now`.
+
+    Attributes:
+        source: text of the template.
+        marks_generation: True if it has `{% generation %}`, around what the assistant writes.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -42,7 +46,9 @@ class ChatTemplate:
                 "the bundle has no chat template, so messages cannot be read; give rows with "
                 "'prompt' and 'completion', give a prompt as plain text, or export a chat model"
             )
-        self._template, self._allowance = _compile(tokenizer.chat_template)
+        self.source = tokenizer.chat_template
+        self.marks_generation = _GENERATION.search(self.source) is not None
+        self._template, self._environment = _compile(self.source)
         self._tokens = {
             "bos_token": tokenizer.token_text(tokenizer.bos_id),
             "eos_token": tokenizer.token_text(next(iter(tokenizer.eos_ids), None)),
@@ -51,14 +57,22 @@ class ChatTemplate:
         }
 
     def render(
-        self, messages: Sequence[Message], where: str, *, generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        where: str,
+        *,
+        tools: Tools | None = None,
+        generation_prompt: bool = False,
+        marks: tuple[str, str] = ("", ""),
     ) -> str:
         """Render a conversation as one text.
 
         Args:
-            messages: messages that `check_turns` accepts.
+            messages: messages that `check_turns` returns.
             where: file and line, for the message.
+            tools: descriptions of the tools that the assistant may call.
             generation_prompt: end with the text after which the assistant answers.
+            marks: texts to write before and behind what the template marks as the assistant's.
 
         Returns:
             The text, special tokens included.
@@ -66,11 +80,18 @@ class ChatTemplate:
         Raises:
             DataError: the template refuses the conversation.
         """
-        self._allowance.begin(sum(len(str(message["content"])) for message in messages))
+        self._environment.allowance.begin(
+            sum(map(_size, messages)) + (_size(tools) if tools else 0)
+        )
+        self._environment.marks = marks
         try:
             return check_text(
                 self._template.render(
-                    messages=messages, add_generation_prompt=generation_prompt, **self._tokens
+                    messages=messages,
+                    tools=tools,
+                    documents=None,
+                    add_generation_prompt=generation_prompt,
+                    **self._tokens,
                 ),
                 "the text of the chat template",
                 where,
@@ -82,104 +103,43 @@ class ChatTemplate:
                 f"{where}: the chat template refuses the messages: {printable(error, 200)}"
             ) from error
 
-    def assistant_spans(self, messages: Sequence[Message], where: str) -> tuple[str, list[Span]]:
-        """Render a conversation as one text and find the assistant's turns in it.
+    def with_contents(
+        self, messages: Sequence[Message], where: str, *, tools: Tools | None = None
+    ) -> Sequence[Message]:
+        """Put an empty text in place of a content of None, if the template does not expect None.
 
-        A turn begins after the generation prompt and ends with its end mark. Some templates render
-        a turn differently when later turns follow; for example, they drop its reasoning. Then the
-        content of the turn is searched in the text, and only the content counts.
+        Some templates tell tool calls by a content of None. Others add the content to a text, which
+        is an error, or write the word None.
 
         Args:
-            messages: messages that `check_messages` accepts.
+            messages: messages that `check_turns` returns.
             where: file and line, for the message.
-
-        Returns:
-            The text, and a span of characters [start, end) for each assistant turn.
-
-        Raises:
-            DataError: the template refuses the conversation, or a turn is not in the text.
+            tools: as in `render`.
         """
-        text = self.render(messages, where)
-        spans: list[Span] = []
-        for index, message in enumerate(messages):
-            if message["role"] == "assistant":
-                cursor = spans[-1][1] if spans else 0
-                spans.append(self._span(text, messages, index, cursor, where))
-        return text, spans
-
-    def _span(
-        self, text: str, messages: Sequence[Message], index: int, cursor: int, where: str
-    ) -> Span:
-        content = str(messages[index]["content"]).strip()
-        before = self.render(messages[:index], where, generation_prompt=True) if index else ""
-        start = len(before) if before and text.startswith(before) else text.find(content, cursor)
-        found = text.find(content, max(start, 0))
-        if start < cursor or found < 0:
-            raise DataError(
-                f"{where}: the chat template does not show message {index + 1} (assistant) "
-                "unchanged; give the row as 'prompt' and 'completion'"
-            )
-        through = self.render(messages[: index + 1], where).rstrip()
-        end = len(through) if text.startswith(through) else 0
-        return start, max(end, found + len(content))
+        if all(message["content"] is not None for message in messages):
+            return messages
+        filled = [{**message, "content": content_of(message)} for message in messages]
+        try:
+            text = self.render(messages, where, tools=tools)
+        except DataError:
+            return filled
+        try:
+            plain = self.render(filled, where, tools=tools)
+        except DataError:
+            return messages
+        return filled if text.count("None") > plain.count("None") else messages
 
 
-def check_messages(value: object, where: str) -> list[Message]:
-    """Check the value of a `messages` field.
-
-    Args:
-        value: from the row.
-        where: file and line, for the message.
-
-    Returns:
-        The messages.
-
-    Raises:
-        DataError: the shape is wrong, there is no message of the assistant, or one is empty.
-    """
-    messages = check_turns(value, where)
-    turns = [message for message in messages if message["role"] == "assistant"]
-    if not turns:
-        raise DataError(
-            f"{where}: no message has the role 'assistant', so there is nothing to learn; "
-            "add the answer"
-        )
-    if any(not message["content"].strip() for message in turns):
-        raise DataError(f"{where}: a message of the assistant is empty; fill it or remove the row")
-    return messages
+def _size(value: object) -> int:
+    """Count the characters of a value's texts."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
 
 
-def check_turns(value: object, where: str) -> list[Message]:
-    """Check the shape of a conversation.
-
-    Args:
-        value: from a row or an app.
-        where: file and line, for the message.
-
-    Returns:
-        The messages.
-
-    Raises:
-        DataError: the value is not an array of objects with a `role` and a `content` that are text.
-    """
-    if not isinstance(value, list) or not value:
-        found = "an empty array" if value == [] else kind_of(value)
-        raise DataError(f"{where}: field 'messages' is {found}, expected an array of messages")
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, dict):
-            raise DataError(
-                f"{where}: message {number} is {kind_of(message)}, "
-                "expected an object with 'role' and 'content'"
-            )
-        for key in ("role", "content"):
-            if not isinstance(message.get(key), str):
-                found = kind_of(message[key]) if key in message else "missing"
-                raise DataError(f"{where}: message {number}: '{key}' is {found}, expected a string")
-            check_text(message[key], f"message {number}", where)
-    return value
-
-
-def _compile(source: str) -> tuple[Template, Allowance]:
+def _compile(source: str) -> tuple[Template, ChatEnvironment]:
     from jinja2 import TemplateSyntaxError
 
     from edgezo_runtime.data.chat.sandbox import ChatEnvironment
@@ -187,9 +147,9 @@ def _compile(source: str) -> tuple[Template, Allowance]:
     environment = ChatEnvironment()
     environment.add_filter("tojson", _to_json)
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = _Now()
     try:
-        return environment.from_string(source), environment.allowance
+        return environment.from_string(source), environment
     except TemplateSyntaxError as error:
         raise BundleError(
             f"chat template, line {error.lineno}: {printable(error.message, 200)}; "
@@ -210,10 +170,16 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _strftime_now(form: str) -> str:
-    if len(form) > _LONGEST_FORM:  # the result may be 256 times as long
-        raise ValueError(f"strftime_now: a form of {len(form)} characters")
-    return datetime.now().strftime(form)
+class _Now:
+    """The function `strftime_now`: the time stands still, since renderings are compared."""
+
+    def __init__(self) -> None:
+        self._now = datetime.now()
+
+    def __call__(self, form: str) -> str:
+        if len(form) > _LONGEST_FORM:  # the result may be 256 times as long
+            raise ValueError(f"strftime_now: a form of {len(form)} characters")
+        return self._now.strftime(form)
 
 
 def _to_json(

@@ -15,8 +15,7 @@ from typing import Any, cast
 
 from jinja2 import nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
+from jinja2.ext import loopcontrols
 from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner
@@ -24,6 +23,11 @@ from jinja2.visitor import NodeTransformer
 
 from edgezo_runtime.data.chat.allowance import ITEM, Allowance, size
 from edgezo_runtime.data.chat.costs import FILTERS, METHODS, format_cost, swell
+from edgezo_runtime.data.chat.generation_tag import (
+    GENERATION_BEGINS,
+    GENERATION_ENDS,
+    GenerationTag,
+)
 
 _MOST_BITS = 4096
 _MOST_NODES = 20_000
@@ -52,12 +56,18 @@ class _Format:
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox. Call `allowance.begin` before every rendering."""
+    """The sandbox. Call `allowance.begin` before every rendering.
+
+    Attributes:
+        allowance: what the rendering may still do.
+        marks: texts before and behind what a template marks as the assistant's.
+    """
 
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
         self.allowance = Allowance()
+        self.marks = ("", "")
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -74,6 +84,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             _BUILT: self._built,
             _SLICED: self._sliced,
             _COMPARED: self._compared,
+            GENERATION_BEGINS: pass_context(lambda _, __: self.marks[0]),
+            GENERATION_ENDS: pass_context(lambda _, __: self.marks[1]),
         }
         self.tests = {
             name: self._guarded_test(cast(Callable[..., Any], made))
@@ -229,22 +241,13 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             raise SecurityError("a product that is too large")
 
 
-class GenerationTag(Extension):
-    """Replaces `{% generation %}` ... `{% endgeneration %}` by its content."""
-
-    tags: set[str] = {"generation"}  # noqa: RUF012  (declared so by jinja2)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """Return the content."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
 _COUNTED, _JOINED, _BUILT = "edgezo counted", "edgezo joined", "edgezo built"
 _SLICED, _COMPARED = "edgezo sliced", "edgezo compared"
-_OWN = frozenset({_COUNTED, _JOINED, _BUILT, _SLICED, _COMPARED})
-"""Filters that `_Counting` inserts. Their names contain a space, so templates can name them only in
-strings, and `call_filter` refuses those."""
+_OWN = frozenset(
+    {_COUNTED, _JOINED, _BUILT, _SLICED, _COMPARED, GENERATION_BEGINS, GENERATION_ENDS}
+)
+"""Filters that `_Counting` and `GenerationTag` insert. Their names contain a space, so templates
+can name them only in strings, and `call_filter` refuses those."""
 
 
 class _Counting(NodeTransformer):

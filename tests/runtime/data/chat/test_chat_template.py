@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from edgezo_runtime.data.chat.chat_template import ChatTemplate, check_messages
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import check_messages
 from edgezo_runtime.errors import BundleError, DataError
 from tests.runtime.chat_styles import STYLES
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
@@ -23,35 +24,11 @@ def chat(source: str = CHAT) -> ChatTemplate:
     return ChatTemplate(byte_tokenizer(chat_template=source))
 
 
-def scored(source: str, turns: list[dict[str, str]]) -> list[str]:
-    text, spans = chat(source).assistant_spans(turns, WHERE)
-    return [text[start:end] for start, end in spans]
-
-
 def test_render() -> None:
     assert chat().render(TURNS[:2], WHERE) == "<user>question</s>\n<assistant>answer</s>\n"
     assert (
         chat().render(TURNS[:1], WHERE, generation_prompt=True) == "<user>question</s>\n<assistant>"
     )
-
-
-def test_turns_reach_to_their_end_mark() -> None:
-    assert scored(CHAT, TURNS) == ["answer</s>", "good</s>"]
-
-
-def test_assistant_may_begin() -> None:
-    assert scored(CHAT, TURNS[1:2]) == ["answer</s>"]
-
-
-def test_default_system_prompt_is_not_scored() -> None:
-    source = "{% if messages and messages[0].role != 'system' %}be good. {% endif %}" + CHAT
-    assert scored(source, TURNS) == ["answer</s>", "good</s>"]
-
-
-def test_rewritten_earlier_turn_counts_its_content_only() -> None:
-    thought = "{% if m.role == 'assistant' and loop.last %}(hm) {% endif %}"
-    source = CHAT.replace("{{ '<' +", thought + "{{ '<' +")
-    assert scored(source, TURNS) == ["answer", "good</s>"]
 
 
 def test_generation_tag_is_its_content() -> None:
@@ -85,12 +62,6 @@ def test_functions_and_variables_of_hugging_face_templates() -> None:
 def test_refusals_have_the_line(source: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"^f\.jsonl, line 2: the chat template {message}"):
         chat(source).render(TURNS, WHERE)
-
-
-def test_hidden_turn_is_an_error() -> None:
-    source = "{% for m in messages %}{{ m.role }}{% endfor %}"
-    with pytest.raises(DataError, match=r"does not show message 2 \(assistant\)"):
-        scored(source, TURNS)
 
 
 def test_broken_templates() -> None:
