@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from edgezo_export.schemes.scheme import ModelFacts, Origin, Scheme
 from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
+from edgezo_export.sources.tokenizer_files import token_count
 from edgezo_export.trace.trace import Trace, trace_model
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
@@ -32,6 +35,9 @@ from edgezo_runtime.bundle.manifest import (
 )
 from edgezo_runtime.bundle.manifest_types import ModelInfo, TokenizerInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
+
+Warn = Callable[[str], None]
+"""Takes a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ def export_bundle(
     output: Path,
     config: ExportConfig | None = None,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Manifest:
     """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
 
@@ -66,6 +73,7 @@ def export_bundle(
         output: folder to make.
         config: settings; the defaults of `ExportConfig` if None.
         progress: called at every stage.
+        warn: called with what the user should know about the model; None: `warnings.warn`.
     Returns:
         The manifest of the new bundle.
     Raises:
@@ -77,13 +85,14 @@ def export_bundle(
         for safetensors input.
     """
     config = config or ExportConfig()
+    told: Warn = warn or (lambda text: warnings.warn(text, stacklevel=3))
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         try:
-            manifest = _write(source, folder, config, progress)
+            manifest = _write(source, folder, config, progress, told)
             folder.chmod(0o755)
             _put_in_place(folder, output)
         except BaseException:
@@ -130,16 +139,18 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _write(
-    source: Source, folder: Path, config: ExportConfig, progress: Progress | None
+    source: Source, folder: Path, config: ExportConfig, progress: Progress | None, warn: Warn
 ) -> Manifest:
     """Write all files of a bundle to an empty folder."""
     tell: Progress = progress or (lambda stage, done, total: None)
     tell("trace", 0, 1)
     cls, task = model_class(source.config, config.task)
+    given = source.tokenizer
+    source = _with_room(source, cls, token_count(given), warn)
+    tokenizer = source.save_tokenizer(folder, given)
     sizes = model_sizes(source.config)
-    trace = _trace(source, cls, causal=task == "causal-lm", max_seq=sizes["max_seq"])
+    trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
-    tokenizer = source.save_tokenizer(folder)
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
     own = build_graphs(trace, scheme, config.quant, sizes["hidden_size"], sizes["vocab_size"])
     graphs = own.save(folder, tell)
@@ -159,7 +170,7 @@ def _write(
         class_name=cls.__name__,
         task="masked-lm" if task == "masked-lm" else "causal-lm",
         num_blocks=len(trace.layers),
-        tied_embeddings=bool(trace.tied),
+        tied_embeddings=trace.embedding in trace.tied.values(),
         hidden_size=sizes["hidden_size"],
         vocab_size=sizes["vocab_size"],
         max_seq=sizes["max_seq"] - len(info.tokens),
@@ -183,15 +194,41 @@ def _write(
     return manifest
 
 
-def _trace(source: Source, cls: type[PreTrainedModel], *, causal: bool, max_seq: int) -> Trace:
-    """Trace the model.
+def _with_room(source: Source, cls: type[PreTrainedModel], tokens: int, warn: Warn) -> Source:
+    """Give the model rows for all tokens of the tokenizer, where it lacks some."""
+    rows = int(source.config.get_text_config().vocab_size)
+    if tokens <= rows:
+        return source
+    warn(
+        f"the tokenizer has {tokens} tokens, the model {rows}: {tokens - rows} rows of embedding "
+        f"and head are added, the mean of the others, as transformers does; resize the model in "
+        f"the same way (resize_token_embeddings({tokens})) before you load an adapter there"
+    )
+    return source.grown(cls, tokens)
+
+
+def _trace(
+    source: Source, cls: type[PreTrainedModel], causal: bool, max_seq: int, warn: Warn
+) -> Trace:
+    """Trace the model; its head is the embedding only where the checkpoint has no other.
 
     Raises:
         UnsupportedModelError: it cannot be traced.
     """
+
+    def separate(tied: Mapping[str, str]) -> list[str]:
+        found = source.separate(tied)
+        for own, shared in found.values():
+            warn(
+                f"the config ties {own} to {shared} (tie_word_embeddings), but the checkpoint has "
+                f"other values for it: those are used, as transformers does; remove the tensor "
+                f"from the checkpoint if it is not meant"
+            )
+        return list(found)
+
     try:
-        return trace_model(source.config, cls, causal=causal, max_seq=max_seq)
-    except UnsupportedModelError:
+        return trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
+    except EdgezoError:
         raise
     except Exception as error:  # a model's own code may raise anything while it is traced
         raise UnsupportedModelError(

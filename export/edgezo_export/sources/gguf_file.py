@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.sources.pointer_files import refuse_pointer
 from edgezo_runtime.errors import EdgezoError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 INTERLEAVED = ("llama",)  # the architecture of Mistral files, too
 _OFFSET_NORMS = ("gemma2", "gemma3")
+_ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+"""Tokens that end a text, a turn, and a message of a turn; at each llama.cpp stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,13 @@ class _Stored:
 
 
 class GgufFile:
-    """The tensors of a .gguf file, named as the transformers model names them."""
+    """The tensors of a .gguf file, named as the transformers model names them.
+
+    Attributes:
+        architecture: as llama.cpp names it.
+        model_name: the name in the file, else that of the file.
+        eos_ids: tokens that end a text, a turn or a message, in this order.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the header.
@@ -49,13 +58,14 @@ class GgufFile:
         """
         from gguf import GGUFReader
 
+        refuse_pointer(path)
         self._path = path
         try:
             reader = GGUFReader(path)
             fields = {
                 name: field.contents()
                 for name, field in reader.fields.items()
-                if not name.startswith("tokenizer.")
+                if not name.startswith("tokenizer.") or name in _ENDS
             }
         except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
             raise EdgezoError(f"{path}: damaged or truncated GGUF file: {error!r:.200}") from error
@@ -69,6 +79,8 @@ class GgufFile:
                 "export the Hugging Face model instead"
             )
         self.model_name = str(fields.get("general.name") or path.stem)
+        ends = (fields.get(name) for name in _ENDS)
+        self.eos_ids = tuple(dict.fromkeys(end for end in ends if isinstance(end, int)))
         self._check_rotary(fields)
         self._raw = {
             str(tensor.name): (

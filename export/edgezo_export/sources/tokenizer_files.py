@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 _PROBE = "probe"
+_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json",
+    "vocab.txt", "tekken.json",
+)  # fmt: skip
+"""A folder with a tokenizer has one of these."""
 
 
 def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
@@ -25,6 +30,11 @@ def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    if gguf_file is None and not any((folder / name).is_file() for name in _FILES):
+        raise EdgezoError(
+            f"{folder} has no tokenizer; copy tokenizer.json and tokenizer_config.json there from "
+            f"the model that it was made from, or write them with the tokenizer's 'save_pretrained'"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, **arguments
@@ -35,6 +45,12 @@ def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         raise EdgezoError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
     return tokenizer
+
+
+def token_count(tokenizer: Any) -> int:
+    """Return how many rows a model needs for all tokens of a tokenizer, added ones included."""
+    ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True).values()
+    return max(ids, default=-1) + 1
 
 
 def write_tokenizer(

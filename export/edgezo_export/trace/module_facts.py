@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -62,3 +62,11 @@ def tied_parameters(model: PreTrainedModel) -> dict[str, str]:
         if owner != name:
             tied[name] = owner
     return tied
+
+
+def untie(model: PreTrainedModel, names: Collection[str]) -> None:
+    """Give parameters a storage of their own."""
+    for name in names:
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        module.register_parameter(own, torch.nn.Parameter(torch.empty_like(getattr(module, own))))

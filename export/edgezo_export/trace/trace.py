@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -22,11 +23,15 @@ from edgezo_export.trace.module_facts import (
     repeated_layers,
     tied_parameters,
     token_embedding,
+    untie,
 )
 from edgezo_export.trace.symbols import ATTENTION, attention_symbols, layer_symbols
 
 _OPSET = 21
 _EXAMPLE_ROWS, _EXAMPLE_TOKENS = 3, 7
+
+Separate = Callable[[Mapping[str, str]], Collection[str]]
+"""Given parameters and what each is tied to; returns those that have values of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,12 @@ class Trace:
 
 
 def trace_model(
-    config: PretrainedConfig, model_class: type[PreTrainedModel], *, causal: bool, max_seq: int
+    config: PretrainedConfig,
+    model_class: type[PreTrainedModel],
+    *,
+    causal: bool,
+    max_seq: int,
+    separate: Separate | None = None,
 ) -> Trace:
     """Trace ``model_class(config)`` on the meta device.
 
@@ -60,6 +70,7 @@ def trace_model(
         model_class: class with a language-model head.
         causal: decoder (positions given, no mask) or encoder (padding mask as input).
         max_seq: upper bound of the dynamic sequence length, in tokens.
+        separate: chooses the tied parameters that are not to be tied; None for none.
     Returns:
         The traced graph and what the weights writer needs to find its tensors.
     """
@@ -71,6 +82,8 @@ def trace_model(
     with fake_mode as fake, attention_symbols(causal, max_seq), no_init_weights():
         model = model_class(config)
         model.tie_weights()  # skipping the initialization skips this as well
+        if separate is not None:
+            untie(model, separate(tied_parameters(model)))
         model.train(False)
         model.set_attn_implementation(ATTENTION)
     with attention_symbols(causal, max_seq), layer_symbols(model), fake:
