@@ -23,7 +23,6 @@ from edgezo_export.schemes.scheme import ModelFacts, Origin, Scheme
 from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
-from edgezo_export.sources.tokenizer_files import token_count
 from edgezo_export.trace.trace import Trace, trace_model
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
@@ -146,7 +145,7 @@ def _write(
     tell("trace", 0, 1)
     cls, task = model_class(source.config, config.task)
     given = source.tokenizer
-    source = _with_room(source, cls, token_count(given), warn)
+    source = _with_room(source, cls, source.tokens_of(given), warn)
     tokenizer = source.save_tokenizer(folder, given)
     sizes = model_sizes(source.config)
     trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
@@ -199,12 +198,13 @@ def _with_room(source: Source, cls: type[PreTrainedModel], tokens: int, warn: Wa
     rows = int(source.config.get_text_config().vocab_size)
     if tokens <= rows:
         return source
+    grown = source.grown(cls, tokens)
     warn(
         f"the tokenizer has {tokens} tokens, the model {rows}: {tokens - rows} rows of embedding "
         f"and head are added, the mean of the others, as transformers does; resize the model in "
         f"the same way (resize_token_embeddings({tokens})) before you load an adapter there"
     )
-    return source.grown(cls, tokens)
+    return grown
 
 
 def _trace(

@@ -30,7 +30,7 @@ from edgezo_export.sources.parameter_names import (
 from edgezo_export.sources.pointer_files import refuse_pointers
 from edgezo_export.sources.safetensors_folder import SafetensorsFolder
 from edgezo_export.sources.tied_tensors import separate_tensors
-from edgezo_export.sources.tokenizer_files import load_tokenizer, write_tokenizer
+from edgezo_export.sources.tokenizer_files import load_tokenizer, token_count, write_tokenizer
 from edgezo_runtime.bundle.bundle import TokenizerInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
 
@@ -70,6 +70,7 @@ class Source:
         config: the config as transformers reads it.
         config_dict: the content of config.json.
         gguf_eos_ids: of a .gguf file, the tokens that end a text, a turn or a message.
+        gguf_tokens: of a .gguf file, the number of its tokens.
     """
 
     model_id: str
@@ -80,6 +81,7 @@ class Source:
     _folder: Path
     _gguf_file: str | None
     gguf_eos_ids: tuple[int, ...] = ()
+    gguf_tokens: int | None = None
 
     def tensor_names(self) -> list[str]:
         """Return the names in the checkpoint, in file order."""
@@ -166,6 +168,14 @@ class Source:
         zeros = {name for name in stored if tied and len(self._checkpoint.shape(name)) == 1}
         checkpoint = GrownVocabulary(self._checkpoint, stored, rows, zeros)
         return dataclasses.replace(self, config=config, _checkpoint=checkpoint)
+
+    def tokens_of(self, tokenizer: Any) -> int:
+        """Return the number of tokens that the model needs rows for.
+
+        Args:
+            tokenizer: that of the model. transformers adds tokens to those of some .gguf files.
+        """
+        return token_count(tokenizer) if self.gguf_tokens is None else self.gguf_tokens
 
     @property
     def tokenizer(self) -> Any:
@@ -260,7 +270,8 @@ def _open_gguf(path: Path) -> Source:
     config.name_or_path = model_id
     resolver = NameResolver(config, frozenset(file.names()))
     content = json.loads(config.to_json_string())
-    return Source(model_id, config, content, file, resolver, path.parent, path.name, file.eos_ids)
+    place = path.parent, path.name
+    return Source(model_id, config, content, file, resolver, *place, file.eos_ids, file.tokens)
 
 
 def _load_config(folder: Path, gguf_file: str | None = None) -> PretrainedConfig:

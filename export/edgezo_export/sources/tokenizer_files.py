@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +67,15 @@ def write_tokenizer(
     Returns:
         The manifest's entry. `bos_id` is the token that the tokenizer puts in front ([CLS] for
         BERT), else its bos token; `add_bos` is measured with a probe; `pad_id` falls back to the
-        first end token, then 0. Ids without an embedding in the model are omitted.
+        first end token, then 0. Tokens without an embedding in the model are omitted.
     Raises:
         EdgezoError: a file cannot be written.
     """
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    vocab_size = int(config.get_text_config().vocab_size)
+    content = _without_tokens_from(vocab_size, tokenizer.backend_tokenizer.to_str())
+    backend = Tokenizer.from_str(content)
     backend.no_truncation()
     backend.no_padding()
     template = tokenizer.chat_template
@@ -84,8 +87,6 @@ def write_tokenizer(
             (folder / CHAT_TEMPLATE_FILE).write_text(template, encoding="utf-8")
     except OSError as error:
         raise EdgezoError(f"cannot write the tokenizer to {folder}: {error.strerror}") from error
-
-    vocab_size = int(config.get_text_config().vocab_size)
 
     def known(token: int | None) -> int | None:
         return token if token is not None and 0 <= token < vocab_size else None
@@ -105,6 +106,19 @@ def write_tokenizer(
         mask_id=known(tokenizer.mask_token_id),
         add_bos=first is not None,
     )
+
+
+def _without_tokens_from(vocab_size: int, content: str) -> str:
+    """Leave out the added tokens that the model has no embedding for.
+
+    transformers adds such tokens to the tokenizers of some .gguf files; the files lack them.
+    """
+    settings = json.loads(content)
+    added = settings.get("added_tokens", [])
+    settings["added_tokens"] = [token for token in added if token["id"] < vocab_size]
+    if len(settings["added_tokens"]) == len(added):
+        return content
+    return json.dumps(settings, ensure_ascii=False)
 
 
 def _added_in_front(backend: Any) -> int | None:
