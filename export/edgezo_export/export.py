@@ -173,6 +173,7 @@ def _write(
         hidden_size=sizes["hidden_size"],
         vocab_size=sizes["vocab_size"],
         max_seq=sizes["max_seq"] - len(info.tokens),
+        rotary_switch=trace.rotary_switch,
     )
     paths = sorted(folder.rglob("*"))
     names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]

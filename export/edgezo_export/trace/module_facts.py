@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from edgezo_export.trace.rotary_scaling import add_long_frequencies
+
 
 def repeated_layers(model: PreTrainedModel) -> list[str]:
     """Return the paths of the longest ModuleList whose members share one class."""
@@ -44,6 +46,7 @@ def buffer_values(
     """Compute the buffers (rotary frequencies, position tables), which no checkpoint holds."""
     with _NoStorage(), no_init_weights():
         model = model_class(config)
+        add_long_frequencies(model)
     return {name: value for name, value in model.named_buffers() if not value.is_meta}
 
 

@@ -25,6 +25,7 @@ from edgezo_export.trace.module_facts import (
     token_embedding,
     untie,
 )
+from edgezo_export.trace.rotary_scaling import add_long_frequencies, switch, traceable_scaling
 from edgezo_export.trace.symbols import ATTENTION, attention_symbols, layer_symbols
 
 _OPSET = 21
@@ -46,6 +47,8 @@ class Trace:
         buffers: values of the non-parameter tensors the graph refers to, by name.
         tied: parameter name -> the name it shares its storage with.
         embedding: parameter name of the token embedding.
+        rotary_switch: tokens of the longest sequence with the first set of rotary frequencies;
+            None if there is one set.
     """
 
     model: ir.Model
@@ -53,6 +56,7 @@ class Trace:
     buffers: dict[str, torch.Tensor]
     tied: dict[str, str]
     embedding: str
+    rotary_switch: int | None = None
 
 
 def trace_model(
@@ -84,9 +88,10 @@ def trace_model(
         model.tie_weights()  # skipping the initialization skips this as well
         if separate is not None:
             untie(model, separate(tied_parameters(model)))
+        add_long_frequencies(model)
         model.train(False)
         model.set_attn_implementation(ATTENTION)
-    with attention_symbols(causal, max_seq), layer_symbols(model), fake:
+    with attention_symbols(causal, max_seq), layer_symbols(model), traceable_scaling(model), fake:
         program = _export(model, causal, max_seq)
     return Trace(
         _to_onnx(program),
@@ -94,6 +99,7 @@ def trace_model(
         buffers,
         tied_parameters(model),
         token_embedding(model),
+        switch(model, max_seq),
     )
 
 
