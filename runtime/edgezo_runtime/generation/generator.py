@@ -234,7 +234,7 @@ class Generator:
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
         row = bytes_per_token(self._graphs) * least_rows(texts)
-        fits = room_within(cache_bytes // row, self._most())
+        fits = room_within(cache_bytes // row, self._most(prompt))
         return max(0, min(fits + 1 - prompt - self._virtual, self._limit(prompt) - prompt))
 
     # --- before ---
@@ -278,7 +278,7 @@ class Generator:
             return self._max_seq
         return min(self._max_seq, self._switch)
 
-    def _most(self, prompt: int = 0) -> int:
+    def _most(self, prompt: int) -> int:
         """Most tokens of a row whose keys and values are cached: the last token is never read."""
         return self._limit(prompt) + self._virtual - 1
 
