@@ -228,7 +228,7 @@ def _trace(
         return list(found)
 
     try:
-        return trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
+        trace = trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
     except EdgezoError:
         raise
     except Exception as error:  # a model's own code may raise anything while it is traced
@@ -236,6 +236,12 @@ def _trace(
             f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
             f"{_reason(error)}"
         ) from error
+    if trace.dynamic_rotary:
+        warn(
+            f"the model changes its rotary frequencies (rope type dynamic) for sequences of more "
+            f"than {max_seq} tokens, with every length; a bundle takes no longer ones"
+        )
+    return trace
 
 
 def _reason(error: BaseException) -> str:

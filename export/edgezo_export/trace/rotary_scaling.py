@@ -61,6 +61,11 @@ def switch(model: PreTrainedModel, max_seq: int) -> int | None:
     return next((length for length in found if length < max_seq), None)
 
 
+def is_dynamic(model: PreTrainedModel) -> bool:
+    """Do the frequencies change with every length beyond the model's longest sequence?"""
+    return any(kind == "dynamic" for _, _, kind in _scaled(model))
+
+
 @contextlib.contextmanager
 def traceable_scaling(model: PreTrainedModel) -> Iterator[None]:
     """Choose frequencies by tensor operators while tracing."""

@@ -25,7 +25,12 @@ from edgezo_export.trace.module_facts import (
     token_embedding,
     untie,
 )
-from edgezo_export.trace.rotary_scaling import add_long_frequencies, switch, traceable_scaling
+from edgezo_export.trace.rotary_scaling import (
+    add_long_frequencies,
+    is_dynamic,
+    switch,
+    traceable_scaling,
+)
 from edgezo_export.trace.symbols import ATTENTION, attention_symbols, layer_symbols
 
 _OPSET = 21
@@ -49,6 +54,8 @@ class Trace:
         embedding: parameter name of the token embedding.
         rotary_switch: tokens of the longest sequence with the first set of rotary frequencies;
             None if there is one set.
+        dynamic_rotary: does the model change the frequencies with the length of every sequence that
+            is longer than `max_seq`?
     """
 
     model: ir.Model
@@ -57,6 +64,7 @@ class Trace:
     tied: dict[str, str]
     embedding: str
     rotary_switch: int | None = None
+    dynamic_rotary: bool = False
 
 
 def trace_model(
@@ -100,6 +108,7 @@ def trace_model(
         tied_parameters(model),
         token_embedding(model),
         switch(model, max_seq),
+        is_dynamic(model),
     )
 
 
