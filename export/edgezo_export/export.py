@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from edgezo_export.bundle_graphs import Progress, build_graphs
+from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.linear import Quant
 from edgezo_export.quantization.weights_file import write_weights
@@ -152,6 +152,7 @@ def _write(
     tell("trace", 1, 1)
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
     own = build_graphs(trace, scheme, config.quant, sizes["hidden_size"], sizes["vocab_size"])
+    _tell_unused(source, own, trace, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
     write_weights(
@@ -192,6 +193,17 @@ def _write(
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn) -> None:
+    """Warn of further heads and embeddings, such as those of speculative decoding."""
+    read = {name for tensor in graphs.planned() for name in tensor.sources}
+    unused = source.unused_tables({*read, *trace.tied})
+    if unused:
+        warn(
+            f"{len(unused)} tensors of the checkpoint with a row per token are not used, first "
+            f"{unused[0]!r}: the class {source.config.model_type} has no place for them"
+        )
 
 
 def _with_room(source: Source, cls: type[PreTrainedModel], tokens: int, warn: Warn) -> Source:

@@ -91,3 +91,15 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         with pytest.raises(NonFiniteWeightError, match=r"'model\.layers\.1\.mlp\.down_proj.* 5 of"):
             export_bundle(str(folder), tmp_path / "b", config)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.slow
+def test_a_second_head_is_told(tmp_path):
+    model = TINY["llama-tied"].build()
+    folder = save(model, tmp_path / "model")
+    embedding = model.get_input_embeddings().weight.detach()
+    change(folder, {"lm_head.weight": embedding.clone(), "medusa.weight": embedding.clone()})
+    told = told_by(lambda warn: export_bundle(str(folder), tmp_path / "b", warn=warn))
+    assert len(told) == 1
+    assert told[0].startswith("1 tensors of the checkpoint with a row per token are not used, ")
+    assert "'medusa.weight'" in told[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -137,6 +137,22 @@ class Source:
     def separate(self, tied: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         """Find the tied parameters that have values of their own, as `separate_tensors` says."""
         return separate_tensors(tied, self._names.stored, self._checkpoint)
+
+    def unused_tables(self, read: Collection[str]) -> list[str]:
+        """Name the matrices with a row per token that stand for none of these parameters.
+
+        Args:
+            read: parameters that are read, or tied to others.
+        """
+        rows = int(self.config.get_text_config().vocab_size)
+        known = {own for name in read for own in self._names.stored(name)}
+        return [
+            name
+            for name in self.tensor_names()
+            if name not in known
+            and len(shape := self._checkpoint.shape(name)) == 2
+            and shape[0] == rows
+        ]
 
     def grown(self, model_class: type[PreTrainedModel], rows: int) -> Source:
         """Give the vocabulary more rows, as `GrownVocabulary` says.
