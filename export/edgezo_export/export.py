@@ -117,8 +117,15 @@ def check_output(output: Path, force: bool) -> None:
     """Refuse to overwrite an existing file or folder, and to remove anything but a bundle.
 
     Raises:
-        UsageError: `output` exists and force is off, or it is not a bundle.
+        UsageError: `output` exists and force is off, or it is not a bundle, or a file is in its
+            place or above it.
     """
+    taken = next((place for place in (output, *output.parents) if place.is_file()), None)
+    if taken is not None:
+        raise UsageError(
+            f"{taken}: is a file, and a bundle is a folder; choose another `output` (`force` "
+            f"replaces only bundles)"
+        )
     if not output.exists():
         return
     if not force:
@@ -202,7 +209,7 @@ def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn)
     if unused:
         warn(
             f"{len(unused)} tensors of the checkpoint with a row per token are not used, first "
-            f"{unused[0]!r}: the class {source.config.model_type} has no place for them"
+            f"{unused[0]!r}: architecture {source.config.model_type!r} has no place for them"
         )
 
 

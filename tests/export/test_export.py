@@ -178,5 +178,6 @@ def test_a_crash_while_weights_are_written_leaves_no_bundle(exported, tmp_path, 
 
 def test_an_output_that_cannot_be_made(exported, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(EdgezoError, match=r"file.*no bundle was written"):
-        export_bundle(str(exported("llama").folder), tmp_path / "file" / "bundle")
+    for output in (tmp_path / "file", tmp_path / "file" / "bundle"):
+        with pytest.raises(UsageError, match=r"file: is a file, and a bundle is a folder"):
+            export_bundle(str(exported("llama").folder), output, ExportConfig(force=True))
