@@ -104,24 +104,29 @@ def load_choices(
             examples.append(Example(len(examples), row.line, tokens, places))
             rows.append(number)
     return ChoiceSet(
-        _example_set(examples, file, max_seq, tokenizer.pad_id, truncation),
+        _example_set(examples, file, max_seq, tokenizer, truncation),
         np.array(rows, np.int64),
         np.array(labels, np.int64),
     )
 
 
 def _example_set(
-    examples: list[Example], file: Path, max_seq: int, pad_id: int, truncation: TruncationReport
+    examples: list[Example],
+    file: Path,
+    max_seq: int,
+    tokenizer: TextTokenizer,
+    truncation: TruncationReport,
 ) -> ExampleSet:
     from edgezo_runtime.data.row_reader import file_digest, truncation_warning
 
     sizes = [int(example.tokens.size) - 1 for example in examples]
     report = LoadReport(len(examples), sum(sizes), max(sizes), truncation)
+    remedy = tokenizer.remedy_for_length(max_seq)
     report = dataclasses.replace(
-        report, warnings=tuple(truncation_warning(truncation, len(examples), max_seq))
+        report, warnings=tuple(truncation_warning(truncation, len(examples), max_seq, remedy))
     )
     return ExampleSet(
-        "completion", tuple(examples), file, file_digest(file), max_seq, pad_id, report
+        "completion", tuple(examples), file, file_digest(file), max_seq, tokenizer.pad_id, report
     )
 
 

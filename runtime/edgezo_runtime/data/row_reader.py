@@ -168,7 +168,15 @@ class RowReader:
                 longest=max(lengths),
                 truncation=truncation,
                 class_counts=counts,
-                warnings=(*truncation_warning(truncation, len(examples), self.max_seq), *notes),
+                warnings=(
+                    *truncation_warning(
+                        truncation,
+                        len(examples),
+                        self.max_seq,
+                        self.tokenizer.remedy_for_length(self.max_seq),
+                    ),
+                    *notes,
+                ),
             ),
             label_words=self.labels,
             label_tokens=label_tokens,
@@ -189,15 +197,22 @@ def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
 
 
 def truncation_warning(
-    truncation: TruncationReport, rows: int, max_seq: int
+    truncation: TruncationReport, rows: int, max_seq: int, remedy: str = "raise `max_seq`"
 ) -> Iterable[DataWarning]:
-    """Warn with counts if rows were truncated."""
+    """Warn with counts if rows were truncated.
+
+    Args:
+        truncation: what rows lost.
+        rows: number of rows.
+        max_seq: longest row in tokens.
+        remedy: as `TextTokenizer.remedy_for_length` says it.
+    """
     if truncation.rows:
         yield DataWarning(
             "truncated",
             f"{truncation.rows} of {rows} rows are longer than {max_seq} tokens and lost "
             f"{truncation.prompt_tokens} tokens of prompt and {truncation.completion_tokens} of "
-            "completion; raise `max_seq` to keep them",
+            f"completion; {remedy}",
             truncation.rows,
         )
 

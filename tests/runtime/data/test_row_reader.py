@@ -121,5 +121,5 @@ def test_truncation_is_told_with_counts() -> None:
     assert (warning.name, warning.count) == ("truncated", 2)
     assert warning.message == (
         "2 of 5 rows are longer than 8 tokens and lost 30 tokens of prompt and 4 of completion; "
-        "raise `max_seq` to keep them"
+        "raise `max_seq`"
     )
