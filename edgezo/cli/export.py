@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.settings.options import build, options_of, setting
-from edgezo.cli.terminal.output import duration, json_option, note, print_result, table
+from edgezo.cli.terminal.output import duration, json_option, note, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo_runtime.errors import MissingExtraError, UsageError
 
@@ -105,8 +106,9 @@ def command(model: str | None, output: Path, as_json: bool, **values: Any) -> No
     """
     require_extra()
     started = time.monotonic()
-    manifest = _export(model, output, build(ExportSettings, values))
-    result = _result(manifest, output, time.monotonic() - started)
+    warnings: list[str] = []
+    manifest = _export(model, output, build(ExportSettings, values), warnings)
+    result = _result(manifest, output, time.monotonic() - started, warnings)
     lines = table(
         [
             ("bundle", str(output)),
@@ -134,7 +136,9 @@ def require_extra() -> None:
             )
 
 
-def _export(model: str | None, output: Path, settings: ExportSettings) -> Manifest:
+def _export(
+    model: str | None, output: Path, settings: ExportSettings, warnings: list[str]
+) -> Manifest:
     from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
@@ -155,7 +159,12 @@ def _export(model: str | None, output: Path, settings: ExportSettings) -> Manife
             share = f" {100 * done // total}%" if total > 1 else ""
             progress.update(f"export: {stage}{share}", force=done == 0)
 
-        return export_bundle(name, output, config, tell)
+        def told(text: str) -> None:
+            progress.end()
+            warn(text)
+            warnings.append(with_flags(text))
+
+        return export_bundle(name, output, config, tell, told)
 
 
 _OF_ALL = frozenset({"quant", "trainable", "task", "force"})
@@ -173,7 +182,9 @@ def scheme_options(settings: ExportSettings) -> dict[str, Any]:
     return given
 
 
-def _result(manifest: Manifest, output: Path, seconds: float) -> dict[str, Any]:
+def _result(
+    manifest: Manifest, output: Path, seconds: float, warnings: list[str]
+) -> dict[str, Any]:
     return {
         "bundle": str(output),
         "model": manifest.model.id,
@@ -188,6 +199,7 @@ def _result(manifest: Manifest, output: Path, seconds: float) -> dict[str, Any]:
             math.prod(info.shape) for info in manifest.trainables if info.trains
         ),
         "targets": ",".join(manifest.scheme.targets),
+        "warnings": warnings,
         "seconds": round(seconds, 3),
     }
 

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from edgezo_export.bundle_graphs import Progress, build_graphs
+from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.linear import Quant
 from edgezo_export.quantization.weights_file import write_weights
@@ -32,6 +34,9 @@ from edgezo_runtime.bundle.manifest import (
 )
 from edgezo_runtime.bundle.manifest_types import ModelInfo, TokenizerInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
+
+Warn = Callable[[str], None]
+"""Takes a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ def export_bundle(
     output: Path,
     config: ExportConfig | None = None,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Manifest:
     """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
 
@@ -66,6 +72,7 @@ def export_bundle(
         output: folder to make.
         config: settings; the defaults of `ExportConfig` if None.
         progress: called at every stage.
+        warn: called with what the user should know about the model; None: `warnings.warn`.
     Returns:
         The manifest of the new bundle.
     Raises:
@@ -77,13 +84,14 @@ def export_bundle(
         for safetensors input.
     """
     config = config or ExportConfig()
+    told: Warn = warn or (lambda text: warnings.warn(text, stacklevel=3))
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
         try:
-            manifest = _write(source, folder, config, progress)
+            manifest = _write(source, folder, config, progress, told)
             folder.chmod(0o755)
             _put_in_place(folder, output)
         except BaseException:
@@ -109,8 +117,15 @@ def check_output(output: Path, force: bool) -> None:
     """Refuse to overwrite an existing file or folder, and to remove anything but a bundle.
 
     Raises:
-        UsageError: `output` exists and force is off, or it is not a bundle.
+        UsageError: `output` exists and force is off, or it is not a bundle, or a file is in its
+            place or above it.
     """
+    taken = next((place for place in (output, *output.parents) if place.is_file()), None)
+    if taken is not None:
+        raise UsageError(
+            f"{taken}: is a file, and a bundle is a folder; choose another `output` (`force` "
+            f"replaces only bundles)"
+        )
     if not output.exists():
         return
     if not force:
@@ -130,18 +145,21 @@ def _is_bundle(folder: Path) -> bool:
 
 
 def _write(
-    source: Source, folder: Path, config: ExportConfig, progress: Progress | None
+    source: Source, folder: Path, config: ExportConfig, progress: Progress | None, warn: Warn
 ) -> Manifest:
     """Write all files of a bundle to an empty folder."""
     tell: Progress = progress or (lambda stage, done, total: None)
     tell("trace", 0, 1)
     cls, task = model_class(source.config, config.task)
+    given = source.tokenizer
+    source = _with_room(source, cls, source.tokens_of(given), warn)
+    tokenizer = source.save_tokenizer(folder, given)
     sizes = model_sizes(source.config)
-    trace = _trace(source, cls, causal=task == "causal-lm", max_seq=sizes["max_seq"])
+    trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
-    tokenizer = source.save_tokenizer(folder)
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
     own = build_graphs(trace, scheme, config.quant, sizes["hidden_size"], sizes["vocab_size"])
+    _tell_unused(source, own, trace, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
     write_weights(
@@ -159,10 +177,11 @@ def _write(
         class_name=cls.__name__,
         task="masked-lm" if task == "masked-lm" else "causal-lm",
         num_blocks=len(trace.layers),
-        tied_embeddings=bool(trace.tied),
+        tied_embeddings=trace.embedding in trace.tied.values(),
         hidden_size=sizes["hidden_size"],
         vocab_size=sizes["vocab_size"],
         max_seq=sizes["max_seq"] - len(info.tokens),
+        rotary_switch=trace.rotary_switch,
     )
     paths = sorted(folder.rglob("*"))
     names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
@@ -183,21 +202,65 @@ def _write(
     return manifest
 
 
-def _trace(source: Source, cls: type[PreTrainedModel], *, causal: bool, max_seq: int) -> Trace:
-    """Trace the model.
+def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn) -> None:
+    """Warn of further heads and embeddings, such as those of speculative decoding."""
+    read = {name for tensor in graphs.planned() for name in tensor.sources}
+    unused = source.unused_tables({*read, *trace.tied})
+    if unused:
+        warn(
+            f"{len(unused)} tensors of the checkpoint with a row per token are not used, first "
+            f"{unused[0]!r}: architecture {source.config.model_type!r} has no place for them"
+        )
+
+
+def _with_room(source: Source, cls: type[PreTrainedModel], tokens: int, warn: Warn) -> Source:
+    """Give the model rows for all tokens of the tokenizer, where it lacks some."""
+    rows = int(source.config.get_text_config().vocab_size)
+    if tokens <= rows:
+        return source
+    grown = source.grown(cls, tokens)
+    warn(
+        f"the tokenizer has {tokens} tokens, the model {rows}: {tokens - rows} rows of embedding "
+        f"and head are added, the mean of the others, as transformers does; resize the model in "
+        f"the same way (resize_token_embeddings({tokens})) before you load an adapter there"
+    )
+    return grown
+
+
+def _trace(
+    source: Source, cls: type[PreTrainedModel], causal: bool, max_seq: int, warn: Warn
+) -> Trace:
+    """Trace the model; its head is the embedding only where the checkpoint has no other.
 
     Raises:
         UnsupportedModelError: it cannot be traced.
     """
+
+    def separate(tied: Mapping[str, str]) -> list[str]:
+        found = source.separate(tied)
+        for own, shared in found.values():
+            warn(
+                f"the config ties {own} to {shared} (tie_word_embeddings), but the checkpoint has "
+                f"other values for it: those are used, as transformers does; remove the tensor "
+                f"from the checkpoint if it is not meant"
+            )
+        return list(found)
+
     try:
-        return trace_model(source.config, cls, causal=causal, max_seq=max_seq)
-    except UnsupportedModelError:
+        trace = trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
+    except EdgezoError:
         raise
     except Exception as error:  # a model's own code may raise anything while it is traced
         raise UnsupportedModelError(
             f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
             f"{_reason(error)}"
         ) from error
+    if trace.dynamic_rotary:
+        warn(
+            f"the model changes its rotary frequencies (rope type dynamic) for sequences of more "
+            f"than {max_seq} tokens, with every length; a bundle takes no longer ones"
+        )
+    return trace
 
 
 def _reason(error: BaseException) -> str:

@@ -7,7 +7,14 @@ Takes an environment with torch. Afterwards `pytest tests/runtime` needs none. P
 
 from __future__ import annotations
 
-from tests.bundles.tiny import speller, tiny_bundle, tiny_model, tuned_bundle, wide_bundle
+from tests.bundles.tiny import (
+    speller,
+    tiny_bundle,
+    tiny_model,
+    tuned_bundle,
+    two_sided_bundle,
+    wide_bundle,
+)
 
 INT8 = ("llama", "mistral", "qwen2", "gpt2", "opt", "gemma3_text", "roberta", "bert")
 
@@ -22,6 +29,7 @@ def main() -> None:
         print(tiny_bundle(name, "int8"), flush=True)
     print(tiny_bundle("llama", "fp32", (1, 1.0)))
     print(tuned_bundle("int8"), tuned_bundle("fp32"), speller(), wide_bundle())
+    print(two_sided_bundle())
 
 
 if __name__ == "__main__":

@@ -91,6 +91,56 @@ def speller() -> Path:
     return cached("speller/bundle", bundle)
 
 
+SWITCH = 16
+"""Tokens of the longest row with the first rotary frequencies of `two_sided_model`."""
+
+
+def two_sided_model() -> Path:
+    """A llama with other rotary frequencies for rows of more than `SWITCH` tokens."""
+
+    def make(folder: Path) -> None:
+        import transformers
+
+        from tests.export.tiny_models import randomize, save
+
+        config = transformers.LlamaConfig(
+            vocab_size=97,
+            hidden_size=64,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "short_factor": [1.0 + 0.1 * index for index in range(8)],
+                "long_factor": [2.0 + 0.7 * index for index in range(8)],
+                "original_max_position_embeddings": SWITCH,
+            },
+        )
+        model = transformers.LlamaForCausalLM(config).eval()
+        randomize(model)
+        save(model, folder)
+
+    return cached("two-sided/model", make)
+
+
+def two_sided_bundle() -> Path:
+    """Its bundle, fp32."""
+
+    def make(folder: Path) -> None:
+        from edgezo_export.export import ExportConfig, export_bundle
+
+        export_bundle(str(two_sided_model()), folder, ExportConfig(quant="fp32"))
+
+    return cached("two-sided/bundle", make)
+
+
 def wide_bundle() -> Path:
     """A llama of four blocks with eight heads of 64 and adapters of 3 MB, int8."""
 

@@ -26,6 +26,8 @@ def write_gguf(
     arch: str,
     quantize: bool = False,
     changes: Mapping[str, Array] | None = None,
+    more_tokens: int = 0,
+    ends: Mapping[str, int] | None = None,
 ) -> None:
     """A GGUF file as llama.cpp's converter would write it (float32, or Q8_0 matrices).
 
@@ -35,6 +37,8 @@ def write_gguf(
         arch: its architecture, as llama.cpp calls it.
         quantize: matrices to Q8_0.
         changes: added to tensors, by their names in the file.
+        more_tokens: tokens without a row in the embedding.
+        ends: end tokens, by "eos", "eot" and "eom".
     """
     config = model.config
     writer = gguf.GGUFWriter(path, arch)
@@ -57,11 +61,14 @@ def write_gguf(
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     tokens = [f"<{index}>" for index in range(3)] + [chr(33 + i) for i in range(VOCAB - 3)]
+    tokens += [f"more{index}" for index in range(more_tokens)]
     writer.add_token_list(tokens)
-    writer.add_token_types([3] * 3 + [1] * (VOCAB - 3))
+    writer.add_token_scores([0.0] * len(tokens))
+    writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
     writer.add_token_merges([])
     writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    for name, token in (ends or {"eos": 2}).items():
+        writer.add_uint32(f"tokenizer.ggml.{name}_token_id", token)
     writer.add_pad_token_id(0)
     enum = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     table = gguf.get_tensor_name_map(enum, config.num_hidden_layers)

@@ -17,6 +17,9 @@ class Arrays:
     def __init__(self, arrays: dict[str, np.ndarray]):
         self.arrays = arrays
 
+    def names(self) -> list[str]:
+        return list(self.arrays)
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self.arrays[name].shape
 
@@ -24,6 +27,7 @@ class Arrays:
         return self.arrays[name]
 
     def read_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        assert 0 <= start <= stop <= len(self.arrays[name])
         return self.arrays[name][start:stop]
 
 

@@ -78,9 +78,9 @@ GGUF_MODELS = {
 }
 
 
-def tiny_gguf(path: Path, arch: str, tied: bool = True, quantize: bool = False):
+def tiny_gguf(path: Path, arch: str, tied: bool = True, quantize: bool = False, **extras):
     config_class, extra = GGUF_MODELS[arch]
     config = config_class(**SIZES | extra, tie_word_embeddings=tied)
     model = randomize(AutoModelForCausalLM.from_config(config))
-    write_gguf(path, model, arch, quantize)
+    write_gguf(path, model, arch, quantize, **extras)
     return model

@@ -105,7 +105,7 @@ class ScoredRows:
         found = evaluate(
             engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
         )
-        check_loss(found, str(self.examples.path))
+        check_loss(found, str(self.examples.path), engine.bundle, tuned.params)
         classified = found.accuracy is not None
         return Outcome(
             found.rows,
@@ -139,7 +139,7 @@ class ChoiceRows:
         found = evaluate(
             engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
         )
-        check_loss(found, str(self.examples.path))
+        check_loss(found, str(self.examples.path), engine.bundle, tuned.params)
         chosen, labels = self.choices.predictions(found.losses), self.choices.labels
         starts = np.searchsorted(self.choices.rows, np.arange(len(labels)))
         return Outcome(

@@ -28,6 +28,7 @@ from edgezo_runtime.app.events import (
     StepEvent,
 )
 from edgezo_runtime.app.tuner import Tuner
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.errors import (
     BudgetStopError,
@@ -36,6 +37,7 @@ from edgezo_runtime.errors import (
     RewardError,
 )
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
+from edgezo_runtime.evaluation.not_finite import why_not_finite
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
@@ -244,7 +246,7 @@ class Session:
         with self._run.engine.interruptible(self._signals.check):
             found = evaluate(self._run.engine, params, examples, size, tell, scope=self._run.scope)
         self._progress.end()
-        check_loss(found, f"evaluating {when} tuning, {split} rows")
+        check_loss(found, f"evaluating {when} tuning, {split} rows", self._job.bundle, params)
         score = self._score(split, when, params)
         entry = {
             "event": "eval",
@@ -290,19 +292,20 @@ class Session:
         )
 
 
-def check_loss(found: Evaluation, what: str) -> None:
+def check_loss(found: Evaluation, what: str, bundle: Bundle, params: Mapping[str, Float32]) -> None:
     """Refuse a loss that is not finite.
 
     Args:
         found: the evaluation.
         what: was evaluated, for the message.
+        bundle: the model that was evaluated.
+        params: its trainables.
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: the loss is not finite; the message says why.
     """
     if not math.isfinite(found.loss):
-        raise DivergedError(
-            f"{what}: the mean loss is {found.loss}; check the data and the adapter"
-        )
+        reason = why_not_finite(bundle, params)
+        raise DivergedError(f"{what}: the mean loss is {found.loss}: {reason}")
 
 
 def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from typing import Any, BinaryIO, Literal
 
 from edgezo_export.adapters.folds import Fold, folds
 from edgezo_export.sources.float_bytes import FLOATS, float_bytes
+from edgezo_export.sources.pointer_files import refuse_pointers
 from edgezo_export.sources.safetensors_folder import (
     INDEX_FILE,
     SINGLE_FILE,
     SafetensorsFolder,
     Stored,
 )
+from edgezo_export.sources.tied_tensors import same_values
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.output_folder import FolderKind, check_folder, new_folder
 from edgezo_runtime.adapters.usage import CARD_FILE, Usage
@@ -37,6 +39,8 @@ _BESIDE = frozenset({".json", ".jinja", ".model", ".txt"})
 """Endings of the files that are copied unchanged."""
 
 _KIND = FolderKind(CONFIG_FILE, frozenset({CARD_FILE}), endings=_BESIDE | {".safetensors"})
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 
 _CHUNK = 1 << 20
 """Numbers in memory at once."""
@@ -113,6 +117,16 @@ class _MergedTensors:
         for names in found.values():
             names.sort(key=lambda name: self._checkpoint.stored(name).offset)
         return found
+
+    def has_trained_head(self) -> bool:
+        """Has the checkpoint a head with other values than its embedding?"""
+        names, checkpoint = self._checkpoint.names(), self._checkpoint
+        head = next((name for name in names if name in _HEADS), None)
+        embedding = next((name for name in names if name.endswith(_EMBEDDINGS)), None)
+        if head is None or embedding is None:
+            return False
+        alike = checkpoint.shape(head) == checkpoint.shape(embedding)
+        return alike and not same_values(head, embedding, checkpoint)
 
     def size(self) -> int:
         """Return the bytes of all tensors."""
@@ -223,6 +237,7 @@ def _spellings(parameter: str, known: frozenset[str]) -> Iterator[str]:
 
 
 def _config(source: Path) -> dict[str, Any]:
+    refuse_pointers(source)
     try:
         config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -247,10 +262,14 @@ def _copy_others(
             index = json.loads((source / INDEX_FILE).read_text(encoding="utf-8"))
             index["metadata"] = {**(index.get("metadata") or {}), "total_size": own.size()}
             (made / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        changed = dict(config)
         if dtype != "keep":
-            config = {key: value for key, value in config.items() if key != "torch_dtype"}
-            config["dtype"] = _NAMES[dtype]
-            text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+            changed.pop("torch_dtype", None)
+            changed["dtype"] = _NAMES[dtype]
+        if config.get("tie_word_embeddings") is not False and own.has_trained_head():
+            changed["tie_word_embeddings"] = False  # or some programs would drop the head
+        if changed != config:
+            text = json.dumps(changed, indent=2, ensure_ascii=False) + "\n"
             (made / CONFIG_FILE).write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunFileError(f"{made}: cannot be written: {error.strerror}") from error

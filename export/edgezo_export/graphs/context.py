@@ -12,18 +12,27 @@ ROTARY_CACHE = ".rotary_cache"
 
 @dataclass(slots=True)
 class Context:
-    """The tensors that blocks request from the prologue: name -> traced value."""
+    """The tensors that blocks request from the prologue: name -> traced value.
+
+    They are named by the order of the requests. The names of a trace follow the order in which
+    transformers makes the tensors, which is that of a set and differs between processes.
+    """
 
     needed: dict[str, ir.Value] = field(default_factory=dict)
 
     def tensor(self, value: ir.Value) -> str:
         """Request a traced value."""
-        self.needed[str(value.name)] = value
-        return str(value.name)
+        return self._request(value, "")
 
     def rotary_cache(self, value: ir.Value) -> str:
         """Request the (S, D/2) half of a rotary table."""
-        name = f"{value.name}{ROTARY_CACHE}"
+        return self._request(value, ROTARY_CACHE)
+
+    def _request(self, value: ir.Value, ending: str) -> str:
+        for name, known in self.needed.items():
+            if known is value and name.endswith(ROTARY_CACHE) is bool(ending):
+                return name
+        name = f"context_{len(self.needed)}{ending}"
         self.needed[name] = value
         return name
 

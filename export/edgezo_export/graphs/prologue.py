@@ -36,7 +36,7 @@ def lower_prologue(
     for value in inputs:
         name = str(value.name)
         lowering.bind(value, draft.input(name, ir.DataType.INT64, ("rows", "tokens")))
-    lowering.run(segment.nodes)
+    lowering.run(_in_order_of_use(segment, context))
     hidden = lowering.value(segment.hidden_out)
     draft.output(hidden, "hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     for name, value in context.needed.items():
@@ -47,3 +47,30 @@ def lower_prologue(
             made, shape = emit_rotary_cache(draft, made, width), ("tokens", width // 2)
         draft.output(made, name, value.dtype or ir.DataType.FLOAT, shape)
     return draft
+
+
+def _in_order_of_use(segment: Segment, context: Context) -> list[ir.Node]:
+    """Order the nodes by the results that need them.
+
+    Each comes after those that it reads. A trace has them in the order in which transformers made
+    them, which is that of a set where a model has several rotary tables.
+    """
+    own = set(segment.nodes)
+    ordered: dict[ir.Node, None] = {}
+
+    def add(value: ir.Value | None) -> None:
+        waiting = [] if value is None else [(value.producer(), False)]
+        while waiting:
+            node, ready = waiting.pop()
+            if node is None or node not in own or node in ordered:
+                continue
+            if ready:
+                ordered[node] = None
+                continue
+            waiting.append((node, True))
+            inputs = reversed([value for value in node.inputs if value is not None])
+            waiting.extend((value.producer(), False) for value in inputs)
+
+    for result in (segment.hidden_out, *context.needed.values()):
+        add(result)
+    return list(ordered)

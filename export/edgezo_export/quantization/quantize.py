@@ -52,6 +52,14 @@ def quantize_rows(weights: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
     return scaled.astype(np.int8), scales
 
 
+def count_not_finite(values: Float32) -> int:
+    """Count the numbers that are NaN or infinite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(values.sum()):
+            return 0
+    return int((~np.isfinite(values)).sum())
+
+
 def to_unsigned(quantized: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """The same values as uint8 with zero point 128."""
     return quantized.view(np.uint8) ^ np.uint8(ZERO_POINT)

@@ -11,7 +11,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_export.quantization.quantize import NonFiniteWeightError, quantize_rows, to_unsigned
+from edgezo_export.quantization.quantize import (
+    NonFiniteWeightError,
+    count_not_finite,
+    quantize_rows,
+    to_unsigned,
+)
 from edgezo_export.quantization.rotation import rotate_rows
 from edgezo_export.quantization.weights_plan import (
     NUMPY,
@@ -99,11 +104,11 @@ def _write_entry(
     if entry.kind == "linear_int8":
         scales: list[npt.NDArray[np.float32]] = []
         rotated = (rotate_rows(chunk) for chunk in _channels(entry, source))
-        _write_columns(file, place, _quantized(rotated, entry, scales))
+        _write_columns(file, place, _quantized(rotated, scales))
         values = np.concatenate(scales)
     elif entry.kind == "embedding_uint8":
         scales = []
-        chunks = _quantized(_rows(entry.sources[0], source), entry, scales)
+        chunks = _quantized(_rows(entry.sources[0], source), scales)
         _write_rows(file, place, (to_unsigned(chunk) for chunk in chunks))
         values = np.concatenate(scales)
     elif len(entry.shape) == 2 and (entry.transpose or entry.kind == "concat"):
@@ -119,20 +124,34 @@ def _write_entry(
 
 def _quantized(
     chunks: Iterator[npt.NDArray[np.float32]],
-    entry: PlannedTensor,
     scales: list[npt.NDArray[np.float32]],
 ) -> Iterator[npt.NDArray[np.int8]]:
     for chunk in chunks:
-        try:
-            values, scale = quantize_rows(chunk)
-        except NonFiniteWeightError as error:
-            raise NonFiniteWeightError(f"tensor {entry.name!r}: {error}") from error
+        values, scale = quantize_rows(chunk)
         scales.append(scale)
         yield values
 
 
 def _rows(name: str, source: TensorReader) -> Iterator[npt.NDArray[np.float32]]:
-    """Read a tensor in chunks along its first axis."""
+    """Read a tensor in chunks along its first axis.
+
+    Raises:
+        NonFiniteWeightError: it has numbers that are not finite.
+    """
+    chunks = _stored_rows(name, source)
+    for chunk in chunks:
+        bad = count_not_finite(chunk)
+        if bad:
+            bad += sum(count_not_finite(other) for other in chunks)
+            raise NonFiniteWeightError(
+                f"tensor {name!r} of the model: {bad} of its {math.prod(source.shape(name))} "
+                f"numbers are not finite (NaN or infinite); download the model again, or export an "
+                f"earlier checkpoint of its training"
+            )
+        yield chunk
+
+
+def _stored_rows(name: str, source: TensorReader) -> Iterator[npt.NDArray[np.float32]]:
     shape = source.shape(name)
     if not shape:
         yield source.read(name)
@@ -143,7 +162,11 @@ def _rows(name: str, source: TensorReader) -> Iterator[npt.NDArray[np.float32]]:
 
 
 def _channels(entry: PlannedTensor, source: TensorReader) -> Iterator[npt.NDArray[np.float32]]:
-    """Read the output channels of all sources in order, as (channels, in) chunks."""
+    """Read the output channels of all sources in order, as (channels, in) chunks.
+
+    Raises:
+        NonFiniteWeightError: as `_rows`.
+    """
     for name in entry.sources:
         if entry.transpose:
             yield from _rows(name, source)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgezo_export.quantization.quantize import NonFiniteWeightError, count_not_finite
 from edgezo_export.schemes.scheme import Edit, Origin
 from edgezo_runtime.errors import EdgezoError
 
@@ -22,7 +23,7 @@ def write_initial(path: Path, edits: Sequence[Edit], origin: Origin) -> None:
         edits: in the order of the blocks.
         origin: the source of the values.
     Raises:
-        EdgezoError: the disk is full, or a value cannot be computed.
+        EdgezoError: the disk is full, or a value cannot be computed or is not finite.
     Memory:
         The tensors of one edit.
     """
@@ -46,6 +47,12 @@ def write_initial(path: Path, edits: Sequence[Edit], origin: Origin) -> None:
                 for info, value in zip(edit.tensors, edit.values(origin), strict=True):
                     if value.shape != info.shape:
                         raise ValueError(f"{info.name!r}: {value.shape}, planned {info.shape}")
+                    if bad := count_not_finite(value):
+                        raise NonFiniteWeightError(
+                            f"tensor {info.name!r}: {bad} of its initial {value.size} numbers are "
+                            f"not finite (NaN or infinite); download the model again, or export an "
+                            f"earlier checkpoint of its training"
+                        )
                     file.seek(first + offsets[info.name])
                     file.write(np.ascontiguousarray(value, "<f4").tobytes())
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.sources.pointer_files import refuse_pointer
 from edgezo_runtime.errors import EdgezoError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3")
 INTERLEAVED = ("llama",)  # the architecture of Mistral files, too
 _OFFSET_NORMS = ("gemma2", "gemma3")
+_TOKENS = "tokenizer.ggml.tokens"
+_ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+"""Tokens that end a text, a turn, and a message of a turn; at each llama.cpp stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,14 @@ class _Stored:
 
 
 class GgufFile:
-    """The tensors of a .gguf file, named as the transformers model names them."""
+    """The tensors of a .gguf file, named as the transformers model names them.
+
+    Attributes:
+        architecture: as llama.cpp names it.
+        model_name: the name in the file, else that of the file.
+        eos_ids: tokens that end a text, a turn or a message, in this order.
+        tokens: number of tokens of the file's tokenizer.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the header.
@@ -49,14 +60,16 @@ class GgufFile:
         """
         from gguf import GGUFReader
 
+        refuse_pointer(path)
         self._path = path
         try:
             reader = GGUFReader(path)
             fields = {
                 name: field.contents()
                 for name, field in reader.fields.items()
-                if not name.startswith("tokenizer.")
+                if not name.startswith("tokenizer.") or name in _ENDS
             }
+            self.tokens = len(reader.fields[_TOKENS].data) if _TOKENS in reader.fields else 0
         except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
             raise EdgezoError(f"{path}: damaged or truncated GGUF file: {error!r:.200}") from error
         if reader.byte_order != "I":
@@ -69,6 +82,8 @@ class GgufFile:
                 "export the Hugging Face model instead"
             )
         self.model_name = str(fields.get("general.name") or path.stem)
+        ends = (fields.get(name) for name in _ENDS)
+        self.eos_ids = tuple(dict.fromkeys(end for end in ends if isinstance(end, int)))
         self._check_rotary(fields)
         self._raw = {
             str(tensor.name): (
@@ -106,6 +121,7 @@ class GgufFile:
         for gguf_name, (offset, kind, shape) in self._raw.items():
             name, expected = by_gguf[gguf_name]
             if shape != expected:
+                self._check_vocabulary(gguf_name, shape)
                 raise EdgezoError(
                     f"{self._path}: {name!r} is {shape}, {type(config).__name__} has {expected}; "
                     "export the Hugging Face model instead"
@@ -118,6 +134,13 @@ class GgufFile:
             offset_norm = self.architecture in _OFFSET_NORMS and gguf_name.endswith("norm.weight")
             shift = -1.0 if offset_norm else 0.0
             self._stored[name] = _Stored(offset, kind, shape, heads, shift)
+
+    def _check_vocabulary(self, gguf_name: str, shape: tuple[int, ...]) -> None:
+        if gguf_name in ("token_embd.weight", "output.weight") and self.tokens > shape[0]:
+            raise EdgezoError(
+                f"{self._path}: its tokenizer has {self.tokens} tokens, {gguf_name} {shape[0]} "
+                f"rows, and llama.cpp reads no such file; export the Hugging Face model instead"
+            )
 
     def names(self) -> list[str]:
         """Return the Hugging Face names of all tensors, in file order."""

@@ -8,7 +8,10 @@ Tensors are read one at a time as float32; peak memory does not grow with the mo
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,15 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.sources.gguf_file import GgufFile
+from edgezo_export.sources.grown_vocabulary import GrownVocabulary
 from edgezo_export.sources.hub import DEFAULT_MODEL, embedded_default, fetch, find_wheel_model
-from edgezo_export.sources.parameter_names import NameResolver, causal_class
+from edgezo_export.sources.parameter_names import (
+    NameResolver,
+    causal_class,
+    vocabulary_parameters,
+)
+from edgezo_export.sources.pointer_files import refuse_pointers
 from edgezo_export.sources.safetensors_folder import SafetensorsFolder
-from edgezo_export.sources.tokenizer_files import load_tokenizer, write_tokenizer
+from edgezo_export.sources.tied_tensors import separate_tensors
+from edgezo_export.sources.tokenizer_files import load_tokenizer, token_count, write_tokenizer
 from edgezo_runtime.bundle.bundle import TokenizerInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 __all__ = ["DEFAULT_MODEL", "Source", "TensorReader", "embedded_default", "open_source"]
 
@@ -59,6 +69,8 @@ class Source:
             name.
         config: the config as transformers reads it.
         config_dict: the content of config.json.
+        gguf_eos_ids: of a .gguf file, the tokens that end a text, a turn or a message.
+        gguf_tokens: of a .gguf file, the number of its tokens.
     """
 
     model_id: str
@@ -68,6 +80,8 @@ class Source:
     _names: NameResolver
     _folder: Path
     _gguf_file: str | None
+    gguf_eos_ids: tuple[int, ...] = ()
+    gguf_tokens: int | None = None
 
     def tensor_names(self) -> list[str]:
         """Return the names in the checkpoint, in file order."""
@@ -83,9 +97,18 @@ class Source:
         if found is None:
             raise EdgezoError(
                 f"model {self.model_id!r}: no tensor {name!r} in the checkpoint "
-                f"({len(self.tensor_names())} tensors in {self._folder})"
+                f"({len(self.tensor_names())} tensors in {self._folder}){self._why_missing(name)}"
             )
         return found
+
+    def _why_missing(self, name: str) -> str:
+        text = self.config.get_text_config()
+        if getattr(text, "tie_word_embeddings", False) or not self._names.ties(name):
+            return ""
+        return (
+            "; its config says tie_word_embeddings false: set that to true if the head of the "
+            "model is its embedding, or save the model with its head"
+        )
 
     def has(self, name: str) -> bool:
         """Tell whether `resolve` finds a parameter."""
@@ -111,28 +134,100 @@ class Source:
         """
         return self._checkpoint.read_rows(self.resolve(name), start, stop)
 
-    def save_tokenizer(self, folder: Path) -> TokenizerInfo:
+    def separate(self, tied: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """Find the tied parameters that have values of their own, as `separate_tensors` says."""
+        return separate_tensors(tied, self._names.stored, self._checkpoint)
+
+    def unused_tables(self, read: Collection[str]) -> list[str]:
+        """Name the matrices with a row per token that stand for none of these parameters.
+
+        Args:
+            read: parameters that are read, or tied to others.
+        """
+        rows = int(self.config.get_text_config().vocab_size)
+        known = {own for name in read for own in self._names.stored(name)}
+        return [
+            name
+            for name in self.tensor_names()
+            if name not in known
+            and len(shape := self._checkpoint.shape(name)) == 2
+            and shape[0] == rows
+        ]
+
+    def grown(self, model_class: type[PreTrainedModel], rows: int) -> Source:
+        """Give the vocabulary more rows, as `GrownVocabulary` says.
+
+        Args:
+            model_class: the class to export.
+            rows: number of rows, more than there are.
+        Raises:
+            UsageError: it cannot grow.
+        """
+        config = copy.deepcopy(self.config)
+        old = int(config.get_text_config().vocab_size)
+        if self._gguf_file is not None:
+            raise UsageError(
+                f"{self._folder / self._gguf_file}: its tokenizer has {rows} tokens, its embedding "
+                f"{old}, and llama.cpp reads no such file; export the Hugging Face model instead"
+            )
+        try:
+            names = vocabulary_parameters(config, model_class)
+        except ValueError as error:
+            raise UsageError(
+                f"model {self.model_id!r}: the tokenizer has {rows} tokens, the model {old}, and "
+                f"its vocabulary cannot grow: {error}; resize it with transformers"
+            ) from error
+        config.get_text_config().vocab_size = rows
+        stored = {own for name in names for own in self._names.stored(name)}
+        tied = getattr(config.get_text_config(), "tie_word_embeddings", False)
+        # transformers gives the bias of a head zeros where the head is the embedding
+        zeros = {name for name in stored if tied and len(self._checkpoint.shape(name)) == 1}
+        checkpoint = GrownVocabulary(self._checkpoint, stored, rows, zeros)
+        return dataclasses.replace(self, config=config, _checkpoint=checkpoint)
+
+    def tokens_of(self, tokenizer: Any) -> int:
+        """Return the number of tokens that the model needs rows for.
+
+        Args:
+            tokenizer: that of the model. transformers adds tokens to those of some .gguf files.
+        """
+        return token_count(tokenizer) if self.gguf_tokens is None else self.gguf_tokens
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model, as `load_tokenizer` loads it.
+
+        Raises:
+            EdgezoError: there is no tokenizer, or it has no fast form.
+        """
+        return load_tokenizer(self._folder, self._gguf_file)
+
+    def save_tokenizer(self, folder: Path, tokenizer: Any = None) -> TokenizerInfo:
         """Write tokenizer.json, and chat_template.jinja if the model has one.
 
         Args:
             folder: an existing folder.
+            tokenizer: that of the model, if it is loaded already.
         Returns:
             The manifest's entry, as `write_tokenizer` describes it.
         Raises:
             EdgezoError: there is no tokenizer, or it has no fast form.
         """
-        tokenizer = load_tokenizer(self._folder, self._gguf_file)
+        if tokenizer is None:
+            tokenizer = self.tokenizer
         return write_tokenizer(tokenizer, self.config, self._eos_ids(), folder)
 
     def _eos_ids(self) -> tuple[int, ...]:
+        """Return the tokens that end a text, the one of the config first."""
         ids = _as_ids(self.config.get_text_config().eos_token_id)
+        ids += _as_ids(getattr(self.config, "eos_token_id", None))
         path = self._folder / "generation_config.json"
         if self._gguf_file is None and path.is_file():
             try:
                 ids += _as_ids(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
             except (ValueError, AttributeError) as error:
                 raise EdgezoError(f"{path}: damaged: {error}") from error
-        return ids
+        return ids + self.gguf_eos_ids
 
 
 def open_source(model: str, revision: str | None = None) -> Source:
@@ -152,7 +247,10 @@ def open_source(model: str, revision: str | None = None) -> Source:
         return _open_folder(path, model)
     if path.is_file():
         if path.suffix != ".gguf":
-            raise UsageError(f"{path} is neither a folder nor a .gguf file")
+            advice = ""
+            if path.name == "config.json" or path.suffix in (".safetensors", ".bin"):
+                advice = f"; name the folder that it lies in: {path.parent}"
+            raise UsageError(f"{path} is neither a folder nor a .gguf file{advice}")
         return _open_gguf(path)
     if path.is_absolute() or path.suffix == ".gguf" or model.startswith((".", "~")):
         raise UsageError(f"{path} does not exist")
@@ -165,6 +263,7 @@ def _open_folder(folder: Path, model: str) -> Source:
         if gguf_files:
             raise UsageError(f"{folder} has no config.json; did you mean {gguf_files[0]}?")
         raise UsageError(f"{folder} has no config.json: not a Hugging Face model")
+    refuse_pointers(folder)
     config = _load_config(folder)
     quantization = getattr(config, "quantization_config", None)
     if quantization is not None:
@@ -187,7 +286,8 @@ def _open_gguf(path: Path) -> Source:
     config.name_or_path = model_id
     resolver = NameResolver(config, frozenset(file.names()))
     content = json.loads(config.to_json_string())
-    return Source(model_id, config, content, file, resolver, path.parent, path.name)
+    place = path.parent, path.name
+    return Source(model_id, config, content, file, resolver, *place, file.eos_ids, file.tokens)
 
 
 def _load_config(folder: Path, gguf_file: str | None = None) -> PretrainedConfig:

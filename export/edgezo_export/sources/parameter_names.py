@@ -26,23 +26,34 @@ class NameResolver:
         classes = model_classes(config)
         self._prefixes = [f"{c.base_model_prefix}." for c in classes if c.base_model_prefix]
         self._tied: dict[str, str] = {}
+        for model_class in classes:
+            self._tied.update(model_class._tied_weights_keys or {})
+        self._ties = frozenset(self._tied)
         if getattr(config.get_text_config(), "tie_word_embeddings", False):
-            for model_class in classes:
-                self._tied.update(model_class._tied_weights_keys or {})
             self._tied |= {source: name for name, source in self._tied.items()}
+        else:
+            self._tied = {}
         self._renamed = _renamed(classes, stored)
 
     def find(self, name: str) -> str | None:
         """Return the name of a parameter in the checkpoint, or None."""
-        for candidate in (name, self._tied.get(name)):
-            if candidate is None:
-                continue
-            for spelling in self._spellings(candidate):
-                if spelling in self._stored:
-                    return spelling
-                if spelling in self._renamed:
-                    return self._renamed[spelling]
-        return None
+        tied = self._tied.get(name)
+        found = self.stored(name) or (self.stored(tied) if tied is not None else [])
+        return found[0] if found else None
+
+    def ties(self, name: str) -> bool:
+        """Would the class tie a parameter to another one, if the config said so?"""
+        return name in self._ties
+
+    def stored(self, name: str) -> list[str]:
+        """Return all names in the checkpoint that stand for a parameter, whatever it is tied to."""
+        found: dict[str, None] = {}
+        for spelling in self._spellings(name):
+            if spelling in self._stored:
+                found[spelling] = None
+            elif spelling in self._renamed:
+                found[self._renamed[spelling]] = None
+        return list(found)
 
     def _spellings(self, name: str) -> list[str]:
         found = [name]
@@ -84,6 +95,36 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
     return cast("type[PreTrainedModel]", MODEL_FOR_CAUSAL_LM_MAPPING[type(config)])
+
+
+def vocabulary_parameters(
+    config: PretrainedConfig, model_class: type[PreTrainedModel]
+) -> list[str]:
+    """Return the names of the parameters with a row per token: embeddings, head and its bias.
+
+    They are those whose first axis grows with the vocabulary.
+
+    Raises:
+        ValueError: another axis grows as well.
+    """
+    import copy
+
+    import torch
+
+    shapes: list[dict[str, tuple[int, ...]]] = []
+    for more in (0, 1):
+        own = copy.deepcopy(config)
+        own.get_text_config().vocab_size += more
+        with torch.device("meta"):
+            model = model_class(own)
+        named = model.named_parameters(remove_duplicate=False)
+        shapes.append({name: tuple(parameter.shape) for name, parameter in named})
+    found = [name for name, shape in shapes[0].items() if shapes[1][name] != shape]
+    for name in found:
+        first, *rest = shapes[0][name]
+        if shapes[1][name] != (first + 1, *rest):
+            raise ValueError(f"{name!r} grows from {shapes[0][name]} to {shapes[1][name]}")
+    return found
 
 
 def model_classes(config: PretrainedConfig) -> list[type[PreTrainedModel]]:

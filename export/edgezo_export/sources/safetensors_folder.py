@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.sources.pointer_files import refuse_pointer
 from edgezo_runtime.errors import EdgezoError
 
 SINGLE_FILE = "model.safetensors"
@@ -104,8 +105,12 @@ def _files(folder: Path) -> list[Path]:
         return _shards(folder, index)
     if (folder / "adapter_model.safetensors").is_file():
         raise EdgezoError(f"{folder} holds an adapter; export the base model it belongs to")
-    remedy = "save the model with 'save_pretrained', which writes safetensors"
-    raise EdgezoError(f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}; {remedy}")
+    others = sorted(file.name for file in folder.glob("*.bin"))
+    found = f" but {others[0]}, which is not read" if others else ""
+    raise EdgezoError(
+        f"{folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{found}; load the model with "
+        "transformers and save it with 'save_pretrained', which writes safetensors"
+    )
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
@@ -125,6 +130,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 
 
 def _read_header(file: Path) -> dict[str, Stored]:
+    refuse_pointer(file)
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 TOKENIZER_FILE = "tokenizer.json"
 CHAT_TEMPLATE_FILE = "chat_template.jinja"
 _PROBE = "probe"
+_FILES = (
+    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json",
+    "vocab.txt", "tekken.json",
+)  # fmt: skip
+"""A folder with a tokenizer has one of these."""
 
 
 def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
@@ -25,6 +31,11 @@ def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     arguments = {} if gguf_file is None else {"gguf_file": gguf_file}
+    if gguf_file is None and not any((folder / name).is_file() for name in _FILES):
+        raise EdgezoError(
+            f"{folder} has no tokenizer; copy tokenizer.json and tokenizer_config.json there from "
+            f"the model that it was made from, or write them with the tokenizer's 'save_pretrained'"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, **arguments
@@ -35,6 +46,12 @@ def load_tokenizer(folder: Path, gguf_file: str | None = None) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         raise EdgezoError(f"{folder}: {type(tokenizer).__name__} has no fast form (tokenizer.json)")
     return tokenizer
+
+
+def token_count(tokenizer: Any) -> int:
+    """Return how many rows a model needs for all tokens of a tokenizer, added ones included."""
+    ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=True).values()
+    return max(ids, default=-1) + 1
 
 
 def write_tokenizer(
@@ -50,13 +67,15 @@ def write_tokenizer(
     Returns:
         The manifest's entry. `bos_id` is the token that the tokenizer puts in front ([CLS] for
         BERT), else its bos token; `add_bos` is measured with a probe; `pad_id` falls back to the
-        first end token, then 0. Ids without an embedding in the model are omitted.
+        first end token, then 0. Tokens without an embedding in the model are omitted.
     Raises:
         EdgezoError: a file cannot be written.
     """
     from tokenizers import Tokenizer
 
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    vocab_size = int(config.get_text_config().vocab_size)
+    content = _without_tokens_from(vocab_size, tokenizer.backend_tokenizer.to_str())
+    backend = Tokenizer.from_str(content)
     backend.no_truncation()
     backend.no_padding()
     template = tokenizer.chat_template
@@ -68,8 +87,6 @@ def write_tokenizer(
             (folder / CHAT_TEMPLATE_FILE).write_text(template, encoding="utf-8")
     except OSError as error:
         raise EdgezoError(f"cannot write the tokenizer to {folder}: {error.strerror}") from error
-
-    vocab_size = int(config.get_text_config().vocab_size)
 
     def known(token: int | None) -> int | None:
         return token if token is not None and 0 <= token < vocab_size else None
@@ -89,6 +106,19 @@ def write_tokenizer(
         mask_id=known(tokenizer.mask_token_id),
         add_bos=first is not None,
     )
+
+
+def _without_tokens_from(vocab_size: int, content: str) -> str:
+    """Leave out the added tokens that the model has no embedding for.
+
+    transformers adds such tokens to the tokenizers of some .gguf files; the files lack them.
+    """
+    settings = json.loads(content)
+    added = settings.get("added_tokens", [])
+    settings["added_tokens"] = [token for token in added if token["id"] < vocab_size]
+    if len(settings["added_tokens"]) == len(added):
+        return content
+    return json.dumps(settings, ensure_ascii=False)
 
 
 def _added_in_front(backend: Any) -> int | None:

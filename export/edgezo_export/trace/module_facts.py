@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+
+from edgezo_export.trace.rotary_scaling import add_long_frequencies
 
 
 def repeated_layers(model: PreTrainedModel) -> list[str]:
@@ -44,6 +46,7 @@ def buffer_values(
     """Compute the buffers (rotary frequencies, position tables), which no checkpoint holds."""
     with _NoStorage(), no_init_weights():
         model = model_class(config)
+        add_long_frequencies(model)
     return {name: value for name, value in model.named_buffers() if not value.is_meta}
 
 
@@ -62,3 +65,11 @@ def tied_parameters(model: PreTrainedModel) -> dict[str, str]:
         if owner != name:
             tied[name] = owner
     return tied
+
+
+def untie(model: PreTrainedModel, names: Collection[str]) -> None:
+    """Give parameters a storage of their own."""
+    for name in names:
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        module.register_parameter(own, torch.nn.Parameter(torch.empty_like(getattr(module, own))))

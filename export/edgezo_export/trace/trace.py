@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -22,11 +23,21 @@ from edgezo_export.trace.module_facts import (
     repeated_layers,
     tied_parameters,
     token_embedding,
+    untie,
+)
+from edgezo_export.trace.rotary_scaling import (
+    add_long_frequencies,
+    is_dynamic,
+    switch,
+    traceable_scaling,
 )
 from edgezo_export.trace.symbols import ATTENTION, attention_symbols, layer_symbols
 
 _OPSET = 21
 _EXAMPLE_ROWS, _EXAMPLE_TOKENS = 3, 7
+
+Separate = Callable[[Mapping[str, str]], Collection[str]]
+"""Given parameters and what each is tied to; returns those that have values of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,10 @@ class Trace:
         buffers: values of the non-parameter tensors the graph refers to, by name.
         tied: parameter name -> the name it shares its storage with.
         embedding: parameter name of the token embedding.
+        rotary_switch: tokens of the longest sequence with the first set of rotary frequencies;
+            None if there is one set.
+        dynamic_rotary: does the model change the frequencies with the length of every sequence that
+            is longer than `max_seq`?
     """
 
     model: ir.Model
@@ -48,10 +63,17 @@ class Trace:
     buffers: dict[str, torch.Tensor]
     tied: dict[str, str]
     embedding: str
+    rotary_switch: int | None = None
+    dynamic_rotary: bool = False
 
 
 def trace_model(
-    config: PretrainedConfig, model_class: type[PreTrainedModel], *, causal: bool, max_seq: int
+    config: PretrainedConfig,
+    model_class: type[PreTrainedModel],
+    *,
+    causal: bool,
+    max_seq: int,
+    separate: Separate | None = None,
 ) -> Trace:
     """Trace ``model_class(config)`` on the meta device.
 
@@ -60,6 +82,7 @@ def trace_model(
         model_class: class with a language-model head.
         causal: decoder (positions given, no mask) or encoder (padding mask as input).
         max_seq: upper bound of the dynamic sequence length, in tokens.
+        separate: chooses the tied parameters that are not to be tied; None for none.
     Returns:
         The traced graph and what the weights writer needs to find its tensors.
     """
@@ -71,9 +94,12 @@ def trace_model(
     with fake_mode as fake, attention_symbols(causal, max_seq), no_init_weights():
         model = model_class(config)
         model.tie_weights()  # skipping the initialization skips this as well
+        if separate is not None:
+            untie(model, separate(tied_parameters(model)))
+        add_long_frequencies(model)
         model.train(False)
         model.set_attn_implementation(ATTENTION)
-    with attention_symbols(causal, max_seq), layer_symbols(model), fake:
+    with attention_symbols(causal, max_seq), layer_symbols(model), traceable_scaling(model), fake:
         program = _export(model, causal, max_seq)
     return Trace(
         _to_onnx(program),
@@ -81,6 +107,8 @@ def trace_model(
         buffers,
         tied_parameters(model),
         token_embedding(model),
+        switch(model, max_seq),
+        is_dynamic(model),
     )
 
 

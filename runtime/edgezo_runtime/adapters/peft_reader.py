@@ -20,6 +20,7 @@ from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.system.files import read_regular
+from edgezo_runtime.system.lfs_pointer import pointer_problem
 from edgezo_runtime.system.safetensors_reader import (
     TensorHeaderError,
     read_floats,
@@ -189,6 +190,9 @@ def _scope(lora: PeftLora) -> tuple[Scope, tuple[int, ...]]:
 
 
 def _read_config(path: Path) -> _Config:
+    problem = pointer_problem(path)
+    if problem is not None:
+        raise RunFileError(f"{path}: {problem}")
     try:
         content = parse_object(read_regular(path, _LARGEST_CONFIG).decode("utf-8"))
         kind = content.get("peft_type")

@@ -30,6 +30,7 @@ from edgezo_runtime.bundle.manifest_types import (
 )
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.system.files import read_regular, sha256_file
+from edgezo_runtime.system.lfs_pointer import pointer_problem
 from edgezo_runtime.system.typed_json import LONGEST_TEXT
 
 if TYPE_CHECKING:
@@ -220,14 +221,18 @@ def describe_files(root: Path, names: Iterable[str]) -> dict[str, FileInfo]:
 
 
 def _read_manifest(root: Path) -> str:
+    if root.is_file():
+        raise BundleError(f"bundle {root} is a file; {_meant(root)}")
     if not root.is_dir():
-        found = "is not a directory" if root.exists() else "does not exist"
-        raise BundleError(f"bundle {root} {found}; run 'edgezo export MODEL -o {root}'")
+        raise BundleError(f"bundle {root} does not exist; run 'edgezo export MODEL -o {root}'")
     if not (root / MANIFEST_FILE).exists():
         raise BundleError(
             f"bundle {root} has no {MANIFEST_FILE}; run 'edgezo export MODEL -o {root}'"
         )
     path = _resolve(root.resolve(), MANIFEST_FILE)
+    problem = pointer_problem(path)
+    if problem is not None:
+        raise BundleError(f"{path}: {problem}")
     try:
         return read_regular(path, _MANIFEST_LIMIT_BYTES).decode("utf-8")
     except OSError as error:
@@ -236,6 +241,15 @@ def _read_manifest(root: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{path}: not UTF-8; run 'edgezo export --force'") from error
+
+
+def _meant(file: Path) -> str:
+    """What to do about a file in place of a bundle."""
+    if (file.parent / MANIFEST_FILE).exists():
+        return f"name the folder that it lies in: {file.parent}"
+    if file.suffix == ".gguf":
+        return f"run 'edgezo export {file} -o BUNDLE', and name the folder that it makes"
+    return "name the folder that 'edgezo export MODEL -o BUNDLE' makes"
 
 
 def _resolve(root: Path, name: str) -> Path:

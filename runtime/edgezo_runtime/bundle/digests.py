@@ -9,6 +9,7 @@ from pathlib import Path
 from edgezo_runtime.bundle.manifest_types import FileInfo
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.system.files import sha256_file
+from edgezo_runtime.system.lfs_pointer import pointer_problem
 
 
 def check_size(path: Path, name: str, info: FileInfo) -> None:
@@ -19,6 +20,9 @@ def check_size(path: Path, name: str, info: FileInfo) -> None:
     """
     size = path.stat().st_size
     if size != info.bytes:
+        problem = pointer_problem(path)
+        if problem is not None:
+            raise BundleError(f"bundle file {path}: {problem}")
         raise BundleError(
             f"bundle file {name!r}: {info.bytes} bytes in the manifest, {size} on disk "
             f"({path}); run 'edgezo export --force'"

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: the only contract between the exporter and the runtime (version 4).
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 5).
 
 Importing this module loads no array library.
 """
@@ -75,9 +75,10 @@ __all__ = [
 ]
 
 FORMAT = "edgezo-bundle"
-VERSION = 4
-READABLE = (2, 3, 4)
-"""Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits."""
+VERSION = 5
+READABLE = (2, 3, 4, 5)
+"""Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
+has no model with two sets of rotary frequencies."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -221,6 +222,8 @@ def _check_model(manifest: Manifest) -> None:
         require(value > 0, f"model.{name}: {value} is not above zero")
         limit = MAX_BLOCKS if name == "num_blocks" else MAX_AXIS
         require(value <= limit, f"model.{name}: {value} is more than {limit}")
+    switch = model.rotary_switch
+    require(switch is None or switch > 0, f"model.rotary_switch: {switch} is not above zero")
     for name, text in (
         ("created_by", manifest.created_by),
         ("model.id", model.id),

@@ -118,7 +118,11 @@ def grad_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The model the bundle was made from; `architecture` is its Hugging Face model_type."""
+    """The model the bundle was made from; `architecture` is its Hugging Face model_type.
+
+    A sequence of more than `rotary_switch` tokens has other rotary frequencies than shorter ones;
+    None: all have the same, up to `max_seq`.
+    """
 
     id: str
     architecture: str
@@ -129,6 +133,7 @@ class ModelInfo:
     max_seq: int
     num_blocks: int
     tied_embeddings: bool
+    rotary_switch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

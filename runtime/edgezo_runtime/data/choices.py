@@ -122,11 +122,11 @@ def load_choices(
     if not examples:
         raise all_too_long(file, truncation, max_seq, long)
     warnings = (
-        *truncation_warning(truncation, len(labels), max_seq),
+        *truncation_warning(truncation, len(labels), max_seq, tokenizer.remedy_for_length(max_seq)),
         *bos_warning(tokenizer, with_bos),
     )
     return ChoiceSet(
-        _example_set(examples, file, max_seq, tokenizer.pad_id, truncation, warnings),
+        _example_set(examples, file, max_seq, tokenizer, truncation, warnings),
         np.array(rows, np.int64),
         np.array(labels, np.int64),
     )
@@ -136,14 +136,14 @@ def _example_set(
     examples: list[Example],
     file: Path,
     max_seq: int,
-    pad_id: int,
+    tokenizer: TextTokenizer,
     truncation: TruncationReport,
     warnings: tuple[DataWarning, ...],
 ) -> ExampleSet:
     sizes = [int(example.tokens.size) - 1 for example in examples]
     report = LoadReport(len(examples), sum(sizes), max(sizes), truncation, warnings=warnings)
     return ExampleSet(
-        "completion", tuple(examples), file, file_digest(file), max_seq, pad_id, report
+        "completion", tuple(examples), file, file_digest(file), max_seq, tokenizer.pad_id, report
     )
 
 

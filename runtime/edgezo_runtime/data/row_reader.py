@@ -197,7 +197,15 @@ class RowReader:
                 longest=max(lengths),
                 truncation=truncation,
                 class_counts=counts,
-                warnings=(*truncation_warning(truncation, len(examples), self.max_seq), *notes),
+                warnings=(
+                    *truncation_warning(
+                        truncation,
+                        len(examples),
+                        self.max_seq,
+                        self.tokenizer.remedy_for_length(self.max_seq),
+                    ),
+                    *notes,
+                ),
             ),
             label_words=self.labels,
             label_tokens=label_tokens,
@@ -219,7 +227,7 @@ def numbered(rows: Iterable[Fields]) -> Iterator[Row]:
 
 
 def truncation_warning(
-    truncation: TruncationReport, rows: int, max_seq: int
+    truncation: TruncationReport, rows: int, max_seq: int, remedy: str = "raise `max_seq`"
 ) -> Iterable[DataWarning]:
     """Warn with counts if rows were truncated or left out.
 
@@ -227,6 +235,7 @@ def truncation_warning(
         truncation: what rows lost.
         rows: rows that are left.
         max_seq: longest row in tokens.
+        remedy: as `TextTokenizer.remedy_for_length` says it.
     """
     dropped = truncation.dropped_rows
     if truncation.rows:
@@ -238,14 +247,14 @@ def truncation_warning(
         yield DataWarning(
             "truncated",
             f"{truncation.rows} of {rows + dropped} rows are longer than {max_seq} tokens: "
-            f"{', '.join(parts)}; raise `max_seq` to keep them, or set `long` to drop",
+            f"{', '.join(parts)}; {remedy}, or set `long` to drop",
             truncation.rows,
         )
     if dropped:
         yield DataWarning(
             "dropped",
             f"{dropped} of {rows + dropped} rows are longer than {max_seq} tokens and are left "
-            "out; raise `max_seq` to keep them",
+            f"out; {remedy}",
             dropped,
         )
 

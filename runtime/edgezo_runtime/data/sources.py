@@ -36,7 +36,11 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
     """
     model = bundle.manifest.model
     return TextTokenizer.open(
-        bundle.root, bundle.manifest.tokenizer, task=model.task, vocab_size=model.vocab_size
+        bundle.root,
+        bundle.manifest.tokenizer,
+        task=model.task,
+        vocab_size=model.vocab_size,
+        longest=model.max_seq,
     )
 
 

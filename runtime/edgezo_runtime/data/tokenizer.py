@@ -62,6 +62,7 @@ class TextTokenizer:
         chat_template: Jinja source that turns messages into one text, or None.
         task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
         vocab_size: upper bound of the model's token ids, exclusive.
+        longest: most tokens of a row that the model takes.
     """
 
     core: Tokenizer
@@ -74,6 +75,7 @@ class TextTokenizer:
     chat_template: str | None = None
     task: Task = "causal-lm"
     vocab_size: int = _MOST_IDS
+    longest: int = _MOST_IDS
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings; disable the file's truncation and padding."""
@@ -92,6 +94,7 @@ class TextTokenizer:
         *,
         task: Task = "causal-lm",
         vocab_size: int = _MOST_IDS,
+        longest: int = _MOST_IDS,
     ) -> TextTokenizer:
         """Load the tokenizer of a bundle.
 
@@ -100,6 +103,7 @@ class TextTokenizer:
             settings: the manifest's `tokenizer`.
             task: the manifest's `model.task`.
             vocab_size: the manifest's `model.vocab_size`.
+            longest: the manifest's `model.max_seq`.
 
         Returns:
             The tokenizer.
@@ -131,7 +135,20 @@ class TextTokenizer:
             chat_template=_read_template(folder, settings.chat_template),
             task=task,
             vocab_size=vocab_size,
+            longest=longest,
         )
+
+    def remedy_for_length(self, max_seq: int = 0) -> str:
+        """Say what helps where rows are too long.
+
+        Args:
+            max_seq: the limit that they exceed, where it is known.
+        """
+        if max_seq >= self.longest:
+            return f"this model takes no rows of more than {self.longest} tokens"
+        if self.longest == _MOST_IDS:
+            return "raise `max_seq`"
+        return f"raise `max_seq` (this model takes at most {self.longest})"
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Turn text into token ids.

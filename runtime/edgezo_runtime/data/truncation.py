@@ -120,7 +120,7 @@ def truncate_prompt(
         if cap == 0:
             raise DataError(
                 f"{where}: the template alone has {len(tokens)} tokens and at most {limit} fit; "
-                "raise `max_seq` or shorten the template"
+                f"shorten the template, or {tokenizer.remedy_for_length()}"
             )
         cap = _lower_cap(sizes, cap, len(tokens) - limit)
         shorter = {name: _first_tokens(value, spans[name], cap) for name, value in values.items()}

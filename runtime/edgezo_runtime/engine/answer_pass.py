@@ -19,6 +19,7 @@ from edgezo_runtime.engine.forward import (
     Work,
 )
 from edgezo_runtime.engine.params import SharedParams
+from edgezo_runtime.engine.rotary_sides import RotarySides
 from edgezo_runtime.errors import UsageError
 
 
@@ -56,6 +57,7 @@ class AnswerPass(ScoringPass):
         super().__init__(work, code, first_active)
         self._cache = cache
         self._entry = entry
+        self._sides = RotarySides.of(self._manifest)
 
     def wave_bytes(self) -> int:
         """Bytes of the keys and values of a sequence."""
@@ -68,8 +70,9 @@ class AnswerPass(ScoringPass):
             rows = chunk.index
             keys, lengths = self.batch.row_keys[rows].tolist(), self.batch.lengths[rows]
             chunk.past, missing = self._cache.gather(keys, lengths)
-            for places in cutter.prompts(lengths, missing):
-                tokens = cutter.padded(int(lengths[places].max()))
+            beyond = bool(self._sides.beyond(self.batch)[rows[0]])
+            for places in cutter.prompts(lengths, missing, beyond):
+                tokens = cutter.padded(int(lengths[places].max()), beyond)
                 part = Chunk(rows[places], tokens, np.empty((0, 2), np.int64), slice(0))
                 part.target = chunk.past, places
                 parts.append(part)
@@ -82,7 +85,8 @@ class AnswerPass(ScoringPass):
             raise UsageError("a chunk of last tokens starts without its prompts")
         chunk.hidden = self._model.value(states.hidden[:, None].astype(np.float32))
         one = Chunk(chunk.index[:1], 1, chunk.positions, chunk.scored)
-        longest = int(states.lengths.max()) + 1
+        beyond = bool(self._sides.beyond(self.batch)[chunk.index[0]])
+        longest = self._sides.within(int(states.lengths.max()) + 1, beyond)
         self._take_prologue(one, self._prologue(*self._first_tokens(one, longest)))
         chunk.inputs = one.inputs  # tables by position; the states are those of the cache
         chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)

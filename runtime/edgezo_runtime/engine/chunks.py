@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest import Manifest, copy_bytes
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.engine.answer_states import KeyValueLayout
+from edgezo_runtime.engine.rotary_sides import ONE_SIDE, RotarySides
 from edgezo_runtime.errors import UsageError
 
 Int64 = npt.NDArray[np.int64]
@@ -176,12 +177,14 @@ class Cutter:
         max_seq: tokens of the longest sequence the model takes.
         hidden_size: H.
         copy_bytes: trainables of a block, where every sequence has copies of its own; else 0.
+        sides: rows that no chunk may mix.
     """
 
     limits: Limits
     max_seq: int
     hidden_size: int
     copy_bytes: int = 0
+    sides: RotarySides = ONE_SIDE
 
     @classmethod
     def of(cls, manifest: Manifest, limits: Limits, private: bool) -> Cutter:
@@ -194,15 +197,22 @@ class Cutter:
         """
         longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
         own = copy_bytes(manifest) if private else 0
-        return cls(limits, longest, manifest.model.hidden_size, own)
+        sides = RotarySides.of(manifest)
+        return cls(limits, longest, manifest.model.hidden_size, own, sides)
 
-    def padded(self, tokens: int) -> int:
+    def padded(self, tokens: int, beyond: bool = False) -> int:
         """Round a number of tokens up to an even one.
 
         Attention works in tiles of an even number of rows. A last tile of one row would take the
         matrix-vector kernel, which rounds differently.
+
+        Args:
+            tokens: of the longest row.
+            beyond: the side of the rows.
         """
-        return max(tokens, min(tokens + tokens % 2, self.max_seq))
+        tokens = self.sides.within(tokens, beyond)
+        even = self.sides.within(tokens + tokens % 2, beyond)
+        return max(tokens, min(even, self.max_seq))
 
     def chunks(self, batch: Batch, groups: int) -> list[Chunk]:
         """Cut a batch; every chunk is padded to its own longest sequence only."""
@@ -211,14 +221,15 @@ class Cutter:
         limit = min(self.limits.chunk_tokens, max(fair, _WORTH_A_WORKER))
         most = self._most_copies(groups)
         chunks: list[Chunk] = []
-        rows = batch.positions[:, 0]
+        rows, beyond = batch.positions[:, 0], self.sides.beyond(batch)
         start = 0
         while start < batch.num_rows:
             stop, longest = start, 0
             while stop < batch.num_rows:
-                longer = max(longest, self.padded(int(batch.lengths[stop])))
+                longer = max(longest, self.padded(int(batch.lengths[stop]), bool(beyond[stop])))
                 count = stop + 1 - start
-                if stop > start and (groups * count * longer > limit or count > most):
+                full = groups * count * longer > limit or count > most
+                if stop > start and (full or beyond[stop] != beyond[start]):
                     break
                 stop, longest = stop + 1, longer
             first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
@@ -234,22 +245,25 @@ class Cutter:
         fits = limits.past_bytes // max(1, 2 * layout.size * int(batch.lengths.max()))
         most = min(max(1, limits.chunk_tokens // groups), self._most_copies(groups))
         size = min(share, most, max(2, fits))
-        chunks: list[Chunk] = []
-        for start in range(0, batch.num_rows, size):
-            chunks.append(answer_chunk(slice(start, min(start + size, batch.num_rows))))
-        return chunks
+        return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), size)]
 
     def _most_copies(self, groups: int) -> int:
         """Most sequences of a chunk, by the copies of trainables that it can hold."""
         return max(1, COPY_BYTES // (groups * self.copy_bytes)) if self.copy_bytes else sys.maxsize
 
-    def prompts(self, lengths: Int64, rows: Int64) -> Iterator[Int64]:
-        """Cut rows of these lengths into parts that have as many tokens as a chunk."""
+    def prompts(self, lengths: Int64, rows: Int64, beyond: bool = False) -> Iterator[Int64]:
+        """Cut rows of these lengths into parts that have as many tokens as a chunk.
+
+        Args:
+            lengths: of all rows of a chunk.
+            rows: those that are cut.
+            beyond: the side of the chunk.
+        """
         start = 0
         while start < len(rows):
             stop = start + 1
             while stop < len(rows):
-                longest = self.padded(int(lengths[rows[start : stop + 1]].max()))
+                longest = self.padded(int(lengths[rows[start : stop + 1]].max()), beyond)
                 if (stop + 1 - start) * longest > self.limits.chunk_tokens:
                     break
                 stop += 1
@@ -276,6 +290,16 @@ class Cutter:
             held += size
         if wave:
             yield wave
+
+
+def runs(beyond: npt.NDArray[np.bool_], size: int) -> Iterator[slice]:
+    """Divide rows into runs of at most `size` neighbours that are on one side."""
+    start = 0
+    for stop in range(1, len(beyond) + 1):
+        ends = stop == len(beyond) or beyond[stop] != beyond[start] or stop - start == size
+        if ends:
+            yield slice(start, stop)
+            start = stop
 
 
 def answer_chunk(rows: slice) -> Chunk:

@@ -19,9 +19,10 @@ from edgezo_runtime.bundle.manifest import Manifest
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.engine.answer_pass import AnswerPass
 from edgezo_runtime.engine.backward import BackwardGraphs
-from edgezo_runtime.engine.chunks import Chunk, answer_chunk
+from edgezo_runtime.engine.chunks import Chunk, answer_chunk, runs
 from edgezo_runtime.engine.forward import SCORED_POSITIONS, BlockInputs, ScoringPass, WholePass
 from edgezo_runtime.engine.losses import example_losses, score_gradients
+from edgezo_runtime.engine.rotary_sides import ONE_SIDE, RotarySides
 
 Float32 = npt.NDArray[np.float32]
 
@@ -39,28 +40,33 @@ class ExampleCutter:
     Attributes:
         part_tokens: tokens of a part; one example may have more.
         max_seq: tokens of the longest sequence the model takes.
+        sides: rows that no part may mix.
     """
 
     part_tokens: int
     max_seq: int
+    sides: RotarySides = ONE_SIDE
 
     @classmethod
     def of(cls, manifest: Manifest, part_tokens: int) -> ExampleCutter:
         """That of a model, whose virtual tokens are in front of every sequence."""
-        return cls(part_tokens, manifest.model.max_seq + manifest.scheme.prompt_tokens)
+        longest = manifest.model.max_seq + manifest.scheme.prompt_tokens
+        return cls(part_tokens, longest, RotarySides.of(manifest))
 
     def cut(self, batch: Batch) -> list[Chunk]:
         """Cut a batch; every part is padded to its own longest sequence only."""
         each = batch.num_rows // batch.num_examples
-        rows = batch.positions[:, 0]
+        rows, beyond = batch.positions[:, 0], self.sides.beyond(batch)
         chunks: list[Chunk] = []
         start = 0
         while start < batch.num_rows:
             stop, longest = start, 0
             while stop < batch.num_rows:
                 own = int(batch.lengths[stop : stop + each].max())
-                longer = max(longest, own, min(own + own % 2, self.max_seq))
-                if stop > start and (stop + each - start) * longer > self.part_tokens:
+                even = self.sides.within(own + own % 2, bool(beyond[stop]))
+                longer = max(longest, own, min(even, self.max_seq))
+                full = (stop + each - start) * longer > self.part_tokens
+                if stop > start and (full or beyond[stop] != beyond[start]):
                     break
                 stop, longest = stop + each, longer
             first, last = (int(place) for place in np.searchsorted(rows, [start, stop]))
@@ -69,11 +75,9 @@ class ExampleCutter:
             start = stop
         return chunks
 
-    @staticmethod
-    def answers(batch: Batch) -> list[Chunk]:
+    def answers(self, batch: Batch) -> list[Chunk]:
         """Cut a batch of which one token per sequence is evaluated."""
-        starts = range(0, batch.num_rows, PART_ANSWERS)
-        return [answer_chunk(slice(s, min(s + PART_ANSWERS, batch.num_rows))) for s in starts]
+        return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), PART_ANSWERS)]
 
 
 class OrderedSums:

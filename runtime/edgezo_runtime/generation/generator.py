@@ -20,6 +20,7 @@ from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.forward import Work
 from edgezo_runtime.engine.params import Params, SharedParams
+from edgezo_runtime.engine.rotary_sides import RotarySides
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
 from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass
@@ -152,6 +153,8 @@ class Generator:
         self._virtual = manifest.scheme.prompt_tokens
         self._max_seq = manifest.model.max_seq
         self.ends = stop_tokens(tokenizer) | frozenset(manifest.tokenizer.eos_ids)
+        switch = RotarySides.of(manifest).switch
+        self._switch = None if switch is None else switch - self._virtual
         self._pad = manifest.tokenizer.pad_id
         self._tables: dict[int, dict[str, Any]] = {}
         self._positional: bool | None = None
@@ -232,8 +235,8 @@ class Generator:
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
         row = bytes_per_token(self._graphs) * least_rows(texts)
-        fits = room_within(cache_bytes // row, self._most())
-        return max(0, min(fits + 1 - prompt - self._virtual, self._max_seq - prompt))
+        fits = room_within(cache_bytes // row, self._most(prompt))
+        return max(0, min(fits + 1 - prompt - self._virtual, self._limit(prompt) - prompt))
 
     # --- before ---
 
@@ -253,16 +256,37 @@ class Generator:
                     f"{config.max_new_tokens} leaves room for {room}, the model takes "
                     f"{self._max_seq} in all"
                 )
+            if size + config.max_new_tokens > self._limit(size):
+                raise UsageError(
+                    f"prompt {text.number + 1} has {size} tokens; `max_new_tokens` "
+                    f"{config.max_new_tokens} leads beyond {self._switch}, where the model turns "
+                    f"all its tokens by other rotary frequencies; give {self._fits(size)}"
+                )
             self._rows_that_fit(size, config, len(texts))
 
-    def _most(self) -> int:
+    def _fits(self, prompt: int) -> str:
+        """What to do where a text would cross the switch."""
+        left = self._limit(prompt) - prompt
+        return f"`max_new_tokens` {left} or less" if left else "a shorter or a longer prompt"
+
+    def _limit(self, prompt: int) -> int:
+        """Most tokens of a text, its prompt included.
+
+        No text crosses the switch of the rotary frequencies: the keys of all tokens so far would
+        have to be made again.
+        """
+        if self._switch is None or prompt > self._switch:
+            return self._max_seq
+        return min(self._max_seq, self._switch)
+
+    def _most(self, prompt: int) -> int:
         """Most tokens of a row whose keys and values are cached: the last token is never read."""
-        return self._max_seq + self._virtual - 1
+        return self._limit(prompt) + self._virtual - 1
 
     def text_bytes(self, prompt: int, new: int) -> int:
         """Bytes of the keys and values of one text at its longest."""
         tokens = self._virtual + prompt + new - 1
-        return room_for(tokens, self._most()) * bytes_per_token(self._graphs)
+        return room_for(tokens, self._most(prompt)) * bytes_per_token(self._graphs)
 
     def _rows_that_fit(self, prompt: int, config: GenerationConfig, texts: int) -> int:
         """Count the texts of a length whose keys and values fit at once.
@@ -291,7 +315,9 @@ class Generator:
         """Divide texts into groups that are generated together, the longest prompts first."""
         left = sorted(texts, key=lambda text: -len(text.prompt))
         while left:
-            count = self._rows_that_fit(len(left[0].prompt), config, len(texts))
+            longest = len(left[0].prompt)
+            alike = [text for text in left if self._limit(len(text.prompt)) == self._limit(longest)]
+            count = min(len(alike), self._rows_that_fit(longest, config, len(texts)))
             yield sorted(left[:count], key=lambda text: text.number)
             left = left[count:]
 
@@ -307,7 +333,8 @@ class Generator:
     ) -> Iterator[Delta]:
         """Read the prompts of a group, then generate until all texts have ended."""
         rows = len(group) + -len(group) % least
-        states = KvCache(self._graphs, rows, self._most(), self.engine.sampled)
+        most = self._most(len(group[0].prompt))
+        states = KvCache(self._graphs, rows, most, self.engine.sampled)
         live = list(group)
         params = CopyCache(params, np.array([text.number for text in group], np.int64))
         kept_inputs: dict[int, dict[str, Any]] = {}

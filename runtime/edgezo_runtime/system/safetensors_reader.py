@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.files import open_regular
+from edgezo_runtime.system.lfs_pointer import pointer_problem
 from edgezo_runtime.system.memory import available_bytes
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.system.typed_json import LONGEST_TEXT, JsonShapeError, decode, parse_object
@@ -105,11 +106,15 @@ def read_tensor_header(path: Path, *, follow: bool = True) -> TensorHeader:
         path: the file.
         follow: may the name be a link?
     Raises:
-        TensorHeaderError: it is not .safetensors, is truncated, or contradicts itself.
+        TensorHeaderError: it is not .safetensors, is truncated, contradicts itself, or is a
+            pointer of git-lfs.
         OSError: it cannot be read.
     Memory:
         The header, at most `LONGEST_TEXT` bytes of `MAX_VALUES` values.
     """
+    problem = pointer_problem(path)
+    if problem is not None:
+        raise TensorHeaderError(problem)
     with open_regular(path, follow=follow) as file:
         size = os.fstat(file.fileno()).st_size
         first = file.read(_LENGTH_BYTES)

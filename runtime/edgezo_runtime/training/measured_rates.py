@@ -147,8 +147,8 @@ def _find_scale(
         losses = probe_evaluator.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
             raise DivergedError(
-                "the losses of the exported model are not finite; export it again, or check the "
-                "original model"
+                "the losses before the first step are not finite; 'edgezo eval' on the same rows "
+                "says whether the model, the adapter or the rows are the cause"
             )
         return losses
 

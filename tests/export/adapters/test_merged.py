@@ -241,3 +241,25 @@ def test_quantized_models_are_refused(tmp_path: Path) -> None:
     adapter = adapter_of(*CASES["lora"], tmp_path / "a")
     with pytest.raises(UsageError, match="quantized already"):
         save_merged(adapter, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_trained_head_is_kept_and_not_tied(tmp_path, trained):
+    """Some programs drop a head that the config ties."""
+    model = TINY["llama-tied"].build()
+    source = save(model, tmp_path / "model")
+    file = source / "model.safetensors"
+    tensors = load_file(file)
+    head = tensors["model.embed_tokens.weight"].flip(0) if trained else None
+    if head is not None:
+        save_file(tensors | {"lm_head.weight": head.contiguous()}, file, metadata={"format": "pt"})
+    scheme, values = CASES["lora"]
+    save_merged(adapter_of(scheme, values, tmp_path), source, tmp_path / "merged")
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is not trained
+    assert config | {"tie_word_embeddings": True} == json.loads(
+        (source / "config.json").read_text()
+    )
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    expected = model.get_input_embeddings().weight if head is None else head
+    torch.testing.assert_close(loaded.get_output_embeddings().weight, expected)

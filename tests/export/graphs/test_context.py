@@ -10,9 +10,9 @@ from edgezo_export.graphs.context import Context, dynamic_shape
 def test_a_tensor_is_requested_once_per_form():
     context = Context()
     value = ir.Value(name="cos")
-    assert context.tensor(value) == context.tensor(value) == "cos"
-    assert context.rotary_cache(value) == "cos.rotary_cache"
-    assert context.needed == {"cos": value, "cos.rotary_cache": value}
+    assert context.tensor(value) == context.tensor(value) == "context_0"
+    assert context.rotary_cache(value) == context.rotary_cache(value) == "context_1.rotary_cache"
+    assert context.needed == {"context_0": value, "context_1.rotary_cache": value}
 
 
 def test_symbols_are_renamed_by_their_axis():

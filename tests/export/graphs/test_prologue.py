@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -30,3 +32,18 @@ def test_rotary_tables_come_in_half_their_width(parts, tmp_path):
     found = run(draft, {"input_ids": ids}, parts.model, tmp_path)
     np.testing.assert_array_equal(found[half], found[whole][0, :, : found[half].shape[1]])
     assert found[half].shape == (3, found[whole].shape[2] // 2)
+
+
+def test_the_order_of_the_trace_changes_no_byte(parts):
+    """transformers makes the tables of several rotary embeddings in the order of a set."""
+    cut, inputs, context = parts.cut.prologue, parts.trace.model.graph.inputs, Context()
+    for value in parts.cut.context:
+        if len(value.shape) == 3:
+            context.tensor(value)
+    assert context.needed
+    others = dataclasses.replace(cut, nodes=cut.nodes[::-1])
+    one, other = (
+        lower_prologue(segment, inputs, parts.checkpoint, context, "fp32", HIDDEN).serialize()
+        for segment in (cut, others)
+    )
+    assert one == other

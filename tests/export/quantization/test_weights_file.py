@@ -122,12 +122,30 @@ def test_progress_ends_at_the_total(tmp_path):
     assert seen[-1][0] == seen[-1][1] > 0
 
 
+@pytest.mark.usefixtures("chunk_size")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_counted_and_named(tmp_path, bad):
+    for name in sorted({source for tensor in PLAN for source in tensor.sources} - {"scalar"}):
+        source = checkpoint()
+        values = source.arrays[name]
+        values.flat[[0, values.size // 2, values.size - 1]] = bad
+        message = rf"tensor '{name}' of the model: 3 of its {values.size} numbers are not finite"
+        with pytest.raises(NonFiniteWeightError, match=message):
+            write_weights(tmp_path / "w", PLAN, source)
+
+
+def test_sums_beyond_float32_are_no_fault(tmp_path):
+    source = checkpoint()
+    source.arrays["embed"][:] = 3e38
+    write_weights(tmp_path / "w", PLAN, source)
+
+
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
     source = checkpoint()
     source.arrays["k"][3, 3] = np.nan
-    with pytest.raises(NonFiniteWeightError, match="tensor 'qkv': row 3"):
+    with pytest.raises(NonFiniteWeightError, match="tensor 'k' of the model: 1 of its 512 numbers"):
         write_weights(path, PLAN, source)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == b"old"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
@@ -12,8 +13,9 @@ from transformers import AutoModelForCausalLM
 from edgezo_export.sources import hub
 from edgezo_export.sources.gguf_file import GgufFile
 from edgezo_export.sources.model_source import DEFAULT_MODEL, open_source
+from edgezo_export.sources.tokenizer_files import token_count
 from edgezo_runtime.errors import EdgezoError, UsageError
-from tests.export.gguf_model import write_gguf
+from tests.export.gguf_model import VOCAB, write_gguf
 from tests.export.source_models import (
     GGUF_MODELS,
     SIZES,
@@ -103,6 +105,42 @@ def test_truncated_gguf(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(EdgezoError, match="truncated GGUF"):
             GgufFile(path)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ({"eos": 2}, (2,)),
+        ({"eos": 0, "eot": 2}, (0, 2)),
+        ({"eos": 0, "eot": 2, "eom": 5}, (0, 2, 5)),
+        ({"eos": 2, "eot": 2}, (2,)),
+        ({"eos": 2, "eot": 500}, (2,)),  # no such token
+    ],
+)
+def test_a_text_ends_wherever_llama_cpp_stops(tmp_path, ends, expected):
+    path = tmp_path / "tiny.gguf"
+    tiny_gguf(path, "llama", ends=ends)
+    assert open_source(str(path)).save_tokenizer(tmp_path).eos_ids == expected
+
+
+def test_gguf_with_more_tokens_than_rows(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    model = tiny_gguf(path, "llama", more_tokens=2)
+    source = open_source(str(path))
+    assert source.tokens_of(source.tokenizer) == VOCAB + 2
+    with pytest.raises(UsageError, match=r"has 99 tokens, its embedding 97, and llama\.cpp reads"):
+        source.grown(type(model), VOCAB + 2)
+
+
+def test_tokens_that_only_transformers_adds_are_left_out(tmp_path):
+    path = tmp_path / "tiny.gguf"
+    tiny_gguf(path, "llama")
+    source = open_source(str(path))
+    tokenizer = source.tokenizer
+    assert token_count(tokenizer) > VOCAB == source.tokens_of(tokenizer)
+    source.save_tokenizer(tmp_path)
+    saved = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert max(saved.get_vocab().values()) < VOCAB
 
 
 @pytest.mark.slow

@@ -77,7 +77,21 @@ def test_paths_that_do_not_exist(model):
         open_source(model)
 
 
-def test_a_file_that_is_no_gguf(tmp_path):
-    (tmp_path / "model.bin").write_bytes(b"x")
-    with pytest.raises(UsageError, match="neither a folder"):
-        open_source(str(tmp_path / "model.bin"))
+@pytest.mark.parametrize("name", ["model.safetensors", "model.bin", "config.json"])
+def test_a_file_of_a_model_in_place_of_its_folder(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=rf"neither a folder .*; name the folder .*: {tmp_path}$"):
+        open_source(str(tmp_path / name))
+
+
+def test_a_file_that_is_no_model(tmp_path):
+    (tmp_path / "notes.md").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"neither a folder nor a \.gguf file$"):
+        open_source(str(tmp_path / "notes.md"))
+
+
+def test_weights_that_only_torch_reads(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(EdgezoError, match=r"but pytorch_model\.bin, which is not read; load the"):
+        open_source(str(tmp_path))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import tokenizers
 import transformers
 
 from edgezo_export.sources.model_source import open_source
+from edgezo_export.sources.tokenizer_files import token_count
 from edgezo_runtime.errors import EdgezoError
 from tests.export.source_models import (
     tiny_llama,
@@ -72,5 +75,48 @@ def test_a_token_in_front_that_is_not_called_bos(tmp_path):
 
 def test_a_model_without_tokenizer(tmp_path):
     tiny_llama().save_pretrained(tmp_path)
+    with pytest.raises(
+        EdgezoError, match=r"has no tokenizer; copy tokenizer\.json and tokenizer_c"
+    ):
+        open_source(str(tmp_path)).save_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_be_read(tmp_path):
+    tiny_llama().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(EdgezoError, match="cannot load the tokenizer"):
         open_source(str(tmp_path)).save_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "config", "generation", "expected"),
+    [
+        ("</s>", 2, None, (2,)),
+        ("</s>", 6, None, (2, 6)),
+        ("</s>", [6, 4], [5, 6], (2, 6, 4, 5)),
+        (None, [6, 2], 5, (6, 2, 5)),
+        (None, None, [5, 2], (5, 2)),
+        (None, None, None, ()),
+    ],
+)
+def test_the_ends_are_those_of_tokenizer_config_and_generation(
+    tmp_path, own, config, generation, expected
+):
+    """The first one stays that of the tokenizer: training rows end with it."""
+    tiny_llama().save_pretrained(tmp_path)
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer(None), eos_token=own
+    )
+    fast.save_pretrained(tmp_path)
+    for name, ends in (("config.json", config), ("generation_config.json", generation)):
+        content = json.loads((tmp_path / name).read_text())
+        content["eos_token_id"] = ends
+        (tmp_path / name).write_text(json.dumps(content))
+    assert open_source(str(tmp_path)).save_tokenizer(tmp_path).eos_ids == expected
+
+
+def test_a_token_per_row_is_counted_with_the_added_ones(tmp_path):
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(None))
+    assert token_count(fast) == 7
+    fast.add_tokens(["<new>", "<newer>"])
+    assert token_count(fast) == 9

@@ -57,6 +57,8 @@ def test_the_card_says_prompts_and_tokens() -> None:
         "template": READING.template,
         "labels": list(READING.labels),
         "max_seq": 128,
+        "train_on": "all",
+        "long": "truncate",
     }
     assert "from the last token 280, ' was', of the prompt on" in card
     assert "applies the adapter to every token" in card

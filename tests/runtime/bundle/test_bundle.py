@@ -18,7 +18,7 @@ from edgezo_runtime.bundle.bundle import (
 )
 from edgezo_runtime.errors import BundleError
 from tests.runtime.bundle.manifest_edits import edit, put
-from tests.runtime.tiny_bundle import FILES, TRAINABLES
+from tests.runtime.tiny_bundle import FILES, TRAINABLES, write_bundle
 
 
 def test_round_trip(root):
@@ -113,12 +113,24 @@ def test_no_bundle(tmp_path):
         Bundle.open(tmp_path / "absent")
     with pytest.raises(BundleError, match=r"has no manifest\.json"):
         Bundle.open(tmp_path)
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(BundleError, match="not a directory"):
-        Bundle.open(tmp_path / "file")
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(BundleError):
         Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("file", "name the folder that 'edgezo export MODEL -o BUNDLE' makes"),
+        ("x.gguf", r"run 'edgezo export .*x\.gguf -o BUNDLE', and name the folder"),
+        ("bundle/weights.safetensors", r"name the folder that it lies in: .*bundle$"),
+    ],
+)
+def test_a_file_in_place_of_a_bundle(tmp_path, name, remedy):
+    write_bundle(tmp_path / "bundle")
+    (tmp_path / name).touch()
+    with pytest.raises(BundleError, match=rf"{name} is a file; {remedy}"):
+        Bundle.open(tmp_path / name)
 
 
 def test_a_path_the_manifest_does_not_list(root):

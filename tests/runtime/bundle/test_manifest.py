@@ -45,10 +45,10 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "e7a2cddd42a755f3560f84db3eb93463973973df445f0048c53c462eb08d89fe"
+GOLDEN_SHA256 = "f703ad9d37341d56c16c0d323240396d5b97e3e33b30420205b281c42e3a96f0"
 
 
-@pytest.mark.parametrize("version", [0, 1, 5, 99, "3", None, True, 3.0])
+@pytest.mark.parametrize("version", [0, 1, 6, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -57,13 +57,13 @@ def test_version_is_checked_before_anything_else(root, version):
     edit(root, change)
     (root / "weights.safetensors").unlink()
     with pytest.raises(
-        BundleError, match=r"version .*reads versions 2 to 4.*'edgezo export --force'"
+        BundleError, match=r"version .*reads versions 2 to 5.*'edgezo export --force'"
     ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=5, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=6, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 
@@ -90,6 +90,26 @@ def test_version_3_is_read(root):
 
     edit(root, change)
     assert Bundle.open(root).manifest.graphs.logits is None
+
+
+def test_version_4_is_read(root):
+    """Its models had one set of rotary frequencies each."""
+
+    def change(content):
+        content["version"] = 4
+        del content["model"]["rotary_switch"]
+
+    expected = Bundle.open(root).manifest
+    edit(root, change)
+    assert Bundle.open(root).manifest == expected
+    assert expected.model.rotary_switch is None
+
+
+@pytest.mark.parametrize("switch", [0, -4, 1.5, "16"])
+def test_a_switch_that_makes_no_sense(root, switch):
+    edit(root, lambda content: content["model"].update(rotary_switch=switch))
+    with pytest.raises(BundleError, match="rotary_switch"):
+        Bundle.open(root)
 
 
 @pytest.mark.parametrize("found", [None, "other", 5])

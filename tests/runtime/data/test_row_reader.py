@@ -122,11 +122,11 @@ def test_truncation_is_told_with_counts() -> None:
     assert (cut.name, cut.count) == ("truncated", 3)
     assert cut.message == (
         "3 of 6 rows are longer than 8 tokens: 2 lost 30 tokens of the prompt, 1 lost 4 tokens of "
-        "the answer's end; raise `max_seq` to keep them, or set `long` to drop"
+        "the answer's end; raise `max_seq`, or set `long` to drop"
     )
     assert (dropped.name, dropped.count) == ("dropped", 1)
     assert dropped.message == (
-        "1 of 6 rows are longer than 8 tokens and are left out; raise `max_seq` to keep them"
+        "1 of 6 rows are longer than 8 tokens and are left out; raise `max_seq`"
     )
 
 

@@ -118,6 +118,7 @@ def test_a_reader_takes_what_the_model_does(tmp_path: Path) -> None:
     assert open_reader(bundle, None, (), 5000).max_seq == 1000
     tokenizer = open_tokenizer(bundle)
     assert (tokenizer.vocab_size, tokenizer.eos_ids) == (600, (2,))
+    assert tokenizer.longest == 1000
     with pytest.raises(UsageError, match="`labels` ' great': expected a list of words, one per c"):
         open_reader(bundle, TEMPLATE, " great", None)
 

@@ -92,3 +92,17 @@ def test_broken_bundles(folder: Path) -> None:
         byte_tokenizer(bos_id=None, add_bos=True)
     with pytest.raises(BundleError, match="needs mask_id"):
         byte_tokenizer(task="masked-lm")
+
+
+@pytest.mark.parametrize(
+    ("longest", "max_seq", "remedy"),
+    [
+        (64, 64, "this model takes no rows of more than 64 tokens"),
+        (64, 32, "raise `max_seq` (this model takes at most 64)"),
+        (64, 0, "raise `max_seq` (this model takes at most 64)"),
+        (None, 32, "raise `max_seq`"),
+    ],
+)
+def test_a_limit_of_the_model_is_no_limit_that_can_be_raised(longest, max_seq, remedy):
+    options = {} if longest is None else {"longest": longest}
+    assert byte_tokenizer(**options).remedy_for_length(max_seq) == remedy

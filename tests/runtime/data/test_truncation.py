@@ -58,6 +58,7 @@ def test_tokens_that_start_a_text_count() -> None:
 def test_a_template_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(
         DataError,
-        match=r"^f, line 3: the template alone has \d tokens and at most 2 fit; raise `max_seq`",
+        match=r"^f, line 3: the template alone has \d tokens and at most 2 fit; shorten the .*, or "
+        r"raise `max_seq`",
     ):
         truncated(2, "story story", "music")

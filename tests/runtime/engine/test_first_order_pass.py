@@ -39,7 +39,7 @@ def test_parts_hold_whole_examples(kind, part_tokens) -> None:
 
 def test_last_tokens_go_back_in_equal_parts() -> None:
     batch = make_batch(random_set("labels", (4,) * (PART_ANSWERS + 3), 0), range(PART_ANSWERS + 3))
-    first, second = ExampleCutter.answers(batch)
+    first, second = ExampleCutter(7, 64).answers(batch)
     assert (first.tokens, first.rows, len(first.positions)) == (1, PART_ANSWERS, PART_ANSWERS)
     assert second.index.tolist() == [32, 33, 34, 34]  # an odd last one comes twice
     assert len(second.positions) == 3

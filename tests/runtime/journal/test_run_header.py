@@ -148,7 +148,8 @@ def test_how_rows_were_read_is_kept_and_is_no_identity() -> None:
     reading = {"template": "{a} b", "labels": [" x"], "max_seq": 9}
     header = RunHeader.read({**VERSION_0_1, "reading": reading}, Path("j"))
     assert header.reading == Reading("{a} b", (" x",), 9)
-    assert header.as_json()["reading"] == reading
+    defaults = {"train_on": "all", "long": "truncate"}
+    assert header.as_json()["reading"] == reading | defaults
     assert header.digest() == GOLDEN_DIGEST
     old = RunHeader.read(VERSION_0_1, Path("j"))
     assert (old.reading, old.answers) == (None, None)

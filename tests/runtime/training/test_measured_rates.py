@@ -94,7 +94,7 @@ def test_a_model_whose_losses_are_not_finite_is_refused(
 ) -> None:
     evaluator, trajectory = made(bundle, examples)
     trajectory.state.theta[next(iter(trajectory.state.slots))][:] = np.nan
-    with pytest.raises(DivergedError, match="losses of the exported model are not finite"):
+    with pytest.raises(DivergedError, match="losses before the first step are not finite"):
         measured(evaluator, trajectory)
 
 
