@@ -33,7 +33,8 @@ def test_rows_that_are_left_out_have_no_predictions(
     assert result["rows"] == 2
     assert result["long_rows"] == {**LOST, "dropped_rows": 1}
     assert result["warnings"] == [
-        "1 of 3 rows are longer than 8 tokens and are left out; raise `max_seq` (this model takes at most 64)"
+        "1 of 3 rows are longer than 8 tokens and are left out; raise `max_seq` (this model takes "
+        "at most 64)"
     ]
     told = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [row["line"] for row in told] == [1, 3]
