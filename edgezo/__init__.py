@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgezo._version import __version__
 
 if TYPE_CHECKING:
+    from edgezo.cli.tune.default_bundle import default_bundle
     from edgezo_runtime.app.background import Background
     from edgezo_runtime.app.event_streams import EventStream, Subscription
     from edgezo_runtime.app.events import (
@@ -67,12 +68,14 @@ __all__ = [
     "Tuner",
     "TunerStatus",
     "__version__",
+    "default_bundle",
 ]
 
 _MODULES = {
-    "app.background": ("Background",),
-    "app.event_streams": ("EventStream", "Subscription"),
-    "app.events": (
+    "edgezo.cli.tune.default_bundle": ("default_bundle",),
+    "edgezo_runtime.app.background": ("Background",),
+    "edgezo_runtime.app.event_streams": ("EventStream", "Subscription"),
+    "edgezo_runtime.app.events": (
         "CheckpointEvent",
         "DivergenceEvent",
         "EndEvent",
@@ -84,18 +87,18 @@ _MODULES = {
         "ResumeEvent",
         "StepEvent",
     ),
-    "app.tuner": ("Tuner",),
-    "config": ("TuneConfig",),
-    "errors": ("EdgezoError",),
-    "evaluation.classify": ("Prediction",),
-    "evaluation.evaluate": ("Evaluation",),
-    "evaluation.objectives": ("Reward",),
-    "generation.generator": ("GenerationConfig",),
-    "generation.sampling": ("Sampling",),
-    "governors": ("Battery", "Foreground", "Governor", "Idle", "Thermal"),
-    "training.step_report": ("StepReport", "TunerStatus"),
+    "edgezo_runtime.app.tuner": ("Tuner",),
+    "edgezo_runtime.config": ("TuneConfig",),
+    "edgezo_runtime.errors": ("EdgezoError",),
+    "edgezo_runtime.evaluation.classify": ("Prediction",),
+    "edgezo_runtime.evaluation.evaluate": ("Evaluation",),
+    "edgezo_runtime.evaluation.objectives": ("Reward",),
+    "edgezo_runtime.generation.generator": ("GenerationConfig",),
+    "edgezo_runtime.generation.sampling": ("Sampling",),
+    "edgezo_runtime.governors": ("Battery", "Foreground", "Governor", "Idle", "Thermal"),
+    "edgezo_runtime.training.step_report": ("StepReport", "TunerStatus"),
 }
-_HOMES = {name: f"edgezo_runtime.{module}" for module, names in _MODULES.items() for name in names}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

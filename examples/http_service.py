@@ -1,8 +1,7 @@
 """An HTTP service that learns from the examples it receives and answers meanwhile.
 
-    pip install 'edgezo[examples]'
-    edgezo export HuggingFaceTB/SmolLM2-135M-Instruct -o smollm2.bundle
-    python examples/http_service.py smollm2.bundle
+    pip install 'edgezo[cpu,export,examples]'
+    python examples/http_service.py
 
     curl localhost:8080/classify -H 'Content-Type: application/json' -d '{"text": "dim the lamp"}'
     curl localhost:8080/examples -H 'Content-Type: application/json' \
@@ -12,6 +11,17 @@
     curl localhost:8080/status
     curl -X POST localhost:8080/pause
     curl -N localhost:8080/events
+
+Prints the accuracy on unseen utterances before it learns, serves until Ctrl-C, and prints the
+accuracy again:
+
+    before: accuracy 0.38 on 104 utterances
+    ...
+    after 134 steps: accuracy 0.85 on 104 utterances
+
+It has learned its first examples after about a minute on two cores. Before the first call the
+default model is exported once; an argument names another bundle. The next call resumes the run in
+the folder "service".
 
 The threads of the requests and the thread that tunes share one process and its loaded blocks. For
 more than a trial, run `create_app` under a WSGI server with threads and one process, such as
@@ -28,7 +38,15 @@ from typing import Any
 
 from flask import Flask, Response, abort, request
 
-from edgezo import EdgezoError, Event, GenerationConfig, TuneConfig, Tuner, TunerStatus
+from edgezo import (
+    EdgezoError,
+    Event,
+    GenerationConfig,
+    TuneConfig,
+    Tuner,
+    TunerStatus,
+    default_bundle,
+)
 
 intents = ["light", "music", "timer", "weather", "message", "map", "volume", "heat"]
 data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
@@ -36,7 +54,7 @@ data = Path(__file__).parent.parent / "edgezo" / "data" / "device_commands"
 MOST_TOKENS = 200  # per text, so that no client occupies the model for long
 
 
-def open_tuner(bundle: str, run: str = "service") -> Tuner:
+def open_tuner(bundle: str | Path, run: str = "service") -> Tuner:
     """Begin a run with the examples that come with edgezo, or resume the run in the folder."""
     return Tuner.open(
         bundle,
@@ -120,7 +138,17 @@ def create_app(tuner: Tuner) -> Flask:
     return app
 
 
+def measure(tuner: Tuner, when: str) -> None:
+    """Print the accuracy on unseen utterances."""
+    found = tuner.evaluate(data / "valid.jsonl")
+    print(f"{when}: accuracy {found.accuracy:.2f} on {found.rows} utterances", flush=True)
+
+
 if __name__ == "__main__":
-    with open_tuner(sys.argv[1]) as tuner:
+    print("A service that learns while it answers; learns for about a minute, ends by Ctrl-C.")
+    with open_tuner(sys.argv[1] if sys.argv[1:] else default_bundle()) as tuner:
+        measure(tuner, f"after {tuner.step_number} steps" if tuner.step_number else "before")
         tuner.run_in_background(keep_going=True)
-        create_app(tuner).run(port=8080, threaded=True)
+        create_app(tuner).run(port=8080, threaded=True)  # returns at Ctrl-C
+        tuner.cancel()
+        measure(tuner, f"after {tuner.step_number} steps")

@@ -44,6 +44,7 @@ def test_public_names() -> None:
         EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle
         PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport
         Subscription Thermal TuneConfig Tuner TunerStatus __version__
+        default_bundle
     """
     assert edgezo.__all__ == names.split()
     assert set(edgezo.__all__) <= set(dir(edgezo))

@@ -21,15 +21,18 @@ NAME = "SmolLM2-135M-Instruct"
 
 
 def default_bundle() -> Path:
-    """The cached bundle of the default model, exported if it is not there.
+    """The bundle of the default model, SmolLM2-135M-Instruct, from the user's cache.
 
-    The export runs in a process of its own: torch would take memory from the budget of the run.
+    The first call exports it, which needs the extra `export` and takes about half a minute. That
+    happens in a process of its own: torch would take memory from the budget of a run.
 
+    Returns:
+        Its folder, which is below $XDG_CACHE_HOME or ~/.cache.
     Raises:
         MissingExtraError: the extra `export` is not installed.
         EdgezoError: the export failed; it has printed the reason.
     """
-    path = cache_folder() / "bundles" / _name()
+    path = cache_folder() / "bundles" / default_name()
     if _is_usable(path):
         return path
     require_extra()
@@ -55,7 +58,7 @@ def cache_folder() -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "edgezo"
 
 
-def _name() -> str:
+def default_name() -> str:
     """A name of its own for each version, default settings and code of the exporter."""
     settings = dataclasses.asdict(ExportSettings())
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
