@@ -29,7 +29,7 @@ from edgezo_runtime.errors import (
 )
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
-from edgezo_runtime.system.memory import is_unmapped, save_addresses
+from edgezo_runtime.system.memory import available_bytes, is_unmapped, save_addresses
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -44,6 +44,14 @@ _CPU = "CPUExecutionProvider"
 
 _END_S = 10.0
 """How long the end of the interpreter waits for a pass to reach its next block."""
+
+_OPENING = 8 << 20
+"""Bytes that must be left before a graph is opened, besides `_PER_BYTE` per byte of its file.
+onnxruntime can corrupt its heap when it is refused memory while it opens a graph."""
+
+_PER_BYTE = 16
+
+_NO_ROOM = "a graph cannot be opened for lack of memory"
 
 _REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
 """Parts of onnxruntime's errors when the arena's limit or the system refused memory."""
@@ -260,11 +268,13 @@ class SharedEnvironment:
         options.inter_op_num_threads = 1
         content = _read(path)
         check_onnx(content, str(path))
+        if available_bytes() < _OPENING + _PER_BYTE * len(content):
+            raise ShortOfMemoryError(_NO_ROOM)
         try:
             return ort.InferenceSession(content, options, providers=[_CPU])
         except Exception as error:  # onnxruntime's errors have no common public base class
             if _is_refusal(error):
-                raise ShortOfMemoryError("a graph cannot be opened for lack of memory") from error
+                raise ShortOfMemoryError(_NO_ROOM) from error
             raise BundleError(
                 f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
                 f"run 'edgezo export --force' again or install another onnxruntime"

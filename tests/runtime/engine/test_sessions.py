@@ -148,3 +148,11 @@ def test_a_graph_of_a_bundle_runs(bundle) -> None:
     hidden = run_graph(model.prologue.session, ["hidden"], feed)[0].numpy()
     np.testing.assert_array_equal(hidden[0, 0], hidden[0, 2])
     assert (hidden[0, 0] != hidden[0, 1]).any()
+
+
+def test_no_graph_is_opened_without_room(bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pins `free(): invalid pointer` of onnxruntime under a limit on addresses."""
+    file = bundle.manifest.graphs.prologue.file
+    monkeypatch.setattr(sessions, "available_bytes", lambda: 8 << 20)
+    with pytest.raises(ShortOfMemoryError, match="a graph cannot be opened"):
+        SharedEnvironment().open(bundle, file)
