@@ -14,7 +14,7 @@ from tests.edgezo.conftest import ROOT, Invoke
 DATA = ROOT.parent / "shared" / "data" / "sst2"
 TEMPLATE = "{sentence} It was"
 LABELS = (" terrible", " great")
-ROWS = 100
+ROWS = 60
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ def test_peft_predicts_what_edgezo_predicts(invoke: Invoke, tmp_path: Path) -> N
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
     invoke(
         "tune", bundle, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
-        "--steps", "50", "--batch-size", "8", "--lr-schedule", "constant", "-o", "run",
+        "--steps", "30", "--batch-size", "8", "--lr-schedule", "constant", "-o", "run",
     )  # fmt: skip
     rows = (DATA / "validation.jsonl", *task, "--limit", str(ROWS))
     invoke("eval", bundle, "--adapter", "run", "--data", *rows, "--predictions", "own.jsonl")

@@ -251,12 +251,13 @@ def test_two_point_is_the_slope_on_smollm2(smollm2):
     batch = make_batch(examples, range(4))  # float64 and all logits: torch takes some 4 GB
     theta, active = parameters(bundles["fp32"])
     slopes = Slopes(load_torch(model), bundles["fp32"], theta, active, batch)
-    exact = [slopes.shared(seed) for seed in SEEDS]
+    seeds = SEEDS[:4]
+    exact = [slopes.shared(seed) for seed in seeds]
     engine = Engine(bundles["fp32"])
     for eps, bound in ((1e-3, 2e-3), (2e-3, 1e-3)):
         found = [
             run_estimator(engine, "two_point", eps, seed, theta, active, batch)[0].coeff[0]
-            for seed in SEEDS
+            for seed in seeds
         ]
         assert relative_error(found, exact) < bound
 
@@ -265,7 +266,7 @@ def test_two_point_is_the_slope_on_smollm2(smollm2):
 @pytest.mark.parametrize("eps", [1e-2, 1e-3])
 def test_int8_correlates_with_float_on_smollm2(smollm2, eps):
     bundles, examples, _ = smollm2
-    batch, found = make_batch(examples, range(16)), {}
+    batch, found = make_batch(examples, range(8)), {}
     for quant, bundle in bundles.items():
         engine, (theta, active) = Engine(bundle), parameters(bundle)
         found[quant] = [
