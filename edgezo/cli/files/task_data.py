@@ -15,6 +15,9 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 PACKAGED = "device_commands"
 """Name of the data set that comes with edgezo."""
 
+NONE = "none"
+"""In place of a file: no such rows."""
+
 TASK_FILE = "task.json"
 _LARGEST_FILE = 1 << 20
 
@@ -45,7 +48,8 @@ def find_task(data: str, valid: str | None = None, test: str | None = None) -> T
 
     Args:
         data: a .jsonl file, a folder, or the name of the packaged set.
-        valid: file or folder; None takes the split of the data folder, if there is one.
+        valid: file or folder; None takes the split of the data folder, if there is one; `NONE`
+            takes no rows.
         test: file or folder; None takes the split of the packaged set, and none of other folders.
     Raises:
         DataError: a file is missing.
@@ -53,6 +57,7 @@ def find_task(data: str, valid: str | None = None, test: str | None = None) -> T
     source = folder_of(data)
     own_valid = find_split(source, "valid") if source.is_dir() else None
     own_test = find_split(source, "test") if data == PACKAGED else None
+    valid, own_valid = (None, None) if valid == NONE else (valid, own_valid)
     return TaskData(
         train=resolve(source, "train"),
         valid=resolve(valid, "valid") if valid is not None else own_valid,

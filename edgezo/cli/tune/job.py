@@ -10,14 +10,14 @@ from typing import Any
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.files.row_reading import naming_the_template, settle_rows
-from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task, folder_of
+from edgezo.cli.files.task_data import NONE, PACKAGED, TaskData, find_task, folder_of
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.tune.inputs import TuneInputs
+from edgezo.cli.tune.inputs import AUTO, TuneInputs
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
@@ -79,11 +79,16 @@ class Job:
         """Bytes that the process may take."""
         return self.plan.budget_bytes
 
+    @property
+    def held_out(self) -> int:
+        """Rows of the training data that the run does not tune on."""
+        return self.sets["train"].held_out
+
     def resolved(self) -> dict[str, Any]:
         """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
         for name in ("data", "valid", "test", "adapter"):
-            if inputs[name] not in (None, PACKAGED):
+            if inputs[name] not in (None, PACKAGED, NONE):
                 inputs[name] = str(Path(inputs[name]).resolve())
         return {
             "created_by": CREATED_BY,
@@ -103,8 +108,11 @@ class Job:
         ends = [f"{config.steps} steps"] if config.steps else []
         ends += [duration(config.max_time_s)] if config.max_time_s else []
         model = self.bundle.manifest.model
+        rows = f"{len(self.sets['train'])} rows"
+        if self.held_out:
+            rows += f" ({self.held_out} more are held out: evaluated on, not tuned on)"
         return (
-            f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
+            f"{model.id} ({self.bundle.manifest.quant}) on {rows}, "
             f"{' or '.join(ends)}, {self._method()}, batch {config.batch_size}, "
             f"scope {self.run.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
@@ -162,12 +170,7 @@ def prepare(
             settings = reading.settings()
             if reading.template is None:
                 settings["template"] = NO_TEMPLATE
-            data = RunData(train[1], dict(others), **settings)
-        if inputs.eval_every_s and "valid" not in data.others:
-            raise UsageError(
-                f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "
-                f"give --valid FILE"
-            )
+            data = RunData(train[1], dict(others), hold_out=inputs.valid != NONE, **settings)
         signals.check()
         with naming_the_template(settled):
             opened = open_run(
@@ -185,12 +188,22 @@ def prepare(
                 resume=resume,
                 check=signals.check,
             )
+    if inputs.eval_every_s not in (AUTO, 0) and "valid" not in opened.sets:
+        opened.run.close()
+        why = f": {opened.not_held_out}" if opened.not_held_out else ""
+        raise UsageError(
+            f"--eval-every {duration(float(inputs.eval_every_s))}: there are no rows to evaluate "
+            f"on{why}; give --valid FILE"
+        )
     if opened.plan is None:
         raise AssertionError("a run with a budget has a plan")
     unused = dataclasses.replace(settled, differences=()).warnings()
     warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
-    if task is not None and "valid" not in opened.sets:
-        warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
+    if opened.not_held_out:
+        warnings.append(
+            f"no rows to evaluate on: {opened.not_held_out}; give --valid FILE to see the effect of "
+            f"tuning"
+        )
     told = tuple(map(with_flags, warnings))
     return Job(inputs, config, task, reading, opened, opened.plan, told)
 

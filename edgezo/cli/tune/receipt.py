@@ -51,6 +51,8 @@ def make_receipt(
         "estimated_blocks": estimated,
         "first_order_blocks": run.first_order_blocks,
         "batch_size": run.batch_size,
+        "rows": len(run.examples),
+        "held_out": job.held_out,
         "lr": rates.lr if estimated else None,
         "eps": rates.eps if estimated else None,
         "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
@@ -88,6 +90,11 @@ def _memory_use(engine: Engine) -> dict[str, Any]:
     }
 
 
+def held_out_words(held_out: int, tuned: int) -> str:
+    """How many rows are held out, for people."""
+    return f"{held_out} of {held_out + tuned} rows: evaluated on, not tuned on"
+
+
 def receipt_lines(result: dict[str, Any]) -> list[str]:
     """A receipt, for people."""
     rows = [("run", str(result["run"]))]
@@ -106,6 +113,8 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
         share = result["accuracy_test"]
         what = f"loss {result['loss_test']:.4f}"
         rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
+    if result["held_out"]:
+        rows.append(("held out", held_out_words(result["held_out"], result["rows"])))
     rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
     peak, budget = result["peak_bytes"], result["budget_bytes"]
     predicted = format_size(result["predicted_bytes"])

@@ -144,7 +144,7 @@ class Session:
             self._progress.end()
             note(f"rates: {self._run.rates.words}")
         result |= _named("before", self._evaluate("valid", "before"))
-        every = self._job.inputs.eval_every_s
+        every = 0.0 if self._job.inputs.eval_every_s == "auto" else self._job.inputs.eval_every_s
         due = self._next_evaluation(every)
         for _ in self._tuner:
             if self._run.state.elapsed_s >= due and not self._tuner.done:

@@ -15,6 +15,7 @@ from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.hold_out import divide
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.reading import (
     NAMES,
@@ -30,7 +31,9 @@ from edgezo_runtime.data.sources import Given, Source, read_given, read_source, 
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
+from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.methods.catalogue import METHODS
 from edgezo_runtime.system.memory import (
     available_bytes,
@@ -57,6 +60,8 @@ class RunData:
         max_seq: longest row in tokens, at most the model's limit.
         train_on: turns of the assistant that are scored.
         long: what happens to longer rows.
+        hold_out: hold rows out of `train` to evaluate on, under the name "valid", where they are
+            enough and `others` has no such rows. A run that is resumed keeps what it began with.
 
     None and () take the setting of the run in the folder, else of the initial adapter, else none,
     512 tokens, all turns, and long rows are cut.
@@ -69,6 +74,7 @@ class RunData:
     max_seq: int | None = None
     train_on: TrainOn | None = None
     long: LongRows | None = None
+    hold_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class OpenedRun:
         plan: memory plan; None without a budget.
         longest: tokens of the longest row that the plan covers; None without a budget.
         warnings: warnings for the user, to show before the run starts.
+        not_held_out: why no rows are held out although that was asked for; else empty.
     """
 
     run: Run
@@ -93,6 +100,7 @@ class OpenedRun:
     plan: Plan | None
     longest: int | None
     warnings: Sequence[str]
+    not_held_out: str = ""
 
 
 def open_run(
@@ -148,7 +156,8 @@ def open_run(
             train_on=data.train_on,
             long=data.long,
         )
-        sets, questions = _read_others(train, reader, data.others)
+        train, sources, why_none = _held_out(data, train, config, folder, resume=resume)
+        sets, questions = _read_others(train, reader, sources)
         if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
             reader = None
         check()
@@ -183,7 +192,7 @@ def open_run(
         except BaseException:
             engine.close()
             raise
-    return OpenedRun(run, reader, sets, questions, plan, longest, warnings)
+    return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none)
 
 
 def _settled(
@@ -207,8 +216,39 @@ def _settled(
     return replace(data, **found.reading.settings()), found.warnings(*others)
 
 
+def _held_out(
+    data: RunData,
+    train: ExampleSet | QuestionSet,
+    config: TuneConfig,
+    folder: RunFolder,
+    *,
+    resume: bool,
+) -> tuple[ExampleSet | QuestionSet, Mapping[str, Given], str]:
+    """Rows to tune on, rows to evaluate on, and why none are held out although `data` asks for it.
+
+    The header of a journal says whether its run holds rows out: a resumed run trains on the same
+    rows whatever is asked for now, and runs of earlier versions hold out none.
+
+    Raises:
+        RunFileError: the journal of the run is damaged.
+    """
+    wanted, others = data.hold_out and "valid" not in data.others, dict[str, Given](data.others)
+    begun = resume and folder.has_journal()
+    if begun:
+        header = RunHeader.read(read_journal(folder.journal).header.meta, folder.journal)
+        if not header.held_out:
+            reason = "the run was begun without held-out rows"
+            return train, others, reason if wanted else ""
+    elif not wanted:
+        return train, others, ""
+    rows, held_out, reason = divide(train, config.seed)
+    if wanted and held_out is not None:
+        others["valid"] = held_out
+    return rows, others, reason if wanted else ""
+
+
 def _read_others(
-    train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Source]
+    train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Given]
 ) -> tuple[dict[str, ExampleSet], dict[str, QuestionSet]]:
     """Read every set as examples; and as questions, if the training data are questions.
 
@@ -220,13 +260,16 @@ def _read_others(
         for name, source in others.items():
             if isinstance(source, ExampleSet):
                 sets[name] = source
-            elif reader is None:
+            elif reader is None or isinstance(source, QuestionSet):
                 raise UsageError(f"{name} rows: give them as examples, like the training data")
             else:
                 sets[name] = read_source(reader, source)
         return sets, {}
     questions = {"train": train}
     for name, source in others.items():
+        if isinstance(source, QuestionSet):
+            questions[name] = source
+            continue
         if reader is None or isinstance(source, ExampleSet):
             raise UsageError(f"{name} rows: give them as rows or a file, to be read as questions")
         questions[name] = make_questions(reader, source)
