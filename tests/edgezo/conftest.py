@@ -113,7 +113,8 @@ def tune_args(tiny: Tiny, *more: object) -> list[object]:
     """A short run on the tiny data."""
     return [
         "tune", tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4",
-        "--batch-size", "8", "--threads", "1", "-o", "run", *more,
+        "--batch-size", "8", "--threads", "1", "-o", "run", "--eval-every", "0", "--keep", "last",
+        *more,
     ]  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def test_too_few_rows_cause_one_warning(invoke: Invoke, tiny: Tiny) -> None:
     done = invoke(*tune_args(tiny, "--data", tiny.prompts, "--json"))
     (warning,) = json.loads(done.stdout)["warnings"]
     assert "24 rows are too few to hold out 20" in warning
-    assert "give --valid FILE" in warning
+    assert "give --valid to see" in warning
     assert warning in done.stderr
 
 

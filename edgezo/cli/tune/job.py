@@ -19,7 +19,8 @@ from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import AUTO, TuneInputs
 from edgezo_runtime.adapters.adapter import Adapter
-from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
+from edgezo_runtime.app.open_run import OpenedRun, open_run
+from edgezo_runtime.app.run_data import HOLD_OUT, RunData
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
 from edgezo_runtime.budget.plan import Plan
 from edgezo_runtime.bundle.bundle import Bundle
@@ -27,6 +28,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.reading import NO_TEMPLATE, Reading, SettledReading
+from edgezo_runtime.data.sources import Source
 from edgezo_runtime.engine.sessions import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
@@ -170,7 +172,8 @@ def prepare(
             settings = reading.settings()
             if reading.template is None:
                 settings["template"] = NO_TEMPLATE
-            data = RunData(train[1], dict(others), hold_out=inputs.valid != NONE, **settings)
+            own: dict[str, Source] = {} if inputs.valid == NONE else {"valid": HOLD_OUT}
+            data = RunData(train[1], {**own, **dict(others)}, **settings)
         signals.check()
         with naming_the_template(settled):
             opened = open_run(
@@ -199,11 +202,6 @@ def prepare(
         raise AssertionError("a run with a budget has a plan")
     unused = dataclasses.replace(settled, differences=()).warnings()
     warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
-    if opened.not_held_out:
-        warnings.append(
-            f"no rows to evaluate on: {opened.not_held_out}; give --valid FILE to see the effect of "
-            f"tuning"
-        )
     told = tuple(map(with_flags, warnings))
     return Job(inputs, config, task, reading, opened, opened.plan, told)
 

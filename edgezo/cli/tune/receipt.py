@@ -17,7 +17,6 @@ def make_receipt(
     job: Job,
     result: dict[str, Any],
     *,
-    digest: str,
     peak_bytes: int,
     events: Sequence[str],
     rows_per_s: float | None,
@@ -27,8 +26,7 @@ def make_receipt(
 
     Args:
         job: the run and its settings.
-        result: status, and the losses and scores of evaluations.
-        digest: SHA-256 of the adapter's file.
+        result: status, the adapter that was handed out, and the losses and scores of evaluations.
         peak_bytes: peak of the process's resident memory.
         events: rollbacks and the like, as text.
         rows_per_s: rows of the model evaluated per second of stepping; None before a step.
@@ -66,6 +64,7 @@ def make_receipt(
         "seconds": round(run.state.elapsed_s, 3),
         "rows_per_s": None if rows_per_s is None else round(rows_per_s, 2),
         **losses,
+        "loss_last": result.get("loss_last"),
         **shares,
         "peak_bytes": peak_bytes,
         "budget_bytes": job.budget,
@@ -74,7 +73,10 @@ def make_receipt(
         "scope": run.scope,
         **_memory_use(run.engine),
         "adapter": str(run.folder.adapter),
-        "adapter_sha256": digest,
+        "adapter_sha256": result["adapter_sha256"],
+        "keep": job.config.keep,
+        "kept_step": result["kept_step"],
+        "initial_is_best": result.get("initial_is_best", False),
         "warnings": list(warnings),
         "created_by": CREATED_BY,
     }
@@ -116,6 +118,10 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
     if result["held_out"]:
         rows.append(("held out", held_out_words(result["held_out"], result["rows"])))
     rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
+    if result["kept_step"] != result["steps"]:
+        last = result["loss_last"]
+        end = "" if last is None else f"; the last one has loss {last:.4f}"
+        rows.append(("kept", f"step {result['kept_step']}, the best evaluated{end}"))
     peak, budget = result["peak_bytes"], result["budget_bytes"]
     predicted = format_size(result["predicted_bytes"])
     peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,9 +14,12 @@ import numpy.typing as npt
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.background import Background
+from edgezo_runtime.app.best_keeper import BestKeeper, KeptAdapter
 from edgezo_runtime.app.event_streams import EventStream, Subscription
-from edgezo_runtime.app.events import Event, ExamplesEvent
-from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
+from edgezo_runtime.app.events import Event
+from edgezo_runtime.app.more_examples import MoreExamples
+from edgezo_runtime.app.open_run import OpenedRun, open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.step_turn import StepTurn
 from edgezo_runtime.bundle.bundle import Bundle
@@ -28,16 +29,14 @@ from edgezo_runtime.data.prompts import Prompt
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import LongRows, TrainOn
 from edgezo_runtime.data.row_reader import Fields
-from edgezo_runtime.data.sources import Given, Source, require_alike
-from edgezo_runtime.errors import InterruptedRunError, UsageError
+from edgezo_runtime.data.sources import Given, Source
+from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.classify import Prediction
 from edgezo_runtime.evaluation.evaluate import Evaluation
 from edgezo_runtime.evaluation.objectives import Reward, RewardFunction
 from edgezo_runtime.generation.generator import GenerationConfig
 from edgezo_runtime.governors import Governor
-from edgezo_runtime.governors.gate import GLANCE_S
 from edgezo_runtime.journal.run_folder import RunFolder
-from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.training.loop import TrainingLoop
 from edgezo_runtime.training.step_report import StepReport, TunerStatus
@@ -65,18 +64,19 @@ class Tuner:
         loop: takes the steps.
         run_events: emits the events.
         plan: memory plan; None without a budget.
+        keeper: records evaluations on the rows for validation, and keeps the best adapter.
     """
 
     def __init__(self, opened: OpenedRun) -> None:
         """Make a tuner that is not started, and does not touch the run folder; `open` starts it."""
         self.run = opened.run
         self.plan = opened.plan
-        self._longest = opened.longest
         self.run_events = RunEvents(self.run)
-        self._answerer = Answerer(self.run, self.run_events, opened.reader)
+        self.keeper = BestKeeper(self.run, opened.sets.get("valid"), opened.questions.get("valid"))
+        self._answerer = Answerer(self.run, self.run_events, opened.reader, self.keeper)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
-        self._adding = threading.Condition()
+        self._more = MoreExamples(self.run, self.run_events, self._answerer, opened.longest)
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
@@ -100,6 +100,7 @@ class Tuner:
         resume: bool = True,
         threads: int | None = None,
         adapter: Adapter | str | Path | None = None,
+        valid: Source | None = None,
     ) -> Tuner:
         """Start a run, or resume the run in the folder.
 
@@ -132,6 +133,10 @@ class Tuner:
             threads: compute threads of the process, set by its first tuner; None takes the cores.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
+            valid: rows for validation: `evaluate` takes them where it is given none, and
+                `kept_adapter` is the best by them. "auto" holds a tenth of `examples` out, at least
+                20 and at most 200 of 60 or more; rows that are added are all tuned on. None takes
+                no such rows. A run that is resumed keeps what it held out, whatever is given.
         Raises:
             DoesNotFitError: the budget is too small for any plan, or memory was refused.
             UsageError: an argument is invalid, or does not go with the run in the folder.
@@ -143,9 +148,10 @@ class Tuner:
         if reward is not None:
             reward = reward if isinstance(reward, Reward) else Reward.of(reward)
             config = dataclasses.replace(config, objective="reward")
+        others: dict[str, Source] = {} if valid is None else {"valid": valid}
         opened = open_run(
             Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle,
-            RunData(examples, {}, template, labels, max_seq, train_on, long),
+            RunData(examples, others, template, labels, max_seq, train_on, long),
             config,
             run if isinstance(run, RunFolder) else RunFolder(Path(run)),
             budget_bytes=None if budget is None else parse_size(budget),
@@ -170,6 +176,11 @@ class Tuner:
         self.run.engine.require_here()
         with self._steps:
             self.loop.start(resume=resume)
+            try:
+                self.keeper.open()
+            except BaseException:
+                self.run.close()
+                raise
 
     def close(self) -> None:
         """Make the journal durable and release the folder; no step can follow.
@@ -190,8 +201,7 @@ class Tuner:
             with self._steps, self.run.lock:
                 self.run.close()
         finally:  # nothing more comes for threads that wait, even if a disk is full
-            with self._adding:
-                self._adding.notify_all()
+            self._more.wake()
             for background in self._backgrounds:  # emits the last event
                 background.leave()
             self.run_events.hub.close()
@@ -231,16 +241,8 @@ class Tuner:
         self._steps.require_outside("step")
         with self._steps:
             self.run_events.begun = True
-            with self._steps.stepping():
-                try:
-                    report = self.loop.step()
-                except MemoryError as error:  # not in an update, which handles it itself
-                    failure = budget_stop(error, " between two passes")
-                    self.run_events.tell_end(failure)
-                    raise failure from error
-                except Exception as error:  # also one of a governor
-                    self.run_events.tell_end(error)
-                    raise
+            with self._steps.stepping(), self.run_events.telling_failure():
+                report = self.loop.step()
             self.run_events.tell_step(report)
             return report
 
@@ -365,38 +367,13 @@ class Tuner:
             UsageError: the tuner is closed, or was not opened with rows; or the objective scores
                 generated texts, which needs more of a row than the run stores.
         """
-        run = self.run
-        run.engine.require_here()
-        objective = run.probes.objective
-        if objective.has_answers:
-            raise UsageError(
-                f"`objective` {objective.name}: a run that is scored by its texts takes no further "
-                f"examples; begin another run on all rows, with "
-                f"`adapter={str(run.folder.path)!r}`"
-            )
-        more = self._answerer.read(rows, "train")
-        require_alike(more, run.examples, self._longest, run.scope)
-        with self._adding:
-            with run.lock:
-                count = run.log.add(more)
-                run.note_progress()
-            self._adding.notify_all()
-        self.run_events.emit(ExamplesEvent(run.step_number, len(more), count))
-        return count
+        self.run.engine.require_here()
+        return self._more.add(rows)
 
     def wait_for_examples(self, timeout_s: float | None = None) -> bool:
         """Wait until a step is left; False if the run was stopped or closed, or time is up."""
         self.run.engine.require_here()
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._adding:
-            while not self.run.gate.stopped and not self.closed:
-                if not self.done:
-                    return True
-                left = GLANCE_S if until is None else min(GLANCE_S, until - time.monotonic())
-                if left <= 0:
-                    return False
-                self._adding.wait(left)  # a signal's `stop` takes no lock
-        return False
+        return self._more.wait(timeout_s)
 
     # --- the state ---
 
@@ -404,6 +381,17 @@ class Tuner:
         """Copies of the trainables; those that train as their running average, if there is one."""
         self.run.engine.require_here()
         return self._answerer.adapter()
+
+    def kept_adapter(self) -> KeptAdapter:
+        """The adapter to hand out, with its step: the best by evaluations on the rows for
+        validation; the last one where there are none, or with `TuneConfig(keep="last")`.
+
+        Only states after a step count. `edgezo replay` rebuilds it from the journal.
+        """
+        self.run.engine.require_here()
+        kept = self.keeper.kept()
+        self.keeper.handed_out(kept.step)
+        return kept
 
     def snapshot(self) -> None:
         """Write the state, so that a resume has less to replay."""
@@ -420,14 +408,16 @@ class Tuner:
 
     # --- answers ---
 
-    def evaluate(self, examples: Source, batch_size: int = 32) -> Evaluation:
+    def evaluate(self, examples: Source | None = None, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter.
 
         Args:
-            examples: as for `open`; in a folder, the rows for validation are used.
+            examples: as for `open`; in a folder, the rows for validation are used. None takes the
+                rows for validation of the run, and counts for `kept_adapter`.
             batch_size: examples per pass; the result does not depend on it.
         Raises:
-            UsageError: rows were given, and the tuner was opened with tokenized examples.
+            UsageError: rows were given, and the tuner was opened with tokenized examples; or none
+                were given, and the tuner was opened without `valid`.
             DataError: a row is wrong.
         """
         self.run.engine.require_here()

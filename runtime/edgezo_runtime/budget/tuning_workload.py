@@ -63,6 +63,8 @@ class TuningWorkload:
         self.pages = vocabulary_pages(self.engine.bundle, sets, size)
         self.formula = MemoryModel.of(run, sets)
         longest = max(int(part.lengths().max()) for part in sets)
+        theta = run.state.theta.values()
+        self._copy_bytes = sum(value.nbytes for value in theta) if others else 0
         self._texts = run.evaluator.grant(budget_bytes, longest)
 
     @property
@@ -121,7 +123,7 @@ class TuningWorkload:
             process=self._process or base - self._data - state,
             data=self._data,
             graphs=base - known if self._process else 0,
-            adapter=state,
+            adapter=state + self._copy_bytes,
             prologue=prologue,
             epilogue=epilogue,
             blocks=resident + streamed,

@@ -11,7 +11,8 @@ import pytest
 
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.events import EvaluationEvent, Event, PressureEvent
-from edgezo_runtime.app.open_run import RunData, open_run
+from edgezo_runtime.app.open_run import open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle

@@ -17,7 +17,8 @@ from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo.cli.tune.job import Job, prepare
 from edgezo_runtime.adapters.adapter import make_adapter
-from edgezo_runtime.app.open_run import RunData, open_run
+from edgezo_runtime.app.open_run import open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
