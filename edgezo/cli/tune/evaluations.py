@@ -20,7 +20,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
 from edgezo_runtime.evaluation.not_finite import why_not_finite
-from edgezo_runtime.training.evaluation_times import is_due
+from edgezo_runtime.training.evaluation_times import AUTO, cost_in_steps, is_due
 
 Float32 = npt.NDArray[np.float32]
 
@@ -67,8 +67,10 @@ class Evaluations:
         run, keeper = self._run, self._tuner.keeper
         if keeper.rows is None or run.done or not run.step_number:
             return
-        now = (run.fraction_done, run.state.elapsed_s)
-        if is_due(self._job.inputs.eval_every_s, now, keeper.last, keeper.cost_s):
+        every, amount, cost = self._job.inputs.eval_every_s, run.state.elapsed_s, keeper.cost_s
+        if every == AUTO and not run.trajectory.settled.max_time_s:
+            amount, cost = run.step_number, cost_in_steps(run, keeper.rows)
+        if is_due(every, (run.fraction_done, amount), keeper.last, cost):
             self._evaluate_state("during")
 
     def after(self) -> dict[str, Any]:

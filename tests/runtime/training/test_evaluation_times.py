@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from edgezo_runtime.training.evaluation_times import AUTO, SHARE, intervals, is_due
+from edgezo_runtime.training.evaluation_times import (
+    AUTO,
+    SHARE,
+    cost_in_steps,
+    intervals,
+    is_due,
+)
+from tests.runtime.tiny_sets import random_set
 
 
 def steps_evaluated(steps: int, cost_s: float, *, step_s: float = 1.0, every: float | str = AUTO):
@@ -60,3 +70,27 @@ def test_an_evaluation_that_a_crash_prevented_is_due_at_once() -> None:
     assert not is_due(AUTO, (0.5, 50.0), (0.5, 50.0), 0.1)
     assert is_due(10.0, (0.5, 50.0), (0.4, 49.0), 0.1)
     assert not is_due(10.0, (0.5, 55.0), (0.4, 50.0), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("scope", "estimated", "first_order", "steps"),
+    [
+        ("all", [], [0, 1], 30 / (5 * 4 * 3)),
+        ("all", [0, 1], [], 30 / (5 * 4 * 2)),
+        ("all", [0], [1], 30 / (5 * 4 * 5)),
+        ("answer", [], [0, 1], 4 * 30 / (5 * 4 * 3)),
+    ],
+)
+def test_the_cost_of_an_evaluation_in_steps(
+    scope: str, estimated: list[int], first_order: list[int], steps: float
+) -> None:
+    """Three rows of ten tokens, against four rows a step of five tokens each."""
+    run: Any = SimpleNamespace(
+        examples=random_set("labels", (4, 6, 5), 0),
+        scope=scope,
+        groups=2,
+        batch_size=4,
+        first_order_blocks=first_order,
+        trajectory=SimpleNamespace(layout=SimpleNamespace(blocks=estimated)),
+    )
+    assert cost_in_steps(run, random_set("labels", (10, 10, 10), 0)) == pytest.approx(steps)
