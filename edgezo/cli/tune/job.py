@@ -101,7 +101,7 @@ class Job:
         """One line: the model, the rows and the method."""
         config = self.run.trajectory.settled
         ends = [f"{config.steps} steps"] if config.steps else []
-        ends += [duration(config.max_time_s)] if config.max_time_s else []
+        ends += [duration(float(config.max_time_s))] if config.max_time_s else []
         model = self.bundle.manifest.model
         return (
             f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "

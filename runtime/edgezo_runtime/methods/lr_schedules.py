@@ -96,9 +96,10 @@ def fraction_done(
             a run counts from there, so the first learning rate does not depend on a clock.
     """
     by_steps = step / config.steps if config.steps else 0.0
-    if not config.max_time_s:
+    longest_s = float(config.max_time_s)
+    if not longest_s:
         return by_steps
-    left = config.max_time_s - measured_s
+    left = longest_s - measured_s
     by_time = (elapsed_s - measured_s) / left if left > 0 else 1.0
     return max(by_steps, by_time)
 
