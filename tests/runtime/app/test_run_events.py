@@ -53,7 +53,7 @@ class FakeRun:
         self.calls.append("sync")
 
     def status(self, *, begun: bool) -> SimpleNamespace:
-        return SimpleNamespace(phase="running" if begun else "ready")
+        return SimpleNamespace(phase="running" if begun else "ready", ended_by=None)
 
 
 @pytest.fixture
