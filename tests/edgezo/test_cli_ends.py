@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,47 @@ def test_a_run_of_an_earlier_version_keeps_its_longest_time(invoke: Invoke, tiny
     file.write_text(json.dumps(config | {"max_time_s": 300.0}))
     old = planned(invoke, "tune", "--resume", "-o", "run")
     assert old["config"] == config | {"max_time_s": 300.0}
+
+
+# --- ends ---
+
+
+def test_a_run_that_its_time_ends_says_how_to_go_on(invoke: Invoke, tiny: Tiny) -> None:
+    """It said no more than "done". The command that it names is taken as it is printed."""
+    args = tune_args(tiny, *FAST, "--steps", "40", "--max-time", "0.05", "-o", "my run")
+    last = invoke(*args).stdout.splitlines()[-1]
+    receipt = json.loads(Path("my run/receipt.json").read_text())
+    assert (receipt["status"], receipt["ended_by"]) == ("done", "time")
+    assert (receipt["steps_planned"], receipt["max_time_s"]) == (40, 0.05)
+    steps = receipt["steps"]
+    assert 0 < steps < 40
+    told, _, command = last.partition("; to go on: ")
+    assert told == f"stopped after 50ms, its longest time, at step {steps} of 40"
+    assert command == "edgezo tune --resume -o 'my run' --max-time 10s"
+    done = invoke(*shlex.split(command)[1:], "--json")
+    result = json.loads(done.stdout)
+    assert (result["status"], result["ended_by"], result["steps"]) == ("done", "steps", 40)
+    assert result["loss_before"] == receipt["loss_before"]
+    assert "to go on" not in done.stderr
+
+
+def test_with_json_the_line_is_a_note(invoke: Invoke, tiny: Tiny) -> None:
+    done = invoke(*tune_args(tiny, *FAST, "--steps", "40", "--max-time", "0.01", "--json"))
+    assert json.loads(done.stdout)["ended_by"] == "time"
+    assert done.stderr.splitlines()[-1].startswith("stopped after 10ms, its longest time, at step ")
+
+
+def test_a_run_without_planned_steps_ends_by_its_time(invoke: Invoke, tiny: Tiny) -> None:
+    rates = ("--first-order", "0", "--lr", "0.01", "--eps", "0.01")
+    done = invoke(*tune_args(tiny, *rates, "--steps", "0", "--max-time", "0.05"))
+    receipt = json.loads(Path("run/receipt.json").read_text())
+    assert (receipt["ended_by"], receipt["steps_planned"]) == ("time", None)
+    assert done.stdout.splitlines()[-1].startswith("adapter ")
+
+
+def test_a_run_that_measured_too_long_takes_no_step_and_says_so(invoke: Invoke, tiny: Tiny) -> None:
+    args = tune_args(tiny, "--steps", "3", "--max-time", "0.001")
+    last = invoke(*args).stdout.splitlines()[-1]
+    assert last.startswith("stopped after 1ms, its longest time, before the first step; to go on: ")
+    done = invoke(*shlex.split(last.partition("; to go on: ")[2])[1:], "--json")
+    assert json.loads(done.stdout)["steps"] == 3

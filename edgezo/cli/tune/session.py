@@ -18,6 +18,7 @@ from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
 from edgezo.cli.tune.receipt import make_receipt
+from edgezo.cli.tune.run_end import Failure, describe_end
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.events import (
     DivergenceEvent,
@@ -103,11 +104,7 @@ class Session:
         if failure is None and not self._signals.requested:
             failure = self._until_stopped(self._evaluate_after, result)
             self._tuner.run_events.tell_reliefs()
-        result["status"] = "interrupted" if self._signals.requested else "done"
-        if failure is not None:
-            kinds = {DivergedError: "diverged", RewardError: "reward-failed"}
-            found = [status for kind, status in kinds.items() if isinstance(failure, kind)]
-            result |= {"status": (*found, "out-of-memory")[0], "error": with_flags(str(failure))}
+        result |= describe_end(self._run, failure, interrupted=self._signals.requested)
         receipt = self._receipt(result, digest)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(folder.receipt, text.encode())
@@ -125,7 +122,7 @@ class Session:
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
-    ) -> DivergedError | BudgetStopError | RewardError | None:
+    ) -> Failure | None:
         """Do work that a signal, divergence, refused memory or a failing reward can end."""
         try:
             work(result)

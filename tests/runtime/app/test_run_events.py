@@ -172,7 +172,7 @@ def test_an_app_is_told_what_happens(bundle: Bundle, tmp_path: Path) -> None:
     assert PressureEvent(1, "short: cut smaller") in told
     assert ExamplesEvent(1, 1, 9) in told
     assert CheckpointEvent(2, tmp_path / "snapshot.safetensors") in told
-    assert told[-1] == EndEvent(4, "done")
+    assert told[-1] == EndEvent(4, "done", "", "steps")
 
 
 def test_a_subscriber_that_fails_changes_nothing(
