@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgezo._version import CREATED_BY
-from edgezo.cli.terminal.output import duration, percent, table
+from edgezo.cli.terminal.output import duration, percent, significant, table
 from edgezo.cli.tune.job import Job
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.system.sizes import format_size
@@ -65,7 +65,7 @@ def make_receipt(
         "steps_planned": result["steps_planned"],
         "max_time_s": result["max_time_s"],
         "seconds": round(run.state.elapsed_s, 3),
-        "rows_per_s": None if rows_per_s is None else round(rows_per_s, 2),
+        "rows_per_s": None if rows_per_s is None else significant(rows_per_s, 4),
         **losses,
         **shares,
         "peak_bytes": peak_bytes,
