@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 
@@ -86,3 +89,55 @@ def test_a_run_that_measured_too_long_takes_no_step_and_says_so(invoke: Invoke, 
     assert last.startswith("stopped after 1ms, its longest time, before the first step; to go on: ")
     done = invoke(*shlex.split(last.partition("; to go on: ")[2])[1:], "--json")
     assert json.loads(done.stdout)["steps"] == 3
+
+
+# --- rows that are evaluated ---
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """The tiny data, with test rows."""
+    data = Path(shutil.copytree(tiny.data, tmp_path / "data"))
+    (data / "valid.jsonl").rename(data / "val.jsonl")
+    shutil.copy(data / "val.jsonl", data / "test.jsonl")
+    return data
+
+
+def test_the_test_rows_of_a_folder_are_evaluated_at_the_end(
+    invoke: Invoke, tiny: Tiny, folder: Path
+) -> None:
+    """They were not, though the help said that they belong to the data."""
+    done = invoke(*tune_args(tiny, *FAST, "--data", folder))
+    receipt = json.loads(Path("run/receipt.json").read_text())
+    assert receipt["loss_test"] == receipt["loss_after"] is not None
+    assert "test  " in done.stdout
+    lines = Path("run/metrics.jsonl").read_text().splitlines()
+    kinds = [(line["split"], line["when"]) for line in map(json.loads, lines) if "split" in line]
+    assert kinds == [("valid", "before"), ("valid", "after"), ("test", "after")]
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["test"] == str((folder / "test.jsonl").resolve())
+    assert planned(invoke, "tune", "--resume", "-o", "run")["rows"].keys() == {
+        "train", "valid", "test",
+    }  # fmt: skip
+    Path("run/config.json").write_text(json.dumps(config | {"test": None}))  # of earlier versions
+    assert "test" not in planned(invoke, "tune", "--resume", "-o", "run")["rows"]
+
+
+def test_splits_can_be_left_out(invoke: Invoke, tiny: Tiny, folder: Path) -> None:
+    args = tune_args(tiny, *FAST, "--data", folder, "--valid", "none", "--test", "none")
+    done = invoke(*args, "--json")
+    result = json.loads(done.stdout)
+    assert result["loss_before"] is result["loss_after"] is result["loss_test"] is None
+    assert result["warnings"] == []
+    again = planned(invoke, "tune", "--resume", "-o", "run")
+    assert again["rows"].keys() == {"train"}
+    assert (again["config"]["valid"], again["config"]["test"]) == ("none", "none")
+
+
+def test_two_files_for_validation_are_refused(invoke: Invoke, tiny: Tiny, folder: Path) -> None:
+    shutil.copy(folder / "val.jsonl", folder / "dev.jsonl")
+    told = invoke(*tune_args(tiny, "--data", folder), code=5).stderr
+    assert "val.jsonl and dev.jsonl" in told
+    assert "--valid FILE" in told
+    told = invoke("eval", tiny.int8, "--data", folder, code=5).stderr
+    assert "name the file to use" in told

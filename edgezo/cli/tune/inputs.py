@@ -54,16 +54,22 @@ class TuneInputs:
     )
     data: str | None = setting(
         PACKAGED,
-        "rows to tune on: a .jsonl file, a folder of train, valid and test.jsonl, or "
-        f"{PACKAGED}, which comes with edgezo",
+        "rows to tune on: a .jsonl file, a folder of train, valid (or validation, val, dev) and "
+        f"test.jsonl, or {PACKAGED}, which comes with edgezo",
         metavar="FILE|DIR",
     )
     valid: str | None = setting(
         None,
-        "rows to evaluate on before and after tuning, in place of those in the data folder",
+        "rows to evaluate on before and after tuning, in place of those in the data folder; none "
+        "takes none",
         metavar="FILE",
     )
-    test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
+    test: str | None = setting(
+        None,
+        "rows to evaluate on once, after tuning, in place of those in the data folder; none takes "
+        "none",
+        metavar="FILE",
+    )
     adapter: str | None = setting(
         None,
         "initial adapter: a run folder or an adapter file; the run takes over its scope, and "

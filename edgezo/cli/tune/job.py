@@ -10,7 +10,7 @@ from typing import Any
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.files.row_reading import naming_the_template, settle_rows
-from edgezo.cli.files.task_data import PACKAGED, TaskData, find_task, folder_of
+from edgezo.cli.files.task_data import NO_ROWS, PACKAGED, TaskData, find_task, folder_of
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
@@ -82,8 +82,10 @@ class Job:
     def resolved(self) -> dict[str, Any]:
         """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
+        if self.task is not None and self.inputs.data != PACKAGED:
+            inputs["test"] = NO_ROWS if self.task.test is None else str(self.task.test)
         for name in ("data", "valid", "test", "adapter"):
-            if inputs[name] not in (None, PACKAGED):
+            if inputs[name] not in (None, PACKAGED, NO_ROWS):
                 inputs[name] = str(Path(inputs[name]).resolve())
         return {
             "created_by": CREATED_BY,
@@ -189,7 +191,7 @@ def prepare(
         raise AssertionError("a run with a budget has a plan")
     unused = dataclasses.replace(settled, differences=()).warnings()
     warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
-    if task is not None and "valid" not in opened.sets:
+    if task is not None and inputs.valid != NO_ROWS and "valid" not in opened.sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
     told = tuple(map(with_flags, warnings))
     return Job(inputs, config, task, reading, opened, opened.plan, told)
