@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from edgezo_runtime.data.records import find_split, resolve
 from edgezo_runtime.errors import DataError
@@ -15,8 +16,8 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 PACKAGED = "device_commands"
 """Name of the data set that comes with edgezo."""
 
-NONE = "none"
-"""In place of a file: no such rows."""
+NO_ROWS = "none"
+"""In place of a file: rows of this kind are not evaluated."""
 
 TASK_FILE = "task.json"
 _LARGEST_FILE = 1 << 20
@@ -48,21 +49,43 @@ def find_task(data: str, valid: str | None = None, test: str | None = None) -> T
 
     Args:
         data: a .jsonl file, a folder, or the name of the packaged set.
-        valid: file or folder; None takes the split of the data folder, if there is one; `NONE`
-            takes no rows.
-        test: file or folder; None takes the split of the packaged set, and none of other folders.
+        valid: file or folder; None takes the split of the data folder, if there is one; `NO_ROWS`
+            takes none.
+        test: the same for the test rows.
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing; or the folder has two files for validation, and none is named.
     """
     source = folder_of(data)
-    own_valid = find_split(source, "valid") if source.is_dir() else None
-    own_test = find_split(source, "test") if data == PACKAGED else None
-    valid, own_valid = (None, None) if valid == NONE else (valid, own_valid)
     return TaskData(
         train=resolve(source, "train"),
-        valid=resolve(valid, "valid") if valid is not None else own_valid,
-        test=resolve(test, "test") if test is not None else own_test,
+        valid=_find(source, "valid", valid),
+        test=_find(source, "test", test),
     )
+
+
+def _find(source: Path, split: str, given: str | None) -> Path | None:
+    if given is not None:
+        return None if given == NO_ROWS else resolve(given, split)
+    if not source.is_dir():
+        return None
+    try:
+        return find_split(source, split)
+    except DataError as error:
+        raise DataError(f"{error}: --{split} FILE, or --{split} {NO_ROWS}") from error
+
+
+def keep_splits(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that resumes, with the rows that it was started with.
+
+    A run of an earlier version took the test rows of the packaged set only; its config.json names
+    none. Rows that it did not plan for might not fit its budget.
+
+    Args:
+        saved: values of its config.json.
+    """
+    if saved.get("test") is None and saved.get("data", PACKAGED) != PACKAGED:
+        return {**saved, "test": NO_ROWS}
+    return dict(saved)
 
 
 def folder_of(data: str) -> Path:

@@ -57,8 +57,8 @@ class TuneInputs:
     )
     data: str | None = setting(
         PACKAGED,
-        "rows to tune on: a .jsonl file, a folder of train, valid and test.jsonl, or "
-        f"{PACKAGED}, which comes with edgezo",
+        "rows to tune on: a .jsonl file, a folder of train, valid (or validation, val, dev) and "
+        f"test.jsonl, or {PACKAGED}, which comes with edgezo",
         metavar="FILE|DIR",
     )
     valid: str | None = setting(
@@ -68,7 +68,12 @@ class TuneInputs:
         "20 and at most 200; none evaluates on no rows",
         metavar="FILE|none",
     )
-    test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
+    test: str | None = setting(
+        None,
+        "rows to evaluate on once, after tuning, in place of those in the data folder; none takes "
+        "none",
+        metavar="FILE|none",
+    )
     adapter: str | None = setting(
         None,
         "initial adapter: a run folder or an adapter file; the run takes over its scope, and "

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.files.row_reading import naming_the_template, settle_rows
-from edgezo.cli.files.task_data import NONE, PACKAGED, TaskData, find_task, folder_of
+from edgezo.cli.files.task_data import NO_ROWS, PACKAGED, TaskData, find_task, folder_of
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
@@ -89,8 +89,10 @@ class Job:
     def resolved(self) -> dict[str, Any]:
         """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
+        if self.task is not None and self.inputs.data != PACKAGED:
+            inputs["test"] = NO_ROWS if self.task.test is None else str(self.task.test)
         for name in ("data", "valid", "test", "adapter"):
-            if inputs[name] not in (None, PACKAGED, NONE):
+            if inputs[name] not in (None, PACKAGED, NO_ROWS):
                 inputs[name] = str(Path(inputs[name]).resolve())
         return {
             "created_by": CREATED_BY,
@@ -108,7 +110,7 @@ class Job:
         """One line: the model, the rows and the method."""
         config = self.run.trajectory.settled
         ends = [f"{config.steps} steps"] if config.steps else []
-        ends += [duration(config.max_time_s)] if config.max_time_s else []
+        ends += [duration(float(config.max_time_s))] if config.max_time_s else []
         model = self.bundle.manifest.model
         rows = f"{len(self.sets['train'])} rows"
         if self.held_out:
@@ -172,7 +174,7 @@ def prepare(
             settings = reading.settings()
             if reading.template is None:
                 settings["template"] = NO_TEMPLATE
-            own: dict[str, Source] = {} if inputs.valid == NONE else {"valid": HOLD_OUT}
+            own: dict[str, Source] = {} if inputs.valid == NO_ROWS else {"valid": HOLD_OUT}
             data = RunData(train[1], {**own, **dict(others)}, **settings)
         signals.check()
         with naming_the_template(settled):

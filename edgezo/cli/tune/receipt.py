@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgezo._version import CREATED_BY
-from edgezo.cli.terminal.output import duration, percent, table
+from edgezo.cli.terminal.output import duration, percent, significant, table
 from edgezo.cli.tune.job import Job
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.system.sizes import format_size
@@ -26,7 +26,7 @@ def make_receipt(
 
     Args:
         job: the run and its settings.
-        result: status, the adapter that was handed out, and the losses and scores of evaluations.
+        result: the end of the session, the adapter handed out, and losses and scores.
         peak_bytes: peak of the process's resident memory.
         events: rollbacks and the like, as text.
         rows_per_s: rows of the model evaluated per second of stepping; None before a step.
@@ -42,6 +42,7 @@ def make_receipt(
     return {
         "status": result["status"],
         **({"error": result["error"]} if "error" in result else {}),
+        "ended_by": result["ended_by"],
         "run": str(run.folder.path),
         "model": job.bundle.manifest.model.id,
         "method": job.config.method,
@@ -61,8 +62,10 @@ def make_receipt(
         },
         "events": list(events),
         "steps": run.step_number,
+        "steps_planned": result["steps_planned"],
+        "max_time_s": result["max_time_s"],
         "seconds": round(run.state.elapsed_s, 3),
-        "rows_per_s": None if rows_per_s is None else round(rows_per_s, 2),
+        "rows_per_s": None if rows_per_s is None else significant(rows_per_s, 4),
         **losses,
         "loss_last": result.get("loss_last"),
         **shares,
@@ -117,7 +120,8 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
         rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
     if result["held_out"]:
         rows.append(("held out", held_out_words(result["held_out"], result["rows"])))
-    rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
+    planned = f" of {result['steps_planned']}" if result["steps_planned"] else ""
+    rows.append(("steps", f"{result['steps']}{planned} in {duration(result['seconds'])}"))
     if result["kept_step"] != result["steps"]:
         last = result["loss_last"]
         end = "" if last is None else f"; the last one has loss {last:.4f}"

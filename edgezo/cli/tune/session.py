@@ -8,13 +8,15 @@ from typing import Any
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.settings.flags import with_flags
-from edgezo.cli.terminal.output import duration, note, warn
+from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.evaluations import Evaluations
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import Metrics
 from edgezo.cli.tune.receipt import make_receipt
+from edgezo.cli.tune.run_end import Failure, describe_end
+from edgezo.cli.tune.step_line import StepLine
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.best_keeper import KeptAdapter
 from edgezo_runtime.app.events import (
@@ -34,7 +36,7 @@ from edgezo_runtime.errors import (
     RewardError,
 )
 from edgezo_runtime.system.files import atomic_write
-from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
+from edgezo_runtime.system.memory import peak_rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.step_report import StepReport
@@ -61,6 +63,7 @@ class Session:
         self._signals = signals
         self._progress = Progress()
         self._evaluations = Evaluations(job, tuner, metrics, signals, self._progress)
+        self._line = StepLine(tuner.run, job.budget)
         self._rows = 0
         self._seconds = 0.0
         self._events: list[str] = []
@@ -85,11 +88,7 @@ class Session:
             failure = self._until_stopped(self._evaluate_after, result)
             self._tuner.run_events.tell_reliefs()
         self._metrics.write({"event": "keep", "step": steps, "kept_step": result["kept_step"]})
-        result["status"] = "interrupted" if self._signals.requested else "done"
-        if failure is not None:
-            kinds = {DivergedError: "diverged", RewardError: "reward-failed"}
-            found = [status for kind, status in kinds.items() if isinstance(failure, kind)]
-            result |= {"status": (*found, "out-of-memory")[0], "error": with_flags(str(failure))}
+        result |= describe_end(self._run, failure, interrupted=self._signals.requested)
         receipt = self._receipt(result)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(folder.receipt, text.encode())
@@ -135,7 +134,7 @@ class Session:
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
-    ) -> DivergedError | BudgetStopError | RewardError | None:
+    ) -> Failure | None:
         """Do work that a signal, divergence, refused memory or a failing reward can end."""
         try:
             work(result)
@@ -190,6 +189,7 @@ class Session:
     def _on_step(self, report: StepReport) -> None:
         self._rows += report.rows
         self._seconds += report.elapsed_s
+        self._line.add(report)
         self._metrics.write(
             {
                 "event": "step",
@@ -211,22 +211,11 @@ class Session:
             )
             self._on_event(DivergenceEvent(report.step + 1, text))
         if self._progress.due():
-            self._progress.update(self._live_line(report))
+            self._progress.update(self._line.text(report))
 
     def _warn(self, text: str) -> None:
         self._progress.end()
         warn(text)
-
-    def _live_line(self, report: StepReport) -> str:
-        now, peak, budget = map(format_size, (rss_bytes(), peak_rss_bytes(), self._job.budget))
-        done = self._run.fraction_done
-        left = self._run.state.elapsed_s * (1 - done) / done if done else 0.0
-        return (
-            f"step {report.step + 1}  loss {report.loss:.4f}  "
-            f"{self._rows / max(self._seconds, 1e-9):.0f} rows/s  "
-            f"memory {now}, peak {peak} of {budget}  "
-            f"{duration(left)} left"
-        )
 
     def _receipt(self, result: dict[str, Any]) -> dict[str, Any]:
         job, peak = self._job, peak_rss_bytes()

@@ -24,7 +24,7 @@ from edgezo_runtime.journal.evaluation_record import (
     read_evaluations,
 )
 from edgezo_runtime.journal.snapshot import Snapshot, load_snapshot, save_snapshot
-from edgezo_runtime.methods.lr_schedules import fraction_done
+from edgezo_runtime.methods.run_length import fraction_done
 from edgezo_runtime.training.best_adapter import best_of, initial_is_best, validation_score
 from edgezo_runtime.training.replay import replay
 from edgezo_runtime.training.run import Run
@@ -79,8 +79,15 @@ class BestKeeper:
         """Read the evaluations of a run that was resumed, or begin with none.
 
         Raises:
-            RunFileError: their file is damaged, or of another run.
+            RunFileError: their file is damaged, or of another run; the run is closed.
         """
+        try:
+            self._open()
+        except BaseException:
+            self._run.close()
+            raise
+
+    def _open(self) -> None:
         run = self._run
         rows = "" if self.rows is None else self.rows.tokens_sha256()
         self._found = EvaluationRecords(run.log.digest(), rows)
@@ -176,6 +183,12 @@ class BestKeeper:
                 return KeptAdapter(step, tensors, last, initial_is_best(self.records))
         tensors, rebuilt = self._stored(best.step)
         return KeptAdapter(best.step, tensors, best, initial_is_best(self.records), rebuilt)
+
+    def hand_out(self) -> KeptAdapter:
+        """The adapter of `kept`; a replay will make the same one."""
+        kept = self.kept()
+        self.handed_out(kept.step)
+        return kept
 
     def handed_out(self, step: int) -> None:
         """Record the step of the adapter that was handed out, for a replay.

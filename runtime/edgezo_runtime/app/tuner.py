@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.app.added_examples import AddedExamples
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.background import Background
 from edgezo_runtime.app.best_keeper import BestKeeper, KeptAdapter
 from edgezo_runtime.app.event_streams import EventStream, Subscription
 from edgezo_runtime.app.events import Event
-from edgezo_runtime.app.more_examples import MoreExamples
 from edgezo_runtime.app.open_run import OpenedRun, open_run
 from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
@@ -39,7 +39,7 @@ from edgezo_runtime.governors import Governor
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.training.loop import TrainingLoop
-from edgezo_runtime.training.step_report import StepReport, TunerStatus
+from edgezo_runtime.training.step_report import EndedBy, StepReport, TunerStatus
 
 Float32 = npt.NDArray[np.float32]
 
@@ -76,7 +76,7 @@ class Tuner:
         self._answerer = Answerer(self.run, self.run_events, opened.reader, self.keeper)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
-        self._more = MoreExamples(self.run, self.run_events, self._answerer, opened.longest)
+        self._added = AddedExamples(self.run, self.run_events, self._answerer, opened.longest)
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
@@ -133,10 +133,9 @@ class Tuner:
             threads: compute threads of the process, set by its first tuner; None takes the cores.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
-            valid: rows for validation: `evaluate` takes them where it is given none, and
-                `kept_adapter` is the best by them. "auto" holds a tenth of `examples` out, at least
-                20 and at most 200 of 60 or more; rows that are added are all tuned on. None takes
-                no such rows. A run that is resumed keeps what it held out, whatever is given.
+            valid: rows for validation, for `evaluate` and `kept_adapter`. "auto" holds a tenth of
+                `examples` out, 20 to 200 of 60 or more; added rows are all tuned on. A run that is
+                resumed keeps what it held out, whatever is given. None takes no such rows.
         Raises:
             DoesNotFitError: the budget is too small for any plan, or memory was refused.
             UsageError: an argument is invalid, or does not go with the run in the folder.
@@ -176,11 +175,7 @@ class Tuner:
         self.run.engine.require_here()
         with self._steps:
             self.loop.start(resume=resume)
-            try:
-                self.keeper.open()
-            except BaseException:
-                self.run.close()
-                raise
+            self.keeper.open()
 
     def close(self) -> None:
         """Make the journal durable and release the folder; no step can follow.
@@ -201,7 +196,7 @@ class Tuner:
             with self._steps, self.run.lock:
                 self.run.close()
         finally:  # nothing more comes for threads that wait, even if a disk is full
-            self._more.wake()
+            self._added.wake()
             for background in self._backgrounds:  # emits the last event
                 background.leave()
             self.run_events.hub.close()
@@ -276,6 +271,15 @@ class Tuner:
         return self.run.done
 
     @property
+    def ended_by(self) -> EndedBy | None:
+        """Why no step is left: "steps", "time", or "stop" if `stop` was called; None while one is.
+
+        "steps" are those of the configuration, or of its passes over the data. A run that ended by
+        time may have taken fewer steps than planned: `status` has both numbers.
+        """
+        return self.run.ended_by
+
+    @property
     def closed(self) -> bool:
         """Was the tuner not started, or closed?"""
         return self.run.closed
@@ -342,13 +346,8 @@ class Tuner:
         step takes.
         """
         self._steps.require_outside("paused")
-        key = object()
-        self.run.gate.hold(key, reason)
-        try:
-            self.run.gate.wait_until_idle()
+        with self.run.gate.holding(reason):
             yield
-        finally:
-            self.run.gate.release(key)
 
     # --- adding examples ---
 
@@ -368,12 +367,12 @@ class Tuner:
                 generated texts, which needs more of a row than the run stores.
         """
         self.run.engine.require_here()
-        return self._more.add(rows)
+        return self._added.add(rows)
 
     def wait_for_examples(self, timeout_s: float | None = None) -> bool:
         """Wait until a step is left; False if the run was stopped or closed, or time is up."""
         self.run.engine.require_here()
-        return self._more.wait(timeout_s)
+        return self._added.wait_for_step(timeout_s)
 
     # --- the state ---
 
@@ -383,15 +382,12 @@ class Tuner:
         return self._answerer.adapter()
 
     def kept_adapter(self) -> KeptAdapter:
-        """The adapter to hand out, with its step: the best by evaluations on the rows for
-        validation; the last one where there are none, or with `TuneConfig(keep="last")`.
+        """The adapter to hand out, with its step: the best one that `evaluate` was called for.
 
-        Only states after a step count. `edgezo replay` rebuilds it from the journal.
+        Without rows for validation, or with `TuneConfig(keep="last")`, it is the last one.
         """
         self.run.engine.require_here()
-        kept = self.keeper.kept()
-        self.keeper.handed_out(kept.step)
-        return kept
+        return self.keeper.hand_out()
 
     def snapshot(self) -> None:
         """Write the state, so that a resume has less to replay."""
@@ -416,8 +412,7 @@ class Tuner:
                 rows for validation of the run, and counts for `kept_adapter`.
             batch_size: examples per pass; the result does not depend on it.
         Raises:
-            UsageError: rows were given, and the tuner was opened with tokenized examples; or none
-                were given, and the tuner was opened without `valid`.
+            UsageError: the tuner was opened with tokenized examples, or without `valid`.
             DataError: a row is wrong.
         """
         self.run.engine.require_here()

@@ -26,9 +26,10 @@ MAX_LINE_BYTES = 16 * 2**20
 
 SPLIT_FILES: dict[str, tuple[str, ...]] = {
     "train": ("train.jsonl",),
-    "valid": ("valid.jsonl", "validation.jsonl"),
+    "valid": ("valid.jsonl", "validation.jsonl", "val.jsonl", "dev.jsonl"),
     "test": ("test.jsonl",),
 }
+"""Names that the file of a split may have; a folder has at most one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,18 @@ def find_split(path: str | Path, split: str) -> Path | None:
 
     Raises:
         UsageError: the split is unknown.
-        DataError: both valid.jsonl and validation.jsonl are there.
+        DataError: several of its files are there, such as valid.jsonl and dev.jsonl.
     """
     names = SPLIT_FILES.get("valid" if split == "validation" else split)
     if names is None:
         raise UsageError(f"split '{split}': expected one of {', '.join(SPLIT_FILES)}")
     found = [Path(path, name) for name in names if Path(path, name).is_file()]
     if len(found) > 1:
-        both = " and ".join(file.name for file in found)
-        raise DataError(f"{path}: {both} are both there; name the one to use, or remove the other")
+        names_found = " and ".join(file.name for file in found)
+        raise DataError(
+            f"{path}: {names_found} are all rows for validation; name the file to use, or keep "
+            f"only one"
+        )
     return found[0] if found else None
 
 
@@ -74,7 +78,8 @@ def resolve(path: str | Path, split: str | None = None) -> Path:
     """Find the file to read.
 
     Args:
-        path: a file, or a folder with train.jsonl, valid.jsonl or validation.jsonl, test.jsonl.
+        path: a file, or a folder with train.jsonl, test.jsonl, and valid.jsonl or another name of
+            `SPLIT_FILES`.
         split: the file of a folder; None means train. It has no effect on a single file.
 
     Returns:

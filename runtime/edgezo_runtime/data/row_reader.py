@@ -78,8 +78,8 @@ class RowReader:
         """Read, check and tokenize a data file.
 
         Args:
-            path: a .jsonl file, or a folder with train.jsonl, valid.jsonl or validation.jsonl,
-                test.jsonl.
+            path: a .jsonl file, or a folder with train.jsonl, test.jsonl, and valid.jsonl (or
+                validation.jsonl, val.jsonl, dev.jsonl).
             split: the file of a folder to read ("train", "valid", "test"); None means train. It
                 has no effect on a single file.
             limit: number of first rows to use; None uses all.

@@ -93,8 +93,19 @@ def test_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="split 'dev': expected one of train, valid, test"):
         resolve(tmp_path, "dev")
     (tmp_path / "valid.jsonl").write_bytes(GOOD)
-    with pytest.raises(DataError, match=r"valid\.jsonl and validation\.jsonl are both there"):
+    with pytest.raises(DataError, match=r"valid\.jsonl and validation\.jsonl are all rows for val"):
         resolve(tmp_path, "valid")
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "val", "dev"])
+def test_names_of_validation_rows(tmp_path: Path, name: str) -> None:
+    """Folders with val.jsonl or dev.jsonl seemed to have none."""
+    (tmp_path / f"{name}.jsonl").write_bytes(GOOD)
+    assert find_split(tmp_path, "valid") == resolve(tmp_path, "valid") == tmp_path / f"{name}.jsonl"
+    other = "dev" if name != "dev" else "val"
+    (tmp_path / f"{other}.jsonl").write_bytes(GOOD)
+    with pytest.raises(DataError, match=rf"{other}\.jsonl"):
+        find_split(tmp_path, "valid")
 
 
 def test_missing_and_special_files(tmp_path: Path) -> None:
