@@ -225,7 +225,7 @@ class Session:
                 f"the peak of {format_size(peak)} was above the budget of {format_size(job.budget)}"
             )
             warn(warnings[-1])
-        if result.get("initial_is_best"):
+        if result.get("initial_is_best") and result["status"] == "done":
             warnings.append(
                 f"tuning did not help: on the rows for validation the initial adapter is better "
                 f"than all tuned ones; {self._run.folder.adapter} is the best tuned one"

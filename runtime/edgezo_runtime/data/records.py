@@ -68,8 +68,8 @@ def find_split(path: str | Path, split: str) -> Path | None:
     if len(found) > 1:
         names_found = " and ".join(file.name for file in found)
         raise DataError(
-            f"{path}: {names_found} are all rows for validation; name the file to use, or keep "
-            f"only one"
+            f"{path}: {names_found} are all rows for validation; name the file to use, or "
+            f"keep only one"
         )
     return found[0] if found else None
 
