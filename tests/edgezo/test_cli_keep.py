@@ -58,6 +58,8 @@ def test_a_run_that_overfits_hands_out_an_earlier_step(
     result = overfit(invoke, tiny, noisy)
     losses = evaluations(tmp_path / "run")
     assert [*losses] == [*range(0, 81, 10)]
+    for step in range(10, 80, 10):
+        assert f"after {step} steps, on 6 rows: loss {losses[step]:.4f}" in result["stderr"]
     initial = losses.pop(0)
     best = min(losses, key=losses.__getitem__)
     assert result["kept_step"] == best < 80 == result["steps"]

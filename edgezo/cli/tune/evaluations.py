@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo.cli.terminal.output import note, percent
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
@@ -71,7 +72,9 @@ class Evaluations:
         if every == AUTO and not run.trajectory.settled.max_time_s:
             amount, cost = run.step_number, cost_in_steps(run, keeper.rows)
         if is_due(every, (run.fraction_done, amount), keeper.last, cost):
-            self._evaluate_state("during")
+            found = self._evaluate_state("during")
+            if found is not None:
+                note(f"after {run.step_number} steps, on {len(keeper.rows)} rows: {_words(found)}")
 
     def after(self) -> dict[str, Any]:
         """Results of the last adapter on the rows for validation.
@@ -166,3 +169,11 @@ def check_loss(found: Evaluation, what: str, bundle: Bundle, params: Mapping[str
 def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
     names = () if found is None else ("loss", "accuracy", "score")
     return {f"{name}_{when}": getattr(found, name) for name in names}
+
+
+def _words(found: KeptEvaluation) -> str:
+    """An evaluation, for people."""
+    parts = [f"loss {found.loss:.4f}"]
+    parts += [] if found.accuracy is None else [f"accuracy {percent(found.accuracy)}"]
+    parts += [] if found.score is None else [f"score {found.score:.4f}"]
+    return ", ".join(parts)
