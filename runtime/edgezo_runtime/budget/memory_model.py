@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgezo_runtime.budget.candidates import BACK_COST, STREAM_TOKENS
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
@@ -182,10 +183,16 @@ class MemoryModel:
             back=BackwardMemoryModel.of(run, rows, longest, answers=answers),
         )
 
-    def fetches(self, limits: Limits) -> int:
-        """Count how often a step fetches each streamed block: once per wave and direction."""
-        waves = max(1, -(-self.hidden // limits.wave_bytes))
-        return waves if self.back is None else 2 * self.back.waves(limits)
+    def fetches(self, limits: Limits) -> float:
+        """Count how often a step fetches each streamed block: once per wave and direction.
+
+        A first-order step takes longer than the pass that `STREAM_COST` is a share of; there a
+        fetch counts less in proportion.
+        """
+        if self.back is None:
+            return max(1, -(-self.hidden // limits.wave_bytes))
+        work = BACK_COST * self.back.parts * self.back.tokens
+        return 2 * self.back.waves(limits) * min(1.0, STREAM_TOKENS / work)
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.

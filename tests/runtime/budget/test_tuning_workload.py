@@ -143,4 +143,4 @@ def test_waves_of_first_order_steps_grow_into_spare_room(run: Run) -> None:
         assert taken == more * MB
         assert found.streamed == one.streamed
         assert given.formula.unsampled(found.limits, streams=True) == (6 + more) * MB
-        assert given.formula.fetches(found.limits) == 2 * -(-5 // (1 + more // 6))
+        assert back.waves(found.limits) == -(-5 // (1 + more // 6))
