@@ -7,6 +7,7 @@ to other sizes of chunks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,9 +77,26 @@ class TuningWorkload:
     def choices(self) -> list[Choice]:
         """The ways to run, the fastest first."""
         found = enumerate_choices(
-            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.waves
+            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
         )
         return sorted(found, key=lambda choice: choice.cost)
+
+    def widened(self, choice: Choice, spare: int) -> tuple[Choice, int]:
+        """Let more parts of a first-order step go through streamed blocks together.
+
+        Args:
+            choice: how the run goes.
+            spare: bytes that its plan leaves.
+        Returns:
+            The choice with larger waves, so that blocks are read less often, and the bytes that
+            they take; the same choice and 0 if there is nothing to gain.
+        """
+        back = self.formula.back
+        if back is None or not choice.streamed or spare <= 0:
+            return choice, 0
+        limits = back.widened(choice.limits, spare)
+        more = back.held(limits, streams=True) - back.held(choice.limits, streams=True)
+        return dataclasses.replace(choice, limits=limits), more
 
     def computed(self, choice: Choice) -> int:
         """Bytes of passes by the formula."""
