@@ -166,7 +166,8 @@ class BestKeeper:
     @property
     def best(self) -> EvaluationRecord | None:
         """The evaluation of the adapter that is kept; None if the last one is."""
-        return best_of(self.records) if self._run.config.keep == "best" else None
+        by_rows = self.rows is not None and self._run.config.keep == "best"
+        return best_of(self.records) if by_rows else None
 
     def kept(self) -> KeptAdapter:
         """The adapter to hand out: the best of those evaluated, or the last one.

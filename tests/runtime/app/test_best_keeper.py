@@ -131,6 +131,16 @@ def test_the_last_one_is_kept_where_that_is_asked_for(
     assert tuned(bundle, examples, valid, tmp_path / "last", OVERFITTING)[0] == best
 
 
+def test_the_last_one_is_kept_where_there_are_no_rows_any_more(
+    bundle: Bundle, examples: ExampleSet, valid: ExampleSet, tmp_path: Path
+) -> None:
+    """But what was evaluated is not forgotten."""
+    best = tuned(bundle, examples, valid, tmp_path, OVERFITTING)[0]
+    with Tuner.open(bundle, examples, OVERFITTING, tmp_path) as tuner:
+        assert tuner.kept_adapter().step == 12 != best
+    assert tuned(bundle, examples, valid, tmp_path, OVERFITTING)[0] == best
+
+
 def test_the_last_one_is_kept_where_nothing_was_evaluated(
     bundle: Bundle, examples: ExampleSet, tmp_path: Path
 ) -> None:
