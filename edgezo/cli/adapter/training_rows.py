@@ -6,7 +6,7 @@ from edgezo.cli.adapter.export_job import ExportJob
 from edgezo.cli.files.task_data import folder_of
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.records import resolve
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.errors import DataError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from edgezo_runtime.data.records import find_split, resolve
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import find_split, resolve
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
@@ -29,11 +30,11 @@ class TaskData:
         test: rows to evaluate on at the end, or None.
     """
 
-    train: Path
-    valid: Path | None
-    test: Path | None
+    train: DataFiles
+    valid: DataFiles | None
+    test: DataFiles | None
 
-    def files(self) -> Iterator[tuple[str, Path]]:
+    def files(self) -> Iterator[tuple[str, DataFiles]]:
         """Pairs of split and file, the training split first."""
         for name, file in (("train", self.train), ("valid", self.valid), ("test", self.test)):
             if file is not None:

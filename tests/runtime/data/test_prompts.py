@@ -73,7 +73,7 @@ def test_a_conversation_may_have_tools_and_calls() -> None:
         (3, {}, UsageError, "prompt: int given; expected a text, a row, or a list of messages"),
         ([TURN, "b"], {"tokenizer": CHATTY}, UsageError, "prompt: list given; expected a text"),
         ([], {"tokenizer": CHATTY}, DataError, "'messages' is an empty array"),
-        ([{"role": "user"}], {"tokenizer": CHATTY}, DataError, "message 1: 'content' is missing"),
+        ([{"role": "user"}], {"tokenizer": CHATTY}, DataError, "message 1: 'content' is absent"),
         ([TURN], {}, BundleError, "has no chat template"),
         ("\ud800", {}, DataError, "prompt: the text has half of a surrogate pair"),
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgezo_runtime.data.records import Row
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.row_content import recognise
 from edgezo_runtime.errors import DataError
 
