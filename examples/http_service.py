@@ -59,7 +59,7 @@ def open_tuner(bundle: str | Path, run: str = "service") -> Tuner:
     return Tuner.open(
         bundle,
         data / "train.jsonl",
-        TuneConfig(max_time_s=0, epochs=4),
+        TuneConfig(epochs=4),
         run=run,
         template='"{text}" is about the',
         labels=[f" {intent}" for intent in intents],

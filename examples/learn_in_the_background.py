@@ -41,7 +41,7 @@ print("An assistant learns its user's commands while it answers; takes about a m
 with Tuner.open(
     sys.argv[1] if sys.argv[1:] else default_bundle(),
     known,
-    TuneConfig(max_time_s=0, epochs=8, batch_size=8),
+    TuneConfig(epochs=8, batch_size=8),
     run="assistant",
     template='"{text}" is about the',
     labels=[f" {intent}" for intent in intents],

@@ -65,7 +65,7 @@ bundle = sys.argv[1] if sys.argv[1:] else default_bundle()
 answer = {"role": "assistant", "content": "No."}  # edgezo measures the size of changes by it
 rows = [{"messages": [*asked, answer]} for asked in conversations(THINGS)]
 # Two tokens show the first word. The run is short, so its rate is above that of "auto".
-config = TuneConfig(steps=30, lr=1, max_new_tokens=2, max_time_s=0)
+config = TuneConfig(steps=30, lr=1, max_new_tokens=2)
 with (
     TemporaryDirectory() as run,
     Tuner.open(bundle, rows, config, run, max_seq=64, reward=reward) as tuner,

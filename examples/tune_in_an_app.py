@@ -27,7 +27,7 @@ print("A device learns which function an utterance is about; takes about half a 
 with Tuner.open(
     sys.argv[1] if sys.argv[1:] else default_bundle(),
     data / "train.jsonl",
-    TuneConfig(steps=50, max_time_s=0),
+    TuneConfig(steps=50),
     run="run-in-an-app",
     template='"{text}" is about the',
     labels=[f" {intent}" for intent in intents],

@@ -13,6 +13,9 @@ from typing import Any, Literal
 _BATCH, _EPOCHS = 16, 4
 """Examples per step and passes over the data of first-order steps; docs/decisions/0013."""
 
+_LONGEST_S = 300.0
+"""Longest time of a run that is given neither steps nor epochs; docs/decisions/0024."""
+
 _BATCH_OF_ESTIMATES = 128
 """Examples per step where gradients are estimated; docs/decisions/0006."""
 
@@ -126,8 +129,11 @@ class TuneConfig:
         (), "text that ends a generated answer; may be given several times"
     )
     steps: int = option(0, "longest run, in steps; 0 sets no limit", exact=False)
-    max_time_s: float = option(
-        300.0, "longest run, in time spent tuning: 90s, 10m, 1h; 0 sets no limit", exact=False
+    max_time_s: float | Literal["auto"] = option(
+        "auto",
+        "longest run, in time spent tuning: 90s, 10m, 1h; 0 sets no limit; auto takes 5m where "
+        "neither `steps` nor `epochs` is given, else no limit",
+        exact=False,
     )
     epochs: float | Literal["auto"] = option(
         "auto",
@@ -218,13 +224,16 @@ class TuneConfig:
         return own and all(value == "auto" for value in settings)
 
     def settled(self, rows: int, *, all_first_order: bool) -> TuneConfig:
-        """The same with "auto" resolved: the batch size, and `steps` from the epochs.
+        """The same with "auto" resolved: batch size, longest time, and `steps` from the epochs.
 
         Args:
             rows: number of examples.
             all_first_order: does every block take first-order steps?
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
+        longest_s = self.max_time_s
+        if longest_s == "auto":
+            longest_s = 0.0 if steps or epochs not in ("auto", 0) else _LONGEST_S
         if batch == "auto":
             batch = _BATCH if all_first_order or self.needs_answers else _BATCH_OF_ESTIMATES
         if epochs == "auto":
@@ -232,7 +241,9 @@ class TuneConfig:
         if epochs:
             limit = math.ceil(epochs * rows / min(batch, rows))
             steps = min(steps, limit) if steps else limit
-        return dataclasses.replace(self, batch_size=batch, epochs=epochs, steps=steps)
+        return dataclasses.replace(
+            self, batch_size=batch, epochs=epochs, steps=steps, max_time_s=longest_s
+        )
 
 
 OBJECTIVES = ("loss", "accuracy", "f1", "exact-match", "reward")

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "batch_size": 24,
     "first_order": 3,
     "first_order_lr": 0.5,
+    "max_time_s": 45.0,
     "data": "rows.jsonl",
     "valid": "valid.jsonl",
     "test": "test.jsonl",
@@ -222,6 +223,15 @@ def test_a_missing_file_is_refused(invoke: Invoke) -> None:
 )
 def test_durations(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
+    assert Duration("auto").convert(text, None, None) == seconds
+
+
+def test_a_duration_may_be_a_word(invoke: Invoke, seen: Seen) -> None:
+    assert Duration("auto").convert("auto", None, None) == "auto"
+    invoke("tune", "b", "--budget", "1GB", "--max-time", "auto")
+    assert seen[0][2].max_time_s == "auto"
+    told = invoke("tune", "b", "--budget", "1GB", "--eval-every", "auto", code=2).stderr
+    assert "'auto' is not a duration" in told
 
 
 @pytest.mark.parametrize(

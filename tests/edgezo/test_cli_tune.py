@@ -22,9 +22,12 @@ from tests.edgezo.conftest import Invoke, Tiny, start, tune_args, wait_for_steps
 
 RESULT = {
     "status": str,
+    "ended_by": str,
     "run": str,
     "model": str,
     "steps": int,
+    "steps_planned": int,
+    "max_time_s": type(None),
     "seconds": float,
     "rows_per_s": float,
     "loss_before": float,

@@ -39,6 +39,29 @@ def test_batches_and_the_end_of_a_run(
 
 
 @pytest.mark.parametrize(
+    ("given", "longest_s"),
+    [
+        ({}, 300.0),
+        ({"steps": 16}, 0.0),
+        ({"epochs": 2.0}, 0.0),
+        ({"epochs": 0}, 300.0),
+        ({"epochs": 0, "steps": 3}, 0.0),
+        ({"steps": 16, "max_time_s": 30.0}, 30.0),
+        ({"epochs": 2.0, "max_time_s": 300.0}, 300.0),
+        ({"max_time_s": 0, "epochs": 1}, 0.0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first_order", [True, False])
+def test_the_default_longest_time_is_for_runs_without_steps_or_epochs(
+    given: dict[str, Any], longest_s: float, first_order: bool
+) -> None:
+    """`--steps 16` ended after 2 steps, at the default of five minutes."""
+    settled = TuneConfig(**given).settled(1000, all_first_order=first_order)
+    assert settled.max_time_s == longest_s
+
+
+@pytest.mark.parametrize(
     ("given", "wants"),
     [
         ({}, True),

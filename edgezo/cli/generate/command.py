@@ -19,7 +19,7 @@ from edgezo.cli.settings.options import (
     options_of,
     setting,
 )
-from edgezo.cli.terminal.output import json_option, note, print_result, warn
+from edgezo.cli.terminal.output import json_option, note, print_result, rate, significant, warn
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import UsageError
 
@@ -107,7 +107,7 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
     if as_json:
         print_result(result, [], as_json)
     else:
-        note(f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} per second")
+        note(f"{result['new_tokens']} tokens, {rate(result['tokens_per_s'])} per second")
 
 
 def _generate(
@@ -231,5 +231,5 @@ def _counts(generator: Generator, seconds: float) -> dict[str, Any]:
         "prompt_tokens": generator.prompt_tokens,
         "new_tokens": generator.new_tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_s": round(generator.new_tokens / max(seconds, 1e-9), 2),
+        "tokens_per_s": significant(generator.new_tokens / seconds, 4) if seconds > 0 else None,
     }

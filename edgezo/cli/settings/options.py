@@ -134,7 +134,8 @@ def _option(
         settings["default"] = field.default
         settings["show_default"] = field.default not in (None, "", ())
     if isinstance(settings.get("type"), Duration):
-        settings |= {"help": f"{settings['help']}  [default: {_shown(field.default)}]"}
+        shown = field.default if isinstance(field.default, str) else _shown(field.default)
+        settings |= {"help": f"{settings['help']}  [default: {shown}]"}
         settings["show_default"] = False
     if field.metadata.get("metavar"):
         settings["metavar"] = field.metadata["metavar"]
@@ -154,6 +155,8 @@ def _param_type(field: dataclasses.Field[Any], hint: Any) -> Any:
         return Duration()
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
+        if len(parts) == 2 and field.name.endswith("_s"):
+            return Duration(*typing.get_args(parts[1]))
         if len(parts) == 2:
             return NumberOrWord(*typing.get_args(parts[1]), kind=parts[0])
         (hint,) = parts
@@ -195,15 +198,24 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """A duration in seconds, written 90, 90s, 10m or 1h."""
+    """A duration in seconds, written 90, 90s, 10m or 1h; or one of some words."""
 
     name = "duration"
 
+    def __init__(self, *words: str) -> None:
+        self._words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The words, then DURATION."""
+        return "|".join([*self._words, "DURATION"])
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Seconds of a duration."""
+    ) -> float | str:
+        """Seconds of a duration, or the word."""
         text = str(value).strip().lower()
+        if text in self._words:
+            return text
         unit = text[-1:] if text[-1:] in ("s", "m", "h") else ""
         try:
             return float(text.removesuffix(unit)) * _UNIT_SECONDS[unit]

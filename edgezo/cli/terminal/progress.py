@@ -1,4 +1,8 @@
-"""Progress on stderr: a live line on a terminal, a plain line every ten seconds elsewhere."""
+"""Progress on stderr: a live line on a terminal, a plain line every ten seconds elsewhere.
+
+Plain lines keep to one rhythm from the first line on: the first update after every tenth second is
+shown. The first line of another kind of work comes at once, and shifts nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ LIVE_S = 0.1
 """Shortest time between two updates of a live line."""
 
 PLAIN_S = 10.0
-"""Shortest time between two plain lines."""
+"""Rhythm of plain lines."""
 
 
 class Progress:
@@ -32,22 +36,29 @@ class Progress:
         self._live = self._stream.isatty()
         self._last: float | None = None
         self._shown = 0
+        self._first: float | None = None
+        self._beat = 0
+        self._begun: set[str] = set()
 
-    def due(self) -> bool:
-        """Would an update be shown now?"""
-        wait = LIVE_S if self._live else PLAIN_S
-        return self._last is None or self._clock() - self._last >= wait
+    def due(self, work: str = "") -> bool:
+        """Would an update about this kind of work be shown now?"""
+        if not self._live:
+            return work not in self._begun or self._beat_at(self._clock()) > self._beat
+        return self._last is None or self._clock() - self._last >= LIVE_S
 
-    def update(self, text: str, force: bool = False) -> None:
+    def update(self, text: str, force: bool = False, work: str = "") -> None:
         """Show a state, unless another was shown just before.
 
         Args:
             text: one line.
             force: show it in any case.
+            work: the kind of work, whose first line is shown at once.
         """
-        if not force and not self.due():
+        if not force and not self.due(work):
             return
         self._last = self._clock()
+        self._beat = self._beat_at(self._last)
+        self._begun.add(work)
         if self._live:
             text = text[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + text.ljust(self._shown))
@@ -60,17 +71,23 @@ class Progress:
         """A callback that takes the number of finished parts and of all parts."""
 
         def tell(done: int, total: int) -> None:
-            self.update(f"{what} {done}/{total}")
+            self.update(f"{what} {done}/{total}", work=what)
 
         return tell
 
     def end(self) -> None:
-        """Clear the live line and reset the time of the last update."""
+        """Clear the live line; the next update is shown at once. Plain lines keep their rhythm."""
         if self._live and self._shown:
             self._stream.write("\r" + " " * self._shown + "\r")
             self._stream.flush()
         self._shown = 0
         self._last = None
+
+    def _beat_at(self, now: float) -> int:
+        """Number of the interval of the rhythm; the first line begins it."""
+        if self._first is None:
+            self._first = now
+        return int((now - self._first) // PLAIN_S)
 
     def __enter__(self) -> Progress:
         """Return itself; leaving the block clears the live line."""

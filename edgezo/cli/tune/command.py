@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgezo.cli.files.task_data import keep_splits
 from edgezo.cli.settings.config_file import config_option, read_config
 from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
@@ -34,7 +35,7 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     if output is not None and resume:
         saved = RunFolder(output).config
         if saved.is_file():
-            known = read_config(saved, FILE_CLASSES)
+            known = keep_splits(read_config(saved, FILE_CLASSES))
             ctx.default_map = {**known, **(ctx.default_map or {})}
     return value
 

@@ -52,18 +52,25 @@ class TuneInputs:
         "such as 50%; auto takes 80%",
         metavar="SIZE",
     )
-    data: str | None = setting(
-        PACKAGED,
-        "rows to tune on: a .jsonl file, a folder of train, valid and test.jsonl, or "
-        f"{PACKAGED}, which comes with edgezo",
+    data: tuple[str, ...] = setting(
+        (PACKAGED,),
+        "rows to tune on: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a folder with such "
+        "files for train, valid (or validation, val, dev) and test, or "
+        f"{PACKAGED}, which comes with edgezo; may be given several times",
         metavar="FILE|DIR",
     )
-    valid: str | None = setting(
-        None,
-        "rows to evaluate on before and after tuning, in place of those in the data folder",
+    valid: tuple[str, ...] = setting(
+        (),
+        "rows to evaluate on before and after tuning, in place of those in the data folder; none "
+        "takes none; may be given several times",
         metavar="FILE",
     )
-    test: str | None = setting(None, "rows to evaluate on once, after tuning", metavar="FILE")
+    test: tuple[str, ...] = setting(
+        (),
+        "rows to evaluate on once, after tuning, in place of those in the data folder; none takes "
+        "none; may be given several times",
+        metavar="FILE",
+    )
     adapter: str | None = setting(
         None,
         "initial adapter: a run folder or an adapter file; the run takes over its scope, and "

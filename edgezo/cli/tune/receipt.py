@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgezo._version import CREATED_BY
-from edgezo.cli.terminal.output import duration, percent, table
+from edgezo.cli.terminal.output import duration, percent, significant, table
 from edgezo.cli.tune.job import Job
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.system.sizes import format_size
@@ -27,7 +27,7 @@ def make_receipt(
 
     Args:
         job: the run and its settings.
-        result: status, and the losses and scores of evaluations.
+        result: the end of the session, and the losses and scores of evaluations.
         digest: SHA-256 of the adapter's file.
         peak_bytes: peak of the process's resident memory.
         events: rollbacks and the like, as text.
@@ -44,6 +44,7 @@ def make_receipt(
     return {
         "status": result["status"],
         **({"error": result["error"]} if "error" in result else {}),
+        "ended_by": result["ended_by"],
         "run": str(run.folder.path),
         "model": job.bundle.manifest.model.id,
         "method": job.config.method,
@@ -61,8 +62,10 @@ def make_receipt(
         },
         "events": list(events),
         "steps": run.step_number,
+        "steps_planned": result["steps_planned"],
+        "max_time_s": result["max_time_s"],
         "seconds": round(run.state.elapsed_s, 3),
-        "rows_per_s": None if rows_per_s is None else round(rows_per_s, 2),
+        "rows_per_s": None if rows_per_s is None else significant(rows_per_s, 4),
         **losses,
         **shares,
         "peak_bytes": peak_bytes,
@@ -106,7 +109,8 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
         share = result["accuracy_test"]
         what = f"loss {result['loss_test']:.4f}"
         rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
-    rows.append(("steps", f"{result['steps']} in {duration(result['seconds'])}"))
+    planned = f" of {result['steps_planned']}" if result["steps_planned"] else ""
+    rows.append(("steps", f"{result['steps']}{planned} in {duration(result['seconds'])}"))
     peak, budget = result["peak_bytes"], result["budget_bytes"]
     predicted = format_size(result["predicted_bytes"])
     peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"

@@ -19,6 +19,7 @@ from edgezo.cli.tune.metrics import Metrics
 from edgezo.cli.tune.plan_report import limit_lines, print_plan
 from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
+from edgezo.cli.tune.run_end import early_end, resume_command
 from edgezo.cli.tune.session import Session
 from edgezo_runtime.adapters.saved_settings import settings_of_run
 from edgezo_runtime.app.tuner import Tuner
@@ -61,7 +62,8 @@ def tune(
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
-    with StopSignals() as signals, _naming_the_command(output):
+    resume = resume_command(output, reward)
+    with StopSignals() as signals, _naming_the_command(output, resume):
         run = RunFolder(output)
         job = prepare(root, inputs, config, run, signals, judge, resume=run.has_journal())
         if dry_run:
@@ -83,26 +85,29 @@ def tune(
             ) from error
         finally:
             run.release()
-    print_result(result, receipt_lines(result), as_json)
+    early = early_end(result, output, reward)
+    print_result(result, [*receipt_lines(result), *([early] if early else [])], as_json)
+    if early and as_json:
+        note(early)
     if result["status"] == "interrupted":
+        planned = f" of {result['steps_planned']}" if result["steps_planned"] else ""
         raise InterruptedRunError(
-            f"interrupted after {result['steps']} steps; the state is saved, resume with "
-            f"'edgezo tune --resume -o {output}'"
+            f"interrupted after {result['steps']}{planned} steps; the state is saved; to go on: "
+            f"{resume}"
         )
 
 
 @contextlib.contextmanager
-def _naming_the_command(output: Path) -> Iterator[None]:
+def _naming_the_command(output: Path, resume: str) -> Iterator[None]:
     """Add the command that resumes a run to the errors after which it helps."""
-    resume = f"'edgezo tune --resume -o {output}'"
     try:
         yield
     except OtherInputsError as error:
-        raise OtherInputsError(f"{error} ({resume} takes the inputs from the run)") from error
+        raise OtherInputsError(f"{error}; to take the inputs from the run: {resume}") from error
     except BudgetStopError as error:
         if resume in str(error) or not RunFolder(output).has_journal():
             raise
-        raise BudgetStopError(f"{error}; resume the run with {resume}") from error
+        raise BudgetStopError(f"{error}; to resume the run: {resume}") from error
 
 
 def _begin(job: Job, run: RunFolder) -> None:

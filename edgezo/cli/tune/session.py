@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.settings.flags import with_flags
-from edgezo.cli.terminal.output import duration, note, warn
+from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
 from edgezo.cli.tune.receipt import make_receipt
+from edgezo.cli.tune.run_end import Failure, describe_end
+from edgezo.cli.tune.step_line import StepLine
 from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.events import (
     DivergenceEvent,
@@ -39,7 +41,7 @@ from edgezo_runtime.errors import (
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
 from edgezo_runtime.evaluation.not_finite import why_not_finite
 from edgezo_runtime.system.files import atomic_write
-from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
+from edgezo_runtime.system.memory import peak_rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.step_report import StepReport
@@ -67,6 +69,7 @@ class Session:
         self._metrics = metrics
         self._signals = signals
         self._progress = Progress()
+        self._line = StepLine(tuner.run, job.budget)
         self._rows = 0
         self._seconds = 0.0
         self._events: list[str] = []
@@ -103,11 +106,7 @@ class Session:
         if failure is None and not self._signals.requested:
             failure = self._until_stopped(self._evaluate_after, result)
             self._tuner.run_events.tell_reliefs()
-        result["status"] = "interrupted" if self._signals.requested else "done"
-        if failure is not None:
-            kinds = {DivergedError: "diverged", RewardError: "reward-failed"}
-            found = [status for kind, status in kinds.items() if isinstance(failure, kind)]
-            result |= {"status": (*found, "out-of-memory")[0], "error": with_flags(str(failure))}
+        result |= describe_end(self._run, failure, interrupted=self._signals.requested)
         receipt = self._receipt(result, digest)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(folder.receipt, text.encode())
@@ -125,7 +124,7 @@ class Session:
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
-    ) -> DivergedError | BudgetStopError | RewardError | None:
+    ) -> Failure | None:
         """Do work that a signal, divergence, refused memory or a failing reward can end."""
         try:
             work(result)
@@ -182,6 +181,7 @@ class Session:
     def _on_step(self, report: StepReport) -> None:
         self._rows += report.rows
         self._seconds += report.elapsed_s
+        self._line.add(report)
         self._metrics.write(
             {
                 "event": "step",
@@ -203,7 +203,7 @@ class Session:
             )
             self._on_event(DivergenceEvent(report.step + 1, text))
         if self._progress.due():
-            self._progress.update(self._live_line(report))
+            self._progress.update(self._line.text(report))
 
     def _warn(self, text: str) -> None:
         self._progress.end()
@@ -212,17 +212,6 @@ class Session:
     def _next_evaluation(self, every: float) -> float:
         """Seconds of tuning until the next evaluation: a multiple of `every`."""
         return every * (self._run.state.elapsed_s // every + 1) if every else math.inf
-
-    def _live_line(self, report: StepReport) -> str:
-        now, peak, budget = map(format_size, (rss_bytes(), peak_rss_bytes(), self._job.budget))
-        done = self._run.fraction_done
-        left = self._run.state.elapsed_s * (1 - done) / done if done else 0.0
-        return (
-            f"step {report.step + 1}  loss {report.loss:.4f}  "
-            f"{self._rows / max(self._seconds, 1e-9):.0f} rows/s  "
-            f"memory {now}, peak {peak} of {budget}  "
-            f"{duration(left)} left"
-        )
 
     def _evaluate(self, split: Split, when: When) -> KeptEvaluation | None:
         """Evaluate on a split; the evaluation before tuning may be that of an earlier session."""

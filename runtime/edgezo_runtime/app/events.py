@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgezo_runtime.evaluation.evaluate import Evaluation
-from edgezo_runtime.training.step_report import Phase, StepReport
+from edgezo_runtime.training.step_report import EndedBy, Phase, StepReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,15 @@ class ExamplesEvent:
 
 @dataclass(frozen=True, slots=True)
 class EndEvent:
-    """Steps have ended, for now; `error` is the error that ended them, or empty."""
+    """Steps have ended, for now; `error` is the error that ended them, or empty.
+
+    `ended_by` is that of the status: the limit that was reached, or "stop".
+    """
 
     step: int
     phase: Phase
     error: str = ""
+    ended_by: EndedBy | None = None
 
 
 Event = (

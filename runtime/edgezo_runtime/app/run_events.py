@@ -78,5 +78,5 @@ class RunEvents:
         if isinstance(error, InterruptedRunError):
             return
         text = "" if error is None else str(error) or type(error).__name__
-        phase = self._run.status(begun=self.begun).phase
-        self.emit(EndEvent(self._run.step_number, phase, text))
+        status = self._run.status(begun=self.begun)
+        self.emit(EndEvent(self._run.step_number, status.phase, text, status.ended_by))

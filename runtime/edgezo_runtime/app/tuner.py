@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.app.added_examples import AddedExamples
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.background import Background
 from edgezo_runtime.app.event_streams import EventStream, Subscription
-from edgezo_runtime.app.events import Event, ExamplesEvent
+from edgezo_runtime.app.events import Event
 from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.step_turn import StepTurn
@@ -28,19 +27,18 @@ from edgezo_runtime.data.prompts import Prompt
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import LongRows, TrainOn
 from edgezo_runtime.data.row_reader import Fields
-from edgezo_runtime.data.sources import Given, Source, require_alike
-from edgezo_runtime.errors import InterruptedRunError, UsageError
+from edgezo_runtime.data.sources import Given, Source
+from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.classify import Prediction
 from edgezo_runtime.evaluation.evaluate import Evaluation
 from edgezo_runtime.evaluation.objectives import Reward, RewardFunction
 from edgezo_runtime.generation.generator import GenerationConfig
 from edgezo_runtime.governors import Governor
-from edgezo_runtime.governors.gate import GLANCE_S
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.training.loop import TrainingLoop
-from edgezo_runtime.training.step_report import StepReport, TunerStatus
+from edgezo_runtime.training.step_report import EndedBy, StepReport, TunerStatus
 
 Float32 = npt.NDArray[np.float32]
 
@@ -71,12 +69,11 @@ class Tuner:
         """Make a tuner that is not started, and does not touch the run folder; `open` starts it."""
         self.run = opened.run
         self.plan = opened.plan
-        self._longest = opened.longest
         self.run_events = RunEvents(self.run)
         self._answerer = Answerer(self.run, self.run_events, opened.reader)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
-        self._adding = threading.Condition()
+        self._added = AddedExamples(self.run, self.run_events, self._answerer, opened.longest)
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
@@ -190,8 +187,7 @@ class Tuner:
             with self._steps, self.run.lock:
                 self.run.close()
         finally:  # nothing more comes for threads that wait, even if a disk is full
-            with self._adding:
-                self._adding.notify_all()
+            self._added.wake()
             for background in self._backgrounds:  # emits the last event
                 background.leave()
             self.run_events.hub.close()
@@ -272,6 +268,15 @@ class Tuner:
     def done(self) -> bool:
         """Is no step left?"""
         return self.run.done
+
+    @property
+    def ended_by(self) -> EndedBy | None:
+        """Why no step is left: "steps", "time", or "stop" if `stop` was called; None while one is.
+
+        "steps" are those of the configuration, or of its passes over the data. A run that ended by
+        time may have taken fewer steps than planned: `status` has both numbers.
+        """
+        return self.run.ended_by
 
     @property
     def closed(self) -> bool:
@@ -365,38 +370,13 @@ class Tuner:
             UsageError: the tuner is closed, or was not opened with rows; or the objective scores
                 generated texts, which needs more of a row than the run stores.
         """
-        run = self.run
-        run.engine.require_here()
-        objective = run.probes.objective
-        if objective.has_answers:
-            raise UsageError(
-                f"`objective` {objective.name}: a run that is scored by its texts takes no further "
-                f"examples; begin another run on all rows, with "
-                f"`adapter={str(run.folder.path)!r}`"
-            )
-        more = self._answerer.read(rows, "train")
-        require_alike(more, run.examples, self._longest, run.scope)
-        with self._adding:
-            with run.lock:
-                count = run.log.add(more)
-                run.note_progress()
-            self._adding.notify_all()
-        self.run_events.emit(ExamplesEvent(run.step_number, len(more), count))
-        return count
+        self.run.engine.require_here()
+        return self._added.add(rows)
 
     def wait_for_examples(self, timeout_s: float | None = None) -> bool:
         """Wait until a step is left; False if the run was stopped or closed, or time is up."""
         self.run.engine.require_here()
-        until = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._adding:
-            while not self.run.gate.stopped and not self.closed:
-                if not self.done:
-                    return True
-                left = GLANCE_S if until is None else min(GLANCE_S, until - time.monotonic())
-                if left <= 0:
-                    return False
-                self._adding.wait(left)  # a signal's `stop` takes no lock
-        return False
+        return self._added.wait_for_step(timeout_s)
 
     # --- the state ---
 

@@ -122,8 +122,8 @@ def _check_length(config: TuneConfig) -> None:
             raise UsageError(f"`epochs` {config.epochs}: must be auto or a number of 0 or more")
         if config.epochs > _LARGEST_COUNT:
             raise UsageError(f"`epochs` {config.epochs}: must be {_LARGEST_COUNT} or less")
-    if not 0 <= config.max_time_s < math.inf:
-        raise UsageError(f"`max_time_s` {config.max_time_s}: must be 0 seconds or more")
+    if config.max_time_s != "auto" and not 0 <= config.max_time_s < math.inf:
+        raise UsageError(f"`max_time_s` {config.max_time_s}: must be auto, or 0 seconds or more")
     if not config.steps and not config.max_time_s and config.epochs in ("auto", 0):
         raise UsageError(
             "`steps` 0 and `max_time_s` 0: a run needs an end; give one of them, or `epochs`"

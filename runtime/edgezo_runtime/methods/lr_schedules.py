@@ -83,26 +83,6 @@ LR_SCHEDULES: dict[str, LrSchedule] = {
 }
 
 
-def fraction_done(
-    config: TuneConfig, step: int, elapsed_s: float, measured_s: float = 0.0
-) -> float:
-    """Return the fraction of a run that is done, by steps or by time, whichever is larger.
-
-    Args:
-        config: how to tune, "auto" filled in.
-        step: number of steps done.
-        elapsed_s: seconds since the run began.
-        measured_s: the part of `elapsed_s` that measured rates before the first step. The time of
-            a run counts from there, so the first learning rate does not depend on a clock.
-    """
-    by_steps = step / config.steps if config.steps else 0.0
-    if not config.max_time_s:
-        return by_steps
-    left = config.max_time_s - measured_s
-    by_time = (elapsed_s - measured_s) / left if left > 0 else 1.0
-    return max(by_steps, by_time)
-
-
 def rate_factor(config: TuneConfig, step: int, fraction: float) -> float:
     """Return the factor of a step's learning rate.
 

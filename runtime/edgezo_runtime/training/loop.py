@@ -10,8 +10,9 @@ from edgezo_runtime.errors import CacheRangeError, DivergedError, UsageError
 from edgezo_runtime.governors.gate import PausedError
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.estimators import StepInfo, Term
-from edgezo_runtime.methods.lr_schedules import fraction_done, rate_factor
+from edgezo_runtime.methods.lr_schedules import rate_factor
 from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.methods.run_length import fraction_done
 from edgezo_runtime.system.memory_errors import budget_stop, refusal_reason
 from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.run import Run

@@ -20,14 +20,14 @@ from edgezo_runtime.governors import Governor
 from edgezo_runtime.governors.gate import Gate
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
-from edgezo_runtime.methods.lr_schedules import fraction_done
 from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.methods.run_length import Limit, fraction_done, limit_reached
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.initial_adapter import settle_initial_adapter
 from edgezo_runtime.training.probe_evaluator import Cache, ProbeEvaluator
 from edgezo_runtime.training.run_log import RunLog
 from edgezo_runtime.training.step_evaluator import StepEvaluator
-from edgezo_runtime.training.step_report import Phase, TunerStatus
+from edgezo_runtime.training.step_report import EndedBy, Phase, TunerStatus
 from edgezo_runtime.training.training_state import TrainingState
 from edgezo_runtime.training.trajectory import Trajectory
 
@@ -181,6 +181,8 @@ class Run:
             self.fraction_done,
             "ready",
             examples=len(self.examples),
+            ended_by=self._limit_reached,
+            steps_planned=self._settled.steps or None,
         )
 
     def status(self, *, begun: bool) -> TunerStatus:
@@ -192,7 +194,12 @@ class Run:
         progress = self._progress  # one object, so all values are of one step
         reason = self.gate.held or self.gate.waiting or ""
         phase = self._phase(progress.fraction_done, reason, begun)
-        return replace(progress, phase=phase, reason=reason if phase == "paused" else "")
+        return replace(
+            progress,
+            phase=phase,
+            reason=reason if phase == "paused" else "",
+            ended_by=progress.ended_by or ("stop" if self.gate.stopped else None),
+        )
 
     def _phase(self, fraction: float, reason: str, begun: bool) -> Phase:
         if self.closed:
@@ -213,13 +220,30 @@ class Run:
     @property
     def done(self) -> bool:
         """Is no step left?"""
-        return self.gate.stopped or self.fraction_done >= 1
+        return self.ended_by is not None
+
+    @property
+    def ended_by(self) -> EndedBy | None:
+        """Why no step is left; None while one is."""
+        return self._limit_reached or ("stop" if self.gate.stopped else None)
 
     @property
     def fraction_done(self) -> float:
         """Share of the run that is over: by steps or by time, whichever is larger."""
-        settled = self.trajectory.layout.settled(len(self.examples))
-        return fraction_done(settled, self.step_number, self.state.elapsed_s, self.rates.seconds)
+        return fraction_done(self._settled, *self._so_far)
+
+    @property
+    def _limit_reached(self) -> Limit | None:
+        return limit_reached(self._settled, *self._so_far)
+
+    @property
+    def _settled(self) -> TuneConfig:
+        """How to tune, with all examples that were added."""
+        return self.trajectory.layout.settled(len(self.examples))
+
+    @property
+    def _so_far(self) -> tuple[int, float, float]:
+        return self.step_number, self.state.elapsed_s, self.rates.seconds
 
     @property
     def step_number(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgezo_runtime.methods.run_length import Limit
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
@@ -35,6 +37,9 @@ class StepReport:
 
 Phase = Literal["ready", "running", "paused", "stopped", "done", "closed"]
 
+EndedBy = Limit | Literal["stop"]
+"""Why no step of a run is left: its steps were taken, its time is over, or `stop` was called."""
+
 
 @dataclass(frozen=True, slots=True)
 class TunerStatus:
@@ -49,6 +54,9 @@ class TunerStatus:
             "stopped", "done", or "closed".
         reason: why the run is paused; empty if it is not.
         examples: number of examples, including those that were added.
+        ended_by: why no step is left: "steps" (given, or from `epochs`), "time" or "stop"; None
+            while a step is left, or if an error ended the steps.
+        steps_planned: steps of the whole run; None if only time limits it.
     """
 
     step: int
@@ -58,3 +66,5 @@ class TunerStatus:
     phase: Phase
     reason: str = ""
     examples: int = 0
+    ended_by: EndedBy | None = None
+    steps_planned: int | None = None

@@ -53,7 +53,7 @@ class FakeRun:
         self.calls.append("sync")
 
     def status(self, *, begun: bool) -> SimpleNamespace:
-        return SimpleNamespace(phase="running" if begun else "ready")
+        return SimpleNamespace(phase="running" if begun else "ready", ended_by=None)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_an_app_is_told_what_happens(bundle: Bundle, tmp_path: Path) -> None:
     assert PressureEvent(1, "short: cut smaller") in told
     assert ExamplesEvent(1, 1, 9) in told
     assert CheckpointEvent(2, tmp_path / "snapshot.safetensors") in told
-    assert told[-1] == EndEvent(4, "done")
+    assert told[-1] == EndEvent(4, "done", "", "steps")
 
 
 def test_a_subscriber_that_fails_changes_nothing(

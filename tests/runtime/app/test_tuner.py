@@ -98,6 +98,45 @@ def test_stop_ends_the_iteration(bundle, examples, tmp_path):
         assert tuner.step_number == 2
 
 
+def test_a_tuner_says_why_it_ended(bundle: Bundle, examples: ExampleSet, tmp_path: Path) -> None:
+    """A run that its time ended looked like one that had taken all its steps."""
+    with Tuner.open(bundle, examples, BASE, tmp_path / "steps") as tuner:
+        stream = tuner.events()
+        assert tuner.ended_by is tuner.status.ended_by is None
+        list(tuner)
+        assert tuner.ended_by == tuner.status.ended_by == "steps"
+        (end,) = [event for event in iter(lambda: stream.get(0), None) if type(event) is EndEvent]
+        assert end == EndEvent(6, "done", "", "steps")
+        tuner.stop()
+        assert tuner.ended_by == "steps"
+    timed = dataclasses.replace(BASE, max_time_s=1e-3)
+    with Tuner.open(bundle, examples, timed, tmp_path / "time") as tuner:
+        list(tuner)
+        status = tuner.status
+        assert (tuner.ended_by, status.ended_by, status.phase) == ("time", "time", "done")
+        assert (status.step, status.steps_planned) == (1, 6)
+    with Tuner.open(bundle, examples, BASE, tmp_path / "time") as tuner:  # more time: it goes on
+        tuner.step()
+        assert tuner.ended_by is None
+        tuner.stop()
+        list(tuner)
+        assert (tuner.ended_by, tuner.status.ended_by, tuner.status.phase) == (
+            "stop", "stop", "stopped",
+        )  # fmt: skip
+
+
+def test_passes_over_the_data_end_a_run_until_examples_come(
+    bundle: Bundle, examples: ExampleSet, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(BASE, steps=0, epochs=1.0, batch_size=4)
+    with Tuner.open(bundle, examples.first(4), config, tmp_path) as tuner:
+        list(tuner)
+        assert (tuner.ended_by, tuner.status.steps_planned) == ("steps", 1)
+        tuner.add(slice_of(examples, 4, 8))
+        assert (tuner.ended_by, tuner.status.ended_by) == (None, None)
+        assert tuner.status.steps_planned == 2
+
+
 def test_a_closed_tuner_refuses(bundle, examples, tmp_path):
     tuner = Tuner.open(bundle, examples, BASE, tmp_path)
     tuner.step()

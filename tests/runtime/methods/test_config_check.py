@@ -39,7 +39,7 @@ def test_the_defaults_are_fine() -> None:
         ("steps", -1, "`steps` -1: must be 0 or more"),
         ("seed", -1, "`seed` -1: must be 0 or more"),
         ("seed", 2**64, "must be below"),
-        ("max_time_s", -1.0, "`max_time_s` -1.0: must be 0 seconds or more"),
+        ("max_time_s", -1.0, "`max_time_s` -1.0: must be auto, or 0 seconds or more"),
         ("epochs", -1.0, "`epochs` -1.0: must be auto or a number of 0 or more"),
         ("epochs", math.inf, "`epochs` inf"),
         ("first_order", -1, "`first_order` -1: must be 0 or more"),

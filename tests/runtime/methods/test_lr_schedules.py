@@ -1,4 +1,4 @@
-"""Learning-rate schedules: their shapes, how much of a run is done, and runs beyond the horizon."""
+"""Learning-rate schedules: their shapes, and runs beyond the horizon."""
 
 import math
 
@@ -10,7 +10,6 @@ from edgezo_runtime.methods.lr_schedules import (
     LR_SCHEDULES,
     constant,
     cosine,
-    fraction_done,
     linear,
     rate_factor,
     trapezoid,
@@ -44,25 +43,6 @@ def test_lr_schedules_end_where_they_should() -> None:
 def test_lr_schedules_refuse_what_is_out_of_range(fraction: float, warmup: float) -> None:
     with pytest.raises(UsageError, match="must be"):
         constant(fraction, warmup)
-
-
-@pytest.mark.parametrize(
-    ("given", "step", "elapsed_s", "measured_s", "expected"),
-    [
-        ({"steps": 10, "max_time_s": 0.0}, 4, 99.0, 0.0, 0.4),
-        ({"steps": 0, "max_time_s": 20.0}, 4, 5.0, 0.0, 0.25),
-        ({"steps": 10, "max_time_s": 20.0}, 4, 5.0, 0.0, 0.4),
-        ({"steps": 10, "max_time_s": 20.0}, 4, 15.0, 0.0, 0.75),
-        ({"steps": 0, "max_time_s": 20.0}, 0, 4.0, 4.0, 0.0),  # the measurement is over
-        ({"steps": 0, "max_time_s": 20.0}, 1, 12.0, 4.0, 0.5),
-        ({"steps": 0, "max_time_s": 4.0}, 0, 4.0, 4.0, 1.0),  # it took all the time there is
-    ],
-)
-def test_the_further_of_steps_and_time_counts(
-    given: dict[str, float], step: int, elapsed_s: float, measured_s: float, expected: float
-) -> None:
-    config = TuneConfig(**given)  # type: ignore[arg-type]
-    assert fraction_done(config, step, elapsed_s, measured_s) == pytest.approx(expected)
 
 
 def test_a_step_takes_the_rate_of_its_middle() -> None:

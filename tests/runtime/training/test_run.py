@@ -80,6 +80,7 @@ def test_the_status_of_a_run_says_what_it_waits_for(
     run.gate.release(run)
     run.gate.stop()
     assert (run.status(begun=True).phase, run.done) == ("stopped", True)
+    assert (run.status(begun=True).ended_by, run.ended_by) == ("stop", "stop")
     run.state.step = 3
     assert run.status(begun=True).step == 0  # what others see changes between two steps
     assert run.fraction_done == 0.5
@@ -88,7 +89,8 @@ def test_the_status_of_a_run_says_what_it_waits_for(
     assert (status.step, status.fraction_done, status.elapsed_s) == (3, 0.5, 1.5)
     run.state.step = 6
     run.note_progress()
-    assert run.status(begun=True).phase == "done"
+    status = run.status(begun=True)
+    assert (status.phase, status.ended_by, status.steps_planned) == ("done", "steps", 6)
     run.close()
 
 

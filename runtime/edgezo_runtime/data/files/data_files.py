@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,11 @@ class DataFiles:
         """Some files, under the name of the first one."""
         first, more = files[0], len(files) - 1
         return cls(files, Path(f"{first} and {more} more") if more else first)
+
+    @classmethod
+    def together(cls, parts: Sequence[DataFiles]) -> DataFiles:
+        """The files of several parts; at least one."""
+        return cls.of(*(file for part in parts for file in part.files))
 
     def rows(self, limit: int | None = None) -> Iterator[Row]:
         """Read the rows of all files.

@@ -15,7 +15,7 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 
 SPLIT_NAMES: dict[str, tuple[str, ...]] = {
     "train": ("train",),
-    "valid": ("valid", "val", "dev", "validation"),
+    "valid": ("valid", "validation", "val", "dev"),
     "test": ("test",),
 }
 """Split -> names of its files, without suffix."""
@@ -56,7 +56,9 @@ def find_split(path: str | Path, split: str) -> DataFiles | None:
         found = _sets(folder, split)
     if len(found) > 1:
         names = " and ".join(str(files.path.name) for files in found)
-        raise DataError(f"{path}: {names} are both there; name the one to use, or remove the other")
+        raise DataError(
+            f"{path}: {names} could each be the {split} rows; name one of them, or keep one"
+        )
     return found[0] if found else None
 
 
@@ -147,10 +149,11 @@ def _sets(folder: Path, split: str) -> list[DataFiles]:
             continue
         for file in _files(place):
             found.setdefault((place, name, True, suffix_of(file)), []).append(file)
-    return [_set(folder, files) for files in found.values()]
+    order = SPLIT_NAMES[split].index
+    return [_set(files) for key, files in sorted(found.items(), key=lambda one: order(one[0][1]))]
 
 
-def _set(folder: Path, files: list[Path]) -> DataFiles:
+def _set(files: list[Path]) -> DataFiles:
     """Files in the order of the numbers in their names.
 
     Raises:

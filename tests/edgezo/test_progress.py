@@ -1,0 +1,85 @@
+"""Lines of progress, on a simulated clock."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from edgezo.cli.terminal.progress import PLAIN_S, Progress
+
+
+class Clock:
+    """A clock that stands still until it is set forward."""
+
+    def __init__(self) -> None:
+        self.now = 1234.5
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_keep_their_rhythm() -> None:
+    """Evaluations and notes shifted it: each was followed by a line at once."""
+    clock, stream = Clock(), io.StringIO()
+    progress, shown = Progress(stream, clock), []
+
+    def after(seconds: float, call: Callable[[], None]) -> None:
+        clock.now += seconds
+        before = stream.tell()
+        call()
+        if stream.tell() > before:
+            shown.append(clock.now)
+
+    for number in range(1, 101):
+        after(1.7, lambda: progress.update("step"))
+        if number % 9 == 0:  # an evaluation
+            tell = progress.count("evaluating")
+            for part in range(4):
+                after(0.3, lambda: tell(part, 4))  # noqa: B023  # called at once
+            progress.end()
+        if number % 13 == 0:  # a note
+            progress.end()
+    first = stream.getvalue().splitlines().index("evaluating 0/4")
+    assert first == 2  # comes at once, after 13.9 s
+    assert shown[first] - shown[0] == pytest.approx(8 * 1.7 + 0.3)
+    del shown[first]
+    beats = [int((at - shown[0]) // PLAIN_S) for at in shown]
+    assert beats == list(range(int((clock.now - shown[0]) // PLAIN_S) + 1))
+
+
+def test_steps_alone_come_at_the_first_chance_after_every_beat() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock)
+    for second in range(0, 70, 7):
+        clock.now = 100.0 + second
+        progress.update(f"{second}")
+    assert stream.getvalue().split() == ["0", "14", "21", "35", "42", "56", "63"]
+
+
+def test_a_forced_line_shifts_nothing() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock)
+    for second in range(25):
+        clock.now = 50.0 + second
+        progress.update(f"{second}", force=second == 8)
+    assert stream.getvalue().split() == ["0", "8", "10", "20"]
+
+
+def test_a_live_line_is_shown_again_at_once_after_another_line() -> None:
+    clock, stream = Clock(), Terminal()
+    progress = Progress(stream, clock)
+    progress.update("one")
+    assert not progress.due()
+    progress.end()
+    assert progress.due()
+    progress.update("two")
+    clock.now += 0.2
+    progress.update("3")
+    assert stream.getvalue() == "\rone\r   \r\rtwo\r3  "
