@@ -57,7 +57,7 @@ def find_split(path: str | Path, split: str) -> DataFiles | None:
     if len(found) > 1:
         names = " and ".join(str(files.path.name) for files in found)
         raise DataError(
-            f"{path}: {names} could each be the {split} rows; name one of them, or keep one"
+            f"{path}: {names} could each be the {split} rows; name the file to use, or keep one"
         )
     return found[0] if found else None
 

@@ -55,7 +55,7 @@ def test_every_name_with_every_suffix(tmp_path: Path, name: str, suffix: str) ->
 )
 def test_what_could_be_either(tmp_path: Path, both: tuple[str, str]) -> None:
     touch(tmp_path, *both)
-    with pytest.raises(DataError, match="could each be the valid rows; name one") as caught:
+    with pytest.raises(DataError, match="could each be the valid rows; name the file") as caught:
         find_split(tmp_path, "valid")
     assert all(Path(name).name in str(caught.value) for name in both)
 
