@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.chat.turns import TurnFinder
 from edgezo_runtime.data.choices import load_choices
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.questions import load_questions
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.template import Template
@@ -136,6 +138,12 @@ class _Workshop:
             "rows": Target(self._rows, _ROWS, 0.3),
             "questions": Target(self._questions, _ROWS, 0.3),
             "choices": Target(self._choices, (_CHOICES,), 0.3),
+            "array": Target(self._data_file("f.json"), _ARRAYS, 0.3),
+            "table": Target(self._data_file("f.csv"), _TABLES, 0.3),
+            "packed": Target(self._data_file("f.gz"), _PACKED, 0.3),
+            "parquet": Target(self._data_file("f.parquet"), _case("parquet"), 0.1),
+            "arrow": Target(self._data_file("f.arrow"), _case("arrow"), 0.1),
+            "saved": Target(self._saved, _SAVED),
             "template": Target(_template, (b"{sentence} It was", b"{{a}} {b}{c}")),
             "config": Target(self._config, _CONFIGS),
             "toml": Target(self._toml, (b'lr = 0.5\nmethod = "zo-sgd"\n[x]\n', b"seed = 3")),
@@ -377,6 +385,23 @@ class _Workshop:
         path = self._keep(data, "rows.jsonl")
         load_choices(path, self.tokenizer, template="{text} It", field="choices", max_seq=16)
 
+    def _data_file(self, name: str) -> Callable[[bytes], None]:
+        """Reads a file by its format, then its rows by their fields."""
+
+        def read(data: bytes) -> None:
+            load_examples(self._keep(data, name), self.tokenizer, max_seq=16)
+
+        return read
+
+    def _saved(self, data: bytes) -> None:
+        folder = self.folder / "saved"
+        folder.mkdir(exist_ok=True)
+        for name in ("dataset_dict.json", "state.json"):
+            (folder / "dataset_dict.json").unlink(missing_ok=True)
+            (folder / name).write_bytes(data)
+            (folder / "rows").write_bytes(_ROWS[0])
+            resolve(folder)
+
     def _config(self, data: bytes) -> None:
         from edgezo.cli.settings.config_file import read_config
 
@@ -395,6 +420,12 @@ class _Workshop:
         if template is not None:
             Template.parse(template)
         "".join(labels)
+
+
+def _case(kind: str) -> tuple[bytes, ...]:
+    """The small files of a format, and with them those that pyarrow needs."""
+    folder = Path(__file__).parents[1] / "cases" / "data"
+    return tuple(file.read_bytes() for file in sorted(folder.rglob(f"*.{kind}")))
 
 
 def byte_like(tokenizer: TextTokenizer, source: str) -> TextTokenizer:
@@ -494,6 +525,15 @@ _ROWS = (
     b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
     b'{"instruction": "do", "input": "x", "output": "y"}\r\n\n',
 )
+_ARRAYS = (
+    b'[{"text": "the film", "label": 0},\n {"text": "very [\\"] good"}]',
+    b'[{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}]',
+    b'[{"prompt": [{"role": "user", "content": "q"}], "system": "s", "history": [["a", "b"]],'
+    b' "completion": [{"role": "assistant", "content": "a"}]}]',
+)
+_TABLES = (b'text,label\n"the ""film""",0\r\na,\n', b"\xef\xbb\xbfprompt,completion\na,b\n")
+_PACKED = tuple(gzip.compress(text, mtime=0) for text in _ROWS)
+_SAVED = (b'{"_data_files": [{"filename": "rows"}], "_split": "train", "splits": ["train"]}',)
 _CHOICES = (
     b'{"text": "the film", "choices": ["good", "bad"], "label": 0}\n'
     b'{"text": "very", "choices": [" a", "b", "great"], "answer": "b"}\n'
