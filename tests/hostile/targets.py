@@ -395,12 +395,11 @@ class _Workshop:
 
     def _saved(self, data: bytes) -> None:
         folder = self.folder / "saved"
-        folder.mkdir(exist_ok=True)
-        for name in ("dataset_dict.json", "state.json"):
-            (folder / "dataset_dict.json").unlink(missing_ok=True)
-            (folder / name).write_bytes(data)
-            (folder / "rows").write_bytes(_ROWS[0])
-            resolve(folder)
+        (folder / "train").mkdir(parents=True, exist_ok=True)
+        (folder / "train" / "rows").write_bytes(_ROWS[0])
+        (folder / "train" / "state.json").write_bytes(data)
+        (folder / "dataset_dict.json").write_bytes(data)
+        resolve(folder)
 
     def _config(self, data: bytes) -> None:
         from edgezo.cli.settings.config_file import read_config

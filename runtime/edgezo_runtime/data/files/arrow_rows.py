@@ -223,6 +223,11 @@ def _told(arrow: Any, where: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(
+            f"{where}: pyarrow asks for more memory than it gets: the file is damaged, or its "
+            "batches are too large; save it again, with smaller batches or row groups"
+        ) from error
     except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(
