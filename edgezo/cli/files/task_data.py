@@ -17,8 +17,8 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 PACKAGED = "device_commands"
 """Name of the data set that comes with edgezo."""
 
-NO_ROWS = "none"
-"""In place of a file: rows of this kind are not evaluated."""
+NONE = "none"
+"""In place of a file: no such rows."""
 
 TASK_FILE = "task.json"
 _LARGEST_FILE = 1 << 20
@@ -50,7 +50,7 @@ def find_task(data: Sequence[str], valid: Sequence[str] = (), test: Sequence[str
 
     Args:
         data: files, folders, or the name of the packaged set.
-        valid: files or folders; () takes the split of the data folders, if there is one; `NO_ROWS`
+        valid: files or folders; () takes the split of the data folders, if there is one; `NONE`
             takes none.
         test: the same for the test rows.
     Raises:
@@ -66,12 +66,12 @@ def find_task(data: Sequence[str], valid: Sequence[str] = (), test: Sequence[str
 
 def _find(data: Sequence[str], split: str, given: Sequence[str]) -> DataFiles | None:
     if given:
-        return None if tuple(given) == (NO_ROWS,) else resolve(given, split)
+        return None if tuple(given) == (NONE,) else resolve(given, split)
     folders = [path for path in paths_of_data(data) if path.is_dir()]
     try:
         found = [part for part in (find_split(path, split) for path in folders) if part is not None]
     except DataError as error:
-        raise DataError(f"{error}: --{split} FILE, or --{split} {NO_ROWS}") from error
+        raise DataError(f"{error}: --{split} FILE, or --{split} {NONE}") from error
     return found[0] if len(found) == 1 else DataFiles.together(found) if found else None
 
 
@@ -85,7 +85,7 @@ def keep_splits(saved: Mapping[str, Any]) -> dict[str, Any]:
         saved: values of its config.json.
     """
     if not saved.get("test") and tuple(saved.get("data", (PACKAGED,))) != (PACKAGED,):
-        return {**saved, "test": (NO_ROWS,)}
+        return {**saved, "test": (NONE,)}
     return dict(saved)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from edgezo._version import CREATED_BY
 from edgezo.cli.files.row_reading import naming_the_template, settle_rows
 from edgezo.cli.files.task_data import (
-    NO_ROWS,
+    NONE,
     PACKAGED,
     TaskData,
     find_task,
@@ -90,7 +90,7 @@ class Job:
         inputs = dataclasses.asdict(self.inputs)
         if self.task is not None and self.inputs.data != (PACKAGED,):
             test = self.task.test
-            inputs["test"] = (NO_ROWS,) if test is None else tuple(map(str, test.files))
+            inputs["test"] = (NONE,) if test is None else tuple(map(str, test.files))
         for name in ("data", "valid", "test"):
             inputs[name] = _as_saved(inputs[name])
         if self.inputs.adapter is not None:
@@ -199,7 +199,7 @@ def prepare(
         raise AssertionError("a run with a budget has a plan")
     unused = dataclasses.replace(settled, differences=()).warnings()
     warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
-    if task is not None and inputs.valid != (NO_ROWS,) and "valid" not in opened.sets:
+    if task is not None and inputs.valid != (NONE,) and "valid" not in opened.sets:
         warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
     told = tuple(map(with_flags, warnings))
     return Job(inputs, config, task, reading, opened, opened.plan, told)
@@ -253,7 +253,7 @@ def _rows_of_any_text(bundle: Bundle, reading: Reading, config: TuneConfig) -> E
 
 def _as_saved(paths: Sequence[str]) -> str | list[str] | None:
     """Files of the data in config.json: a string, or a list of several."""
-    saved = [path if path in (PACKAGED, NO_ROWS) else str(Path(path).resolve()) for path in paths]
+    saved = [path if path in (PACKAGED, NONE) else str(Path(path).resolve()) for path in paths]
     return saved if len(saved) > 1 else (*saved, None)[0]
 
 

@@ -57,7 +57,7 @@ def test_a_fork_waits_for_no_lock_of_the_other_process(bundle: Bundle, tmp_path:
                 tuner._steps,
                 tuner.run.lock,
                 tuner.run.gate._changed,
-                tuner._adding,
+                tuner._added._changed,
                 ENVIRONMENT._lock,
                 ENVIRONMENT.turns,
             ):

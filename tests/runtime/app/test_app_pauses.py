@@ -47,7 +47,7 @@ def test_a_pause_that_waits_finds_nobody_working(bundle: Bundle, tmp_path: Path)
     reasons = {event.reason for event in found if isinstance(event, PauseEvent)}
     assert "lunch" in reasons
     assert any(isinstance(event, ResumeEvent) for event in found)
-    assert EndEvent(steps, "stopped") in found[-2:]  # a checkpoint may follow
+    assert EndEvent(steps, "stopped", "", "stop") in found[-2:]  # a checkpoint may follow
     with opened(bundle, tmp_path, config) as tuner:
         assert tuner.step_number == steps
 
