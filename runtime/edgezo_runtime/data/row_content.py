@@ -133,19 +133,38 @@ def used_fields(kind: RowKind, content: RowContent, *, chat: bool) -> frozenset[
     return frozenset(names) | ({"history"} if kind == "instruction" and chat else set())
 
 
+def asked_messages(fields: Mapping[str, Any], where: str) -> object:
+    """Return the messages of a row that asks for an answer, unchecked; None if it has none.
+
+    Args:
+        fields: fields of the row.
+        where: its place, for messages.
+
+    Raises:
+        DataError: the messages are not those of ShareGPT, or have two system texts.
+    """
+    value: object = None
+    if fields.get("messages") is not None:
+        value = fields["messages"]
+    elif fields.get("conversations") is not None:
+        value = share_gpt_messages(fields["conversations"], where)
+    elif isinstance(fields.get("prompt"), list):
+        value = fields["prompt"]
+    return None if value is None else _after_system(fields, value, where)
+
+
 def _conversation(row: Row, value: object) -> Conversation:
     """Make a conversation of messages, and of the fields `system` and `tools` of the row."""
     tools = check_tools(row.fields.get("tools"), row.where)
-    system = row.fields.get("system")
-    if system is not None and system != "":
-        text = text_field(row.fields, "system", row.where)
-        value = _with_system(value, text, row.where)
+    value = _after_system(row.fields, value, row.where)
     return Conversation(check_messages(value, row.where), tools)
 
 
-def _with_system(value: object, text: str, where: str) -> object:
-    if not isinstance(value, list):
-        return value  # `check_messages` says so
+def _after_system(fields: Mapping[str, Any], value: object, where: str) -> object:
+    """Put the field `system` before messages."""
+    if fields.get("system") in (None, "") or not isinstance(value, list):
+        return value
+    text = text_field(fields, "system", where)
     first = value[0] if value else None
     if isinstance(first, dict) and first.get("role") == "system":
         if first.get("content") == text:
