@@ -229,7 +229,7 @@ def _told(arrow: Any, where: str) -> Iterator[None]:
             "batches are too large; save it again, with smaller batches or row groups"
         ) from error
     except (arrow.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        text = str(error).partition("\n")[0] or type(error).__name__
+        text = str(error).partition("\n")[0].rstrip(". ") or type(error).__name__
         raise DataError(
             f"{where}: pyarrow cannot read it: {printable(text, 160)}; save the file again"
         ) from error
