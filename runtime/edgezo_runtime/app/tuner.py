@@ -105,7 +105,7 @@ class Tuner:
 
         Args:
             bundle: the model.
-            examples: training data: rows as dicts; a file, a folder of files, or a list of paths,
+            examples: training data: rows as dicts; a file, a folder of files, or a list of `Path`,
                 in the formats of `docs/data.md`; or tokenized examples or questions. At least one
                 row; `add` adds more.
             config: how to tune.

@@ -23,7 +23,7 @@ from edgezo_runtime.errors import DataError, UsageError
 _ROWS_AT_ONCE = 32
 """Rows of one forward pass, in a plan for rows that an app adds later."""
 
-Source = ExampleSet | DataFiles | str | Path | Sequence[str | Path] | Iterable[Fields]
+Source = ExampleSet | DataFiles | str | Path | Sequence[Path] | Iterable[Fields]
 """Examples, a file or a folder of files or several of them, or rows in memory."""
 
 Given = Source | QuestionSet

@@ -93,12 +93,16 @@ def resolve(source: Paths | DataFiles, split: str | None = None) -> DataFiles:
 
 
 def paths_of(source: object) -> Paths | DataFiles | None:
-    """Return a source of examples if it names files; None if it is something else."""
+    """Return a source of examples if it names files; None if it is something else.
+
+    A list names files if it holds `Path` objects. Strings in a list are rows that are no rows: a
+    list may come from a request to an app, whose files are none of its business.
+    """
     if isinstance(source, DataFiles | str | Path):
         return source
     if not isinstance(source, list | tuple) or not source:
         return None
-    return source if all(isinstance(path, str | Path) for path in source) else None
+    return source if all(isinstance(path, Path) for path in source) else None
 
 
 def _resolve(path: Path, split: str | None) -> DataFiles:

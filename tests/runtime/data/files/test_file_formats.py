@@ -62,8 +62,8 @@ def test_text(tmp_path: Path, name: str, content: bytes, packed: bool, mark: byt
         ("f.arrow", LINES, "no Arrow file, whatever"),
         ("f.jsonl", b"version https://git-lfs.github.com/spec/v1\noid x\n", "git-lfs pointer"),
         ("f.parquet", b"version https://git-lfs.github.com/spec/v1\noid x\n", "run 'git lfs pull'"),
-        ("f.gz", gzip.compress(gzip.compress(LINES)), "packed by gzip twice"),
-        ("f.parquet.gz", gzip.compress(b"PAR1"), "packed by gzip; unpack it"),
+        ("f.gz", gzip.compress(gzip.compress(LINES, mtime=0), mtime=0), "packed by gzip twice"),
+        ("f.parquet.gz", gzip.compress(b"PAR1", mtime=0), "packed by gzip; unpack it"),
     ],
 )
 def test_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -147,6 +147,7 @@ def test_missing_and_special_files(tmp_path: Path) -> None:
 
 def test_paths_of_a_source() -> None:
     assert paths_of("a") == "a"
-    assert paths_of(["a", Path("b")]) == ["a", Path("b")]
+    assert paths_of([Path("a"), Path("b")]) == [Path("a"), Path("b")]
+    assert paths_of(["a", Path("b")]) is None  # strings may come from a stranger
     assert paths_of([{"text": "a"}]) is None
     assert paths_of([]) is None
