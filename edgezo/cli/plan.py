@@ -23,8 +23,8 @@ from edgezo_runtime.errors import UsageError
 class PlanInputs(TuneInputs):
     """The same settings as for `edgezo tune`, but the data may be missing."""
 
-    data: str | None = setting(
-        None,
+    data: tuple[str, ...] = setting(
+        (),
         "rows to tune on, as for tune; if not given, rows of `max_seq` tokens are assumed, with "
         "classes if `label` is given",
         metavar="FILE|DIR",
@@ -56,7 +56,7 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     from edgezo_runtime.methods.config_check import check_config
 
     check_config(config)
-    if inputs.data is None and (inputs.valid or inputs.test or inputs.template):
+    if not inputs.data and (inputs.valid or inputs.test or inputs.template):
         raise UsageError("--valid, --test and --template need --data")
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune.job import prepare

@@ -110,9 +110,10 @@ def start(
 
 
 def tune_args(tiny: Tiny, *more: object) -> list[object]:
-    """A short run on the tiny data."""
+    """A short run on the tiny data, unless others are given."""
+    data = [] if "--data" in more else ["--data", tiny.data]
     return [
-        "tune", tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4",
+        "tune", tiny.int8, "--budget", "8GB", *data, "--steps", "4",
         "--batch-size", "8", "--threads", "1", "-o", "run", "--eval-every", "0", "--keep", "last",
         *more,
     ]  # fmt: skip

@@ -21,8 +21,9 @@ def folder(tmp_path: Path) -> Path:
 
 def names(folder: Path, valid: str | None = None, test: str | None = None) -> list[str]:
     """Split and file of everything that is found."""
-    found = find_task(str(folder), valid, test).files()
-    return [f"{split} {file.name}" for split, file in found]
+    given = [() if name is None else (name,) for name in (valid, test)]
+    found = find_task([str(folder)], *given).files()
+    return [f"{split} {' '.join(file.name for file in part.files)}" for split, part in found]
 
 
 def test_a_folder_has_three_splits(folder: Path) -> None:
@@ -40,7 +41,9 @@ def test_a_folder_has_three_splits(folder: Path) -> None:
 def test_two_files_for_validation_are_refused_unless_one_is_named(folder: Path) -> None:
     """Naming one did not help."""
     (folder / "val.jsonl").write_text(ROW)
-    with pytest.raises(DataError, match=r"val\.jsonl and dev\.jsonl .*: --valid FILE, or --valid"):
+    with pytest.raises(
+        DataError, match=r"val\.jsonl and dev\.jsonl could .*: --valid FILE, or --valid"
+    ):
         names(folder)
     assert names(folder, str(folder / "val.jsonl"))[1] == "valid val.jsonl"
     assert names(folder, "none") == ["train train.jsonl", "test test.jsonl"]
@@ -49,21 +52,23 @@ def test_two_files_for_validation_are_refused_unless_one_is_named(folder: Path) 
 def test_a_file_that_is_missing_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         names(folder, test="other.jsonl")
-    assert len(list(find_task(PACKAGED).files())) == 3
-    assert len(list(find_task(PACKAGED, test="none").files())) == 2
+    assert len(list(find_task([PACKAGED]).files())) == 3
+    assert len(list(find_task([PACKAGED], test=["none"]).files())) == 2
 
 
 @pytest.mark.parametrize(
     ("saved", "test"),
     [
-        ({"data": "rows", "test": None}, "none"),
-        ({"data": "rows"}, "none"),
-        ({"data": "rows", "test": "t.jsonl"}, "t.jsonl"),
-        ({"data": "rows", "test": "none"}, "none"),
-        ({"data": PACKAGED, "test": None}, None),
+        ({"data": ("rows",), "test": ()}, ("none",)),
+        ({"data": ("rows",)}, ("none",)),
+        ({"data": ("rows",), "test": ("t.jsonl",)}, ("t.jsonl",)),
+        ({"data": ("rows",), "test": ("none",)}, ("none",)),
+        ({"data": (PACKAGED,), "test": ()}, ()),
         ({}, None),
     ],
     ids=str,
 )
-def test_a_run_keeps_its_splits(saved: dict[str, str | None], test: str | None) -> None:
+def test_a_run_keeps_its_splits(
+    saved: dict[str, tuple[str, ...]], test: tuple[str, ...] | None
+) -> None:
     assert keep_splits(saved).get("test") == test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 from tests.runtime.tiny_tokenizer import CHAT
 
 EVALUATIONS = (
@@ -73,3 +75,12 @@ CONFIGS = (
     b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "rollback": true}',
     b'{"created_by": "edgezo", "max-time": 5.0, "average": 0, "seed": 18446744073709551615}',
 )
+ARRAYS = (
+    b'[{"text": "the film", "label": 0},\n {"text": "very [\\"] good"}]',
+    b'[{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}]',
+    b'[{"prompt": [{"role": "user", "content": "q"}], "system": "s", "history": [["a", "b"]],'
+    b' "completion": [{"role": "assistant", "content": "a"}]}]',
+)
+TABLES = (b'text,label\n"the ""film""",0\r\na,\n', b"\xef\xbb\xbfprompt,completion\na,b\n")
+PACKED = tuple(gzip.compress(text, mtime=0) for text in ROWS)
+SAVED = (b'{"_data_files": [{"filename": "rows"}], "_split": "train", "splits": ["train"]}',)

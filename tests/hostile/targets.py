@@ -29,6 +29,7 @@ from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.chat.turns import TurnFinder
 from edgezo_runtime.data.choices import load_choices
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.questions import load_questions
 from edgezo_runtime.data.sources import load_examples
 from edgezo_runtime.data.template import Template
@@ -53,15 +54,19 @@ from edgezo_runtime.training.trajectory import Trajectory
 from tests.estimator_runs import run_estimator
 from tests.hostile.onnx_bytes import VALID
 from tests.hostile.seed_texts import (
+    ARRAYS,
     CALLS,
     CHATS,
     CHOICES,
     CONFIGS,
     EVALUATIONS,
     MESSAGES,
+    PACKED,
     PEFT_CONFIGS,
     PROCESSOR,
     ROWS,
+    SAVED,
+    TABLES,
     TOOLS,
     UNIGRAM,
     WORDPIECE,
@@ -153,6 +158,12 @@ class _Workshop:
             "rows": Target(self._rows, ROWS, 0.3),
             "questions": Target(self._questions, ROWS, 0.3),
             "choices": Target(self._choices, (CHOICES,), 0.3),
+            "array": Target(self._data_file("f.json"), ARRAYS, 0.3),
+            "table": Target(self._data_file("f.csv"), TABLES, 0.3),
+            "packed": Target(self._data_file("f.gz"), PACKED, 0.3),
+            "parquet": Target(self._data_file("f.parquet"), _case("parquet"), 0.1),
+            "arrow": Target(self._data_file("f.arrow"), _case("arrow"), 0.1),
+            "saved": Target(self._saved, SAVED),
             "template": Target(_template, (b"{sentence} It was", b"{{a}} {b}{c}")),
             "config": Target(self._config, CONFIGS),
             "toml": Target(self._toml, (b'lr = 0.5\nmethod = "zo-sgd"\n[x]\n', b"seed = 3")),
@@ -402,6 +413,22 @@ class _Workshop:
         path = self._keep(data, "rows.jsonl")
         load_choices(path, self.tokenizer, template="{text} It", field="choices", max_seq=16)
 
+    def _data_file(self, name: str) -> Callable[[bytes], None]:
+        """Reads a file by its format, then its rows by their fields."""
+
+        def read(data: bytes) -> None:
+            load_examples(self._keep(data, name), self.tokenizer, max_seq=16)
+
+        return read
+
+    def _saved(self, data: bytes) -> None:
+        folder = self.folder / "saved"
+        (folder / "train").mkdir(parents=True, exist_ok=True)
+        (folder / "train" / "rows").write_bytes(ROWS[0])
+        (folder / "train" / "state.json").write_bytes(data)
+        (folder / "dataset_dict.json").write_bytes(data)
+        resolve(folder)
+
     def _config(self, data: bytes) -> None:
         from edgezo.cli.settings.config_file import read_config
 
@@ -420,6 +447,12 @@ class _Workshop:
         if template is not None:
             Template.parse(template)
         "".join(labels)
+
+
+def _case(kind: str) -> tuple[bytes, ...]:
+    """The small files of a format, and with them those that pyarrow needs."""
+    folder = Path(__file__).parents[1] / "cases" / "data"
+    return tuple(file.read_bytes() for file in sorted(folder.rglob(f"*.{kind}")))
 
 
 def byte_like(tokenizer: TextTokenizer, source: str) -> TextTokenizer:

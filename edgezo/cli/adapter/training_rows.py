@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edgezo.cli.adapter.export_job import ExportJob
-from edgezo.cli.files.task_data import folder_of
+from edgezo.cli.files.task_data import paths_of_data
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.records import resolve
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.errors import DataError
@@ -31,12 +31,13 @@ def training_rows(job: ExportJob, bundle: Bundle, limit: int) -> ExampleSet | No
         DataError: a row is wrong.
     """
     data, reading = job.run_config().get("data"), job.adapter.info.reading
-    if not isinstance(data, str) or reading is None:
+    data = [data] if isinstance(data, str) else data
+    if not isinstance(data, list) or not data or reading is None:
         return None
     try:
-        file = resolve(folder_of(data), "train")
+        files = resolve(paths_of_data(list(map(str, data))), "train")
     except DataError as error:
         raise RowsGoneError(str(error)) from error
     longest = min(_LONGEST, reading.max_seq, bundle.manifest.model.max_seq)
     settings = reading.settings() | {"max_seq": longest}
-    return RowReader(open_tokenizer(bundle), **settings).read(file, limit=limit)
+    return RowReader(open_tokenizer(bundle), **settings).read(files, limit=limit)

@@ -65,7 +65,7 @@ def _evaluate(
         reading_lines,
         settle_rows,
     )
-    from edgezo.cli.files.task_data import folder_of
+    from edgezo.cli.files.task_data import folder_with_task
     from edgezo.cli.files.verify import verify
     from edgezo.cli.generate.loaded_generator import Tuned
     from edgezo.cli.settings.budget import resolve_budget
@@ -80,7 +80,7 @@ def _evaluate(
     budget, warning = (None, None) if settings.budget is None else resolve_budget(settings.budget)
     tuned = Tuned.open(bundle, settings.adapter)
     settled = settle_rows(
-        settings, tuned.reading, folder_of(settings.data), bundle.manifest.model.max_seq
+        settings, tuned.reading, folder_with_task(settings.data), bundle.manifest.model.max_seq
     )
     names = given_options(field.name for field in flat_fields(GenerationSettings))
     generated = generation.settled(names, tuned.answers if settings.answers else None)

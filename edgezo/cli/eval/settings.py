@@ -26,9 +26,10 @@ EVAL_GROUPS: OptionGroups = {
 class EvalSettings:
     """Settings of `edgezo eval` besides those of generated answers."""
 
-    data: str = setting(
+    data: tuple[str, ...] = setting(
         dataclasses.MISSING,
-        f"rows to evaluate on: a .jsonl file, a folder, or {PACKAGED}, which comes with edgezo",
+        f"rows to evaluate on: a file, a folder, or {PACKAGED}, which comes with edgezo; may be "
+        "given several times",
         metavar="FILE|DIR",
     )
     split: Literal["train", "valid", "test"] = setting("valid", "file of a folder")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgezo.cli.eval.settings import EvalSettings
-from edgezo.cli.files.task_data import folder_of
+from edgezo.cli.files.task_data import paths_of_data
 from edgezo.cli.generate.loaded_generator import Tuned
 from edgezo.cli.terminal.output import percent
 from edgezo.cli.tune.evaluations import check_loss
@@ -20,6 +20,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.choices import ChoiceSet, load_choices
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.reading import Reading
 from edgezo_runtime.data.row_reader import RowReader
@@ -206,24 +207,24 @@ def read_rows_to_score(
     Raises:
         EdgezoError: the rows cannot be read, or not for that way of scoring.
     """
-    source = folder_of(settings.data)
-    split, limit = settings.split, settings.limit or None
+    source = resolve(paths_of_data(settings.data), settings.split)
+    limit = settings.limit or None
     template, longest = reading.template, reading.max_seq
     if settings.choices is not None:
         if template is None:
             raise UsageError("--choices: choices need a prompt; give --template '{field} ...'")
         choices = load_choices(
             source, tokenizer, template=template, field=settings.choices, max_seq=longest,
-            split=split, limit=limit, long=reading.long,
+            limit=limit, long=reading.long,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
     reader = RowReader(tokenizer, **reading.settings())
     if settings.answers:
         room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
         asking = dataclasses.replace(reader, labels=(), max_seq=min(longest, room))
-        questions = make_questions(asking, source, split=split, limit=limit)
+        questions = make_questions(asking, source, limit=limit)
         return AnsweredRows(questions, tokenizer, config, budget)
-    return ScoredRows(reader.read(source, split=split, limit=limit), settings.batch_size)
+    return ScoredRows(reader.read(source, limit=limit), settings.batch_size)
 
 
 def _perplexity(token_loss: float | None) -> float | None:

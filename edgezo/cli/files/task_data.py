@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from edgezo_runtime.data.records import find_split, resolve
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import find_split, resolve
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
@@ -16,8 +17,8 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 PACKAGED = "device_commands"
 """Name of the data set that comes with edgezo."""
 
-NO_ROWS = "none"
-"""In place of a file: rows of this kind are not evaluated."""
+NONE = "none"
+"""In place of a file: no such rows."""
 
 TASK_FILE = "task.json"
 _LARGEST_FILE = 1 << 20
@@ -33,45 +34,45 @@ class TaskData:
         test: rows to evaluate on at the end, or None.
     """
 
-    train: Path
-    valid: Path | None
-    test: Path | None
+    train: DataFiles
+    valid: DataFiles | None
+    test: DataFiles | None
 
-    def files(self) -> Iterator[tuple[str, Path]]:
+    def files(self) -> Iterator[tuple[str, DataFiles]]:
         """Pairs of split and file, the training split first."""
         for name, file in (("train", self.train), ("valid", self.valid), ("test", self.test)):
             if file is not None:
                 yield name, file
 
 
-def find_task(data: str, valid: str | None = None, test: str | None = None) -> TaskData:
+def find_task(data: Sequence[str], valid: Sequence[str] = (), test: Sequence[str] = ()) -> TaskData:
     """Find the files of a task.
 
     Args:
-        data: a .jsonl file, a folder, or the name of the packaged set.
-        valid: file or folder; None takes the split of the data folder, if there is one; `NO_ROWS`
+        data: files, folders, or the name of the packaged set.
+        valid: files or folders; () takes the split of the data folders, if there is one; `NONE`
             takes none.
         test: the same for the test rows.
     Raises:
-        DataError: a file is missing; or the folder has two files for validation, and none is named.
+        UsageError: a file is given twice.
+        DataError: a file is missing; or a folder has two files for validation, and none is named.
     """
-    source = folder_of(data)
     return TaskData(
-        train=resolve(source, "train"),
-        valid=_find(source, "valid", valid),
-        test=_find(source, "test", test),
+        train=resolve(paths_of_data(data), "train"),
+        valid=_find(data, "valid", valid),
+        test=_find(data, "test", test),
     )
 
 
-def _find(source: Path, split: str, given: str | None) -> Path | None:
-    if given is not None:
-        return None if given == NO_ROWS else resolve(given, split)
-    if not source.is_dir():
-        return None
+def _find(data: Sequence[str], split: str, given: Sequence[str]) -> DataFiles | None:
+    if given:
+        return None if tuple(given) == (NONE,) else resolve(given, split)
+    folders = [path for path in paths_of_data(data) if path.is_dir()]
     try:
-        return find_split(source, split)
+        found = [part for part in (find_split(path, split) for path in folders) if part is not None]
     except DataError as error:
-        raise DataError(f"{error}: --{split} FILE, or --{split} {NO_ROWS}") from error
+        raise DataError(f"{error}: --{split} FILE, or --{split} {NONE}") from error
+    return found[0] if len(found) == 1 else DataFiles.together(found) if found else None
 
 
 def keep_splits(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,14 +84,21 @@ def keep_splits(saved: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         saved: values of its config.json.
     """
-    if saved.get("test") is None and saved.get("data", PACKAGED) != PACKAGED:
-        return {**saved, "test": NO_ROWS}
+    if not saved.get("test") and tuple(saved.get("data", (PACKAGED,))) != (PACKAGED,):
+        return {**saved, "test": (NONE,)}
     return dict(saved)
 
 
-def folder_of(data: str) -> Path:
-    """The folder of the packaged set for its name, else the path itself."""
-    return Path(str(files("edgezo"))) / "data" / PACKAGED if data == PACKAGED else Path(data)
+def paths_of_data(data: Sequence[str]) -> list[Path]:
+    """Paths, with the folder of the packaged set in place of its name."""
+    packaged = Path(str(files("edgezo"))) / "data" / PACKAGED
+    return [packaged if path == PACKAGED else Path(path) for path in data]
+
+
+def folder_with_task(data: Sequence[str]) -> Path | None:
+    """The folder whose task.json says how rows are read; None where the data are not one folder."""
+    paths = paths_of_data(data)
+    return paths[0] if len(paths) == 1 and paths[0].is_dir() else None
 
 
 def read_task(folder: Path) -> tuple[str | None, tuple[str, ...]]:

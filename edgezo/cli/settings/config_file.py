@@ -28,6 +28,12 @@ FORMER_NAMES = {"hybrid": "first_order", "hybrid_lr": "first_order_lr", "guard":
 """Names that settings had in earlier versions, which a config.json may hold."""
 
 
+ONE_OR_MORE = ("data", "valid", "test")
+"""Settings that are a list, for which a string or null may stand."""
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
 def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
     """Read settings from a file.
 
@@ -52,6 +58,8 @@ def read_config(path: Path, classes: Sequence[type]) -> dict[str, Any]:
         name, hint_type = known[key]
         if name in values:
             raise UsageError(f"{path}: {key!r} is set twice under different names")
+        if name in ONE_OR_MORE and typing.get_origin(hint_type) is tuple:
+            value = _as_list(value)
         values[name] = _check(path, key, value, hint_type)
     return values
 
@@ -82,13 +90,24 @@ def _parse(path: Path) -> dict[str, Any]:
     except ValueError as error:  # not UTF-8, or a path with a NUL
         raise UsageError(f"--config {path}: cannot be read: {error}") from error
     try:
-        content = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text)
+        content = tomllib.loads(text) if path.suffix.lower() == ".toml" else parse_json(text)
     except (ValueError, RecursionError) as error:
-        kind = "TOML" if path.suffix == ".toml" else "JSON"
+        if path.suffix.lower() in YAML_SUFFIXES:
+            raise UsageError(
+                f"--config {path}: YAML is not read; write the settings as TOML (FILE.toml: "
+                "lr = 0.001) or as JSON"
+            ) from error
+        kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
         raise UsageError(f"--config {path}: not {kind}: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"--config {path}: expected an object of settings at the top")
     return content
+
+
+def _as_list(value: Any) -> Any:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
 
 
 def _check(path: Path, key: str, value: Any, hint: Any) -> Any:

@@ -55,23 +55,24 @@ class TuneInputs:
         "such as 50%; auto takes 80%",
         metavar="SIZE",
     )
-    data: str | None = setting(
-        PACKAGED,
-        "rows to tune on: a .jsonl file, a folder of train, valid (or validation, val, dev) and "
-        f"test.jsonl, or {PACKAGED}, which comes with edgezo",
+    data: tuple[str, ...] = setting(
+        (PACKAGED,),
+        "rows to tune on: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a folder with such "
+        "files for train, valid (or validation, val, dev) and test, or "
+        f"{PACKAGED}, which comes with edgezo; may be given several times",
         metavar="FILE|DIR",
     )
-    valid: str | None = setting(
-        None,
+    valid: tuple[str, ...] = setting(
+        (),
         "rows to evaluate on before, during and after tuning, in place of those in the data "
         "folder; if neither is there, a tenth of the rows is held out and not tuned on, at least "
-        "20 and at most 200; none evaluates on no rows",
+        "20 and at most 200; none evaluates on no rows; may be given several times",
         metavar="FILE|none",
     )
-    test: str | None = setting(
-        None,
+    test: tuple[str, ...] = setting(
+        (),
         "rows to evaluate on once, after tuning, in place of those in the data folder; none takes "
-        "none",
+        "none; may be given several times",
         metavar="FILE|none",
     )
     adapter: str | None = setting(

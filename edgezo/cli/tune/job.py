@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.files.row_reading import naming_the_template, settle_rows
-from edgezo.cli.files.task_data import NO_ROWS, PACKAGED, TaskData, find_task, folder_of
+from edgezo.cli.files.task_data import (
+    NONE,
+    PACKAGED,
+    TaskData,
+    find_task,
+    folder_with_task,
+)
 from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
@@ -89,11 +95,13 @@ class Job:
     def resolved(self) -> dict[str, Any]:
         """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
-        if self.task is not None and self.inputs.data != PACKAGED:
-            inputs["test"] = NO_ROWS if self.task.test is None else str(self.task.test)
-        for name in ("data", "valid", "test", "adapter"):
-            if inputs[name] not in (None, PACKAGED, NO_ROWS):
-                inputs[name] = str(Path(inputs[name]).resolve())
+        if self.task is not None and self.inputs.data != (PACKAGED,):
+            test = self.task.test
+            inputs["test"] = (NONE,) if test is None else tuple(map(str, test.files))
+        for name in ("data", "valid", "test"):
+            inputs[name] = _as_saved(inputs[name])
+        if self.inputs.adapter is not None:
+            inputs["adapter"] = str(Path(self.inputs.adapter).resolve())
         return {
             "created_by": CREATED_BY,
             "bundle": str(self.bundle.root),
@@ -166,7 +174,7 @@ def prepare(
         initial = load_initial_adapter(_initial_adapter(inputs, folder), folder)
         settled = _settle(bundle, inputs, folder, initial)
         reading, task = settled.reading, None
-        if inputs.data is None:
+        if not inputs.data:
             data = RunData(_rows_of_any_text(bundle, reading, config))
         else:
             task = find_task(inputs.data, inputs.valid, inputs.test)
@@ -174,7 +182,7 @@ def prepare(
             settings = reading.settings()
             if reading.template is None:
                 settings["template"] = NO_TEMPLATE
-            own: dict[str, Source] = {} if inputs.valid == NO_ROWS else {"valid": HOLD_OUT}
+            own: dict[str, Source] = {} if inputs.valid == (NONE,) else {"valid": HOLD_OUT}
             data = RunData(train[1], {**own, **dict(others)}, **settings)
         signals.check()
         with naming_the_template(settled):
@@ -213,12 +221,12 @@ def _settle(
 ) -> SettledReading:
     """Settle how rows are read; a run that resumes does not look at the data's task.json again."""
     known, longest = known_reading(initial, folder), bundle.manifest.model.max_seq
-    if inputs.data is None:  # there are no rows: label words need no template
+    if not inputs.data:  # there are no rows: label words need no template
         own = known or Reading()
         most = min(inputs.max_seq or own.max_seq, longest)
         labels = inputs.label or own.labels
         return SettledReading(dataclasses.replace(own, labels=labels, max_seq=most))
-    source = None if folder.has_journal() else folder_of(inputs.data)
+    source = None if folder.has_journal() else folder_with_task(inputs.data)
     return settle_rows(inputs, known, source, longest)
 
 
@@ -252,6 +260,12 @@ def _rows_of_any_text(bundle: Bundle, reading: Reading, config: TuneConfig) -> E
     label_ids = range(1, 1 + len(reading.labels))
     rows = config.settled(1 << 30, all_first_order=False).batch_size
     return random_rows(int(rows), tokens, model.vocab_size, label_ids)
+
+
+def _as_saved(paths: Sequence[str]) -> str | list[str] | None:
+    """Files of the data in config.json: a string, or a list of several."""
+    saved = [path if path in (PACKAGED, NONE) else str(Path(path).resolve()) for path in paths]
+    return saved if len(saved) > 1 else (*saved, None)[0]
 
 
 def _rate(value: float | str) -> str:

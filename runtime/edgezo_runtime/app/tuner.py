@@ -109,8 +109,9 @@ class Tuner:
 
         Args:
             bundle: the model.
-            examples: training data: rows as dicts, a .jsonl file or a folder of such files, or
-                tokenized examples or questions. At least one row; `add` adds more.
+            examples: training data: rows as dicts; a file, a folder of files, or a list of `Path`,
+                in the formats of `docs/data.md`; or tokenized examples or questions. At least one
+                row; `add` adds more.
             config: how to tune.
             run: folder of the run; made if it does not exist.
             template: prompt with a row's fields in braces. This and the next four: None or ()

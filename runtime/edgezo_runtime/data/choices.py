@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,11 @@ from edgezo_runtime.data.example_set import (
     LoadReport,
     TruncationReport,
 )
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import Paths, resolve
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.reading import LongRows
-from edgezo_runtime.data.records import Row, read_rows, resolve
-from edgezo_runtime.data.row_reader import all_too_long, file_digest, truncation_warning
+from edgezo_runtime.data.row_reader import all_too_long, truncation_warning
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import truncate_prompt
@@ -55,7 +56,7 @@ class ChoiceSet:
 
 
 def load_choices(
-    path: str | Path,
+    path: Paths | DataFiles,
     tokenizer: TextTokenizer,
     *,
     template: str,
@@ -68,7 +69,7 @@ def load_choices(
     """Read and tokenize rows with choices.
 
     Args:
-        path: file or folder.
+        path: files, as in `RowReader.read`.
         tokenizer: the bundle's tokenizer.
         template: prompt with fields in braces; a space follows it if neither the prompt ends with
             one nor the choice begins with one.
@@ -86,13 +87,13 @@ def load_choices(
     if tokenizer.task == "masked-lm":
         raise UsageError("`choices`: a masked-lm bundle scores label words only; give `labels`")
     prompt = Template.parse(template)
-    file = resolve(path, split)
+    files = resolve(path, split)
     examples: list[Example] = []
     rows: list[int] = []
     labels: list[int] = []
     truncation = TruncationReport()
     with_bos = 0
-    for row in read_rows(file, limit):
+    for row in files.rows(limit):
         choices = _choices(row, field)
         label = _label(row, choices)
         values = prompt.values(row.fields, row.where)
@@ -120,13 +121,13 @@ def load_choices(
             rows.append(len(labels))
         labels.append(label)
     if not examples:
-        raise all_too_long(file, truncation, max_seq, long)
+        raise all_too_long(files.path, truncation, max_seq, long)
     warnings = (
         *truncation_warning(truncation, len(labels), max_seq, tokenizer.remedy_for_length(max_seq)),
         *bos_warning(tokenizer, with_bos),
     )
     return ChoiceSet(
-        _example_set(examples, file, max_seq, tokenizer, truncation, warnings),
+        _example_set(examples, files, max_seq, tokenizer, truncation, warnings),
         np.array(rows, np.int64),
         np.array(labels, np.int64),
     )
@@ -134,7 +135,7 @@ def load_choices(
 
 def _example_set(
     examples: list[Example],
-    file: Path,
+    files: DataFiles,
     max_seq: int,
     tokenizer: TextTokenizer,
     truncation: TruncationReport,
@@ -143,7 +144,13 @@ def _example_set(
     sizes = [int(example.tokens.size) - 1 for example in examples]
     report = LoadReport(len(examples), sum(sizes), max(sizes), truncation, warnings=warnings)
     return ExampleSet(
-        "completion", tuple(examples), file, file_digest(file), max_seq, tokenizer.pad_id, report
+        "completion",
+        tuple(examples),
+        files.path,
+        files.sha256(),
+        max_seq,
+        tokenizer.pad_id,
+        report,
     )
 
 
@@ -182,4 +189,4 @@ def _label(row: Row, choices: list[str]) -> int:
 
 
 def _found(row: Row) -> Iterator[str]:
-    return (name for name in _LABELS if name in row.fields)
+    return (name for name in _LABELS if row.fields.get(name) is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 from edgezo_runtime.data.bos import bos_warning
 from edgezo_runtime.data.conversations import ConversationReader, ScoredTurns
 from edgezo_runtime.data.example_set import DataWarning, Example, TruncationReport
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.reading import LongRows
-from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.row_content import (
+    KNOWN_FIELDS,
+    ROW_FIELDS,
     Conversation,
     Pair,
     RowKind,
@@ -21,11 +24,13 @@ from edgezo_runtime.data.row_content import (
     read_content,
     recognise,
     require_filled,
+    used_fields,
 )
 from edgezo_runtime.data.scored import Scored, TooLongError
 from edgezo_runtime.data.template import Template, check_text, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import cut_texts, prompt_room, truncate_prompt
+from edgezo_runtime.data.unused_fields import UnusedFields, unused_by_template
 from edgezo_runtime.errors import DataError, UsageError
 
 ANSWER_FIELDS = ("completion", "output", "answer", "answers")
@@ -50,18 +55,20 @@ def build_completions(
     train_on: ScoredTurns = "all",
     long: LongRows = "truncate",
 ) -> CompletionRows:
-    """Tokenize rows for language modelling; the first row decides how all rows are read.
+    """Tokenize rows for language modelling.
 
     With a template, the template makes the prompt. The completion is the first field of
     `ANSWER_FIELDS`; if it is a list, its first text. A space separates them if neither has one.
 
-    Without a template, the fields of the first row decide:
+    Without a template, the fields of each row decide; a null is as an absent field:
 
-    - `messages`: the chat template makes the text; turns of the assistant are scored, but for those
-      with `weight` 0. `tools` go to the template.
-    - `prompt` and `completion`: used unchanged.
+    - `messages`, or `conversations` of ShareGPT: the chat template makes the text; turns of the
+      assistant are scored, but for those with `weight` 0. `tools` go to the template, and `system`
+      is the first message.
+    - `prompt` and `completion`: texts are used unchanged; of arrays of messages the turns of the
+      completion are scored.
     - `instruction`, `output` and maybe `input`: a conversation if the bundle has a chat template,
-      else paragraphs.
+      behind the pairs of `history`; else paragraphs.
     - `text`: all tokens but the first are scored.
 
     Prompt and completion are tokenized together unless that changes the prompt's tokens. The
@@ -81,17 +88,14 @@ def build_completions(
     Raises:
         UsageError: the model is a masked-lm.
         DataError: a row does not match this description.
-        BundleError: the rows are `messages` and the bundle has no usable chat template.
+        BundleError: a row is a conversation and the bundle has no usable chat template.
     """
     if tokenizer.task == "masked-lm":
         raise UsageError("a masked-lm bundle learns label words only; give `template` and `labels`")
-    reader: _Reader | None = None
+    reader = _Reader(tokenizer, template, max_seq, train_on)
     examples: list[Example] = []
     truncation = TruncationReport()
     for row in rows:
-        if reader is None:
-            kind = None if template else recognise(row)
-            reader = _Reader(tokenizer, template, kind, max_seq, train_on)
         try:
             scored = reader.read(row)
         except TooLongError:
@@ -103,40 +107,42 @@ def build_completions(
         truncation = truncation.plus(scored.prompt_tokens_lost, scored.completion_tokens_lost)
         tokens, places = (np.array(x, np.int32) for x in (scored.tokens, scored.places))
         examples.append(Example(len(examples), row.line, tokens, places))
-    warnings = () if reader is None else tuple(reader.warnings())
-    return CompletionRows(tuple(examples), truncation, warnings)
+    return CompletionRows(tuple(examples), truncation, tuple(reader.warnings()))
 
 
 class _Reader:
-    """Turns rows of one kind into tokens."""
+    """Turns rows into tokens."""
 
     def __init__(
         self,
         tokenizer: TextTokenizer,
         template: Template | None,
-        kind: RowKind | None,
         max_seq: int,
         train_on: ScoredTurns,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq = max_seq
         self.template = template
-        self.kind = kind
+        self.train_on = train_on
         self.apart = 0
         self.with_label = 0
         self.with_bos = 0
-        wants_chat = kind == "messages" or (kind == "instruction" and tokenizer.chat_template)
-        self.chat = ConversationReader(tokenizer, max_seq, train_on) if wants_chat else None
+        self.kinds: Counter[RowKind] = Counter()
+        self.chat: ConversationReader | None = None
+        self.unused = UnusedFields(KNOWN_FIELDS) if template is None else unused_by_template()
 
     def read(self, row: Row) -> Scored:
-        self.with_label += "label" in row.fields
-        if self.kind is None:
-            return self._templated(row)
-        match read_content(row, self.kind, chat=self.chat is not None):
+        self.with_label += row.fields.get("label") is not None
+        if self.template is not None:
+            return self._templated(row, self.template)
+        kind, chat = recognise(row), self.tokenizer.chat_template is not None
+        self.kinds[kind] += 1
+        content = read_content(row, kind, chat=chat)
+        used = used_fields(kind, content, chat=chat)
+        self.unused.look(row.fields, used, f"a row with '{ROW_FIELDS[kind][0]}'")
+        match content:
             case Conversation() as conversation:
-                if self.chat is None:
-                    raise TypeError("a conversation needs a chat template")
-                return self.chat.read(conversation, row.where)
+                return self._conversations().read(conversation, row.where)
             case Pair(prompt, completion):
                 return self._cut_pair(prompt, completion, row.where)
             case Text(text):
@@ -144,7 +150,21 @@ class _Reader:
                 tokens = self.tokenizer.encode(text, add_special=True)
                 return self._finish(tokens, 0, row.where).cut(self.max_seq)
 
+    def _conversations(self) -> ConversationReader:
+        if self.chat is None:
+            self.chat = ConversationReader(self.tokenizer, self.max_seq, self.train_on)
+        return self.chat
+
     def warnings(self) -> Iterator[DataWarning]:
+        if len(self.kinds) > 1:
+            parts = [f"{n} with '{ROW_FIELDS[kind][0]}'" for kind, n in self.kinds.most_common()]
+            yield DataWarning(
+                "mixed-kinds",
+                f"the rows are of several kinds, and each is read by its own fields: "
+                f"{', '.join(parts)}",
+                self.kinds.total(),
+            )
+        yield from self.unused.warnings()
         if self.chat is not None:
             yield from self.chat.warnings()
         if self.apart:
@@ -164,23 +184,22 @@ class _Reader:
             )
         yield from bos_warning(self.tokenizer, self.with_bos)
 
-    def _templated(self, row: Row) -> Scored:
-        if self.template is None:
-            raise TypeError("a row without a kind needs a template")
-        values = self.template.values(row.fields, row.where)
+    def _templated(self, row: Row, template: Template) -> Scored:
+        values = template.values(row.fields, row.where)
         answer = answers_of(row.fields, row.where)[0]
-        text = self.template.render(values)
+        self.unused.look(row.fields, frozenset(values), "the template")
+        text = template.render(values)
         spaced = not text or text[-1].isspace() or answer[0].isspace()
         completion = answer if spaced else f" {answer}"
         whole = self._pair(text, completion, row.where)
         if whole.places[-1] <= self.max_seq:
             return whole
         bare = len(
-            self.tokenizer.encode(self.template.render(dict.fromkeys(values, "")), add_special=True)
+            self.tokenizer.encode(template.render(dict.fromkeys(values, "")), add_special=True)
         )
         room = prompt_room(self.max_seq, len(whole.places))
-        limit = min(max(room, bare + len(self.template.names)), self.max_seq)
-        prompt = truncate_prompt(self.template, values, self.tokenizer, limit, row.where)
+        limit = min(max(room, bare + len(template.names)), self.max_seq)
+        prompt = truncate_prompt(template, values, self.tokenizer, limit, row.where)
         scored = self._pair(prompt.text, completion, row.where, again=True)
         return replace(scored, prompt_tokens_lost=prompt.dropped).cut(self.max_seq)
 
@@ -236,7 +255,8 @@ def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
     Raises:
         DataError: the row has no answer, or an answer is not text.
     """
-    name = next((name for name in ANSWER_FIELDS if name in fields), None)
+    names = [name for name in ANSWER_FIELDS if name in fields]
+    name = next((name for name in names if fields[name] is not None), names[0] if names else None)
     if name is None:
         raise DataError(
             f"{where}: the template has no answer to learn: the row has {list_fields(fields)}, "

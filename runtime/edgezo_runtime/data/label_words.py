@@ -10,11 +10,12 @@ import numpy as np
 
 from edgezo_runtime.data.bos import bos_warning
 from edgezo_runtime.data.example_set import DataWarning, Example, Kind, TruncationReport
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.reading import LongRows
-from edgezo_runtime.data.records import Row
 from edgezo_runtime.data.template import Template, kind_of, list_fields
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.data.truncation import TruncatedPrompt, truncate_prompt
+from edgezo_runtime.data.unused_fields import unused_by_template
 from edgezo_runtime.errors import DataError, MissingFieldError, UsageError
 
 LABEL_FIELD = "label"
@@ -66,7 +67,8 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
 
     Args:
         fields: fields of the row; "label" is the index of the class, or its word without the spaces
-            around it.
+            around it. In text, as tables have it, digits are a word if there is such a word; they
+            are an index if no word is another number than its own index.
         labels: the label words.
         where: file and line, for the message.
 
@@ -85,6 +87,9 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
         words = [label.strip() for label in labels]
         if value.strip() in words:
             return words.index(value.strip())
+        index = _index_in(value.strip(), words)
+        if index is not None:
+            return index
         known = ", ".join(f"'{word}'" for word in words[:20])
         raise DataError(f"{where}: label '{value:.40}' is none of {known}; see `labels`")
     if isinstance(value, bool) or not isinstance(value, int):
@@ -98,6 +103,18 @@ def class_of(fields: Mapping[str, Any], labels: Sequence[str], where: str) -> in
             "label words; give one word per class in `labels`, in class order"
         )
     return value
+
+
+def _index_in(text: str, words: Sequence[str]) -> int | None:
+    """Return the index of a class in digits; None if the text is none, or could be a word."""
+
+    def number(word: str) -> int | None:
+        return int(word) if word.isascii() and word.isdigit() and len(word) < 10 else None
+
+    index = number(text)
+    if any(number(word) not in (None, place) for place, word in enumerate(words)):
+        return None
+    return index if index is not None and index < len(words) else None
 
 
 def build_labelled(
@@ -157,6 +174,7 @@ def build_labelled(
         class_counts=tuple(prompts.class_counts),
         warnings=(
             *_warnings(prompts, labels, label_tokens),
+            *prompts.unused.warnings(),
             *bos_warning(tokenizer, prompts.with_bos),
         ),
     )
@@ -183,6 +201,7 @@ class _Prompts:
         self.with_class = with_class
         self.long = long
         self.with_bos = 0
+        self.unused = unused_by_template()
         self.masked = tokenizer.task == "masked-lm"
         self.joined: LabelTokens | None = None
         self.unlike_rows = 0
@@ -201,6 +220,7 @@ class _Prompts:
         """Tokenize a row; None if it is left out."""
         values = self.template.values(row.fields, row.where)
         label = class_of(row.fields, self.labels, row.where) if self.with_class else 0
+        self.unused.look(row.fields, frozenset(values), "the template")
         prompt = truncate_prompt(self.template, values, self.tokenizer, self.limit, row.where)
         if prompt.dropped and self.long == "drop":
             self.truncation = self.truncation.plus_dropped()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from edgezo_runtime.data.chat.chat_template import ChatTemplate
 from edgezo_runtime.data.chat.messages import Tools, check_tools, check_turns
+from edgezo_runtime.data.row_content import asked_messages
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.template import Template, check_text
 from edgezo_runtime.data.truncation import truncate_prompt
@@ -23,8 +24,9 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
     Args:
         reader: has the tokenizer and the template.
         prompt: a text, used unchanged; a row, whose fields fill the template; messages with role
-            and content, the last one not the assistant's; or, without a template, a row with
-            `messages` and maybe `tools`.
+            and content, the last one not the assistant's; or, without a template, a row of a
+            conversation: `messages`, `conversations`, or an array of messages as `prompt`, and
+            maybe `tools` and `system`.
         most: largest number of tokens of a row's prompt; a longer one is truncated as in training.
     Raises:
         UsageError: the prompt is a row and there is no template, or it has another type.
@@ -38,9 +40,9 @@ def prompt_tokens(reader: RowReader, prompt: Prompt, most: int) -> list[int]:
             _LOG.warning("the prompt begins with the tokenizer's first token; it gets no second")
         return tokenizer.encode(check_text(prompt, "the text", "prompt"), add_special=True)
     if isinstance(prompt, Mapping):
-        if reader.template is None and "messages" in prompt:
-            tools = check_tools(prompt.get("tools"), "prompt")
-            return _chat_tokens(reader, prompt["messages"], tools)
+        turns = None if reader.template is not None else asked_messages(prompt, "prompt")
+        if turns is not None:
+            return _chat_tokens(reader, turns, check_tools(prompt.get("tools"), "prompt"))
         if reader.template is None:
             raise UsageError(
                 "a row has no prompt without a template; give `template` (the tuner takes it when "

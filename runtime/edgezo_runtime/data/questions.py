@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from edgezo_runtime.data.chat.messages import assistant_turns, content_of
 from edgezo_runtime.data.completions import answers_of
 from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import Paths, paths_of, resolve
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.reading import LongRows
-from edgezo_runtime.data.records import Row, read_rows
 from edgezo_runtime.data.row_content import Conversation, Pair, Text, read_content, recognise
 from edgezo_runtime.data.row_reader import Fields, RowReader, numbered
 from edgezo_runtime.data.tokenizer import TextTokenizer
@@ -60,7 +61,7 @@ class QuestionSet:
 
 
 def load_questions(
-    path: str | Path,
+    path: Paths | DataFiles,
     tokenizer: TextTokenizer,
     *,
     template: str | None = None,
@@ -90,7 +91,7 @@ def load_questions(
 
 def make_questions(
     reader: RowReader,
-    source: str | Path | Iterable[Fields],
+    source: Paths | DataFiles | Iterable[Fields],
     *,
     split: str | None = None,
     limit: int | None = None,
@@ -112,11 +113,13 @@ def make_questions(
         BundleError: the rows need a chat template and the bundle has no usable one.
     """
     rows: Iterable[Row]
-    if isinstance(source, str | Path):
-        examples = reader.read(source, split=split, limit=limit, questions=True)
-        rows = read_rows(examples.path, limit)
+    paths = paths_of(source)
+    if paths is not None:
+        files = resolve(paths, split)
+        examples = reader.read(files, limit=limit, questions=True)
+        rows = files.rows(limit)
     else:
-        kept = list(source)
+        kept = list(cast(Iterable[Fields], source))
         examples = reader.take(kept, questions=True)
         rows = numbered(kept)
     templated = reader.template is not None

@@ -17,13 +17,14 @@ from edgezo_runtime.data.example_set import (
     TruncationReport,
     input_length,
 )
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import Paths, resolve
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.label_words import build_labelled
 from edgezo_runtime.data.reading import MAX_SEQ, LongRows, Reading, TrainOn
-from edgezo_runtime.data.records import Row, read_rows, resolve
 from edgezo_runtime.data.template import Template, kind_of
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError, UsageError
-from edgezo_runtime.system.files import sha256_file
 
 Fields = Mapping[str, Any]
 """A row: its fields by name, as in a line of a JSON Lines file."""
@@ -68,7 +69,7 @@ class RowReader:
 
     def read(
         self,
-        path: str | Path,
+        path: Paths | DataFiles,
         *,
         split: str | None = None,
         limit: int | None = None,
@@ -78,8 +79,8 @@ class RowReader:
         """Read, check and tokenize a data file.
 
         Args:
-            path: a .jsonl file, or a folder with train.jsonl, test.jsonl, and valid.jsonl (or
-                validation.jsonl, val.jsonl, dev.jsonl).
+            path: a file, a folder with a file or several per split, or several of them, in the
+                formats of `docs/data.md`.
             split: the file of a folder to read ("train", "valid", "test"); None means train. It
                 has no effect on a single file.
             limit: number of first rows to use; None uses all.
@@ -97,9 +98,10 @@ class RowReader:
         Memory:
             The token ids (4 bytes each), about 400 bytes per example, and one line of text.
         """
-        file = resolve(path, split)
-        digest = lambda: file_digest(file)  # noqa: E731  # lazy: the rows are read first
-        return self._build(lambda: read_rows(file, limit), file, digest, like, questions=questions)
+        files = resolve(path, split)
+        return self._build(
+            lambda: files.rows(limit), files.path, files.sha256, like, questions=questions
+        )
 
     def take(
         self,
@@ -268,18 +270,6 @@ def all_too_long(
         f"{path}: all {truncation.dropped_rows} rows are longer than {max_seq} tokens and are left "
         f"out, so there is nothing to learn; raise `max_seq`{other}"
     )
-
-
-def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a data file.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        return sha256_file(file)
-    except OSError as error:
-        raise DataError(f"{file}: cannot read the file: {error.strerror}") from error
 
 
 def _rows_digest(rows: Sequence[Row]) -> str:

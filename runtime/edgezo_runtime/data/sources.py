@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.answer_room import answer_room
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.files.data_files import DataFiles
+from edgezo_runtime.data.files.folders import Paths, paths_of
 from edgezo_runtime.data.questions import QuestionSet, make_questions
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.reading import MAX_SEQ, LongRows, TrainOn
@@ -21,8 +23,8 @@ from edgezo_runtime.errors import DataError, UsageError
 _ROWS_AT_ONCE = 32
 """Rows of one forward pass, in a plan for rows that an app adds later."""
 
-Source = ExampleSet | str | Path | Iterable[Fields]
-"""Examples, a file or a folder of files, or rows in memory."""
+Source = ExampleSet | DataFiles | str | Path | Sequence[Path] | Iterable[Fields]
+"""Examples, a file or a folder of files or several of them, or rows in memory."""
 
 Given = Source | QuestionSet
 """The data with which a run begins."""
@@ -76,7 +78,7 @@ def open_reader(
 
 
 def load_examples(
-    path: str | Path,
+    path: Paths | DataFiles,
     tokenizer: TextTokenizer,
     *,
     template: str | None = None,
@@ -128,9 +130,10 @@ def read_source(
     """
     if isinstance(source, ExampleSet):
         return source
-    if isinstance(source, str | Path):
-        return reader.read(source, split=split, like=like)
-    return reader.take(source, like=like)
+    paths = paths_of(source)
+    if paths is not None:
+        return reader.read(paths, split=split, like=like)
+    return reader.take(cast(Iterable[Fields], source), like=like)
 
 
 def read_given(

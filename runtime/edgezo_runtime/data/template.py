@@ -148,7 +148,7 @@ def list_fields(row: Mapping[str, object]) -> str:
     """List at most ten of a row's fields, for a message."""
     if not row:
         return "no fields"
-    shown = [f"{name[:40]!r}" for name in list(row)[:10]]
+    shown = [f"{name[:40]!r}{' (null)' * (row[name] is None)}" for name in list(row)[:10]]
     more = [f"and {len(row) - 10} more"] if len(row) > 10 else []
     return ", ".join(shown + more)
 
@@ -162,7 +162,8 @@ def kind_of(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"the number {value!s:.20}"
     names: Sequence[tuple[type, str]] = ((str, "a string"), (list, "an array"), (dict, "an object"))
-    return next(name for kind, name in names if isinstance(value, kind))
+    found = (name for kind, name in names if isinstance(value, kind))
+    return next(found, f"a value of the type {getattr(value, 'kind', type(value).__name__)}")
 
 
 def _check_name(source: str, position: int, name: str) -> str:

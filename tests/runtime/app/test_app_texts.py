@@ -75,7 +75,7 @@ def test_a_row_is_asked_by_the_template(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_messages_need_a_chat_template(bundle: Bundle, tmp_path: Path) -> None:
     with Tuner.open(bundle, ROWS, CONFIG, tmp_path) as tuner:
-        with pytest.raises(DataError, match="'content' is missing"):
+        with pytest.raises(DataError, match="'content' is absent"):
             tuner.generate([{"role": "user"}])
         with pytest.raises(Exception, match="chat template"):
             tuner.generate([{"role": "user", "content": "w1"}])

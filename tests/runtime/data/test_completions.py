@@ -8,8 +8,9 @@ import pytest
 
 from edgezo_runtime.data.completions import ANSWER_FIELDS, answers_of, build_completions
 from edgezo_runtime.data.example_set import Example, ExampleSet, TruncationReport
-from edgezo_runtime.data.records import Row
+from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.sources import load_examples
+from edgezo_runtime.data.template import Template
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import BundleError, DataError, UsageError
 from tests.runtime.tiny_tokenizer import (
@@ -192,7 +193,7 @@ def test_text_loses_its_end(tmp_path: Path) -> None:
         ({"prompt": 1, "completion": "a"}, "field 'prompt' is the number 1, expected a string"),
         ({"prompt": "a"}, "no field 'completion'; the row has 'prompt'"),
         ({"completion": "a"}, "no field 'prompt'"),
-        ({"text": "a"}, "no field 'prompt'; the row has 'text'"),
+        ({"instruction": "a", "output": None}, "field 'output' is null; the row has"),
         ({"prompt": "a", "completion": "\ud83d"}, "half of a surrogate pair"),
     ],
 )
@@ -237,14 +238,61 @@ def numbered_rows(*rows: dict[str, Any]) -> list[Row]:
     return [Row(row, line, f"f, line {line}") for line, row in enumerate(rows, 1)]
 
 
-def test_the_first_row_says_how_all_are_read() -> None:
-    rows = numbered_rows({"text": "the film"}, {"prompt": "the", "completion": " film"})
-    with pytest.raises(DataError, match="f, line 2: no field 'text'"):
-        build_completions(rows, TOKENIZER, None, 64)
-    found = build_completions(rows[1:], TOKENIZER, None, 64)
-    assert [(e.example_id, e.line) for e in found.examples] == [(0, 2)]
-    assert found.truncation == TruncationReport()
-    assert found.warnings == ()
+def test_every_row_is_read_by_its_own_fields() -> None:
+    """A table of several kinds has nulls in the columns of the other kinds."""
+    rows = numbered_rows(
+        {"text": "the film", "prompt": None, "completion": None},
+        {"prompt": "the", "completion": " film", "text": None},
+        {"text": "the question"},
+    )
+    found = build_completions(rows, TOKENIZER, None, 64)
+    assert [scored(e) for e in found.examples] == [" film</s>", " film</s>", " question</s>"]
+    assert [(w.name, w.count) for w in found.warnings] == [("mixed-kinds", 3)]
+    assert found.warnings[0].message.endswith("own fields: 2 with 'text', 1 with 'prompt'")
+    alone = build_completions(rows[1:2], TOKENIZER, None, 64)
+    assert [(e.example_id, e.line) for e in alone.examples] == [(0, 2)]
+    assert alone.truncation == TruncationReport()
+    assert alone.warnings == ()
+
+
+def test_null_is_not_absent() -> None:
+    null, absent = numbered_rows({"prompt": "the", "completion": None}, {"prompt": "the"})
+    with pytest.raises(
+        DataError, match=r"'completion' is null; the row has 'prompt', 'completion' \(null\)"
+    ):
+        build_completions([null], TOKENIZER, None, 64)
+    with pytest.raises(
+        DataError, match="no field 'completion'; the row has 'prompt', expected one of"
+    ):
+        build_completions([absent], TOKENIZER, None, 64)
+    assert answers_of({"completion": None, "answer": "film"}, "f") == ("film",)
+    with pytest.raises(DataError, match="field 'output' is null, expected a string"):
+        answers_of({"output": None, "answer": None}, "f")
+
+
+@pytest.mark.parametrize(
+    ("row", "unused"),
+    [
+        ({"text": "the film", "history": [["a", "b"]]}, "history"),
+        ({"prompt": "the", "completion": " film", "tools": "[]x", "input": ""}, "tools"),
+        ({"text": "the film", "output": "the"}, "output"),
+        ({"text": "the film", "system": "the", "tools": None}, "system"),
+        ({"instruction": "the", "output": "film", "history": [["a", "b"]]}, "history"),
+    ],
+)
+def test_a_known_field_that_is_not_used_is_told(row: dict[str, Any], unused: str) -> None:
+    found = build_completions(numbered_rows(row, row), TOKENIZER, None, 64)
+    assert [(w.name, w.count) for w in found.warnings if w.name == "unused-field"] == [
+        ("unused-field", 2)
+    ]
+    assert f"2 rows have a field '{unused}', which" in found.warnings[0].message
+
+
+def test_messages_beside_a_template_are_told() -> None:
+    row = {"question": "the", "answer": "film", "messages": [{"role": "user", "content": "x"}]}
+    found = build_completions(numbered_rows(row), TOKENIZER, Template.parse("{question}"), 64)
+    assert [w.name for w in found.warnings] == ["unused-field"]
+    assert "which the template does not use" in found.warnings[0].message
 
 
 def test_rows_are_read_one_by_one() -> None:

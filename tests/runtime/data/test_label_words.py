@@ -144,6 +144,18 @@ def test_class_of(value: object, label: int) -> None:
     assert class_of({"label": value}, LABELS, "f, line 1") == label
 
 
+def test_class_in_digits() -> None:
+    """Tables have text only, so digits are an index; not where they could be a word."""
+    assert [class_of({"label": text}, LABELS, "f") for text in ("0", " 1 ")] == [0, 1]
+    stars = (" 1", " 2", " 3")
+    assert [class_of({"label": text}, stars, "f") for text in ("1", "2", "3")] == [0, 1, 2]
+    digits = (" 0", " 1")
+    assert [class_of({"label": text}, digits, "f") for text in ("0", "1")] == [0, 1]
+    for text, labels in (("0", stars), ("2", LABELS), ("-1", LABELS), ("\u00b2", LABELS)):
+        with pytest.raises(DataError, match="is none of"):
+            class_of({"label": text}, labels, "f")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -61,6 +61,21 @@ def test_a_conversation_may_have_tools_and_calls() -> None:
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": "s"}, TURN]},
+        {"messages": [TURN], "system": "s"},
+        {"conversations": [{"from": "human", "value": TURN["content"]}], "system": "s"},
+        {"prompt": [TURN], "system": "s", "completion": None, "messages": None},
+    ],
+)
+def test_rows_of_conversations(row: dict[str, Any]) -> None:
+    chat = {"tokenizer": CHATTY, "template": None}
+    expected = tokens_of([{"role": "system", "content": "s"}, TURN], **chat)
+    assert tokens_of(row, **chat) == expected
+
+
+@pytest.mark.parametrize(
     ("prompt", "given", "error", "message"),
     [
         (
@@ -73,7 +88,7 @@ def test_a_conversation_may_have_tools_and_calls() -> None:
         (3, {}, UsageError, "prompt: int given; expected a text, a row, or a list of messages"),
         ([TURN, "b"], {"tokenizer": CHATTY}, UsageError, "prompt: list given; expected a text"),
         ([], {"tokenizer": CHATTY}, DataError, "'messages' is an empty array"),
-        ([{"role": "user"}], {"tokenizer": CHATTY}, DataError, "message 1: 'content' is missing"),
+        ([{"role": "user"}], {"tokenizer": CHATTY}, DataError, "message 1: 'content' is absent"),
         ([TURN], {}, BundleError, "has no chat template"),
         ("\ud800", {}, DataError, "prompt: the text has half of a surrogate pair"),
         (

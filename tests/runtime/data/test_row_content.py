@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgezo_runtime.data.records import Row
-from edgezo_runtime.data.row_content import recognise
+from edgezo_runtime.data.files.row import Row
+from edgezo_runtime.data.row_content import Conversation, Pair, read_content, recognise, used_fields
 from edgezo_runtime.errors import DataError
 
 
@@ -16,6 +16,8 @@ from edgezo_runtime.errors import DataError
         ({"prompt": "", "completion": ""}, "prompt"),
         ({"instruction": "", "input": "", "output": ""}, "instruction"),
         ({"text": "", "prompt": ""}, "text"),
+        ({"text": "", "messages": None, "prompt": None, "completion": ""}, "text"),
+        ({"conversations": [], "system": "x", "text": ""}, "conversations"),
     ],
 )
 def test_recognise(fields: dict[str, object], kind: str) -> None:
@@ -27,3 +29,61 @@ def test_unknown_row_names_its_fields() -> None:
         recognise(Row({"sentence": "", "label": 1}, 1, "f, line 1"))
     with pytest.raises(DataError, match="the row has no fields"):
         recognise(Row({}, 1, "f, line 1"))
+
+
+def row(**fields: object) -> Row:
+    return Row(fields, 1, "f, line 1")
+
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def test_prompt_and_completion_of_messages() -> None:
+    """The turns of the prompt are not scored, as in TRL."""
+    found = read_content(
+        row(prompt=[USER, ANSWER, USER], completion=[ANSWER], tools=[{}]), "prompt", chat=True
+    )
+    assert found == Conversation([USER, {**ANSWER, "weight": 0}, USER, ANSWER], [{}])
+    text = read_content(row(prompt="q", completion="a"), "prompt", chat=True)
+    assert text == Pair("q", "a")
+    assert used_fields("prompt", found, chat=True) >= {"tools", "system"}
+    assert used_fields("prompt", text, chat=True) == {"prompt", "completion"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": [USER], "completion": "a"}, "'completion' is a string and the other one an ar"),
+        (
+            {"prompt": "q", "completion": [ANSWER]},
+            "'prompt' is a string and the other one an array",
+        ),
+        ({"prompt": [], "completion": [ANSWER]}, "field 'prompt' is an empty array"),
+        ({"prompt": [USER], "completion": [{"role": "user"}]}, "message 1: 'content' is absent"),
+        ({"prompt": [ANSWER], "completion": [USER]}, "every message of the assistant has weight 0"),
+    ],
+)
+def test_messages_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=f"f, line 1.*{message}"):
+        read_content(row(**fields), "prompt", chat=True)
+
+
+def test_system_and_history() -> None:
+    fields = {"instruction": "q", "output": "a", "history": [["x", "y"]], "system": "s"}
+    found = read_content(row(**fields), "instruction", chat=True)
+    roles = ["system", "user", "assistant", "user", "assistant"]
+    assert isinstance(found, Conversation)
+    assert [message["role"] for message in found.messages] == roles
+    assert [message["content"] for message in found.messages] == ["s", "x", "y", "q", "a"]
+    assert read_content(row(**fields), "instruction", chat=False) == Pair("q\n", "a")
+    with pytest.raises(DataError, match="field 'history': expected an array of pairs"):
+        read_content(row(**{**fields, "history": [["x"]]}), "instruction", chat=True)
+
+
+def test_two_system_texts() -> None:
+    system = {"role": "system", "content": "s"}
+    same = read_content(row(messages=[system, USER, ANSWER], system="s"), "messages", chat=True)
+    assert isinstance(same, Conversation)
+    assert same.messages == [system, USER, ANSWER]
+    with pytest.raises(DataError, match="another system text; remove one"):
+        read_content(row(messages=[system, USER, ANSWER], system="t"), "messages", chat=True)

@@ -11,9 +11,9 @@ import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.files.folders import resolve
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import MAX_SEQ
-from edgezo_runtime.data.records import read_rows, resolve
 from edgezo_runtime.data.sources import (
     load_examples,
     open_reader,
@@ -229,7 +229,7 @@ def check_task(task: str, tokenizer: TextTokenizer, max_seq: int, limit: int | N
 @pytest.mark.parametrize("task", TASKS)
 def test_real_data_sets_parse(task: str) -> None:
     for split, count in zip(("train", "valid", "test"), TASKS[task][2], strict=True):
-        assert sum(1 for _ in read_rows(resolve(DATA / task, split))) == count
+        assert sum(1 for _ in resolve(DATA / task, split).rows()) == count
     kind = check_task(task, TOKENIZER, max_seq=256, limit=100)
     assert (kind == "completion") == (not TASKS[task][1])
 

@@ -46,12 +46,13 @@ def check_messages(value: object, where: str) -> list[Message]:
     return messages
 
 
-def check_turns(value: object, where: str) -> list[Message]:
+def check_turns(value: object, where: str, *, name: str = "messages") -> list[Message]:
     """Check the shape of a conversation.
 
     Args:
         value: from a row or an app.
         where: file and line, for the message.
+        name: of the field, for the message.
 
     Returns:
         The messages, with all their keys but those that are null: tables have a column for every
@@ -63,7 +64,7 @@ def check_turns(value: object, where: str) -> list[Message]:
     """
     if not isinstance(value, list) or not value:
         found = "an empty array" if value == [] else kind_of(value)
-        raise DataError(f"{where}: field 'messages' is {found}, expected an array of messages")
+        raise DataError(f"{where}: field '{name}' is {found}, expected an array of messages")
     return [_checked(message, number, where) for number, message in enumerate(value, 1)]
 
 
@@ -78,7 +79,7 @@ def _checked(value: object, number: int, where: str) -> Message:
         message = _with_calls(message, calls, f"{where}: message {number}")
     for key in ("role", "content"):
         if not isinstance(message.get(key), str) and not (key == "content" and calls):
-            found = kind_of(value[key]) if key in value else "missing"
+            found = kind_of(value[key]) if key in value else "absent"
             raise DataError(f"{where}: message {number}: '{key}' is {found}, expected a string")
         check_text(message[key] or "", f"message {number}", where)
     weight = message.get("weight", 1)

@@ -77,7 +77,7 @@ def test_broken_templates() -> None:
         ("hello", "field 'messages' is a string, expected an array"),
         ([], "field 'messages' is an empty array"),
         (["hello"], "message 1 is a string, expected an object with 'role' and 'content'"),
-        ([{"content": "x"}], "message 1: 'role' is missing"),
+        ([{"content": "x"}], "message 1: 'role' is absent"),
         ([TURNS[0], {"role": "assistant", "content": None}], "message 2: 'content' is null"),
         (
             [{"role": "user", "content": [{"type": "text"}]}],
