@@ -41,8 +41,8 @@ def test_installed_metadata_agrees() -> None:
 def test_public_names() -> None:
     names = """
         Background Battery CheckpointEvent DivergenceEvent EdgezoError EndEvent Evaluation
-        EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle KeptAdapter
-        PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport
+        EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle
+        KeptAdapter PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport
         Subscription Thermal TuneConfig Tuner TunerStatus __version__
         default_bundle
     """
