@@ -12,7 +12,7 @@ from edgezo_runtime.config import TuneConfig
 
 def test_the_identity_has_all_that_changes_the_numbers() -> None:
     names = {field.name for field in dataclasses.fields(TuneConfig)}
-    assert names - TuneConfig().identity().keys() == {"steps", "max_time_s", "save_every"}
+    assert names - TuneConfig().identity().keys() == {"steps", "max_time_s", "save_every", "keep"}
     assert TuneConfig(lr=0.5).identity()["lr"] == 0.5
 
 
