@@ -14,6 +14,7 @@ from edgezo._version import __version__
 if TYPE_CHECKING:
     from edgezo.cli.tune.default_bundle import default_bundle
     from edgezo_runtime.app.background import Background
+    from edgezo_runtime.app.best_keeper import KeptAdapter
     from edgezo_runtime.app.event_streams import EventStream, Subscription
     from edgezo_runtime.app.events import (
         CheckpointEvent,
@@ -54,6 +55,7 @@ __all__ = [
     "GenerationConfig",
     "Governor",
     "Idle",
+    "KeptAdapter",
     "PauseEvent",
     "Prediction",
     "PressureEvent",
@@ -74,6 +76,7 @@ __all__ = [
 _MODULES = {
     "edgezo.cli.tune.default_bundle": ("default_bundle",),
     "edgezo_runtime.app.background": ("Background",),
+    "edgezo_runtime.app.best_keeper": ("KeptAdapter",),
     "edgezo_runtime.app.event_streams": ("EventStream", "Subscription"),
     "edgezo_runtime.app.events": (
         "CheckpointEvent",

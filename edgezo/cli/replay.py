@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="initial adapter of the run, if it had one; by default the copy beside the journal",
 )
+@click.option(
+    "--step",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="number of steps after which the adapter is wanted; by default that of the adapter that "
+    "the run handed out, else the last one",
+)
 @force_option
 @json_option
 def command(
@@ -46,6 +53,7 @@ def command(
     output: Path,
     snapshot: Path | None,
     adapter: Path | None,
+    step: int | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -73,13 +81,14 @@ def command(
             new_file(path, force)
     with StopSignals() as signals:
         verify(opened, signals)
-    found = replay(opened, journal, adapter)
+    handed_out = None if step is not None else _handed_out_step(journal)
+    found = replay(opened, journal, adapter, step=step if handed_out is None else handed_out)
     if found.incomplete_bytes:
         warn(
             f"{journal}: the last {found.incomplete_bytes} bytes are an incomplete record, which "
             f"is left out"
         )
-    state = found.state
+    state, kept_step = found.state, found.kept_step
     if state.hopeless:
         warn(state.hopeless)
     reading, answers = found.header.reading, found.header.answers
@@ -88,8 +97,8 @@ def command(
     made = make_adapter(
         output,
         opened,
-        state.adapter(),
-        steps=state.step,
+        found.kept,
+        steps=kept_step,
         created_by=CREATED_BY,
         scope=found.header.scope,
         invocation=found.header.invocation,
@@ -104,11 +113,41 @@ def command(
         "adapter_sha256": digest,
         "snapshot": None if snapshot is None else str(snapshot),
         "steps": state.step,
+        "kept_step": kept_step,
         "torn_bytes": found.incomplete_bytes,
     }
-    rows = [("adapter", str(output)), ("steps", str(state.step))]
+    why = "" if handed_out is None else ", the adapter that the run handed out"
+    rows = [("adapter", str(output)), ("step", f"{kept_step} of {state.step}{why}")]
     rows += [("snapshot", str(snapshot))] if snapshot else []
     print_result(result, table(rows), as_json)
+
+
+def _handed_out_step(journal: Path) -> int | None:
+    """The step of the adapter that the run handed out; None if it handed out none.
+
+    It is that of the file of evaluations beside the journal, unless the journal has lost it.
+    """
+    from edgezo_runtime.journal.evaluation_record import read_evaluations
+    from edgezo_runtime.journal.journal import read_journal
+    from edgezo_runtime.journal.run_folder import RunFolder
+    from edgezo_runtime.journal.run_header import RunHeader
+
+    path = RunFolder(journal.parent).evaluations
+    found = read_evaluations(path)
+    if found is None or found.kept_step is None:
+        return None
+    contents = read_journal(journal)
+    if found.run != RunHeader.read(contents.header.meta, journal).digest():
+        warn(f"{path}: is of another run than {journal}; the adapter is that of the last step")
+        return None
+    steps = sum(1 for _ in contents.records)
+    if found.kept_step > steps:
+        warn(
+            f"{journal}: has lost step {found.kept_step}, the adapter that the run handed out; the "
+            f"adapter is that of the last step, {steps}"
+        )
+        return None
+    return found.kept_step
 
 
 def _check_places(

@@ -186,6 +186,13 @@ class TuneConfig:
     options: MethodOptions = field(
         default_factory=MethodOptions, metadata={"help": "settings of the method's own"}
     )
+    keep: Literal["best", "last"] = option(
+        "best",
+        "adapter that is handed out: best, the one with the lowest loss (the best score, where "
+        "`objective` is one) among those evaluated on the rows for validation; or the last one. "
+        "Without such rows it is the last one",
+        exact=False,
+    )
     rollback: bool = option(True, "roll back and halve the learning rate when the loss diverges")
     prefix_cache: bool = option(True, "cache on disk the states that steps do not change")
     save_every: int = option(200, "steps between snapshots", exact=False)

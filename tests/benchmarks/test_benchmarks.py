@@ -31,6 +31,7 @@ from tests.benchmarks import (
     quantization,
     startup,
     step,
+    streamed_steps,
     streaming,
 )
 from tests.benchmarks.children import Child, call
@@ -380,6 +381,29 @@ def test_streaming_table(large: Path, capsys: pytest.CaptureFixture[str]) -> Non
     table = capsys.readouterr().out
     assert "blocks streamed" in table
     assert "1.00 GB/s" in table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the kernel of Linux")
+def test_streamed_steps_table(
+    int8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight rows are eight parts: one wave reads all blocks there and back, four waves four times
+    as much."""
+    data = tmp_path / "rows.jsonl"
+    row = {"instruction": "a b " * 60, "output": "c d " * 20}
+    data.write_text("".join(json.dumps(row) + "\n" for _ in range(8)))
+    found = streamed_steps.run(int8, data, ["1B", "2GB"], rounds=1, steps=1, rows=8, tokens=256)
+    targets = streamed_steps.report(found)
+    assert [target.name for target in targets] == [
+        "step time with waves of 1B",
+        "step time with waves of 2GB",
+    ]
+    resident, small, whole = (children[0].result for children in found.values())
+    assert resident["read"] == [0]
+    assert 4 * whole["read"][0] == small["read"][0]
+    assert whole["read"][0] >= 2 * whole["blocks"]
+    assert "MB of blocks read" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def tiny_task(folder: Path) -> list[str]:
     generator = random.Random(0)
     rows = folder / "rows.jsonl"
     with rows.open("w") as file:
-        for _ in range(40):
+        for _ in range(100):  # of which 20 are held out, and evaluated during the run
             label = generator.randrange(2)
             words = [f"w{generator.randrange(20, 50) + 40 * label}" for _ in range(5)]
             file.write(json.dumps({"text": " ".join(words), "label": label}) + "\n")

@@ -114,7 +114,8 @@ def tune_args(tiny: Tiny, *more: object) -> list[object]:
     data = [] if "--data" in more else ["--data", tiny.data]
     return [
         "tune", tiny.int8, "--budget", "8GB", *data, "--steps", "4",
-        "--batch-size", "8", "--threads", "1", "-o", "run", *more,
+        "--batch-size", "8", "--threads", "1", "-o", "run", "--eval-every", "0", "--keep", "last",
+        *more,
     ]  # fmt: skip
 
 

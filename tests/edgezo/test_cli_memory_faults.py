@@ -57,10 +57,10 @@ def test_memory_refused_in_an_evaluation(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     """Before tuning, and after it."""
-    from edgezo.cli.tune import session as tune_session
+    from edgezo.cli.tune import evaluations
 
     expected = undisturbed(invoke, tiny)
-    evaluate = tune_session.evaluate
+    evaluate = evaluations.evaluate
     left = iter([False] * calls)
 
     def refused(*args: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_memory_refused_in_an_evaluation(
         return evaluate(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune_session, "evaluate", refused)
+        patch.setattr(evaluations, "evaluate", refused)
         done = invoke(*tune_args(tiny), code=4)
     assert f"the state after {4 * calls} steps is saved in run" in done.stderr
     again = json.loads(invoke("tune", "--resume", "-o", "run", "--json").stdout)

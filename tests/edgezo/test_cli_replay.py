@@ -35,6 +35,7 @@ def test_a_journal_alone_gives_the_adapter_and_the_state(
         "adapter_sha256": result["adapter_sha256"],
         "snapshot": "state",
         "steps": 4,
+        "kept_step": 4,
         "torn_bytes": 0,
     }
     run = tmp_path / "run"

@@ -59,6 +59,12 @@ RESULT = {
     "first_order_lr": float,
     "rates": str,
     "long_rows": dict,
+    "rows": int,
+    "held_out": int,
+    "keep": str,
+    "kept_step": int,
+    "initial_is_best": bool,
+    "loss_last": float,
     "events": list,
 }
 
@@ -88,8 +94,9 @@ def test_result_and_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     assert config["label"] == [" w10", " w11"]
     assert config["steps"] == 4
     lines = read_metrics(run)
-    assert [line["event"] for line in lines] == ["eval", *["step"] * 4, "eval", "eval"]
-    assert [line["step"] for line in lines] == [0, 0, 1, 2, 3, 4, 4]
+    assert [line["event"] for line in lines] == ["eval", *["step"] * 4, "eval", "eval", "keep"]
+    assert [line["step"] for line in lines] == [0, 0, 1, 2, 3, 4, 4, 4]
+    assert lines[-1]["kept_step"] == 4
     assert "evaluating" in done.stderr
     assert "step 1 " in done.stderr
     assert "rows/s" in done.stderr
@@ -444,7 +451,8 @@ def test_fewer_rows_than_a_batch(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> 
 
 def test_evaluations_during_the_run(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     invoke(*tune_args(tiny, "--eval-every", "0.000001"))
-    lines = read_metrics(tmp_path / "run")
+    *lines, last = read_metrics(tmp_path / "run")
+    assert last["event"] == "keep"
     # After every step but the last, whose evaluation is the one after tuning.
     events = [line.get("when", "step") for line in lines]
     assert events == ["before", *["step", "during"] * 3, "step", "after"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -38,6 +37,7 @@ from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import EdgezoError
 from edgezo_runtime.journal import journal_header as header_module
 from edgezo_runtime.journal import snapshot as snapshot_module
+from edgezo_runtime.journal.evaluation_record import read_evaluations
 from edgezo_runtime.journal.example_log import ExampleLog
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.journal.journal_header import JournalHeader
@@ -49,9 +49,28 @@ from edgezo_runtime.methods.estimators import Probe
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.system import framing as framing_module
 from edgezo_runtime.system.safetensors_writer import write_tensors
+from edgezo_runtime.training.best_adapter import best_of
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.estimator_runs import run_estimator
 from tests.hostile.onnx_bytes import VALID
+from tests.hostile.seed_texts import (
+    ARRAYS,
+    CALLS,
+    CHATS,
+    CHOICES,
+    CONFIGS,
+    EVALUATIONS,
+    MESSAGES,
+    PACKED,
+    PEFT_CONFIGS,
+    PROCESSOR,
+    ROWS,
+    SAVED,
+    TABLES,
+    TOOLS,
+    UNIGRAM,
+    WORDPIECE,
+)
 from tests.runtime.tiny_bundle import write_bundle
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
@@ -126,26 +145,27 @@ class _Workshop:
             "snapshot": Target(self._snapshot, (self._snapshot_bytes(),), 0.3),
             "adapter": Target(self._adapter, self._adapters()),
             "peft": Target(self._peft, self._peft_files()),
-            "peft_config": Target(self._peft_config, _PEFT_CONFIGS),
+            "peft_config": Target(self._peft_config, PEFT_CONFIGS),
             "journal": Target(self._journal, (self._journal_bytes(),)),
             "record": Target(_record, self._records()),
             "examples": Target(self._examples, (self._examples_bytes(),)),
+            "evaluations": Target(self._evaluations, EVALUATIONS),
             "replay": Target(self._replay, self._replays(), 0.2),
             "header": Target(self._header, self._headers(), 0.2),
             "onnx": Target(lambda data: check_onnx(data, "graph.onnx"), VALID),
             "tokenizer": Target(self._tokenizer, self._tokenizers(), 0.1),
-            "chat": Target(self._chat, _CHATS, 0.1),
-            "rows": Target(self._rows, _ROWS, 0.3),
-            "questions": Target(self._questions, _ROWS, 0.3),
-            "choices": Target(self._choices, (_CHOICES,), 0.3),
-            "array": Target(self._data_file("f.json"), _ARRAYS, 0.3),
-            "table": Target(self._data_file("f.csv"), _TABLES, 0.3),
-            "packed": Target(self._data_file("f.gz"), _PACKED, 0.3),
+            "chat": Target(self._chat, CHATS, 0.1),
+            "rows": Target(self._rows, ROWS, 0.3),
+            "questions": Target(self._questions, ROWS, 0.3),
+            "choices": Target(self._choices, (CHOICES,), 0.3),
+            "array": Target(self._data_file("f.json"), ARRAYS, 0.3),
+            "table": Target(self._data_file("f.csv"), TABLES, 0.3),
+            "packed": Target(self._data_file("f.gz"), PACKED, 0.3),
             "parquet": Target(self._data_file("f.parquet"), _case("parquet"), 0.1),
             "arrow": Target(self._data_file("f.arrow"), _case("arrow"), 0.1),
-            "saved": Target(self._saved, _SAVED),
+            "saved": Target(self._saved, SAVED),
             "template": Target(_template, (b"{sentence} It was", b"{{a}} {b}{c}")),
-            "config": Target(self._config, _CONFIGS),
+            "config": Target(self._config, CONFIGS),
             "toml": Target(self._toml, (b'lr = 0.5\nmethod = "zo-sgd"\n[x]\n', b"seed = 3")),
             "task": Target(self._task, (b'{"template": "{a}", "labels": [" x", " y"]}',)),
         }
@@ -246,7 +266,7 @@ class _Workshop:
 
     def _peft(self, data: bytes) -> None:
         """Weights beside a configuration that is right."""
-        self._peft_config(_PEFT_CONFIGS[0], data)
+        self._peft_config(PEFT_CONFIGS[0], data)
 
     def _peft_config(self, data: bytes, weights: bytes | None = None) -> None:
         folder = self.folder / "peft"
@@ -289,6 +309,14 @@ class _Workshop:
         log = ExampleLog(self._keep(data), "run", self.set.first(1), 97)
         log.examples.lengths()
         log.count_at(5)
+
+    def _evaluations(self, data: bytes) -> None:
+        found = read_evaluations(self._keep(data))
+        assert found is not None
+        found.write(self.file)
+        if read_evaluations(self.file) != found:
+            raise AssertionError("evaluations that are not what was written")
+        best_of(found.until(2).records)
 
     def _headers(self) -> tuple[bytes, ...]:
         return tuple(
@@ -337,8 +365,8 @@ class _Workshop:
 
     def _tokenizers(self) -> tuple[bytes, ...]:
         small = json.loads(self.tokenizer.core.to_str())
-        wordpiece = small | {"model": _WORDPIECE, "pre_tokenizer": {"type": "Whitespace"}}
-        unigram = small | {"model": _UNIGRAM, "pre_tokenizer": None}
+        wordpiece = small | {"model": WORDPIECE, "pre_tokenizer": {"type": "Whitespace"}}
+        unigram = small | {"model": UNIGRAM, "pre_tokenizer": None}
         merges = [["a", "b"]]
         prefix = small["model"] | {
             "continuing_subword_prefix": "##",
@@ -351,7 +379,7 @@ class _Workshop:
             small | {"model": prefix},
             wordpiece,
             unigram,
-            small | {"model": tiny, "post_processor": _PROCESSOR, "normalizer": {"type": "NFC"}},
+            small | {"model": tiny, "post_processor": PROCESSOR, "normalizer": {"type": "NFC"}},
         ]
         return tuple(json.dumps(text).encode() for text in texts)
 
@@ -366,8 +394,8 @@ class _Workshop:
     def _chat(self, data: bytes) -> None:
         source = data.decode("utf-8", "replace")
         finder = TurnFinder(byte_like(self.tokenizer, source))
-        finder.find(_MESSAGES, None, "row 1")
-        finder.find(_CALLS, _TOOLS, "row 1")
+        finder.find(MESSAGES, None, "row 1")
+        finder.find(CALLS, TOOLS, "row 1")
 
     def _rows(self, data: bytes) -> None:
         path = self._keep(data, "rows.jsonl")
@@ -396,7 +424,7 @@ class _Workshop:
     def _saved(self, data: bytes) -> None:
         folder = self.folder / "saved"
         (folder / "train").mkdir(parents=True, exist_ok=True)
-        (folder / "train" / "rows").write_bytes(_ROWS[0])
+        (folder / "train" / "rows").write_bytes(ROWS[0])
         (folder / "train" / "state.json").write_bytes(data)
         (folder / "dataset_dict.json").write_bytes(data)
         resolve(folder)
@@ -468,76 +496,3 @@ _OTHER_ADAPTERS: dict[str, dict[str, tuple[int, ...]]] = {
     },
     "tt": {"m.tt_down_0": (1, 2, 2), "m.tt_up_0": (2, 2, 1)},
 }
-
-_PEFT_CONFIGS = (
-    b'{"peft_type": "LORA", "r": 2, "lora_alpha": 16, "target_modules": ["q"], "bias": "none", '
-    b'"base_model_name_or_path": "owner/m", "use_dora": false, "rank_pattern": {}}',
-    b'{"peft_type": "LORA", "r": 2, "lora_alpha": 0.5, "use_rslora": true, "bias": null, '
-    b'"modules_to_save": null, "alora_invocation_tokens": [3], '
-    b'"init_lora_weights": "gaussian", "alpha_pattern": {}}',
-)
-
-_WORDPIECE = {
-    "type": "WordPiece",
-    "unk_token": "[UNK]",
-    "continuing_subword_prefix": "##",
-    "max_input_chars_per_word": 100,
-    "vocab": {"[UNK]": 0, "a": 1, "##b": 2},
-}
-_UNIGRAM = {
-    "type": "Unigram",
-    "unk_id": 0,
-    "vocab": [["<unk>", 0.0], ["a", -1.0], ["b", -2.0]],
-    "byte_fallback": False,
-}
-_PROCESSOR = {
-    "type": "TemplateProcessing",
-    "single": [
-        {"SpecialToken": {"id": "a", "type_id": 0}},
-        {"Sequence": {"id": "A", "type_id": 0}},
-    ],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-    "special_tokens": {"a": {"id": "a", "ids": [0], "tokens": ["a"]}},
-}
-_MESSAGES = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
-_TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
-_CALLS = [
-    *_MESSAGES,
-    {"role": "user", "content": "look"},
-    {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look"}}]},
-    {"role": "tool", "content": "seen"},
-    {"role": "assistant", "content": "<think>so</think>seen"},
-]
-_CHATS = (
-    CHAT.encode(),
-    b"{% set ns = namespace(s='a') %}{% for i in range(3) %}{% set ns.s = ns.s ~ i %}{% endfor %}"
-    b"{{ ns.s }}{% for m in messages %}{{ m.content | trim }}{% endfor %}",
-    b"{% macro say(m) %}{{ '%s' | format(m['content']) }}{% endmacro %}"
-    b"{% for m in messages %}{{ say(m) }}{{ m.content.split(' ')[0].replace('y', 'z') }}"
-    b"{{ m | tojson(indent=2) }}{{ m.content * 2 }}{% endfor %}{{ 2 ** 3 }}",
-    b"{% for m in messages if m.role != 'system' %}{% if loop.last %}{{ m.content }}{% endif %}"
-    b"{% generation %}{{ m['content'].center(9) }}{% endgeneration %}{% endfor %}",
-)
-_ROWS = (
-    b'{"text": "the film", "label": 0}\n{"text": "very good", "label": 1}\n',
-    b'{"prompt": "a", "completion": " b"}\n{"prompt": "c", "completion": " d", "label": 1}\n',
-    b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
-    b'{"instruction": "do", "input": "x", "output": "y"}\r\n\n',
-)
-_ARRAYS = (
-    b'[{"text": "the film", "label": 0},\n {"text": "very [\\"] good"}]',
-    b'[{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}]',
-    b'[{"prompt": [{"role": "user", "content": "q"}], "system": "s", "history": [["a", "b"]],'
-    b' "completion": [{"role": "assistant", "content": "a"}]}]',
-)
-_TABLES = (b'text,label\n"the ""film""",0\r\na,\n', b"\xef\xbb\xbfprompt,completion\na,b\n")
-_PACKED = tuple(gzip.compress(text, mtime=0) for text in _ROWS)
-_SAVED = (b'{"_data_files": [{"filename": "rows"}], "_split": "train", "splits": ["train"]}',)
-_CHOICES = (
-    b'{"text": "the film", "choices": ["good", "bad"], "label": 0}\n'
-    b'{"text": "very", "choices": [" a", "b", "great"], "answer": "b"}\n'
-)
-_CONFIGS = (
-    b'{"method": "zo-sgd", "lr": 0.5, "steps": 3, "batch_size": "auto", "rollback": true}',
-    b'{"created_by": "edgezo", "max-time": 5.0, "average": 0, "seed": 18446744073709551615}',
-)

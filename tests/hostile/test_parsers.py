@@ -29,6 +29,7 @@ NAMES = (
     "journal",
     "record",
     "examples",
+    "evaluations",
     "replay",
     "header",
     "onnx",

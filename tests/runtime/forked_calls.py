@@ -23,6 +23,7 @@ CALLS: dict[str, Callable[[Tuner], object]] = {
     "evaluate": lambda tuner: tuner.evaluate(ROWS[:2]),
     "events": lambda tuner: tuner.events(),
     "generate": lambda tuner: tuner.generate("w1 w2"),
+    "kept_adapter": lambda tuner: tuner.kept_adapter(),
     "listen": lambda tuner: tuner.listen(print),
     "pause": lambda tuner: tuner.pause(),
     "pause and wait": lambda tuner: tuner.pause(wait=True),

@@ -35,6 +35,8 @@ def run_files(run: RunFolder) -> list[Path]:
         run.cache,
         run.examples,
         run.start,
+        run.evaluations,
+        run.best,
         run.path / "lock",
     ]
 

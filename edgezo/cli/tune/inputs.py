@@ -12,6 +12,9 @@ from edgezo.cli.settings.grouped_command import OptionGroups
 from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
 
+AUTO: Literal["auto"] = "auto"
+"""Evaluations during the run as often as their cost allows."""
+
 TUNE_GROUPS: OptionGroups = {
     "Data": ("data", "valid", "test", "template", "label", "max_seq", "long", "train_on"),
     "Budget": ("budget", "threads", "when", "prefix_cache"),
@@ -30,7 +33,7 @@ TUNE_GROUPS: OptionGroups = {
     ),
     "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
     "Length of the run": ("steps", "max_time_s", "epochs"),
-    "Evaluation": ("eval_every_s", "eval_batch_size"),
+    "Evaluation": ("eval_every_s", "eval_batch_size", "keep"),
     "Run folder and output": ("output", "resume", "save_every", "as_json"),
 }
 """Headings of the help of `edgezo tune` and `edgezo plan`."""
@@ -61,15 +64,16 @@ class TuneInputs:
     )
     valid: tuple[str, ...] = setting(
         (),
-        "rows to evaluate on before and after tuning, in place of those in the data folder; none "
-        "takes none; may be given several times",
-        metavar="FILE",
+        "rows to evaluate on before, during and after tuning, in place of those in the data "
+        "folder; if neither is there, a tenth of the rows is held out and not tuned on, at least "
+        "20 and at most 200; none evaluates on no rows; may be given several times",
+        metavar="FILE|none",
     )
     test: tuple[str, ...] = setting(
         (),
         "rows to evaluate on once, after tuning, in place of those in the data folder; none takes "
         "none; may be given several times",
-        metavar="FILE",
+        metavar="FILE|none",
     )
     adapter: str | None = setting(
         None,
@@ -100,11 +104,12 @@ class TuneInputs:
         "0 are not learned; if not given, as for the initial adapter, else all",
     )
     eval_batch_size: int = setting(32, "examples per pass in evaluations")
-    eval_every_s: float = setting(
-        0.0,
+    eval_every_s: float | Literal["auto"] = setting(
+        AUTO,
         "time between evaluations during the run: 30s, 10m. It counts time spent tuning, as "
-        "`max_time_s` does; 0 evaluates before and after the run only",
-        metavar="TIME",
+        "`max_time_s` does; 0 evaluates before and after the run only; auto evaluates up to seven "
+        "times, at equal distances, in about a tenth of the time of the run",
+        metavar="auto|TIME",
     )
     when: str = setting(
         "",
@@ -127,8 +132,10 @@ class TuneInputs:
             if value is not None and value < low:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {value}: must be {low} or more")
-        if not 0 <= self.eval_every_s < math.inf:
-            raise UsageError(f"--eval-every {self.eval_every_s}: must be 0 seconds or more")
+        if self.eval_every_s != AUTO and not 0 <= self.eval_every_s < math.inf:
+            raise UsageError(
+                f"--eval-every {self.eval_every_s}: must be auto, or 0 seconds or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.method_config import flat_config
 from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.tune.inputs import TuneInputs
+from edgezo.cli.tune.inputs import AUTO, TuneInputs
 from edgezo_runtime.adapters.adapter import Adapter
-from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
+from edgezo_runtime.app.open_run import OpenedRun, open_run
+from edgezo_runtime.app.run_data import HOLD_OUT, RunData
 from edgezo_runtime.budget.memory_limits import refusing_to_begin
 from edgezo_runtime.budget.plan import Plan
 from edgezo_runtime.bundle.bundle import Bundle
@@ -33,6 +34,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.reading import NO_TEMPLATE, Reading, SettledReading
+from edgezo_runtime.data.sources import Source
 from edgezo_runtime.engine.sessions import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
@@ -85,6 +87,11 @@ class Job:
         """Bytes that the process may take."""
         return self.plan.budget_bytes
 
+    @property
+    def held_out(self) -> int:
+        """Rows of the training data that the run does not tune on."""
+        return self.sets["train"].held_out
+
     def resolved(self) -> dict[str, Any]:
         """The values of the run's config.json, which `--config` reads."""
         inputs = dataclasses.asdict(self.inputs)
@@ -113,8 +120,11 @@ class Job:
         ends = [f"{config.steps} steps"] if config.steps else []
         ends += [duration(float(config.max_time_s))] if config.max_time_s else []
         model = self.bundle.manifest.model
+        rows = f"{len(self.sets['train'])} rows"
+        if self.held_out:
+            rows += f" ({self.held_out} more are held out: evaluated on, not tuned on)"
         return (
-            f"{model.id} ({self.bundle.manifest.quant}) on {len(self.sets['train'])} rows, "
+            f"{model.id} ({self.bundle.manifest.quant}) on {rows}, "
             f"{' or '.join(ends)}, {self._method()}, batch {config.batch_size}, "
             f"scope {self.run.scope}, "
             f"budget {format_size(self.budget)}: {self.plan.words()}"
@@ -172,12 +182,8 @@ def prepare(
             settings = reading.settings()
             if reading.template is None:
                 settings["template"] = NO_TEMPLATE
-            data = RunData(train[1], dict(others), **settings)
-        if inputs.eval_every_s and "valid" not in data.others:
-            raise UsageError(
-                f"--eval-every {duration(inputs.eval_every_s)}: there are no rows to evaluate on; "
-                f"give --valid FILE"
-            )
+            own: dict[str, Source] = {} if inputs.valid == (NONE,) else {"valid": HOLD_OUT}
+            data = RunData(train[1], {**own, **dict(others)}, **settings)
         signals.check()
         with naming_the_template(settled):
             opened = open_run(
@@ -195,12 +201,17 @@ def prepare(
                 resume=resume,
                 check=signals.check,
             )
+    if inputs.eval_every_s not in (AUTO, 0) and "valid" not in opened.sets:
+        opened.run.close()
+        why = f": {opened.not_held_out}" if opened.not_held_out else ""
+        raise UsageError(
+            f"--eval-every {duration(float(inputs.eval_every_s))}: there are no rows to evaluate "
+            f"on{why}; give --valid FILE"
+        )
     if opened.plan is None:
         raise AssertionError("a run with a budget has a plan")
     unused = dataclasses.replace(settled, differences=()).warnings()
     warnings = [*([] if less is None else [less]), *unused, *opened.warnings]
-    if task is not None and inputs.valid != (NONE,) and "valid" not in opened.sets:
-        warnings.append("no rows to evaluate on; give --valid FILE to see the effect of tuning")
     told = tuple(map(with_flags, warnings))
     return Job(inputs, config, task, reading, opened, opened.plan, told)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgezo.cli.terminal.output import print_result, table, warn
 from edgezo.cli.tune.job import Job
+from edgezo.cli.tune.receipt import held_out_words
 from edgezo_runtime.budget.ledger import MEANING
 from edgezo_runtime.budget.memory_limits import memory_limits
 from edgezo_runtime.system.sizes import format_size
@@ -37,6 +38,7 @@ def print_plan(
         "model": job.bundle.manifest.model.id,
         "batch_size": job.run.batch_size,
         "longest": int(train.lengths().max()),
+        "held_out": job.held_out,
         "scope": job.run.scope,
         **job.plan.as_json(),
         "warnings": list(job.warnings),
@@ -76,6 +78,8 @@ def _rows(job: Job) -> list[tuple[str, str]]:
         ),
         ("choice", plan.words()),
     ]
+    if job.held_out:
+        rows.append(("held out", held_out_words(job.held_out, len(train))))
     if plan.cache_bytes:
         rows.append(("on disk", f"{format_size(plan.cache_bytes)} of cached states"))
     return rows

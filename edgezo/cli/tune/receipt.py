@@ -17,7 +17,6 @@ def make_receipt(
     job: Job,
     result: dict[str, Any],
     *,
-    digest: str,
     peak_bytes: int,
     events: Sequence[str],
     rows_per_s: float | None,
@@ -27,8 +26,7 @@ def make_receipt(
 
     Args:
         job: the run and its settings.
-        result: the end of the session, and the losses and scores of evaluations.
-        digest: SHA-256 of the adapter's file.
+        result: the end of the session, the adapter handed out, and losses and scores.
         peak_bytes: peak of the process's resident memory.
         events: rollbacks and the like, as text.
         rows_per_s: rows of the model evaluated per second of stepping; None before a step.
@@ -52,6 +50,8 @@ def make_receipt(
         "estimated_blocks": estimated,
         "first_order_blocks": run.first_order_blocks,
         "batch_size": run.batch_size,
+        "rows": len(run.examples),
+        "held_out": job.held_out,
         "lr": rates.lr if estimated else None,
         "eps": rates.eps if estimated else None,
         "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
@@ -67,6 +67,7 @@ def make_receipt(
         "seconds": round(run.state.elapsed_s, 3),
         "rows_per_s": None if rows_per_s is None else significant(rows_per_s, 4),
         **losses,
+        "loss_last": result.get("loss_last"),
         **shares,
         "peak_bytes": peak_bytes,
         "budget_bytes": job.budget,
@@ -75,7 +76,10 @@ def make_receipt(
         "scope": run.scope,
         **_memory_use(run.engine),
         "adapter": str(run.folder.adapter),
-        "adapter_sha256": digest,
+        "adapter_sha256": result["adapter_sha256"],
+        "keep": job.config.keep,
+        "kept_step": result["kept_step"],
+        "initial_is_best": result.get("initial_is_best", False),
         "warnings": list(warnings),
         "created_by": CREATED_BY,
     }
@@ -89,6 +93,11 @@ def _memory_use(engine: Engine) -> dict[str, Any]:
         "chunk_tokens": engine.limits.chunk_tokens,
         "reliefs": list(engine.reliefs),
     }
+
+
+def held_out_words(held_out: int, tuned: int) -> str:
+    """How many rows are held out, for people."""
+    return f"{held_out} of {held_out + tuned} rows: evaluated on, not tuned on"
 
 
 def receipt_lines(result: dict[str, Any]) -> list[str]:
@@ -109,8 +118,14 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
         share = result["accuracy_test"]
         what = f"loss {result['loss_test']:.4f}"
         rows.append(("test", what if share is None else f"{percent(share)}, {what}"))
+    if result["held_out"]:
+        rows.append(("held out", held_out_words(result["held_out"], result["rows"])))
     planned = f" of {result['steps_planned']}" if result["steps_planned"] else ""
     rows.append(("steps", f"{result['steps']}{planned} in {duration(result['seconds'])}"))
+    if result["kept_step"] != result["steps"]:
+        last = result["loss_last"]
+        end = "" if last is None else f"; the last one has loss {last:.4f}"
+        rows.append(("kept", f"step {result['kept_step']}, the best evaluated{end}"))
     peak, budget = result["peak_bytes"], result["budget_bytes"]
     predicted = format_size(result["predicted_bytes"])
     peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"

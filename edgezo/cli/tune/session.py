@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgezo._version import CREATED_BY
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.cli.tune.evaluations import Evaluations
 from edgezo.cli.tune.job import Job
-from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
+from edgezo.cli.tune.metrics import Metrics
 from edgezo.cli.tune.receipt import make_receipt
 from edgezo.cli.tune.run_end import Failure, describe_end
 from edgezo.cli.tune.step_line import StepLine
 from edgezo_runtime.adapters.adapter import make_adapter
+from edgezo_runtime.app.best_keeper import KeptAdapter
 from edgezo_runtime.app.events import (
     DivergenceEvent,
     Event,
@@ -30,7 +28,6 @@ from edgezo_runtime.app.events import (
     StepEvent,
 )
 from edgezo_runtime.app.tuner import Tuner
-from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.errors import (
     BudgetStopError,
@@ -38,15 +35,11 @@ from edgezo_runtime.errors import (
     InterruptedRunError,
     RewardError,
 )
-from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
-from edgezo_runtime.evaluation.not_finite import why_not_finite
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory import peak_rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.step_report import StepReport
-
-Float32 = npt.NDArray[np.float32]
 
 FLAT_STEPS = 10
 """First steps of a run that cause a warning if all their scores are alike."""
@@ -69,6 +62,7 @@ class Session:
         self._metrics = metrics
         self._signals = signals
         self._progress = Progress()
+        self._evaluations = Evaluations(job, tuner, metrics, signals, self._progress)
         self._line = StepLine(tuner.run, job.budget)
         self._rows = 0
         self._seconds = 0.0
@@ -89,25 +83,13 @@ class Session:
         steps = self._tuner.step_number
         self._tuner.run_events.tell_reliefs()
         self._tuner.snapshot()
-        reading = self._tuner.examples.reading
-        classes = reading is not None and bool(reading.labels)
-        adapter = make_adapter(
-            folder.adapter,
-            self._job.bundle,
-            self._tuner.adapter(),
-            steps=steps,
-            created_by=CREATED_BY,
-            scope=self._run.scope,
-            invocation=invocation(self._tuner.examples),
-            reading=reading,
-            answers=self._job.config.answers(classes=classes),
-        )
-        digest = adapter.save(folder.adapter)
+        self._hand_out(result)
         if failure is None and not self._signals.requested:
             failure = self._until_stopped(self._evaluate_after, result)
             self._tuner.run_events.tell_reliefs()
+        self._metrics.write({"event": "keep", "step": steps, "kept_step": result["kept_step"]})
         result |= describe_end(self._run, failure, interrupted=self._signals.requested)
-        receipt = self._receipt(result, digest)
+        receipt = self._receipt(result)
         text = json.dumps(receipt, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         atomic_write(folder.receipt, text.encode())
         if failure is not None:
@@ -121,6 +103,34 @@ class Session:
                 f"{failure}; the state after {steps} steps is saved in {folder.path}{further}"
             ) from failure
         return receipt
+
+    def _hand_out(self, result: dict[str, Any]) -> KeptAdapter:
+        """Write the adapter of the run: the best of those evaluated, or the last one."""
+        kept = self._tuner.keeper.kept()
+        if kept.rebuilt:
+            self._warn(f"{kept.rebuilt}; step {kept.step} was rebuilt from the journal")
+        folder, reading = self._run.folder, self._tuner.examples.reading
+        classes = reading is not None and bool(reading.labels)
+        adapter = make_adapter(
+            folder.adapter,
+            self._job.bundle,
+            kept.tensors,
+            steps=kept.step,
+            created_by=CREATED_BY,
+            scope=self._run.scope,
+            invocation=invocation(self._tuner.examples),
+            reading=reading,
+            answers=self._job.config.answers(classes=classes),
+        )
+        result |= {"adapter_sha256": adapter.save(folder.adapter), "kept_step": kept.step}
+        self._tuner.keeper.handed_out(kept.step)
+        found = kept.evaluation
+        if found is not None and kept.step:
+            result |= {"loss_after": found.loss, "accuracy_after": found.accuracy}
+            result["initial_is_best"] = kept.initial_is_best
+            if self._job.opened.questions:
+                result["score_after"] = found.score
+        return kept
 
     def _until_stopped(
         self, work: Callable[[dict[str, Any]], None], result: dict[str, Any]
@@ -142,17 +152,15 @@ class Session:
         if self._run.rates.words:
             self._progress.end()
             note(f"rates: {self._run.rates.words}")
-        result |= _named("before", self._evaluate("valid", "before"))
-        every = self._job.inputs.eval_every_s
-        due = self._next_evaluation(every)
+        result |= self._evaluations.before()
+        self._evaluations.during()  # a crash may have come between a step and its evaluation
         for _ in self._tuner:
-            if self._run.state.elapsed_s >= due and not self._tuner.done:
-                self._evaluate("valid", "during")
-                due = self._next_evaluation(every)
+            self._evaluations.during()
 
     def _evaluate_after(self, result: dict[str, Any]) -> None:
-        result |= _named("after", self._evaluate("valid", "after"))
-        result |= _named("test", self._evaluate("test", "after"))
+        result |= self._evaluations.after()
+        result["loss_last"] = result.get("loss_after")
+        result |= self._evaluations.test(self._hand_out(result))
 
     # --- events ---
 
@@ -209,60 +217,7 @@ class Session:
         self._progress.end()
         warn(text)
 
-    def _next_evaluation(self, every: float) -> float:
-        """Seconds of tuning until the next evaluation: a multiple of `every`."""
-        return every * (self._run.state.elapsed_s // every + 1) if every else math.inf
-
-    def _evaluate(self, split: Split, when: When) -> KeptEvaluation | None:
-        """Evaluate on a split; the evaluation before tuning may be that of an earlier session."""
-        examples = self._job.sets.get(split)
-        if examples is None:
-            return None
-        if when == "before":
-            known = self._metrics.find(split, when)
-            if known is not None:
-                return known
-        initial = when == "before"
-        params = self._run.trajectory.initial() if initial else self._tuner.adapter()
-        show = self._progress.count(f"evaluating {when} tuning, {split} rows")
-
-        def tell(done: int, total: int) -> None:
-            self._signals.check()
-            show(done, total)
-
-        size = self._job.inputs.eval_batch_size
-        self._run.sync()
-        with self._run.engine.interruptible(self._signals.check):
-            found = evaluate(self._run.engine, params, examples, size, tell, scope=self._run.scope)
-        self._progress.end()
-        check_loss(found, f"evaluating {when} tuning, {split} rows", self._job.bundle, params)
-        score = self._score(split, when, params)
-        entry = {
-            "event": "eval",
-            "split": split,
-            "when": when,
-            "step": 0 if initial else self._tuner.step_number,
-            "seconds": 0.0 if initial else round(self._run.state.elapsed_s, 4),
-            "rows": found.rows,
-            "loss": found.loss,
-            "accuracy": found.accuracy,
-            **({} if score is None else {"score": score}),
-        }
-        self._metrics.write(entry)
-        return KeptEvaluation(split, when, found.loss, found.accuracy, score)
-
-    def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
-        """Mean score of the answers to a split's questions; None if none are generated."""
-        objective, questions = self._run.probes.objective, self._job.opened.questions.get(split)
-        if questions is None or not objective.has_answers:
-            return None
-        show = self._progress.count(f"answering {when} tuning, {split} rows")
-        with self._run.engine.interruptible(self._signals.check):
-            score = objective.mean_score(questions, params, show)
-        self._progress.end()
-        return score
-
-    def _receipt(self, result: dict[str, Any], digest: str) -> dict[str, Any]:
+    def _receipt(self, result: dict[str, Any]) -> dict[str, Any]:
         job, peak = self._job, peak_rss_bytes()
         warnings = list(job.warnings)
         if peak > job.budget:
@@ -270,33 +225,17 @@ class Session:
                 f"the peak of {format_size(peak)} was above the budget of {format_size(job.budget)}"
             )
             warn(warnings[-1])
+        if result.get("initial_is_best") and result["status"] == "done":
+            warnings.append(
+                f"tuning did not help: on the rows for validation the initial adapter is better "
+                f"than all tuned ones; {self._run.folder.adapter} is the best tuned one"
+            )
+            warn(warnings[-1])
         return make_receipt(
             job,
             result,
-            digest=digest,
             peak_bytes=peak,
             events=self._events,
             rows_per_s=self._rows / self._seconds if self._seconds else None,
             warnings=warnings,
         )
-
-
-def check_loss(found: Evaluation, what: str, bundle: Bundle, params: Mapping[str, Float32]) -> None:
-    """Refuse a loss that is not finite.
-
-    Args:
-        found: the evaluation.
-        what: was evaluated, for the message.
-        bundle: the model that was evaluated.
-        params: its trainables.
-    Raises:
-        DivergedError: the loss is not finite; the message says why.
-    """
-    if not math.isfinite(found.loss):
-        reason = why_not_finite(bundle, params)
-        raise DivergedError(f"{what}: the mean loss is {found.loss}: {reason}")
-
-
-def _named(when: str, found: KeptEvaluation | None) -> dict[str, Any]:
-    names = () if found is None else ("loss", "accuracy", "score")
-    return {f"{name}_{when}": getattr(found, name) for name in names}

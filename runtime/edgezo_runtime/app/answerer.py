@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.app.best_keeper import BestKeeper
 from edgezo_runtime.app.events import EvaluationEvent
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.budget.generation_plan import room_beside
@@ -38,10 +40,14 @@ class Answerer:
         run: the run.
         events: events of the run.
         reader: reads rows like those of the run; None if the run was given tokens.
+        keeper: records evaluations on the rows for validation.
     """
 
-    def __init__(self, run: Run, events: RunEvents, reader: RowReader | None) -> None:
+    def __init__(
+        self, run: Run, events: RunEvents, reader: RowReader | None, keeper: BestKeeper
+    ) -> None:
         self._run = run
+        self._keeper = keeper
         self._events = events
         self.reader = reader
 
@@ -50,16 +56,31 @@ class Answerer:
         with self._run.lock:
             return self._run.state.adapter()
 
-    def evaluate(self, examples: Source, batch_size: int) -> Evaluation:
+    def evaluate(self, examples: Source | None, batch_size: int) -> Evaluation:
         """Loss (and accuracy) of the adapter; arguments as for `Tuner.evaluate`."""
-        run = self._run
-        run.sync()
-        read = self.read(examples, "valid")
-        step = run.step_number
-        found = evaluate(run.engine, self.adapter(), read, batch_size, scope=run.scope)
+        run, own = self._run, examples is None
+        read = self._validation_rows() if examples is None else self.read(examples, "valid")
+        with run.lock:  # the steps before the state are on the disk, no later one is in it
+            run.sync()
+            step, seconds, params = run.step_number, run.state.elapsed_s, run.state.adapter()
+        started = time.monotonic()
+        found = evaluate(run.engine, params, read, batch_size, scope=run.scope)
+        if own:
+            questions, objective, answers = self._keeper.questions, run.probes.objective, None
+            if objective.has_answers and questions is not None:
+                answers = objective.mean_score(questions, params)
+            took_s = time.monotonic() - started
+            self._keeper.note(step, seconds, params, found, answers=answers, took_s=took_s)
         self._events.emit(EvaluationEvent(step, str(read.path), found))
         self._events.tell_reliefs()
         return found
+
+    def _validation_rows(self) -> ExampleSet:
+        if self._keeper.rows is None:
+            raise UsageError(
+                "the run has no rows for validation; name rows, or open the tuner with `valid`"
+            )
+        return self._keeper.rows
 
     def classify(self, rows: Iterable[str | Fields], batch_size: int) -> list[Prediction]:
         """The class of every row; arguments as for `Tuner.classify_all`."""

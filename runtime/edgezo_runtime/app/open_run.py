@@ -6,28 +6,20 @@ The command line and `Tuner.open` both use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter
+from edgezo_runtime.app.run_data import RunData, held_out, read_others, settled
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
 from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.data.questions import QuestionSet, make_questions
-from edgezo_runtime.data.reading import (
-    NAMES,
-    LongRows,
-    Reading,
-    SettledReading,
-    TrainOn,
-    settle_reading,
-)
+from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
-from edgezo_runtime.data.sources import Given, Source, read_given, read_source, rows_to_come
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.data.sources import read_given, rows_to_come
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -41,34 +33,8 @@ from edgezo_runtime.system.memory import (
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
-from edgezo_runtime.training.initial_adapter import known_reading, load_initial_adapter
+from edgezo_runtime.training.initial_adapter import load_initial_adapter
 from edgezo_runtime.training.run import Run
-
-
-@dataclass(frozen=True, slots=True)
-class RunData:
-    """The rows of a run, and how they are read.
-
-    Attributes:
-        train: rows to tune on.
-        others: rows to evaluate on, by name.
-        template: prompt with fields in braces; `NO_TEMPLATE` for rows that need none.
-        labels: label words in class order.
-        max_seq: longest row in tokens, at most the model's limit.
-        train_on: turns of the assistant that are scored.
-        long: what happens to longer rows.
-
-    None and () take the setting of the run in the folder, else of the initial adapter, else none,
-    512 tokens, all turns, and long rows are cut.
-    """
-
-    train: Given
-    others: Mapping[str, Source] = field(default_factory=dict)
-    template: str | None = None
-    labels: Sequence[str] = ()
-    max_seq: int | None = None
-    train_on: TrainOn | None = None
-    long: LongRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +50,7 @@ class OpenedRun:
         plan: memory plan; None without a budget.
         longest: tokens of the longest row that the plan covers; None without a budget.
         warnings: warnings for the user, to show before the run starts.
+        not_held_out: why no rows are held out although that was asked for; else empty.
     """
 
     run: Run
@@ -93,6 +60,7 @@ class OpenedRun:
     plan: Plan | None
     longest: int | None
     warnings: Sequence[str]
+    not_held_out: str = ""
 
 
 def open_run(
@@ -137,7 +105,7 @@ def open_run(
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
-        data, doubts = _settled(bundle, data, initial, folder, resume=resume)
+        data, doubts = settled(bundle, data, initial, folder, resume=resume)
         train, reader = read_given(
             bundle,
             data.train,
@@ -148,7 +116,8 @@ def open_run(
             train_on=data.train_on,
             long=data.long,
         )
-        sets, questions = _read_others(train, reader, data.others)
+        train, sources, why_none = held_out(data, train, config, folder, resume=resume)
+        sets, questions = read_others(train, reader, sources)
         if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
             reader = None
         check()
@@ -180,57 +149,14 @@ def open_run(
                 check()
                 plan.apply(engine)
             warnings = [*absent, *doubts, *_warnings(run, sets, plan)]
+            if why_none:
+                warnings.append(
+                    f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
+                )
         except BaseException:
             engine.close()
             raise
-    return OpenedRun(run, reader, sets, questions, plan, longest, warnings)
-
-
-def _settled(
-    bundle: Bundle, data: RunData, initial: Adapter | None, folder: RunFolder, *, resume: bool
-) -> tuple[RunData, list[str]]:
-    """The data with every setting of their reading, and warnings about it.
-
-    Raises:
-        UsageError: the settings contradict each other.
-        RunFileError: the journal of the run is damaged.
-    """
-    given = {name: getattr(data, name) for name in NAMES} | {"labels": tuple(data.labels)}
-    others = [] if initial is None else initial.differences(bundle)
-    tokens = isinstance(data.train, ExampleSet) and all(
-        value in (None, ()) for value in given.values()
-    )
-    if tokens or isinstance(data.train, QuestionSet) or isinstance(data.labels, str):
-        return data, SettledReading(Reading()).warnings(*others)
-    known = known_reading(initial, folder) if resume or not folder.has_journal() else None
-    found = settle_reading(given, known, longest=bundle.manifest.model.max_seq)
-    return replace(data, **found.reading.settings()), found.warnings(*others)
-
-
-def _read_others(
-    train: ExampleSet | QuestionSet, reader: RowReader | None, others: Mapping[str, Source]
-) -> tuple[dict[str, ExampleSet], dict[str, QuestionSet]]:
-    """Read every set as examples; and as questions, if the training data are questions.
-
-    Raises:
-        UsageError: a set is text and the training data are tokens, or the other way round.
-    """
-    if isinstance(train, ExampleSet):
-        sets = {"train": train}
-        for name, source in others.items():
-            if isinstance(source, ExampleSet):
-                sets[name] = source
-            elif reader is None:
-                raise UsageError(f"{name} rows: give them as examples, like the training data")
-            else:
-                sets[name] = read_source(reader, source)
-        return sets, {}
-    questions = {"train": train}
-    for name, source in others.items():
-        if reader is None or isinstance(source, ExampleSet):
-            raise UsageError(f"{name} rows: give them as rows or a file, to be read as questions")
-        questions[name] = make_questions(reader, source)
-    return {name: found.examples for name, found in questions.items()}, questions
+    return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none)
 
 
 def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from edgezo_runtime.app.event_streams import EventHub
 from edgezo_runtime.app.events import (
     CheckpointEvent,
@@ -14,6 +17,7 @@ from edgezo_runtime.app.events import (
     StepEvent,
 )
 from edgezo_runtime.errors import InterruptedRunError
+from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.training.run import Run
 from edgezo_runtime.training.step_report import StepReport
 
@@ -72,6 +76,23 @@ class RunEvents:
             self._reliefs_told += len(new)
         for text in new:
             self.emit(PressureEvent(run.step_number, text))
+
+    @contextlib.contextmanager
+    def telling_failure(self) -> Iterator[None]:
+        """Emit the error that ends a step, also one of a governor.
+
+        Raises:
+            BudgetStopError: memory was refused, but not in an update, which handles it itself.
+        """
+        try:
+            yield
+        except MemoryError as error:
+            failure = budget_stop(error, " between two passes")
+            self.tell_end(failure)
+            raise failure from error
+        except Exception as error:
+            self.tell_end(error)
+            raise
 
     def tell_end(self, error: Exception | None = None) -> None:
         """Emit that steps have ended; an interrupt ends the iteration, which then emits this."""

@@ -15,9 +15,11 @@ from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.added_examples import AddedExamples
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.background import Background
+from edgezo_runtime.app.best_keeper import BestKeeper, KeptAdapter
 from edgezo_runtime.app.event_streams import EventStream, Subscription
 from edgezo_runtime.app.events import Event
-from edgezo_runtime.app.open_run import OpenedRun, RunData, open_run
+from edgezo_runtime.app.open_run import OpenedRun, open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.step_turn import StepTurn
 from edgezo_runtime.bundle.bundle import Bundle
@@ -35,7 +37,6 @@ from edgezo_runtime.evaluation.objectives import Reward, RewardFunction
 from edgezo_runtime.generation.generator import GenerationConfig
 from edgezo_runtime.governors import Governor
 from edgezo_runtime.journal.run_folder import RunFolder
-from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.training.loop import TrainingLoop
 from edgezo_runtime.training.step_report import EndedBy, StepReport, TunerStatus
@@ -63,6 +64,7 @@ class Tuner:
         loop: takes the steps.
         run_events: emits the events.
         plan: memory plan; None without a budget.
+        keeper: records evaluations on the rows for validation, and keeps the best adapter.
     """
 
     def __init__(self, opened: OpenedRun) -> None:
@@ -70,7 +72,8 @@ class Tuner:
         self.run = opened.run
         self.plan = opened.plan
         self.run_events = RunEvents(self.run)
-        self._answerer = Answerer(self.run, self.run_events, opened.reader)
+        self.keeper = BestKeeper(self.run, opened.sets.get("valid"), opened.questions.get("valid"))
+        self._answerer = Answerer(self.run, self.run_events, opened.reader, self.keeper)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
         self._added = AddedExamples(self.run, self.run_events, self._answerer, opened.longest)
@@ -97,6 +100,7 @@ class Tuner:
         resume: bool = True,
         threads: int | None = None,
         adapter: Adapter | str | Path | None = None,
+        valid: Source | None = None,
     ) -> Tuner:
         """Start a run, or resume the run in the folder.
 
@@ -130,6 +134,9 @@ class Tuner:
             threads: compute threads of the process, set by its first tuner; None takes the cores.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
+            valid: rows for validation, for `evaluate` and `kept_adapter`. "auto" holds a tenth of
+                `examples` out, 20 to 200 of 60 or more; added rows are all tuned on. A run that is
+                resumed keeps what it held out, whatever is given. None takes no such rows.
         Raises:
             DoesNotFitError: the budget is too small for any plan, or memory was refused.
             UsageError: an argument is invalid, or does not go with the run in the folder.
@@ -141,9 +148,10 @@ class Tuner:
         if reward is not None:
             reward = reward if isinstance(reward, Reward) else Reward.of(reward)
             config = dataclasses.replace(config, objective="reward")
+        others: dict[str, Source] = {} if valid is None else {"valid": valid}
         opened = open_run(
             Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle,
-            RunData(examples, {}, template, labels, max_seq, train_on, long),
+            RunData(examples, others, template, labels, max_seq, train_on, long),
             config,
             run if isinstance(run, RunFolder) else RunFolder(Path(run)),
             budget_bytes=None if budget is None else parse_size(budget),
@@ -168,6 +176,7 @@ class Tuner:
         self.run.engine.require_here()
         with self._steps:
             self.loop.start(resume=resume)
+            self.keeper.open()
 
     def close(self) -> None:
         """Make the journal durable and release the folder; no step can follow.
@@ -228,16 +237,8 @@ class Tuner:
         self._steps.require_outside("step")
         with self._steps:
             self.run_events.begun = True
-            with self._steps.stepping():
-                try:
-                    report = self.loop.step()
-                except MemoryError as error:  # not in an update, which handles it itself
-                    failure = budget_stop(error, " between two passes")
-                    self.run_events.tell_end(failure)
-                    raise failure from error
-                except Exception as error:  # also one of a governor
-                    self.run_events.tell_end(error)
-                    raise
+            with self._steps.stepping(), self.run_events.telling_failure():
+                report = self.loop.step()
             self.run_events.tell_step(report)
             return report
 
@@ -346,13 +347,8 @@ class Tuner:
         step takes.
         """
         self._steps.require_outside("paused")
-        key = object()
-        self.run.gate.hold(key, reason)
-        try:
-            self.run.gate.wait_until_idle()
+        with self.run.gate.holding(reason):
             yield
-        finally:
-            self.run.gate.release(key)
 
     # --- adding examples ---
 
@@ -386,6 +382,14 @@ class Tuner:
         self.run.engine.require_here()
         return self._answerer.adapter()
 
+    def kept_adapter(self) -> KeptAdapter:
+        """The adapter to hand out, with its step: the best one that `evaluate` was called for.
+
+        Without rows for validation, or with `TuneConfig(keep="last")`, it is the last one.
+        """
+        self.run.engine.require_here()
+        return self.keeper.hand_out()
+
     def snapshot(self) -> None:
         """Write the state, so that a resume has less to replay."""
         run = self.run
@@ -401,14 +405,15 @@ class Tuner:
 
     # --- answers ---
 
-    def evaluate(self, examples: Source, batch_size: int = 32) -> Evaluation:
+    def evaluate(self, examples: Source | None = None, batch_size: int = 32) -> Evaluation:
         """Loss (and accuracy) of the adapter.
 
         Args:
-            examples: as for `open`; in a folder, the rows for validation are used.
+            examples: as for `open`; in a folder, the rows for validation are used. None takes the
+                rows for validation of the run, and counts for `kept_adapter`.
             batch_size: examples per pass; the result does not depend on it.
         Raises:
-            UsageError: rows were given, and the tuner was opened with tokenized examples.
+            UsageError: the tuner was opened with tokenized examples, or without `valid`.
             DataError: a row is wrong.
         """
         self.run.engine.require_here()

@@ -20,7 +20,14 @@ WAVE_COST = 1.02
 """Relative time of a pass where chunks wait for each other between blocks."""
 
 STREAM_COST = 0.03
-"""Relative time added where every block is streamed once, from pages that the system has cached."""
+"""Time added where every block is streamed once, from pages that the system has cached, over that
+of a pass of `STREAM_TOKENS` tokens."""
+
+STREAM_TOKENS = 1024
+
+BACK_COST = 5
+"""Time of a token that goes forward and back, over that of one that goes forward only; measured on
+SmolLM2-135M."""
 
 Shape = tuple[Limits, bool]
 """Limits, and whether blocks are streamed: what the memory of passes depends on."""
@@ -58,7 +65,7 @@ def enumerate_choices(
     num_blocks: int,
     *,
     levels: int,
-    fetches: Callable[[Limits], int] = lambda limits: 1,
+    fetches: Callable[[Limits], float] = lambda limits: 1,
 ) -> Iterator[Choice]:
     """Yield every way to run, those with the most workers and the largest chunks first.
 

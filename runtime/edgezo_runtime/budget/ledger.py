@@ -51,7 +51,7 @@ class Ledger:
         process: interpreter and libraries.
         data: tokenizer and rows.
         graphs: opened graphs.
-        adapter: trainables, their average, the state of the rule.
+        adapter: trainables, their average, the state of the rule, and a copy to evaluate and keep.
         prologue: pages of the embedding that are read.
         epilogue: pages of the head that are read, without those shared with the embedding.
         blocks: weights of the resident blocks, and of the streamed ones that are there at once.
@@ -91,7 +91,7 @@ MEANING = {
     "process": "interpreter and libraries",
     "data": "tokenizer and rows",
     "graphs": "opened graphs",
-    "adapter": "trainables, average, rule state",
+    "adapter": "trainables, average, rule state, the copy that is evaluated",
     "prologue": "embedding, pages of the tokens that occur",
     "epilogue": "head, pages that scoring reads",
     "blocks": "weights of blocks",

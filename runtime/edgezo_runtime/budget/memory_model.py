@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgezo_runtime.budget.candidates import BACK_COST, STREAM_TOKENS
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
@@ -34,7 +36,9 @@ class BackwardMemoryModel:
         weights: bytes of float32 weights, twice those of the largest layer.
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
-        block: bytes of the largest block's weights.
+        parts: most parts of a batch.
+        waiting: bytes that a part holds while it waits: states at the entries of blocks and between
+            two blocks, and keys and values of earlier tokens.
     """
 
     tokens: int
@@ -42,14 +46,16 @@ class BackwardMemoryModel:
     weights: int
     kept: int
     sums: int
-    block: int
+    parts: int
+    waiting: int
 
     @classmethod
-    def of(cls, run: Run, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
+    def of(cls, run: Run, rows: int, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
         """Read the sizes off a run.
 
         Args:
             run: the run.
+            rows: sequences of a batch.
             longest: tokens of the longest row.
             answers: does the run compute the last token of a row only?
         Returns:
@@ -62,14 +68,52 @@ class BackwardMemoryModel:
         tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
         numbers = sum(run.state.theta[name].size for name in first_order.names)
         blocks = engine.num_blocks - first_order.first_block
+        state = _FLOAT * tokens * engine.bundle.manifest.model.hidden_size
+        past = PART_ANSWERS * longest * _half_bytes(engine.bundle) if answers else 0
+        rows_of_part = PART_ANSWERS if answers else max(1, PART_TOKENS // longest)
         return cls(
             tokens=tokens,
             telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
             weights=2 * _FLOAT * _largest_layer(engine.bundle),
-            kept=_FLOAT * blocks * tokens * engine.bundle.manifest.model.hidden_size,
+            kept=blocks * state,
             sums=numbers * (3 * _FLOAT + 8),
-            block=max(engine.model.block_bytes(index) for index in range(engine.num_blocks)),
+            parts=-(-rows // rows_of_part),
+            waiting=(blocks + 1) * state + past,
         )
+
+    def waves(self, limits: Limits) -> int:
+        """Count the waves in which a batch goes through streamed blocks and back."""
+        return -(-self.parts // self._together(limits))
+
+    def held(self, limits: Limits, *, streams: bool) -> int:
+        """Count the bytes of states that parts hold until they have gone back.
+
+        A worker has one part at a time; where blocks are streamed, all parts of a wave wait.
+        """
+        if streams:
+            return min(self.parts, self._together(limits)) * self.waiting
+        return limits.workers * self.kept
+
+    def widened(self, limits: Limits, spare: int) -> Limits:
+        """Let as many parts go together as make the fewest waves.
+
+        Args:
+            limits: what is in memory at once.
+            spare: bytes that the states of more parts may take.
+        """
+        now = self._together(limits)
+        most = min(self.parts, now + spare // self.waiting)
+        if most <= now:
+            return limits
+        waves = -(-self.parts // most)
+        together = -(-self.parts // waves)
+        if together <= now:
+            return limits
+        return dataclasses.replace(limits, wave_bytes=together * self.waiting)
+
+    def _together(self, limits: Limits) -> int:
+        """Count the parts of a wave, as `Cutter.waves` collects them."""
+        return max(limits.workers, limits.wave_bytes // self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +180,19 @@ class MemoryModel:
             state_bytes_per_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
-            back=BackwardMemoryModel.of(run, longest, answers=answers),
+            back=BackwardMemoryModel.of(run, rows, longest, answers=answers),
         )
 
-    def waves(self, limits: Limits) -> int:
-        """Count how often a step fetches each streamed block."""
-        return max(1, -(-self.hidden // limits.wave_bytes))
+    def fetches(self, limits: Limits) -> float:
+        """Count how often a step fetches each streamed block: once per wave and direction.
+
+        A first-order step takes longer than the pass that `STREAM_COST` is a share of; there a
+        fetch counts less in proportion.
+        """
+        if self.back is None:
+            return max(1, -(-self.hidden // limits.wave_bytes))
+        work = BACK_COST * self.back.parts * self.back.tokens
+        return 2 * self.back.waves(limits) * min(1.0, STREAM_TOKENS / work)
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.
@@ -162,8 +213,7 @@ class MemoryModel:
         """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
         if self.back is None:
             return 0
-        blocks = (limits.workers - 1) * self.back.block if streams else 0
-        return limits.workers * self.back.kept + self.back.sums + blocks
+        return self.back.held(limits, streams=streams) + self.back.sums
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Count the bytes of all workers' passes."""
@@ -178,7 +228,10 @@ class MemoryModel:
         if row > limits.chunk_tokens:
             worker += row * self.kept_bytes_per_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
+        back = self.unsampled(limits, streams=streams)
+        if streams and self.back is not None:  # what waits goes forward or back
+            waiting = max(0, waiting - self.back.held(limits, streams=True))
+        return worker * (1 + workers) // 2 + waiting + back
 
 
 def bytes_of_token(bundle: Bundle) -> int:

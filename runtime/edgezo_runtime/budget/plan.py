@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgezo_runtime.budget.ledger import Ledger, budget_for
+from edgezo_runtime.budget.ledger import Ledger, budget_for, planned_bytes
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.errors import DoesNotFitError
@@ -162,11 +162,14 @@ def plan_workload(workload: TuningWorkload) -> Plan:
     """
     planner = Planner(workload)
     choice = planner.choose()
-    ledger = workload.ledger(choice, planner.passes(choice), planner.base)
+    passes = planner.passes(choice)
+    spare = planned_bytes(workload.budget_bytes) - planner.total(choice)
+    choice, more = workload.widened(choice, spare)
+    ledger = workload.ledger(choice, passes + more, planner.base)
     if workload.start_bytes:  # a rehearsal may have been the peak so far
         ledger = dataclasses.replace(ledger, start=peak_rss_bytes())
     choices = workload.choices()
-    least = min(ledger.steady, *(planner.total(other) for other in choices))
+    least = min(ledger.steady - more, *(planner.total(other) for other in choices))
     return Plan(
         budget_bytes=workload.budget_bytes,
         num_blocks=len(workload.blocks),

@@ -7,6 +7,7 @@ to other sizes of chunks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ class TuningWorkload:
         self.pages = vocabulary_pages(self.engine.bundle, sets, size)
         self.formula = MemoryModel.of(run, sets)
         longest = max(int(part.lengths().max()) for part in sets)
+        theta = run.state.theta.values()
+        self._copy_bytes = sum(value.nbytes for value in theta) if others else 0
         self._texts = run.evaluator.grant(budget_bytes, longest)
 
     @property
@@ -74,9 +77,26 @@ class TuningWorkload:
     def choices(self) -> list[Choice]:
         """The ways to run, the fastest first."""
         found = enumerate_choices(
-            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.waves
+            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
         )
         return sorted(found, key=lambda choice: choice.cost)
+
+    def widened(self, choice: Choice, spare: int) -> tuple[Choice, int]:
+        """Let more parts of a first-order step go through streamed blocks together.
+
+        Args:
+            choice: how the run goes.
+            spare: bytes that its plan leaves.
+        Returns:
+            The choice with larger waves, so that blocks are read less often, and the bytes that
+            they take; the same choice and 0 if there is nothing to gain.
+        """
+        back = self.formula.back
+        if back is None or not choice.streamed or spare <= 0:
+            return choice, 0
+        limits = back.widened(choice.limits, spare)
+        more = back.held(limits, streams=True) - back.held(choice.limits, streams=True)
+        return dataclasses.replace(choice, limits=limits), more
 
     def computed(self, choice: Choice) -> int:
         """Bytes of passes by the formula."""
@@ -121,7 +141,7 @@ class TuningWorkload:
             process=self._process or base - self._data - state,
             data=self._data,
             graphs=base - known if self._process else 0,
-            adapter=state,
+            adapter=state + self._copy_bytes,
             prologue=prologue,
             epilogue=epilogue,
             blocks=resident + streamed,

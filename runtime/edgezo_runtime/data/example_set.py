@@ -139,6 +139,7 @@ class ExampleSet:
         label_tokens: the tokens of each class; empty for "completion".
         report: counts and warnings.
         reading: how the rows were read; None if the set was not made of rows.
+        held_out: rows of the file that are held out of this set; see `hold_out`.
     """
 
     kind: Kind
@@ -151,6 +152,7 @@ class ExampleSet:
     label_words: tuple[str, ...] = ()
     label_tokens: tuple[tuple[int, ...], ...] = field(default=())
     reading: Reading | None = None
+    held_out: int = 0
 
     def __len__(self) -> int:
         """Number of examples."""

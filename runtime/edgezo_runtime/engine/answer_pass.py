@@ -59,7 +59,7 @@ class AnswerPass(ScoringPass):
         self._entry = entry
         self._sides = RotarySides.of(self._manifest)
 
-    def wave_bytes(self) -> int:
+    def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes of the keys and values of a sequence."""
         return 2 * self._cache.layout.size * int(self.batch.lengths.max())
 

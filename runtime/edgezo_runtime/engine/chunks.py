@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class Limits:
         chunk_tokens: tokens of a chunk, all groups counted; one sequence may have more.
         past_bytes: keys and values, float16, that a chunk of last tokens holds.
         wave_bytes: hidden states, keys and values of the chunks that go through streamed blocks
-            together.
+            together; as many chunks as there are workers may have more.
         fetch_bytes: weights of neighbouring streamed blocks that are resident at once; one block
             may have more.
     """
@@ -136,7 +136,9 @@ class Chunk:
         past: earlier keys and values.
         nothing: a past of no tokens, by heads and width.
         target: where keys and values of a prompt go, and in which of its rows.
-        kept: (R', H) last tokens' states at the entry of the first block that trains.
+        kept: states that are wanted later: (R', H) of last tokens at the entry of the first block
+            that trains, or (R', S, H) at the entry of every block that the chunk goes back through.
+        grad: (R', S, H) float32, gradient at the result of the block to go back through.
         scores: (groups, T', C) or (groups, T').
     """
 
@@ -153,6 +155,7 @@ class Chunk:
     nothing: dict[tuple[int, int], Any] = field(default_factory=dict)
     target: Any = None
     kept: Any = None
+    grad: Any = None
     scores: Any = None
 
     @property
@@ -162,7 +165,7 @@ class Chunk:
 
     def release(self) -> None:
         """Release all but the scores: a chunk that is done waits for the others."""
-        self.hidden = self.past = self.target = self.kept = None
+        self.hidden = self.past = self.target = self.kept = self.grad = None
         self.inputs.clear()
         self.by_row.clear()
         self.nothing.clear()
@@ -270,18 +273,20 @@ class Cutter:
             yield rows[start:stop]
             start = stop
 
-    def waves(self, chunks: Sequence[Chunk], groups: int, past_bytes: int) -> Iterator[list[Chunk]]:
+    def waves(
+        self, chunks: Sequence[Chunk], groups: int, more_bytes: Callable[[Chunk], int]
+    ) -> Iterator[list[Chunk]]:
         """Collect the chunks that go through streamed blocks together.
 
         Args:
             chunks: of one batch.
             groups: copies that each of them grows to.
-            past_bytes: keys and values that it holds per sequence besides.
+            more_bytes: tells what it holds per sequence besides the hidden states.
         """
         wave: list[Chunk] = []
         held = 0
         for chunk in chunks:
-            row_bytes = 4 * groups * chunk.tokens * self.hidden_size + past_bytes
+            row_bytes = 4 * groups * chunk.tokens * self.hidden_size + more_bytes(chunk)
             size = chunk.rows * row_bytes
             if len(wave) >= self.limits.workers and held + size > self.limits.wave_bytes:
                 yield wave

@@ -290,10 +290,6 @@ class Engine:
 
         return both
 
-    def leave(self, index: int) -> None:
-        """Drop a block's weights if it is streamed: a chunk is through it on its way back."""
-        self._memory.drop_streamed(index)
-
     @contextmanager
     def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
         """Run only these blocks, to measure their memory; the scores are meaningless."""

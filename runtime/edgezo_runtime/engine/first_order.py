@@ -19,7 +19,13 @@ from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.backward import BackwardGraphs
 from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.first_order_pass import PART_TOKENS, ExampleCutter, OrderedSums, WayBack
+from edgezo_runtime.engine.first_order_pass import (
+    PART_TOKENS,
+    ExampleCutter,
+    OrderedSums,
+    WayBack,
+    longest_first,
+)
 from edgezo_runtime.engine.forward import Forward, Work
 from edgezo_runtime.engine.params import SharedParams
 from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache
@@ -92,19 +98,21 @@ class FirstOrderGradient:
 
         Memory:
             For each worker, of one part: the hidden states at the entry of every block from
-            `first_block` on, and the activations and float32 weights inside one block.
+            `first_block` on, and the activations and float32 weights inside one block. Where
+            blocks are streamed: these states of all parts of a wave.
         """
         cache = NO_CACHE if cache is None else cache
         sums = OrderedSums()
-        way = WayBack(self._graphs, self.first_block, self.names, sums, self._engine.leave)
+        way = WayBack(self._graphs, self.first_block, self.names, sums)
 
         def make(work: Work) -> Forward:
             return cache.first_order_pass(work, cache_block, scope, way)
 
         def cut(taken: Batch) -> list[Chunk]:
-            return sums.begin(cache.cut_examples(self._cutter, taken))
+            return sums.begin(longest_first(cache.cut_examples(self._cutter, taken)))
 
         chunks = self._engine.run(batch, SharedParams(params), make, cut)
+        chunks.sort(key=lambda chunk: int(chunk.index[0]))  # as the examples are in the batch
         losses = np.concatenate([chunk.scores for chunk in chunks])
         mean = {
             name: (sums.total[name] / len(losses)).astype(np.float32)

@@ -1,14 +1,16 @@
 """Passes that go forward as for scores, and carry the gradient back from them, block by block.
 
 From `WayBack.first_block` on, the hidden states at the entry of every block are kept, nothing else.
-Each backward graph computes again what is inside its block.
+Each backward graph computes again what is inside its block. The `Scheduler` says which part goes
+back through which block when: where blocks are streamed, all parts of a wave go back through one
+stretch of blocks before the one in front of it is fetched.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,17 +82,28 @@ class ExampleCutter:
         return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), PART_ANSWERS)]
 
 
-class OrderedSums:
-    """Adds the gradients of parts in the order of the parts, whichever part ends first.
+def longest_first(parts: Iterable[Chunk]) -> list[Chunk]:
+    """Parts in the order in which they begin and are added.
 
-    It holds the gradients of a part only until all earlier parts have ended.
+    No worker is left with a long part at the end, and those that go through streamed blocks
+    together are about equally long, so that they wait little for each other.
+    """
+    return sorted(parts, key=lambda part: (-part.rows * part.tokens, -part.tokens))
+
+
+class OrderedSums:
+    """Adds the gradients of parts, block by block, in the order of the parts.
+
+    It does not matter which part is through a block first, nor which block a part is through first:
+    a tensor belongs to one block. The gradients of a part in a block are held only until all
+    earlier parts are through that block.
     """
 
     def __init__(self) -> None:
         self.total: dict[str, npt.NDArray[np.float64]] = {}
-        self._waiting: dict[int, dict[str, Float32]] = {}
+        self._waiting: dict[tuple[int, int], dict[str, Float32]] = {}
         self._number: dict[int, int] = {}
-        self._next = 0
+        self._next: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def begin(self, parts: list[Chunk]) -> list[Chunk]:
@@ -98,22 +111,24 @@ class OrderedSums:
         self.total.clear()
         self._waiting.clear()
         self._number = {id(part): number for number, part in enumerate(parts)}
-        self._next = 0
+        self._next.clear()
         return parts
 
-    def add(self, part: Chunk, gradients: dict[str, Float32]) -> None:
-        """Add the gradients of a part. Called from several threads."""
+    def add(self, part: Chunk, block: int, gradients: dict[str, Float32]) -> None:
+        """Add the gradients of a part in a block. Called from several threads."""
         with self._lock:
-            self._waiting[self._number[id(part)]] = gradients
-            while self._next in self._waiting:
-                for name, grad in self._waiting.pop(self._next).items():
+            self._waiting[block, self._number[id(part)]] = gradients
+            number = self._next.get(block, 0)
+            while (block, number) in self._waiting:
+                for name, grad in self._waiting.pop((block, number)).items():
                     # Cast first: buffers that numpy is refused inside an operation end the process.
                     wide = grad.astype(np.float64)
                     if name in self.total:
                         self.total[name] += wide
                     else:
                         self.total[name] = wide
-                self._next += 1
+                number += 1
+            self._next[block] = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +140,12 @@ class WayBack:
         first_block: the first block that they go back through.
         names: tensors whose gradients are wanted.
         sums: of those gradients, over the parts of the batch.
-        crossed: told a block that a chunk has gone back through.
     """
 
     graphs: BackwardGraphs
     first_block: int
     names: tuple[str, ...]
     sums: OrderedSums
-    crossed: Callable[[int], None]
 
 
 class _FirstOrderPass(ScoringPass):
@@ -142,18 +155,14 @@ class _FirstOrderPass(ScoringPass):
         super().__init__(*args)
         self._way = way
         self._graphs = way.graphs
-        self._first = way.first_block
+        self._wanted = frozenset(way.names)
+        self.back_to = way.first_block
 
-    def wave_bytes(self) -> int:
+    def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes per sequence, with the states that are kept at the entries of blocks."""
-        blocks = len(self._model.blocks) - self._first
-        tokens = self._tokens_kept()
-        kept = 4 * blocks * tokens * self._manifest.model.hidden_size
-        return super().wave_bytes() + kept
-
-    def _tokens_kept(self) -> int:
-        """Tokens of the longest sequence that go through the blocks."""
-        return self.batch.seq
+        blocks = len(self._model.blocks) - self._way.first_block
+        kept = 4 * blocks * chunk.tokens * self._manifest.model.hidden_size
+        return super().wave_bytes(chunk) + kept
 
     def start(self, chunk: Chunk) -> None:
         """Start the chunk; no states are kept yet."""
@@ -163,7 +172,7 @@ class _FirstOrderPass(ScoringPass):
     def enter(self, index: int, chunk: Chunk) -> BlockInputs:
         """Keep what enters the blocks that the gradient goes back through."""
         inputs = super().enter(index, chunk)
-        if index >= self._first:
+        if index >= self._way.first_block:
             entry = chunk.hidden
             if len(self._segments(self._model.blocks[index], chunk)) > 1:  # they overwrite it
                 entry = self._model.value(entry.numpy().copy())
@@ -171,7 +180,7 @@ class _FirstOrderPass(ScoringPass):
         return inputs
 
     def end(self, chunk: Chunk) -> None:
-        """Score, and go back."""
+        """Score, and make the gradient at the last hidden states."""
         scores = np.concatenate([self._scores(chunk, part) for part in _stretches(chunk)])
         own = self._part(chunk)
         losses = example_losses(own, scores[None])[0]
@@ -179,15 +188,26 @@ class _FirstOrderPass(ScoringPass):
         grad = np.zeros(chunk.hidden.shape(), np.float32)
         for part in _stretches(chunk):
             grad += self._score_gradient(chunk, part, scores[part], slopes[part])
-        gradients: dict[str, Float32] = {}
-        for index in range(len(self._model.blocks) - 1, self._first - 1, -1):
-            chunk.hidden = chunk.kept.pop()
-            grad = self._back(index, chunk, grad, gradients)
-        chunk.release()
-        self._way.sums.add(
-            chunk, {name: gradients[name] for name in self._way.names if name in gradients}
-        )
+        chunk.hidden, chunk.grad = None, grad
         chunk.scores = losses
+
+    def back(self, index: int, chunk: Chunk) -> None:
+        """Carry the gradient from the result of a block to its entry, and add up those inside."""
+        hidden = chunk.kept.pop()
+        if self.skips(index):
+            return
+        graph = self._model.blocks[index]
+        feed = {**chunk.inputs, "hidden": hidden, **self._past(index, chunk)}
+        for name, tensor in graph.trainables.items():
+            feed[name] = self._model.value(self._work.params.copies(tensor, chunk.index))
+        file = self._manifest.graphs.blocks[index].file
+        found = self._graphs.through(file).run(graph, feed, self._model.value(chunk.grad))
+        chunk.grad = found.pop("hidden")
+        del feed, hidden  # what the block took is not in memory while others use what it made
+        self._work.after_block()
+        gradients = {graph.trainables[name]: value[0] for name, value in found.items()}
+        own = {name: grad for name, grad in gradients.items() if name in self._wanted}
+        self._way.sums.add(chunk, index, own)
 
     def _scores(self, chunk: Chunk, part: slice) -> Float32:
         return self._score(chunk, chunk.positions[part], self._targets(chunk)[part])
@@ -208,24 +228,6 @@ class _FirstOrderPass(ScoringPass):
         slope = self._model.value(slopes)
         return self._graphs.through(info.file).run(self._model.scorer(info), feed, slope)["hidden"]
 
-    def _back(
-        self, index: int, chunk: Chunk, grad: Float32, gradients: dict[str, Float32]
-    ) -> Float32:
-        """Go back through a block, and add the gradients of its tensors to `gradients`."""
-        if self.skips(index):
-            return grad
-        graph = self._model.blocks[index]
-        feed = {**chunk.inputs, "hidden": chunk.hidden, **self._past(index, chunk)}
-        for name, tensor in graph.trainables.items():
-            feed[name] = self._model.value(self._work.params.copies(tensor, chunk.index))
-        file = self._manifest.graphs.blocks[index].file
-        found = self._graphs.through(file).run(graph, feed, self._model.value(grad))
-        grad = found.pop("hidden")
-        gradients |= {graph.trainables[name]: value[0] for name, value in found.items()}
-        self._work.after_block()
-        self._way.crossed(index)
-        return grad
-
     def _part(self, chunk: Chunk) -> Batch:
         """The examples of a chunk as a batch of their own."""
         raise NotImplementedError
@@ -240,9 +242,6 @@ class WholeFirstOrderPass(_FirstOrderPass, WholePass):
 
 class AnswerFirstOrderPass(_FirstOrderPass, AnswerPass):
     """Goes back through last tokens."""
-
-    def _tokens_kept(self) -> int:
-        return 1
 
     def _part(self, chunk: Chunk) -> Batch:
         return _part(self.batch, chunk, chunk.index[: len(chunk.positions)])

@@ -1,4 +1,4 @@
-"""The stages of a forward pass for a chunk: start, blocks, end.
+"""The stages of a forward pass for a chunk: start, blocks, end; for gradients, blocks back.
 
 `WholePass` evaluates whole sequences. `AnswerPass` evaluates their last tokens on top of cached
 keys and values, and `PromptPass` makes those that an `AnswerPass` finds missing. The `Scheduler`
@@ -83,7 +83,12 @@ class Forward:
 
     Args:
         work: the batch, the model and the trainable inputs.
+
+    Attributes:
+        back_to: the last block that chunks go back through after `end`; None for no way back.
     """
+
+    back_to: int | None = None
 
     def __init__(self, work: Work) -> None:
         self.groups = 1
@@ -152,10 +157,14 @@ class Forward:
         return self._work.sample is not None and index not in self._work.sample
 
     def end(self, chunk: Chunk) -> None:
-        """Make the result from the last hidden states, and release the rest."""
+        """Make the result from the last hidden states, and release what is not needed any more."""
         raise NotImplementedError
 
-    def wave_bytes(self) -> int:
+    def back(self, index: int, chunk: Chunk) -> None:
+        """Take a chunk back through a block."""
+        raise NotImplementedError
+
+    def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes that a chunk holds per sequence besides hidden states."""
         return 0
 

@@ -6,7 +6,8 @@ wait long when another process takes a core; a chunk waits for nothing. As a con
 not depend on the number of threads.
 
 Where blocks are streamed, a wave of chunks goes through one stretch of neighbouring blocks after
-the other instead, so that each block is fetched once per wave.
+the other instead, and goes back in the same way, so that each block is fetched once per wave and
+direction.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from edgezo_runtime.engine.chunks import Chunk, Cutter
 from edgezo_runtime.engine.forward import Forward
@@ -24,6 +27,29 @@ from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import InterruptedRunError
 
 Queue = deque[Chunk]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way of chunks through blocks.
+
+    Attributes:
+        forward: the pass.
+        block: takes a chunk through a block.
+        blocks: those on the way, ascending.
+        step: 1 from the first one to the last one, -1 back.
+    """
+
+    forward: Forward
+    block: Callable[[int, Chunk], None]
+    blocks: range
+    step: Literal[1, -1]
+
+    def behind(self, stretch: range) -> range:
+        """The blocks that are left after a stretch."""
+        if self.step > 0:
+            return range(stretch.stop, self.blocks.stop)
+        return range(self.blocks.start, stretch.start)
 
 
 class Scheduler:
@@ -58,51 +84,73 @@ class Scheduler:
 
     def _walk(self, forward: Forward, cutter: Cutter, left: Queue) -> None:
         """Take one chunk after the other through all stages, until none is left."""
+        count = len(self._model.blocks)
         for chunk in _taken(left):
             before = forward.before([chunk], cutter)
             if before is not None:
                 self._walk(before[0], cutter, deque(before[1]))
             forward.start(chunk)
-            for index in range(chunk.entry, len(self._model.blocks)):
+            for index in range(chunk.entry, count):
                 forward.block(index, chunk)
                 self._memory.drop_streamed(index)  # it may be streamed since this pass began
             forward.end(chunk)
+            if forward.back_to is not None:
+                for index in reversed(range(forward.back_to, count)):
+                    forward.back(index, chunk)
+                    self._memory.drop_streamed(index)
+                chunk.release()
 
     def _stream(self, forward: Forward, chunks: Sequence[Chunk], cutter: Cutter) -> None:
-        """Take waves of chunks through one stretch of blocks after the other."""
-        for wave in cutter.waves(chunks, forward.groups, forward.wave_bytes()):
+        """Take waves of chunks through one stretch of blocks after the other, and back."""
+        count = len(self._model.blocks)
+        for wave in cutter.waves(chunks, forward.groups, forward.wave_bytes):
             before = forward.before(wave, cutter)
             if before is not None:
                 self._stream(*before, cutter)
             _each(forward.start, wave, cutter)
             self._model.drop_vocabulary()
-            stretch = self._stretch(min(chunk.entry for chunk in wave), cutter)
-            while stretch:
-                following = self._stretch(stretch.stop, cutter)
-                self._fetch(forward, following)
-                takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
-                streamed = self._memory.streamed
-                _each(partial(self._cross, forward, stretch, streamed), takers, cutter)
-                for index in streamed.intersection(stretch):
-                    self._model.drop(index)
-                if self._memory.streamed != streamed:
-                    following = self._stretch(stretch.stop, cutter)
-                stretch = following
+            first = min(chunk.entry for chunk in wave)
+            self._cross(_Way(forward, forward.block, range(first, count), 1), wave, cutter)
+            if forward.back_to is None:
+                _each(forward.end, wave, cutter)
+                self._model.drop_vocabulary()
+                continue
+            back = _Way(forward, forward.back, range(forward.back_to, count), -1)
+            self._fetch(forward, self._stretch(back.blocks, back.step, cutter))
             _each(forward.end, wave, cutter)
             self._model.drop_vocabulary()
+            self._cross(back, wave, cutter)
+            for chunk in wave:
+                chunk.release()
 
-    def _stretch(self, first: int, cutter: Cutter) -> range:
-        """The blocks from `first` on that chunks cross together; empty behind the last one."""
-        sizes = [self._model.block_bytes(index) for index in range(len(self._model.blocks))]
-        return next(cutter.limits.stretches(sizes, self._memory.streamed, first), range(0))
+    def _cross(self, way: _Way, wave: Sequence[Chunk], cutter: Cutter) -> None:
+        """Take a wave through one stretch of blocks after the other, in either direction."""
+        stretch = self._stretch(way.blocks, way.step, cutter)
+        while stretch:
+            left = way.behind(stretch)
+            following = self._stretch(left, way.step, cutter)
+            self._fetch(way.forward, following)
+            takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
+            streamed = self._memory.streamed
+            _each(partial(self._take, way, stretch, streamed), takers, cutter)
+            for index in streamed.intersection(stretch):
+                self._model.drop(index)
+            if self._memory.streamed != streamed:
+                following = self._stretch(left, way.step, cutter)
+            stretch = following
 
-    def _cross(
-        self, forward: Forward, stretch: range, streamed: frozenset[int], chunk: Chunk
-    ) -> None:
+    def _stretch(self, blocks: range, step: int, cutter: Cutter) -> range:
+        """Those of the blocks that chunks cross together next; empty if there are none left."""
+        sizes = [self._model.block_bytes(index) for index in range(blocks.stop)]
+        stretches = cutter.limits.stretches(sizes, self._memory.streamed, blocks.start)
+        found = list(stretches)[::step]
+        return found[0] if found else range(0)
+
+    def _take(self, way: _Way, stretch: range, streamed: frozenset[int], chunk: Chunk) -> None:
         """Take a chunk through neighbouring blocks; `streamed` are dropped when all are through."""
-        for index in stretch:
+        for index in stretch[:: way.step]:
             if index >= chunk.entry:
-                forward.block(index, chunk)
+                way.block(index, chunk)
             if index not in streamed:  # but it may be since this stretch began
                 self._memory.drop_streamed(index)
 

@@ -121,7 +121,7 @@ class TokenPass(Forward):
         """Hand out logits."""
         _hand_out(self._work, chunk, np.zeros(chunk.rows, np.int64), self._take)
 
-    def wave_bytes(self) -> int:
+    def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes that a block makes from a row's keys and values."""
         heads, width = self._model.blocks[0].past or (0, 0)
         return 8 * heads * width * (self._states.room + 1)

@@ -59,6 +59,17 @@ class Gate:
                 self.waiting = None  # if a governor has a reason, the next check finds it
             self._changed.notify_all()
 
+    @contextmanager
+    def holding(self, reason: str) -> Iterator[None]:
+        """Let no step be taken during a `with` block, in addition to other holds."""
+        key = object()
+        self.hold(key, reason)
+        try:
+            self.wait_until_idle()
+            yield
+        finally:
+            self.release(key)
+
     @property
     def held(self) -> str | None:
         """The reason of a hold; None if there is no hold."""

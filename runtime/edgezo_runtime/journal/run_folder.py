@@ -67,6 +67,16 @@ class RunFolder:
         return self.path / "start.safetensors"
 
     @property
+    def evaluations(self) -> Path:
+        """Evaluations on the rows for validation."""
+        return self.path / "evaluations.json"
+
+    @property
+    def best(self) -> Path:
+        """The best adapter so far, by those evaluations."""
+        return self.path / "best.safetensors"
+
+    @property
     def receipt(self) -> Path:
         """Resources that the run used, and its results."""
         return self.path / "receipt.json"

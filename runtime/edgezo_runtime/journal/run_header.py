@@ -23,7 +23,7 @@ _NO_INPUTS = ("rates", "reading")
 """Fields that do not identify a run: rates may be measured, and `tokens` says what a reading makes
 of the rows."""
 
-_OMITTED_IF_EMPTY = ("start", "reward", "reading")
+_OMITTED_IF_EMPTY = ("start", "reward", "reading", "held_out")
 MAX_ROWS = 2**40
 
 _FORMAT_NAMES = {
@@ -49,6 +49,7 @@ class RunHeader:
         start: SHA-256 of the tensors of the initial adapter; empty without one.
         reward: name and digest of the function that scores texts; empty without one.
         reading: how rows became tokens; None if the run was given tokens.
+        held_out: rows of the file that the run holds out of its examples, to evaluate on.
     """
 
     config: TuneConfig
@@ -62,6 +63,7 @@ class RunHeader:
     start: str = ""
     reward: str = ""
     reading: Reading | None = None
+    held_out: int = 0
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class RunHeader:
             start,
             reward,
             examples.reading,
+            examples.held_out,
         )
 
     @classmethod
@@ -111,8 +114,10 @@ class RunHeader:
                 f"{path}: the header is no run's: {printable(error, 400)}; was it made by another "
                 f"version of edgezo?"
             ) from error
-        if not 1 <= header.rows <= MAX_ROWS:
-            raise RunFileError(f"{path}: the header has {header.rows} rows")
+        if not 1 <= header.rows <= MAX_ROWS or not 0 <= header.held_out <= MAX_ROWS:
+            raise RunFileError(
+                f"{path}: the header has {header.rows} rows, and holds out {header.held_out}"
+            )
         return header
 
     def as_json(self) -> dict[str, Any]:

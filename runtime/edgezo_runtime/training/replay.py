@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from edgezo_runtime.adapters.adapter import Adapter, load_adapter
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import RunFileError, UsageError, printable
@@ -14,6 +17,8 @@ from edgezo_runtime.journal.run_header import RunHeader, differences
 from edgezo_runtime.training.training_state import TrainingState
 from edgezo_runtime.training.trajectory import Trajectory
 
+Float32 = npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
@@ -22,15 +27,21 @@ class Replayed:
     Attributes:
         header: inputs of the run.
         state: state after the last complete record.
+        kept: the adapter after the step that was asked for.
+        kept_step: that step.
         incomplete_bytes: bytes of an incomplete record at the end, which a crash left.
     """
 
     header: RunHeader
     state: TrainingState
+    kept: dict[str, Float32]
+    kept_step: int
     incomplete_bytes: int
 
 
-def replay(bundle: Bundle, journal: Path, adapter: Path | None = None) -> Replayed:
+def replay(
+    bundle: Bundle, journal: Path, adapter: Path | None = None, *, step: int | None = None
+) -> Replayed:
     """Apply the recorded steps of a run to the trainables of its bundle.
 
     Args:
@@ -38,8 +49,10 @@ def replay(bundle: Bundle, journal: Path, adapter: Path | None = None) -> Replay
         journal: journal of the run; only read.
         adapter: initial adapter of the run; None takes the copy beside the journal, if there is
             one.
+        step: number of steps after which the adapter is wanted; None takes all.
 
     Raises:
+        UsageError: the journal has fewer steps.
         BundleError: a file of the bundle has another digest than its manifest says.
         RunFileError: the journal is damaged, belongs to another bundle, or does not fit it.
     """
@@ -63,12 +76,24 @@ def replay(bundle: Bundle, journal: Path, adapter: Path | None = None) -> Replay
             f"{journal}: the header does not fit the bundle: {printable(error, 400)}; replay it "
             f"with the bundle that was tuned"
         ) from error
+    kept = trajectory.state.adapter() if step == 0 else None
     for record in contents.records:
         try:
             trajectory.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{journal}: {error}") from error
-    return Replayed(header, trajectory.state, contents.incomplete_bytes)
+        if trajectory.state.step == step:
+            kept = trajectory.state.adapter()
+    state = trajectory.state
+    if step is not None and kept is None:
+        raise UsageError(f"`step` {step}: {journal} has {state.step} steps; name one of them")
+    return Replayed(
+        header,
+        state,
+        state.adapter() if kept is None else kept,
+        state.step if step is None else step,
+        contents.incomplete_bytes,
+    )
 
 
 def _initial_adapter(header: RunHeader, journal: Path, given: Path | None) -> Adapter | None:

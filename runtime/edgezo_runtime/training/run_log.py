@@ -89,6 +89,8 @@ class RunLog:
             self._adapter.save(self.folder.start)
         elif self.folder.start.exists():  # of a run that was interrupted before it had a journal
             self.folder.start.unlink()
+        for stale in (self.folder.evaluations, self.folder.best):  # of a run without its journal
+            stale.unlink(missing_ok=True)
         self._journal = Journal.create(self.folder.journal, self._header().as_json(), _POLICY)
         self._open_added()
         self.snapshot()
@@ -115,7 +117,7 @@ class RunLog:
         self._open_added(afresh=True)  # another process may have added examples since `recall`
         trajectory = self._trajectory
         if self.folder.snapshot.exists():
-            digest = self._header().digest()
+            digest = self.digest()
             snapshot = load_snapshot(
                 self.folder.snapshot, digest, trajectory.state.snapshot(digest)
             )
@@ -187,6 +189,10 @@ class RunLog:
             )
         return found.rates
 
+    def digest(self) -> str:
+        """SHA-256 of the inputs of the run."""
+        return self._header().digest()
+
     def _header(self) -> RunHeader:
         """The inputs of the run, and its rates."""
         trajectory = self._trajectory
@@ -206,7 +212,7 @@ class RunLog:
     def _open_added(self, *, afresh: bool = False) -> None:
         if self._added is None or afresh:
             vocab_size = self._trajectory.bundle.manifest.model.vocab_size
-            digest = self._header().digest()
+            digest = self.digest()
             self._added = ExampleLog(self.folder.examples, digest, self._initial, vocab_size)
 
     # --- records ---
@@ -273,9 +279,7 @@ class RunLog:
             UsageError: the run is closed.
         """
         self._require().sync()
-        save_snapshot(
-            self.folder.snapshot, self._trajectory.state.snapshot(self._header().digest())
-        )
+        save_snapshot(self.folder.snapshot, self._trajectory.state.snapshot(self.digest()))
 
     def _require(self) -> Journal:
         if self._journal is None:

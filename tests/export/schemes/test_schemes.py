@@ -299,6 +299,23 @@ def test_gradients_are_the_slopes_of_losses(schemes, kind):
     assert slope == pytest.approx(expected, rel=0.02, abs=2e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_streamed_blocks_change_no_bit_of_gradients(schemes, kind):
+    """In parts of few tokens, whose waves are of one part, some, or all."""
+    bundle = schemes("llama", kind)
+    values, batch = moved(bundle), batch_of(bundle)
+    expected = FirstOrderGradient(Engine(bundle), 0, 24).gradient(batch, values)
+    for wave_bytes in (1, 30_000, 1 << 40):
+        engine = Engine(bundle)
+        engine.limits = dataclasses.replace(engine.limits, wave_bytes=wave_bytes, fetch_bytes=1)
+        engine.streamed = frozenset(range(engine.num_blocks))
+        found = FirstOrderGradient(engine, 0, 24).gradient(batch, values)
+        np.testing.assert_array_equal(found.losses, expected.losses)
+        for name, grad in expected.gradients.items():
+            np.testing.assert_array_equal(found.gradients[name], grad)
+
+
 def test_rows_as_long_as_a_model_takes_behind_virtual_tokens(schemes):
     """Pins a part that was padded to the limit of the rows, not of what goes through the blocks."""
     bundle = schemes("llama", "prompt")

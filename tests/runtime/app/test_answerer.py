@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.app.answerer import Answerer
+from edgezo_runtime.app.best_keeper import BestKeeper
 from edgezo_runtime.app.events import EvaluationEvent, Event, PressureEvent
-from edgezo_runtime.app.open_run import RunData, open_run
+from edgezo_runtime.app.open_run import open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
@@ -32,7 +34,8 @@ def answering(
     """The answers of a run that was opened, and takes no steps."""
     opened_run = open_run(bundle, RunData(data, **options), CONFIG, RunFolder(folder))
     events = RunEvents(opened_run.run)
-    return Answerer(opened_run.run, events, opened_run.reader), events
+    keeper = BestKeeper(opened_run.run, None)
+    return Answerer(opened_run.run, events, opened_run.reader, keeper), events
 
 
 @pytest.fixture

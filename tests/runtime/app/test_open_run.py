@@ -17,7 +17,8 @@ from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo.cli.tune.job import Job, prepare
 from edgezo_runtime.adapters.adapter import make_adapter
-from edgezo_runtime.app.open_run import RunData, open_run
+from edgezo_runtime.app.open_run import open_run
+from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
@@ -43,13 +44,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def by_command_line(bundle: Bundle, file: Path, config: TuneConfig, folder: Path) -> Job:
     """The run as `edgezo tune` opens it."""
     inputs = TuneInputs(
-        budget="8GB",
-        data=(str(file),),
-        template=TEMPLATE,
-        label=tuple(LABELS),
-        max_seq=64,
-        threads=2,
-    )
+        budget="8GB", data=(str(file),), valid=("none",), template=TEMPLATE, label=tuple(LABELS),
+        max_seq=64, threads=2,
+    )  # fmt: skip
     return prepare(bundle.root, inputs, config, RunFolder(folder), StopSignals())
 
 

@@ -148,7 +148,8 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         weights=8 * HIDDEN * WIDE,
         kept=4 * 2 * tokens * HIDDEN,
         sums=300 * 20,
-        block=BLOCK_BYTES + 2,
+        parts=1 if answers else 2,
+        waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
     )
 
 
@@ -166,7 +167,9 @@ MODEL = MemoryModel(
     copies=5,
     back=None,
 )
-BACK = BackwardMemoryModel(tokens=300, telling_rows=30, weights=400, kept=50, sums=60, block=70)
+BACK = BackwardMemoryModel(
+    tokens=300, telling_rows=30, weights=400, kept=50, sums=60, parts=9, waiting=60
+)
 
 
 def test_passes_of_workers() -> None:
@@ -206,15 +209,50 @@ def test_a_backward_pass_adds_to_all() -> None:
     both = dataclasses.replace(MODEL, back=BACK)
     assert MODEL.unsampled(Limits(4), streams=True) == 0
     assert both.unsampled(Limits(4), streams=False) == 4 * 50 + 60
-    assert both.unsampled(Limits(4), streams=True) == 4 * 50 + 60 + 3 * 70
     assert both.activations(Limits(1), streams=False) == 300 * 1000 + 400 + 50 + 60
 
 
-def test_waves() -> None:
-    assert MODEL.waves(Limits(1)) == 3
-    assert MODEL.waves(Limits(1, wave_bytes=WAVE_BYTES + 1)) == 3
-    assert MODEL.waves(Limits(1, wave_bytes=WAVE_BYTES - 1)) == 4
-    assert dataclasses.replace(MODEL, hidden=0).waves(Limits(1)) == 1
+def test_states_of_a_wave_wait_until_it_has_gone_back() -> None:
+    """Nine parts of 50 and 10 bytes; four workers have at least four of them at once."""
+    both = dataclasses.replace(MODEL, back=BACK, hidden=100)
+    worker = 300 * 1000 + 400
+    for wave_bytes, together in ((1, 4), (299, 4), (300, 5), (60 * 9, 9), (WAVE_BYTES, 9)):
+        limits = Limits(4, wave_bytes=wave_bytes)
+        assert both.unsampled(limits, streams=True) == together * 60 + 60
+        waiting = max(min(100, wave_bytes), together * 60)
+        found = both.activations(limits, streams=True)
+        assert found == worker * 5 // 2 + waiting + 60
+    long = dataclasses.replace(both, hidden=WAVE_BYTES)  # more than its states on the way back
+    assert long.activations(Limits(1), streams=True) == worker + WAVE_BYTES + 60
+
+
+def test_fetches() -> None:
+    assert MODEL.fetches(Limits(1)) == 3
+    assert MODEL.fetches(Limits(1, wave_bytes=WAVE_BYTES + 1)) == 3
+    assert MODEL.fetches(Limits(1, wave_bytes=WAVE_BYTES - 1)) == 4
+    assert dataclasses.replace(MODEL, hidden=0).fetches(Limits(1)) == 1
+
+
+@pytest.mark.parametrize(("wave_bytes", "waves"), [(1, 5), (180, 3), (299, 3), (300, 2), (540, 1)])
+def test_a_first_order_step_fetches_once_per_wave_and_direction(wave_bytes, waves) -> None:
+    """Nine parts of 300 tokens take the time of 13.5 thousand, those of one token little."""
+    both = dataclasses.replace(MODEL, back=BACK)
+    found = both.fetches(Limits(2, wave_bytes=wave_bytes))
+    assert found == pytest.approx(2 * waves * 1024 / 13_500)
+    small = dataclasses.replace(MODEL, back=dataclasses.replace(BACK, tokens=1))
+    assert small.fetches(Limits(2, wave_bytes=wave_bytes)) == 2 * waves
+
+
+def test_waves_grow_into_spare_room() -> None:
+    """Only as far as it makes fewer of them: five, then three, two and one for nine parts."""
+    limits = Limits(2, wave_bytes=1)
+    for spare, together in ((0, 2), (59, 2), (60, 3), (120, 3), (180, 5), (419, 5), (420, 9)):
+        found = BACK.widened(limits, spare)
+        assert BACK.held(found, streams=True) == together * 60
+        assert BACK.held(found, streams=True) - BACK.held(limits, streams=True) <= spare
+        assert found.chunk_tokens == limits.chunk_tokens
+    assert BACK.widened(limits, 10**9) == Limits(2, wave_bytes=9 * 60)
+    assert BACK.widened(Limits(20, wave_bytes=1), 10**9) == Limits(20, wave_bytes=1)
 
 
 def test_rows_that_tell_all() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from edgezo_runtime.budget.candidates import Choice
 from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
+from edgezo_runtime.budget.memory_model import BackwardMemoryModel
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.config import TuneConfig
@@ -126,3 +128,19 @@ def test_a_weight_that_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("edgezo_runtime.budget.ledger.read_header", lambda path: {})
     with pytest.raises(BundleError, match="run 'edgezo export --force'"):
         workload(run)
+
+
+def test_waves_of_first_order_steps_grow_into_spare_room(run: Run) -> None:
+    """Five parts of 6 MB: one worker takes them one by one, or in three waves, two, or one."""
+    given = workload(run)
+    assert given.widened(streaming(0, 1), 10**9) == (streaming(0, 1), 0)  # no step goes back
+    back = BackwardMemoryModel(256, 2, 0, 5 * MB, 0, parts=5, waiting=6 * MB)
+    given.formula = dataclasses.replace(given.formula, back=back)
+    one = streaming(0, 1, wave_bytes=1)
+    assert given.widened(streaming(wave_bytes=1), 10**9) == (streaming(wave_bytes=1), 0)
+    for spare, more in ((-1, 0), (5, 0), (6, 6), (11, 6), (12, 12), (23, 12), (24, 24), (99, 24)):
+        found, taken = given.widened(one, spare * MB)
+        assert taken == more * MB
+        assert found.streamed == one.streamed
+        assert given.formula.unsampled(found.limits, streams=True) == (6 + more) * MB
+        assert back.waves(found.limits) == -(-5 // (1 + more // 6))

@@ -82,8 +82,8 @@ def test_a_prompt_is_read_with_what_trains_from_the_entry_on_frozen(made):
 
 
 def test_a_wave_counts_keys_and_values(made):
-    _, cache, forward, _, _ = made
-    assert forward.wave_bytes() == 2 * cache.layout.size * max(SIZES)
+    _, cache, forward, chunk, _ = made
+    assert forward.wave_bytes(chunk) == 2 * cache.layout.size * max(SIZES)
 
 
 def test_last_tokens_do_not_start_without_their_prompts(made):

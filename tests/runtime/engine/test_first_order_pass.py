@@ -9,7 +9,12 @@ import pytest
 
 from edgezo_runtime.data.batches import make_batch
 from edgezo_runtime.engine.chunks import Chunk
-from edgezo_runtime.engine.first_order_pass import PART_ANSWERS, ExampleCutter, OrderedSums
+from edgezo_runtime.engine.first_order_pass import (
+    PART_ANSWERS,
+    ExampleCutter,
+    OrderedSums,
+    longest_first,
+)
 from tests.runtime.tiny_bundle import make_manifest
 from tests.runtime.tiny_sets import LABEL_TOKENS, random_set
 
@@ -61,7 +66,7 @@ def test_sums_are_in_the_order_of_the_parts() -> None:
         sums = OrderedSums()
         assert sums.begin(parts) is parts
         for number in order:
-            sums.add(parts[number], {"a": values[number : number + 1]})
+            sums.add(parts[number], 0, {"a": values[number : number + 1]})
         assert sums.total["a"].dtype == np.float64
         assert sums.total["a"][0] == expected
         assert not sums._waiting
@@ -71,9 +76,32 @@ def test_a_pass_that_runs_again_forgets_the_first_one() -> None:
     parts = [Chunk(np.array([n]), 2, np.empty((0, 2), np.int64), slice(0)) for n in range(2)]
     sums, one = OrderedSums(), np.ones(1, np.float32)
     sums.begin(parts)
-    sums.add(parts[0], {"a": one})
+    sums.add(parts[0], 0, {"a": one})
     sums.begin(parts)
-    sums.add(parts[1], {"b": 3 * one})
+    sums.add(parts[1], 0, {"b": 3 * one})
     assert sums.total == {}  # the first part is to come
-    sums.add(parts[0], {"a": 2 * one})
+    sums.add(parts[0], 0, {"a": 2 * one})
     assert {name: value[0] for name, value in sums.total.items()} == {"a": 2, "b": 3}
+
+
+def test_a_block_does_not_wait_for_another() -> None:
+    """Gradients of one block are held until earlier parts are through it, not through all."""
+    parts = [Chunk(np.array([n]), 2, np.empty((0, 2), np.int64), slice(0)) for n in range(2)]
+    sums, one = OrderedSums(), np.ones(1, np.float32)
+    sums.begin(parts)
+    sums.add(parts[0], 1, {"b": one})
+    sums.add(parts[1], 1, {"b": 2 * one})
+    assert sums.total["b"][0] == 3
+    assert not sums._waiting
+    sums.add(parts[1], 0, {"a": 4 * one})
+    assert "a" not in sums.total
+    sums.add(parts[0], 0, {"a": 8 * one})
+    assert sums.total["a"][0] == 12
+
+
+def test_the_longest_parts_begin() -> None:
+    """By tokens, then by the length of a row; equal ones as they are in the batch."""
+    sizes = ((1, 4), (2, 8), (1, 16), (4, 2), (1, 4))
+    parts = [Chunk(np.arange(rows), n, np.empty((0, 2), np.int64), slice(0)) for rows, n in sizes]
+    order = [parts.index(part) for part in longest_first(parts)]
+    assert order == [2, 1, 3, 0, 4]

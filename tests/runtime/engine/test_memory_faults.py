@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.engine import first_order_pass, forward
+from edgezo_runtime.engine import backward, first_order_pass, forward
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.perturbed import PerturbedParams
 from edgezo_runtime.engine.sessions import ShortOfMemoryError
@@ -58,6 +58,11 @@ PLACES: dict[str, tuple[object, str, Callable[[], BaseException]]] = {
     "an OrtValue": (LoadedModel, "value", MemoryError),
     "a copy of the trainables": (PerturbedParams, "copies", MemoryError),
     "the losses": (objectives, "example_losses", MemoryError),
+    "a graph back": (
+        backward,
+        "run_graph",
+        lambda: ShortOfMemoryError("onnxruntime was refused memory"),
+    ),
     "a way back": (first_order_pass, "score_gradients", MemoryError),
     "the code": (probe_evaluator, "code_matrices", MemoryError),
     "a gradient": (Frame, "gather", MemoryError),
@@ -91,7 +96,7 @@ def refused(place: str, first: int, *, lasting: bool = False) -> Iterator[Refusa
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("place", PLACES)
 def test_refused_memory_changes_no_bit(run, place, lasting):
-    if place == "a way back" and run.config.first_order != 1:
+    if place in ("a way back", "a graph back") and run.config.first_order != 1:
         pytest.skip("no step goes back")
     expected = run.undisturbed()
     ending, refusals = run.ending("none", refused(place, MOST), expected)

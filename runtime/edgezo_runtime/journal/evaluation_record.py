@@ -1,0 +1,116 @@
+"""The evaluations of a run on its rows for validation: evaluations.json in the run's folder.
+
+The file is written atomically after every evaluation, once the journal has the steps before it on
+the disk. So a run that resumes knows which states were evaluated, and which of them was the best.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.system.files import atomic_write, read_regular
+from edgezo_runtime.system.typed_json import (
+    LONGEST_TEXT,
+    JsonShapeError,
+    decode,
+    encode,
+    parse_object,
+)
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """An evaluation of the state after some steps.
+
+    Attributes:
+        step: steps that had been taken; 0 for the initial adapter.
+        seconds: tuning time of the run by then.
+        loss: mean over the rows, nats.
+        accuracy: share of rows with the right class; None where rows have no classes.
+        score: what the objective maximizes; None where it is the loss.
+        took_s: seconds of the evaluation.
+    """
+
+    step: int
+    seconds: float
+    loss: float
+    accuracy: float | None = None
+    score: float | None = None
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecords:
+    """The evaluations of a run.
+
+    Attributes:
+        run: digest of the inputs of the run; see `RunHeader.digest`.
+        rows: SHA-256 of the tokens of the rows.
+        records: one per step that was evaluated, ascending.
+        kept_step: step of the adapter that was handed out last; None if none was.
+        version: of the format.
+    """
+
+    run: str
+    rows: str
+    records: tuple[EvaluationRecord, ...] = ()
+    kept_step: int | None = None
+    version: int = VERSION
+
+    def plus(self, record: EvaluationRecord) -> EvaluationRecords:
+        """The same with another record, which replaces one of the same step."""
+        others = [own for own in self.records if own.step != record.step]
+        return replace(self, records=tuple(sorted([*others, record], key=lambda own: own.step)))
+
+    def until(self, step: int) -> EvaluationRecords:
+        """The same without records of later steps, which a lost journal can leave."""
+        kept = None if self.kept_step is None or self.kept_step > step else self.kept_step
+        records = tuple(own for own in self.records if own.step <= step)
+        return replace(self, records=records, kept_step=kept)
+
+    def write(self, path: Path) -> None:
+        """Write the file, atomically.
+
+        Raises:
+            RunFileError: the disk did not take it; an older file is as it was.
+        """
+        text = json.dumps(encode(self), indent=1, allow_nan=False) + "\n"
+        try:
+            atomic_write(path, text.encode())
+        except OSError as error:
+            raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_evaluations(path: Path) -> EvaluationRecords | None:
+    """Read the evaluations of a run; None if there is no such file.
+
+    Raises:
+        RunFileError: the file is damaged, or of another version.
+    """
+    if not path.exists():
+        return None
+    remedy = "remove it; the run then forgets its earlier evaluations"
+    try:
+        content = parse_object(read_regular(path, LONGEST_TEXT).decode("utf-8"))
+        if content.get("version") != VERSION:
+            raise RunFileError(
+                f"{path}: has version {content.get('version')!r:.20}, this edgezo reads {VERSION}; "
+                f"use the edgezo that wrote it, or {remedy}"
+            )
+        found = decode(EvaluationRecords, content)
+    except OSError as error:
+        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, JsonShapeError) as error:
+        raise RunFileError(f"{path}: not the evaluations of a run: {error}; {remedy}") from error
+    steps = [record.step for record in found.records]
+    numbers = [value for own in found.records for value in (own.seconds, own.took_s)]
+    damaged = steps != sorted(set(steps)) or min([0, found.kept_step or 0, *steps]) < 0
+    if damaged or not all(0 <= value < math.inf for value in numbers):
+        raise RunFileError(f"{path}: has records that no run writes; {remedy}")
+    return found
