@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from edgezo_runtime.data.chat.messages import (
@@ -83,8 +84,12 @@ def recognise(row: Row) -> RowKind:
     Raises:
         DataError: none fits.
     """
+    fields = row.fields
     for kind, names in ROW_FIELDS.items():
-        if all(row.fields.get(name) is not None for name in names):
+        for name in names:
+            if fields.get(name) is None:
+                break
+        else:
             return kind
     lack = ""
     for names in ROW_FIELDS.values():
@@ -127,10 +132,14 @@ def read_content(row: Row, kind: RowKind, *, chat: bool) -> RowContent:
 
 def used_fields(kind: RowKind, content: RowContent, *, chat: bool) -> frozenset[str]:
     """Return the fields that make the content of a row of some kind."""
-    names = (*ROW_FIELDS[kind], *_FURTHER.get(kind, ()))
-    if isinstance(content, Conversation):
-        names = (*names, *_OF_CONVERSATIONS)
-    return frozenset(names) | ({"history"} if kind == "instruction" and chat else set())
+    return _used_fields(kind, isinstance(content, Conversation), chat)
+
+
+@cache
+def _used_fields(kind: RowKind, conversation: bool, chat: bool) -> frozenset[str]:
+    names = {*ROW_FIELDS[kind], *_FURTHER.get(kind, ())}
+    names |= set(_OF_CONVERSATIONS) if conversation else set()
+    return frozenset(names | ({"history"} if kind == "instruction" and chat else set()))
 
 
 def asked_messages(fields: Mapping[str, Any], where: str) -> object:

@@ -12,6 +12,9 @@ _STRUCTURED = frozenset({"messages", "conversations", "tools", "history", "syste
 """Fields that a template is not likely to leave out by intention."""
 
 
+_NOTHING = (None, "", [], {})
+
+
 class UnusedFields:
     """Counts the rows that have a field which is not read."""
 
@@ -32,8 +35,8 @@ class UnusedFields:
             used: those that are read.
             reader: what reads them, for the message.
         """
-        for name in (fields.keys() & self._known) - used:
-            if fields[name] not in (None, "", [], {}):
+        for name in fields:
+            if name in self._known and name not in used and fields[name] not in _NOTHING:
                 self._rows[name, reader] += 1
 
     def warnings(self) -> Iterator[DataWarning]:

@@ -44,7 +44,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def by_command_line(bundle: Bundle, file: Path, config: TuneConfig, folder: Path) -> Job:
     """The run as `edgezo tune` opens it."""
     inputs = TuneInputs(
-        budget="8GB", data=str(file), valid="none", template=TEMPLATE, label=tuple(LABELS),
+        budget="8GB", data=(str(file),), valid=("none",), template=TEMPLATE, label=tuple(LABELS),
         max_seq=64, threads=2,
     )  # fmt: skip
     return prepare(bundle.root, inputs, config, RunFolder(folder), StopSignals())
