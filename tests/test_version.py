@@ -42,7 +42,8 @@ def test_public_names() -> None:
     names = """
         Background Battery CheckpointEvent DivergenceEvent EdgezoError EndEvent Evaluation
         EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle
-        KeptAdapter PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent StepReport
+        KeptAdapter PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent
+        StepReport
         Subscription Thermal TuneConfig Tuner TunerStatus __version__
         default_bundle
     """
