@@ -43,7 +43,8 @@ def test_public_names() -> None:
         Background Battery CheckpointEvent DivergenceEvent EdgezoError EndEvent Evaluation
         EvaluationEvent Event EventStream ExamplesEvent Foreground GenerationConfig Governor Idle
         KeptAdapter PauseEvent Prediction PressureEvent ResumeEvent Reward Sampling StepEvent
-        StepReport Subscription Thermal TuneConfig Tuner TunerStatus __version__
+        StepReport
+        Subscription Thermal TuneConfig Tuner TunerStatus __version__
         default_bundle
     """
     assert edgezo.__all__ == names.split()

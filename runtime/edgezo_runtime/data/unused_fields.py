@@ -12,7 +12,7 @@ _STRUCTURED = frozenset({"messages", "conversations", "tools", "history", "syste
 """Fields that a template is not likely to leave out by intention."""
 
 
-_NOTHING = (None, "", [], {})
+_NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 class UnusedFields:
