@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from edgezo.cli.export import ExportSettings, scheme_options
@@ -221,7 +222,18 @@ def test_a_missing_file_is_refused(invoke: Invoke) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90.0), ("90s", 90.0), ("10m", 600.0), ("1h", 3600.0), ("0.5h", 1800.0)],
+    [
+        ("90", 90.0),
+        ("90s", 90.0),
+        ("10m", 600.0),
+        ("1h", 3600.0),
+        ("0.5h", 1800.0),
+        ("4m48s", 288.0),
+        ("1h05m", 3900.0),
+        ("3d04h", 273600.0),
+        (".5m", 30.0),
+        (" 1H ", 3600.0),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
@@ -234,6 +246,12 @@ def test_a_duration_may_be_a_word(invoke: Invoke, seen: Seen) -> None:
     assert seen[0][2].max_time_s == "auto"
     told = invoke("tune", "b", "--budget", "1GB", "--eval-every", "often", code=2).stderr
     assert "'often' is not a duration" in told
+
+
+@pytest.mark.parametrize("text", ["", "s", "m5", "5s4m", "5ms", "1.2.3s", "-5m"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a duration; write 90"):
+        Duration().convert(text, None, None)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ _NAME = re.compile(r"`([a-z][a-z0-9_]*)`")
 _MOST_SHOWN = 12
 """Names that a help text lists; of more it shows NAME."""
 
-_UNIT_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(\d+\.?\d*|\.\d+){unit})?" for unit in "dhms"))
+_PART_SECONDS = (86400.0, 3600.0, 60.0, 1.0)
 
 
 def setting(default: Any, help: str, *, flags: tuple[str, ...] = (), metavar: str = "") -> Any:
@@ -198,7 +199,7 @@ class KeysOf(click.ParamType):  # type: ignore[type-arg]  # no generic before cl
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
-    """A duration in seconds, written 90, 90s, 10m or 1h; or one of some words."""
+    """A duration in seconds, written 90, 90s, 10m, 1h or 1h05m; or one of some words."""
 
     name = "duration"
 
@@ -216,11 +217,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # no generic before 
         text = str(value).strip().lower()
         if text in self._words:
             return text
-        unit = text[-1:] if text[-1:] in ("s", "m", "h") else ""
         try:
-            return float(text.removesuffix(unit)) * _UNIT_SECONDS[unit]
+            return float(text)
         except ValueError:
-            self.fail(f"{value!r} is not a duration; write 90, 90s, 10m or 1h", param, ctx)
+            found = _DURATION.fullmatch(text)
+        if found is None:
+            self.fail(f"{value!r} is not a duration; write 90, 90s, 10m, 1h or 1h05m", param, ctx)
+        parts = found.groups(default="0")
+        return sum(float(part) * size for part, size in zip(parts, _PART_SECONDS, strict=True))
 
 
 class NumberOrWord(click.ParamType):  # type: ignore[type-arg]  # no generic before click 8.4
