@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgezo_runtime.data.example_set import ExampleSet
     from edgezo_runtime.training.run import Run
 
-_POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6, leftovers=True)
+_POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6)
 
 _LEVELS = 8
 """Numbers of streamed blocks that are considered."""
