@@ -146,24 +146,41 @@ class MemoryModel:
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.
 
-        With so many, all workers are busy and chunks are as full as they get; where blocks are
-        streamed, as many chunks wait as may.
+        With so many, chunks are as full as they get; where blocks are streamed, as many chunks
+        wait as may. Short rows are cut so that every worker has two chunks, so more of them tell
+        more; long rows are chunks of their own.
         """
-        tokens = 2 * limits.workers * limits.chunk_tokens
+        workers = limits.workers if self.longest * self.groups < limits.chunk_tokens else 1
+        tokens = 2 * workers * limits.chunk_tokens
         if streams:
             tokens += limits.wave_bytes // self.state_bytes_per_token
         rows = -(-tokens // self.longest)
         if self.past_bytes_per_token:
             row = self.past_bytes_per_token * self.longest
             rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
-        return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
+        return max(rows, workers * (2 if self.back is None else self.back.telling_rows))
+
+    def busy_workers(self, limits: Limits) -> int:
+        """Count the workers that have a chunk."""
+        return max(1, min(limits.workers, self.rows))
+
+    def waiting(self, limits: Limits, rows: int) -> int:
+        """Count the bytes of states that wait between streamed blocks, of so many rows."""
+        states = rows * self.groups * self.longest * self.state_bytes_per_token
+        return min(limits.wave_bytes, self.hidden, states)
 
     def unsampled(self, limits: Limits, *, streams: bool) -> int:
         """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
         if self.back is None:
             return 0
-        blocks = (limits.workers - 1) * self.back.block if streams else 0
-        return limits.workers * self.back.kept + self.back.sums + blocks
+        workers = self.busy_workers(limits)
+        kept = workers * self.back.kept
+        if not streams:
+            return kept + self.back.sums
+        # A wave keeps states of all its chunks. On the way back each worker has a block, and the
+        # head is there as well.
+        kept = max(kept, min(limits.wave_bytes + self.back.kept, self.rows * self.back.kept))
+        return kept + self.back.sums + workers * self.back.block
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Count the bytes of all workers' passes."""
@@ -178,7 +195,7 @@ class MemoryModel:
         if row > limits.chunk_tokens:
             worker += row * self.kept_bytes_per_token
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * (1 + workers) // 2 + waiting + self.unsampled(limits, streams=streams)
+        return worker * workers + waiting + self.unsampled(limits, streams=streams)
 
 
 def bytes_of_token(bundle: Bundle) -> int:

@@ -52,10 +52,20 @@ class Rehearsal:
         run: does the trial.
         extra_bytes: added to what the trial takes to get the bytes of passes; below 0 where the
             trial takes more than passes.
+        workers: how many times passes take what the trial takes: in it one worker computes at a
+            time. Which stages of several workers coincide would differ from trial to trial.
+        shared_bytes: the part of what the trial takes that passes take once.
     """
 
     run: Callable[[], None]
     extra_bytes: int
+    workers: int = 1
+    shared_bytes: int = 0
+
+    def passes(self, taken: int) -> int:
+        """Bytes of passes if the trial took this many."""
+        own = max(0, taken - self.shared_bytes)
+        return taken + (self.workers - 1) * own + self.extra_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +252,7 @@ class Planner:
         engine.give_back()
         before = anonymous_bytes()
         failed, peak = self._run(rehearsal, guarded=guarded)
-        passes = peak - before + rehearsal.extra_bytes
+        passes = rehearsal.passes(peak - before)
         computed = self._workload.computed(choice)
         if failed:
             self._failed.add(choice.shape)

@@ -22,7 +22,7 @@ from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
-from edgezo_runtime.engine.memory_relief import MemoryRelief
+from edgezo_runtime.engine.memory_relief import MemoryRelief, Reservation
 from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache
 from edgezo_runtime.engine.scheduler import Scheduler
@@ -131,6 +131,15 @@ class Engine:
         self._memory.streamed = blocks
 
     @property
+    def reservation(self) -> Reservation | None:
+        """What passes take as planned, which is reserved before each; None without a plan."""
+        return self._memory.reservation
+
+    @reservation.setter
+    def reservation(self, reservation: Reservation | None) -> None:
+        self._memory.reservation = reservation
+
+    @property
     def forked(self) -> bool:
         """Is this a copy that a fork made? Its workers are in the other process."""
         return os.getpid() != self._process
@@ -206,7 +215,7 @@ class Engine:
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self.cutter(params.private), taken, groups)
 
-        chunks = self.run(batch, params, make, cut)
+        chunks = self.run(batch, params, make, cut, planned=True)
         return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def run(
@@ -217,6 +226,7 @@ class Engine:
         cut: Callable[[Batch], list[Chunk]],
         *,
         continuing: bool = False,
+        planned: bool = False,
     ) -> list[Chunk]:
         """Take a batch through all blocks, by a pass that the caller makes.
 
@@ -230,6 +240,7 @@ class Engine:
             cut: cuts the batch, behind the scheme's virtual tokens if it has any, into chunks;
                 called again where memory was short.
             continuing: the batch continues from earlier tokens, the virtual ones among them.
+            planned: reserve what the plan says that passes take; generated texts get what is left.
         Returns:
             The chunks, after the last block.
         Raises:
@@ -244,6 +255,8 @@ class Engine:
         with self._turns:
             ENVIRONMENT.require_time()
             while True:
+                if planned:
+                    self._reserve()
                 work: Work | None = None
                 chunks: list[Chunk] = []
                 tokens = self.limits.chunk_tokens
@@ -295,13 +308,18 @@ class Engine:
         self._memory.drop_streamed(index)
 
     @contextmanager
-    def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
-        """Run only these blocks, to measure their memory; the scores are meaningless."""
-        self._sample = blocks
+    def sampling(self, blocks: frozenset[int], *, alone: bool = False) -> Iterator[None]:
+        """Run only these blocks, to measure their memory; the scores are meaningless.
+
+        Args:
+            blocks: those that run.
+            alone: compute one chunk at a time; batches are cut as for all workers.
+        """
+        self._sample, self._scheduler.alone = blocks, alone
         try:
             yield
         finally:
-            self._sample = None
+            self._sample, self._scheduler.alone = None, False
 
     @property
     def sampled(self) -> frozenset[int] | None:
@@ -317,16 +335,23 @@ class Engine:
         return Cutter.of(self.bundle.manifest, self.limits, private)
 
     def _watch(self) -> None:
-        """Check the memory; the first time it is short, stream every block.
+        """Check the memory; if it is short and one worker is left, stream every block.
 
         Raises:
-            ShortOfMemoryError: memory is short, and every block is streamed already.
+            ShortOfMemoryError: memory is short, and there are several workers, or every block is
+                streamed already.
             InterruptedRunError: the interpreter is exiting.
         """
         ENVIRONMENT.require_time()
         guard = BUDGET.strictest(self.guard, self._held)
         if guard is not None:
             self._memory.check(guard)
+
+    def _reserve(self) -> None:
+        """Make room for a pass, unless it is a rehearsal, which measures what it takes."""
+        guard = BUDGET.strictest(self.guard, self._held)
+        if guard is not None and self._sample is None:
+            self._memory.reserve(guard)
 
     def give_back(self) -> None:
         """Release everything that can be loaded again; called between passes, after a refusal."""
@@ -339,7 +364,7 @@ class Engine:
             self.model.shrink_arena()
 
     def shrink(self, reason: str) -> None:
-        """Halve the chunks, then the workers, and give back what the arena does not need.
+        """Halve the workers, then the chunks, and give back what the arena does not need.
 
         Args:
             reason: what is short, in words.

@@ -104,7 +104,7 @@ class FirstOrderGradient:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(cache.cut_examples(self._cutter, taken))
 
-        chunks = self._engine.run(batch, SharedParams(params), make, cut)
+        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned=True)
         losses = np.concatenate([chunk.scores for chunk in chunks])
         mean = {
             name: (sums.total[name] / len(losses)).astype(np.float32)

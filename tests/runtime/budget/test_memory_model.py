@@ -170,10 +170,10 @@ BACK = BackwardMemoryModel(tokens=300, telling_rows=30, weights=400, kept=50, su
 
 
 def test_passes_of_workers() -> None:
-    """One worker counts whole, each other one half."""
+    """Every worker counts whole: all of them may be in the same stage."""
     worker = 256 * 1000 + 7 + 5
     assert MODEL.activations(Limits(1), streams=False) == worker
-    assert MODEL.activations(Limits(3), streams=False) == 2 * worker
+    assert MODEL.activations(Limits(3), streams=False) == 3 * worker
     assert MODEL.activations(Limits(1), streams=True) == worker + WAVE_BYTES
     few = dataclasses.replace(MODEL, hidden=1234)
     assert few.activations(Limits(1), streams=True) == worker + 1234
@@ -183,7 +183,7 @@ def test_no_more_workers_than_chunks() -> None:
     """Rows of 40 tokens with all copies: six in a chunk."""
     few = dataclasses.replace(MODEL, rows=12)
     assert few.activations(Limits(8), streams=False) == few.activations(Limits(2), streams=False)
-    assert few.activations(Limits(2), streams=False) * 2 == 3 * (256 * 1000 + 7 + 5)
+    assert few.activations(Limits(2), streams=False) == 2 * (256 * 1000 + 7 + 5)
 
 
 def test_rows_longer_than_a_chunk() -> None:
@@ -206,7 +206,11 @@ def test_a_backward_pass_adds_to_all() -> None:
     both = dataclasses.replace(MODEL, back=BACK)
     assert MODEL.unsampled(Limits(4), streams=True) == 0
     assert both.unsampled(Limits(4), streams=False) == 4 * 50 + 60
-    assert both.unsampled(Limits(4), streams=True) == 4 * 50 + 60 + 3 * 70
+    assert both.unsampled(Limits(4), streams=True) == 100 * 50 + 60 + 4 * 70
+    few = dataclasses.replace(both, rows=3)
+    assert few.unsampled(Limits(4), streams=True) == 3 * 50 + 60 + 3 * 70
+    wave = few.unsampled(Limits(1, wave_bytes=70), streams=True)
+    assert wave == 70 + 50 + 60 + 70
     assert both.activations(Limits(1), streams=False) == 300 * 1000 + 400 + 50 + 60
 
 
@@ -224,5 +228,19 @@ def test_rows_that_tell_all() -> None:
     answers = dataclasses.replace(MODEL, past_bytes_per_token=1000)
     assert answers.telling_rows(limits, streams=False) == 2 * (1 + PAST_BYTES // 20_000)
     long = dataclasses.replace(MODEL, longest=10**6)
-    assert long.telling_rows(limits, streams=False) == 4
-    assert dataclasses.replace(long, back=BACK).telling_rows(limits, streams=False) == 60
+    assert long.telling_rows(limits, streams=False) == 2  # each is a chunk of its own
+    assert dataclasses.replace(long, back=BACK).telling_rows(limits, streams=False) == 30
+    short = dataclasses.replace(MODEL, longest=1, back=BACK)
+    assert short.telling_rows(Limits(2, 16), streams=False) == 2 * 2 * 16
+
+
+def test_states_that_wait() -> None:
+    """Rows of 40 tokens with all copies, 256 bytes each."""
+    assert MODEL.waiting(Limits(1), 3) == 3 * 40 * 256
+    assert MODEL.waiting(Limits(1, wave_bytes=9), 3) == 9
+    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 3) == 8
+
+
+def test_workers_that_have_rows() -> None:
+    assert MODEL.busy_workers(Limits(8)) == 8
+    assert dataclasses.replace(MODEL, rows=3).busy_workers(Limits(8)) == 3
