@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
+
+LONG_PASS_S = 4.0
+"""Seconds from which on a pass is long beside the time that it takes to fill the arena anew."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -67,8 +71,8 @@ class Engine:
         streamed: blocks that are fetched from the file for each use, and dropped afterwards.
         reliefs: descriptions of the measures against a shortage of memory; see `MemoryRelief`.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
-            what it does not need; None for never. The arena keeps what it ever took, and shapes
-            that change from pass to pass leave holes in it.
+            what it does not need, as it does after every long pass; None for never. The arena keeps
+            what it ever took, and shapes that change from pass to pass leave holes in it.
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
@@ -259,18 +263,25 @@ class Engine:
                     self._reserve()
                 work: Work | None = None
                 chunks: list[Chunk] = []
+                began = time.monotonic()
                 tokens = self.limits.chunk_tokens
                 try:
                     work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
                     chunks = cut(batch)
                     self._scheduler.run(make(work), chunks, self.cutter())
-                    if self.trim_above is not None and anonymous_bytes() > self.trim_above:
-                        self.model.shrink_arena()
+                    self._trim_after(time.monotonic() - began)
                     return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
                 work, chunks = None, []
                 self._memory.shrink(reason)  # here, where nothing holds what the pass held
+
+    def _trim_after(self, seconds: float) -> None:
+        """Shrink the arena after a pass that took so long, or that left more than was planned."""
+        if self.trim_above is None or self._sample is not None:
+            return
+        if seconds >= LONG_PASS_S or anonymous_bytes() > self.trim_above:
+            self.model.shrink_arena()
 
     @contextmanager
     def interruptible(self, check: Callable[[], None]) -> Iterator[None]:

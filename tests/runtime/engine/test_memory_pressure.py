@@ -67,6 +67,11 @@ def test_an_arena_above_the_plan_is_trimmed(exported, monkeypatch) -> None:
     engine.trim_above = 0
     np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
     assert shrunk == [1]
+    # over two steps of first-order passes of two minutes, holes took 23 MB more than was planned
+    engine.trim_above = 2**50
+    monkeypatch.setattr("edgezo_runtime.engine.engine.LONG_PASS_S", 0)
+    np.testing.assert_array_equal(perturbed_scores(engine, theta, batch, probes), expected)
+    assert shrunk == [1, 1]
 
 
 def test_the_end_of_the_ladder(exported) -> None:
