@@ -27,7 +27,7 @@ Params = Mapping[str, npt.NDArray[np.float32]]
 
 _FLOAT = 4
 
-_POLICY = Policy(expected=1.0, carried=None, hope=1.0, leftovers=False)
+_POLICY = Policy(expected=1.0, carried=None, hope=1.0)
 
 _CAREFUL = 1.5
 """Passes over measured ones, where a budget is named: the arena of the next process may be

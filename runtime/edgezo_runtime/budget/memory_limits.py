@@ -128,8 +128,8 @@ def _guard(engine: Engine) -> MemoryLimit:
     limit = guard.budget_bytes - guard.margin_bytes
     how = "resident memory" if tells_resident() else f"peak memory ({sys.platform} has no other)"
     detail = (
-        f"checks {how} at every block; from {format_size(limit)} on, passes stream their blocks, "
-        f"then take smaller chunks, then stop"
+        f"checks {how} at every block; from {format_size(limit)} on, passes take fewer "
+        f"workers, then stream their blocks, then take smaller chunks, then stop"
     )
     return MemoryLimit("watch", True, detail, limit)
 

@@ -92,7 +92,7 @@ class BackwardMemoryModel:
         """
         if streams:
             return min(self.parts, self._together(limits)) * self.waiting
-        return limits.workers * self.kept
+        return min(limits.workers, self.parts) * self.kept
 
     def widened(self, limits: Limits, spare: int) -> Limits:
         """Let as many parts go together as make the fewest waves.
@@ -197,17 +197,28 @@ class MemoryModel:
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.
 
-        With so many, all workers are busy and chunks are as full as they get; where blocks are
-        streamed, as many chunks wait as may.
+        With so many, chunks are as full as they get; where blocks are streamed, as many chunks
+        wait as may. Short rows are cut so that every worker has two chunks, so more of them tell
+        more; long rows are chunks of their own.
         """
-        tokens = 2 * limits.workers * limits.chunk_tokens
+        workers = limits.workers if self.longest * self.groups < limits.chunk_tokens else 1
+        tokens = 2 * workers * limits.chunk_tokens
         if streams:
             tokens += limits.wave_bytes // self.state_bytes_per_token
         rows = -(-tokens // self.longest)
         if self.past_bytes_per_token:
             row = self.past_bytes_per_token * self.longest
             rows = max(rows, limits.workers * (1 + limits.past_bytes // row))
-        return max(rows, limits.workers * (2 if self.back is None else self.back.telling_rows))
+        return max(rows, workers * (2 if self.back is None else self.back.telling_rows))
+
+    def busy_workers(self, limits: Limits) -> int:
+        """Count the workers that have a chunk."""
+        return max(1, min(limits.workers, self.rows))
+
+    def waiting(self, limits: Limits, rows: int) -> int:
+        """Count the bytes of states that wait between streamed blocks, of so many rows."""
+        states = rows * self.groups * self.longest * self.state_bytes_per_token
+        return min(limits.wave_bytes, self.hidden, states)
 
     def unsampled(self, limits: Limits, *, streams: bool) -> int:
         """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
@@ -231,7 +242,7 @@ class MemoryModel:
         back = self.unsampled(limits, streams=streams)
         if streams and self.back is not None:  # what waits goes forward or back
             waiting = max(0, waiting - self.back.held(limits, streams=True))
-        return worker * (1 + workers) // 2 + waiting + back
+        return worker * workers + waiting + back
 
 
 def bytes_of_token(bundle: Bundle) -> int:

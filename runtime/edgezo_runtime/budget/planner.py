@@ -37,14 +37,11 @@ class Policy:
             implies; None if a rehearsal implies nothing for other shapes. The formula is then a
             lower bound, also of what is measured.
         hope: share of the expected bytes that a rehearsal may turn out to take.
-        leftovers: True adds what the arena still has after a rehearsal to the bytes of passes;
-            False assumes that passes reuse it.
     """
 
     expected: float
     carried: float | None
     hope: float
-    leftovers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,20 @@ class Rehearsal:
         run: does the trial.
         extra_bytes: added to what the trial takes to get the bytes of passes; below 0 where the
             trial takes more than passes.
+        workers: how many times passes take what the trial takes: in it one worker computes at a
+            time. Which stages of several workers coincide would differ from trial to trial.
+        shared_bytes: the part of what the trial takes that passes take once.
     """
 
     run: Callable[[], None]
     extra_bytes: int
+    workers: int = 1
+    shared_bytes: int = 0
+
+    def passes(self, taken: int) -> int:
+        """Bytes of passes if the trial took this many."""
+        own = max(0, taken - self.shared_bytes)
+        return taken + (self.workers - 1) * own + self.extra_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,8 @@ class Measured:
 
     Attributes:
         passes: bytes of passes.
-        base: resident bytes of the process without passes.
+        base: resident bytes of the process without passes, afterwards: the libraries' code that
+            passes run, and what the arena cannot release.
         failed: was memory short?
     """
 
@@ -242,9 +250,9 @@ class Planner:
         rehearsal = self._workload.rehearsal(choice, self.base)
         engine.limits, engine.streamed = choice.limits, choice.streamed
         engine.give_back()
-        self.base, before = resident_bytes(), anonymous_bytes()
+        before = anonymous_bytes()
         failed, peak = self._run(rehearsal, guarded=guarded)
-        passes = peak - before + rehearsal.extra_bytes
+        passes = rehearsal.passes(peak - before)
         computed = self._workload.computed(choice)
         if failed:
             self._failed.add(choice.shape)
@@ -253,9 +261,7 @@ class Planner:
         elif policy.carried is not None:
             self._scale = policy.carried * passes / computed
         engine.give_back()
-        self.anonymous = anonymous_bytes()
-        if policy.leftovers:
-            self.base = resident_bytes()
+        self.base, self.anonymous = resident_bytes(), anonymous_bytes()
         self.measured[choice.shape] = Measured(passes, self.base, failed)
 
     def _run(self, rehearsal: Rehearsal, *, guarded: bool) -> tuple[bool, int]:

@@ -1,7 +1,7 @@
 """A tuning run as the planner's workload: what its steps take, and a rehearsal of one.
 
 What graphs, data and libraries take is measured in the process as it stands. What a pass takes is
-measured by a rehearsal on the longest rows, in one block of each kind; a formula carries that over
+measured by a rehearsal on the heaviest rows, in one block of each kind; a formula carries that over
 to other sizes of chunks.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgezo_runtime.data.example_set import ExampleSet
     from edgezo_runtime.training.run import Run
 
-_POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6, leftovers=True)
+_POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6)
 
 _LEVELS = 8
 """Numbers of streamed blocks that are considered."""
@@ -107,15 +107,23 @@ class TuningWorkload:
         return self.ledger(choice, passes, base).steady
 
     def rehearsal(self, choice: Choice, base: int) -> Rehearsal:
-        """A step and evaluations on as many of the longest rows as matter."""
+        """A step and evaluations on as many of the heaviest rows as matter.
+
+        One worker at a time computes them, unless texts are generated: those are there once.
+        """
         limits, streams = choice.limits, bool(choice.streamed)
-        rows = self.formula.telling_rows(limits, streams=streams)
+        formula, alone = self.formula, not self._run.probes.objective.has_answers
+        rows = formula.telling_rows(limits, streams=streams)
 
         def run() -> None:
             evaluator = self._run.evaluator
-            evaluator.rehearse(self._others, self._eval_batch_size, max_rows=rows)
+            evaluator.rehearse(self._others, self._eval_batch_size, max_rows=rows, alone=alone)
 
-        return Rehearsal(run, self.formula.unsampled(limits, streams=streams))
+        extra = formula.unsampled(limits, streams=streams)
+        if not alone:
+            return Rehearsal(run, extra)
+        waiting = formula.waiting(limits, rows) if streams else 0
+        return Rehearsal(run, extra, formula.busy_workers(limits), waiting)
 
     def ledger(self, choice: Choice, passes: int, base: int) -> Ledger:
         """Where the bytes go, at the predicted peak.

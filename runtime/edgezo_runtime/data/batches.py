@@ -297,6 +297,27 @@ class SequentialBatches:
             yield make_batch(self.examples, [int(index) for index in part], self.pad_to)
 
 
+def heaviest(examples: ExampleSet, count: int) -> list[int]:
+    """Find the examples whose passes take the most memory: the longest, and the most scored tokens.
+
+    Blocks take memory by the tokens of a row, scorers by its scored tokens. In a set of answers the
+    longest rows may score a few tokens each, and other rows hundreds.
+
+    Args:
+        examples: the set.
+        count: number of examples wanted, at least 1.
+    Returns:
+        Indices, half of them by either measure, those of equal size in the order of the file; the
+        longest first.
+    """
+    lengths = examples.lengths().astype(np.int64)
+    scored = np.array([example.places.size for example in examples], np.int64)
+    by_length = np.lexsort((-scored, -lengths))
+    by_scores = np.lexsort((-lengths, -scored))
+    taken = dict.fromkeys(int(i) for pair in zip(by_length, by_scores, strict=True) for i in pair)
+    return sorted(list(taken)[:count], key=lambda index: (-lengths[index], index))
+
+
 def permutation(count: int, key: int) -> Int64Array:
     """Shuffle 0 ... count - 1 by sorting SplitMix64 hashes of key + i.
 

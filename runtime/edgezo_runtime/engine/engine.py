@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
-from edgezo_runtime.engine.memory_relief import MemoryRelief
+from edgezo_runtime.engine.memory_relief import MemoryRelief, Reservation
 from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache
 from edgezo_runtime.engine.scheduler import Scheduler
@@ -33,6 +34,9 @@ from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
+
+LONG_PASS_S = 4.0
+"""Seconds from which on a pass is long beside the time that it takes to fill the arena anew."""
 
 Float32 = npt.NDArray[np.float32]
 
@@ -67,8 +71,8 @@ class Engine:
         streamed: blocks that are fetched from the file for each use, and dropped afterwards.
         reliefs: descriptions of the measures against a shortage of memory; see `MemoryRelief`.
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
-            what it does not need; None for never. The arena keeps what it ever took, and shapes
-            that change from pass to pass leave holes in it.
+            what it does not need, as it does after every long pass; None for never. The arena keeps
+            what it ever took, and shapes that change from pass to pass leave holes in it.
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1.
@@ -129,6 +133,15 @@ class Engine:
     @streamed.setter
     def streamed(self, blocks: frozenset[int]) -> None:
         self._memory.streamed = blocks
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """What passes take as planned, which is reserved before each; None without a plan."""
+        return self._memory.reservation
+
+    @reservation.setter
+    def reservation(self, reservation: Reservation | None) -> None:
+        self._memory.reservation = reservation
 
     @property
     def forked(self) -> bool:
@@ -206,7 +219,7 @@ class Engine:
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self.cutter(params.private), taken, groups)
 
-        chunks = self.run(batch, params, make, cut)
+        chunks = self.run(batch, params, make, cut, planned=True)
         return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def run(
@@ -217,6 +230,7 @@ class Engine:
         cut: Callable[[Batch], list[Chunk]],
         *,
         continuing: bool = False,
+        planned: bool = False,
     ) -> list[Chunk]:
         """Take a batch through all blocks, by a pass that the caller makes.
 
@@ -230,6 +244,7 @@ class Engine:
             cut: cuts the batch, behind the scheme's virtual tokens if it has any, into chunks;
                 called again where memory was short.
             continuing: the batch continues from earlier tokens, the virtual ones among them.
+            planned: reserve what the plan says that passes take; generated texts get what is left.
         Returns:
             The chunks, after the last block.
         Raises:
@@ -244,20 +259,29 @@ class Engine:
         with self._turns:
             ENVIRONMENT.require_time()
             while True:
+                if planned:
+                    self._reserve()
                 work: Work | None = None
                 chunks: list[Chunk] = []
+                began = time.monotonic()
                 tokens = self.limits.chunk_tokens
                 try:
                     work = Work(self.model, batch, params, self._checks(), tokens, self._sample)
                     chunks = cut(batch)
                     self._scheduler.run(make(work), chunks, self.cutter())
-                    if self.trim_above is not None and anonymous_bytes() > self.trim_above:
-                        self.model.shrink_arena()
+                    self._trim_after(time.monotonic() - began)
                     return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
                 work, chunks = None, []
                 self._memory.shrink(reason)  # here, where nothing holds what the pass held
+
+    def _trim_after(self, seconds: float) -> None:
+        """Shrink the arena after a pass that took so long, or that left more than was planned."""
+        if self.trim_above is None or self._sample is not None:
+            return
+        if seconds >= LONG_PASS_S or anonymous_bytes() > self.trim_above:
+            self.model.shrink_arena()
 
     @contextmanager
     def interruptible(self, check: Callable[[], None]) -> Iterator[None]:
@@ -291,13 +315,18 @@ class Engine:
         return both
 
     @contextmanager
-    def sampling(self, blocks: frozenset[int]) -> Iterator[None]:
-        """Run only these blocks, to measure their memory; the scores are meaningless."""
-        self._sample = blocks
+    def sampling(self, blocks: frozenset[int], *, alone: bool = False) -> Iterator[None]:
+        """Run only these blocks, to measure their memory; the scores are meaningless.
+
+        Args:
+            blocks: those that run.
+            alone: compute one chunk at a time; batches are cut as for all workers.
+        """
+        self._sample, self._scheduler.alone = blocks, alone
         try:
             yield
         finally:
-            self._sample = None
+            self._sample, self._scheduler.alone = None, False
 
     @property
     def sampled(self) -> frozenset[int] | None:
@@ -313,16 +342,23 @@ class Engine:
         return Cutter.of(self.bundle.manifest, self.limits, private)
 
     def _watch(self) -> None:
-        """Check the memory; the first time it is short, stream every block.
+        """Check the memory; if it is short and one worker is left, stream every block.
 
         Raises:
-            ShortOfMemoryError: memory is short, and every block is streamed already.
+            ShortOfMemoryError: memory is short, and there are several workers, or every block is
+                streamed already.
             InterruptedRunError: the interpreter is exiting.
         """
         ENVIRONMENT.require_time()
         guard = BUDGET.strictest(self.guard, self._held)
         if guard is not None:
             self._memory.check(guard)
+
+    def _reserve(self) -> None:
+        """Make room for a pass, unless it is a rehearsal, which measures what it takes."""
+        guard = BUDGET.strictest(self.guard, self._held)
+        if guard is not None and self._sample is None:
+            self._memory.reserve(guard)
 
     def give_back(self) -> None:
         """Release everything that can be loaded again; called between passes, after a refusal."""
@@ -335,7 +371,7 @@ class Engine:
             self.model.shrink_arena()
 
     def shrink(self, reason: str) -> None:
-        """Halve the chunks, then the workers, and give back what the arena does not need.
+        """Halve the workers, then the chunks, and give back what the arena does not need.
 
         Args:
             reason: what is short, in words.

@@ -174,7 +174,9 @@ class _FirstOrderPass(ScoringPass):
         inputs = super().enter(index, chunk)
         if index >= self._way.first_block:
             entry = chunk.hidden
-            if len(self._segments(self._model.blocks[index], chunk)) > 1:  # they overwrite it
+            if (
+                not self.skips(index) and len(self._segments(self._model.blocks[index], chunk)) > 1
+            ):  # they overwrite it
                 entry = self._model.value(entry.numpy().copy())
             chunk.kept.append(entry)
         return inputs

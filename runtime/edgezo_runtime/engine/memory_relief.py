@@ -1,23 +1,69 @@
 """Measures against a shortage of memory, from the cheapest in time to the most expensive.
 
-1. Stream every block: fetch its weights before they are used, and drop them afterwards. This
-   happens at a block boundary, inside a pass.
-2. Halve the chunks. This happens between passes; the pass that was short of memory runs again.
-3. Halve the number of workers, in the same way.
+1. Halve the number of workers, down to one.
+2. Stream every block: fetch its weights before they are used, and drop them afterwards.
+3. Halve the chunks.
 4. Stop the run.
+
+Before a pass begins, what it may take is reserved: the same measures are taken until it fits. At
+block boundaries the guard checks what nobody planned. There blocks are streamed inside the pass;
+for the other measures the pass that was short of memory runs again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.sessions import ShortOfMemoryError
-from edgezo_runtime.system.memory import release_freed
+from edgezo_runtime.system.memory import anonymous_bytes, release_freed
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.memory_guard import MemoryGuard
+from edgezo_runtime.system.sizes import format_size
+
+Way = tuple[Limits, frozenset[int]]
+"""A way to run: limits, and the streamed blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What passes take, as a plan measured it.
+
+    Attributes:
+        anonymous_bytes: anonymous memory of the process without passes.
+        peaks: predicted peak of the process by the way to run.
+    """
+
+    anonymous_bytes: int
+    peaks: Mapping[Way, int]
+
+    def peak(self, way: Way) -> int | None:
+        """Peak of the process if a pass begins now, in bytes.
+
+        What the process holds beyond the plan counts besides the pass: the arena may find no use
+        for the holes in it.
+
+        Returns:
+            The peak, or None if the plan does not know this way to run.
+        """
+        planned = self._planned(*way)
+        if planned is None:
+            return None
+        return planned + max(0, anonymous_bytes() - self.anonymous_bytes)
+
+    def _planned(self, limits: Limits, streamed: frozenset[int]) -> int | None:
+        """Peak by plan; larger waves than those of the plan add to it."""
+        if (limits, streamed) in self.peaks:
+            return self.peaks[limits, streamed]
+        for (known, blocks), peak in self.peaks.items():
+            alike = dataclasses.replace(known, wave_bytes=limits.wave_bytes) == limits
+            if alike and blocks == streamed and known.wave_bytes < limits.wave_bytes:
+                return peak + limits.wave_bytes - known.wave_bytes
+        return None
 
 
 class MemoryRelief:
@@ -31,12 +77,14 @@ class MemoryRelief:
         limits: how much of a batch is in memory at once.
         streamed: blocks that are fetched from the file for each use, and dropped afterwards.
         reliefs: descriptions of the measures taken so far.
+        reservation: what passes take; None where nothing was planned.
     """
 
     def __init__(self, model: LoadedModel, limits: Limits) -> None:
         self.limits = limits
         self.streamed: frozenset[int] = frozenset()
         self.reliefs: list[str] = []
+        self.reservation: Reservation | None = None
         self._model = model
         self._lock = threading.Lock()
 
@@ -46,12 +94,13 @@ class MemoryRelief:
             self._model.drop(index)
 
     def check(self, guard: MemoryGuard) -> None:
-        """Stream every block the first time that memory is short. Called by any worker.
+        """Stream every block, if one worker is left, when memory is short. Called by any worker.
 
         Args:
             guard: says whether memory is short.
         Raises:
-            ShortOfMemoryError: it is, and every block is streamed already.
+            ShortOfMemoryError: it is, and several workers can be halved, or every block is streamed
+                already.
         """
         if guard.pressure() is None:
             return
@@ -59,16 +108,65 @@ class MemoryRelief:
             reason = guard.pressure(afresh=True)  # another worker may have helped in the meantime
             if reason is None:
                 return
-            count = len(self._model.blocks)
-            everything = frozenset(range(count))
-            if self.streamed == everything:
+            if self.limits.workers > 1 or not self._stream(reason):
                 raise ShortOfMemoryError(reason)
-            self.streamed = everything
-            self._drop_weights()
-            self.reliefs.append(f"{reason}: streaming all {count} blocks from now on")
+
+    def reserve(self, guard: MemoryGuard) -> None:
+        """Make room for a pass before it begins; called where no pass runs.
+
+        The arena first gives back what it does not need. If the pass does not fit in the smallest
+        way to run either, it begins nevertheless, and the guard checks it.
+
+        Args:
+            guard: has the budget.
+        """
+        if self._excess(guard) is None:
+            return
+        self._model.shrink_arena()
+        while (reason := self._excess(guard)) is not None:
+            if not (self._halve_workers(reason) or self._stream(reason)):
+                smaller = self.limits.smaller()
+                if smaller is None:
+                    return
+                self._take(smaller, reason, f"chunks of {smaller.chunk_tokens} tokens")
+
+    def _excess(self, guard: MemoryGuard) -> str | None:
+        """Say how far a pass would exceed the budget; None if it would not."""
+        if self.reservation is None:
+            return None
+        peak = self.reservation.peak((self.limits, self.streamed))
+        if peak is None or peak <= guard.budget_bytes:
+            return None
+        budget = format_size(guard.budget_bytes)
+        return f"a pass may take the process to {format_size(peak)} of a budget of {budget}"
+
+    def _stream(self, reason: str) -> bool:
+        """Stream every block; False if they are all streamed."""
+        count = len(self._model.blocks)
+        everything = frozenset(range(count))
+        if self.streamed == everything:
+            return False
+        self.streamed = everything
+        self._drop_weights()
+        self.reliefs.append(f"{reason}: streaming all {count} blocks from now on")
+        return True
+
+    def _halve_workers(self, reason: str) -> bool:
+        """Halve the number of workers; False if one is left."""
+        count = self.limits.workers
+        if count == 1:
+            return False
+        fewer = dataclasses.replace(self.limits, workers=count // 2)
+        self._take(fewer, reason, f"{fewer.workers} of {count} workers")
+        return True
+
+    def _take(self, limits: Limits, reason: str, told: str) -> None:
+        """Change the limits, and tell."""
+        self.limits = limits
+        self.reliefs.append(f"{reason}: {told} from now on")
 
     def shrink(self, reason: str) -> None:
-        """Halve the chunks, then the workers, and give back what the arena does not need.
+        """Halve the workers, then the chunks, and give back what the arena does not need.
 
         Args:
             reason: what is short, in words.
@@ -76,11 +174,10 @@ class MemoryRelief:
             BudgetStopError: nothing is left to halve.
         """
         smaller = self.limits.smaller()
-        if smaller is not None:
-            told = f"chunks of {smaller.chunk_tokens} tokens"
-        elif self.limits.workers > 1:
-            smaller = dataclasses.replace(self.limits, workers=self.limits.workers // 2)
-            told = f"{smaller.workers} of {self.limits.workers} workers"
+        if self._halve_workers(reason):
+            pass
+        elif smaller is not None:
+            self._take(smaller, reason, f"chunks of {smaller.chunk_tokens} tokens")
         else:
             raise budget_stop(
                 reason,
@@ -88,10 +185,8 @@ class MemoryRelief:
                 f"{len(self.streamed)} of {len(self._model.blocks)} blocks are streamed; give the "
                 f"run more memory: a larger `budget` if that is short, or a smaller `max_seq`",
             )
-        self.limits = smaller
         self._model.shrink_arena()
         release_freed()
-        self.reliefs.append(f"{reason}: {told} from now on")
 
     def give_back(self) -> None:
         """Release everything that can be loaded or computed again."""

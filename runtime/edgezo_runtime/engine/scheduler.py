@@ -58,11 +58,15 @@ class Scheduler:
     Args:
         model: whose blocks they are.
         memory: says which blocks are streamed.
+
+    Attributes:
+        alone: is one chunk computed at a time, whatever the limits say?
     """
 
     def __init__(self, model: LoadedModel, memory: MemoryRelief) -> None:
         self._model = model
         self._memory = memory
+        self.alone = False
 
     def run(self, forward: Forward, chunks: Sequence[Chunk], cutter: Cutter) -> None:
         """Take chunks through all stages; all are over when this returns, even if one fails.
@@ -74,7 +78,7 @@ class Scheduler:
         Raises:
             InterruptedRunError: the interpreter ends, and the workers have.
         """
-        workers = _workers(chunks, cutter)
+        workers = self._workers(chunks, cutter)
         if self._memory.streamed:
             self._stream(forward, chunks, cutter)
         elif workers == 1:
@@ -107,17 +111,17 @@ class Scheduler:
             before = forward.before(wave, cutter)
             if before is not None:
                 self._stream(*before, cutter)
-            _each(forward.start, wave, cutter)
+            self._each(forward.start, wave, cutter)
             self._model.drop_vocabulary()
             first = min(chunk.entry for chunk in wave)
             self._cross(_Way(forward, forward.block, range(first, count), 1), wave, cutter)
             if forward.back_to is None:
-                _each(forward.end, wave, cutter)
+                self._each(forward.end, wave, cutter)
                 self._model.drop_vocabulary()
                 continue
             back = _Way(forward, forward.back, range(forward.back_to, count), -1)
             self._fetch(forward, self._stretch(back.blocks, back.step, cutter))
-            _each(forward.end, wave, cutter)
+            self._each(forward.end, wave, cutter)
             self._model.drop_vocabulary()
             self._cross(back, wave, cutter)
             for chunk in wave:
@@ -132,7 +136,7 @@ class Scheduler:
             self._fetch(way.forward, following)
             takers = [chunk for chunk in wave if chunk.entry < stretch.stop]
             streamed = self._memory.streamed
-            _each(partial(self._take, way, stretch, streamed), takers, cutter)
+            self._each(partial(self._take, way, stretch, streamed), takers, cutter)
             for index in streamed.intersection(stretch):
                 self._model.drop(index)
             if self._memory.streamed != streamed:
@@ -160,10 +164,22 @@ class Scheduler:
             if not forward.skips(index):
                 self._model.fetch(index)
 
+    def _each(
+        self, stage: Callable[[Chunk], None], chunks: Sequence[Chunk], cutter: Cutter
+    ) -> None:
+        """Run a stage on every chunk, and wait for all of them."""
 
-def _workers(chunks: Sequence[Chunk], cutter: Cutter) -> int:
-    """Threads that take chunks."""
-    return min(cutter.limits.workers, ENVIRONMENT.threads, len(chunks))
+        def work(left: Queue) -> None:
+            for chunk in _taken(left):
+                stage(chunk)
+
+        _share(work, deque(chunks), self._workers(chunks, cutter))
+
+    def _workers(self, chunks: Sequence[Chunk], cutter: Cutter) -> int:
+        """Threads that take chunks."""
+        if self.alone:
+            return 1
+        return min(cutter.limits.workers, ENVIRONMENT.threads, len(chunks))
 
 
 def _taken(left: Queue) -> Iterator[Chunk]:
@@ -174,16 +190,6 @@ def _taken(left: Queue) -> Iterator[Chunk]:
         except IndexError:
             return
         yield chunk
-
-
-def _each(stage: Callable[[Chunk], None], chunks: Sequence[Chunk], cutter: Cutter) -> None:
-    """Run a stage on every chunk, and wait for all of them."""
-
-    def work(left: Queue) -> None:
-        for chunk in _taken(left):
-            stage(chunk)
-
-    _share(work, deque(chunks), _workers(chunks, cutter))
 
 
 def _share(work: Callable[[Queue], None], left: Queue, workers: int) -> None:

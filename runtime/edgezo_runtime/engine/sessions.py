@@ -29,7 +29,12 @@ from edgezo_runtime.errors import (
 )
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
-from edgezo_runtime.system.memory import available_bytes, is_unmapped, save_addresses
+from edgezo_runtime.system.memory import (
+    available_bytes,
+    is_unmapped,
+    return_large_blocks,
+    save_addresses,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -212,6 +217,8 @@ class SharedEnvironment:
                 raise
 
     def _prepare(self, ort: Any, threads: int | None, arena_bytes: int | None) -> None:
+        if arena_bytes is not None:
+            return_large_blocks()
         if self._pool is None:
             save_addresses()
             self.threads = threads or available_cores()

@@ -57,7 +57,30 @@ def save_addresses() -> None:
         return
 
 
+def return_large_blocks() -> None:
+    """Have the C library return memory to the system as soon as `LARGE_BLOCK` or more is free.
+
+    Left to itself glibc raises this bound to the largest block that was ever freed, up to 32 MB,
+    and keeps twice as much at the end of the heap of every thread, which `malloc_trim` does not
+    release. Then what a process keeps depends on which thread allocated what, and when. Does
+    nothing without glibc.
+    """
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
+    mallopt(_M_TRIM_THRESHOLD, LARGE_BLOCK)
+
+
+LARGE_BLOCK = 1 << 20
+"""Bytes of a block that the system gets back when it is freed; see `return_large_blocks`."""
+
 _M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD = -1
 
 
 def is_unmapped(error: Exception) -> bool:

@@ -1,7 +1,7 @@
 """The memory guard: compares the memory of the process with its budget at every block boundary.
 
-When memory is short, the engine first streams all blocks, then takes smaller chunks, then fewer
-workers, and at last ends the run with its state saved. None of this changes a result.
+When memory is short, the engine first takes fewer workers, then streams all blocks, then takes
+smaller chunks, and at last ends the run with its state saved. None of this changes a result.
 """
 
 from __future__ import annotations

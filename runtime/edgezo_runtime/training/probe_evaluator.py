@@ -11,7 +11,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.data.batches import Batch, Batches, SequentialBatches
+from edgezo_runtime.data.batches import Batch, Batches, heaviest, make_batch
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.scope import Scope, choose_scope
 from edgezo_runtime.engine.answer_states import KeyValueLayout
@@ -270,8 +270,9 @@ class ProbeEvaluator:
         eval_batch_size: int = 32,
         *,
         max_rows: int | None = None,
+        alone: bool = False,
     ) -> None:
-        """Run a step and an evaluation on the longest rows, in one block of each kind.
+        """Run a step and an evaluation on the heaviest rows, in one block of each kind.
 
         The planner measures the memory meanwhile; the results are discarded.
 
@@ -282,20 +283,21 @@ class ProbeEvaluator:
             eval_batch_size: examples per pass of an evaluation.
             max_rows: number of sequences per pass above which a pass takes no more memory; None
                 for no such number.
+            alone: compute one chunk at a time, as one worker of several does.
         """
 
-        def longest(examples: ExampleSet, size: int) -> Batch:
+        def heavy(examples: ExampleSet, size: int) -> Batch:
             if max_rows is not None:
                 size = min(size, -(-max_rows // examples.sequences_per_example))
-            return next(iter(SequentialBatches(examples, size)))
+            return make_batch(examples, heaviest(examples, size))
 
-        batch = longest(self._examples, self.batches.batch_size)
+        batch = heavy(self._examples, self.batches.batch_size)
         probes = self.first_probes(estimator) if self.layout.blocks else []
         cache = self.make_cache(None) if self.layout.config.prefix_cache else None
         params = SharedParams(state.theta)
-        with self._engine.sampling(self._engine.model.kinds):
+        with self._engine.sampling(self._engine.model.kinds, alone=alone):
             for examples in others:
-                self._engine.score(longest(examples, eval_batch_size), params, scope=self.scope)
+                self._engine.score(heavy(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds cached prompts, and the arena of the first
                 if probes:
                     directions = StepDirections(state)

@@ -198,7 +198,10 @@ class StepEvaluator:
         eval_batch_size: int = 32,
         *,
         max_rows: int | None = None,
+        alone: bool = False,
     ) -> None:
-        """Run a step and an evaluation on the longest rows; arguments as for `ProbeEvaluator`'s."""
+        """Run a step and an evaluation on the heaviest rows; see `ProbeEvaluator.rehearse`."""
         estimator, state = self._trajectory.parts.estimator, self._trajectory.state
-        self.probes.rehearse(estimator, state, others, eval_batch_size, max_rows=max_rows)
+        self.probes.rehearse(
+            estimator, state, others, eval_batch_size, max_rows=max_rows, alone=alone
+        )

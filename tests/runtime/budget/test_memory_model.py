@@ -173,10 +173,10 @@ BACK = BackwardMemoryModel(
 
 
 def test_passes_of_workers() -> None:
-    """One worker counts whole, each other one half."""
+    """Every worker counts whole: all of them may be in the same stage."""
     worker = 256 * 1000 + 7 + 5
     assert MODEL.activations(Limits(1), streams=False) == worker
-    assert MODEL.activations(Limits(3), streams=False) == 2 * worker
+    assert MODEL.activations(Limits(3), streams=False) == 3 * worker
     assert MODEL.activations(Limits(1), streams=True) == worker + WAVE_BYTES
     few = dataclasses.replace(MODEL, hidden=1234)
     assert few.activations(Limits(1), streams=True) == worker + 1234
@@ -186,7 +186,7 @@ def test_no_more_workers_than_chunks() -> None:
     """Rows of 40 tokens with all copies: six in a chunk."""
     few = dataclasses.replace(MODEL, rows=12)
     assert few.activations(Limits(8), streams=False) == few.activations(Limits(2), streams=False)
-    assert few.activations(Limits(2), streams=False) * 2 == 3 * (256 * 1000 + 7 + 5)
+    assert few.activations(Limits(2), streams=False) == 2 * (256 * 1000 + 7 + 5)
 
 
 def test_rows_longer_than_a_chunk() -> None:
@@ -262,5 +262,19 @@ def test_rows_that_tell_all() -> None:
     answers = dataclasses.replace(MODEL, past_bytes_per_token=1000)
     assert answers.telling_rows(limits, streams=False) == 2 * (1 + PAST_BYTES // 20_000)
     long = dataclasses.replace(MODEL, longest=10**6)
-    assert long.telling_rows(limits, streams=False) == 4
-    assert dataclasses.replace(long, back=BACK).telling_rows(limits, streams=False) == 60
+    assert long.telling_rows(limits, streams=False) == 2  # each is a chunk of its own
+    assert dataclasses.replace(long, back=BACK).telling_rows(limits, streams=False) == 30
+    short = dataclasses.replace(MODEL, longest=1, back=BACK)
+    assert short.telling_rows(Limits(2, 16), streams=False) == 2 * 2 * 16
+
+
+def test_states_that_wait() -> None:
+    """Rows of 40 tokens with all copies, 256 bytes each."""
+    assert MODEL.waiting(Limits(1), 3) == 3 * 40 * 256
+    assert MODEL.waiting(Limits(1, wave_bytes=9), 3) == 9
+    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 3) == 8
+
+
+def test_workers_that_have_rows() -> None:
+    assert MODEL.busy_workers(Limits(8)) == 8
+    assert dataclasses.replace(MODEL, rows=3).busy_workers(Limits(8)) == 3

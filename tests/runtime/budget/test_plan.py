@@ -77,8 +77,7 @@ class Machine:
     def __enter__(self) -> types.SimpleNamespace:
         limits = self.run.engine.limits
         self.rehearsed.append(limits)
-        workers = (1 + limits.workers) / 2
-        return types.SimpleNamespace(peak=int(A_TOKEN * limits.chunk_tokens * workers))
+        return types.SimpleNamespace(peak=A_TOKEN * limits.chunk_tokens)  # one worker at a time
 
     def __exit__(self, *error: object) -> None:
         pass
@@ -89,13 +88,14 @@ def plan_for(run: Run, budget: int, monkeypatch: pytest.MonkeyPatch) -> module.P
 
 
 def test_enough_for_everything(run, monkeypatch) -> None:
-    """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take 128 MB."""
+    """100 MB and ten blocks of 50 MB; chunks of 256 tokens by four workers take four
+    times 51.2 MB."""
     found = plan_for(run, 1000, monkeypatch)
     assert found.ledger == Ledger(
-        PROCESS - run.state.nbytes, 0, 0, run.state.nbytes, 0, 0, 500 * MB, 128 * MB
+        PROCESS - run.state.nbytes, 0, 0, run.state.nbytes, 0, 0, 500 * MB, 204_800_000
     )
-    assert found.predicted_bytes == 728 * MB
-    assert found.reserve_bytes == 272 * MB
+    assert found.predicted_bytes == 804_800_000
+    assert found.reserve_bytes == 195_200_000
     assert found.choice.streamed == frozenset()
     assert found.choice.limits == Limits(4)
     assert found.gains == ()
@@ -110,13 +110,11 @@ def test_the_fastest_that_fits(run, monkeypatch, budget) -> None:
     faster = [choice for choice in machine.workload.choices() if choice.cost < found.choice.cost]
     assert faster
     for choice in faster:
-        activations = A_TOKEN * choice.limits.chunk_tokens * (1 + choice.limits.workers) // 2
+        activations = A_TOKEN * choice.limits.chunk_tokens * choice.limits.workers
         resident = COUNT - len(choice.streamed) + bool(choice.streamed)
         assert PROCESS + 1.1 * activations + BLOCK * resident > budget * MB * 24 / 25
-    assert (
-        measured.activations
-        == A_TOKEN * found.choice.limits.chunk_tokens * (1 + found.choice.limits.workers) // 2
-    )
+    limits = found.choice.limits
+    assert measured.activations == A_TOKEN * limits.chunk_tokens * limits.workers
 
 
 @pytest.mark.parametrize("budget", [260, 400, 600])
@@ -257,3 +255,15 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
     hidden = 4 * bundle.manifest.model.hidden_size
     tokens = 2 * 2 * choice.limits.chunk_tokens + (streams and (1 << 20) // hidden)
     assert max(seen) == -(-tokens // 60)
+
+
+def test_what_passes_take_is_reserved_for_every_way_to_run(run, monkeypatch) -> None:
+    machine = Machine(run, 500 * MB, monkeypatch)
+    found = machine.plan()
+    assert found.reservation.anonymous_bytes == 0
+    ways = {(choice.limits, choice.streamed) for choice in machine.workload.choices()}
+    assert found.reservation.peaks.keys() == ways
+    chosen = found.choice.limits, found.choice.streamed
+    assert found.reservation.peaks[chosen] == found.predicted_bytes
+    found.apply(run.engine)
+    assert run.engine.reservation is found.reservation

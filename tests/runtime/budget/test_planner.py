@@ -18,8 +18,8 @@ from edgezo_runtime.errors import BudgetStopError, DivergedError, DoesNotFitErro
 
 BASE = 1000
 LARGE, MIDDLE, SMALL = (Choice(Limits(1, size), frozenset(), 1.0) for size in (64, 32, 16))
-CARRY = Policy(expected=2.0, carried=1.5, hope=0.5, leftovers=True)
-ALONE = Policy(expected=1.0, carried=None, hope=1.0, leftovers=False)
+CARRY = Policy(expected=2.0, carried=1.5, hope=0.5)
+ALONE = Policy(expected=1.0, carried=None, hope=1.0)
 
 
 class Work:
@@ -204,14 +204,17 @@ def test_a_model_that_diverges_is_measured(work: Callable[..., Work]) -> None:
     assert Planner(given).choose() == LARGE
 
 
-@pytest.mark.parametrize(("policy", "base"), [(CARRY, 1020), (ALONE, 1010)])
-def test_what_the_arena_keeps(
-    work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch, policy: Policy, base: int
+@pytest.mark.parametrize("policy", [CARRY, ALONE])
+def test_the_process_is_measured_after_a_rehearsal(
+    work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch, policy: Policy
 ) -> None:
-    """The process grows by ten bytes between any two looks at it."""
-    grown = iter(range(1000, 2000, 10))
-    monkeypatch.setattr(module, "resident_bytes", lambda: next(grown))
-    planner = Planner(work(10**6, policy))
+    """The first rehearsal maps code of libraries that every later pass runs: a budget that was
+    named without it did not suffice."""
+    given = work(10**6, policy)
+    resident = [1000]
+    given.doing = lambda: resident.append(1010)
+    monkeypatch.setattr(module, "resident_bytes", lambda: resident[-1])
+    planner = Planner(given)
     assert planner.base == 1000
     planner.measure(LARGE)
-    assert planner.base == planner.measured[LARGE.shape].base == base
+    assert planner.base == planner.measured[LARGE.shape].base == 1010

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from typing import Any
 
 import pytest
@@ -103,8 +104,28 @@ def test_a_rehearsal_is_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == []
     rehearsal.run()
     rows = given.formula.telling_rows(Limits(1), streams=False)
-    assert asked == [(((), 32), {"max_rows": rows})]
+    assert asked == [(((), 32), {"max_rows": rows, "alone": True})]
     assert rehearsal.extra_bytes == given.formula.unsampled(Limits(1), streams=False)
+    assert (rehearsal.workers, rehearsal.shared_bytes) == (1, 0)
+
+
+def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
+    """What stages of two workers coincided made 200 MB of one rehearsal and 220 of the next."""
+    given = workload(run)
+    both = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE)
+    assert (both.workers, both.shared_bytes) == (2, 0)
+    many = given.rehearsal(Choice(Limits(64), frozenset(), 1.0), BASE)
+    assert many.workers == given.formula.rows == 4
+    streamed = given.rehearsal(Choice(Limits(2), frozenset({1}), 1.0), BASE)
+    assert streamed.shared_bytes == given.formula.hidden
+
+
+def test_generated_texts_are_there_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = types.SimpleNamespace(has_answers=True)
+    given = workload(run)
+    monkeypatch.setattr(run.probes, "objective", answers)
+    rehearsal = given.rehearsal(Choice(Limits(2), frozenset({1}), 1.0), BASE)
+    assert (rehearsal.workers, rehearsal.shared_bytes) == (1, 0)
 
 
 @pytest.mark.parametrize(

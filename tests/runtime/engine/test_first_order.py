@@ -131,7 +131,7 @@ def test_the_tail_alone_keeps_states(exported, monkeypatch):
     kept: list[int] = []
     engine_run = Engine.run
 
-    def run(self, batch, params, make, cut):
+    def run(self, batch, params, make, cut, **options):
         def watched(work):
             forward = make(work)
             original = forward.end
@@ -143,7 +143,7 @@ def test_the_tail_alone_keeps_states(exported, monkeypatch):
             forward.end = ending
             return forward
 
-        return engine_run(self, batch, params, watched, cut)
+        return engine_run(self, batch, params, watched, cut, **options)
 
     monkeypatch.setattr(Engine, "run", run)
     found = tail.gradient(batch, theta).gradients

@@ -1,4 +1,4 @@
-"""The ladder: stream blocks, smaller chunks, fewer workers, stop."""
+"""The ladder: fewer workers, stream blocks, smaller chunks, stop; before a pass and inside it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from edgezo_runtime.engine.chunks import SMALLEST_CHUNK_TOKENS, Limits
-from edgezo_runtime.engine.memory_relief import MemoryRelief
+from edgezo_runtime.engine.memory_relief import MemoryRelief, Reservation
 from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.errors import BudgetStopError
+from tests.runtime.memory_meter import guard as budget_of_100_mib
 
 
 class Model:
@@ -55,8 +56,17 @@ def test_enough_memory_changes_nothing(memory: Any) -> None:
     assert (relief.streamed, relief.reliefs, model.done) == (frozenset(), [], [])
 
 
-def test_first_all_blocks_are_streamed_then_the_pass_fails(memory: Any) -> None:
+def test_several_workers_are_halved_first(memory: Any) -> None:
+    """A run of first-order steps took thirteen times as long with every block streamed."""
     relief, model = memory
+    with pytest.raises(ShortOfMemoryError, match="it is full"):
+        relief.check(Guard({0, 1}))
+    assert (relief.streamed, model.done) == (frozenset(), [])
+
+
+def test_one_worker_streams_all_blocks_then_the_pass_fails(memory: Any) -> None:
+    relief, model = memory
+    relief.limits = Limits(1, 64)
     guard = Guard({0, 1, 2, 3})
     relief.check(guard)
     assert relief.streamed == {0, 1, 2}
@@ -73,7 +83,7 @@ def test_a_second_look_counts(memory: Any) -> None:
     assert relief.streamed == frozenset()
 
 
-def test_chunks_shrink_then_workers_then_the_run_stops(memory: Any) -> None:
+def test_workers_are_halved_then_chunks_then_the_run_stops(memory: Any) -> None:
     relief, model = memory
     seen = []
     for _ in range(3):
@@ -81,9 +91,9 @@ def test_chunks_shrink_then_workers_then_the_run_stops(memory: Any) -> None:
         seen.append((relief.limits.chunk_tokens, relief.limits.workers))
     with pytest.raises(BudgetStopError, match=r"memory is short: no room;.* 0 of 3 blocks"):
         relief.shrink("no room")
-    assert seen == [(32, 2), (SMALLEST_CHUNK_TOKENS, 2), (SMALLEST_CHUNK_TOKENS, 1)]
-    assert relief.reliefs[0] == "no room: chunks of 32 tokens from now on"
-    assert relief.reliefs[-1] == "no room: 1 of 2 workers from now on"
+    assert seen == [(64, 1), (32, 1), (SMALLEST_CHUNK_TOKENS, 1)]
+    assert relief.reliefs[0] == "no room: 1 of 2 workers from now on"
+    assert relief.reliefs[-1] == "no room: chunks of 16 tokens from now on"
     assert model.done == ["arena"] * 3
 
 
@@ -99,3 +109,59 @@ def test_all_can_be_given_back(memory: Any) -> None:
     relief, model = memory
     relief.give_back()
     assert model.done == [0, 1, 2, "vocabulary", "arena"]
+
+
+MIB = 2**20
+NONE, ALL = frozenset[int](), frozenset(range(3))
+HALF = Limits(1, 64).smaller() or Limits(1)
+SMALLER = [HALF, HALF.smaller() or HALF]
+PEAKS = {
+    (Limits(2, 64), NONE): 95 * MIB,
+    (Limits(1, 64), NONE): 90 * MIB,
+    (Limits(1, 64), ALL): 80 * MIB,
+    (SMALLER[0], ALL): 75 * MIB,
+    (SMALLER[1], ALL): 75 * MIB,
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "kept", "workers", "tokens", "streamed"),
+    [
+        (5, 5, 2, 64, NONE),  # fits as it is
+        (9, 0, 2, 64, NONE),  # the arena gives back what it holds
+        (9, 9, 1, 64, NONE),
+        (99, 19, 1, 64, ALL),
+        (99, 24, 1, 32, ALL),
+        (99, 99, 1, 16, ALL),  # it fits nowhere, and the guard will see
+    ],
+)
+def test_a_pass_is_reserved_before_it_begins(
+    memory: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    held: int,
+    kept: int,
+    workers: int,
+    tokens: int,
+    streamed: frozenset[int],
+) -> None:
+    """The process holds `held` MiB besides the plan, and `kept` once the arena gave back. Beside
+    two busy programs a run looked too late, and took 503 MB of 500."""
+    relief, model = memory
+    monkeypatch.setattr(
+        "edgezo_runtime.engine.memory_relief.anonymous_bytes",
+        lambda: (10 + (kept if "arena" in model.done else held)) * MIB,
+    )
+    relief.reservation = Reservation(10 * MIB, PEAKS)
+    relief.reserve(budget_of_100_mib(0))
+    assert (relief.limits.workers, relief.limits.chunk_tokens) == (workers, tokens)
+    assert relief.streamed == streamed
+    assert ("arena" in model.done) == (held > 5)
+    assert len(relief.reliefs) == (workers < 2) + (streamed == ALL) + (tokens < 64) + (tokens < 32)
+
+
+def test_a_way_that_nobody_planned_is_not_reserved(memory: Any) -> None:
+    relief, model = memory
+    relief.reserve(budget_of_100_mib(0))
+    relief.reservation = Reservation(0, {})
+    relief.reserve(budget_of_100_mib(0))
+    assert (relief.reliefs, model.done) == ([], [])

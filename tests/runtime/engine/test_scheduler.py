@@ -97,13 +97,17 @@ def threads() -> Iterator[None]:
     ENVIRONMENT.release()
 
 
-def run(workers: int, streamed: set[int], forward: Any, **limits: int) -> Any:
+def run(
+    workers: int, streamed: set[int], forward: Any, *, alone: bool = False, **limits: int
+) -> Any:
     model: Any = Model()
     limit = Limits(workers, **limits)
     memory = MemoryRelief(model, limit)
     memory.streamed = frozenset(streamed)
     chunks = [chunk_of(number) for number in range(CHUNKS)]
-    Scheduler(model, memory).run(forward, chunks, Cutter(limit, 64, 4))
+    scheduler = Scheduler(model, memory)
+    scheduler.alone = alone
+    scheduler.run(forward, chunks, Cutter(limit, 64, 4))
     return SimpleNamespace(model=model, seen=forward.seen)
 
 
@@ -126,6 +130,14 @@ def test_resident_chunks_go_through_one_after_the_other() -> None:
     done = run(1, set(), Pass())
     assert done.seen == [(stage, number) for number in range(CHUNKS) for stage in STAGES]
     assert done.model.dropped == []
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("streamed", [set(), {0, 1, 2}])
+def test_a_rehearsal_computes_one_chunk_at_a_time(streamed: set[int]) -> None:
+    """Which stages of two workers coincided was another matter in every rehearsal."""
+    both = run(2, streamed, Pass(), alone=True, fetch_bytes=10)
+    assert both.seen == run(1, streamed, Pass(), fetch_bytes=10).seen
 
 
 @pytest.mark.usefixtures("threads")

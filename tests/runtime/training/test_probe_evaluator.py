@@ -181,7 +181,8 @@ def test_further_examples_join_the_batches_from_a_step_on(
 def test_a_rehearsal_and_a_grant_change_nothing(bundle: Bundle, examples: ExampleSet) -> None:
     probes_of, trajectory = made(bundle, examples, blocks="1")
     before = state_bits(trajectory.state)
-    probes_of.rehearse(trajectory.parts.estimator, trajectory.state, [examples])
+    for alone in (False, True):
+        probes_of.rehearse(trajectory.parts.estimator, trajectory.state, [examples], alone=alone)
     assert probes_of.grant(trajectory.parts.estimator, 10**9, 64) == 0  # no texts
     assert state_bits(trajectory.state) == before
     assert probes_of.cache is None
