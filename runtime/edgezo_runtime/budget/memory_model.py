@@ -31,6 +31,7 @@ class BackwardMemoryModel:
     Attributes:
         tokens: tokens of a part of the batch that goes back through a block.
         telling_rows: sequences of two such parts.
+        part_rows: sequences of one such part.
         weights: bytes of float32 weights, twice those of the largest layer.
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
@@ -39,6 +40,7 @@ class BackwardMemoryModel:
 
     tokens: int
     telling_rows: int
+    part_rows: int
     weights: int
     kept: int
     sums: int
@@ -65,6 +67,7 @@ class BackwardMemoryModel:
         return cls(
             tokens=tokens,
             telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
+            part_rows=PART_ANSWERS if answers else max(1, PART_TOKENS // longest),
             weights=2 * _FLOAT * _largest_layer(engine.bundle),
             kept=_FLOAT * blocks * tokens * engine.bundle.manifest.model.hidden_size,
             sums=numbers * (3 * _FLOAT + 8),
@@ -164,6 +167,16 @@ class MemoryModel:
         """Count the workers that have a chunk."""
         return max(1, min(limits.workers, self.rows))
 
+    def back_workers(self, limits: Limits) -> int:
+        """Count the workers that have a part of the batch to go back through blocks with."""
+        if self.back is None:
+            return 0
+        return min(limits.workers, -(-self.rows // self.back.part_rows))
+
+    def back_takes_turns(self, limits: Limits) -> bool:
+        """Do workers go back with several parts, one after the other?"""
+        return self.back is not None and self.rows > limits.workers * self.back.part_rows
+
     def waiting(self, limits: Limits, rows: int) -> int:
         """Count the bytes of states that wait between streamed blocks, of so many rows."""
         states = rows * self.groups * self.longest * self.state_bytes_per_token
@@ -173,7 +186,7 @@ class MemoryModel:
         """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
         if self.back is None:
             return 0
-        workers = self.busy_workers(limits)
+        workers = self.back_workers(limits)
         kept = workers * self.back.kept
         if not streams:
             return kept + self.back.sums
@@ -190,12 +203,14 @@ class MemoryModel:
         tokens = limits.chunk_tokens if self.kept_bytes_per_token else max(limits.chunk_tokens, row)
         worker = tokens * self.bytes_per_token + self.scorer + int(self.past * limits.past_bytes)
         worker += self.copies
-        if self.back is not None:
-            worker = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights
-        if row > limits.chunk_tokens:
-            worker += row * self.kept_bytes_per_token
+        long = row * self.kept_bytes_per_token if row > limits.chunk_tokens else 0
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        return worker * workers + waiting + self.unsampled(limits, streams=streams)
+        scores = (worker + long) * workers
+        if self.back is not None:
+            back = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights + long
+            back = back * self.back_workers(limits) + self.unsampled(limits, streams=streams)
+            return max(scores, back) + waiting
+        return scores + waiting
 
 
 def bytes_of_token(bundle: Bundle) -> int:

@@ -136,15 +136,17 @@ def test_copies_of_trainables_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "tokens", "telling"), [(False, 256, -(-512 // 50)), (True, 32, 64)]
+    ("answers", "tokens", "telling", "part"),
+    [(False, 256, -(-512 // 50), 5), (True, 32, 64, 32)],
 )
-def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> None:
+def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int, part: int) -> None:
     """The last two of three blocks train 300 numbers."""
     first_order = types.SimpleNamespace(first_block=1, names=("a",))
     found = MemoryModel.of(run(answers=answers, first_order=first_order), [rows(50)])
     assert found.back == BackwardMemoryModel(
         tokens=tokens,
         telling_rows=telling,
+        part_rows=part,
         weights=8 * HIDDEN * WIDE,
         kept=4 * 2 * tokens * HIDDEN,
         sums=300 * 20,
@@ -166,7 +168,9 @@ MODEL = MemoryModel(
     copies=5,
     back=None,
 )
-BACK = BackwardMemoryModel(tokens=300, telling_rows=30, weights=400, kept=50, sums=60, block=70)
+BACK = BackwardMemoryModel(
+    tokens=300, telling_rows=30, part_rows=1, weights=400, kept=50, sums=60, block=70
+)
 
 
 def test_passes_of_workers() -> None:
@@ -244,3 +248,9 @@ def test_states_that_wait() -> None:
 def test_workers_that_have_rows() -> None:
     assert MODEL.busy_workers(Limits(8)) == 8
     assert dataclasses.replace(MODEL, rows=3).busy_workers(Limits(8)) == 3
+    assert MODEL.back_workers(Limits(8)) == 0
+    back = dataclasses.replace(BACK, part_rows=32)
+    few = dataclasses.replace(MODEL, rows=33, back=back)
+    assert few.back_workers(Limits(8)) == 2
+    assert not few.back_takes_turns(Limits(2))
+    assert few.back_takes_turns(Limits(1))
