@@ -94,6 +94,13 @@ class BackwardMemoryModel:
             return min(self.parts, self._together(limits)) * self.waiting
         return min(limits.workers, self.parts) * self.kept
 
+    def rehearsed(self, limits: Limits) -> int:
+        """Count the bytes of `held` that a rehearsal in one block of each kind takes at least.
+
+        Parts wait in it as well, each with the states between two blocks.
+        """
+        return min(self.parts, self._together(limits)) * (self.waiting - self.kept)
+
     def widened(self, limits: Limits, spare: int) -> Limits:
         """Let as many parts go together as make the fewest waves.
 
@@ -215,6 +222,16 @@ class MemoryModel:
         """Count the workers that have a chunk."""
         return max(1, min(limits.workers, self.rows))
 
+    def back_workers(self, limits: Limits) -> int:
+        """Count the workers that have a part of the batch to go back through blocks with."""
+        if self.back is None:
+            return 0
+        return min(limits.workers, self.back.parts)
+
+    def back_takes_turns(self, limits: Limits) -> bool:
+        """Do workers go back with several parts, one after the other?"""
+        return self.back is not None and self.back.parts > limits.workers
+
     def waiting(self, limits: Limits, rows: int) -> int:
         """Count the bytes of states that wait between streamed blocks, of so many rows."""
         states = rows * self.groups * self.longest * self.state_bytes_per_token
@@ -234,15 +251,13 @@ class MemoryModel:
         tokens = limits.chunk_tokens if self.kept_bytes_per_token else max(limits.chunk_tokens, row)
         worker = tokens * self.bytes_per_token + self.scorer + int(self.past * limits.past_bytes)
         worker += self.copies
-        if self.back is not None:
-            worker = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights
-        if row > limits.chunk_tokens:
-            worker += row * self.kept_bytes_per_token
+        long = row * self.kept_bytes_per_token if row > limits.chunk_tokens else 0
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
-        back = self.unsampled(limits, streams=streams)
-        if streams and self.back is not None:  # what waits goes forward or back
-            waiting = max(0, waiting - self.back.held(limits, streams=True))
-        return worker * workers + waiting + back
+        if self.back is None:
+            return (worker + long) * workers + waiting
+        back = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights + long
+        back = back * self.back_workers(limits) + self.unsampled(limits, streams=streams)
+        return max((worker + long) * workers + waiting, back)
 
 
 def bytes_of_token(bundle: Bundle) -> int:

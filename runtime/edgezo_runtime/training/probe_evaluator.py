@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,9 @@ from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.layout import RunLayout
 from edgezo_runtime.training.step_directions import StepDirections
 from edgezo_runtime.training.training_state import TrainingState
+
+RehearsedPart = Literal["all", "losses", "gradient"]
+"""What a rehearsal runs: losses and evaluations, the gradient of first-order steps, or both."""
 
 Float32 = npt.NDArray[np.float32]
 Cache = PrefixCache | AnswerCache
@@ -271,6 +274,7 @@ class ProbeEvaluator:
         *,
         max_rows: int | None = None,
         alone: bool = False,
+        part: RehearsedPart = "all",
     ) -> None:
         """Run a step and an evaluation on the heaviest rows, in one block of each kind.
 
@@ -284,6 +288,7 @@ class ProbeEvaluator:
             max_rows: number of sequences per pass above which a pass takes no more memory; None
                 for no such number.
             alone: compute one chunk at a time, as one worker of several does.
+            part: leave out the gradient of first-order steps, or all but it.
         """
 
         def heavy(examples: ExampleSet, size: int) -> Batch:
@@ -296,16 +301,21 @@ class ProbeEvaluator:
         cache = self.make_cache(None) if self.layout.config.prefix_cache else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds, alone=alone):
-            for examples in others:
+            for examples in others if part != "gradient" else ():
                 self._engine.score(heavy(examples, eval_batch_size), params, scope=self.scope)
             for _ in range(2):  # the second finds cached prompts, and the arena of the first
-                if probes:
+                if part == "gradient":
+                    pass
+                elif probes:
                     directions = StepDirections(state)
                     blocks = tuple(self.layout.blocks)
                     perturbed = self._perturbed(batch, self.layout.trained, probes, directions)
                     self._engine.score(batch, perturbed, **self._places(blocks, probes, cache))
-                self.objective.rehearse(params)
-                if self._first_order is not None:
+                else:  # the losses by which the learning rate is measured
+                    self._engine.score(batch, params, scope=self.scope)
+                if part != "gradient":
+                    self.objective.rehearse(params)
+                if self._first_order is not None and part != "losses":
                     self._first_order.gradient(
                         batch, state.theta, self.scope, cache, self.layout.first
                     )

@@ -20,7 +20,7 @@ from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
-from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
+from edgezo_runtime.training.probe_evaluator import ProbeEvaluator, RehearsedPart
 from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
@@ -199,9 +199,10 @@ class StepEvaluator:
         *,
         max_rows: int | None = None,
         alone: bool = False,
+        part: RehearsedPart = "all",
     ) -> None:
         """Run a step and an evaluation on the heaviest rows; see `ProbeEvaluator.rehearse`."""
         estimator, state = self._trajectory.parts.estimator, self._trajectory.state
         self.probes.rehearse(
-            estimator, state, others, eval_batch_size, max_rows=max_rows, alone=alone
+            estimator, state, others, eval_batch_size, max_rows=max_rows, alone=alone, part=part
         )

@@ -219,11 +219,12 @@ def test_states_of_a_wave_wait_until_it_has_gone_back() -> None:
     for wave_bytes, together in ((1, 4), (299, 4), (300, 5), (60 * 9, 9), (WAVE_BYTES, 9)):
         limits = Limits(4, wave_bytes=wave_bytes)
         assert both.unsampled(limits, streams=True) == together * 60 + 60
-        waiting = max(min(100, wave_bytes), together * 60)
         found = both.activations(limits, streams=True)
-        assert found == worker * 5 // 2 + waiting + 60
+        assert found == worker * 4 + together * 60 + 60
+        assert both.back is not None
+        assert both.back.rehearsed(limits) == together * 10
     long = dataclasses.replace(both, hidden=WAVE_BYTES)  # more than its states on the way back
-    assert long.activations(Limits(1), streams=True) == worker + WAVE_BYTES + 60
+    assert long.activations(Limits(1), streams=True) == 256 * 1000 + 7 + 5 + WAVE_BYTES
 
 
 def test_fetches() -> None:
@@ -278,3 +279,8 @@ def test_states_that_wait() -> None:
 def test_workers_that_have_rows() -> None:
     assert MODEL.busy_workers(Limits(8)) == 8
     assert dataclasses.replace(MODEL, rows=3).busy_workers(Limits(8)) == 3
+    assert MODEL.back_workers(Limits(8)) == 0
+    few = dataclasses.replace(MODEL, back=dataclasses.replace(BACK, parts=2))
+    assert few.back_workers(Limits(8)) == 2
+    assert not few.back_takes_turns(Limits(2))
+    assert few.back_takes_turns(Limits(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -218,3 +219,22 @@ def test_the_process_is_measured_after_a_rehearsal(
     assert planner.base == 1000
     planner.measure(LARGE)
     assert planner.base == planner.measured[LARGE.shape].base == 1010
+
+
+def test_one_worker_counts_for_all() -> None:
+    """Of 100 bytes 40 are shared; three workers, a half for holes, and seven that no trial sees."""
+    trial = Rehearsal(lambda: None, 7, workers=3, shared_bytes=40, holes=0.5)
+    assert trial.passes(100) == 40 + 3 * 60 + 3 * 30 + 7
+    assert Rehearsal(lambda: None, -7).passes(100) == 93
+
+
+def test_the_trial_that_takes_most_counts(work: Callable[..., Work]) -> None:
+    given = work(10**6, CARRY)
+    alone = given.rehearsal(LARGE, BASE)
+    given.rehearsal = lambda choice, base: replace(  # type: ignore[method-assign]
+        alone, others=(replace(alone, extra_bytes=11), replace(alone, extra_bytes=5))
+    )
+    planner = Planner(given)
+    planner.measure(LARGE)
+    assert planner.measured[LARGE.shape].passes == 640 + 11
+    assert given.rehearsed == [64] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,9 +105,31 @@ def test_a_rehearsal_is_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == []
     rehearsal.run()
     rows = given.formula.telling_rows(Limits(1), streams=False)
-    assert asked == [(((), 32), {"max_rows": rows, "alone": True})]
-    assert rehearsal.extra_bytes == given.formula.unsampled(Limits(1), streams=False)
-    assert (rehearsal.workers, rehearsal.shared_bytes) == (1, 0)
+    assert asked == [(((), 32), {"max_rows": rows, "alone": True, "part": "losses"})]
+    assert (rehearsal.extra_bytes, rehearsal.workers, rehearsal.shared_bytes) == (0, 1, 0)
+    assert rehearsal.others == ()  # no step is first-order
+
+
+BACK = BackwardMemoryModel(
+    tokens=32, telling_rows=2, weights=1, kept=50, sums=60, parts=4, waiting=70
+)
+
+
+@pytest.mark.parametrize(("parts", "workers", "holes"), [(2, 2, 0.0), (4, 2, 1 / 8), (1, 1, 0)])
+def test_gradients_are_rehearsed_by_themselves(
+    run: Run, monkeypatch: pytest.MonkeyPatch, parts: int, workers: int, holes: float
+) -> None:
+    """A batch of four rows has one, two or four parts: workers without a part take nothing."""
+    asked: list[Any] = []
+    monkeypatch.setattr(run.evaluator, "rehearse", lambda *_, **options: asked.append(options))
+    given = workload(run)
+    back = replace(BACK, parts=parts)
+    given.formula = replace(given.formula, back=back)
+    (gradient,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
+    gradient.run()
+    assert asked[0]["part"] == "gradient"
+    assert (gradient.workers, gradient.holes) == (workers, holes)
+    assert gradient.extra_bytes == workers * 50 + 60
 
 
 def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
