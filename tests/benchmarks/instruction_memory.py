@@ -132,7 +132,15 @@ def run(
         for budget in budgets:
             for loaded in [False, True][: 1 + bool(loops)]:
                 place = folder / f"{name}-{budget}-{loaded}"
-                command = ["tune", str(bundle), "--data", str(file), *OPTIONS[name]]
+                command = [
+                    "tune",
+                    str(bundle),
+                    "--data",
+                    str(file),
+                    "--valid",
+                    "none",
+                    *OPTIONS[name],
+                ]
                 command += ["--budget", budget, "--steps", str(steps), "--max-time", "0"]
                 command += ["--max-seq", str(MAX_SEQ), "-o", str(place)]
                 with busy(loops if loaded else 0):
