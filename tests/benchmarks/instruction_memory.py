@@ -5,6 +5,7 @@
                                                   [--rows all] [--loops 2] [--bundle BUNDLE]
 
 `edgezo tune` with its defaults: SmolLM2-135M int8, first-order steps, 16 rows of up to 512 tokens.
+Only the rate is given: to measure it takes as long as some ten steps, in the same passes.
 Every run is a process of its own; the peak is the kernel's count. The rows are the heaviest of the
 set, as many as the steps take: the longest, and those that score the most tokens. So every step
 has a batch like the worst that the whole set would make. `--rows all` takes the whole set; to
@@ -132,15 +133,8 @@ def run(
         for budget in budgets:
             for loaded in [False, True][: 1 + bool(loops)]:
                 place = folder / f"{name}-{budget}-{loaded}"
-                command = [
-                    "tune",
-                    str(bundle),
-                    "--data",
-                    str(file),
-                    "--valid",
-                    "none",
-                    *OPTIONS[name],
-                ]
+                command = ["tune", str(bundle), "--data", str(file), "--valid", "none"]
+                command += [*OPTIONS[name], "--first-order-lr", "0.001"]
                 command += ["--budget", budget, "--steps", str(steps), "--max-time", "0"]
                 command += ["--max-seq", str(MAX_SEQ), "-o", str(place)]
                 with busy(loops if loaded else 0):
