@@ -423,6 +423,7 @@ def test_cold_steps_read_the_disk(large: Path) -> None:
     assert page_cache.cached_share(file) > 0.5
 
 
+@pytest.mark.slow
 def test_generation_is_timed_for_everyone(folder: Path, int8: Path, capsys: Any) -> None:
     sizes = {"texts": 2, "prompt": 8, "new": 4}
     kept = generation.keeping(str(int8), **sizes)

@@ -66,6 +66,7 @@ def test_a_cut_run_ends_with_the_same_bits(bundle: Bundle, tmp_path: Any, method
     assert run_to_the_end(bundle, examples, config, tmp_path / "whole", resume=True) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["auto", "mezo-svrg", "hizoo", "lozo-m"])
 def test_other_options_are_another_run(bundle: Bundle, tmp_path: Any, method: str) -> None:
     """Other seeds and other options of a method give other bits."""

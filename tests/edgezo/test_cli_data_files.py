@@ -52,6 +52,7 @@ def _write_arrow(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.write_table(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_tune_and_eval(invoke: Invoke, tiny: Tiny, tmp_path: Path, suffix: str) -> None:
     """The losses and the adapter are those of the JSON Lines form."""
@@ -72,6 +73,7 @@ def test_tune_and_eval(invoke: Invoke, tiny: Tiny, tmp_path: Path, suffix: str) 
     assert config["data"] == str(folder)
 
 
+@pytest.mark.slow
 def test_several_files(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     """A run with several files resumes, by its config.json and by the same command."""
     rows = rows_of(tiny.data / "train.jsonl")
@@ -114,6 +116,7 @@ def test_data_may_be_a_string_a_list_or_null(tmp_path: Path, name: str) -> None:
         read(label="x")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_resumes(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     """Its config.json has strings for files."""
     valid = tiny.data / "valid.jsonl"

@@ -83,6 +83,7 @@ def test_a_run_without_planned_steps_ends_by_its_time(invoke: Invoke, tiny: Tiny
     assert done.stdout.splitlines()[-1].startswith("adapter ")
 
 
+@pytest.mark.slow
 def test_a_run_that_measured_too_long_takes_no_step_and_says_so(invoke: Invoke, tiny: Tiny) -> None:
     args = tune_args(tiny, "--steps", "3", "--max-time", "0.001")
     last = invoke(*args).stdout.splitlines()[-1]
@@ -103,6 +104,7 @@ def folder(tiny: Tiny, tmp_path: Path) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_the_test_rows_of_a_folder_are_evaluated_at_the_end(
     invoke: Invoke, tiny: Tiny, folder: Path
 ) -> None:

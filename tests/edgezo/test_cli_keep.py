@@ -52,6 +52,7 @@ def evaluations(run: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if line["split"] == "valid"}
 
 
+@pytest.mark.slow
 def test_a_run_that_overfits_hands_out_an_earlier_step(
     invoke: Invoke, tiny: Tiny, noisy: Path, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_an_exported_adapter_takes_its_prompts_along(invoke: Invoke, tiny: Tiny,
     assert found["loss"] == pytest.approx(scored(invoke, tiny, "--adapter", run)["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_every_token_is_measured_with_the_proof(invoke: Invoke, tiny: Tiny, run: Path) -> None:
     """As a program without activated LoRA scores: two evaluations of the same rows."""
     args = ("adapter", "export", run, "copy.safetensors", "--format", "safetensors", "--verify")
@@ -158,6 +159,7 @@ def test_a_run_from_an_adapter_reads_rows_as_it_did(invoke: Invoke, tiny: Tiny, 
     assert "the same words in another order" in told
 
 
+@pytest.mark.slow
 def test_a_repeated_command_may_leave_out_what_the_run_has(
     invoke: Invoke, tiny: Tiny, run: Path
 ) -> None:

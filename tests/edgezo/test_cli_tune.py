@@ -234,6 +234,7 @@ def test_a_resumed_run_ends_with_the_same_bits(invoke: Invoke, tiny: Tiny, tmp_p
     assert steps == list(range(7))
 
 
+@pytest.mark.slow
 def test_metrics_ahead_of_the_journal_are_dropped(
     invoke: Invoke, tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_metrics_ahead_of_the_journal_are_dropped(
     assert steps == list(range(6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -274,6 +276,7 @@ def test_the_same_command_continues_the_run(invoke: Invoke, tiny: Tiny) -> None:
     assert json.loads(done.stdout)["adapter_sha256"] == whole["adapter_sha256"]
 
 
+@pytest.mark.slow
 def test_another_command_does_not_touch_the_run(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
     invoke(*tune_args(tiny))
     files = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}

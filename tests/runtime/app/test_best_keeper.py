@@ -85,6 +85,7 @@ def test_the_kept_adapter_has_the_lowest_loss_of_all_states(
     assert [record["loss"] for record in records] == pytest.approx(losses)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_opened_again_and_again_keeps_the_same(
     bundle: Bundle, examples: ExampleSet, valid: ExampleSet, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_run_that_is_opened_again_and_again_keeps_the_same(
     assert tuned(bundle, examples, valid, tmp_path / "cut", OVERFITTING) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["gone", "damaged", "of another step", "without snapshot"])
 def test_a_lost_file_is_rebuilt_from_the_journal(
     bundle: Bundle, examples: ExampleSet, valid: ExampleSet, tmp_path: Path, loss: str
@@ -120,6 +122,7 @@ def test_a_lost_file_is_rebuilt_from_the_journal(
         assert tuner.kept_adapter().rebuilt == ""  # written again
 
 
+@pytest.mark.slow
 def test_the_last_one_is_kept_where_that_is_asked_for(
     bundle: Bundle, examples: ExampleSet, valid: ExampleSet, tmp_path: Path
 ) -> None:
@@ -131,6 +134,7 @@ def test_the_last_one_is_kept_where_that_is_asked_for(
     assert tuned(bundle, examples, valid, tmp_path / "last", OVERFITTING)[0] == best
 
 
+@pytest.mark.slow
 def test_the_last_one_is_kept_where_there_are_no_rows_any_more(
     bundle: Bundle, examples: ExampleSet, valid: ExampleSet, tmp_path: Path
 ) -> None:

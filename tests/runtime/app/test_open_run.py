@@ -50,6 +50,7 @@ def by_command_line(bundle: Bundle, file: Path, config: TuneConfig, folder: Path
     return prepare(bundle.root, inputs, config, RunFolder(folder), StopSignals())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -190,6 +190,7 @@ def test_int8_forward_grad_follows_the_derivative(exported, case):
     assert np.corrcoef(found, [slopes.shared(seed) for seed in SEEDS])[0, 1] > 0.98
 
 
+@pytest.mark.slow
 def test_block_wise_has_the_slope_of_every_block(case):
     """Along directions of one block: the derivative with the others at rest."""
     engine, theta, active, batch, slopes = case

@@ -84,6 +84,7 @@ def test_waves_of_any_size_change_no_bit(exported, kind, quant, scope) -> None:
                 assert_same_bits(tail.gradient(batch, theta, scope), expected)
 
 
+@pytest.mark.slow
 def test_waves_of_last_tokens_change_no_bit(exported, tmp_path, monkeypatch) -> None:
     """In parts of four rows, behind cached prompts and before they are cached."""
     monkeypatch.setattr(first_order_pass, "PART_ANSWERS", 4)
@@ -203,6 +204,7 @@ def test_states_of_a_wave_are_no_more_than_is_counted(exported, monkeypatch, wav
     assert all(chunk.kept is chunk.grad is chunk.hidden is None for chunk in chunks.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [2, 4, 8])
 def test_memory_that_gets_short_in_a_wave_changes_no_bit(exported, times) -> None:
     bundle, theta = tiny(exported, "llama", "int8")
@@ -217,6 +219,7 @@ def test_memory_that_gets_short_in_a_wave_changes_no_bit(exported, times) -> Non
         assert_same_bits(tail.gradient(batch, theta), expected)
 
 
+@pytest.mark.slow
 def test_memory_that_is_refused_on_the_way_back_changes_no_bit(exported, monkeypatch) -> None:
     """At every backward graph of a step, one at a time."""
     bundle, theta = tiny(exported, "llama", "int8")

@@ -175,6 +175,7 @@ def test_classes_are_scored_by_how_often_they_are_right(bundle, tmp_path, object
     assert 1 - report.loss == pytest.approx(right, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits(bundle, questions, tmp_path):
     config = dataclasses.replace(CONFIG, objective="reward", temperature=0.7)
     reward = Reward.of(high_words)
@@ -209,6 +210,7 @@ def test_another_reward_does_not_continue_a_run(bundle, questions, tmp_path):
         Tuner.open(bundle, questions, CONFIG, tmp_path)
 
 
+@pytest.mark.slow
 def test_memory_pressure_changes_no_score(bundle, questions, tmp_path):
     config = dataclasses.replace(CONFIG, objective="f1")
     whole = run_to_the_end(bundle, questions, config, tmp_path / "whole")

@@ -71,6 +71,7 @@ def test_int8_logits_are_those_of_whole_passes(exported):
     check_logits(exported("llama").bundle("int8").bundle, tolerance=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 def test_a_text_does_not_depend_on_its_neighbours(exported, quant):
     bundle = exported("llama").bundle(quant).bundle

@@ -184,6 +184,7 @@ def test_whole_numbers_and_floats_are_the_same_settings(bundle, examples, tmp_pa
         assert tuner.step_number == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_other_inputs_is_refused(bundle, examples, tmp_path):
     run_to_the_end(bundle, examples, BASE, tmp_path / "run")
     other_data = random_set("labels", SIZES, examples.pad_id, seed=1)
