@@ -270,6 +270,7 @@ class ProbeEvaluator:
         eval_batch_size: int = 32,
         *,
         max_rows: int | None = None,
+        more: Callable[[Batch, Cache | None], None] | None = None,
     ) -> None:
         """Run a step and an evaluation on the longest rows, in one block of each kind.
 
@@ -282,6 +283,7 @@ class ProbeEvaluator:
             eval_batch_size: examples per pass of an evaluation.
             max_rows: number of sequences per pass above which a pass takes no more memory; None
                 for no such number.
+            more: runs the other passes of a step, on a batch with a cache; None for none.
         """
 
         def longest(examples: ExampleSet, size: int) -> Batch:
@@ -307,6 +309,8 @@ class ProbeEvaluator:
                     self._first_order.gradient(
                         batch, state.theta, self.scope, cache, self.layout.first
                     )
+                if more is not None:
+                    more(batch, cache)
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:
