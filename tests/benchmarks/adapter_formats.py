@@ -234,7 +234,7 @@ def tuned_adapter(bundle: Path, rows: Path, steps: int, run: Path) -> Adapter:
     from edgezo.cli import main
 
     command = ["tune", bundle, "--budget", "8GB", "--data", rows, "--steps", steps]
-    command += ["--scope", "all", "-o", run, *TASKS["sst2"].options()]
+    command += ["--valid", "none", "--scope", "all", "-o", run, *TASKS["sst2"].options()]
     main([str(part) for part in command], standalone_mode=False)
     return load_adapter(run)
 

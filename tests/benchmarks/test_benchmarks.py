@@ -280,7 +280,7 @@ def test_tune_two_steps(
     rows = [{"sentence": word, "label": number % 2} for number, word in enumerate(words)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path / "run"
-    extra = ["--steps", "2", "--batch-size", "2"]
+    extra = ["--steps", "2", "--batch-size", "2", "--first-order-lr", "0.001"]
     rows = TaskRows(TASKS["sst2"], file, file)
     receipt = tune(rows, run, seed=1, bundle=default_bundle, extra=extra)
     assert receipt["steps"] == 2

@@ -21,6 +21,7 @@ from edgezo_runtime.journal.example_log import HEAD_BYTES
 from edgezo_runtime.journal.journal import read_journal
 from edgezo_runtime.system.framing import RECORD_PREFIX, read_body
 from tests.crash.disk_library import Operation
+from tests.crash.sampling import every
 
 _NAMES = ("create", "rename", "unlink", "mkdir")
 _DATA = ("write", "truncate")
@@ -122,7 +123,7 @@ def all_cuts(
     """
     found: dict[Key, Cut] = {}
     tried = 0
-    for point in crash_points(operations, first=first):
+    for point in crash_points(operations, first=first, samples=16 // every(4)):
         tried += point.tried
         safe = _safe_steps(point.certain, folder / str(point.certain.point))
         kept = _whole_examples(point.certain.files.get("examples.bin", b""))

@@ -172,7 +172,7 @@ def test_a_run_short_of_memory_stops_and_goes_on(
     invoke: Invoke, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = json.loads(invoke(*tune_args(tiny, *RATES, "--json", "-o", "whole")).stdout)
-    looks = iter([0] * 14)  # enough memory at first, then never
+    looks = iter([0] * 30)  # enough memory at first, then never
     guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
 
     def watched(run: Run, budget: int, **options: Any) -> Plan:

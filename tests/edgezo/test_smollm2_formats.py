@@ -35,7 +35,8 @@ def test_every_program_scores_what_edgezo_scores(invoke: Invoke, tmp_path: Path)
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
     invoke(
         "tune", path, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
-        "--steps", "10", "--scope", "all", "-o", "run",
+        "--steps", "4", "--first-order-lr", "0.003", "--scope", "all", "--valid", "none",
+        "-o", "run",
     )  # fmt: skip
     write_float32(str(model), tmp_path / "torch")
     bundle = Bundle.open(path)
@@ -66,7 +67,7 @@ def test_an_adapter_for_answers_is_proved(invoke: Invoke, tmp_path: Path) -> Non
     task = ["--template", TEMPLATE, *(part for label in LABELS for part in ("--label", label))]
     invoke(
         "tune", path, "--budget", "8GB", "--data", DATA / "train.jsonl", *task,
-        "--steps", "10", "-o", "run",
+        "--steps", "3", "--first-order-lr", "0.001", "--valid", "none", "-o", "run",
     )  # fmt: skip
     peft = ("adapter", "export", "run", "peft", "--verify", "--weights", model)
     assert "verified    with PEFT" in invoke(*peft).output

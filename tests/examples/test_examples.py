@@ -147,14 +147,14 @@ def _wait_for_a_step(url: str, process: subprocess.Popen[str]) -> None:
 def test_the_reward_rises(real_bundle: Path, with_default: WithDefault, tmp_path: Path) -> None:
     """Pins an example whose mean reward fell: on unseen questions it rises beyond noise.
 
-    A third of the example's steps and half of its questions; the whole example gains .66 to .70
+    A quarter of the example's steps and half of its questions; the whole example gains .66 to .70
     with a standard error of .06 (seeds 0 to 2).
     """
     fewer = {'UNSEEN = ["bread", "chocolate", "a bee", "a tiger", ': "UNSEEN = ["}
     short = changed(
         ROOT / "examples" / "tune_for_a_reward.py",
         tmp_path / "reward.py",
-        {"steps=30": "steps=10", **fewer},
+        {"steps=30": "steps=7", **fewer},
     )
     printed = run_example(short, with_default(real_bundle), tmp_path)
     gain, error = re.findall(r"^gain: (\S+) \+- (\S+)$", printed, re.MULTILINE)[0]

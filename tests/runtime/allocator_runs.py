@@ -28,7 +28,7 @@ def main(bundle: str, folder: str, kind: str, how: str, smallest: str) -> None:
     run = Run(Bundle.open(bundle), CONFIGS[kind], Path(folder))
     expected = run.undisturbed()
     endings: Counter[str] = Counter()
-    for number in count(0, every(6)):
+    for number in count(0, every(12)):
         with run.open(f"run{number}") as tuner:
             tuner.run.engine.model.shrink_arena()
         shutil.rmtree(run.folder / f"run{number}")

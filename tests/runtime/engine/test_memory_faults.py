@@ -37,7 +37,7 @@ answer with SystemError or a broken pointer: against these only a margin helps."
 MOST = 3000
 """More calls than a run here makes."""
 
-EVERY, FEW = 5, 12
+EVERY, FEW = 12, 12
 """Where a run asks more often than a few times, one call in so many is refused."""
 
 
@@ -185,7 +185,8 @@ def test_a_machine_that_runs_out_stops_the_run(run, looks, monkeypatch):
         assert digest(tuner) == expected[tuner.step_number]
         reliefs = tuner.run.engine.reliefs
         tuner.run.engine.guard = None
-        assert not reliefs or "streaming all 2 blocks" in reliefs[0]
+        assert not reliefs or "1 of 2 workers" in reliefs[0]
+        assert len(reliefs) < 2 or "streaming all 2 blocks" in reliefs[1]
     with run.open("run", resume=True) as tuner:
         for _ in tuner:
             pass

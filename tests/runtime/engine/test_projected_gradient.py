@@ -252,7 +252,7 @@ def test_two_point_is_the_slope_on_smollm2(smollm2):
     batch = make_batch(examples, range(4))  # float64 and all logits: torch takes some 4 GB
     theta, active = parameters(bundles["fp32"])
     slopes = Slopes(load_torch(model), bundles["fp32"], theta, active, batch)
-    seeds = SEEDS[:4]
+    seeds = SEEDS[:2]
     exact = [slopes.shared(seed) for seed in seeds]
     engine = Engine(bundles["fp32"])
     for eps, bound in ((1e-3, 2e-3), (2e-3, 1e-3)):
@@ -272,7 +272,7 @@ def test_int8_correlates_with_float_on_smollm2(smollm2, eps):
         engine, (theta, active) = Engine(bundle), parameters(bundle)
         found[quant] = [
             run_estimator(engine, "two_point", eps, seed, theta, active, batch)[0].coeff[0]
-            for seed in range(16)
+            for seed in range(10)
         ]
     correlation = np.corrcoef(found["fp32"], found["int8"])[0, 1]
     assert correlation > 0.95, correlation

@@ -104,7 +104,8 @@ def test_scores_are_those_of_torch(exported, name, scope, monkeypatch):
 def test_segments_change_no_bit(exported, name, quant, scope):
     bundle, theta = tiny(exported, name, quant)
     batch = batch_of(bundle, "completion", LONG, scored=99)
-    for groups, private in ((1, False), (2, True), (2, False), (5, True)):
+    ways = ((2, True), (1, False), (2, False), (5, True))
+    for groups, private in ways if name == "llama" else ways[:2]:
         probes = probes_of(groups, private)
         whole, *cut = (
             perturbed_scores(Engine(bundle, chunk_tokens=limit), theta, batch, probes, scope=scope)

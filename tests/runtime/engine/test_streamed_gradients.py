@@ -205,7 +205,7 @@ def test_states_of_a_wave_are_no_more_than_is_counted(exported, monkeypatch, wav
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", [2, 4, 8])
+@pytest.mark.parametrize("times", [2, 8])
 def test_memory_that_gets_short_in_a_wave_changes_no_bit(exported, times) -> None:
     bundle, theta = tiny(exported, "llama", "int8")
     batch = batch_of(bundle)
