@@ -30,7 +30,8 @@ _POLICY = Policy(expected=UNMEASURED, carried=1.1, hope=0.6)
 
 _HOLES = 1 / 8
 """Of what workers take on the way back, for the holes that parts of other lengths leave in the
-arena. Within a step on 16 rows of 322 to 512 tokens passes took 243 and 251 MB, 227 without it."""
+arena. Within a step on 16 rows of 322 to 512 tokens passes took 243 and 251 MB, 227 without it.
+Where blocks are streamed, the parts of a wave go block by block, and are about equally long."""
 
 _LEVELS = 8
 """Numbers of streamed blocks that are considered."""
@@ -143,7 +144,7 @@ class TuningWorkload:
             extra - waiting,
             workers=formula.back_workers(limits),
             shared_bytes=waiting,
-            holes=_HOLES if formula.back_takes_turns(limits) else 0.0,
+            holes=_HOLES if formula.back_takes_turns(limits) and not streams else 0.0,
         )
         return replace(losses, others=(gradient,))
 

@@ -130,6 +130,8 @@ def test_gradients_are_rehearsed_by_themselves(
     assert asked[0]["part"] == "gradient"
     assert (gradient.workers, gradient.holes) == (workers, holes)
     assert gradient.extra_bytes == workers * 50 + 60
+    (streamed,) = given.rehearsal(Choice(Limits(2), frozenset({0}), 1.0), BASE).others
+    assert streamed.holes == 0  # the parts of a wave are about equally long
 
 
 def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
