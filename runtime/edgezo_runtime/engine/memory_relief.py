@@ -124,11 +124,9 @@ class MemoryRelief:
             return
         self._model.shrink_arena()
         while (reason := self._excess(guard)) is not None:
-            if not (self._halve_workers(reason) or self._stream(reason)):
-                smaller = self.limits.smaller()
-                if smaller is None:
-                    return
-                self._take(smaller, reason, f"chunks of {smaller.chunk_tokens} tokens")
+            smaller = self._halve_workers(reason) or self._stream(reason)
+            if not smaller and not self._halve_chunks(reason):
+                return
 
     def _excess(self, guard: MemoryGuard) -> str | None:
         """Say how far a pass would exceed the budget; None if it would not."""
@@ -160,6 +158,14 @@ class MemoryRelief:
         self._take(fewer, reason, f"{fewer.workers} of {count} workers")
         return True
 
+    def _halve_chunks(self, reason: str) -> bool:
+        """Halve the chunks; False if they are as small as they can be."""
+        smaller = self.limits.smaller()
+        if smaller is None:
+            return False
+        self._take(smaller, reason, f"chunks of {smaller.chunk_tokens} tokens")
+        return True
+
     def _take(self, limits: Limits, reason: str, told: str) -> None:
         """Change the limits, and tell."""
         self.limits = limits
@@ -173,12 +179,7 @@ class MemoryRelief:
         Raises:
             BudgetStopError: nothing is left to halve.
         """
-        smaller = self.limits.smaller()
-        if self._halve_workers(reason):
-            pass
-        elif smaller is not None:
-            self._take(smaller, reason, f"chunks of {smaller.chunk_tokens} tokens")
-        else:
+        if not (self._halve_workers(reason) or self._halve_chunks(reason)):
             raise budget_stop(
                 reason,
                 f"; chunks are as small as they can be, one worker is left and "
