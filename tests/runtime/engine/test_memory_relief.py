@@ -165,3 +165,15 @@ def test_a_way_that_nobody_planned_is_not_reserved(memory: Any) -> None:
     relief.reservation = Reservation(0, {})
     relief.reserve(budget_of_100_mib(0))
     assert (relief.reliefs, model.done) == ([], [])
+
+
+def test_waves_that_a_plan_widened_are_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan knows a way to run by its usual waves; what larger ones hold adds to the peak."""
+    monkeypatch.setattr("edgezo_runtime.engine.memory_relief.anonymous_bytes", lambda: 0)
+    all_blocks = frozenset({0, 1, 2})
+    reservation = Reservation(0, {(Limits(2, wave_bytes=100), all_blocks): 1000})
+    assert reservation.peak((Limits(2, wave_bytes=100), all_blocks)) == 1000
+    assert reservation.peak((Limits(2, wave_bytes=130), all_blocks)) == 1030
+    assert reservation.peak((Limits(2, wave_bytes=70), all_blocks)) is None
+    assert reservation.peak((Limits(1, wave_bytes=130), all_blocks)) is None
+    assert reservation.peak((Limits(2, wave_bytes=130), frozenset({0}))) is None
