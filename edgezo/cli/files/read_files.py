@@ -36,6 +36,7 @@ def run_files(run: RunFolder) -> list[Path]:
         run.examples,
         run.start,
         run.evaluations,
+        run.rows,
         run.best,
         run.path / "lock",
     ]

@@ -15,6 +15,7 @@ from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
+from edgezo.runs.evaluated_rows import RowResults, read_rows
 from edgezo_runtime.app.best_keeper import KeptAdapter
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
@@ -46,6 +47,7 @@ class Evaluations:
         self._metrics = metrics
         self._signals = signals
         self._progress = progress
+        self._rows = read_rows(tuner.run.folder.rows).until(tuner.step_number)
 
     def before(self) -> dict[str, Any]:
         """Results of the initial adapter on the rows for validation; maybe of an earlier session.
@@ -124,6 +126,7 @@ class Evaluations:
         took_s = time.monotonic() - started
         if split == "valid":
             self._tuner.keeper.note(step, seconds, params, found, answers=score, took_s=took_s)
+        self._note_rows(split, when, step, found)
         entry = {
             "event": "eval",
             "split": split,
@@ -137,6 +140,15 @@ class Evaluations:
         }
         self._metrics.write(entry)
         return KeptEvaluation(split, when, found.loss, found.accuracy, score)
+
+    def _note_rows(self, split: Split, when: When, step: int, found: Evaluation) -> None:
+        """Write the results of single rows, if they are those before, or of the adapter kept."""
+        best = self._tuner.keeper.best if split == "valid" else None
+        kept = when == "after" if best is None else best.step == step
+        if when == "before" or kept:
+            results = RowResults.of(step, self._job.sets[split], found)
+            self._rows = self._rows.plus(split, "before" if when == "before" else "after", results)
+            self._rows.write(self._run.folder.rows)
 
     def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
         """Mean score of the answers to a split's questions; None if none are generated."""

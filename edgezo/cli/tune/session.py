@@ -36,7 +36,7 @@ from edgezo_runtime.errors import (
     RewardError,
 )
 from edgezo_runtime.system.files import atomic_write
-from edgezo_runtime.system.memory import peak_rss_bytes
+from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.step_report import StepReport
@@ -201,6 +201,8 @@ class Session:
                 "rows": report.rows,
                 "tokens": report.tokens,
                 "elapsed_s": round(report.elapsed_s, 4),
+                "memory_bytes": rss_bytes(),
+                "peak_bytes": peak_rss_bytes(),
             }
         )
         self._flat = self._flat and not report.projected_grad

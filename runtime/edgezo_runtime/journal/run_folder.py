@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "evaluations.json"
 
     @property
+    def rows(self) -> Path:
+        """Results of single rows of the evaluations, for reports."""
+        return self.path / "rows.json"
+
+    @property
     def best(self) -> Path:
         """The best adapter so far, by those evaluations."""
         return self.path / "best.safetensors"

@@ -1,0 +1,184 @@
+"""Results of single rows, for reports: rows.json in the run's folder.
+
+For each set that was evaluated the file has a confusion matrix and the rows with the largest
+losses. It has their tokens, not their text: a tokenizer in memory would count against the budget of
+the run, and whoever reads the file has the bundle's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgezo_runtime.data.example_set import Example, ExampleSet
+from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.evaluation.evaluate import Evaluation
+from edgezo_runtime.system.files import atomic_write, read_regular
+from edgezo_runtime.system.typed_json import (
+    LONGEST_TEXT,
+    JsonShapeError,
+    decode,
+    encode,
+    parse_object,
+)
+
+VERSION = 1
+
+WORST_ROWS = 10
+"""Rows with the largest losses that are kept of each evaluation."""
+
+MOST_TOKENS = 160
+"""Tokens that are kept of such a row: the last ones."""
+
+MOST_CLASSES = 64
+"""Classes of the largest confusion matrix that is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorstRow:
+    """A row with a large loss.
+
+    Attributes:
+        line: line of the row in its file, from 1.
+        loss: nats.
+        tokens: the last tokens of the row.
+        answer: index in `tokens` of the first token of the answer; their number if the answer is a
+            class, which follows.
+        cut: tokens of the row before these.
+        label: the right class; -1 where there are no classes.
+        predicted: the class that the model chose; -1 where there are no classes.
+    """
+
+    line: int
+    loss: float
+    tokens: tuple[int, ...]
+    answer: int
+    cut: int = 0
+    label: int = -1
+    predicted: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class RowResults:
+    """Results of the rows of one set, with the adapter after some step.
+
+    Attributes:
+        step: steps that the adapter had taken.
+        rows: number of rows.
+        loss: mean over the rows, nats.
+        confusion: rows by right class, then by predicted class; empty where there are no classes,
+            or more than `MOST_CLASSES`.
+        worst: the rows with the largest losses, the largest first.
+    """
+
+    step: int
+    rows: int
+    loss: float
+    confusion: tuple[tuple[int, ...], ...] = ()
+    worst: tuple[WorstRow, ...] = ()
+
+    @classmethod
+    def of(cls, step: int, examples: ExampleSet, found: Evaluation) -> RowResults:
+        """The results of an evaluation."""
+        order = np.argsort(-found.losses, kind="stable")[:WORST_ROWS]
+        worst = tuple(_worst(examples.examples[index], int(index), found) for index in order)
+        return cls(step, found.rows, found.loss, _confusion(examples, found), worst)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatedRows:
+    """What rows.json holds.
+
+    Attributes:
+        sets: by name of the set: "valid" or "test"; then "before" (the initial adapter) or "after"
+            (the adapter that the run hands out).
+        version: of the format.
+    """
+
+    sets: dict[str, dict[str, RowResults]] = field(default_factory=dict)
+    version: int = VERSION
+
+    def plus(self, split: str, when: str, found: RowResults) -> EvaluatedRows:
+        """The same with other results of a set."""
+        own = {**self.sets.get(split, {}), when: found}
+        return replace(self, sets={**self.sets, split: own})
+
+    def until(self, step: int) -> EvaluatedRows:
+        """The same without results of later steps, which a lost journal can leave."""
+        kept = {split: _until(own, step) for split, own in self.sets.items()}
+        return replace(self, sets={split: own for split, own in kept.items() if own})
+
+    def write(self, path: Path) -> None:
+        """Write the file, atomically.
+
+        Raises:
+            RunFileError: the disk did not take it; an older file is as it was.
+        """
+        text = json.dumps(encode(self), allow_nan=False) + "\n"
+        try:
+            atomic_write(path, text.encode())
+        except OSError as error:
+            raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_rows(path: Path) -> EvaluatedRows:
+    """Read the results of single rows; empty if there is no such file.
+
+    Raises:
+        RunFileError: the file is damaged, or of another version.
+    """
+    if not path.exists():
+        return EvaluatedRows()
+    remedy = "remove it; reports of the run then lack single rows"
+    try:
+        content = parse_object(read_regular(path, LONGEST_TEXT).decode("utf-8"))
+        if content.get("version") != VERSION:
+            raise RunFileError(
+                f"{path}: has version {content.get('version')!r:.20}, this edgezo reads {VERSION}; "
+                f"use the edgezo that wrote it, or {remedy}"
+            )
+        return decode(EvaluatedRows, content)
+    except OSError as error:
+        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, JsonShapeError) as error:
+        raise RunFileError(f"{path}: not the rows of a run: {error}; {remedy}") from error
+
+
+def _until(own: Mapping[str, RowResults], step: int) -> dict[str, RowResults]:
+    return {when: found for when, found in own.items() if found.step <= step}
+
+
+def _confusion(examples: ExampleSet, found: Evaluation) -> tuple[tuple[int, ...], ...]:
+    """Counts by right and predicted class, (C, C)."""
+    count = examples.num_classes
+    if not found.predictions.size or not 0 < count <= MOST_CLASSES:
+        return ()
+    counts = np.zeros((count, count), np.int64)
+    labels = np.array([example.label for example in examples], np.int64)
+    np.add.at(counts, (labels, found.predictions), 1)
+    return tuple(tuple(map(int, row)) for row in counts)
+
+
+def _worst(example: Example, index: int, found: Evaluation) -> WorstRow:
+    """A row; its tokens begin late enough to show where the answer begins."""
+    size, first = int(example.tokens.size), _answer(example)
+    begin = max(0, min(size, first + MOST_TOKENS // 2) - MOST_TOKENS)
+    tokens = example.tokens[begin : begin + MOST_TOKENS]
+    return WorstRow(
+        line=example.line,
+        loss=float(found.losses[index]),
+        tokens=tuple(map(int, tokens)),
+        answer=min(first - begin, len(tokens)),
+        cut=begin,
+        label=example.label,
+        predicted=int(found.predictions[index]) if found.predictions.size else -1,
+    )
+
+
+def _answer(example: Example) -> int:
+    """Index of the first token of the answer; the number of tokens where a class follows."""
+    return int(example.places[0]) if example.label < 0 else int(example.tokens.size)
