@@ -15,8 +15,9 @@ import click
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.settings.options import build, options_of, setting
-from edgezo.cli.terminal.output import duration, json_option, note, print_result, table, warn
+from edgezo.cli.terminal.output import json_option, note, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
+from edgezo.wording import duration
 from edgezo_runtime.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:

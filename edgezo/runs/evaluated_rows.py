@@ -31,6 +31,9 @@ VERSION = 1
 WORST_ROWS = 10
 """Rows with the largest losses that are kept of each evaluation."""
 
+SAMPLES = 3
+"""Rows without classes that are kept besides, the first ones: prompts for texts before and after."""
+
 MOST_TOKENS = 160
 """Tokens that are kept of such a row: the last ones."""
 
@@ -39,8 +42,8 @@ MOST_CLASSES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class WorstRow:
-    """A row with a large loss.
+class KeptRow:
+    """A row that is kept for reports.
 
     Attributes:
         line: line of the row in its file, from 1.
@@ -73,20 +76,30 @@ class RowResults:
         confusion: rows by right class, then by predicted class; empty where there are no classes,
             or more than `MOST_CLASSES`.
         worst: the rows with the largest losses, the largest first.
+        samples: the first rows, where there are no classes.
     """
 
     step: int
     rows: int
     loss: float
     confusion: tuple[tuple[int, ...], ...] = ()
-    worst: tuple[WorstRow, ...] = ()
+    worst: tuple[KeptRow, ...] = ()
+    samples: tuple[KeptRow, ...] = ()
 
     @classmethod
     def of(cls, step: int, examples: ExampleSet, found: Evaluation) -> RowResults:
         """The results of an evaluation."""
         order = np.argsort(-found.losses, kind="stable")[:WORST_ROWS]
-        worst = tuple(_worst(examples.examples[index], int(index), found) for index in order)
-        return cls(step, found.rows, found.loss, _confusion(examples, found), worst)
+        worst = tuple(_kept_row(examples.examples[index], int(index), found) for index in order)
+        samples = examples.examples[: 0 if found.predictions.size else SAMPLES]
+        return cls(
+            step=step,
+            rows=found.rows,
+            loss=found.loss,
+            confusion=_confusion(examples, found),
+            worst=worst,
+            samples=tuple(_kept_row(own, at, found) for at, own in enumerate(samples)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +176,12 @@ def _confusion(examples: ExampleSet, found: Evaluation) -> tuple[tuple[int, ...]
     return tuple(tuple(map(int, row)) for row in counts)
 
 
-def _worst(example: Example, index: int, found: Evaluation) -> WorstRow:
+def _kept_row(example: Example, index: int, found: Evaluation) -> KeptRow:
     """A row; its tokens begin late enough to show where the answer begins."""
     size, first = int(example.tokens.size), _answer(example)
     begin = max(0, min(size, first + MOST_TOKENS // 2) - MOST_TOKENS)
     tokens = example.tokens[begin : begin + MOST_TOKENS]
-    return WorstRow(
+    return KeptRow(
         line=example.line,
         loss=float(found.losses[index]),
         tokens=tuple(map(int, tokens)),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from edgezo.cli.terminal.output import duration, rate, significant
+from edgezo.wording import duration, rate, significant
 
 
 @pytest.mark.parametrize(

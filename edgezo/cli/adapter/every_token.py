@@ -6,7 +6,7 @@ from typing import Any
 
 from edgezo.cli.adapter.export_job import ExportJob
 from edgezo.cli.adapter.training_rows import RowsGoneError, training_rows
-from edgezo.cli.terminal.output import percent
+from edgezo.wording import percent
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.evaluation.evaluate import evaluate

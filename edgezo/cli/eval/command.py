@@ -15,9 +15,10 @@ from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.config_file import config_option
 from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.options import build, flat_fields, given_options, options_of
-from edgezo.cli.terminal.output import duration, json_option, print_result, table, warn
+from edgezo.cli.terminal.output import json_option, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.wording import duration
 from edgezo_runtime.errors import RunFileError, UsageError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import numpy as np
 from edgezo.cli.eval.settings import EvalSettings
 from edgezo.cli.files.task_data import paths_of_data
 from edgezo.cli.generate.loaded_generator import Tuned
-from edgezo.cli.terminal.output import percent
 from edgezo.cli.tune.evaluations import check_loss
+from edgezo.wording import percent
 from edgezo_runtime.budget.generation_plan import plan_generation
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.answer_room import answer_room

@@ -19,8 +19,9 @@ from edgezo.cli.settings.options import (
     options_of,
     setting,
 )
-from edgezo.cli.terminal.output import json_option, note, print_result, rate, significant, warn
+from edgezo.cli.terminal.output import json_option, note, print_result, warn
 from edgezo.cli.terminal.stop_signals import StopSignals
+from edgezo.wording import rate, significant
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgezo.cli.terminal.output import note, percent
+from edgezo.cli.terminal.output import note
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
 from edgezo.runs.evaluated_rows import RowResults, read_rows
+from edgezo.wording import percent
 from edgezo_runtime.app.best_keeper import KeptAdapter
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle

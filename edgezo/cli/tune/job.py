@@ -21,9 +21,9 @@ from edgezo.cli.files.verify import verify
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.method_config import flat_config
-from edgezo.cli.terminal.output import duration
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.inputs import AUTO, TuneInputs
+from edgezo.wording import duration
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.open_run import OpenedRun, open_run
 from edgezo_runtime.app.run_data import HOLD_OUT, RunData

@@ -7,19 +7,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from edgezo.runs.metrics_lines import metrics_lines
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.system.files import atomic_path, open_regular
-from edgezo_runtime.system.typed_json import JsonShapeError, decode, parse_object
+from edgezo_runtime.system.typed_json import JsonShapeError, decode
 
 FLUSH_S = 1.0
-
-_LONGEST_LINE = 1 << 20
-
 
 Split = Literal["valid", "test"]
 When = Literal["before", "during", "after"]
@@ -89,7 +87,7 @@ class Metrics:
 
     def _keep(self, old: BinaryIO, temporary: Path, step: int) -> None:
         with temporary.open("w", encoding="utf-8") as new:
-            for line, entry in _entries(old):
+            for line, entry in metrics_lines(old):
                 is_step = entry["event"] == "step"
                 if entry["step"] >= step if is_step else entry["step"] > step:
                     continue
@@ -101,19 +99,6 @@ class Metrics:
                     except JsonShapeError:  # incomplete: the run evaluates again
                         continue
                     self._kept.setdefault((kept.split, kept.when), kept)
-
-
-def _entries(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Lines with their objects, up to the first one that is not an entry."""
-    while (line := file.readline(_LONGEST_LINE)).endswith(b"\n"):
-        try:
-            text = line.decode("utf-8")
-            entry = parse_object(text)
-        except ValueError:
-            return
-        if type(entry.get("event")) is not str or type(entry.get("step")) is not int:
-            return
-        yield text, entry
 
 
 def _line(entry: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgezo._version import CREATED_BY
-from edgezo.cli.terminal.output import duration, percent, significant, table
+from edgezo.cli.terminal.output import table
 from edgezo.cli.tune.job import Job
+from edgezo.wording import duration, percent, significant
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.system.sizes import format_size
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgezo.cli.settings.flags import with_flags
-from edgezo.cli.terminal.output import duration
+from edgezo.wording import duration
 from edgezo_runtime.errors import BudgetStopError, DivergedError, RewardError
 from edgezo_runtime.training.run import Run
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edgezo.cli.terminal.output import duration, rate
 from edgezo.cli.terminal.pace import Pace, time_left
+from edgezo.wording import duration, rate
 from edgezo_runtime.system.memory import peak_rss_bytes, rss_bytes
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.run import Run

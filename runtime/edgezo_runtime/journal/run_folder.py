@@ -150,6 +150,21 @@ class RunFolder:
         self.acquire()
         self._taken = True
 
+    def in_use(self) -> bool:
+        """Does a process hold the lock? The file names that process.
+
+        The lock is tried only where such a process is alive: while it is tried, no run can begin
+        in the folder.
+        """
+        try:
+            descriptor = open_descriptor(self.path / "lock", os.O_RDONLY, follow=False)
+        except OSError:
+            return False
+        try:
+            return _names_a_process(descriptor) and _is_locked(descriptor)
+        finally:
+            os.close(descriptor)
+
     def release(self) -> None:
         """Release the folder and its lock."""
         self._taken = False
@@ -209,6 +224,34 @@ def _unlock(descriptor: int) -> None:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _names_a_process(descriptor: int) -> bool:
+    """May the process be alive whose number the file holds?"""
+    if sys.platform == "win32":  # a number cannot be asked there without a signal
+        return True
+    try:
+        os.kill(int(os.read(descriptor, 20)), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except (OSError, OverflowError):  # of another user
+        return True
+    return True
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Does another descriptor have the lock? Those who ask do not hinder each other."""
+    try:
+        if sys.platform == "win32":
+            _lock(descriptor)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _HELD
+    _unlock(descriptor)
+    return False
 
 
 def _close_locks() -> None:
