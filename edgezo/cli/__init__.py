@@ -59,6 +59,7 @@ _EPILOG = (
         "eval": "edgezo.cli.eval.command",
         "generate": "edgezo.cli.generate.command",
         "adapter": "edgezo.cli.adapter.command",
+        "report": "edgezo.cli.report.command",
         "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",
         "doctor": "edgezo.cli.doctor",

@@ -44,30 +44,30 @@ class ShareOfRows:
     series: int = 0
 
 
-_ROW, _LEFT, _RIGHT = 34.0, 74.0, 16.0
+_ROW, _LEFT, _RIGHT = 56.0, 64.0, 18.0
 
 
 def interval_chart(title: str, shares: Sequence[ShareOfRows], width: float) -> str:
     """Shares as dots with their intervals, one below the other."""
-    height = _ROW * len(shares) + 30
+    height = _ROW * len(shares) + 36
     return picture(width, height, title, interval_drawing(shares, width))
 
 
 def interval_drawing(shares: Sequence[ShareOfRows], width: float) -> str:
-    """The elements of the chart; its height is 34 for each share, and 30."""
+    """The elements of the chart; its height is 56 for each share, and 36."""
     intervals = [wilson(own.share, own.rows) for own in shares]
     lows, highs = zip(*intervals, strict=True)
     ticks = [tick for tick in nice_ticks(min(lows), max(highs), 5) if -0.001 <= tick <= 1.001]
     low, high = min(*lows, *ticks), max(*highs, *ticks)
     x = Scale(low, high, _LEFT, width - _RIGHT)
-    bottom = _ROW * len(shares) + 6
+    bottom = _ROW * len(shares) + 10
     drawn = []
     for tick in ticks:
         drawn.append(tag("line", x1=x(tick), x2=x(tick), y1=4.0, y2=bottom, cls="grid"))
         label = f"{100 * tick:.0f} %"
         drawn.append(words(x(tick), bottom + 16, label, "t m small", text_anchor="middle"))
     for number, (own, (start, end)) in enumerate(zip(shares, intervals, strict=True)):
-        y, series = _ROW * number + 22.0, own.series % SERIES
+        y, series = _ROW * number + 36.0, own.series % SERIES
         told = tag(
             "title",
             escaped(f"{100 * own.share:.1f} %, {100 * start:.1f} to {100 * end:.1f} % (95 %)"),
@@ -77,7 +77,7 @@ def interval_drawing(shares: Sequence[ShareOfRows], width: float) -> str:
             words(0, y + 4, own.name, "t"),
             tag("line", told, cls=f"line k-s{series}", **ends),
             tag("circle", cx=x(own.share), cy=y, r=5.0, cls=f"f-s{series}"),
-            words(x(own.share), y - 9, f"{100 * own.share:.1f} %", "t b small halo",
+            words(x(own.share), y - 12, f"{100 * own.share:.1f} %", "t b small halo",
                   text_anchor="middle"),
         ]  # fmt: skip
     return "".join(drawn)

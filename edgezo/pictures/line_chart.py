@@ -12,8 +12,8 @@ from edgezo.pictures.theme import SERIES
 
 Style = Literal["line", "thin", "dashed", "dots"]
 
-_TOP, _RIGHT, _BOTTOM = 14.0, 14.0, 34.0
-_CHAR = 6.4
+_TOP, _RIGHT, _BOTTOM = 14.0, 14.0, 36.0
+_CHAR = 6.9
 """Width of a character of a label, about."""
 
 
@@ -62,9 +62,10 @@ class LineChart:
         bands: areas behind the curves.
         marks: points with labels.
         limits: horizontal lines with labels.
-        events: vertical lines with texts that show where a pointer rests.
+        events: vertical, numbered lines; their texts show where a pointer rests.
         y_text: label of a number of the vertical axis.
         x_text: label of a number of the horizontal axis.
+        x_ticks: round numbers of the horizontal axis, as `nice_ticks` makes them.
         from_zero: does the vertical axis begin at zero?
         top: largest number of the vertical axis; None takes that of the curves.
     """
@@ -78,6 +79,7 @@ class LineChart:
     events: Sequence[tuple[float, str]] = ()
     y_text: Callable[[float], str] = plain_number
     x_text: Callable[[float], str] = plain_number
+    x_ticks: Callable[[float, float, int], list[float]] = nice_ticks
     from_zero: bool = False
     top: float | None = None
 
@@ -99,8 +101,8 @@ class LineChart:
             upper = [(x(at), y(high)) for at, _, high in band.points]
             lower = [(x(at), y(low)) for at, low, _ in reversed(band.points)]
             parts.append(path([*upper, *lower], f"band f-s{band.series % SERIES}", closed=True))
-        for at, text in self.events:
-            parts.append(self._event(x(at), height, text))
+        for number, (at, text) in enumerate(self.events, 1):
+            parts.append(self._event(x(at), height, number, text))
         for value, text in self.limits:
             parts.append(tag("line", x1=x.start, x2=x.end, y1=y(value), y2=y(value), cls="rule"))
             place = y(value) - 6 if y(value) - 6 > 11 else y(value) + 14
@@ -136,8 +138,8 @@ class LineChart:
             parts.append(tag("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), cls=cls))
             label = self.y_text(tick)
             parts.append(words(x.start - 6, y(tick) + 4, label, "t m small", text_anchor="end"))
-        most = max(2, int((x.end - x.start) / 78))
-        inside = [tick for tick in nice_ticks(x.low, x.high, most) if x.low <= tick <= x.high]
+        most = max(2, int((x.end - x.start) / 56))
+        inside = [tick for tick in self.x_ticks(x.low, x.high, most) if x.low <= tick <= x.high]
         for tick in inside:
             label = self.x_text(tick)
             place = min(x(tick), width - 2 - _CHAR * len(label) / 2)
@@ -167,6 +169,7 @@ class LineChart:
         ring = tag("circle", cx=cx, cy=cy, r=5.0, cls=f"ring k-s{series}")
         return ring + words(place, above, mark.label, "t b small halo", text_anchor="middle")
 
-    def _event(self, place: float, height: float, text: str) -> str:
+    def _event(self, place: float, height: float, number: int, text: str) -> str:
         ends = {"x1": place, "x2": place, "y1": _TOP, "y2": height - _BOTTOM}
-        return tag("line", tag("title", escaped(text)), cls="event", **ends)
+        line = tag("line", tag("title", escaped(text)), cls="event", **ends)
+        return line + words(place + 3, _TOP + 9, number, "t m small halo")

@@ -12,7 +12,7 @@ _MOST_COUNTS = 12
 
 
 def confusion_matrix(
-    title: str, labels: Sequence[str], counts: Sequence[Sequence[int]], width: float = 340
+    title: str, labels: Sequence[str], counts: Sequence[Sequence[int]], width: float = 360
 ) -> str:
     """Rows of the data by right class (down) and by predicted class (across).
 
@@ -26,10 +26,11 @@ def confusion_matrix(
     """
     names = [_short(label) for label in labels]
     count = len(counts)
-    left = min(110.0, 20 + 6.6 * max(map(len, names)))
+    left = min(110.0, 20 + 7.2 * max(map(len, names)))
     slanted = count > 3
     top = 34.0 + (min(60.0, 4.4 * max(map(len, names))) if slanted else 14.0)
-    size = min((width - left - 10 - (30 if slanted else 0)) / count, 84.0)
+    size = min((width - left - 10 - (30 if slanted else 0)) / count, 96.0)
+    shift = max(0.0, (width - left - size * count) / 2 - 20)
     drawn = [words(left, 13, "predicted", "t m small"), words(0, top - 8, "right", "t m small")]
     for index, name in enumerate(names):
         middle = left + size * (index + 0.5)
@@ -49,7 +50,8 @@ def confusion_matrix(
                 cls = "t b on" if share > 0.55 else "t"
                 middle_y = y + size / 2 + 4
                 drawn.append(words(x + size / 2, middle_y, cell, cls, text_anchor="middle"))
-    return picture(width, top + size * count + 4, title, *drawn)
+    moved = tag("g", *drawn, transform=f"translate({shift:.1f} 0)")
+    return picture(width, top + size * count + 4, title, moved)
 
 
 def _cell(x: float, y: float, size: float, share: float, told: str) -> str:

@@ -53,9 +53,18 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
-def nice_size_ticks(high: float, most: int = 5) -> list[float]:
-    """The same for sizes in bytes, from zero."""
-    return nice_ticks(0.0, high, most)
+_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
+"""Seconds between ticks of an axis of time that is at most some days long."""
+
+
+def time_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """The same for seconds: multiples of round times, such as 30 s, 2 minutes or 6 hours."""
+    raw = (high - low) / max(1, most - 1)
+    step = next((step for step in _TIMES if step >= raw), 86400 * math.ceil(raw / 86400))
+    if high - low < 1:
+        return nice_ticks(low, high, most)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return [float(index * step) for index in range(first, last + 1)]
 
 
 def plain_number(value: float) -> str:

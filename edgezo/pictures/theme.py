@@ -43,25 +43,25 @@ DARK: Mapping[str, str] = {
 }  # fmt: skip
 
 _RULES = """\
-.t{font:12px FONT;fill:var(--ink)}
-.m{fill:var(--muted)}
-.b{font-weight:600}
-.h{font:600 15px FONT;fill:var(--ink)}
-.small{font-size:11px}
-.halo{paint-order:stroke;stroke:var(--panel);stroke-width:4px;stroke-linejoin:round}
-.grid{stroke:var(--faint);stroke-width:1}
-.axis{stroke:var(--line);stroke-width:1}
-.rule{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:5 4}
-.event{stroke:var(--warn);stroke-width:1.5;stroke-dasharray:2 3}
-.line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
-.thin{fill:none;stroke-width:1;opacity:.38}
-.dashed{fill:none;stroke-width:1.5;stroke-dasharray:5 4}
-.band{opacity:.13;stroke:none}
-.ring{fill:var(--panel);stroke-width:2.5}
-.back{fill:var(--panel)}
-.track{fill:var(--reserve)}
-.cell{fill:var(--s0)}
-.on{fill:var(--panel)}
+.chart .t{font:13px FONT;fill:var(--ink)}
+.chart .m{fill:var(--muted)}
+.chart .b{font-weight:600}
+.chart .h{font:600 24px FONT;fill:var(--ink)}
+.chart .small{font-size:12px}
+.chart .halo{paint-order:stroke;stroke:var(--panel);stroke-width:4px;stroke-linejoin:round}
+.chart .grid{stroke:var(--faint);stroke-width:1}
+.chart .axis{stroke:var(--line);stroke-width:1}
+.chart .rule{stroke:var(--muted);stroke-width:1.25;stroke-dasharray:5 4}
+.chart .event{stroke:var(--warn);stroke-width:1.5;stroke-dasharray:2 3}
+.chart .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
+.chart .thin{fill:none;stroke-width:1;opacity:.38}
+.chart .dashed{fill:none;stroke-width:1.5;stroke-dasharray:5 4}
+.chart .band{opacity:.13;stroke:none}
+.chart .ring{fill:var(--panel);stroke-width:2.5}
+.chart .back{fill:var(--panel)}
+.chart .track{fill:var(--reserve)}
+.chart .cell{fill:var(--s0)}
+.chart .on{fill:var(--panel)}
 """
 
 

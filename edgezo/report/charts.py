@@ -8,15 +8,13 @@ from itertools import accumulate
 
 from edgezo.pictures.intervals import wilson
 from edgezo.pictures.line_chart import Band, Line, LineChart, Mark
-from edgezo.pictures.scales import Point, finite, plain_number, smoothed
+from edgezo.pictures.scales import Point, finite, plain_number, smoothed, time_ticks
 from edgezo.runs.run_record import EvaluationLine, RunRecord, Steps
 from edgezo.wording import duration, percent
 from edgezo_runtime.system.sizes import format_size
 
 _SPAN = 25
 """Steps over which losses are smoothed, of 1,000; at least three steps."""
-
-Labelled = Callable[[RunRecord, str], str]
 
 
 def loss_chart(runs: Sequence[RunRecord]) -> LineChart:
@@ -27,7 +25,7 @@ def loss_chart(runs: Sequence[RunRecord]) -> LineChart:
     highest: list[float] = []
     for number, run in enumerate(runs):
         points = finite(run.steps.step, run.steps.loss)
-        smooth = smoothed(points, max(3, len(points) * _SPAN / 1000))
+        smooth = smoothed(points, _span(points))
         valid = [(float(own.step), own.loss) for own in run.valid]
         series = 1 if single else number
         if single:
@@ -45,7 +43,7 @@ def loss_chart(runs: Sequence[RunRecord]) -> LineChart:
             point = (float(kept.step), kept.loss)
             marks.append(Mark(point, text if single else plain_number(round(kept.loss, 3)), series))
     return LineChart(
-        "Loss by step",
+        "Loss",
         lines,
         marks=marks,
         events=_events(runs),
@@ -72,7 +70,7 @@ def score_chart(runs: Sequence[RunRecord]) -> LineChart | None:
             marks.append(Mark((float(kept.step), value), percent(value), number))
     if not lines:
         return None
-    title = f"{score_name(runs[0]).capitalize()} on the rows for validation, by step"
+    title = f"{score_name(runs[0]).capitalize()} on rows for validation"
     return LineChart(title, lines, bands=bands, marks=marks, y_text=_percent)
 
 
@@ -82,22 +80,35 @@ def rate_chart(runs: Sequence[RunRecord]) -> LineChart:
         Line(finite(run.steps.step, run.steps.lr), _name(runs, run), number)
         for number, run in enumerate(runs)
     ]
-    return LineChart("Learning rate by step", lines, from_zero=True)
+    return LineChart("Learning rate", lines, from_zero=True)
 
 
 def throughput_chart(runs: Sequence[RunRecord]) -> LineChart:
-    """Tokens per second by step."""
+    """Rows per second by step."""
+    return _noisy("Rows per second", runs, rows_per_s)
+
+
+def gradient_chart(runs: Sequence[RunRecord]) -> LineChart:
+    """Projected gradients by step."""
+    return _noisy(
+        "Projected gradient",
+        runs,
+        lambda steps: finite(steps.step, steps.projected_grad),
+    )
+
+
+def _noisy(
+    title: str, runs: Sequence[RunRecord], points_of: Callable[[Steps], list[Point]]
+) -> LineChart:
+    """Numbers of single steps, and the same smoothed; the scale leaves out the highest 2 %."""
     lines: list[Line] = []
     for number, run in enumerate(runs):
-        points = tokens_per_s(run.steps)
+        points = points_of(run.steps)
         if len(runs) == 1:
             lines.append(Line(points, "", number, "thin"))
-        smooth = smoothed(points, max(3, len(points) * _SPAN / 1000))
-        lines.append(Line(smooth, _name(runs, run), number))
+        lines.append(Line(smoothed(points, _span(points)), _name(runs, run), number))
     usual = [value for line in lines for value in _usual([y for _, y in line.points])]
-    return LineChart(
-        "Tokens per second by step", lines, from_zero=True, top=max(usual, default=None)
-    )
+    return LineChart(title, lines, from_zero=True, top=max(usual, default=None))
 
 
 def memory_chart(runs: Sequence[RunRecord]) -> LineChart:
@@ -107,9 +118,11 @@ def memory_chart(runs: Sequence[RunRecord]) -> LineChart:
     for number, run in enumerate(runs):
         seconds = list(accumulate(map(_zero_for_nan, run.steps.elapsed_s)))
         peak = finite(seconds, run.steps.peak_bytes)
-        label = "peak so far" if len(runs) == 1 else run.name
-        lines.append(Line(finite(seconds, run.steps.memory_bytes), _after(runs), number, "thin"))
-        lines.append(Line(peak, label, number))
+        after = finite(seconds, run.steps.memory_bytes)
+        if len(runs) == 1:
+            lines += [Line(after, "after each step", 0), Line(peak, "peak so far", 1, "dashed")]
+        else:
+            lines += [Line(after, "", number, "thin"), Line(peak, run.name, number)]
         for event in run.events:
             if event.kind == "pressure" and seconds:
                 at = seconds[min(max(0, event.step - 1), len(seconds) - 1)]
@@ -117,22 +130,23 @@ def memory_chart(runs: Sequence[RunRecord]) -> LineChart:
     budgets = {run.budget_bytes for run in runs if run.budget_bytes}
     limits = [(float(size), f"budget {format_size(size)}") for size in sorted(budgets)]
     return LineChart(
-        "Resident memory of the process over time",
+        "Resident memory of the process",
         lines,
         x_label="time of steps",
         limits=limits if any(line.points for line in lines) else [],
         events=events,
         y_text=_size,
         x_text=lambda value: "0" if value == 0 else duration(value),
+        x_ticks=time_ticks,
         from_zero=True,
     )
 
 
-def tokens_per_s(steps: Steps) -> list[Point]:
-    """Tokens per second of each step."""
+def rows_per_s(steps: Steps) -> list[Point]:
+    """Rows of the model per second of each step."""
     rates = [
-        tokens / seconds if seconds and seconds > 0 else math.nan
-        for tokens, seconds in zip(steps.tokens, steps.elapsed_s, strict=True)
+        rows / seconds if seconds > 0 else math.nan
+        for rows, seconds in zip(steps.rows, steps.elapsed_s, strict=True)
     ]
     return finite(steps.step, rates)
 
@@ -149,12 +163,13 @@ def score_name(run: RunRecord) -> str:
     return name.partition(" ")[0] if answers else "accuracy"
 
 
+def _span(points: Sequence[Point]) -> float:
+    """Steps over which a curve is smoothed."""
+    return max(3.0, len(points) * _SPAN / 1000)
+
+
 def _name(runs: Sequence[RunRecord], run: RunRecord) -> str:
     return "" if len(runs) == 1 else run.name
-
-
-def _after(runs: Sequence[RunRecord]) -> str:
-    return "after each step" if len(runs) == 1 else ""
 
 
 def _events(runs: Sequence[RunRecord]) -> list[tuple[float, str]]:

@@ -26,7 +26,7 @@ def comparison_row(run: RunRecord) -> tuple[str, ...]:
         score_text(run.after),
         score_text(run.test),
         duration(run.seconds),
-        "–" if peak is None else format_size(peak),
+        "-" if peak is None else format_size(peak),
         run.state,
     )
 
@@ -34,7 +34,7 @@ def comparison_row(run: RunRecord) -> tuple[str, ...]:
 def score_text(found: EvaluationLine | None) -> str:
     """The score of an evaluation, else its loss."""
     if found is None:
-        return "–"
+        return "-"
     value = score_of(found)
     return f"loss {found.loss:.3f}" if value is None else percent(value)
 

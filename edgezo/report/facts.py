@@ -54,7 +54,7 @@ def _score_card(run: RunRecord) -> Card | None:
     text = " → ".join(percent(value) for value in (first, last) if value is not None)
     note, good = on, None
     if first is not None and last is not None:
-        note = f"{100 * (last - first):+.1f} points on {on}".replace("-", "−")
+        note = f"{100 * (last - first):+.1f} points on {on}".replace("-", "\N{MINUS SIGN}")
         good = last > first
     return Card(score_name(run), text, note, good=good)
 
@@ -119,7 +119,7 @@ def shares(run: RunRecord) -> list[ShareOfRows]:
 
 
 def ledger(run: RunRecord) -> list[tuple[str, int, str]]:
-    """Parts of the planned memory: names, bytes above zero, and meanings; the reserve comes last."""
+    """Parts of the planned memory: names, bytes, meanings; the reserve comes last."""
     plan = run.receipt.get("plan")
     parts = plan.get("ledger") if isinstance(plan, dict) else None
     if not isinstance(parts, dict):
@@ -165,15 +165,15 @@ def _is_set(values: Mapping[str, Any], name: str) -> bool:
 def shown(value: object) -> str:
     """A value of a JSON file as a short text."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return ", ".join(repr(own) if isinstance(own, str) else shown(own) for own in value) or "–"
+        return ", ".join(repr(own) if isinstance(own, str) else shown(own) for own in value) or "-"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {shown(own)}" for key, own in value.items()) or "–"
+        return ", ".join(f"{key} {shown(own)}" for key, own in value.items()) or "-"
     return str(value)
 
 
@@ -185,9 +185,9 @@ def warnings(run: RunRecord) -> list[str]:
     return found
 
 
-def happenings(run: RunRecord) -> list[tuple[int, str]]:
-    """Rollbacks and measures against short memory: steps and texts."""
-    return [(event.step, event.text) for event in run.events]
+def happenings(run: RunRecord, kind: str) -> list[tuple[int, str]]:
+    """Events of a kind, "divergence" or "pressure": steps and texts."""
+    return [(event.step, event.text) for event in run.events if event.kind == kind]
 
 
 def digests(run: RunRecord) -> list[tuple[str, str]]:
@@ -222,7 +222,12 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
         if rows:
             line = _line("edgezo", "eval", bundle, "--adapter", path, "--data", rows)
             found.append(("evaluate", line))
-    found.append(("export the adapter", _line("edgezo", "adapter", "export", path, f"{path}-peft", "--format", "peft")))
+    found.append(
+        (
+            "export the adapter",
+            _line("edgezo", "adapter", "export", path, f"{path}-peft", "--format", "peft"),
+        )
+    )
     return found
 
 
@@ -253,6 +258,9 @@ def memory_rows(run: RunRecord) -> list[tuple[str, str]]:
     if isinstance(plan, dict) and isinstance(plan.get("smallest_bytes"), int):
         smallest = format_size(plan["smallest_bytes"], up=True)
         found.append(("smallest sufficient budget", smallest))
+    for gain in plan.get("gains", []) if isinstance(plan, dict) else []:
+        size = format_size(gain["budget_bytes"], up=True)
+        found.append((f"with {size}", f"steps about {gain['speedup']:.2f} times as fast"))
     for name in ("workers", "chunk_tokens", "streamed_blocks"):
         if isinstance(receipt.get(name), int):
             found.append((name.replace("_", " "), f"{receipt[name]:,}"))

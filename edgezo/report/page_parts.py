@@ -11,8 +11,8 @@ from edgezo.pictures.theme import SERIES
 from edgezo.wording import percent
 from edgezo_runtime.system.sizes import format_size
 
-SMALL = (400.0, 250.0)
-LARGE = (780.0, 330.0)
+SMALL = (360.0, 246.0)
+LARGE = (742.0, 251.0)
 """Widths and heights of charts, in the units of their type: one fills a column, one two columns."""
 
 
@@ -32,9 +32,7 @@ def figure(chart: LineChart, *, wide: bool = False, sub: str = "") -> str:
     if wide:
         svg = block("div", chart.svg(*LARGE), cls="wider") + block("div", svg, cls="narrow")
     caption = text("h3", chart.title) + _legend(chart) + (text("div", sub, "sub") if sub else "")
-    return block(
-        "figure", block("figcaption", caption), svg, cls="panel wide" if wide else "panel"
-    )
+    return block("figure", block("figcaption", caption), svg, cls="panel wide" if wide else "panel")
 
 
 def _legend(chart: LineChart) -> str:
@@ -54,11 +52,11 @@ def chip(colour: str) -> str:
     return block("span", cls=f"chip c-{colour}")
 
 
-def named_rows(rows: Iterable[tuple[str, str]], *, mono: bool = False) -> str:
-    """A table of names and values."""
+def named_rows(rows: Iterable[tuple[str, str]], *, mono: bool = False, loose: bool = False) -> str:
+    """A table of names and values; loose names may take several lines."""
     cls = "mono" if mono else None
     lines = [block("tr", text("th", name), text("td", value, cls)) for name, value in rows]
-    return block("table", *lines, cls="names")
+    return block("table", *lines, cls="names loose" if loose else "names")
 
 
 def table(
@@ -77,23 +75,25 @@ def table(
 def ledger_panel(parts: Sequence[tuple[str, int, str]]) -> str:
     """Where the bytes go: a bar, and its parts by name."""
     total = sum(size for _, size, _ in parts)
-    told = [(name, float(size), f"{name}: {format_size(size)}") for name, size, _ in parts]
-    rows = [
-        (
-            chip(part_class(name, number).removeprefix("f-")) + escaped(name),
-            escaped(meaning),
-            escaped(format_size(size)),
-            escaped(percent(size / total)),
-        )
-        for number, (name, size, meaning) in enumerate(parts)
-    ]
-    bar = stacked_bar("Where the bytes go, by plan", told, 400)
-    wide = stacked_bar("Where the bytes go, by plan", told, 1100)
+    shown = [(name, float(size), f"{name}: {format_size(size)}") for name, size, _ in parts]
+    head = ("part", "size", "share", "what it is")
+    lines = [block("tr", *(text("th", name, _LEDGER[name]) for name in head))]
+    for number, (name, size, meaning) in enumerate(parts):
+        colour = chip(part_class(name, number).removeprefix("f-"))
+        cells = (name, format_size(size), percent(size / total), meaning)
+        named = [
+            text("td", own, _LEDGER[key]) for key, own in zip(head[1:], cells[1:], strict=True)
+        ]
+        lines.append(block("tr", block("td", colour, escaped(name), cls="part"), *named))
+    bar = stacked_bar("Where the bytes go, by plan", shown, 400)
+    wide = stacked_bar("Where the bytes go, by plan", shown, 1100)
     bars = block("div", wide, cls="wider") + block("div", bar, cls="narrow")
     body = text("h3", "Where the bytes go, by plan") + bars
-    return block(
-        "div", body, table(("part", "what it is", "size", "share"), rows, (2, 3)), cls="panel"
-    )
+    return block("div", body, block("table", *lines, cls="parts"), cls="panel below")
+
+
+_LEDGER = {"part": "part", "size": "n", "share": "n", "what it is": "what"}
+"""Columns of the ledger and their classes."""
 
 
 def folded(title: str, content: str) -> str:

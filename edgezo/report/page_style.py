@@ -49,6 +49,11 @@ th{font-weight:550;color:var(--muted)}
 .names th{white-space:nowrap;width:1%;padding-right:20px;overflow-wrap:normal}
 td.n,th.n{text-align:right;white-space:nowrap}
 td:last-child,th:last-child{padding-right:0}
+.below{margin-top:16px}
+.names.loose th{white-space:normal;width:58%}
+.parts{margin-top:8px}
+.part{white-space:nowrap}
+.what{color:var(--muted);width:60%;padding-left:24px}
 .scroll{overflow-x:auto}
 .compare{min-width:840px}
 .compare td:first-child{font-weight:600}
@@ -66,7 +71,8 @@ summary{cursor:pointer;font-weight:600;font-size:14px}
 .rows .facts{font-size:12.5px;color:var(--muted);display:flex;flex-wrap:wrap;gap:0 14px}
 .rows .text{white-space:pre-wrap;max-width:95ch}
 .answer{font-weight:600}
-.sample{display:grid;gap:4px 18px;grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))}
+.sample{display:grid;gap:4px 18px;
+  grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))}
 .sample .text{font-size:14px}
 .run{border-top:2px solid var(--line);margin-top:56px}
 footer{margin-top:48px;color:var(--muted);font-size:13px}
@@ -76,6 +82,7 @@ footer{margin-top:48px;color:var(--muted);font-size:13px}
   .wider{display:none}.narrow{display:block}
   .panel{padding:14px}
   figcaption{min-height:0}
+  .what{display:none}
   .names th{white-space:normal;width:34%;padding-right:12px}
 }
 @media print{

@@ -10,13 +10,14 @@ from edgezo.pictures.matrix import confusion_matrix
 from edgezo.pictures.svg import escaped
 from edgezo.report import facts
 from edgezo.report.charts import (
+    gradient_chart,
     loss_chart,
     memory_chart,
     rate_chart,
     score_chart,
     throughput_chart,
 )
-from edgezo.report.page_parts import block, figure, folded, ledger_panel, named_rows, text
+from edgezo.report.page_parts import SMALL, block, figure, folded, ledger_panel, named_rows, text
 from edgezo.report.row_texts import RowText, RunTexts
 from edgezo.runs.run_record import RunRecord
 
@@ -70,27 +71,40 @@ def _learning(run: RunRecord) -> list[str]:
         sub = "shaded: Wilson intervals, 95 %" if scores.bands else ""
         found.append(figure(scores, sub=sub))
     found += [figure(rate_chart([run])), figure(throughput_chart([run]))]
-    return [text("h2", "Learning"), block("div", *found, cls="grid"), *_happenings(run)]
+    found.append(_intervals(run) or figure(gradient_chart([run])))
+    return [
+        text("h2", "Learning"),
+        block("div", *found, cls="grid"),
+        *_happenings(run, "divergence", "Rollbacks"),
+    ]
 
 
-def _happenings(run: RunRecord) -> list[str]:
-    found = [(f"step {step}", what) for step, what in facts.happenings(run)]
+def _happenings(run: RunRecord, kind: str, title: str) -> list[str]:
+    """The events that a chart numbers."""
+    found = facts.happenings(run, kind)
     if not found:
         return []
-    return [folded(f"What happened: {len(found)} events", named_rows(found))]
+    rows = [(f"{number}: step {step}", what) for number, (step, what) in enumerate(found, 1)]
+    return [block("div", text("h3", title), named_rows(rows), cls="panel below")]
+
+
+def _intervals(run: RunRecord) -> str:
+    """Accuracies before and after with their intervals; "" where rows have no classes."""
+    found = facts.shares(run)
+    if not found:
+        return ""
+    chart = interval_chart("Accuracy with Wilson intervals", found, SMALL[0])
+    head = text("h3", "Accuracy") + text("div", "dots with Wilson intervals, 95 %", "sub")
+    return block("figure", block("figcaption", head), chart, cls="panel")
 
 
 def _accuracy(run: RunRecord) -> list[str]:
-    panels = []
-    found = facts.shares(run)
-    if found:
-        chart = interval_chart("Accuracy with Wilson intervals", found, 400)
-        head = text("h3", "Accuracy") + text("div", "dots with Wilson intervals, 95 %", "sub")
-        panels.append(block("figure", block("figcaption", head), chart, cls="panel"))
-    for split, own in run.rows.sets.items():
-        for when in ("before", "after"):
-            if when in own and own[when].confusion:
-                panels.append(_confusion(run, split, when))
+    panels = [
+        _confusion(run, split, when)
+        for split, own in run.rows.sets.items()
+        for when in ("before", "after")
+        if when in own and own[when].confusion
+    ]
     return [text("h2", "Right and wrong"), block("div", *panels, cls="grid")] if panels else []
 
 
@@ -113,14 +127,15 @@ def _memory(run: RunRecord) -> list[str]:
     if not parts and not any(line.points for line in chart.lines):
         return []
     found = [block("div", figure(chart, wide=True), _memory_table(run), cls="grid")]
+    found += _happenings(run, "pressure", "Measures against short memory")
     if parts:
-        found.append(block("div", ledger_panel(parts), cls="ledger"))
+        found.append(ledger_panel(parts))
     return [text("h2", "Memory"), *found]
 
 
 def _memory_table(run: RunRecord) -> str:
     rows = facts.memory_rows(run)
-    return block("div", text("h3", "How memory is kept"), named_rows(rows), cls="panel")
+    return block("div", text("h3", "How memory is kept"), named_rows(rows, loose=True), cls="panel")
 
 
 def _worst_rows(run: RunRecord, texts: RunTexts) -> list[str]:

@@ -32,7 +32,7 @@ WORST_ROWS = 10
 """Rows with the largest losses that are kept of each evaluation."""
 
 SAMPLES = 3
-"""Rows without classes that are kept besides, the first ones: prompts for texts before and after."""
+"""Rows without classes that are kept besides, the first ones: prompts for sample texts."""
 
 MOST_TOKENS = 160
 """Tokens that are kept of such a row: the last ones."""

@@ -21,7 +21,10 @@ from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.system.files import open_regular, read_regular
 from edgezo_runtime.system.typed_json import LONGEST_TEXT, JsonShapeError, parse_object
 
-_COLUMNS = ("step", "loss", "lr", "rows", "tokens", "elapsed_s", "memory_bytes", "peak_bytes")
+_COLUMNS = (
+    "step", "loss", "projected_grad", "lr", "rows", "tokens", "elapsed_s", "memory_bytes",
+    "peak_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Steps:
     Attributes:
         step: numbers of the steps, from 1.
         loss: mean over the probes of a step, nats.
+        projected_grad: root mean square of the projected gradients.
         lr: learning rate.
         rows: rows that the model evaluated.
         tokens: tokens that the model evaluated.
@@ -41,6 +45,7 @@ class Steps:
 
     step: Sequence[float] = ()
     loss: Sequence[float] = ()
+    projected_grad: Sequence[float] = ()
     lr: Sequence[float] = ()
     rows: Sequence[float] = ()
     tokens: Sequence[float] = ()
