@@ -60,6 +60,7 @@ _EPILOG = (
         "generate": "edgezo.cli.generate.command",
         "adapter": "edgezo.cli.adapter.command",
         "report": "edgezo.cli.report.command",
+        "runs": "edgezo.cli.runs.command",
         "replay": "edgezo.cli.replay",
         "methods": "edgezo.cli.methods",
         "doctor": "edgezo.cli.doctor",

@@ -1,0 +1,1 @@
+"""`edgezo runs`: a table of runs, a single one, and their removal."""
