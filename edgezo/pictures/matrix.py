@@ -11,6 +11,10 @@ _MOST_COUNTS = 12
 """Classes up to which the cells have their counts."""
 
 
+_DARKEST = 0.62
+"""Opacity of the shade of a whole line; counts can be read on it."""
+
+
 def confusion_matrix(
     title: str, labels: Sequence[str], counts: Sequence[Sequence[int]], width: float = 360
 ) -> str:
@@ -47,9 +51,8 @@ def confusion_matrix(
             x, y = left + size * predicted, top + size * right
             drawn.append(_cell(x, y, size, share, told))
             if count <= _MOST_COUNTS:
-                cls = "t b on" if share > 0.55 else "t"
                 middle_y = y + size / 2 + 4
-                drawn.append(words(x + size / 2, middle_y, cell, cls, text_anchor="middle"))
+                drawn.append(words(x + size / 2, middle_y, cell, "t b", text_anchor="middle"))
     moved = tag("g", *drawn, transform=f"translate({shift:.1f} 0)")
     return picture(width, top + size * count + 4, title, moved)
 
@@ -57,9 +60,12 @@ def confusion_matrix(
 def _cell(x: float, y: float, size: float, share: float, told: str) -> str:
     place = {"x": x + 1, "y": y + 1, "width": size - 2, "height": size - 2, "rx": 3.0}
     back = tag("rect", cls="track", **place)
-    opacity = 0.0 if not share else round(0.08 + 0.92 * share, 3) if share > 0.55 else share * 0.7
     return back + tag(
-        "rect", tag("title", escaped(told)), cls="cell", fill_opacity=round(opacity, 3), **place
+        "rect",
+        tag("title", escaped(told)),
+        cls="cell",
+        fill_opacity=round(_DARKEST * share, 3),
+        **place,
     )
 
 

@@ -24,6 +24,7 @@ LIGHT: Mapping[str, str] = {
     "page": "#f6f7f9", "panel": "#ffffff", "ink": "#16191d", "muted": "#59616b",
     "line": "#dfe3e8", "faint": "#eef0f3", "good": "#0b7a4b", "bad": "#b42318",
     "warn": "#8a5300", "warn-bg": "#fff6e5", "code": "#f3f5f7",
+    "cell": "#1f5fd6",
     "s0": "#1f5fd6", "s1": "#c2410c", "s2": "#0b7f76", "s3": "#b8216b", "s4": "#6d39d6",
     "s5": "#557a0e",
     "process": "#74808f", "data": "#0e8fae", "graphs": "#8a5cf0", "adapter": "#d6337f",
@@ -35,6 +36,7 @@ DARK: Mapping[str, str] = {
     "page": "#0e1116", "panel": "#171b21", "ink": "#e9ecf1", "muted": "#a0aab6",
     "line": "#2e353f", "faint": "#222831", "good": "#4cc38a", "bad": "#ff8a80",
     "warn": "#f2c063", "warn-bg": "#2b2415", "code": "#10141a",
+    "cell": "#2f63c0",
     "s0": "#7db0ff", "s1": "#ff9d5c", "s2": "#45cdbf", "s3": "#ff85bd", "s4": "#b79cff",
     "s5": "#b5d35c",
     "process": "#8d99a8", "data": "#33c1e0", "graphs": "#a98bff", "adapter": "#f472b0",
@@ -60,8 +62,7 @@ _RULES = """\
 .chart .ring{fill:var(--panel);stroke-width:2.5}
 .chart .back{fill:var(--panel)}
 .chart .track{fill:var(--reserve)}
-.chart .cell{fill:var(--s0)}
-.chart .on{fill:var(--panel)}
+.chart .cell{fill:var(--cell)}
 """
 
 
