@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from edgezo._version import CREATED_BY
 from edgezo.pictures.svg import escaped, tag
-from edgezo.report.charts import loss_chart, memory_chart, score_chart
+from edgezo.report.charts import loss_chart, memory_chart, rate_chart, score_chart, throughput_chart
 from edgezo.report.comparison import HEADER, NUMBERS, comparison_row
 from edgezo.report.page_parts import block, figure, table, text
 from edgezo.report.page_style import page_css
@@ -57,6 +57,7 @@ def _several(runs: Sequence[RunRecord], texts: Sequence[RunTexts]) -> list[str]:
     )
     rows = [tuple(map(escaped, comparison_row(run))) for run in runs]
     charts = [figure(loss_chart(runs), wide=True), figure(memory_chart(runs))]
+    charts += [figure(throughput_chart(runs)), figure(rate_chart(runs))]
     scores = score_chart(runs)
     if scores is not None:
         charts.insert(1, figure(scores))

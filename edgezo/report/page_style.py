@@ -74,6 +74,8 @@ summary{cursor:pointer;font-weight:600;font-size:14px}
 .sample{display:grid;gap:4px 18px;
   grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))}
 .sample .text{font-size:14px}
+.run header{padding-top:20px}
+.run header h2{margin:4px 0 2px;font-size:23px}
 .run{border-top:2px solid var(--line);margin-top:56px}
 footer{margin-top:48px;color:var(--muted);font-size:13px}
 @media (max-width:720px){

@@ -14,6 +14,7 @@ from edgezo_runtime.budget.generation_plan import plan_generation
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
+from edgezo_runtime.generation.sampling import Sampling
 
 if TYPE_CHECKING:
     from edgezo.runs.evaluated_rows import KeptRow
@@ -62,7 +63,7 @@ def with_samples(
     opened = open_bundle(run, bundle)
     tokenizer = open_tokenizer(opened)
     prompts = [list(row.tokens[: row.answer]) for row in rows]
-    config = GenerationConfig(max_new_tokens=NEW_TOKENS, temperature=0.0)
+    config = GenerationConfig(NEW_TOKENS, Sampling(temperature=0.0))
     written: list[list[str]] = []
     with refusing_to_begin():
         engine = limited_engine(opened, budget, None)

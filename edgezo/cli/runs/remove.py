@@ -27,7 +27,11 @@ def command(runs: tuple[Path, ...], yes: bool, as_json: bool) -> None:
         read_run(path)
     if not yes:
         names = ", ".join(map(str, runs))
-        if not click.confirm(f"remove {names}?", err=True):
+        try:
+            agreed = click.confirm(f"remove {names}?", err=True)
+        except click.Abort:  # nobody answers
+            agreed = False
+        if not agreed:
             raise UsageError("nothing was removed; pass --yes to remove without a question")
     kept: dict[str, list[str]] = {}
     for path in runs:

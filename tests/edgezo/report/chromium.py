@@ -77,7 +77,8 @@ def look_at(pages: list[Path], widths: list[int], *, dark: bool = False) -> list
         widths: in pixels.
         dark: prefer dark colours.
     Returns:
-        For each page, for each width: texts and elements that are too wide, cut, faint or small; and counts.
+        For each page and width: texts and elements that are too wide, cut, faint or small, and
+        counts.
     """
     browser = find_chromium()
     assert browser is not None

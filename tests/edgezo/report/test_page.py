@@ -94,5 +94,5 @@ def test_how_it_looks(tmp_path: Path, dark: bool) -> None:
         assert own["scroll"] == own["width"]
         assert (max(own["background"][:3]) < 60) == dark
     assert [own["width"] for own in found] == [360, 1280, 360, 1280]
-    assert [own["charts"] for own in found] == [10, 10, 23, 23]
+    assert [own["charts"] for own in found] == [10, 10, 25, 25]
     assert [own["rows"] for own in found] == [21, 21, 42, 42]
