@@ -17,8 +17,10 @@ from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.settings.options import build, options_of, setting
 from edgezo.cli.terminal.output import json_option, note, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.wording import duration
 from edgezo_runtime.errors import MissingExtraError, UsageError
+from edgezo_runtime.system.sizes import format_size
 
 if TYPE_CHECKING:
     from edgezo_runtime.bundle.bundle import Manifest
@@ -99,6 +101,7 @@ _GROUPS: OptionGroups = {
     help="folder of the new bundle",
 )
 @options_of(ExportSettings)
+@quiet_option
 @json_option
 def command(model: str | None, output: Path, as_json: bool, **values: Any) -> None:
     """Make a bundle of MODEL: a Hugging Face id, a folder or a .gguf file.
@@ -157,8 +160,11 @@ def _export(
     with Progress() as progress:
 
         def tell(stage: str, done: int, total: int) -> None:
-            share = f" {100 * done // total}%" if total > 1 else ""
-            progress.update(f"export: {stage}{share}", force=done == 0)
+            what = f"export: {stage}"
+            if total > 1:
+                progress.count(what, format_size if stage == "weights" else str)(done, total)
+            else:
+                progress.update(what, force=done == 0, work=what)
 
         def told(text: str) -> None:
             progress.end()

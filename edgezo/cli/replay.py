@@ -9,6 +9,7 @@ import click
 
 from edgezo.cli.files.output_file import force_option, new_file
 from edgezo.cli.terminal.output import json_option, print_result, table, warn
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     "the run handed out, else the last one",
 )
 @force_option
+@quiet_option
 @json_option
 def command(
     bundle: Path,

@@ -13,6 +13,8 @@ from edgezo.cli.adapter.usage_lines import usage_as_json, usage_rows
 from edgezo.cli.files.output_file import new_file
 from edgezo.cli.settings.options import build, options_of
 from edgezo.cli.terminal.output import json_option, print_result, table
+from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo_runtime.errors import UsageError
 
 
@@ -20,6 +22,7 @@ from edgezo_runtime.errors import UsageError
 @click.argument("source", metavar="RUN|ADAPTER", type=click.Path(path_type=Path))
 @click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
 @options_of(AdapterExportSettings)
+@quiet_option
 @json_option
 def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
     """Export the adapter of a run folder or an adapter file to OUT.
@@ -71,9 +74,12 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         from edgezo.cli.adapter.every_token import every_token_rows, score_every_token
         from edgezo.cli.adapter.proof import proof_rows, prove
 
-        result["verified"] = prove(job)
+        with Progress() as progress:
+            progress.update("comparing scores in the program that the adapter is for", force=True)
+            result["verified"] = prove(job)
+            progress.update("scoring the adapter on every token", force=True)
+            result["every_token"] = score_every_token(job)
         rows += proof_rows(result["verified"])
-        result["every_token"] = score_every_token(job)
         rows += every_token_rows(result["every_token"])
     print_result(result, table(rows), as_json)
 

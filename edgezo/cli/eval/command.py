@@ -17,6 +17,7 @@ from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.options import build, flat_fields, given_options, options_of
 from edgezo.cli.terminal.output import json_option, print_result, table, warn
 from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.wording import duration
 from edgezo_runtime.errors import RunFileError, UsageError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @click.argument("bundle")
 @config_option(EvalSettings, GenerationSettings)
 @options_of(EvalSettings, GenerationSettings)
+@quiet_option
 @json_option
 def command(bundle: str, as_json: bool, **values: Any) -> None:
     """Evaluate BUNDLE on rows of text.

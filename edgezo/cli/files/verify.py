@@ -5,6 +5,10 @@ from __future__ import annotations
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.system.sizes import format_size
+
+_SHOWN = 1 << 30
+"""Bytes of a bundle whose check takes long enough to show how far it is."""
 
 
 def verify(bundle: Bundle, signals: StopSignals) -> None:
@@ -14,10 +18,11 @@ def verify(bundle: Bundle, signals: StopSignals) -> None:
         BundleError: a file was altered.
     """
     with Progress() as progress:
+        show = progress.count(f"checking {bundle.root.name}", format_size)
 
         def tell(done: int, total: int) -> None:
             signals.check()
-            if progress.due() and total > 1 << 30:
-                progress.update(f"checking {bundle.root} {100 * done // total}%")
+            if total > _SHOWN:
+                show(done, total)
 
         bundle.verify(tell)

@@ -9,6 +9,7 @@ import click
 
 from edgezo.cli.files.output_file import force_option
 from edgezo.cli.terminal.output import json_option, print_result
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo_runtime.errors import UsageError
 
 Format = Literal["html", "svg", "png", "md", "json"]
@@ -83,6 +84,7 @@ def format_of(output: Path, given: str | None) -> Format:
     help="memory that generating samples may take: 8GB, 750MB, 50%; auto takes 80%",
 )
 @force_option
+@quiet_option
 @json_option
 def command(
     runs: tuple[Path, ...],

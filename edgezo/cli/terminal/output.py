@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.terminal.quiet import is_quiet
 from edgezo_runtime.errors import printable
 
 _LONGEST_LINE = 4000
@@ -30,8 +31,9 @@ def print_result(result: Mapping[str, Any], lines: list[str], as_json: bool) -> 
 
 
 def note(text: str) -> None:
-    """Print a note on stderr."""
-    click.echo(text, err=True)
+    """Print a note on stderr, unless the command is quiet."""
+    if not is_quiet():
+        click.echo(text, err=True)
 
 
 def warn(text: str) -> None:

@@ -1,4 +1,6 @@
-"""Progress on stderr: a live line on a terminal, a plain line every ten seconds elsewhere.
+"""Progress on stderr: live lines on a terminal, a plain line every ten seconds elsewhere.
+
+A terminal gets one line that is written over, or, where rich is installed, a block of lines.
 
 Plain lines keep to one rhythm from the first line on: the first update after every tenth second is
 shown. The first line of another kind of work comes at once, and shifts nothing.
@@ -6,12 +8,17 @@ shown. The first line of another kind of work comes at once, and shifts nothing.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TextIO
+
+from edgezo.cli.terminal.board import Board, bar_line, glyphs_for
+from edgezo.cli.terminal.live_block import LiveBlock
+from edgezo.cli.terminal.quiet import is_quiet
 
 LIVE_S = 0.1
 """Shortest time between two updates of a live line."""
@@ -21,19 +28,31 @@ PLAIN_S = 10.0
 
 
 class Progress:
-    """A line that shows how far some work is.
+    """Shows how far some work is; nothing if the command is quiet.
 
     Args:
         stream: the output; None is stderr.
         clock: seconds that never go back.
+        block: show blocks of lines where the terminal and the installed packages can; they are
+            loaded at once, so that a budget counts them.
     """
 
     def __init__(
-        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        block: bool = False,
     ) -> None:
         self._stream = stream if stream is not None else sys.stderr
         self._clock = clock
-        self._live = self._stream.isatty()
+        self._quiet = is_quiet()
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._glyphs = glyphs_for(self._stream)
+        self._block = (
+            _make_block(self._stream) if block and self._live and not self._quiet else None
+        )
+        self._board: list[str] = []
         self._last: float | None = None
         self._shown = 0
         self._first: float | None = None
@@ -42,6 +61,8 @@ class Progress:
 
     def due(self, work: str = "") -> bool:
         """Would an update about this kind of work be shown now?"""
+        if self._quiet:
+            return False
         if not self._live:
             return work not in self._begun or self._beat_at(self._clock()) > self._beat
         return self._last is None or self._clock() - self._last >= LIVE_S
@@ -54,12 +75,12 @@ class Progress:
             force: show it in any case.
             work: the kind of work, whose first line is shown at once.
         """
-        if not force and not self.due(work):
+        if self._quiet or (not force and not self.due(work)):
             return
-        self._last = self._clock()
-        self._beat = self._beat_at(self._last)
-        self._begun.add(work)
-        if self._live:
+        self._begin(work)
+        if self._block is not None:
+            self._block.show([*self._board, text[: self._block.width]])
+        elif self._live:
             text = text[: shutil.get_terminal_size().columns - 1]
             self._stream.write("\r" + text.ljust(self._shown))
             self._shown = len(text)
@@ -67,21 +88,62 @@ class Progress:
             self._stream.write(text + "\n")
         self._stream.flush()
 
-    def count(self, what: str) -> Callable[[int, int], None]:
-        """A callback that takes the number of finished parts and of all parts."""
+    def show(self, board: Board, text: str, work: str = "") -> None:
+        """Show a block of lines where that is possible, else a line, unless shown just before.
+
+        Args:
+            board: the block.
+            text: the line.
+            work: the kind of work, whose first line is shown at once.
+        """
+        if self._block is None:
+            self.update(text, work=work)
+        elif self.due(work):
+            self._begin(work)
+            self._board = board.lines(self._block.width, self._glyphs)
+            self._block.show(self._board)
+
+    def count(self, what: str, unit: Callable[[int], str] = str) -> Callable[[int, int], None]:
+        """A callback that takes the number of finished parts and of all parts; draws a bar.
+
+        Args:
+            what: is done.
+            unit: words for a number of parts.
+        """
 
         def tell(done: int, total: int) -> None:
-            self.update(f"{what} {done}/{total}", work=what)
+            if not self.due(what):
+                return
+            text = f"{unit(done)}/{unit(total)}"
+            if self._live:
+                share = done / total if total else None
+                self.update(bar_line(what, share, text, self._width(), self._glyphs), work=what)
+            else:
+                self.update(f"{what} {text}", work=what)
 
         return tell
 
     def end(self) -> None:
-        """Clear the live line; the next update is shown at once. Plain lines keep their rhythm."""
+        """Clear the live lines; the next update is shown at once. Plain lines keep their rhythm."""
+        if self._block is not None:
+            self._block.remove()
+        self._board = []
         if self._live and self._shown:
             self._stream.write("\r" + " " * self._shown + "\r")
             self._stream.flush()
         self._shown = 0
         self._last = None
+
+    def _begin(self, work: str) -> None:
+        """Note that a state of some work is shown now."""
+        self._last = self._clock()
+        self._beat = self._beat_at(self._last)
+        self._begun.add(work)
+
+    def _width(self) -> int:
+        if self._block is not None:
+            return self._block.width
+        return shutil.get_terminal_size().columns - 1
 
     def _beat_at(self, now: float) -> int:
         """Number of the interval of the rhythm; the first line begins it."""
@@ -90,7 +152,7 @@ class Progress:
         return int((now - self._first) // PLAIN_S)
 
     def __enter__(self) -> Progress:
-        """Return itself; leaving the block clears the live line."""
+        """Return itself; leaving the `with` block clears the live lines."""
         return self
 
     def __exit__(
@@ -99,5 +161,13 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Clear the live line."""
+        """Clear the live lines."""
         self.end()
+
+
+def _make_block(stream: TextIO) -> LiveBlock | None:
+    """A block on a terminal; None where rich is not installed."""
+    try:
+        return LiveBlock(stream)
+    except ImportError:
+        return None

@@ -14,6 +14,7 @@ from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.settings.options import build, options_of
 from edgezo.cli.terminal.output import json_option
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
@@ -75,6 +76,7 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
 )
 @click.option("--dry-run", is_flag=True, help="check and plan the run, but tune nothing")
 @enforce_option
+@quiet_option
 @json_option
 def command(
     bundle: str | None,

@@ -34,7 +34,7 @@ TUNE_GROUPS: OptionGroups = {
     "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
     "Length of the run": ("steps", "max_time_s", "epochs"),
     "Evaluation": ("eval_every_s", "eval_batch_size", "keep"),
-    "Run folder and output": ("output", "resume", "save_every", "as_json"),
+    "Run folder and output": ("output", "resume", "save_every", "quiet", "as_json"),
 }
 """Headings of the help of `edgezo tune` and `edgezo plan`."""
 

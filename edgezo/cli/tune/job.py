@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,7 @@ def prepare(
     reward: Reward | None = None,
     *,
     resume: bool = False,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Job:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -161,6 +162,7 @@ def prepare(
         signals: can interrupt it.
         reward: scores texts, if that is the objective.
         resume: resume the run in the folder.
+        tell: given the name of each part of the work before it begins.
     Raises:
         EdgezoError: an input is missing, is damaged, or does not fit.
     """
@@ -200,6 +202,7 @@ def prepare(
                 adapter=initial,
                 resume=resume,
                 check=signals.check,
+                tell=tell,
             )
     if inputs.eval_every_s not in (AUTO, 0) and "valid" not in opened.sets:
         opened.run.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgezo.cli.terminal.output import note, print_result, warn
+from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.default_bundle import default_bundle
 from edgezo.cli.tune.inputs import TuneInputs
@@ -63,9 +64,20 @@ def tune(
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
     resume = resume_command(output, reward)
-    with StopSignals() as signals, _naming_the_command(output, resume):
+    progress = Progress(block=not dry_run)  # what it loads counts against the budget
+    with progress, StopSignals() as signals, _naming_the_command(output, resume):
         run = RunFolder(output)
-        job = prepare(root, inputs, config, run, signals, judge, resume=run.has_journal())
+        job = prepare(
+            root,
+            inputs,
+            config,
+            run,
+            signals,
+            judge,
+            resume=run.has_journal(),
+            tell=lambda stage: progress.update(stage, work=stage),
+        )
+        progress.end()
         if dry_run:
             _print_dry_run(job, enforce=enforce, as_json=as_json)
             return
@@ -77,7 +89,7 @@ def tune(
             if enforce:
                 for line in limit_lines(job):
                     note(line)
-            result = _run(job, signals)
+            result = _run(job, signals, progress)
         except MemoryError as error:
             raise budget_stop(
                 error,
@@ -139,7 +151,7 @@ def _write_config(job: Job, run: RunFolder) -> None:
     atomic_write(run.config, text.encode())
 
 
-def _run(job: Job, signals: StopSignals) -> dict[str, Any]:
+def _run(job: Job, signals: StopSignals, progress: Progress) -> dict[str, Any]:
     with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
         tuner.start()
@@ -147,7 +159,7 @@ def _run(job: Job, signals: StopSignals) -> dict[str, Any]:
         _write_config(job, folder)
         metrics = Metrics(folder.metrics, tuner.step_number)
         try:
-            return Session(job, tuner, metrics, signals).tune()
+            return Session(job, tuner, metrics, signals, progress).tune()
         finally:
             metrics.close()
 

@@ -53,17 +53,25 @@ class Session:
         tuner: takes the steps; started.
         metrics: file for steps, evaluations and events.
         signals: can interrupt the session.
+        progress: shows how far it is.
     """
 
-    def __init__(self, job: Job, tuner: Tuner, metrics: Metrics, signals: StopSignals) -> None:
+    def __init__(
+        self,
+        job: Job,
+        tuner: Tuner,
+        metrics: Metrics,
+        signals: StopSignals,
+        progress: Progress,
+    ) -> None:
         self._job = job
         self._tuner = tuner
         self._run = tuner.run
         self._metrics = metrics
         self._signals = signals
-        self._progress = Progress()
+        self._progress = progress
         self._evaluations = Evaluations(job, tuner, metrics, signals, self._progress)
-        self._line = StepLine(tuner.run, job.budget)
+        self._line = StepLine(tuner.run, job.budget, tuner.keeper)
         self._rows = 0
         self._seconds = 0.0
         self._events: list[str] = []
@@ -213,7 +221,7 @@ class Session:
             )
             self._on_event(DivergenceEvent(report.step + 1, text))
         if self._progress.due():
-            self._progress.update(self._line.text(report))
+            self._progress.show(self._line.board(report), self._line.text(report))
 
     def _warn(self, text: str) -> None:
         self._progress.end()

@@ -78,6 +78,7 @@ def open_run(
     adapter: Adapter | str | Path | None = None,
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> OpenedRun:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -97,6 +98,7 @@ def open_run(
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
+        tell: given the name of each part before it begins.
 
     Raises:
         DoesNotFitError: the budget is too small, or memory was refused.
@@ -106,6 +108,7 @@ def open_run(
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
         data, doubts = settled(bundle, data, initial, folder, resume=resume)
+        tell("reading rows")
         train, reader = read_given(
             bundle,
             data.train,
@@ -137,6 +140,7 @@ def open_run(
                 if reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
+                tell("measuring passes for the memory plan")
                 plan = make_plan(
                     run,
                     budget_bytes,
