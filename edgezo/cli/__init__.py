@@ -54,6 +54,8 @@ _EPILOG = (
     cls=_Main,
     verbs={
         "export": "edgezo.cli.export",
+        "init": "edgezo.cli.init.command",
+        "data": "edgezo.cli.data.command",
         "plan": "edgezo.cli.plan",
         "tune": "edgezo.cli.tune.command",
         "eval": "edgezo.cli.eval.command",

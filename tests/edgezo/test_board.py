@@ -45,7 +45,8 @@ def test_bars() -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "glyphs"), [("utf-8", BLOCKS), ("cp437", PLAIN), ("cp1252", PLAIN), ("ascii", PLAIN)]
+    ("encoding", "glyphs"),
+    [("utf-8", BLOCKS), ("cp437", PLAIN), ("cp1252", PLAIN), ("ascii", PLAIN)],
 )
 def test_code_pages(encoding: str, glyphs: object) -> None:
     """That of the old Windows console has full blocks, but not those of a curve."""

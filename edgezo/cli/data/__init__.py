@@ -1,0 +1,1 @@
+"""`edgezo data`: what data files hold."""

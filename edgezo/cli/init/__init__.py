@@ -1,0 +1,1 @@
+"""`edgezo init`: five questions, and the file of settings that answers them."""
