@@ -34,7 +34,7 @@ TUNE_GROUPS: OptionGroups = {
     "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
     "Length of the run": ("steps", "max_time_s", "epochs"),
     "Evaluation": ("eval_every_s", "eval_batch_size", "keep"),
-    "Run folder and output": ("output", "resume", "save_every", "quiet", "as_json"),
+    "Run folder and output": ("output", "resume", "save_every", "log", "quiet", "as_json"),
 }
 """Headings of the help of `edgezo tune` and `edgezo plan`."""
 
@@ -117,6 +117,13 @@ class TuneInputs:
         "mains, thermal[:CELSIUS], idle[:PERCENT]; auto takes battery, thermal and idle, as far as "
         "the system has the sensors",
         metavar="LIST",
+    )
+    log: tuple[str, ...] = setting(
+        (),
+        "also write losses, scores and memory for a tracker: csv, tensorboard, wandb, mlflow or "
+        "trackio, each with an extra of its name; offline, unless its own environment variables "
+        "say otherwise; may be given several times",
+        metavar="TRACKER",
     )
     threads: int = setting(0, "compute threads; 0 takes one per core")
     verify: bool = setting(True, "check the digests of the bundle's files first")

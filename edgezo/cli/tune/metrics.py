@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -49,11 +49,18 @@ class Metrics:
         path: the file.
         step: number of steps that the run has taken. Lines of later steps, which a power cut can
             leave, are dropped, and so are all lines from the first incomplete or damaged one on.
+        also: given every entry that is appended.
     Raises:
         RunFileError: the file cannot be read or written, or is a link, a pipe or a device.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        step: int,
+        also: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    ) -> None:
+        self._also = also
         self._kept: dict[tuple[str, str], KeptEvaluation] = {}
         try:
             if os.path.lexists(path):
@@ -77,6 +84,7 @@ class Metrics:
     def write(self, entry: Mapping[str, Any]) -> None:
         """Append a line; numbers that are not finite become null."""
         self._file.write(_line(entry))
+        self._also(entry)
         if time.monotonic() - self._flushed >= FLUSH_S:
             self._file.flush()
             self._flushed = time.monotonic()

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.run_end import early_end, resume_command
 from edgezo.cli.tune.session import Session
+from edgezo.trackers.tracker import Open, TrackedRun, load_trackers
+from edgezo.trackers.tracking import Tracking
 from edgezo_runtime.adapters.saved_settings import settings_of_run
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
@@ -64,7 +66,8 @@ def tune(
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
     resume = resume_command(output, reward)
-    progress = Progress(block=not dry_run)  # what it loads counts against the budget
+    progress = Progress(block=not dry_run)  # what is loaded here counts against the budget
+    openers = {} if dry_run else load_trackers(inputs.log)
     with progress, StopSignals() as signals, _naming_the_command(output, resume):
         run = RunFolder(output)
         job = prepare(
@@ -89,7 +92,7 @@ def tune(
             if enforce:
                 for line in limit_lines(job):
                     note(line)
-            result = _run(job, signals, progress)
+            result = _run(job, signals, progress, openers)
         except MemoryError as error:
             raise budget_stop(
                 error,
@@ -151,16 +154,23 @@ def _write_config(job: Job, run: RunFolder) -> None:
     atomic_write(run.config, text.encode())
 
 
-def _run(job: Job, signals: StopSignals, progress: Progress) -> dict[str, Any]:
+def _run(
+    job: Job, signals: StopSignals, progress: Progress, openers: Mapping[str, Open]
+) -> dict[str, Any]:
     with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
         tuner.start()
         folder = job.run.folder
         _write_config(job, folder)
-        metrics = Metrics(folder.metrics, tuner.step_number)
+        tracked = TrackedRun(
+            folder.path, folder.path.resolve().name, job.resolved(), tuner.step_number
+        )
+        tracking = Tracking(openers, tracked, warn)
+        metrics = Metrics(folder.metrics, tuner.step_number, tracking.take)
         try:
             return Session(job, tuner, metrics, signals, progress).tune()
         finally:
+            tracking.close()
             metrics.close()
 
 

@@ -1,0 +1,78 @@
+"""What a tracker is, and which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from edgezo_runtime.errors import MissingExtraError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedRun:
+    """The run that is tracked.
+
+    Attributes:
+        folder: of the run.
+        name: of the folder.
+        settings: values of config.json.
+        step: steps that were taken before this session.
+    """
+
+    folder: Path
+    name: str
+    settings: Mapping[str, Any]
+    step: int
+
+
+class Tracker(Protocol):
+    """Receives the numbers of a run."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Take numbers by name; `step` is the number of steps taken so far."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+Open = Callable[[TrackedRun], Tracker]
+
+TRACKERS: Mapping[str, tuple[str, str]] = {
+    "csv": ("edgezo.trackers.csv_file", ""),
+    "tensorboard": ("edgezo.trackers.tensorboard", "tensorboardX"),
+    "wandb": ("edgezo.trackers.wandb_run", "wandb"),
+    "mlflow": ("edgezo.trackers.mlflow_run", "mlflow"),
+    "trackio": ("edgezo.trackers.trackio_run", "trackio"),
+}
+"""Name -> module with a function `open_tracker`, and the library that it needs."""
+
+
+def load_trackers(names: tuple[str, ...]) -> dict[str, Open]:
+    """Import trackers and their libraries, before a budget is planned.
+
+    Args:
+        names: keys of `TRACKERS`.
+    Raises:
+        UsageError: there is no such tracker, or one is given twice.
+        MissingExtraError: its library is not installed.
+    """
+    found: dict[str, Open] = {}
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"`log` {name!r:.40}: expected one of {', '.join(TRACKERS)}")
+        if name in found:
+            raise UsageError(f"`log` {name}: is given twice; name it once")
+        module, library = TRACKERS[name]
+        try:
+            if library:
+                import_module(library)
+        except ImportError as error:
+            raise MissingExtraError(
+                f"{library} is not installed, and `log` {name} needs it; run pip install "
+                f"'edgezo[{name}]'"
+            ) from error
+        found[name] = cast(Open, import_module(module).open_tracker)
+    return found

@@ -1,0 +1,53 @@
+"""Hands the entries of a run's metrics to its trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgezo.trackers.tracker import Open, TrackedRun, Tracker
+from edgezo.trackers.values import tracked_values
+
+
+class Tracking:
+    """The trackers of a session. One that fails is left out from then on; the run goes on.
+
+    Args:
+        openers: functions that open trackers, by name.
+        run: what is tracked.
+        warn: told of trackers that fail.
+    """
+
+    def __init__(
+        self, openers: Mapping[str, Open], run: TrackedRun, warn: Callable[[str], None]
+    ) -> None:
+        self._warn = warn
+        self._trackers: dict[str, Tracker] = {}
+        for name, opener in openers.items():
+            self._do(name, lambda name=name, opener=opener: self._add(name, opener(run)))
+
+    def take(self, entry: Mapping[str, Any]) -> None:
+        """Hand on an entry of the metrics."""
+        step, values = tracked_values(entry)
+        if not values:
+            return
+        for name, tracker in list(self._trackers.items()):
+            self._do(name, lambda tracker=tracker: tracker.log(step, values))
+
+    def close(self) -> None:
+        """Close all trackers."""
+        for name, tracker in list(self._trackers.items()):
+            self._do(name, tracker.close)
+        self._trackers.clear()
+
+    def _add(self, name: str, tracker: Tracker) -> None:
+        self._trackers[name] = tracker
+
+    def _do(self, name: str, work: Callable[[], None]) -> None:
+        """Do work of a tracker; libraries of others raise what they like."""
+        try:
+            work()
+        except Exception as error:
+            self._trackers.pop(name, None)
+            what = str(error) or type(error).__name__
+            self._warn(f"the tracker {name} failed and is left out from now on: {what:.300}")

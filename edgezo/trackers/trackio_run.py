@@ -1,0 +1,43 @@
+"""Runs of Trackio, in its local store; TRACKIO_SPACE_ID sends them to a Space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgezo.trackers.tracker import TrackedRun
+
+PROJECT = "edgezo"
+
+
+class TrackioRun:
+    """Logs to a run.
+
+    Args:
+        run: it has begun.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def open_tracker(run: TrackedRun) -> TrackioRun:
+    """Begin a run in the project "edgezo"; a session that resumes goes on with the same run."""
+    import trackio
+
+    found = trackio.init(
+        project=PROJECT,
+        name=run.name,
+        config=dict(run.settings),
+        resume="allow",
+        embed=False,
+    )
+    return TrackioRun(found)
