@@ -48,5 +48,5 @@ def longest_row(sets: Sequence[ExampleSet], limit: int) -> int:
         sets: rows, tokenized without cuts where possible.
         limit: most tokens that the model takes.
     """
-    most = max((int(own.lengths().max()) for own in sets), default=_LEAST)
+    most = max((int(own.lengths().max()) for own in sets), default=0)
     return min(limit, max(_LEAST, -(-(most + 1) // _STEP) * _STEP))

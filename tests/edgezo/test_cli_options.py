@@ -55,6 +55,7 @@ OTHER: dict[str, Any] = {
     "budget": "3GB",
     "when": "idle,thermal:70",
     "adapter": "other",
+    "log": ("csv", "wandb"),
     "num_directions": 3,
     "directions": "shared",
     "sign": "scalar",

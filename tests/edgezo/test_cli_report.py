@@ -36,7 +36,8 @@ def test_a_tuned_run_stores_what_its_report_shows(tuned: Path, invoke: Invoke) -
         assert len(losses) == 10
         rest = own["loss"] * 12 - math.fsum(losses)
         assert 0 <= rest <= 2 * losses[-1] + 1e-9
-    data = [json.loads(row) for row in (Path(found["settings"]["data"]) / "valid.jsonl").open()]
+    rows = (Path(found["settings"]["data"]) / "valid.jsonl").read_text().splitlines()
+    data = [json.loads(row) for row in rows]
     for row, text in zip(
         found["rows"]["valid"]["after"]["worst"], found["texts"]["valid"]["after"], strict=True
     ):

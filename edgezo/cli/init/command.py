@@ -34,7 +34,7 @@ from edgezo.cli.terminal.quiet import quiet_option
 @quiet_option
 @json_option
 def command(bundle: str | None, yes: bool, as_json: bool, **options: Any) -> None:
-    """Write edgezo.toml for your data: settings with comments, which `edgezo tune` reads.
+    """Write edgezo.toml for your data: settings with comments, which 'edgezo tune' reads.
 
     Five questions are asked, unless flags answer them: the bundle, the data, the template, the
     label words, the budget. The answers that are proposed come from the data: classes or texts to

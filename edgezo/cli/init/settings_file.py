@@ -65,7 +65,7 @@ def settings_text(
         '# "50%", or "auto".\n' + _line("budget", budget)
     )
     parts.append(
-        "# A run ends after four passes or five minutes. Others ends:\n"
+        "# A run ends after four passes or five minutes, unless one of these is set:\n"
         '# epochs = 2\n# steps = 500\n# max_time = "10m"\n'
     )
     return "\n".join(parts)

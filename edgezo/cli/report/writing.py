@@ -9,7 +9,7 @@ from typing import Any
 
 from edgezo.cli.files.output_file import new_file
 from edgezo.cli.files.read_files import keep_files, run_files
-from edgezo.cli.report.command import Format
+from edgezo.cli.report.formats import Format
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.stop_signals import StopSignals

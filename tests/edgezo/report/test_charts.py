@@ -63,7 +63,7 @@ def test_answers_have_their_own_score(tmp_path: Path) -> None:
     assert score_name(run) == "f1"
     chart = score_chart([run])
     assert chart is not None
-    assert chart.bands == ()
+    assert not chart.bands
     without = read_run(written_run(tmp_path / "b", metrics=[eval_line("before", 0, 1.0, None)]))
     assert score_chart([without]) is None
 
