@@ -8,6 +8,7 @@ the run, and whoever reads the file has the bundle's.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -154,11 +155,26 @@ def read_rows(path: Path) -> EvaluatedRows:
                 f"{path}: has version {content.get('version')!r:.20}, this edgezo reads {VERSION}; "
                 f"use the edgezo that wrote it, or {remedy}"
             )
-        return decode(EvaluatedRows, content)
+        found = decode(EvaluatedRows, content)
     except OSError as error:
         raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, JsonShapeError) as error:
         raise RunFileError(f"{path}: not the rows of a run: {error}; {remedy}") from error
+    if not all(map(_is_sound, (own for sets in found.sets.values() for own in sets.values()))):
+        raise RunFileError(f"{path}: has results that no run writes; {remedy}")
+    return found
+
+
+def _is_sound(found: RowResults) -> bool:
+    """Are the results such as `RowResults.of` makes?"""
+    counts = found.confusion
+    square = all(len(row) == len(counts) for row in counts) and len(counts) <= MOST_CLASSES
+    numbers = [found.step, found.rows, *(cell for row in counts for cell in row)]
+    kept = [*found.worst, *found.samples]
+    numbers += [value for row in kept for value in (row.line, row.answer, row.cut)]
+    losses = [found.loss, *(row.loss for row in kept)]
+    within = all(0 <= value < 2**53 for value in numbers)
+    return square and within and all(map(math.isfinite, losses))
 
 
 def _until(own: Mapping[str, RowResults], step: int) -> dict[str, RowResults]:

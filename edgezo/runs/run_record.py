@@ -13,6 +13,7 @@ from typing import Any
 
 from edgezo.runs.evaluated_rows import EvaluatedRows, read_rows
 from edgezo.runs.metrics_lines import metrics_lines
+from edgezo.runs.receipt_check import check_receipt
 from edgezo.runs.run_state import State, run_state
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.journal.journal_header import read_journal_header
@@ -25,6 +26,10 @@ _COLUMNS = (
     "step", "loss", "projected_grad", "lr", "rows", "tokens", "elapsed_s", "memory_bytes",
     "peak_bytes",
 )  # fmt: skip
+
+
+_MOST = 2**53
+"""Steps and rows beyond which a line is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +228,7 @@ def read_run(path: Path) -> RunRecord:
         raise RunFileError(f"{path}: holds no run; 'edgezo runs {path}' lists the runs below it")
     steps, evaluations, events = _read_metrics(folder.metrics)
     receipt = _read_object(folder.receipt)
+    check_receipt(receipt, folder.receipt)
     last = int(steps.step[-1]) if len(steps) else 0
     return RunRecord(
         folder=folder,
@@ -271,6 +277,8 @@ def _read_metrics(path: Path) -> tuple[Steps, list[EvaluationLine], list[RunEven
         with BufferedReader(open_regular(path)) as file:
             for _, entry in metrics_lines(file):
                 kind, step = entry["event"], entry["step"]
+                if not 0 <= step < _MOST:
+                    break
                 if kind == "step":
                     for name in _COLUMNS:
                         columns[name].append(_number(entry.get(name)))
@@ -296,21 +304,18 @@ def _evaluation(entry: Mapping[str, Any]) -> EvaluationLine | None:
         split,
         when,
         entry["step"],
-        int(rows) if math.isfinite(rows) else 0,
+        int(rows) if 0 <= rows < _MOST else 0,
         loss,
-        accuracy if math.isfinite(accuracy) else None,
+        accuracy if 0 <= accuracy <= 1 else None,
         score if math.isfinite(score) else None,
     )
 
 
 def _number(value: object) -> float:
-    """A number of a line; NaN if it is none."""
+    """A number of a line; NaN if it is none, or such as no run writes."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan
+    return float(value) if -_MOST < value < _MOST else math.nan
 
 
 def _data_name(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,22 @@ class TensorBoard:
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
+
+
+def load() -> None:
+    """Import the library, so that a budget counts it.
+
+    It imports torch where that is installed, for graphs that are not drawn here. That would take
+    hundreds of megabytes, so torch is hidden from it.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tensorboardX  # noqa: F401
+    finally:
+        if hidden:
+            del sys.modules["torch"]
 
 
 def open_tracker(run: TrackedRun) -> TensorBoard:

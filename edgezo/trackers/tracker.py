@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -47,7 +48,8 @@ TRACKERS: Mapping[str, tuple[str, str]] = {
     "mlflow": ("edgezo.trackers.mlflow_run", "mlflow"),
     "trackio": ("edgezo.trackers.trackio_run", "trackio"),
 }
-"""Name -> module with a function `open_tracker`, and the library that it needs."""
+"""Name -> module, and the library that it needs. The module has two functions: `load` imports the
+library, `open_tracker` begins to track a run."""
 
 
 def load_trackers(names: tuple[str, ...]) -> dict[str, Open]:
@@ -66,13 +68,12 @@ def load_trackers(names: tuple[str, ...]) -> dict[str, Open]:
         if name in found:
             raise UsageError(f"`log` {name}: is given twice; name it once")
         module, library = TRACKERS[name]
-        try:
-            if library:
-                import_module(library)
-        except ImportError as error:
+        if library and find_spec(library) is None:
             raise MissingExtraError(
                 f"{library} is not installed, and `log` {name} needs it; run pip install "
                 f"'edgezo[{name}]'"
-            ) from error
-        found[name] = cast(Open, import_module(module).open_tracker)
+            )
+        own = import_module(module)
+        own.load()
+        found[name] = cast(Open, own.open_tracker)
     return found

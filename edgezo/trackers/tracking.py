@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from edgezo.trackers.tracker import Open, TrackedRun, Tracker
@@ -24,7 +25,7 @@ class Tracking:
         self._warn = warn
         self._trackers: dict[str, Tracker] = {}
         for name, opener in openers.items():
-            self._do(name, lambda name=name, opener=opener: self._add(name, opener(run)))
+            self._do(name, partial(self._open, name, opener, run))
 
     def take(self, entry: Mapping[str, Any]) -> None:
         """Hand on an entry of the metrics."""
@@ -32,7 +33,7 @@ class Tracking:
         if not values:
             return
         for name, tracker in list(self._trackers.items()):
-            self._do(name, lambda tracker=tracker: tracker.log(step, values))
+            self._do(name, partial(tracker.log, step, values))
 
     def close(self) -> None:
         """Close all trackers."""
@@ -40,8 +41,8 @@ class Tracking:
             self._do(name, tracker.close)
         self._trackers.clear()
 
-    def _add(self, name: str, tracker: Tracker) -> None:
-        self._trackers[name] = tracker
+    def _open(self, name: str, opener: Open, run: TrackedRun) -> None:
+        self._trackers[name] = opener(run)
 
     def _do(self, name: str, work: Callable[[], None]) -> None:
         """Do work of a tracker; libraries of others raise what they like."""

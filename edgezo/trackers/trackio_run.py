@@ -29,6 +29,11 @@ class TrackioRun:
         self._run.finish()
 
 
+def load() -> None:
+    """Import the library, so that a budget counts it."""
+    import trackio  # noqa: F401
+
+
 def open_tracker(run: TrackedRun) -> TrackioRun:
     """Begin a run in the project "edgezo"; a session that resumes goes on with the same run."""
     import trackio

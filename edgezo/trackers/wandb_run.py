@@ -32,6 +32,11 @@ class WandbRun:
         self._run.finish()
 
 
+def load() -> None:
+    """Import the library, so that a budget counts it."""
+    import wandb  # noqa: F401
+
+
 def open_tracker(run: TrackedRun) -> WandbRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb

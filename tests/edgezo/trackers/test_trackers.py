@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import struct
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
@@ -111,6 +115,19 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert found.keys() >= {"train/loss", "valid/accuracy", "memory/resident_bytes"}
     for name in found:
         assert found[name] == pytest.approx(expected(name), rel=1e-6)
+
+
+def test_tensorboard_loads_no_torch() -> None:
+    """It took 230 MB of a run's budget where torch is installed."""
+    needs("tensorboard")
+    code = "import sys; from edgezo.trackers import tensorboard as t; t.load(); import tensorboardX"
+    code += (
+        "; assert 'torch' not in sys.modules; tensorboardX.SummaryWriter('x').add_scalar('a', 1.0)"
+    )
+    code += "; assert 'torch' not in sys.modules"
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, check=True)
 
 
 @pytest.mark.slow
