@@ -58,6 +58,9 @@ EXPORT = [
 ]
 """The same of the exporter."""
 
+TOP = ["wording", "pictures", "runs", "report", "trackers", "data_check", "cli"]
+"""The same of `edgezo`: its packages, and the module `wording`."""
+
 WORKSTATION_ONLY = ["torch", "onnx", "onnx_ir", "onnxscript", "transformers", "optimum", "gguf"]
 
 
@@ -177,6 +180,21 @@ def test_packages_import_downwards(root: str, order: tuple[str, ...]) -> None:
                 if order.index(other) > order.index(own):
                     wrong.append(f"{name} imports {target}, which is above it")
     assert wrong == []
+
+
+def test_packages_at_the_top_import_downwards() -> None:
+    wrong = []
+    for name, targets in arrows().items():
+        own = name.split(".")[1:2]
+        for target in targets:
+            other = target.split(".")[1:2] if target.startswith("edgezo.") else []
+            known = {*own, *other} <= set(TOP) and own and other
+            if known and name.startswith("edgezo.") and TOP.index(other[0]) > TOP.index(own[0]):
+                wrong.append(f"{name} imports {target}, which is above it")
+    assert wrong == []
+    text = " ".join((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split())
+    places = [text.index(f"`{name}` (") for name in TOP[:-1]]
+    assert places == sorted(places)
 
 
 def test_no_module_imports_itself() -> None:
