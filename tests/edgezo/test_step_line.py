@@ -8,7 +8,11 @@ from typing import cast
 import pytest
 
 from edgezo.cli.tune.step_line import StepLine
+from edgezo_runtime.app.best_keeper import BestKeeper
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.governors.battery import Battery, Charge
+from edgezo_runtime.governors.thermal import Thermal
+from edgezo_runtime.journal.evaluation_record import EvaluationRecord
 from edgezo_runtime.training.run import Run
 from edgezo_runtime.training.step_report import StepReport, TunerStatus
 
@@ -55,3 +59,32 @@ def test_the_last_step_leaves_no_time() -> None:
     assert [line.split("  ")[-1] for line in lines(3, 0.0, [2.0] * 3)] == [
         "4s left", "2s left", "0s left",
     ]  # fmt: skip
+
+
+def test_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share, smoothed loss and its curve, epoch, validation, rates, memory, sensors, time left."""
+    heat, charge = Thermal(), Battery()
+    monkeypatch.setattr(heat.sensor, "_read", lambda: 61.4)
+    monkeypatch.setattr(charge.sensor, "_read", lambda: Charge(True, 80.0))
+    run = SimpleNamespace(step_number=0, state=SimpleNamespace(elapsed_s=0.0), batch_size=4)
+    run.trajectory = SimpleNamespace(settled=TuneConfig(max_time_s=0.0))
+    run.examples, run.fraction_done = [None] * 16, 0.2
+    run.gate = SimpleNamespace(governors=(heat, charge))
+    run.status = lambda begun: TunerStatus(0, 0.5, 0.0, 0.0, "running", steps_planned=10)
+    keeper = SimpleNamespace(records=(EvaluationRecord(1, 1.0, 0.7, accuracy=0.75),))
+    line = StepLine(cast(Run, run), 10**10, cast(BestKeeper, keeper))
+    for number, loss in enumerate([1.0, 2.0]):
+        run.step_number += 1
+        report = StepReport(number, loss, 1.0, 0.1, (0,), 8, 80, 2.0)
+        line.add(report)
+    board = line.board(report)
+    assert (board.title, board.share, board.left) == ("step 2 of 10", 0.2, "16s left")
+    assert board.curve == [1.0, 2.0]
+    assert board.curve_text == f"loss {(0.95 + 2) / 1.95:.4f}"
+    assert board.facts == [
+        "epoch 0.50", "validation 75.0 % at step 1", "4 rows/s", "40 tokens/s", "61 C",
+        "battery 80 %",
+    ]  # fmt: skip
+    (memory,) = board.gauges
+    assert 0 < memory.share < 1
+    assert memory.text.endswith(" of 10.0 GB")

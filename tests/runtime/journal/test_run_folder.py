@@ -115,3 +115,21 @@ def test_a_released_lock_is_free_whoever_has_the_file_open(tmp_path: Path) -> No
     run.acquire()
     run.release()
     os.close(copy)
+
+
+def test_readers_ask_for_the_lock_and_do_not_hinder(tmp_path: Path) -> None:
+    """Whoever lists runs must not make one that begins fail, nor see another reader as a run."""
+    owner, reader = RunFolder(tmp_path), RunFolder(tmp_path)
+    assert not reader.in_use()
+    owner.acquire()
+    assert reader.in_use()
+    assert owner.in_use()
+    owner.release()
+    assert not reader.in_use()
+    assert (tmp_path / "lock").read_text() == str(os.getpid())
+    if os.name == "posix":
+        import fcntl
+
+        with (tmp_path / "lock").open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_SH)
+            assert not reader.in_use()
