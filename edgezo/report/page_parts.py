@@ -72,6 +72,10 @@ def table(
     return block("div", block("table", *lines, cls=cls or None), cls="scroll")
 
 
+_LEDGER = {"part": "part", "size": "n", "share": "n", "what it is": "what"}
+"""Columns of the ledger and their classes."""
+
+
 def ledger_panel(parts: Sequence[tuple[str, int, str]]) -> str:
     """Where the bytes go: a bar, and its parts by name."""
     total = sum(size for _, size, _ in parts)
@@ -90,10 +94,6 @@ def ledger_panel(parts: Sequence[tuple[str, int, str]]) -> str:
     bars = block("div", wide, cls="wider") + block("div", bar, cls="narrow")
     body = text("h3", "Where the bytes go, by plan") + bars
     return block("div", body, block("table", *lines, cls="parts"), cls="panel below")
-
-
-_LEDGER = {"part": "part", "size": "n", "share": "n", "what it is": "what"}
-"""Columns of the ledger and their classes."""
 
 
 def folded(title: str, content: str) -> str:

@@ -71,11 +71,15 @@ def with_samples(
         start = run.folder.start
         initial = load_adapter(start).params(opened) if start.is_file() else opened.trainables()
         generator = Generator(engine, tokenizer, scope=tuned.info.scope)
-    for params in (initial, tuned.params(opened)):
-        plan_generation(generator, list(map(len, prompts)), params, config, budget).apply(generator)
-        with engine.interruptible(check):
-            found = generator.generate(prompts, params, config)
-        written.append([text.stream.text for text in found])
+    try:
+        for params in (initial, tuned.params(opened)):
+            plan = plan_generation(generator, list(map(len, prompts)), params, config, budget)
+            plan.apply(generator)
+            with engine.interruptible(check):
+                found = generator.generate(prompts, params, config)
+            written.append([text.stream.text for text in found])
+    finally:
+        engine.close()
     named = [row_text(row, tokenizer, ()) for row in rows]
     samples = [
         Sample(_end(own.prompt), own.answer.strip(), before.strip(), after.strip())
