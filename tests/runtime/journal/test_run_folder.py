@@ -2,12 +2,13 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.errors import UsageError
-from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
 
 
 def test_the_folder_is_made_when_it_is_taken(tmp_path: Path) -> None:
@@ -115,3 +116,14 @@ def test_a_released_lock_is_free_whoever_has_the_file_open(tmp_path: Path) -> No
     run.acquire()
     run.release()
     os.close(copy)
+
+
+def test_the_command_that_finishes_a_run_can_be_pasted(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "it's my run")
+    run.acquire()
+    run.journal.touch()
+    with pytest.raises(RunFileError, match="to finish it: ") as found:
+        find_adapter(run.path)
+    command = str(found.value).split("to finish it: ")[1]
+    assert shlex.split(command) == ["edgezo", "tune", "--resume", "-o", str(run.path)]
+    run.release()
