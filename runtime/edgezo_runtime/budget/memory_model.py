@@ -12,7 +12,7 @@ from edgezo_runtime.budget.candidates import BACK_COST, STREAM_TOKENS
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
-from edgezo_runtime.engine.first_order_pass import PART_ANSWERS, PART_TOKENS
+from edgezo_runtime.engine.first_order_pass import PART_TOKENS, answers_of_part
 from edgezo_runtime.engine.forward import SCORED_POSITIONS
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 
@@ -37,6 +37,7 @@ class BackwardMemoryModel:
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
         parts: most parts of a batch.
+        past: bytes of a part's keys and values of earlier tokens, all blocks, float16.
         waiting: bytes that a part holds while it waits: states at the entries of blocks and between
             two blocks, and keys and values of earlier tokens.
     """
@@ -47,6 +48,7 @@ class BackwardMemoryModel:
     kept: int
     sums: int
     parts: int
+    past: int
     waiting: int
 
     @classmethod
@@ -65,19 +67,22 @@ class BackwardMemoryModel:
         if first_order is None:
             return None
         engine = run.engine
-        tokens = PART_ANSWERS if answers else max(PART_TOKENS, longest)
+        of_token = _half_bytes(engine.bundle)
+        last = answers_of_part(longest, of_token)
+        tokens = last if answers else max(PART_TOKENS, longest)
         numbers = sum(run.state.theta[name].size for name in first_order.names)
         blocks = engine.num_blocks - first_order.first_block
         state = _FLOAT * tokens * engine.bundle.manifest.model.hidden_size
-        past = PART_ANSWERS * longest * _half_bytes(engine.bundle) if answers else 0
-        rows_of_part = PART_ANSWERS if answers else max(1, PART_TOKENS // longest)
+        past = last * longest * of_token if answers else 0
+        rows_of_part = last if answers else max(1, PART_TOKENS // longest)
         return cls(
             tokens=tokens,
-            telling_rows=2 * PART_ANSWERS if answers else max(2, -(-2 * tokens // longest)),
+            telling_rows=2 * last if answers else max(2, -(-2 * tokens // longest)),
             weights=2 * _FLOAT * _largest_layer(engine.bundle),
             kept=blocks * state,
             sums=numbers * (3 * _FLOAT + 8),
             parts=-(-rows // rows_of_part),
+            past=past,
             waiting=(blocks + 1) * state + past,
         )
 
@@ -256,6 +261,8 @@ class MemoryModel:
         if self.back is None:
             return (worker + long) * workers + waiting
         back = max(worker, self.back.tokens * self.bytes_per_token) + self.back.weights + long
+        # While parts wait, what they hold of all blocks is counted with them.
+        back += int((self.past - streams) * self.back.past)
         back = back * self.back_workers(limits) + self.unsampled(limits, streams=streams)
         return max((worker + long) * workers + waiting, back)
 

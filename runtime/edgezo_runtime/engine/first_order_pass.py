@@ -32,7 +32,11 @@ PART_TOKENS = 256
 """Tokens that go back through a block together; one example may have more."""
 
 PART_ANSWERS = 32
-"""Last tokens that go back through a block together."""
+"""Last tokens that go back through a block together, at most."""
+
+PART_PAST_BYTES = 64 << 20
+"""Keys and values, float16, of the prompts whose last tokens go back through a block together; two
+prompts may have more. It is the same under every budget, as the sums of a step's gradient are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,26 @@ class ExampleCutter:
             start = stop
         return chunks
 
-    def answers(self, batch: Batch) -> list[Chunk]:
-        """Cut a batch of which one token per sequence is evaluated."""
-        return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), PART_ANSWERS)]
+    def answers(self, batch: Batch, token_bytes: int) -> list[Chunk]:
+        """Cut a batch of which one token per sequence is evaluated.
+
+        Args:
+            batch: the sequences.
+            token_bytes: bytes of the keys and values of one earlier token.
+        """
+        size = answers_of_part(int(batch.lengths.max()), token_bytes)
+        return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), size)]
+
+
+def answers_of_part(longest: int, token_bytes: int) -> int:
+    """Count the last tokens that go back together: an even number, as an odd one is padded.
+
+    Args:
+        longest: tokens of the longest prompt.
+        token_bytes: bytes of the keys and values of one token.
+    """
+    fits = PART_PAST_BYTES // max(1, longest * token_bytes)
+    return max(2, min(PART_ANSWERS, fits - fits % 2))
 
 
 def longest_first(parts: Iterable[Chunk]) -> list[Chunk]:

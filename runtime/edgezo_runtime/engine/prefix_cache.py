@@ -275,7 +275,7 @@ class AnswerCache(_StateFile):
 
     def cut_examples(self, cutter: ExampleCutter, batch: Batch) -> list[Chunk]:
         """Cut a batch of last tokens between examples."""
-        return cutter.answers(batch)
+        return cutter.answers(batch, 2 * self.layout.size)
 
     def evaluated_tokens(self, batch: Batch) -> int:
         """One token per sequence."""

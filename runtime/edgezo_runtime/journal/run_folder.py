@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import sys
 import weakref
 from dataclasses import dataclass, field
@@ -292,6 +293,7 @@ def find_adapter(path: Path) -> Path:
         return run.adapter
     if run.has_journal():
         raise RunFileError(
-            f"{path}: the run has no adapter yet; finish it with 'edgezo tune --resume -o {path}'"
+            f"{path}: the run has no adapter yet; to finish it: edgezo tune --resume -o "
+            f"{shlex.quote(str(path))}"
         )
     raise RunFileError(f"{path}: neither a run folder nor an adapter file")

@@ -149,6 +149,7 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         kept=4 * 2 * tokens * HIDDEN,
         sums=300 * 20,
         parts=1 if answers else 2,
+        past=32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0,
         waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
     )
 
@@ -168,7 +169,7 @@ MODEL = MemoryModel(
     back=None,
 )
 BACK = BackwardMemoryModel(
-    tokens=300, telling_rows=30, weights=400, kept=50, sums=60, parts=9, waiting=60
+    tokens=300, telling_rows=30, weights=400, kept=50, sums=60, parts=9, past=0, waiting=60
 )
 
 
@@ -180,6 +181,16 @@ def test_passes_of_workers() -> None:
     assert MODEL.activations(Limits(1), streams=True) == worker + WAVE_BYTES
     few = dataclasses.replace(MODEL, hidden=1234)
     assert few.activations(Limits(1), streams=True) == worker + 1234
+
+
+def test_a_part_of_last_tokens_holds_its_prompts() -> None:
+    """In all blocks; where blocks are streamed, they are counted with what waits."""
+    answers = dataclasses.replace(MODEL, past=1.5, hidden=1)
+    none = dataclasses.replace(answers, back=BACK)
+    some = dataclasses.replace(answers, back=dataclasses.replace(BACK, past=10_000))
+    for streams, more in ((False, 15_000), (True, 5_000)):
+        less, held = (one.activations(Limits(2), streams=streams) for one in (none, some))
+        assert held - less == 2 * more
 
 
 def test_no_more_workers_than_chunks() -> None:

@@ -111,7 +111,7 @@ def test_a_rehearsal_is_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 BACK = BackwardMemoryModel(
-    tokens=32, telling_rows=2, weights=1, kept=50, sums=60, parts=4, waiting=70
+    tokens=32, telling_rows=2, weights=1, kept=50, sums=60, parts=4, past=0, waiting=70
 )
 
 
@@ -180,7 +180,7 @@ def test_waves_of_first_order_steps_grow_into_spare_room(run: Run) -> None:
     """Five parts of 6 MB: one worker takes them one by one, or in three waves, two, or one."""
     given = workload(run)
     assert given.widened(streaming(0, 1), 10**9) == (streaming(0, 1), 0)  # no step goes back
-    back = BackwardMemoryModel(256, 2, 0, 5 * MB, 0, parts=5, waiting=6 * MB)
+    back = BackwardMemoryModel(256, 2, 0, 5 * MB, 0, parts=5, past=0, waiting=6 * MB)
     given.formula = dataclasses.replace(given.formula, back=back)
     one = streaming(0, 1, wave_bytes=1)
     assert given.widened(streaming(wave_bytes=1), 10**9) == (streaming(wave_bytes=1), 0)

@@ -13,6 +13,7 @@ from edgezo_runtime.engine.first_order_pass import (
     PART_ANSWERS,
     ExampleCutter,
     OrderedSums,
+    answers_of_part,
     longest_first,
 )
 from tests.runtime.tiny_bundle import make_manifest
@@ -44,10 +45,21 @@ def test_parts_hold_whole_examples(kind, part_tokens) -> None:
 
 def test_last_tokens_go_back_in_equal_parts() -> None:
     batch = make_batch(random_set("labels", (4,) * (PART_ANSWERS + 3), 0), range(PART_ANSWERS + 3))
-    first, second = ExampleCutter(7, 64).answers(batch)
+    first, second = ExampleCutter(7, 64).answers(batch, 8)
     assert (first.tokens, first.rows, len(first.positions)) == (1, PART_ANSWERS, PART_ANSWERS)
     assert second.index.tolist() == [32, 33, 34, 34]  # an odd last one comes twice
     assert len(second.positions) == 3
+
+
+@pytest.mark.parametrize(
+    ("longest", "megabytes", "expected"),
+    [(512, 0.023, 4), (64, 0.023, 32), (4096, 0.023, 2), (512, 0, 32)],
+)
+def test_keys_and_values_limit_the_last_tokens_of_a_part(
+    longest: int, megabytes: float, expected: int
+) -> None:
+    """SmolLM2's 23 kB per token; 64 MiB hold 5 prompts of 512 tokens, of which 4 are taken."""
+    assert answers_of_part(longest, int(megabytes * 1e6)) == expected
 
 
 def test_virtual_tokens_count() -> None:

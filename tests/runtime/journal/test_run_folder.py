@@ -2,12 +2,13 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
-from edgezo_runtime.errors import UsageError
-from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
 
 
 def test_the_folder_is_made_when_it_is_taken(tmp_path: Path) -> None:
@@ -133,3 +134,14 @@ def test_readers_ask_for_the_lock_and_do_not_hinder(tmp_path: Path) -> None:
         with (tmp_path / "lock").open("rb") as other:
             fcntl.flock(other, fcntl.LOCK_SH)
             assert not reader.in_use()
+
+
+def test_the_command_that_finishes_a_run_can_be_pasted(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "it's my run")
+    run.acquire()
+    run.journal.touch()
+    with pytest.raises(RunFileError, match="to finish it: ") as found:
+        find_adapter(run.path)
+    command = str(found.value).split("to finish it: ")[1]
+    assert shlex.split(command) == ["edgezo", "tune", "--resume", "-o", str(run.path)]
+    run.release()
