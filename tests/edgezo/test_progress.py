@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 
+import click
 import pytest
 
+from edgezo.cli.terminal.board import Board
 from edgezo.cli.terminal.progress import PLAIN_S, Progress
 
 
@@ -83,3 +86,34 @@ def test_a_live_line_is_shown_again_at_once_after_another_line() -> None:
     clock.now += 0.2
     progress.update("3")
     assert stream.getvalue() == "\rone\r   \r\rtwo\r3  "
+
+
+def test_without_rich_a_terminal_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    progress = Progress(stream, Clock(), block=True)
+    progress.show(Board("step 1", 0.5), "step 1  loss 0.5")
+    assert stream.getvalue() == "\rstep 1  loss 0.5"
+
+
+def test_a_bar_fits_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    Progress(stream, Clock()).count("checking x", lambda count: f"{count} MB")(3, 4)
+    (line,) = stream.getvalue().split("\r")[1:]
+    assert line.startswith("checking x  ")
+    assert line.endswith("   75 %  3 MB/4 MB")
+    assert len(line) == 49
+
+
+def test_a_quiet_command_shows_nothing() -> None:
+    stream = io.StringIO()
+    with click.Context(click.Command("x")) as context:
+        context.meta["edgezo.quiet"] = True
+        progress = Progress(stream, Clock())
+        progress.update("a line", force=True)
+        progress.count("rows")(1, 2)
+        progress.show(Board("step 1"), "step 1")
+    assert stream.getvalue() == ""
