@@ -73,9 +73,10 @@ def _panel(chart: LineChart, x: float, y: float, width: float) -> str:
 def _single_head(run: RunRecord) -> tuple[float, str]:
     """Height and drawing of the head of one run."""
     title = run.model if run.data == "?" else f"{run.model} on {run.data}"
+    told = f"edgezo run {run.name}: method {run.method}, {run.state}"
     drawn = [
-        words(_EDGE, 52, title, "h"),
-        words(_EDGE, 74, f"edgezo run {run.name}: method {run.method}, {run.state}", "t m"),
+        words(_EDGE, 52, _fitted(title, WIDTH - 2 * _EDGE, 14.0), "h"),
+        words(_EDGE, 74, _fitted(told, WIDTH - 2 * _EDGE), "t m"),
     ]
     found = cards(run)
     width = (WIDTH - 2 * _EDGE - _GAP * (len(found) - 1)) / len(found)
@@ -83,8 +84,8 @@ def _single_head(run: RunRecord) -> tuple[float, str]:
         parts = [
             tag("rect", width=width, height=92.0, rx=10.0, cls="back"),
             words(16, 26, card.label, "t m small"),
-            words(16, 54, card.value, "h"),
-            words(16, 77, card.note, "t m small"),
+            words(16, 54, _fitted(card.value, width - 28, 14.0), "h"),
+            words(16, 77, _fitted(card.note, width - 28), "t m small"),
         ]
         x = _EDGE + number * (width + _GAP)
         drawn.append(tag("g", *parts, transform=f"translate({x:g} 96)"))
@@ -102,5 +103,12 @@ def _several_head(runs: Sequence[RunRecord]) -> tuple[float, str]:
             f"{run.model} on {run.data}, {run.method}: {score_text(run.before)} to "
             f"{score_text(run.after)}, {duration(run.seconds)}, {peak}, {run.state}"
         )
-        drawn += [words(_EDGE + 20, y, run.name, "t b"), words(_EDGE + 220, y, told, "t m")]
+        name, line = _fitted(run.name, 190), _fitted(told, WIDTH - 2 * _EDGE - 220)
+        drawn += [words(_EDGE + 20, y, name, "t b"), words(_EDGE + 220, y, line, "t m")]
     return 84 + 24 * len(runs) + _GAP, "".join(drawn)
+
+
+def _fitted(text: str, width: float, size: float = 6.9) -> str:
+    """A text cut to a width; `size` is that of a character, about."""
+    most = int(width / size)
+    return text if len(text) <= most else text[: most - 3] + "..."

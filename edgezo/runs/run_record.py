@@ -15,6 +15,7 @@ from edgezo.runs.evaluated_rows import EvaluatedRows, read_rows
 from edgezo.runs.metrics_lines import metrics_lines
 from edgezo.runs.receipt_check import check_receipt
 from edgezo.runs.run_state import State, run_state
+from edgezo_runtime.bundle.bundle import MANIFEST_FILE
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.journal.journal_header import read_journal_header
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -128,10 +129,10 @@ class RunRecord:
         """Name of the folder."""
         return self.folder.path.resolve().name
 
-    @property
+    @cached_property
     def model(self) -> str:
         """Id of the model, else the name of its bundle; "?" if neither is known."""
-        found = self.receipt.get("model")
+        found = self.receipt.get("model") or _model_of(self.settings.get("bundle"))
         return str(found or Path(str(self.settings.get("bundle") or "?")).name)
 
     @property
@@ -316,6 +317,19 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
     return float(value) if -_MOST < value < _MOST else math.nan
+
+
+def _model_of(bundle: object) -> str | None:
+    """Id of the model of a bundle that is there; a run that goes on has no receipt yet."""
+    if not isinstance(bundle, str) or "\0" in bundle:
+        return None
+    path = Path(bundle) / MANIFEST_FILE
+    try:
+        model = _read_object(path).get("model")
+    except RunFileError:
+        return None
+    found = model.get("id") if isinstance(model, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _data_name(path: str) -> str:

@@ -17,7 +17,7 @@ from edgezo.report.poster import WIDTH, poster
 from edgezo.report.row_texts import RowText, RunTexts, Sample
 from edgezo.runs.run_record import read_run
 from edgezo_runtime.errors import EdgezoError
-from tests.edgezo.written_runs import written_run
+from tests.edgezo.written_runs import receipt, written_run
 
 
 def test_markdown(tmp_path: Path) -> None:
@@ -56,6 +56,14 @@ def test_a_poster_is_a_file_of_its_own(tmp_path: Path) -> None:
         assert "Resident memory of the process" in told
         assert "84.0 %" in told
     assert DARK["page"] in poster(runs[:1], DARK)
+
+
+def test_long_names_are_cut(tmp_path: Path) -> None:
+    long = receipt(model="owner/" + "m" * 200, steps_planned=1_000_000)
+    runs = [read_run(written_run(tmp_path / (name * 90), ended=long)) for name in "ab"]
+    for shown in (runs[:1], runs):
+        for text in ElementTree.fromstring(poster(shown)).iter("{http://www.w3.org/2000/svg}text"):
+            assert len(text.text or "") * 6.9 <= WIDTH
 
 
 @pytest.mark.skipif(find_spec("resvg_py") is None, reason="resvg-py is not installed")

@@ -37,6 +37,15 @@ def test_a_killed_run_is_read_from_its_metrics(tmp_path: Path) -> None:
     assert run.model == "model.bundle"
 
 
+def test_a_run_without_a_receipt_names_the_model_of_its_bundle(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/manifest.json").write_text('{"model": {"id": "owner/m"}}')
+    settings = {"bundle": str(tmp_path / "b")}
+    assert read_run(written_run(tmp_path / "run", ended={}, settings=settings)).model == "owner/m"
+    (tmp_path / "b/manifest.json").write_text("{")
+    assert read_run(tmp_path / "run").model == "b"
+
+
 def test_a_later_session_that_was_killed(tmp_path: Path) -> None:
     """Its receipt is that of the session before."""
     run = read_run(written_run(tmp_path / "run", ended=receipt(steps=60)))
