@@ -44,8 +44,20 @@ def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
     return a.op("ScatterND", nothing, index, a.grad, reduction="add")
 
 
+def _top_k(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The gradients of the largest numbers, at their places."""
+    grad = a.grads[0]
+    if grad is None:
+        raise UnsupportedModelError("the gradient of the places of the largest numbers")
+    zero = ir.tensor(np.zeros(1, np.float32))
+    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    axis = int(a.attribute("axis", -1))
+    return [a.op("ScatterElements", nothing, a.node.outputs[1], grad, axis=axis)]
+
+
 RULES: dict[str, Rule] = {
     "Gather": _gather,
     "GatherND": _gather_nd,
+    "TopK": _top_k,
 }
 """Operator -> its vector-Jacobian product."""

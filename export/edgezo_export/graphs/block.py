@@ -18,7 +18,6 @@ from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
-from edgezo_export.trace.symbols import DOMAIN
 
 
 def lower_block(
@@ -64,11 +63,6 @@ def lower_block(
     )
     if segment.hidden_in is None:
         raise UnsupportedModelError(f"block {index} has no hidden states to start from")
-    if not any(node.domain == DOMAIN and node.op_type == "Attention" for node in segment.nodes):
-        raise UnsupportedModelError(
-            f"block {index}: its class computes attention itself, or something else in its place; "
-            "only attention that goes through transformers' attention interface can be exported"
-        )
     start = edits.apply(edits.entry(hidden_size), "output", hidden)
     lowering.bind(segment.hidden_in, start)
     lowering.run(segment.nodes)

@@ -78,6 +78,11 @@ def mask_of(node: ir.Node) -> Mask:
     return Mask(Visibility(bool(causal), int(window)), mask.inputs[0])
 
 
+def sinks_of(node: ir.Node) -> ir.Value | None:
+    """Return the traced sinks (N,) of an edgezo::Attention, if it has some."""
+    return node.inputs[4] if len(node.inputs) > 4 else None
+
+
 def rotates_heads(node: ir.Node) -> bool:
     """Tell whether this attention can apply the rotary embedding of its query and key itself.
 
@@ -162,6 +167,7 @@ class AttentionLowering:
             window=mask_of(node).seen.window,
             softcap=float(node.attributes["softcap"].value),
             tables=tables,
+            sinks=None if (sinks := sinks_of(node)) is None else self._lower(sinks),
         )
         return attention.emit(query, key, value, self._past)[0]
 
@@ -169,8 +175,10 @@ class AttentionLowering:
         self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int
     ) -> ir.Value:
         heads = _static(q, 1)
-        if _static(k, 1) != heads or node.attributes["softcap"].value:
-            raise UnsupportedModelError("bidirectional attention with grouped heads or a soft cap")
+        if _static(k, 1) != heads or node.attributes["softcap"].value or sinks_of(node):
+            raise UnsupportedModelError(
+                "bidirectional attention with grouped heads, a soft cap or sinks"
+            )
         mask = mask_of(node)
         window = mask.seen.window
         query, key, value = (self._flat(x, width) for x in (q, k, v))

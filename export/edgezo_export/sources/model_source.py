@@ -116,7 +116,8 @@ class Source:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter."""
-        return self._checkpoint.shape(self.resolve(name))
+        expert = self._names.expert(name, self._checkpoint)
+        return self._checkpoint.shape(self.resolve(name)) if expert is None else expert.shape
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read a whole parameter as float32.
@@ -132,6 +133,9 @@ class Source:
         Raises:
             EdgezoError: it is missing, truncated, or has a dtype that cannot be read.
         """
+        expert = self._names.expert(name, self._checkpoint)
+        if expert is not None:
+            return expert.read_rows(start, stop)
         return self._checkpoint.read_rows(self.resolve(name), start, stop)
 
     def separate(self, tied: Mapping[str, str]) -> dict[str, tuple[str, str]]:

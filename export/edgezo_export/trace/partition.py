@@ -76,7 +76,7 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
         if not nodes:
             raise UnsupportedModelError(f"layer {path!r} left no node in the trace")
     made_before = _outputs(before)
-    hidden = _entry(groups, made_before)
+    hidden = _entry(groups, made_before, _result(layers[0], groups[0], [*groups[1:], after]))
     segments: list[Segment] = []
     context: dict[ir.Value, None] = {}
     for position, (path, nodes) in enumerate(zip(layers, groups, strict=True)):
@@ -132,8 +132,13 @@ def _crossing(nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> list[ir.Val
     return list(dict.fromkeys(v for node in later for v in node.inputs if v in made))
 
 
-def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> ir.Value:
-    """Return the hidden states of the first layer: the one tensor that no other layer reads."""
+def _entry(
+    groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value], result: ir.Value
+) -> ir.Value:
+    """Return the hidden states of the first layer.
+
+    They are the one tensor as wide as its `result` that no other layer reads.
+    """
     reads = [
         dict.fromkeys(v for node in nodes for v in node.inputs if v in made_before)
         for nodes in groups
@@ -141,6 +146,8 @@ def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> i
     others = set().union(*reads[1:]) if len(reads) > 1 else set()
     own = [v for v in reads[0] if v not in others and v.shape is not None and len(v.shape) == 3]
     own = [v for v in own if not isinstance(v.shape[0], int)]  # type: ignore[index]
+    if len(own) > 1 and result.shape is not None:
+        own = [v for v in own if v.shape is not None and v.shape[-1] == result.shape[-1]]
     if len(own) != 1:
         names = ", ".join(str(value.name) for value in own) or "none"
         raise UnsupportedModelError(f"cannot tell the hidden states of the first layer: {names}")

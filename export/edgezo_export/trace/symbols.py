@@ -8,6 +8,7 @@ they compute on random numbers, not by their names: an architecture that deviate
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import sys
 import types
@@ -21,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.trace.experts import expert_symbols
 from edgezo_export.trace.masks import MaskFunction, read_mask
 
 DOMAIN = "edgezo"
@@ -53,6 +55,7 @@ def _attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
+    sinks = kwargs.pop("s_aux", None)
     for name, argument in kwargs.items():
         if isinstance(argument, torch.Tensor) and name not in _IGNORED_ARGUMENTS:
             raise UnsupportedModelError(f"attention with {name}")
@@ -64,7 +67,11 @@ def _attention(
         "softcap": float(softcap or 0.0),
     }
     shape = (rows, tokens, query.shape[1], value.shape[-1])
-    inputs = [query, key, value] + ([] if attention_mask is None else [attention_mask])
+    inputs = [query, key, value]
+    if attention_mask is not None or sinks is not None:
+        inputs.append(attention_mask)
+    if sinks is not None:  # (N,): one more score per head, of a key without a value
+        inputs.append(sinks)
     return _symbolic("Attention", inputs, attrs, shape, query.dtype), None
 
 
@@ -93,7 +100,8 @@ def attention_symbols(causal: bool, max_seq: int) -> Iterator[None]:
     level = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        yield
+        with expert_symbols(_symbolic):
+            yield
     finally:
         logging.getLogger("transformers").setLevel(level)
         type(ALL_ATTENTION_FUNCTIONS)._global_mapping.pop(ATTENTION, None)
@@ -168,6 +176,8 @@ def _recognize_rms_norm(module: torch.nn.Module) -> Callable[..., torch.Tensor] 
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, torch.Tensor) or weight.ndim != 1 or not isinstance(eps, float):
+        return None
+    if len(inspect.signature(type(module).forward).parameters) != 2:  # such as a gated norm
         return None
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, weight.shape[0], generator=generator)

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from edgezo_export.trace.experts import EXPERTS
 from edgezo_export.trace.module_facts import (
     buffer_values,
     repeated_layers,
@@ -89,6 +90,7 @@ def trace_model(
     config = type(config).from_dict(config.to_dict())
     config.use_cache = False
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
     buffers = buffer_values(config, model_class)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with fake_mode as fake, attention_symbols(causal, max_seq), no_init_weights():
@@ -99,6 +101,7 @@ def trace_model(
         add_long_frequencies(model)
         model.train(False)
         model.set_attn_implementation(ATTENTION)
+        model.set_experts_implementation(EXPERTS)
     with attention_symbols(causal, max_seq), layer_symbols(model), traceable_scaling(model), fake:
         program = _export(model, causal, max_seq)
     return Trace(
