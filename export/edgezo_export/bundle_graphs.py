@@ -24,7 +24,7 @@ from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.partition import partition
 from edgezo_export.trace.trace import Trace
 from edgezo_runtime.bundle.manifest import TrainableInfo
-from edgezo_runtime.bundle.manifest_types import PAST, BackwardInfo, GraphInfo, Graphs
+from edgezo_runtime.bundle.manifest_types import BackwardInfo, GraphInfo, Graphs
 from edgezo_runtime.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -42,7 +42,7 @@ class BundleGraphs:
         blocks: one per layer.
         score_labels: hidden states -> scores of label words.
         score_tokens: hidden states -> log-probabilities of tokens.
-        logits: hidden states -> logits; None if the blocks cannot continue from earlier tokens.
+        logits: hidden states -> logits; None for encoders, which generate nothing.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
     """
@@ -154,7 +154,7 @@ def build_graphs(
     labels = lower_label_scorer(cut.epilogue, checkpoint, quant, hidden_size)
     tokens = lower_token_scorer(cut.epilogue, checkpoint, quant, hidden_size)
     logits = None
-    if all(PAST[0] in draft.inputs for draft in blocks):
+    if len(trace.model.graph.inputs) == 1:  # a decoder: no mask
         logits = lower_logits(cut.epilogue, checkpoint, quant, hidden_size)
     if not edits:
         kind = scheme.info().kind

@@ -55,10 +55,11 @@ def _ministral3() -> PreTrainedModel:
 def _phi4_mini() -> PreTrainedModel:
     return _decoder(
         transformers.Phi3Config(
-            **GROUPED,
+            **GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1},
             original_max_position_embeddings=MAX_SEQ // 4,
-            partial_rotary_factor=0.75,
-            rope_scaling=_long_rope(12),
+            partial_rotary_factor=0.5,
+            rope_scaling=_long_rope(16),
+            sliding_window=None,
             tie_word_embeddings=True,
         )
     )
@@ -205,6 +206,7 @@ RECENT: dict[str, TinyModel] = {
                 num_experts_per_tok=2,
                 sliding_window=WINDOW,
                 layer_types=["sliding_attention", "full_attention"],
+                rope_parameters={"rope_type": "default", "rope_theta": 100.0},
             )
         ),
         LAYERS,

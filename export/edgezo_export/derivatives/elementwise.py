@@ -87,6 +87,10 @@ def _abs_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
     return a.op("Sign", x)
 
 
+def _clip_slope(a: Adjoint, x: ir.Value, y: ir.Value) -> ir.Value:
+    return a.op("Cast", a.op("Equal", x, y), to=FLOAT)
+
+
 def _neg(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.op("Neg", a.grad)]
 
@@ -106,6 +110,8 @@ RULES: dict[str, Rule] = {
     "Abs": _slope(_abs_slope),
     "Add": _add,
     "Cast": _same,  # all gradients are float32
+    "CastLike": _same,
+    "Clip": _slope(_clip_slope),
     "Div": _div,
     "Erf": _slope(_erf_slope),
     "Exp": _slope(_exp_slope),

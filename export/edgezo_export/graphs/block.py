@@ -113,10 +113,11 @@ class _Inputs:
         self.by_position = True
         return self._input(self._context.tensor(value), value.dtype, dynamic_shape(value))
 
-    def rotary_cache(self, value: ir.Value) -> ir.Value:
-        """Return the (S, D/2) form of a rotary table."""
-        shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
-        return self._input(self._context.rotary_cache(value), ir.DataType.FLOAT, shape)
+    def rotary_cache(self, value: ir.Value, half: bool) -> ir.Value:
+        """Return the (S, D/2) form of a rotary table, or of one `half` of it."""
+        width = int(value.shape[-1])  # type: ignore[index, arg-type]
+        shape = ("tokens", width if half else width // 2)
+        return self._input(self._context.rotary_cache(value, half), ir.DataType.FLOAT, shape)
 
     def _input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         if name not in self._declared:

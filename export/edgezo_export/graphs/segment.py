@@ -13,7 +13,12 @@ from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.linear_layers import LinearLayers
 from edgezo_export.operators.activation import emit_silu
-from edgezo_export.operators.attention import AttentionLowering, rotates_heads
+from edgezo_export.operators.attention import (
+    AttentionLowering,
+    RotaryCache,
+    rotary_width,
+    rotates_heads,
+)
 from edgezo_export.operators.convolution import emit_short_convolution
 from edgezo_export.operators.embedding import embedding_rows
 from edgezo_export.operators.experts import Routing, emit_expert_linear, emit_routing
@@ -49,7 +54,7 @@ class SegmentLowering:
         linears: LinearLowering,
         outside: Callable[[ir.Value], ir.Value],
         edits: BlockEdits | None = None,
-        rotary_cache: Callable[[ir.Value], ir.Value] | None = None,
+        rotary_cache: RotaryCache | None = None,
         quant: Quant = "fp32",
         past: Past | None = None,
     ) -> None:
@@ -117,11 +122,11 @@ class SegmentLowering:
         shape = fixed_shape(traced)
         return self.draft.weight(PlannedTensor(name, "F32", shape, (name,), "plain", False))
 
-    def _own_cache(self, traced: ir.Value) -> ir.Value:
+    def _own_cache(self, traced: ir.Value, half: bool) -> ir.Value:
         dim = None if traced.shape is None else traced.shape[-1]
         if not isinstance(dim, int):
             raise UnsupportedModelError("rotary table of unknown width")
-        return emit_rotary_cache(self.draft, self.value(traced), dim)
+        return emit_rotary_cache(self.draft, self.value(traced), dim, half)
 
     # --- nodes ---
 
@@ -229,7 +234,9 @@ class SegmentLowering:
         if not isinstance(head_dim, int):
             raise UnsupportedModelError(f"rotary embedding of {traced.name!r}: width is not fixed")
         x, cos, sin = (self.value(value) for value in (traced, cos, sin))
-        return emit_rotary(self.draft, x, cos, sin, head_dim)
+        if node.attributes["half"].value:
+            cos, sin = (self.draft.op("Concat", half, half, axis=-1) for half in (cos, sin))
+        return emit_rotary(self.draft, x, cos, sin, head_dim, rotary_width(node))
 
     def _is_embedding(self, table: ir.Value | None) -> bool:
         if table is None or not table.is_initializer() or table.shape is None:
