@@ -1,71 +1,26 @@
-"""Tiny models with random weights, one a family, saved as a folder that can be exported."""
+"""Tiny models with random weights, one a family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import tokenizers
-import torch
 import transformers
 from transformers import PreTrainedModel
 
-VOCAB = 97
-HIDDEN = 64
-MAX_SEQ = 64
-LONGEST = 21
-"""Tokens of the longest row in the tests; more than any sliding window here."""
+from tests.export.tiny_model import (
+    ALL,
+    GROUPED,
+    HIDDEN,
+    LAYERS,
+    LONGEST,
+    MAX_SEQ,
+    SIZES,
+    VOCAB,
+    TinyModel,
+    randomize,
+    save,
+)
+from tests.export.tiny_recent import RECENT
 
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": HIDDEN,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": MAX_SEQ,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-GROUPED = SIZES | {"num_key_value_heads": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class TinyModel:
-    """How to make one family.
-
-    Attributes:
-        make: builds it with the library's own random weights.
-        layers: path of the repeated layers.
-        targets: linear layers that get an adapter.
-        encoder: attends in both directions and takes a padding mask.
-    """
-
-    make: Callable[[], PreTrainedModel]
-    layers: str
-    targets: tuple[str, ...]
-    encoder: bool = False
-
-    def build(self) -> PreTrainedModel:
-        """The model in eval mode; the same weights every time."""
-        torch.manual_seed(0)
-        model = self.make().eval()
-        randomize(model)
-        return model
-
-
-def randomize(model: torch.nn.Module) -> None:
-    """Matrices that keep the size of what passes; norms and biases away from 1 and 0, so that
-    mixing them up shows."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
-            else:
-                parameter.add_(0.3 * noise)
+__all__ = ["HIDDEN", "LONGEST", "MAX_SEQ", "TINY", "VOCAB", "TinyModel", "randomize", "save"]
 
 
 def _llama(**changes: object) -> PreTrainedModel:
@@ -83,9 +38,6 @@ def _gemma3() -> PreTrainedModel:
     )
     return transformers.Gemma3ForCausalLM(config)
 
-
-LAYERS = "model.layers"
-ALL = ("q_proj", "v_proj", "o_proj", "down_proj")
 
 TINY: dict[str, TinyModel] = {
     "llama": TinyModel(lambda: _llama(tie_word_embeddings=False), LAYERS, ALL),
@@ -260,21 +212,4 @@ TINY: dict[str, TinyModel] = {
         encoder=True,
     ),
 }
-
-
-def save(model: PreTrainedModel, folder: Path) -> Path:
-    """Write a model and a tokenizer of its vocabulary size."""
-    model.save_pretrained(folder)
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
-    words |= {f"w{index}": index for index in range(4, VOCAB)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
+TINY |= RECENT

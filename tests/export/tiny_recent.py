@@ -5,7 +5,7 @@ from __future__ import annotations
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tests.export.tiny_models import ALL, GROUPED, LAYERS, MAX_SEQ, SIZES, TinyModel
+from tests.export.tiny_model import ALL, GROUPED, LAYERS, MAX_SEQ, TinyModel
 
 WINDOW = 8
 
@@ -65,24 +65,7 @@ def _phi4_mini() -> PreTrainedModel:
     )
 
 
-def _gemma3n() -> PreTrainedModel:
-    return _decoder(
-        transformers.Gemma3nTextConfig(
-            **GROUPED | {"num_hidden_layers": 4},
-            head_dim=16,
-            sliding_window=WINDOW,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            vocab_size_per_layer_input=97,
-            hidden_size_per_layer_input=8,
-            laurel_rank=4,
-            altup_num_inputs=2,
-            num_kv_shared_layers=0,
-            activation_sparsity_pattern=[0.0] * 4,
-        )
-    )
-
-
-def _gemma4(**changes: object) -> PreTrainedModel:
+def _gemma4() -> PreTrainedModel:
     return _decoder(
         transformers.Gemma4TextConfig(
             **GROUPED,
@@ -92,20 +75,10 @@ def _gemma4(**changes: object) -> PreTrainedModel:
             layer_types=["sliding_attention", "full_attention"],
             vocab_size_per_layer_input=97,
             hidden_size_per_layer_input=8,
-            **{"num_kv_shared_layers": 0} | changes,
+            num_kv_shared_layers=0,
         )
     )
 
-
-_MIXER = {
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "layer_types": ["linear_attention", "full_attention"],
-    "head_dim": 16,
-}
 
 RECENT: dict[str, TinyModel] = {
     "llama3": TinyModel(_llama3, LAYERS, ALL),
@@ -135,50 +108,11 @@ RECENT: dict[str, TinyModel] = {
         LAYERS,
         ("q_proj", "v_proj", "o_proj"),
     ),
-    "qwen3_next": TinyModel(
-        lambda: _decoder(
-            transformers.Qwen3NextConfig(
-                **GROUPED | _MIXER,
-                num_experts=0,
-                num_experts_per_tok=2,
-                moe_intermediate_size=32,
-                shared_expert_intermediate_size=32,
-            )
-        ),
-        LAYERS,
-        ("q_proj", "v_proj", "o_proj", "out_proj"),
-    ),
-    "qwen3_5_text": TinyModel(
-        lambda: _decoder(transformers.Qwen3_5TextConfig(**GROUPED | _MIXER)),
-        LAYERS,
-        ("q_proj", "v_proj", "o_proj", "out_proj"),
-    ),
     "gemma": TinyModel(
         lambda: _decoder(transformers.GemmaConfig(**GROUPED, head_dim=16)), LAYERS, ALL
     ),
-    "gemma3n_text": TinyModel(_gemma3n, LAYERS, ALL),
     "gemma4_text": TinyModel(_gemma4, LAYERS, ALL),
-    "gemma4-shared": TinyModel(lambda: _gemma4(num_kv_shared_layers=1), LAYERS, ALL),
     "phi4-mini": TinyModel(_phi4_mini, LAYERS, ("qkv_proj", "o_proj", "gate_up_proj")),
-    "granitemoehybrid": TinyModel(
-        lambda: _decoder(
-            transformers.GraniteMoeHybridConfig(
-                **GROUPED,
-                layer_types=["mamba", "attention"],
-                num_local_experts=0,
-                shared_intermediate_size=48,
-                mamba_n_heads=4,
-                mamba_d_head=32,
-                mamba_n_groups=1,
-                mamba_d_state=8,
-                mamba_chunk_size=8,
-                mamba_expand=2,
-                position_embedding_type="nope",
-            )
-        ),
-        LAYERS,
-        ("q_proj", "v_proj", "o_proj", "in_proj", "out_proj"),
-    ),
     "olmo3": TinyModel(
         lambda: _decoder(
             transformers.Olmo3Config(
@@ -218,22 +152,5 @@ RECENT: dict[str, TinyModel] = {
         ),
         LAYERS,
         ("q_proj", "v_proj", "o_proj"),
-    ),
-    "deberta-v2": TinyModel(
-        lambda: transformers.DebertaV2ForMaskedLM(
-            transformers.DebertaV2Config(
-                **SIZES,
-                relative_attention=True,
-                pos_att_type=["p2c", "c2p"],
-                position_buckets=8,
-                norm_rel_ebd="layer_norm",
-                share_att_key=True,
-                position_biased_input=False,
-                type_vocab_size=0,
-            )
-        ),
-        "deberta.encoder.layer",
-        ("query_proj", "value_proj", "dense"),
-        encoder=True,
     ),
 }

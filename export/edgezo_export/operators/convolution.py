@@ -43,8 +43,8 @@ def emit_short_convolution(
     plain = all(set(attributes.get(name, (1,))) == {1} for name in ("strides", "dilations"))
     if len(shape) != 3 or shape[1] != 1 or shape[0] != group or shape[2] > _LONGEST or not plain:
         raise UnsupportedModelError(
-            f"operator Conv with weights {shape} in {group} groups: only filters of one channel and "
-            f"up to {_LONGEST} tokens, without strides, are computed"
+            f"operator Conv with weights {shape} in {group} groups: only filters of one channel "
+            f"and up to {_LONGEST} tokens, without strides, are computed"
         )
     left, right = (int(pad) for pad in attributes.get("pads", (0, 0)))
     padded = draft.op("Pad", x, draft.ints(0, 0, left, 0, 0, right)) if left or right else x

@@ -5,8 +5,8 @@ weights, so what no token is routed to is never read from the file. The order of
 is that of its routing, whatever other tokens share the pass.
 
 With coded int8 (`edgezo_export.operators.linear`) the groups of a pass are mixed row by row, so an
-expert gets a token in every group if one group routes it there; results that a group did not ask for
-are left out.
+expert gets a token in every group if one group routes it there; what a group did not ask for is
+left out.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def emit_rotary(
 def emit_rotary_cache(
     draft: GraphBuilder, table: ir.Value, head_dim: int, half: bool = False
 ) -> ir.Value:
-    """Append (1, S, D) -> (S, D/2): both halves of a rotary table are equal; or one `half` of it."""
+    """Append (1, S, D) -> (S, D/2): its halves are equal; or (1, S, D/2), one `half` of it."""
     if half:
         return draft.op("Squeeze", table, draft.ints(0))
     half_table = draft.op("Slice", table, draft.ints(0), draft.ints(head_dim // 2), draft.ints(2))

@@ -1,4 +1,4 @@
-"""Experts of a mixture, as symbolic operators: a product of every token with the experts it is routed to.
+"""Experts as symbolic operators: products of tokens with the experts that they are routed to.
 
 transformers stores the matrices of all experts of a layer as one tensor (E, out, in) and hands the
 routing to a function that can be exchanged. Gates and activations stay as the model computes them.
