@@ -148,6 +148,7 @@ def model_classes(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
     for mapping in (
         transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
         transformers.MODEL_FOR_MASKED_LM_MAPPING,
+        transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     ):
         if type(config) in mapping:
             found.append(mapping[type(config)])

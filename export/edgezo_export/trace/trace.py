@@ -47,7 +47,8 @@ class Trace:
 
     Attributes:
         model: ONNX model with operators of the domain ``edgezo``; inputs ``input_ids`` (B, S) int64
-            and, for encoders, ``attention_mask`` (B, S) int64; output: logits (B, S, V).
+            and, for encoders, ``attention_mask`` (B, S) int64; output: logits (B, S, V), of a
+            classification head (B, C), or of a model without a head its states (B, S, H).
             Initializers have no data and are named as the module's parameters.
         layers: module paths of the repeated layers, in execution order.
         buffers: values of the non-parameter tensors the graph refers to, by name.
@@ -80,7 +81,7 @@ def trace_model(
 
     Args:
         config: the model's configuration.
-        model_class: class with a language-model head.
+        model_class: class with the head of the task.
         causal: decoder (positions given, no mask) or encoder (padding mask as input).
         max_seq: upper bound of the dynamic sequence length, in tokens.
         separate: chooses the tied parameters that are not to be tied; None for none.
@@ -138,8 +139,9 @@ class _Encoder(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        logits: torch.Tensor | None = getattr(out, "logits", None)
+        return out.last_hidden_state if logits is None else logits
 
 
 def _export(model: PreTrainedModel, causal: bool, max_seq: int) -> torch.export.ExportedProgram:

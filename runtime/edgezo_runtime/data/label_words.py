@@ -154,7 +154,10 @@ def build_labelled(
         DataError: a row lacks a field or its class, or the template is too long for `max_seq`.
     """
     labels = check_labels(labels)
-    alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
+    if tokenizer.task == "classification":  # classes of the model's head
+        known = alone = tuple((number,) for number in range(len(labels)))
+    else:
+        alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
     reserve = max(map(len, known or alone))  # tokens reserved for the longest label word
     while True:
         prompts = _Prompts(
@@ -165,7 +168,8 @@ def build_labelled(
         if max(map(len, label_tokens)) <= reserve:
             break
         reserve = max(map(len, label_tokens))
-    _check_label_tokens(labels, label_tokens, tokenizer)
+    if tokenizer.task != "classification":
+        _check_label_tokens(labels, label_tokens, tokenizer)
     return LabelledRows(
         kind="labels" if all(len(tokens) == 1 for tokens in label_tokens) else "candidates",
         examples=examples,
@@ -203,6 +207,7 @@ class _Prompts:
         self.with_bos = 0
         self.unused = unused_by_template()
         self.masked = tokenizer.task == "masked-lm"
+        self.headed = tokenizer.task == "classification"
         self.joined: LabelTokens | None = None
         self.unlike_rows = 0
         self.truncation = TruncationReport()
@@ -229,7 +234,9 @@ class _Prompts:
         if not prompt.tokens:
             raise DataError(f"{row.where}: the prompt is empty; fill the fields of the template")
         place = self._mask(prompt, row.where) if self.masked else len(prompt.tokens) - 1
-        if not self.masked:
+        if self.headed:
+            place = 0
+        elif not self.masked:
             self._compare(prompt)
         self.truncation = self.truncation.plus(prompt.dropped)
         self.class_counts[label] += 1

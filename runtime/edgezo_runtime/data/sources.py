@@ -43,6 +43,7 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
         task=model.task,
         vocab_size=model.vocab_size,
         longest=model.max_seq,
+        width=model.hidden_size,
     )
 
 
@@ -72,9 +73,28 @@ def open_reader(
         raise UsageError(f"`labels` {labels!r:.40}: expected a list of words, one per class")
     longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
     tokenizer = open_tokenizer(bundle)
+    _check_classes(bundle, labels)
     return RowReader(
-        tokenizer, template, tuple(labels), longest, train_on or "all", long or "truncate"
+        tokenizer,
+        template,
+        tuple(labels),
+        longest,
+        train_on or "all",
+        long or "truncate",
     )
+
+
+def _check_classes(bundle: Bundle, labels: Sequence[str]) -> None:
+    """Refuse another number of labels than a classification head has classes."""
+    if bundle.manifest.model.task != "classification":
+        return
+    names = bundle.manifest.base_config.get("id2label")
+    known = list(names.values()) if isinstance(names, dict) else ["0", "1"]  # left out
+    if len(labels) != len(known):
+        raise UsageError(
+            f"`labels` are {len(labels)}, the head of {bundle.root} has {len(known)} classes "
+            f"({', '.join(map(str, known[:10]))}); give a name for each, in this order"
+        )
 
 
 def load_examples(
