@@ -42,12 +42,14 @@ class TinyModel:
         layers: path of the repeated layers.
         targets: linear layers that get an adapter.
         encoder: attends in both directions and takes a padding mask.
+        classes: rows of its classification head; 0 for a head of tokens.
     """
 
     make: Callable[[], PreTrainedModel]
     layers: str
     targets: tuple[str, ...]
     encoder: bool = False
+    classes: int = 0
 
     def build(self) -> PreTrainedModel:
         """The model in eval mode; the same weights every time."""

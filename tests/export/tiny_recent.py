@@ -5,7 +5,7 @@ from __future__ import annotations
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tests.export.tiny_model import ALL, GROUPED, LAYERS, MAX_SEQ, TinyModel
+from tests.export.tiny_model import ALL, GROUPED, LAYERS, MAX_SEQ, SIZES, TinyModel
 
 WINDOW = 8
 
@@ -56,7 +56,8 @@ def _phi4_mini() -> PreTrainedModel:
     return _decoder(
         transformers.Phi3Config(
             **GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1},
-            original_max_position_embeddings=MAX_SEQ // 4,
+            original_max_position_embeddings=MAX_SEQ
+            // 2,  # rows that switch: test_rotary_scaling.py
             partial_rotary_factor=0.5,
             rope_scaling=_long_rope(16),
             sliding_window=None,
@@ -145,6 +146,61 @@ RECENT: dict[str, TinyModel] = {
         ),
         LAYERS,
         ("q_proj", "v_proj", "o_proj"),
+    ),
+    "deberta-v2": TinyModel(
+        lambda: transformers.DebertaV2ForSequenceClassification(
+            transformers.DebertaV2Config(
+                **SIZES,
+                relative_attention=True,
+                pos_att_type=["p2c", "c2p"],
+                position_buckets=8,
+                norm_rel_ebd="layer_norm",
+                share_att_key=True,
+                position_biased_input=False,
+                type_vocab_size=0,
+                num_labels=3,
+            )
+        ),
+        "deberta.encoder.layer",
+        ("value_proj", "dense"),
+        encoder=True,
+        classes=3,
+    ),
+    "roberta-classes": TinyModel(
+        lambda: transformers.RobertaForSequenceClassification(
+            transformers.RobertaConfig(
+                **SIZES | {"type_vocab_size": 1, "pad_token_id": 1}, num_labels=3
+            )
+        ),
+        "roberta.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+        classes=3,
+    ),
+    "bert-classes": TinyModel(
+        lambda: transformers.BertForSequenceClassification(
+            transformers.BertConfig(**SIZES, num_labels=3)
+        ),
+        "bert.encoder.layer",
+        ("query", "value", "dense"),
+        encoder=True,
+        classes=3,
+    ),
+    "modernbert-classes": TinyModel(
+        lambda: transformers.ModernBertForSequenceClassification(
+            transformers.ModernBertConfig(
+                **SIZES,
+                local_attention=8,
+                global_attn_every_n_layers=2,
+                cls_token_id=1,
+                sep_token_id=2,
+                num_labels=3,
+            )
+        ),
+        LAYERS,
+        ("Wqkv", "Wo"),
+        encoder=True,
+        classes=3,
     ),
     "mixtral": TinyModel(
         lambda: _decoder(

@@ -55,6 +55,12 @@ ROWS: dict[str, Row] = {
     "distilbert": Row("DistilBERT"),
     "electra": Row("ELECTRA", "narrow embeddings"),
     "modernbert": Row("ModernBERT", "windows in both directions"),
+    "roberta-classes": Row("RoBERTa with a classification head", "classification head"),
+    "bert-classes": Row("BERT with a classification head", "pooler, classification head"),
+    "modernbert-classes": Row("ModernBERT with a classification head", "classification head"),
+    "deberta-v2": Row(
+        "DeBERTa v2 and v3 with a classification head", "positions relative to content"
+    ),
     "mixtral": Row("Mixtral", "experts"),
     "qwen3_moe": Row("Qwen3 MoE", "experts, norms of queries and keys"),
     "gpt_oss": Row("gpt-oss", "experts with biases, attention sinks, sliding windows"),

@@ -18,6 +18,7 @@ from edgezo_runtime.adapters.peft_writer import save_peft
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.losses import example_losses
@@ -33,7 +34,7 @@ from tests.runtime.written_texts import moved, prompts_of, writer
 torch = pytest.importorskip("torch", reason="compares with torch")
 
 SIZES = (2, 5, 9, 21, 1, 13, 16, 17)
-EPS = 1e-3
+EPS = 3e-4
 NEW = 12
 FAST = ("llama", "gpt2", "roberta")
 NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
@@ -76,13 +77,31 @@ def check_scores(case) -> None:
     *_, hidden = runner.hidden_states(ids, bundle_mask(case, mask))
     _, logits = torch_states(case, ids, mask)
     positions = np.array([*enumerate(length - 1 for length in LENGTHS), (0, 3), (2, 7)])
-    chosen = logits[positions[:, 0], positions[:, 1]]
-    labels = np.array([5, 9, VOCAB - 1])
+    labels, targets = np.array([5, 9, VOCAB - 1]), np.arange(len(positions)) * 13
+    if case.kind.classes:  # of the first token of a row
+        positions, labels, targets = positions * [1, 0], np.array([2, 0]), targets % 3
+    chosen = chosen_logits(logits, positions)
     assert_close(runner.label_logits(hidden, positions, labels), chosen[:, labels])
-    targets = np.arange(len(positions)) * 13
     log_probs = torch.log_softmax(torch.tensor(chosen), -1).numpy()
     expected = log_probs[np.arange(len(positions)), targets]
     assert_close(runner.log_probs(hidden, positions, targets), expected)
+
+
+def chosen_logits(logits: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Those of rows (T, C) with a classification head, or of tokens (T, V)."""
+    own = logits[positions[:, 0]]
+    return own if own.ndim == 2 else own[np.arange(len(own)), positions[:, 1]]
+
+
+def rows_of(case, kind: str, sizes) -> ExampleSet:
+    """Random rows; with a classification head each is scored at its first token."""
+    pad = case.bundle("fp32").manifest.tokenizer.pad_id
+    if not case.kind.classes:
+        return random_set(kind, sizes, pad)
+    found = random_set(kind, sizes, pad, labels=((0,), (1,), (2,)))
+    first = np.zeros(1, np.int32)
+    examples = tuple(dataclasses.replace(example, places=first) for example in found)
+    return dataclasses.replace(found, examples=examples)
 
 
 def check_merged_adapters(case) -> None:
@@ -115,7 +134,7 @@ def check_gradients(case) -> None:
     attention = "sdpa" if case.kind.encoder else "eager"
     reference = TorchLora(case.model, bundle, attention)
     for kind in ("labels",) if case.kind.encoder else ("labels", "completion"):
-        examples = random_set(kind, SIZES, bundle.manifest.tokenizer.pad_id)
+        examples = rows_of(case, kind, SIZES)
         batch = make_batch(examples, range(len(SIZES)))
         engine = Engine(bundle, threads=1)
         found = FirstOrderGradient(engine, 0).gradient(batch, theta)
@@ -166,7 +185,7 @@ def check_texts(case) -> None:
 def check_tuning(case, folder) -> None:
     """A few steps, estimates in the first block and gradients in the last one, lower the loss."""
     bundle = case.bundle("fp32").bundle
-    examples = random_set("labels", (4, 7, 5, 3, 6, 4, 8, 5), bundle.manifest.tokenizer.pad_id)
+    examples = rows_of(case, "labels", (4, 7, 5, 3, 6, 4, 8, 5))
     config = TuneConfig(
         steps=8, max_time_s=0, batch_size=8, lr=0.03, eps=0.01, blocks="all", first_order=1,
         first_order_lr=0.05,
@@ -174,7 +193,7 @@ def check_tuning(case, folder) -> None:
     with Tuner.open(bundle, examples, config, folder) as tuner:
         before = tuner.evaluate(examples).loss
         list(tuner)
-        assert tuner.evaluate(examples).loss < before - 0.1
+        assert tuner.evaluate(examples).loss < before - 0.03
 
 
 def check_peft(case, folder) -> None:
@@ -196,12 +215,14 @@ def check_peft(case, folder) -> None:
         logits = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor(mask)).logits
     params = {name: value[None] for name, value in theta.items()}
     *_, hidden = runner.hidden_states(ids, bundle_mask(case, mask), params)
-    positions = np.array([*enumerate(length - 1 for length in LENGTHS)])
-    labels = np.arange(5, 40)
-    expected = logits.numpy()[positions[:, 0], positions[:, 1]][:, labels]
+    positions, labels = np.array([*enumerate(length - 1 for length in LENGTHS)]), np.arange(5, 40)
+    if case.kind.classes:
+        positions, labels = positions * [1, 0], np.arange(3)
+    expected = chosen_logits(logits.numpy(), positions)[:, labels]
     found = runner.label_logits(hidden, positions, labels)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
-    read = dataclasses.replace(read_peft(folder / "peft"))
-    back = start_from_peft(read, bundle, folder / "back.safetensors", created_by="test")
+    back = start_from_peft(
+        read_peft(folder / "peft"), bundle, folder / "back.safetensors", created_by="test"
+    )
     for name, value in adapter.tensors.items():
         np.testing.assert_array_equal(back.tensors[name], value)

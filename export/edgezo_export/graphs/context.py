@@ -42,7 +42,12 @@ class Context:
 
 def dynamic_shape(value: ir.Value) -> tuple[int | str, ...]:
     """Return a traced shape with its two symbols renamed `rows` and `tokens`."""
+    node = value.producer()
+    inputs = () if node is None or node.graph is None else tuple(node.graph.inputs)
+    ids = inputs[0].shape if inputs else None
+    tokens = None if ids is None or len(ids) < 2 else ids[1]
     dims: list[int | str] = []
     for axis, dim in enumerate(value.shape or ()):
-        dims.append(dim if isinstance(dim, int) else ("rows" if axis == 0 else "tokens"))
+        first = axis == 0 and (tokens is None or dim != tokens)
+        dims.append(dim if isinstance(dim, int) else ("rows" if first else "tokens"))
     return tuple(dims)

@@ -72,6 +72,11 @@ class SegmentLowering:
         )
         self._order: dict[ir.Node, int] = {}
 
+    @property
+    def shares_layers(self) -> bool:
+        """Does a linear layer run more than once?"""
+        return self._linears.shared
+
     def bind(self, traced: ir.Value, value: ir.Value) -> None:
         """Set the value of a traced value."""
         self._values[traced] = value
@@ -117,7 +122,7 @@ class SegmentLowering:
         buffer = self._checkpoint.buffers.get(name)
         if buffer is not None:
             return self.draft.constant(buffer.detach().cpu().numpy())
-        if traced.const_value is not None and name.startswith("lifted_tensor"):
+        if traced.const_value is not None and name.rpartition(".")[2].startswith("lifted_tensor"):
             return self.draft.constant(traced.const_value.numpy())
         shape = fixed_shape(traced)
         return self.draft.weight(PlannedTensor(name, "F32", shape, (name,), "plain", False))

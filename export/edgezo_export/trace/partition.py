@@ -142,7 +142,8 @@ def _outputs(nodes: Iterable[ir.Node]) -> set[ir.Value]:
 
 
 def _crossing(nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> list[ir.Value]:
-    made = _outputs(nodes)
+    """List what later nodes read of these, but for sizes, which each can compute."""
+    made = {value for value in _outputs(nodes) if value.shape is None or len(value.shape)}
     return list(dict.fromkeys(v for node in later for v in node.inputs if v in made))
 
 
