@@ -81,6 +81,16 @@ def _gemma4() -> PreTrainedModel:
     )
 
 
+_MIXER = {
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "layer_types": ["linear_attention", "full_attention"],
+    "head_dim": 16,
+}
+
 RECENT: dict[str, TinyModel] = {
     "llama3": TinyModel(_llama3, LAYERS, ALL),
     "ministral": TinyModel(
@@ -108,6 +118,43 @@ RECENT: dict[str, TinyModel] = {
         ),
         LAYERS,
         ("q_proj", "v_proj", "o_proj"),
+    ),
+    "qwen3_next": TinyModel(
+        lambda: _decoder(
+            transformers.Qwen3NextConfig(
+                **GROUPED | _MIXER,
+                num_experts=4,
+                num_experts_per_tok=2,
+                moe_intermediate_size=32,
+                shared_expert_intermediate_size=32,
+            )
+        ),
+        LAYERS,
+        ("q_proj", "v_proj", "o_proj", "out_proj"),
+    ),
+    "qwen3_5_text": TinyModel(
+        lambda: _decoder(transformers.Qwen3_5TextConfig(**GROUPED | _MIXER)),
+        LAYERS,
+        ("q_proj", "v_proj", "o_proj", "out_proj"),
+    ),
+    "granitemoehybrid": TinyModel(
+        lambda: _decoder(
+            transformers.GraniteMoeHybridConfig(
+                **GROUPED,
+                layer_types=["mamba", "attention"],
+                num_local_experts=0,
+                shared_intermediate_size=48,
+                mamba_n_heads=4,
+                mamba_d_head=32,
+                mamba_n_groups=1,
+                mamba_d_state=8,
+                mamba_chunk_size=8,
+                mamba_expand=2,
+                position_embedding_type="nope",
+            )
+        ),
+        LAYERS,
+        ("q_proj", "v_proj", "o_proj", "in_proj", "out_proj"),
     ),
     "gemma": TinyModel(
         lambda: _decoder(transformers.GemmaConfig(**GROUPED, head_dim=16)), LAYERS, ALL

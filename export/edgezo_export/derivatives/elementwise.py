@@ -71,6 +71,10 @@ def _exp_slope(_a: Adjoint, _x: ir.Value, y: ir.Value) -> ir.Value:
     return y
 
 
+def _log_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
+    return a.op("Reciprocal", x)
+
+
 def _sqrt_slope(a: Adjoint, _x: ir.Value, y: ir.Value) -> ir.Value:
     return a.op("Div", a.draft.scalar(0.5), y)
 
@@ -99,6 +103,23 @@ def _same(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.grad]
 
 
+def _softplus_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
+    return a.op("Sigmoid", x)
+
+
+def _extreme(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The largest or smallest of numbers: the gradient goes to those that are the result."""
+    y = a.node.outputs[0]
+    return [
+        a.reduced(
+            a.op("Mul", a.grad, a.op("Cast", a.op("Equal", a.input(index), y), to=FLOAT)), index
+        )
+        if wants
+        else None
+        for index, wants in enumerate(a.wanted)
+    ]
+
+
 def _where(a: Adjoint) -> Sequence[ir.Value | None]:
     zero = a.draft.scalar(0.0)
     left = a.op("Where", a.input(0), a.grad, zero) if a.wanted[1] else None
@@ -116,12 +137,16 @@ RULES: dict[str, Rule] = {
     "Erf": _slope(_erf_slope),
     "Exp": _slope(_exp_slope),
     "Identity": _same,
+    "Log": _slope(_log_slope),
+    "Max": _extreme,
+    "Min": _extreme,
     "Mul": _mul,
     "Neg": _neg,
     "Pow": _pow,
     "Reciprocal": _slope(_reciprocal_slope),
     "Relu": _slope(_relu_slope),
     "Sigmoid": _slope(_sigmoid_slope),
+    "Softplus": _slope(_softplus_slope),
     "Sqrt": _slope(_sqrt_slope),
     "Sub": _sub,
     "Tanh": _slope(_tanh_slope),

@@ -7,6 +7,7 @@ parameters. Before tracing, the parts whose meaning matters later are replaced b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +27,7 @@ from edgezo_export.trace.module_facts import (
     token_embedding,
     untie,
 )
+from edgezo_export.trace.recurrences import traceable_recurrences
 from edgezo_export.trace.rotary_scaling import (
     add_long_frequencies,
     is_dynamic,
@@ -103,7 +105,12 @@ def trace_model(
         model.train(False)
         model.set_attn_implementation(ATTENTION)
         model.set_experts_implementation(EXPERTS)
-    with attention_symbols(causal, max_seq), layer_symbols(model), traceable_scaling(model), fake:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(attention_symbols(causal, max_seq))
+        stack.enter_context(layer_symbols(model))
+        stack.enter_context(traceable_scaling(model))
+        stack.enter_context(traceable_recurrences(model, max_seq))
+        stack.enter_context(fake)
         program = _export(model, causal, max_seq)
     return Trace(
         _to_onnx(program),
