@@ -64,5 +64,8 @@ ROWS: dict[str, Row] = {
     "mixtral": Row("Mixtral", "experts"),
     "qwen3_moe": Row("Qwen3 MoE", "experts, norms of queries and keys"),
     "gpt_oss": Row("gpt-oss", "experts with biases, attention sinks, sliding windows"),
+    "granitemoehybrid": Row("Granite 4", "state space (mamba2)", cached=False),
+    "qwen3_5_text": Row("Qwen3.5", "gated delta rule, gated attention", cached=False),
+    "qwen3_next": Row("Qwen3-Next", "the same, experts", cached=False),
     "lfm2": Row("LFM2", "short convolutions", cached=False),
 }

@@ -34,7 +34,7 @@ from tests.runtime.written_texts import moved, prompts_of, writer
 torch = pytest.importorskip("torch", reason="compares with torch")
 
 SIZES = (2, 5, 9, 21, 1, 13, 16, 17)
-EPS = 3e-4
+EPS = 1e-3
 NEW = 12
 FAST = ("llama", "gpt2", "roberta")
 NAMES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
@@ -143,11 +143,14 @@ def check_gradients(case) -> None:
         assert set(found.gradients) == {i.name for i in bundle.manifest.trainables if i.trains}
         for name, grad in found.gradients.items():
             assert np.abs(grad - expected[name]).max() <= 5e-5 * np.abs(expected[name]).max(), name
-        check_slopes(bundle, engine, theta, batch, expected)
+        check_slopes(bundle, engine, theta, batch, reference)
 
 
-def check_slopes(bundle, engine, theta, batch, gradient) -> None:
-    """(L(theta + eps z) - L(theta - eps z)) / (2 eps) against g z, as a share of their size."""
+def check_slopes(bundle, engine, theta, batch, reference) -> None:
+    """(L(theta + eps z) - L(theta - eps z)) / (2 eps), here and in torch.
+
+    The differences of torch are those of the same two points: an expert may be another one there.
+    """
     active = trained_blocks(bundle)
     found, expected = [], []
     for seed in range(3):
@@ -159,7 +162,12 @@ def check_slopes(bundle, engine, theta, batch, gradient) -> None:
         draws = {
             name: noise(seed, name, theta[name].shape, kind="rademacher", row=0) for name in active
         }
-        expected.append(sum(float((gradient[name] * z).sum()) for name, z in draws.items()))
+        sides = []
+        for scale in (EPS, -EPS):
+            values = {n: v + scale * draws[n] if n in draws else v for n, v in theta.items()}
+            with torch.no_grad():
+                sides.append(float(reference.losses(reference.tensors(values), batch).mean()))
+        expected.append((sides[0] - sides[1]) / (2 * EPS))
     error = np.subtract(found, expected)
     assert np.sqrt(np.mean(error**2)) <= 0.02 * np.sqrt(np.mean(np.square(expected)))
 

@@ -68,7 +68,9 @@ def gathered(
     lowering = SegmentLowering(draft, checkpoint, LinearLowering(draft, "fp32"), outside)
     if segment.hidden_in is None or head.inputs[0] is None or head.inputs[1] is None:
         raise UnsupportedModelError("the head of the model has no input")
-    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(0))
+    # A row of T tokens; a classification head, which takes the first token, gets T rows of one.
+    axis = 1 if segment.hidden_out.shape is not None and len(segment.hidden_out.shape) == 2 else 0
+    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(axis))
     lowering.bind(segment.hidden_in, picked)
     lowering.run(before)
     width = int(head.inputs[0].shape[-1])  # type: ignore[index, arg-type]
