@@ -13,11 +13,20 @@ class Row:
         stands_for: the models that people know.
         pieces: what it has beyond rotary embeddings, RMS norms, gated layers and grouped heads.
         cached: does generation keep keys and values? Else it reads the whole text at every token.
+        writes: does it generate at all?
     """
 
     stands_for: str
     pieces: str = ""
     cached: bool = True
+    writes: bool = True
+
+    @property
+    def generation(self) -> str:
+        """How texts are generated, in words."""
+        if not self.writes:
+            return "none: an encoder"
+        return "one token's work per token" if self.cached else "the whole text again per token"
 
 
 ROWS: dict[str, Row] = {
@@ -49,17 +58,25 @@ ROWS: dict[str, Row] = {
     "opt-projected": Row("OPT-350M", "projected embeddings, norms after layers"),
     "gpt2": Row("GPT-2", "learned positions, (in, out) matrices"),
     "gpt_neox": Row("GPT-NeoX, Pythia", "heads turned in part, parallel layers", cached=False),
-    "roberta": Row("RoBERTa"),
-    "bert": Row("BERT"),
-    "xlm-roberta": Row("XLM-RoBERTa"),
-    "distilbert": Row("DistilBERT"),
-    "electra": Row("ELECTRA", "narrow embeddings"),
-    "modernbert": Row("ModernBERT", "windows in both directions"),
-    "roberta-classes": Row("RoBERTa with a classification head", "classification head"),
-    "bert-classes": Row("BERT with a classification head", "pooler, classification head"),
-    "modernbert-classes": Row("ModernBERT with a classification head", "classification head"),
+    "roberta": Row("RoBERTa", writes=False),
+    "bert": Row("BERT", writes=False),
+    "xlm-roberta": Row("XLM-RoBERTa", writes=False),
+    "distilbert": Row("DistilBERT", writes=False),
+    "electra": Row("ELECTRA", "narrow embeddings", writes=False),
+    "modernbert": Row("ModernBERT", "windows in both directions", writes=False),
+    "roberta-classes": Row(
+        "RoBERTa with a classification head", "classification head", writes=False
+    ),
+    "bert-classes": Row(
+        "BERT with a classification head", "pooler, classification head", writes=False
+    ),
+    "modernbert-classes": Row(
+        "ModernBERT with a classification head", "classification head", writes=False
+    ),
     "deberta-v2": Row(
-        "DeBERTa v2 and v3 with a classification head", "positions relative to content"
+        "DeBERTa v2 and v3 with a classification head",
+        "positions relative to content; queries and keys are not tuned",
+        writes=False,
     ),
     "mixtral": Row("Mixtral", "experts"),
     "qwen3_moe": Row("Qwen3 MoE", "experts, norms of queries and keys"),
@@ -69,3 +86,14 @@ ROWS: dict[str, Row] = {
     "qwen3_next": Row("Qwen3-Next", "the same, experts", cached=False),
     "lfm2": Row("LFM2", "short convolutions", cached=False),
 }
+
+
+def table() -> list[str]:
+    """The rows as docs/models.md has them."""
+    lines = [
+        "| row of the test | models | beside attention, norms and gated layers | generation |",
+        "|---|---|---|---|",
+    ]
+    for name, row in ROWS.items():
+        lines.append(f"| `{name}` | {row.stands_for} | {row.pieces} | {row.generation} |")
+    return lines

@@ -48,6 +48,7 @@ def test_architecture(exported, tmp_path, name):
     check_merged_adapters(case)
     check_gradients(case)
     graphs = case.bundle("fp32").manifest.graphs
+    assert ROWS[name].writes is not case.kind.encoder
     if not case.kind.encoder:
         assert graphs.continues is ROWS[name].cached
         check_texts(case)
