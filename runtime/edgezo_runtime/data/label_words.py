@@ -150,11 +150,13 @@ def build_labelled(
         "candidates".
 
     Raises:
-        UsageError: two label words have the same tokens, or the tokenizer does not know one.
+        UsageError: two label words have the same tokens, or the tokenizer does not know one; or
+            they are not as many as the classes of the model's head.
         DataError: a row lacks a field or its class, or the template is too long for `max_seq`.
     """
     labels = check_labels(labels)
     if tokenizer.task == "classification":  # classes of the model's head
+        _check_classes(labels, tokenizer)
         known = alone = tuple((number,) for number in range(len(labels)))
     else:
         alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
@@ -269,6 +271,15 @@ class _Prompts:
                 "into the template where the label word belongs, and not into the data"
             )
         return prompt.tokens.index(self.tokenizer.mask_id or 0)
+
+
+def _check_classes(labels: Sequence[str], tokenizer: TextTokenizer) -> None:
+    classes = tokenizer.classes
+    if len(labels) != len(classes):
+        raise UsageError(
+            f"`labels` are {len(labels)}, the head of the model has {len(classes)} classes "
+            f"({', '.join(classes[:10])}); give a name for each, in this order"
+        )
 
 
 def _check_label_tokens(

@@ -44,6 +44,7 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
         vocab_size=model.vocab_size,
         longest=model.max_seq,
         width=model.hidden_size,
+        classes=_classes(bundle),
     )
 
 
@@ -73,7 +74,6 @@ def open_reader(
         raise UsageError(f"`labels` {labels!r:.40}: expected a list of words, one per class")
     longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
     tokenizer = open_tokenizer(bundle)
-    _check_classes(bundle, labels)
     return RowReader(
         tokenizer,
         template,
@@ -84,17 +84,14 @@ def open_reader(
     )
 
 
-def _check_classes(bundle: Bundle, labels: Sequence[str]) -> None:
-    """Refuse another number of labels than a classification head has classes."""
+def _classes(bundle: Bundle) -> tuple[str, ...]:
+    """Return the names of the classes of a classification head."""
     if bundle.manifest.model.task != "classification":
-        return
+        return ()
     names = bundle.manifest.base_config.get("id2label")
-    known = list(names.values()) if isinstance(names, dict) else ["0", "1"]  # left out
-    if len(labels) != len(known):
-        raise UsageError(
-            f"`labels` are {len(labels)}, the head of {bundle.root} has {len(known)} classes "
-            f"({', '.join(map(str, known[:10]))}); give a name for each, in this order"
-        )
+    if not isinstance(names, dict):
+        return ("0", "1")  # what transformers leaves out
+    return tuple(str(name) for name in names.values())
 
 
 def load_examples(

@@ -65,6 +65,7 @@ class TextTokenizer:
         vocab_size: upper bound of the model's token ids, exclusive.
         longest: most tokens of a row that the model takes.
         width: numbers of a hidden state of the model.
+        classes: names of the classes of the model's head, if it has a classification head.
     """
 
     core: Tokenizer
@@ -79,6 +80,7 @@ class TextTokenizer:
     vocab_size: int = _MOST_IDS
     longest: int = _MOST_IDS
     width: int = 0
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings; disable the file's truncation and padding."""
@@ -99,6 +101,7 @@ class TextTokenizer:
         vocab_size: int = _MOST_IDS,
         longest: int = _MOST_IDS,
         width: int = 0,
+        classes: tuple[str, ...] = (),
     ) -> TextTokenizer:
         """Load the tokenizer of a bundle.
 
@@ -109,6 +112,7 @@ class TextTokenizer:
             vocab_size: the manifest's `model.vocab_size`.
             longest: the manifest's `model.max_seq`.
             width: the manifest's `model.hidden_size`.
+            classes: names of the classes of a classification head.
 
         Returns:
             The tokenizer.
@@ -142,6 +146,7 @@ class TextTokenizer:
             vocab_size=vocab_size,
             longest=longest,
             width=width,
+            classes=classes,
         )
 
     def remedy_for_length(self, max_seq: int = 0) -> str:
