@@ -61,8 +61,10 @@ class ExportSettings:
     virtual_tokens: int | None = setting(
         None, "virtual tokens in front of a row, for prompt (10 if not given) and prefix (5)"
     )
-    task: Literal["auto", "causal-lm", "masked-lm"] = setting(
-        "auto", "task of the model; auto takes masked-lm for encoders such as BERT, else causal-lm"
+    task: Literal["auto", "causal-lm", "masked-lm", "classification", "embedding"] = setting(
+        "auto",
+        "task of the model; auto takes the head that the checkpoint names, else causal-lm; "
+        "embedding makes vectors of texts and learns from pairs",
     )
     seed: int | None = setting(None, "seed of the random initial values; 0 if not given")
     force: bool = setting(False, "replace an existing bundle")

@@ -16,6 +16,7 @@ from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.label_scorer import lower_label_scorer
 from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.prologue import lower_prologue
+from edgezo_export.graphs.text_embedding import Pooling, lower_embedding_scorers
 from edgezo_export.graphs.token_scorer import lower_token_scorer
 from edgezo_export.operators.linear import Quant
 from edgezo_export.quantization.weights_plan import PlannedTensor
@@ -24,7 +25,7 @@ from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.partition import partition
 from edgezo_export.trace.trace import Trace
 from edgezo_runtime.bundle.manifest import TrainableInfo
-from edgezo_runtime.bundle.manifest_types import PAST, BackwardInfo, GraphInfo, Graphs
+from edgezo_runtime.bundle.manifest_types import BackwardInfo, GraphInfo, Graphs
 from edgezo_runtime.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -42,7 +43,7 @@ class BundleGraphs:
         blocks: one per layer.
         score_labels: hidden states -> scores of label words.
         score_tokens: hidden states -> log-probabilities of tokens.
-        logits: hidden states -> logits; None if the blocks cannot continue from earlier tokens.
+        logits: hidden states -> logits; None for encoders, which generate nothing.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
     """
@@ -128,10 +129,22 @@ class BundleGraphs:
 
 
 def build_graphs(
-    trace: Trace, scheme: Scheme, quant: Quant, hidden_size: int, vocab_size: int
+    trace: Trace,
+    scheme: Scheme,
+    quant: Quant,
+    hidden_size: int,
+    vocab_size: int,
+    pooling: Pooling | None = None,
 ) -> BundleGraphs:
     """Split a trace and lower every part.
 
+    Args:
+        trace: the model.
+        scheme: what trains.
+        quant: form of the weights.
+        hidden_size: H.
+        vocab_size: V.
+        pooling: how states become the embedding of a text; None for a model with a head.
     Raises:
         UnsupportedModelError: the trace cannot be split into blocks, or a part cannot be lowered.
         UsageError: the scheme trains nothing in this model.
@@ -143,18 +156,22 @@ def build_graphs(
     blocks: list[GraphBuilder] = []
     edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
-        draft, own = lower_block(
+        draft, made = lower_block(
             segment, index, module, checkpoint, context, scheme, quant, hidden_size
         )
         blocks.append(draft)
-        edits.extend(own)
+        edits.extend(made)
     prologue = lower_prologue(
         cut.prologue, trace.model.graph.inputs, checkpoint, context, quant, hidden_size
     )
-    labels = lower_label_scorer(cut.epilogue, checkpoint, quant, hidden_size)
-    tokens = lower_token_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+    if pooling is None:
+        labels = lower_label_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+        tokens = lower_token_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+    else:
+        own = cut.epilogue, checkpoint, hidden_size, pooling
+        labels, tokens = lower_embedding_scorers(*own)
     logits = None
-    if all(PAST[0] in draft.inputs for draft in blocks):
+    if len(trace.model.graph.inputs) == 1:  # a decoder: no mask
         logits = lower_logits(cut.epilogue, checkpoint, quant, hidden_size)
     if not edits:
         kind = scheme.info().kind
@@ -167,5 +184,6 @@ def build_graphs(
         scheme=scheme,
         quant=quant,
         hidden_size=hidden_size,
+        pooling=pooling,
     )
     return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward)

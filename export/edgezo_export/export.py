@@ -46,7 +46,8 @@ class ExportConfig:
     Attributes:
         quant: int8 (coded, row-independent) or fp32 (reference).
         scheme: the trainable tensors.
-        task: the head of the model; auto is masked-lm for classes named *MaskedLM, else causal-lm.
+        task: the head of the model; auto is masked-lm for classes named *MaskedLM, classification
+            for *ForSequenceClassification, else causal-lm.
         force: replace an existing bundle.
     """
 
@@ -158,7 +159,9 @@ def _write(
     trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
-    own = build_graphs(trace, scheme, config.quant, sizes["hidden_size"], sizes["vocab_size"])
+    pooling = source.pooling() if task == "embedding" else None
+    widths = sizes["hidden_size"], sizes["vocab_size"]
+    own = build_graphs(trace, scheme, config.quant, *widths, pooling)
     _tell_unused(source, own, trace, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
@@ -175,7 +178,7 @@ def _write(
         id=source.model_id,
         architecture=source.config.model_type,
         class_name=cls.__name__,
-        task="masked-lm" if task == "masked-lm" else "causal-lm",
+        task=task,
         num_blocks=len(trace.layers),
         tied_embeddings=trace.embedding in trace.tied.values(),
         hidden_size=sizes["hidden_size"],

@@ -84,6 +84,12 @@ class LinearLowering:
             self._draft.input("decode", ir.DataType.FLOAT, shape),
         )
 
+    def groups(self) -> ir.Value:
+        """Append (1,) int64: the groups of rows that layers mix; 1 where they do not."""
+        if self._quant == "int8" and self._code is not None:
+            return self._draft.op("Shape", self._code[0], start=0, end=1)
+        return self._draft.ints(1)
+
     def emit(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
         """Append x W for all layers of `spec` side by side.
 
@@ -148,7 +154,7 @@ class LinearLowering:
     def _dequantized(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
         draft = self._draft
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
-        rotated = draft.op("Reshape", self._rotated(x, spec), shape)
+        rotated = draft.op("Reshape", self._rotated(x, spec), shape, allowzero=1)
         weight, scale = (draft.weight(planned) for planned in _planned(spec))
         # Scaling the result is cheaper: DequantizeLinear takes longer than the product itself.
         product = draft.op("MatMul", rotated, draft.op("Cast", weight, to=int(ir.DataType.FLOAT)))

@@ -176,7 +176,7 @@ class MemoryModel:
         virtual = bundle.manifest.scheme.prompt_tokens
         longest = virtual + max(int(part.lengths().max()) for part in sets)
         rows = run.batch_size * max(part.sequences_per_example for part in sets)
-        scores_tokens = any(part.kind != "labels" for part in sets)
+        scores_tokens = any(part.kind not in ("labels", "pairs") for part in sets)
         cache = run.probes.make_cache(None) if run.config.prefix_cache else None
         answers = (cache or NO_CACHE).last_tokens
         copy = groups * copy_bytes(bundle.manifest)

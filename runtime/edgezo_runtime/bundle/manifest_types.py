@@ -10,6 +10,11 @@ DTYPES = frozenset(
 )
 
 
+ModelTask = Literal["causal-lm", "masked-lm", "classification", "embedding"]
+"""What a model's last part makes of its states: the next token, a masked one, a class of its own
+head, or the embedding of a text."""
+
+
 PAST = ("past_key", "past_value")
 """Inputs of a block that takes keys and values of earlier tokens, (R, n, P, D) each."""
 
@@ -127,7 +132,7 @@ class ModelInfo:
     id: str
     architecture: str
     class_name: str
-    task: Literal["causal-lm", "masked-lm"]
+    task: ModelTask
     hidden_size: int
     vocab_size: int
     max_seq: int

@@ -60,7 +60,11 @@ class ExampleCutter:
         return cls(part_tokens, longest, RotarySides.of(manifest))
 
     def cut(self, batch: Batch) -> list[Chunk]:
-        """Cut a batch; every part is padded to its own longest sequence only."""
+        """Cut a batch; every part is padded to its own longest sequence only.
+
+        Pairs of texts stay together: the loss of each depends on all.
+        """
+        whole = batch.kind == "pairs"
         each = batch.num_rows // batch.num_examples
         rows, beyond = batch.positions[:, 0], self.sides.beyond(batch)
         chunks: list[Chunk] = []
@@ -71,7 +75,7 @@ class ExampleCutter:
                 own = int(batch.lengths[stop : stop + each].max())
                 even = self.sides.within(own + own % 2, bool(beyond[stop]))
                 longer = max(longest, own, min(even, self.max_seq))
-                full = (stop + each - start) * longer > self.part_tokens
+                full = not whole and (stop + each - start) * longer > self.part_tokens
                 if stop > start and (full or beyond[stop] != beyond[start]):
                     break
                 stop, longest = stop + each, longer
