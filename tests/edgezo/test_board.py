@@ -24,7 +24,7 @@ def test_a_wide_block() -> None:
         "step 5 of 10  ####################....................   50 %  1m02s left",
         "loss .3571  #+-_",
         "epoch .50  validation 84.0 % at step 4  32 rows/s  900 tokens/s  61 C",
-        "memory  ##########################........   75 %  277 MB, peak 323 MB of 512 MB",
+        "memory        #####################.......   75 %  277 MB, peak 323 MB of 512 MB",
     ]
 
 

@@ -69,12 +69,17 @@ class Board:
             width: most characters of a line.
             glyphs: of bars and curves.
         """
-        found = [bar_line(self.title, self.share, self.left, width, glyphs)]
+        longest = max(map(len, [self.title, *(own.name for own in self.gauges)]))
+        size = longest if longest + 2 * _SHORTEST_BAR < width // 2 else 0  # bars begin alike
+        found = [bar_line(self.title.ljust(size), self.share, self.left, width, glyphs)]
         if self.curve_text:
             room = min(_WIDEST_CURVE, width - len(self.curve_text) - 2)
             found.append(f"{self.curve_text}  {sparkline(self.curve, room, glyphs.curve)}")
         found += _wrapped(self.facts, width)
-        found += [bar_line(own.name, own.share, own.text, width, glyphs) for own in self.gauges]
+        found += [
+            bar_line(own.name.ljust(size), own.share, own.text, width, glyphs)
+            for own in self.gauges
+        ]
         return [line[:width].rstrip() for line in found]
 
 

@@ -59,6 +59,11 @@ class Progress:
         self._beat = 0
         self._begun: set[str] = set()
 
+    @property
+    def live(self) -> bool:
+        """Are lines written over, on a terminal?"""
+        return self._live
+
     def due(self, work: str = "") -> bool:
         """Would an update about this kind of work be shown now?"""
         if self._quiet:

@@ -186,13 +186,19 @@ class Session:
                 self._warn(text)
                 self._metrics.write({"event": "pressure", "step": step, "relief": text})
             case PauseEvent(step=step, reason=reason):
-                self._progress.end()
-                note(f"waiting after {step} steps: {reason}")
+                self._on_pause(f"waiting after {step} steps: {reason}")
             case ResumeEvent():
                 self._progress.end()
                 note("resuming")
             case _:
                 pass
+
+    def _on_pause(self, text: str) -> None:
+        """Show why steps wait; a terminal has one line for all reasons."""
+        if self._progress.live:
+            self._progress.update(text, force=True)
+        else:
+            note(text)
 
     def _on_step(self, report: StepReport) -> None:
         self._rows += report.rows
