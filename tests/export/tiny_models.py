@@ -139,12 +139,29 @@ TINY: dict[str, TinyModel] = {
         ALL,
     ),
     "phi": TinyModel(
-        lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**GROUPED)),
+        lambda: transformers.PhiForCausalLM(
+            transformers.PhiConfig(**GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1})
+        ),
         LAYERS,
         ("q_proj", "v_proj", "fc1"),
     ),
     "cohere": TinyModel(
         lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**GROUPED)), LAYERS, ALL
+    ),
+    "bloom": TinyModel(
+        lambda: transformers.BloomForCausalLM(
+            transformers.BloomConfig(
+                vocab_size=VOCAB,
+                hidden_size=HIDDEN,
+                n_layer=2,
+                n_head=4,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+        ),
+        "transformer.h",
+        ("query_key_value", "dense", "dense_h_to_4h"),
     ),
     "granite": TinyModel(
         lambda: transformers.GraniteForCausalLM(

@@ -24,6 +24,7 @@ _CLASSIFIERS = "ForSequenceClassification"
 
 KNOWN = (
     "bert",
+    "bloom",
     "cohere",
     "deberta-v2",
     "distilbert",

@@ -122,6 +122,12 @@ def _result(
         raise UnsupportedModelError(
             f"layer {path!r} passes on {names}; it must pass on exactly one tensor"
         )
+    shape = crossing[0].shape
+    if shape is not None and len(shape) != 3:
+        raise UnsupportedModelError(
+            f"layer {path!r} passes on {crossing[0].name!r} of shape {shape}; a bundle passes one "
+            f"vector per token from block to block"
+        )
     if _crossing(nodes, [node for group in later[1:] for node in group]):
         raise UnsupportedModelError(
             f"{crossing[0].name!r} of layer {path!r} is read beyond the next layer"

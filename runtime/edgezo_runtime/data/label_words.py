@@ -155,6 +155,7 @@ def build_labelled(
         DataError: a row lacks a field or its class, or the template is too long for `max_seq`.
     """
     labels = check_labels(labels)
+    alone: LabelTokens
     if tokenizer.task == "classification":  # classes of the model's head
         _check_classes(labels, tokenizer)
         known = alone = tuple((number,) for number in range(len(labels)))

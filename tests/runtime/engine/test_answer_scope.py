@@ -69,7 +69,7 @@ def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
 
 def test_models_that_cannot_continue(exported):
     """An encoder sees both ways; the rotary embedding of the others is outside of attention."""
-    for name in ("roberta", "phi", "gpt_neox"):
+    for name in ("roberta", "llama-narrow", "gpt_neox"):
         assert not tiny(exported, name, "fp32")[0].manifest.graphs.continues
 
 

@@ -14,7 +14,7 @@ from edgezo_runtime.generation.sampling import Sampling
 from tests.runtime.written_texts import NEW, check_logits, moved, prompts_of, writer
 
 FAST = ("llama", "gpt2", "gemma3_text")
-AGAIN = pytest.param("phi", marks=pytest.mark.slow)
+AGAIN = pytest.param("llama-narrow", marks=pytest.mark.slow)
 """Its blocks keep no keys and values: the whole text is read for every token."""
 
 
