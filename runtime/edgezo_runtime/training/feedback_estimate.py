@@ -1,0 +1,136 @@
+"""The running estimate of how the label logits answer to hidden states, from pairs of passes.
+
+A pair perturbs the states behind all sites at once by eps z and -eps z, z of random signs, and
+measures d = (difference of the logits) / (2 eps) = sum_l J_l z_l + terms of third order. Since
+E z_l z_l' = I and E z_l z_m' = 0, the mean of z_l d' over pairs is J_l' without bias (node
+perturbation), with a variance of E |d|^2 / pairs in every element.
+
+All sums are made in a fixed order, so that a replay has the same bits on every machine.
+
+References:
+    Fiete & Seung 2006, Gradient learning in spiking neural networks by dynamic perturbation of
+    conductances: node perturbation.
+    Akrout et al. 2019, Deep learning without weight transport, arXiv:1904.05391: weight mirrors,
+    which learn feedback from noise in the same way, layer by layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.noise import add_weighted_noise
+from edgezo_runtime.training.feedback_sites import FeedbackSite, shares
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+class FeedbackEstimate:
+    """Sums over pairs, and the directions B that follow from them.
+
+    Args:
+        sites: where states are perturbed.
+        count: directions of the error, C - 1.
+
+    Attributes:
+        pairs: number of pairs so far.
+        sums: by the name of B: (r, H) float32, sum of d z' over pairs; rows that are not used are
+            zero.
+        squares: (C - 1,) float64, sums of d^2.
+    """
+
+    def __init__(self, sites: Sequence[FeedbackSite], count: int) -> None:
+        self._sites = tuple(sites)
+        self._shares = shares(sites, count)
+        self.pairs = 0
+        self.sums = {site.name_b: np.zeros(site.shape_b[::-1], np.float32) for site in sites}
+        self.squares = np.zeros(count, np.float64)
+
+    def add(self, seed: int, differences: Float32) -> None:
+        """Add the pairs of a batch.
+
+        Args:
+            seed: of the noise z(seed, name of B, row of the batch).
+            differences: (B, C - 1) d of each row, along the contrasts of the label logits.
+        """
+        for site, columns in zip(self._sites, self._shares, strict=True):
+            for row, column in enumerate(columns):
+                coeff = differences[:, column].tolist()
+                name = site.name_b
+                add_weighted_noise(self.sums[name][row], seed, name, coeff, kind="rademacher")
+        for column in range(self.squares.size):
+            values = differences[:, column].tolist()
+            self.squares[column] += math.fsum(value * value for value in values)
+        self.pairs += len(differences)
+
+    def directions(self, sizes: Mapping[str, float], scale: float) -> dict[str, Float32]:
+        """B of every site, (H, r).
+
+        Column j is the estimated answer of a direction of the logits, with a length such that a
+        step of Adam on A is in units of logits: by a step that changes every element of every A by
+        lr, in the sign of its input, the logits change by about lr along each direction. With u the
+        unit vector of the estimate v, the logits answer to B a = k u a by k |J_l|^2 / |v| a. The
+        sum of |J_l|^2 over sites is E d^2, which is known; n of N sites carry the direction. So
+        k = mean |v| / (E d^2 n / N) / size.
+
+        Args:
+            sizes: mean sum of the absolute values of the input of each site, by the name of A.
+            scale: alpha / rank, which the bundle multiplies the product with.
+        Raises:
+            DivergedError: the logits do not answer at all.
+        """
+        lengths = {
+            (site.name_b, row): _length(self.sums[site.name_b][row]) / max(self.pairs, 1)
+            for site, columns in zip(self._sites, self._shares, strict=True)
+            for row in range(len(columns))
+        }
+        found: dict[str, Float32] = {}
+        for site, columns in zip(self._sites, self._shares, strict=True):
+            directions = np.zeros(site.shape_b, np.float32)
+            for row, column in enumerate(columns):
+                length, answer = lengths[site.name_b, row], self.squares[column]
+                if not (length > 0 and answer > 0 and sizes[site.name_a] > 0):
+                    raise DivergedError(
+                        f"the label logits do not change where the states behind block "
+                        f"{site.block} do; check that the adapters act on the scored tokens"
+                    )
+                mean = self._mean_length(lengths, column)
+                answer *= self._carriers(column) / len(self._sites)
+                k = mean * self.pairs / answer / sizes[site.name_a] / scale
+                directions[:, row] = self.sums[site.name_b][row] * np.float32(
+                    k / (length * self.pairs)
+                )
+            found[site.name_b] = directions
+        return found
+
+    def signals(self, contrasts: Float32) -> dict[str, Float32]:
+        """What the rows of A receive of the error at the label logits, (C, r), by the name of A."""
+        found: dict[str, Float32] = {}
+        for site, columns in zip(self._sites, self._shares, strict=True):
+            signal = np.zeros((len(contrasts), site.rank), np.float32)
+            for row, column in enumerate(columns):
+                signal[:, row] = contrasts[:, column]
+            found[site.name_a] = signal
+        return found
+
+    def _carriers(self, column: int) -> int:
+        return sum(column in columns for columns in self._shares)
+
+    def _mean_length(self, lengths: Mapping[tuple[str, int], float], column: int) -> float:
+        own = [
+            lengths[site.name_b, row]
+            for site, columns in zip(self._sites, self._shares, strict=True)
+            for row, carried in enumerate(columns)
+            if carried == column
+        ]
+        return math.fsum(own) / len(own)
+
+
+def _length(values: Float32) -> float:
+    """Euclidean length, rounded once."""
+    return math.sqrt(math.fsum(value * value for value in values.tolist()))

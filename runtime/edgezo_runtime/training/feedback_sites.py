@@ -1,0 +1,113 @@
+"""The sites of learned feedback: adapters beside the layers whose inputs the blocks give out.
+
+The label logits of C classes change in C - 1 directions that the loss can tell apart: adding the
+same number to all of them changes nothing. A site of rank r carries r of these directions; sites
+take turns where r is less than C - 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.bundle.manifest import Manifest
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
+from edgezo_runtime.errors import UsageError
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackSite:
+    """An adapter `y += scale * B A x` beside the last layer of a block.
+
+    Attributes:
+        block: the block.
+        tap: output of the block that is x.
+        name_a: A (r, in), which trains.
+        name_b: B (H, r), the directions.
+        shape_a: (r, in).
+        shape_b: (H, r).
+    """
+
+    block: int
+    tap: str
+    name_a: str
+    name_b: str
+    shape_a: tuple[int, ...]
+    shape_b: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.shape_a[0]
+
+
+def why_no_feedback(manifest: Manifest) -> str | None:
+    """Why a bundle has no site; None if it has one."""
+    if manifest.scheme.kind != "lora":
+        return f"feedback trains LoRA, in this bundle {manifest.scheme.kind} trains"
+    if not manifest.graphs.continues:
+        return "the blocks of this model cannot continue from cached prompts"
+    outputs = [tensor.name for graph in manifest.graphs.blocks for tensor in graph.outputs]
+    if not any(name.startswith(LAYER_INPUT) for name in outputs):
+        return (
+            "the blocks do not give out the input of their last layer: either an earlier edgezo "
+            "exported the bundle, or something follows that layer inside the block"
+        )
+    if not feedback_sites(manifest):
+        return "the last layers of the blocks have no adapters"
+    return None
+
+
+def feedback_sites(manifest: Manifest) -> tuple[FeedbackSite, ...]:
+    """The sites of a bundle, by block; empty if it has none."""
+    infos = {(info.block, info.module, info.role): info for info in manifest.trainables}
+    found: list[FeedbackSite] = []
+    for block, graph in enumerate(manifest.graphs.blocks):
+        for tensor in graph.outputs:
+            layer = tensor.name.removeprefix(LAYER_INPUT)
+            if layer == tensor.name:
+                continue
+            modules = {
+                module
+                for at, module, _ in infos
+                if at == block and (module == layer or module.endswith(f".{layer}"))
+            }
+            for module in sorted(modules):
+                a, b = (infos.get((block, module, role)) for role in ("lora_A", "lora_B"))
+                if a is not None and b is not None and b.shape[0] == manifest.model.hidden_size:
+                    site = FeedbackSite(block, tensor.name, a.name, b.name, a.shape, b.shape)
+                    found.append(site)
+    return tuple(found)
+
+
+def contrasts(classes: int) -> Float32:
+    """Orthonormal directions (C, C - 1) of label logits, each of sum zero (Helmert's).
+
+    Raises:
+        UsageError: there are fewer than two classes.
+    """
+    if classes < 2:
+        raise UsageError(f"feedback needs two classes or more, not {classes}")
+    found = np.zeros((classes, classes - 1), np.float64)
+    for column in range(classes - 1):
+        unit = 1 / math.sqrt((column + 1) * (column + 2))
+        found[: column + 1, column] = unit
+        found[column + 1, column] = -(column + 1) * unit
+    return found.astype(np.float32)
+
+
+def shares(sites: Sequence[FeedbackSite], count: int) -> list[tuple[int, ...]]:
+    """Which of `count` directions each site carries, one per row of A that is used."""
+    found: list[tuple[int, ...]] = []
+    start = 0
+    for site in sites:
+        used = min(site.rank, count)
+        found.append(tuple((start + row) % count for row in range(used)))
+        start += used
+    return found

@@ -1,0 +1,107 @@
+"""The estimate of feedback directions: its mean and error, its units, the same bits in parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.noise import noise
+from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
+from edgezo_runtime.training.feedback_sites import FeedbackSite, contrasts
+
+HIDDEN, WIDTH = 24, 10
+
+
+def sites(count: int, rank: int) -> list[FeedbackSite]:
+    return [
+        FeedbackSite(b, "input.down", f"{b}.A", f"{b}.B", (rank, WIDTH), (HIDDEN, rank))
+        for b in range(count)
+    ]
+
+
+def signs(seed: int, name: str, row: int) -> np.ndarray:
+    return noise(seed, name, (HIDDEN,), kind="rademacher", row=row).astype(np.float64)
+
+
+def linear(answers: dict[str, np.ndarray], seed: int, rows: int) -> np.ndarray:
+    """Differences (rows, C - 1) of a model whose logits answer linearly, J (C - 1, H) by name."""
+    found = [
+        sum(answer @ signs(seed, name, row) for name, answer in answers.items())
+        for row in range(rows)
+    ]
+    return np.array(found, np.float32)
+
+
+def answers_of(own: list[FeedbackSite], count: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {each.name_b: generator.normal(0, 1, (count, HIDDEN)) for each in own}
+
+
+def test_the_mean_is_the_answer_of_the_logits():
+    """Within four standard errors, sqrt(E d^2 / pairs) in every element."""
+    own = sites(3, 2)
+    answers = answers_of(own, 2)
+    estimate = FeedbackEstimate(own, 2)
+    for seed in range(100):
+        estimate.add(seed, linear(answers, seed, 16))
+    assert estimate.pairs == 1600
+    for name, answer in answers.items():
+        error = np.sqrt(estimate.squares / estimate.pairs / estimate.pairs)[:, None]
+        difference = estimate.sums[name] / estimate.pairs - answer
+        assert (np.abs(difference) < 4.5 * error).all()
+        assert 0.8 < np.sqrt(np.mean((difference / error) ** 2)) < 1.2
+    squares = sum((answer**2).sum(axis=1) for answer in answers.values())
+    np.testing.assert_allclose(estimate.squares / 1600, squares, rtol=0.15)
+
+
+def test_sums_by_hand():
+    own = sites(1, 1)
+    estimate = FeedbackEstimate(own, 1)
+    estimate.add(5, np.array([[0.5], [-2.0]], np.float32))
+    expected = 0.5 * signs(5, "0.B", 0) - 2.0 * signs(5, "0.B", 1)
+    np.testing.assert_array_equal(estimate.sums["0.B"][0], expected)
+    assert estimate.squares.tolist() == [4.25]
+
+
+@pytest.mark.parametrize(("count", "rank"), [(4, 2), (8, 1)])
+def test_a_step_is_in_units_of_logits(count, rank):
+    """Every A moves by lr in the sign of its input: each direction of the logits moves by lr."""
+    own, lr, scale = sites(count, rank), 0.3, 2.0
+    answers = answers_of(own, 2)
+    estimate = FeedbackEstimate(own, 2)
+    for seed in range(50):
+        estimate.add(seed, linear(answers, seed, 16))
+    generator = np.random.default_rng(1)
+    inputs = {each.name_a: generator.normal(0, each.block + 1, WIDTH) for each in own}
+    sizes = {name: float(np.abs(x).sum()) for name, x in inputs.items()}
+    found = estimate.directions(sizes, scale)
+    moved = np.zeros(2)
+    for each in own:
+        x = inputs[each.name_a]
+        for row in range(rank):
+            step = np.zeros((rank, WIDTH))
+            step[row] = lr * np.sign(x)
+            shift = scale * found[each.name_b].astype(np.float64) @ (step @ x)
+            direction = row if rank == 2 else each.block % 2  # sites of rank 1 take turns
+            moved[direction] += answers[each.name_b][direction] @ shift
+    np.testing.assert_allclose(moved, lr, rtol=0.25)
+
+
+def test_signals_match_directions():
+    """A row of A receives the error along the contrast whose answer is its column of B."""
+    own = sites(3, 2)
+    estimate = FeedbackEstimate(own, 3)
+    found = estimate.signals(contrasts(4))
+    np.testing.assert_array_equal(found["0.A"], contrasts(4)[:, [0, 1]])
+    np.testing.assert_array_equal(found["1.A"], contrasts(4)[:, [2, 0]])
+    wide = FeedbackEstimate(sites(1, 3), 1).signals(contrasts(2))["0.A"]
+    np.testing.assert_array_equal(wide[:, 0], contrasts(2)[:, 0])
+    assert not wide[:, 1:].any()
+
+
+def test_no_answer_is_an_error():
+    estimate = FeedbackEstimate(sites(1, 1), 1)
+    estimate.add(0, np.zeros((4, 1), np.float32))
+    with pytest.raises(DivergedError, match="behind block 0"):
+        estimate.directions({"0.A": 1.0}, 1.0)
