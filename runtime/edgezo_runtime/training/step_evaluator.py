@@ -153,7 +153,7 @@ class StepEvaluator:
                     found = self._first_order.gradient(
                         batch, state.theta, probes.scope, probes.cache, layout.first
                     )
-                    gradient = self._first_order.layout.pack(found.gradients)
+                    gradient = self._first_order.layout.codec.pack(found.gradients)
                     rows += batch.num_rows
                     losses = losses if losses.size else found.losses[None]
                 return StepResult(batch, losses, terms, rows, gradient)

@@ -140,7 +140,7 @@ class Trajectory:
         """
         exact: dict[str, Float32] = {}
         if self.layout.first_order is not None and record.losses.size:
-            exact = self.layout.first_order.unpack(self._extra(record).gradient)
+            exact = self.layout.first_order.codec.unpack(self._extra(record).gradient)
         self.state.apply(record, terms, exact)
 
     def replay(self, record: StepRecord) -> None:
@@ -199,7 +199,7 @@ class Trajectory:
         first_order = self.layout.first_order
         return RecordExtra.unpack(
             record.extra,
-            first_order.nbytes if first_order is not None and record.losses.size else 0,
+            first_order.codec.nbytes if first_order is not None and record.losses.size else 0,
         )
 
     def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
