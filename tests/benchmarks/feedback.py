@@ -126,21 +126,23 @@ class Learner:
         """Estimate the directions from pairs, each of another row, and set B."""
         started = time.monotonic()
         names = {site.block: site.name_b for site in self.sites}
+        taps = {site.block: site.tap for site in self.sites}
         batch = self._batches.batch(0)
         along = contrasts(len(batch.label_ids if batch.label_ids is not None else ()))
         estimate = FeedbackEstimate(self.sites, along.shape[1])
         while estimate.pairs < pairs:
             batch = self._batches.batch(self._number)
             seed = derive_seed(self._seed, "pairs", self._number)
-            noise = NodeNoise(seed, (eps, -eps), names, self._manifest.model.hidden_size)
-            plus, minus = self._passes.probe(batch, self.theta, noise, self._caches[0])
-            estimate.add(seed, ((plus - minus) @ along / (2 * eps)).astype(np.float32))
+            noise = NodeNoise(seed, (eps, -eps), names, taps, self._manifest.model.hidden_size)
+            scores, found = self._passes.probe(batch, self.theta, noise, self._caches[0])
+            differences = (scores[0] - scores[1]) @ along / (2 * eps)
+            sizes = {site.name_a: found[site.block] for site in self.sites}
+            estimate.add(seed, differences.astype(np.float32), sizes)
             self._number += 1
             self.forwards += 2 * BATCH
         signals = estimate.signals(along)
         self._local = {s.block: LocalSite(s.tap, s.name_a, signals[s.name_a]) for s in self.sites}
-        sizes = self._gradient()[1]
-        self.theta |= estimate.directions(sizes, self._manifest.scheme.scale)
+        self.theta |= estimate.directions(self._manifest.scheme.scale)
         self.seconds += time.monotonic() - started
         return estimate
 
@@ -150,8 +152,7 @@ class Learner:
         slots = {site.name_a: rule.init(self.theta[site.name_a]) for site in self.sites}
         for step in range(count):
             started = time.monotonic()
-            gradients, _ = self._gradient()
-            for name, g in gradients.items():
+            for name, g in self._gradient().items():
                 rate = lr * (1 - step / count)
                 slots[name] = rule.apply(self.theta[name], g, slots[name], step, rate)
             self._number += 1
@@ -159,10 +160,9 @@ class Learner:
             self.seconds += time.monotonic() - started
             yield step + 1
 
-    def _gradient(self) -> tuple[dict[str, Float32], dict[str, float]]:
+    def _gradient(self) -> dict[str, Float32]:
         batch = self._batches.batch(self._number)
-        found = self._passes.gradient(batch, self.theta, self._local, self._caches[0])
-        return found.gradients, found.sizes
+        return self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
 
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""

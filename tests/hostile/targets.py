@@ -131,7 +131,7 @@ class _Workshop:
         self.trajectories = [
             Trajectory(self.bundle, method_config(method, batch_size=2, blocks="all"), 4)
             for method, content in METHODS.items()
-            if content.scheme is None and not isinstance(content.published, str)
+            if content.scheme is None and not content.feedback
         ]
         self.file = folder / "input"
 

@@ -6,6 +6,7 @@ made in parts that are always the same, and added in their order, as exact gradi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,6 @@ from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.feedback_pass import (
-    SIZE,
     LocalGradientPass,
     LocalSite,
     NodeNoise,
@@ -43,12 +43,10 @@ class LocalGradient:
         losses: (B,) float64, nats.
         gradients: of the mean loss by every factor, (r, in), with the feedback in place of the
             derivative.
-        sizes: mean over the rows of the sum of the absolute values of each factor's input.
     """
 
     losses: npt.NDArray[np.float64]
     gradients: dict[str, Float32]
-    sizes: dict[str, float]
 
 
 class FeedbackPasses:
@@ -66,26 +64,34 @@ class FeedbackPasses:
 
     def probe(
         self, batch: Batch, params: Mapping[str, Float32], noise: NodeNoise, cache: AnswerCache
-    ) -> Float32:
-        """Label logits (G, B, C) of a batch, with perturbed states.
+    ) -> tuple[Float32, dict[int, float]]:
+        """Evaluate a batch with perturbed states.
 
         Args:
             batch: B sequences with label words.
             params: every trainable tensor by name.
             noise: the perturbations.
             cache: states of the prompts.
+        Returns:
+            Label logits (G, B, C); and by block the mean over the rows of the sum of the absolute
+            values of the tap, in the first group.
         """
+        sizes = {block: np.ones(batch.num_rows) for block in noise.taps}
         code = code_matrices(noise.scales)
         first = min(noise.names)
 
         def make(work: Work) -> Forward:
-            return NodeProbePass(work, code, first, cache, self._entry, node_noise=noise)
+            return NodeProbePass(
+                work, code, first, cache, self._entry, node_noise=noise, sizes=sizes
+            )
 
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self._engine.cutter(), taken, len(noise.scales))
 
         chunks = self._engine.run(batch, SharedParams(params), make, cut)
-        return np.concatenate([chunk.scores for chunk in chunks], axis=1)
+        scores = np.concatenate([chunk.scores for chunk in chunks], axis=1)
+        means = {block: math.fsum(own.tolist()) / len(own) for block, own in sizes.items()}
+        return scores, means
 
     def gradient(
         self,
@@ -125,5 +131,4 @@ class FeedbackPasses:
                 name: means[name].astype(np.float32) if not sampled else np.zeros_like(params[name])
                 for name in names
             },
-            {name: float(means.get(f"{SIZE}{name}", 1.0)) for name in names},
         )

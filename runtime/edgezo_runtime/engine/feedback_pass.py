@@ -22,9 +22,6 @@ from edgezo_runtime.noise import noise_rows
 
 Float32 = npt.NDArray[np.float32]
 
-SIZE = "size of the input of "
-"""Begins the name of a sum of absolute values."""
-
 
 @dataclass(frozen=True, slots=True)
 class NodeNoise:
@@ -34,12 +31,14 @@ class NodeNoise:
         seed: of the noise.
         scales: one per group.
         names: names of the noise, by the block that it is added behind.
+        taps: outputs of the same blocks whose size is measured.
         hidden_size: H.
     """
 
     seed: int
     scales: tuple[float, ...]
     names: Mapping[int, str]
+    taps: Mapping[int, str]
     hidden_size: int
 
     def behind(self, block: int, rows: npt.NDArray[np.int64]) -> Float32:
@@ -52,11 +51,30 @@ class NodeNoise:
 
 
 class NodeProbePass(AnswerPass):
-    """Perturbs the states of last tokens behind blocks; the scores are those of every group."""
+    """Perturbs the states of last tokens behind blocks; the scores are those of every group.
 
-    def __init__(self, *args: Any, node_noise: NodeNoise) -> None:
+    Args:
+        args: as for `AnswerPass`.
+        node_noise: the perturbations.
+        sizes: by block, (B,): receives the sum of the absolute values of each row's tap, in the
+            first group.
+    """
+
+    def __init__(
+        self, *args: Any, node_noise: NodeNoise, sizes: Mapping[int, npt.NDArray[np.float64]]
+    ) -> None:
         super().__init__(*args)
         self._noise = node_noise
+        self._sizes = sizes
+
+    def taps(self, index: int) -> Sequence[str]:
+        """The input whose size is measured."""
+        return (self._noise.taps[index],) if index in self._noise.taps else ()
+
+    def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
+        """Measure the scored rows of the first group."""
+        x = values[0][: len(chunk.positions), 0].astype(np.float64)
+        self._sizes[index][chunk.index[: len(x)]] = np.abs(x).sum(axis=1)
 
     def block(self, index: int, chunk: Chunk) -> None:
         """Take a chunk through a block, then perturb it."""
@@ -87,8 +105,7 @@ class LocalGradientPass(AnswerPass):
     Args:
         args: as for `AnswerPass`.
         sites: by block.
-        sums: of the gradients over the parts of the batch, and under `SIZE` and the name of the
-            factor, of the absolute values of the layer's input.
+        sums: of the gradients over the parts of the batch.
     """
 
     def __init__(self, *args: Any, sites: Mapping[int, LocalSite], sums: OrderedSums) -> None:
@@ -119,7 +136,5 @@ class LocalGradientPass(AnswerPass):
         error = score_gradients(part, scores)  # (T', C)
         for index, x in kept.items():
             site = self._sites[index]
-            gradient = (error @ site.directions).T @ x
-            size = np.abs(x).sum(dtype=np.float64).astype(np.float32)
-            self._sums.add(chunk, index, {site.name: gradient, f"{SIZE}{site.name}": size})
+            self._sums.add(chunk, index, {site.name: (error @ site.directions).T @ x})
         chunk.scores = example_losses(part, scores[None])[0]

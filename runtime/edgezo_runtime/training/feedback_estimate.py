@@ -42,23 +42,28 @@ class FeedbackEstimate:
         sums: by the name of B: (r, H) float32, sum of d z' over pairs; rows that are not used are
             zero.
         squares: (C - 1,) float64, sums of d^2.
+        sizes: by the name of A: sum over pairs of the sum of the absolute values of its input.
+        shares: the directions that the rows of each site carry.
     """
 
     def __init__(self, sites: Sequence[FeedbackSite], count: int) -> None:
         self._sites = tuple(sites)
-        self._shares = shares(sites, count)
+        self.shares = shares(sites, count)
         self.pairs = 0
         self.sums = {site.name_b: np.zeros(site.shape_b[::-1], np.float32) for site in sites}
         self.squares = np.zeros(count, np.float64)
+        self.sizes = {site.name_a: 0.0 for site in sites}
 
-    def add(self, seed: int, differences: Float32) -> None:
+    def add(self, seed: int, differences: Float32, sizes: Mapping[str, float]) -> None:
         """Add the pairs of a batch.
 
         Args:
             seed: of the noise z(seed, name of B, row of the batch).
             differences: (B, C - 1) d of each row, along the contrasts of the label logits.
+            sizes: mean over the rows of the sum of the absolute values of the input of each site,
+                by the name of A.
         """
-        for site, columns in zip(self._sites, self._shares, strict=True):
+        for site, columns in zip(self._sites, self.shares, strict=True):
             for row, column in enumerate(columns):
                 coeff = differences[:, column].tolist()
                 name = site.name_b
@@ -66,9 +71,11 @@ class FeedbackEstimate:
         for column in range(self.squares.size):
             values = differences[:, column].tolist()
             self.squares[column] += math.fsum(value * value for value in values)
+        for name in self.sizes:
+            self.sizes[name] += sizes[name] * len(differences)
         self.pairs += len(differences)
 
-    def directions(self, sizes: Mapping[str, float], scale: float) -> dict[str, Float32]:
+    def directions(self, scale: float) -> dict[str, Float32]:
         """B of every site, (H, r).
 
         Column j is the estimated answer of a direction of the logits, with a length such that a
@@ -79,29 +86,29 @@ class FeedbackEstimate:
         k = mean |v| / (E d^2 n / N) / size.
 
         Args:
-            sizes: mean sum of the absolute values of the input of each site, by the name of A.
             scale: alpha / rank, which the bundle multiplies the product with.
         Raises:
             DivergedError: the logits do not answer at all.
         """
         lengths = {
             (site.name_b, row): _length(self.sums[site.name_b][row]) / max(self.pairs, 1)
-            for site, columns in zip(self._sites, self._shares, strict=True)
+            for site, columns in zip(self._sites, self.shares, strict=True)
             for row in range(len(columns))
         }
         found: dict[str, Float32] = {}
-        for site, columns in zip(self._sites, self._shares, strict=True):
+        for site, columns in zip(self._sites, self.shares, strict=True):
             directions = np.zeros(site.shape_b, np.float32)
             for row, column in enumerate(columns):
                 length, answer = lengths[site.name_b, row], self.squares[column]
-                if not (length > 0 and answer > 0 and sizes[site.name_a] > 0):
+                size = self.sizes[site.name_a] / self.pairs if self.pairs else 0.0
+                if not (length > 0 and answer > 0 and size > 0):
                     raise DivergedError(
                         f"the label logits do not change where the states behind block "
                         f"{site.block} do; check that the adapters act on the scored tokens"
                     )
                 mean = self._mean_length(lengths, column)
                 answer *= self._carriers(column) / len(self._sites)
-                k = mean * self.pairs / answer / sizes[site.name_a] / scale
+                k = mean * self.pairs / answer / size / scale
                 directions[:, row] = self.sums[site.name_b][row] * np.float32(
                     k / (length * self.pairs)
                 )
@@ -111,7 +118,7 @@ class FeedbackEstimate:
     def signals(self, contrasts: Float32) -> dict[str, Float32]:
         """What the rows of A receive of the error at the label logits, (C, r), by the name of A."""
         found: dict[str, Float32] = {}
-        for site, columns in zip(self._sites, self._shares, strict=True):
+        for site, columns in zip(self._sites, self.shares, strict=True):
             signal = np.zeros((len(contrasts), site.rank), np.float32)
             for row, column in enumerate(columns):
                 signal[:, row] = contrasts[:, column]
@@ -119,12 +126,12 @@ class FeedbackEstimate:
         return found
 
     def _carriers(self, column: int) -> int:
-        return sum(column in columns for columns in self._shares)
+        return sum(column in columns for columns in self.shares)
 
     def _mean_length(self, lengths: Mapping[tuple[str, int], float], column: int) -> float:
         own = [
             lengths[site.name_b, row]
-            for site, columns in zip(self._sites, self._shares, strict=True)
+            for site, columns in zip(self._sites, self.shares, strict=True)
             for row, carried in enumerate(columns)
             if carried == column
         ]

@@ -43,8 +43,9 @@ def test_the_mean_is_the_answer_of_the_logits():
     own = sites(3, 2)
     answers = answers_of(own, 2)
     estimate = FeedbackEstimate(own, 2)
+    sizes = dict.fromkeys((each.name_a for each in own), 1.0)
     for seed in range(100):
-        estimate.add(seed, linear(answers, seed, 16))
+        estimate.add(seed, linear(answers, seed, 16), sizes)
     assert estimate.pairs == 1600
     for name, answer in answers.items():
         error = np.sqrt(estimate.squares / estimate.pairs / estimate.pairs)[:, None]
@@ -58,10 +59,11 @@ def test_the_mean_is_the_answer_of_the_logits():
 def test_sums_by_hand():
     own = sites(1, 1)
     estimate = FeedbackEstimate(own, 1)
-    estimate.add(5, np.array([[0.5], [-2.0]], np.float32))
+    estimate.add(5, np.array([[0.5], [-2.0]], np.float32), {"0.A": 3.0})
     expected = 0.5 * signs(5, "0.B", 0) - 2.0 * signs(5, "0.B", 1)
     np.testing.assert_array_equal(estimate.sums["0.B"][0], expected)
     assert estimate.squares.tolist() == [4.25]
+    assert estimate.sizes == {"0.A": 6.0}
 
 
 @pytest.mark.parametrize(("count", "rank"), [(4, 2), (8, 1)])
@@ -70,12 +72,12 @@ def test_a_step_is_in_units_of_logits(count, rank):
     own, lr, scale = sites(count, rank), 0.3, 2.0
     answers = answers_of(own, 2)
     estimate = FeedbackEstimate(own, 2)
-    for seed in range(50):
-        estimate.add(seed, linear(answers, seed, 16))
     generator = np.random.default_rng(1)
     inputs = {each.name_a: generator.normal(0, each.block + 1, WIDTH) for each in own}
     sizes = {name: float(np.abs(x).sum()) for name, x in inputs.items()}
-    found = estimate.directions(sizes, scale)
+    for seed in range(50):
+        estimate.add(seed, linear(answers, seed, 16), sizes)
+    found = estimate.directions(scale)
     moved = np.zeros(2)
     for each in own:
         x = inputs[each.name_a]
@@ -102,6 +104,6 @@ def test_signals_match_directions():
 
 def test_no_answer_is_an_error():
     estimate = FeedbackEstimate(sites(1, 1), 1)
-    estimate.add(0, np.zeros((4, 1), np.float32))
+    estimate.add(0, np.zeros((4, 1), np.float32), {"0.A": 1.0})
     with pytest.raises(DivergedError, match="behind block 0"):
-        estimate.directions({"0.A": 1.0}, 1.0)
+        estimate.directions(1.0)
