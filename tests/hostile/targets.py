@@ -52,6 +52,7 @@ from edgezo_runtime.system.safetensors_writer import write_tensors
 from edgezo_runtime.training.best_adapter import best_of
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.estimator_runs import run_estimator
+from tests.hostile.feedback_records import feedback_records, read_feedback_record
 from tests.hostile.onnx_bytes import VALID
 from tests.hostile.seed_texts import (
     ARRAYS,
@@ -148,6 +149,7 @@ class _Workshop:
             "peft_config": Target(self._peft_config, PEFT_CONFIGS),
             "journal": Target(self._journal, (self._journal_bytes(),)),
             "record": Target(_record, self._records()),
+            "feedback": Target(read_feedback_record, feedback_records()),
             "examples": Target(self._examples, (self._examples_bytes(),)),
             "evaluations": Target(self._evaluations, EVALUATIONS),
             "replay": Target(self._replay, self._replays(), 0.2),

@@ -30,6 +30,13 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
+LARGEST = 1e9
+"""No difference of logits per unit of a hidden state is larger."""
+
+_RANGE = 1e-30, 1e30
+"""The factors between an estimate and B that float32 can hold."""
+
+
 class FeedbackEstimate:
     """Sums over pairs, and the directions B that follow from them.
 
@@ -88,7 +95,7 @@ class FeedbackEstimate:
         Args:
             scale: alpha / rank, which the bundle multiplies the product with.
         Raises:
-            DivergedError: the logits do not answer at all.
+            DivergedError: the logits do not answer at all, or out of all proportion.
         """
         lengths = {
             (site.name_b, row): _length(self.sums[site.name_b][row]) / max(self.pairs, 1)
@@ -109,9 +116,13 @@ class FeedbackEstimate:
                 mean = self._mean_length(lengths, column)
                 answer *= self._carriers(column) / len(self._sites)
                 k = mean * self.pairs / answer / size / scale
-                directions[:, row] = self.sums[site.name_b][row] * np.float32(
-                    k / (length * self.pairs)
-                )
+                factor = k / (length * self.pairs)
+                if not _RANGE[0] <= factor <= _RANGE[1]:
+                    raise DivergedError(
+                        f"the label logits answer to the states behind block {site.block} out of "
+                        f"all proportion; give another `eps`"
+                    )
+                directions[:, row] = self.sums[site.name_b][row] * np.float32(factor)
             found[site.name_b] = directions
         return found
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.rules.rule import Slot
-from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
+from edgezo_runtime.training.feedback_estimate import LARGEST, FeedbackEstimate
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
 
 Float32 = npt.NDArray[np.float32]
@@ -78,6 +78,8 @@ class FeedbackState:
         known = self.estimate
         if count < 1 or (known is not None and known.squares.size != count):
             raise RunFileError(f"step {record.step} has pairs of {count + 1} classes")
+        if np.abs(record.losses[SIDES:]).max() > LARGEST:
+            raise RunFileError(f"step {record.step} has impossible differences of logits")
         if known is None:
             known = self.estimate = FeedbackEstimate(self.layout.sites, count)
         known.add(record.seed, record.losses[SIDES:].T, self._sizes(record, extra))

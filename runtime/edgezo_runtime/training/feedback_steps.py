@@ -18,7 +18,7 @@ from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.methods.estimators import Losses, StepInfo
-from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
+from edgezo_runtime.training.feedback_estimate import LARGEST, FeedbackEstimate
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
 from edgezo_runtime.training.feedback_sites import contrasts
 from edgezo_runtime.training.feedback_state import SIDES, FeedbackState
@@ -117,10 +117,10 @@ class FeedbackSteps:
         along = contrasts(scores.shape[2]).astype(np.float64)
         differences = ((plus - minus) @ along / (2 * eps)).T
         losses = np.concatenate([example_losses(batch, scores), differences])
-        if not np.isfinite(losses.astype(np.float32)).all():
+        if not (np.isfinite(losses).all() and np.abs(losses).max() <= LARGEST):
             raise DivergedError(
-                f"label logits are not finite where hidden states are perturbed by {eps:g}; give a "
-                f"smaller `eps`"
+                f"label logits are not finite where hidden states are perturbed by {eps:g}; give "
+                f"another `eps`"
             )
         return FeedbackResult(losses, state.pack_sizes(sizes), 2 * batch.num_rows, SIDES)
 

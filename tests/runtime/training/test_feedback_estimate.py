@@ -107,3 +107,7 @@ def test_no_answer_is_an_error():
     estimate.add(0, np.zeros((4, 1), np.float32), {"0.A": 1.0})
     with pytest.raises(DivergedError, match="behind block 0"):
         estimate.directions(1.0)
+    estimate = FeedbackEstimate(sites(1, 1), 1)
+    estimate.add(0, np.full((4, 1), 1e-25, np.float32), {"0.A": 1.0})
+    with pytest.raises(DivergedError, match="out of all proportion"):
+        estimate.directions(1.0)

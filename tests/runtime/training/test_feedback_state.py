@@ -97,13 +97,15 @@ def test_bytes_of_records(layout):
     assert state.extra_bytes(empty) == 0
 
 
-@pytest.mark.parametrize("damage", ["classes", "short", "nan", "negative"])
+@pytest.mark.parametrize("damage", ["classes", "short", "nan", "negative", "huge"])
 def test_damaged_records_are_refused(layout, damage):
     state = FeedbackState(layout, 1.0)
     observed(state, range(1))
     own, extra = record(1), sizes(layout, 1)
     if damage == "classes":
         own = record(1, classes=5)
+    elif damage == "huge":
+        own = dataclasses.replace(own, losses=own.losses * np.float32(1e30))
     elif damage == "short":
         extra = extra[:4]
     else:
