@@ -113,6 +113,17 @@ class LocalGradientPass(AnswerPass):
         self._sites = sites
         self._sums = sums
 
+    def wave_bytes(self, chunk: Chunk) -> int:
+        """Bytes per sequence, with the inputs that are kept."""
+        blocks = self._manifest.graphs.blocks
+        widths = (
+            int(tensor.shape[-1])
+            for index, site in self._sites.items()
+            for tensor in blocks[index].outputs
+            if tensor.name == site.tap
+        )
+        return super().wave_bytes(chunk) + 4 * sum(widths)
+
     def start(self, chunk: Chunk) -> None:
         """Start the chunk; no inputs are kept yet."""
         super().start(chunk)

@@ -7,10 +7,13 @@ import pytest
 
 from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.engine.answer_pass import AnswerPass
 from edgezo_runtime.engine.answer_states import KeyValueLayout
-from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.feedback import FeedbackPasses
-from edgezo_runtime.engine.feedback_pass import LocalSite, NodeNoise
+from edgezo_runtime.engine.feedback_pass import LocalGradientPass, LocalSite, NodeNoise
+from edgezo_runtime.engine.first_order_pass import OrderedSums
+from edgezo_runtime.engine.forward import Work
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.noise import noise
 from tests.runtime.tiny_sets import random_set
@@ -136,6 +139,20 @@ def test_the_gradient_has_the_same_bits_in_smaller_chunks(made):
     passes._engine.shrink("nothing")
     again = passes.gradient(batch, theta, sites, cache)
     np.testing.assert_array_equal(again.gradients[FACTORS[1]], first.gradients[FACTORS[1]])
+
+
+def test_a_wave_counts_the_inputs_that_are_kept(made):
+    passes, cache, theta, batch, _ = made
+    engine = passes._engine
+    work = Work(engine.model, batch, SharedParams(theta), lambda: None, 256)
+    signal = directions(len(batch.label_ids), 1)
+    sites = {block: LocalSite(TAP, FACTORS[block], signal) for block in BLOCKS}
+    own = (work, None, 0, cache, 0)
+    chunk = cache.cut(engine.cutter(), batch, 1)[0]
+    plain = AnswerPass(*own).wave_bytes(chunk)
+    kept = LocalGradientPass(*own, sites=sites, sums=OrderedSums()).wave_bytes(chunk)
+    width = theta[FACTORS[0]].shape[1]
+    assert kept - plain == 2 * 4 * width
 
 
 def test_a_rehearsal_of_some_blocks_makes_no_gradient(made):
