@@ -10,8 +10,9 @@ from edgezo_runtime.training.feedback_sites import feedback_sites, why_no_feedba
 from edgezo_runtime.training.gradient_codec import GradientCodec
 from edgezo_runtime.training.selection import select_blocks
 
-FEEDBACK_LR = 0.2
-"""Learning rate in logits; see `FeedbackEstimate.directions`."""
+FEEDBACK_LR = 3.0
+"""Learning rate in logits, see `FeedbackEstimate.directions`; docs/feedback.md has the others that
+were tried."""
 
 FEEDBACK_EPS = 0.3
 """Perturbation of every number of a hidden state."""
