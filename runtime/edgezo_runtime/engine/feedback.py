@@ -122,13 +122,7 @@ class FeedbackPasses:
         chunks = self._engine.run(batch, SharedParams(params), make, cut)
         chunks.sort(key=lambda chunk: int(chunk.index[0]))
         losses = np.concatenate([chunk.scores for chunk in chunks])
-        means = {name: total / len(losses) for name, total in sums.total.items()}
-        names = [site.name for site in sites.values()]
-        sampled = self._engine.sampled is not None  # not all blocks ran
-        return LocalGradient(
-            losses,
-            {
-                name: means[name].astype(np.float32) if not sampled else np.zeros_like(params[name])
-                for name in names
-            },
-        )
+        means = {
+            name: (total / len(losses)).astype(np.float32) for name, total in sums.total.items()
+        }
+        return LocalGradient(losses, means)

@@ -115,19 +115,25 @@ class LocalGradientPass(AnswerPass):
 
     def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes per sequence, with the inputs that are kept."""
-        blocks = self._manifest.graphs.blocks
-        widths = (
-            int(tensor.shape[-1])
-            for index, site in self._sites.items()
-            for tensor in blocks[index].outputs
-            if tensor.name == site.tap
-        )
-        return super().wave_bytes(chunk) + 4 * sum(widths)
+        return super().wave_bytes(chunk) + 4 * sum(map(self._width, self._sites))
+
+    def _width(self, index: int) -> int:
+        """in, of the site of a block."""
+        outputs = self._manifest.graphs.blocks[index].outputs
+        tap = self._sites[index].tap
+        return next(int(tensor.shape[-1]) for tensor in outputs if tensor.name == tap)
 
     def start(self, chunk: Chunk) -> None:
         """Start the chunk; no inputs are kept yet."""
         super().start(chunk)
         chunk.kept = {}
+
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Take a chunk through a block; one that is skipped keeps as much as it would."""
+        super().block(index, chunk)
+        if self.skips(index) and index in self._sites:
+            shape = len(chunk.positions), self._width(index)
+            chunk.kept[index] = np.ones(shape, np.float32)
 
     def taps(self, index: int) -> Sequence[str]:
         """The input of the block's layer, if it is a site."""

@@ -155,9 +155,13 @@ def test_a_wave_counts_the_inputs_that_are_kept(made):
     assert kept - plain == 2 * 4 * width
 
 
-def test_a_rehearsal_of_some_blocks_makes_no_gradient(made):
+def test_a_rehearsal_keeps_as_much_in_blocks_that_are_skipped(made):
     passes, cache, theta, batch, _ = made
-    sites = {1: LocalSite(TAP, FACTORS[1], directions(len(batch.label_ids), 1))}
+    signal = directions(len(batch.label_ids), 1)
+    sites = {block: LocalSite(TAP, FACTORS[block], signal) for block in BLOCKS}
     with passes._engine.sampling(frozenset({0})):
         found = passes.gradient(batch, theta, sites, cache)
-    assert not found.gradients[FACTORS[1]].any()
+    skipped = found.gradients[FACTORS[1]]
+    assert skipped.shape == (signal.shape[1], theta[FACTORS[1]].shape[1])
+    np.testing.assert_array_equal(skipped, skipped[:, :1] + np.zeros_like(skipped))  # of ones
+    assert skipped.any()
