@@ -37,8 +37,8 @@ METHODS: dict[str, list[str]] = {
     "feedback": ["--method", "feedback", "--pairs", "100"],
 }
 
-LAYERS = ("q_proj", "v_proj", "down_proj")
-"""Of the tiny bundle; feedback trains the last layers of blocks."""
+LAYERS = ("q_proj", "v_proj", "o_proj", "down_proj")
+"""Of the tiny bundle; feedback trains the layers that blocks add to the residual."""
 
 
 @dataclass(slots=True)
