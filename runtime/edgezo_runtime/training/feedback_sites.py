@@ -2,7 +2,7 @@
 
 States are perturbed behind blocks. The change that a block's last layer makes is the same change of
 the states behind the block. An earlier layer, which ends the attention, adds to states between two
-places that are perturbed; the logits answer to it about as they answer to both.
+places that are perturbed, and the logits answer to it about as they answer to both.
 
 The label logits of C classes change in C - 1 directions that the loss can tell apart: adding the
 same number to all of them changes nothing. A site of rank r carries r of these directions; sites
@@ -26,6 +26,9 @@ from edgezo_runtime.errors import UsageError
 Float32 = npt.NDArray[np.float32]
 
 Made = TypeVar("Made")
+
+REACH = 2
+"""Blocks on each side whose estimates are added up; docs/feedback.md has how alike they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +115,16 @@ def noise_name(block: int) -> str:
 
 
 def heard(sites: Sequence[FeedbackSite]) -> list[tuple[int, ...]]:
-    """The blocks whose noise tells what each site does to the logits."""
-    blocks = {site.block for site in sites}
+    """The blocks whose noise tells what each site does to the logits.
+
+    The logits answer to the states behind a block nearly as to those behind its neighbours, which
+    have noise of their own. So the sum over neighbours is closer to each of them than its own part.
+    """
+    blocks = sorted({site.block for site in sites})
     found: list[tuple[int, ...]] = []
     for site in sites:
-        before = () if site.last or site.block - 1 not in blocks else (site.block - 1,)
-        found.append((*before, site.block))
+        first = site.block - REACH - (not site.last)
+        found.append(tuple(own for own in blocks if first <= own <= site.block + REACH))
     return found
 
 

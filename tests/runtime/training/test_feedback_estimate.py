@@ -8,7 +8,7 @@ import pytest
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.noise import noise
 from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
-from edgezo_runtime.training.feedback_sites import FeedbackSite, contrasts, noise_name
+from edgezo_runtime.training.feedback_sites import REACH, FeedbackSite, contrasts, noise_name
 
 HIDDEN, WIDTH = 24, 10
 
@@ -40,15 +40,16 @@ def answers_of(own: list[FeedbackSite], count: int) -> dict[str, np.ndarray]:
 
 def test_the_mean_is_the_answer_of_the_logits():
     """Within four standard errors, sqrt(E d^2 / pairs) in every element."""
-    own = sites(3, 2)
+    own = sites(5, 2)
     answers = answers_of(own, 2)
     estimate = FeedbackEstimate(own, 2)
     for seed in range(100):
         estimate.add(seed, linear(answers, seed, 16))
     assert estimate.pairs == 1600
     for each in own:
-        name, answer = each.name_b, answers[noise_name(each.block)]
-        error = np.sqrt(estimate.squares / estimate.pairs / estimate.pairs)[:, None]
+        name, blocks = each.name_b, [b for b in range(5) if abs(b - each.block) <= REACH]
+        answer = sum(answers[noise_name(block)] for block in blocks)
+        error = np.sqrt(len(blocks) * estimate.squares)[:, None] / estimate.pairs
         difference = estimate.sums[name] / estimate.pairs - answer
         assert (np.abs(difference) < 4.5 * error).all()
         assert 0.8 < np.sqrt(np.mean((difference / error) ** 2)) < 1.2
@@ -66,14 +67,18 @@ def test_sums_by_hand():
 
 
 def test_a_layer_inside_a_block_hears_both_sides():
-    """Its estimate is of the states before and behind it; the length of B is that of others."""
-    whole = [*sites(2, 1), FeedbackSite(1, "input.o", "o.A", "o.B", (1, WIDTH), (HIDDEN, 1), False)]
+    """Its estimate has one block more before it; the length of B is that of others."""
+    many = sites(8, 1)
+    whole = [*many, FeedbackSite(4, "input.o", "o.A", "o.B", (1, WIDTH), (HIDDEN, 1), False)]
     estimate = FeedbackEstimate(whole, 1)
     for seed in range(4):
-        estimate.add(seed, linear(answers_of(whole[:2], 1), seed, 16))
-    expected = estimate.sums["0.B"] + estimate.sums["1.B"]
-    np.testing.assert_allclose(estimate.sums["o.B"], expected, rtol=1e-5, atol=1e-4)
-    found = estimate.directions(1.0, {"0.A": 1.0, "1.A": 1.0, "o.A": 1.0})
+        estimate.add(seed, linear(answers_of(many, 1), seed, 16))
+    one = FeedbackEstimate(many[1:2], 1)
+    for seed in range(4):
+        one.add(seed, linear(answers_of(many, 1), seed, 16))
+    expected = estimate.sums["4.B"] + one.sums["1.B"]
+    np.testing.assert_allclose(estimate.sums["o.B"], expected, rtol=1e-5, atol=1e-3)
+    found = estimate.directions(1.0, dict.fromkeys((each.name_a for each in whole), 1.0))
     lengths = [np.linalg.norm(value) for value in found.values()]
     np.testing.assert_allclose(lengths, lengths[0], rtol=1e-5)
 
@@ -82,7 +87,8 @@ def test_a_layer_inside_a_block_hears_both_sides():
 def test_a_step_is_in_units_of_logits(count, rank):
     """Every A moves by lr in the sign of its input: each direction of the logits moves by lr."""
     own, lr, scale = sites(count, rank), 0.3, 2.0
-    answers = answers_of(own, 2)
+    shared = np.random.default_rng(0).normal(0, 1, (2, HIDDEN))
+    answers = {noise_name(each.block): shared for each in own}  # as neighbours are in a model
     estimate = FeedbackEstimate(own, 2)
     generator = np.random.default_rng(1)
     inputs = {each.name_a: generator.normal(0, each.block + 1, WIDTH) for each in own}

@@ -69,11 +69,17 @@ def test_sites_of_attention_come_first():
     assert [(each.block, each.tap, each.last) for each in found] == [
         (block, "input.self_attn.o_proj", False) for block in (0, 1)
     ]
-    assert heard(found) == [(0,), (0, 1)]
     assert heard(found[1:]) == [(1,)]
     both = [found[0], site(0), found[1], site(1)]
-    assert heard(both) == [(0,), (0,), (0, 1), (1,)]
     assert by_block(both, lambda each: each.last) == {0: (False, True), 1: (False, True)}
+
+
+def test_sites_hear_the_blocks_around_them():
+    """Two on each side; attention ends between two. Blocks without sites are silent."""
+    many = [site(block) for block in (3, 4, 5, 6, 9)]
+    assert heard(many) == [(3, 4, 5), (3, 4, 5, 6), (3, 4, 5, 6), (4, 5, 6), (9,)]
+    inside = dataclasses.replace(many[3], last=False)
+    assert heard([*many, inside])[-1] == (3, 4, 5, 6)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])
