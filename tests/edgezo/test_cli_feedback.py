@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgezo.cli.tune import run_command
+from edgezo.cli.tune.default_bundle import default_name
 from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.errors import UsageError
 from tests.bundles.tiny import tiny_bundle
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 
@@ -64,3 +67,27 @@ def test_other_rows_are_refused(invoke: Invoke, deep: Tiny) -> None:
     assert "needs label words of one token each" in stderr
     stderr = invoke(*tune_args(deep, *FEEDBACK, "--schedule", "last:1"), code=2).stderr
     assert "--schedule last:1: feedback takes all only" in stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "labels", "rank"),
+    [("feedback", 6, 5), ("feedback", 20, 8), ("feedback", 2, None), ("auto", 6, None)],
+)
+def test_the_default_model_gets_a_rank_for_the_classes(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, method: str, labels: int, rank: int
+) -> None:
+    asked: list[int | None] = []
+
+    def stand_in(rank: int | None = None) -> Path:
+        asked.append(rank)
+        raise UsageError("no bundle")
+
+    monkeypatch.setattr(run_command, "default_bundle", stand_in)
+    words = [part for number in range(labels) for part in ("--label", f" w{10 + number}")]
+    invoke("tune", "--data", tiny.data, "--budget", "8GB", "--method", method, *words, code=2)
+    assert asked == [rank]
+
+
+def test_default_bundles_of_other_ranks_have_other_names() -> None:
+    assert default_name() == default_name(None)
+    assert default_name(5) not in (default_name(), default_name(4))
