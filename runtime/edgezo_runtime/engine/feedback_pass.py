@@ -154,7 +154,10 @@ class LocalGradientPass(AnswerPass):
         part = examples_of(self.batch, chunk, own)
         error = score_gradients(part, scores)  # (T', C)
         for index, inputs in kept.items():
-            own = zip(self._sites[index], inputs, strict=True)
-            made = {site.name: (error @ site.directions).T @ x for site, x in own}
+            sites = self._sites[index]
+            made = {
+                site.name: (error @ site.directions).T @ x
+                for site, x in zip(sites, inputs, strict=True)
+            }
             self._sums.add(chunk, index, made)
         chunk.scores = example_losses(part, scores[None])[0]
