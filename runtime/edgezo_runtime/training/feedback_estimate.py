@@ -68,15 +68,19 @@ class FeedbackEstimate:
             seed: of the noise z(seed, name of the block's noise, row of the batch).
             differences: (B, C - 1) d of each row, along the contrasts of the label logits.
         """
+        coeffs = [differences[:, column].tolist() for column in range(self.squares.size)]
+        behind: dict[tuple[int, int], Float32] = {}
         for site, columns, blocks in zip(self._sites, self.shares, self._heard, strict=True):
             for row, column in enumerate(columns):
-                coeff = differences[:, column].tolist()
                 own = self.sums[site.name_b][row]
                 for block in blocks:
-                    add_weighted_noise(own, seed, noise_name(block), coeff, kind="rademacher")
+                    if (block, column) not in behind:
+                        part = behind[block, column] = np.zeros_like(own)
+                        name = noise_name(block)
+                        add_weighted_noise(part, seed, name, coeffs[column], kind="rademacher")
+                    own += behind[block, column]
         for column in range(self.squares.size):
-            values = differences[:, column].tolist()
-            self.squares[column] += math.fsum(value * value for value in values)
+            self.squares[column] += math.fsum(value * value for value in coeffs[column])
         self.pairs += len(differences)
 
     def directions(self, scale: float, sizes: Mapping[str, float]) -> dict[str, Float32]:
