@@ -91,7 +91,8 @@ class FeedbackEstimate:
         lr, in the sign of its input, the logits change by about lr along each direction. With u the
         unit vector of the estimate v, the logits answer to B a = k u a by k |J_l|^2 / |v| a. The
         sum of |J_l|^2 over the N perturbed blocks is E d^2, which is known; n sites carry the
-        direction. So k = mean |v| / (E d^2 n / N) / size.
+        direction. So k = mean |v| / (E d^2 n / N) / size. Where sites take turns, fewer of them
+        make the step, and each a larger one; k times the root of their share keeps that in bounds.
 
         Args:
             scale: alpha / rank, which the bundle multiplies the product with.
@@ -118,8 +119,10 @@ class FeedbackEstimate:
                         f"{site.block} do; check that the adapters act on the scored tokens"
                     )
                 mean = self._mean_length(lengths, column)
-                answer *= self._carriers(column) / self._places
+                carriers = self._carriers(column)
+                answer *= carriers / self._places
                 k = mean * self.pairs / answer / size / scale
+                k *= math.sqrt(carriers / len(self._sites))
                 factor = k / (length * self.pairs * len(blocks))
                 if not _RANGE[0] <= factor <= _RANGE[1]:
                     raise DivergedError(
