@@ -10,6 +10,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context, dynamic_shape
+from edgezo_export.graphs.residual_layer import residual_layers
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
@@ -19,6 +20,7 @@ from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
 from edgezo_export.trace.values import constant
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
 
 
 def lower_block(
@@ -37,7 +39,8 @@ def lower_block(
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
     If its attention can continue from earlier tokens, the graph also takes past_key and past_value
-    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D).
+    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D). The graph also
+    returns the inputs of the linear layers whose outputs it adds to the residual.
 
     Args:
         segment: its traced nodes.
@@ -73,6 +76,10 @@ def lower_block(
         )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    for layer in residual_layers(segment):
+        name = f"{LAYER_INPUT}{draft.local(checkpoint.name(layer.weight).removesuffix('.weight'))}"
+        shape = ("rows", "tokens", layer.in_features)
+        draft.output(lowering.value(layer.x), name, ir.DataType.FLOAT, shape)
     if past is not None and inputs.by_position:
         own = (module, checkpoint, context, scheme, quant, hidden_size)
         return lower_block(segment, index, *own, continuing=False, unfused=unfused)

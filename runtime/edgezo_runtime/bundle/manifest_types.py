@@ -23,6 +23,11 @@ SLOTS = "slots"
 """Input of a block with a prompt, (R, S) int64: the virtual token at each position, N for none."""
 
 
+LAYER_INPUT = "input."
+"""Begins the name of an output of a block: the input (R, S, in) of the linear layer that follows in
+the name, whose output is added to the hidden states that the block returns."""
+
+
 GRAD = "grad"
 """Input of a backward graph: the gradient with respect to the forward graph's output."""
 

@@ -264,14 +264,14 @@ class WholeFirstOrderPass(_FirstOrderPass, WholePass):
     """Goes back through whole sequences."""
 
     def _part(self, chunk: Chunk) -> Batch:
-        return _part(self.batch, chunk, chunk.index)
+        return examples_of(self.batch, chunk, chunk.index)
 
 
 class AnswerFirstOrderPass(_FirstOrderPass, AnswerPass):
     """Goes back through last tokens."""
 
     def _part(self, chunk: Chunk) -> Batch:
-        return _part(self.batch, chunk, chunk.index[: len(chunk.positions)])
+        return examples_of(self.batch, chunk, chunk.index[: len(chunk.positions)])
 
 
 def _stretches(chunk: Chunk) -> list[slice]:
@@ -281,7 +281,7 @@ def _stretches(chunk: Chunk) -> list[slice]:
     return [slice(start, min(start + SCORED_POSITIONS, count)) for start in starts]
 
 
-def _part(batch: Batch, chunk: Chunk, rows: npt.NDArray[np.int64]) -> Batch:
+def examples_of(batch: Batch, chunk: Chunk, rows: npt.NDArray[np.int64]) -> Batch:
     """The examples of some rows, which are a chunk's, as a batch of their own."""
     examples = batch.row_example[rows]
     return dataclasses.replace(

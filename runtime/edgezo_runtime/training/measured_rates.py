@@ -27,6 +27,7 @@ from edgezo_runtime.training.calibrate import (
     find_scale,
     find_wide_scale,
 )
+from edgezo_runtime.training.feedback_layout import FEEDBACK_EPS, FEEDBACK_LR
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.step_directions import StepDirections
@@ -76,6 +77,10 @@ def measure_rates(
             f"first-order lr {rates.first_order_lr:.3g} (a step in a random direction changes the "
             f"loss of a row by {FIRST_ORDER_NATS:g} nats)"
         )
+    if probe_evaluator.layout.feedback is not None:
+        lr = FEEDBACK_LR if config.lr == "auto" else rates.lr
+        eps = FEEDBACK_EPS if config.eps == "auto" else rates.eps
+        return dataclasses.replace(rates, lr=lr, eps=eps, first_order_lr=lr)
     if not probe_evaluator.layout.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":

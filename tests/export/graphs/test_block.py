@@ -36,7 +36,13 @@ def test_what_a_block_takes_and_gives(parts):
     names = [tensor.name for tensor in info.inputs]
     assert names[:4] == ["hidden", "code", "decode", "active"]
     assert {"past_key", "past_value", "past_lengths"} < set(names)
-    assert {tensor.name for tensor in info.outputs} == {"hidden_out", "key", "value"}
+    assert {tensor.name for tensor in info.outputs} == {
+        "hidden_out",
+        "key",
+        "value",
+        "input.mlp.down_proj",
+        "input.self_attn.o_proj",
+    }
     trained = [info.name for edit in edits for info in edit.tensors]
     assert trained == [binding.tensor for binding in info.trainables]
     assert sorted(name.rpartition("layers.1.")[2] for name in trained) == [
