@@ -141,7 +141,7 @@ class Job:
             return f"{config.method} from {pairs} pairs, {rates}"
         if self.run.trajectory.layout.carried is not None:
             count = len(self.run.trajectory.layout.carried)
-            rate = _rate(config.first_order_lr)
+            rate = _rate(config.lr)
             return f"{config.method}: the error carried back to {count} blocks, lr {rate}"
         if not self.run.trajectory.layout.blocks:
             return f"{config.method}: {own}"

@@ -186,9 +186,9 @@ class CarriedError:
 
 
 def _solve(total: Mapping[str, Float64], block: int) -> Float32:
-    """The matrix C of `CarriedErrorPass` for a block: D' as rows are multiplied with it.
+    """The mean derivative D (H, H) of what a block adds.
 
-    The changes of tokens are rows: left = entered W, so D = W' and e' D = e W' as a row.
+    Changes are rows, left = entered D', and so is the error: D' e as a row is e D.
     """
     known, answer = total[f"{block}.{IN_IN}"], total[f"{block}.{IN_OUT}"]
     if not (np.isfinite(known).all() and np.isfinite(answer).all() and np.trace(known) > 0):
@@ -197,5 +197,5 @@ def _solve(total: Mapping[str, Float64], block: int) -> Float32:
         )
     ridge = RIDGE * np.trace(known) / len(known)
     found = np.linalg.solve(known + ridge * np.eye(len(known)), answer)
-    carried: Float32 = found.T.astype(np.float32)
-    return carried
+    derivative: Float32 = found.T.astype(np.float32)
+    return derivative

@@ -132,8 +132,8 @@ class CarriedErrorPass(WholeFirstOrderPass):
         args: as for `WholePass`, one group.
         way: the backward graphs, of which those of the scorers are used, and the sums.
         sites: by block.
-        carries: by block, (H, H) C: the error at its entry is e + e C for the error e at its
-            result; of the others it is e.
+        carries: by block, (H, H) the derivative D of what it adds: the error at its entry is
+            e + e D for the error e at its result, both rows; of the others it is e.
         factors: trainables by name.
     """
 

@@ -12,7 +12,7 @@ from edgezo_runtime.training.feedback_layout import learns_feedback
 from edgezo_runtime.training.feedback_sites import feedback_sites, why_no_feedback
 from edgezo_runtime.training.selection import select_blocks
 
-_LATE = 0.6
+_LATE = 0.72
 """Share of the depth from which on `blocks` auto has sites: before, little of the error is left."""
 
 

@@ -70,6 +70,8 @@ def measure_rates(
         UsageError: the losses do not depend on the trainables.
     """
     words: list[str] = []
+    if probe_evaluator.layout.carried is not None and config.lr != "auto":
+        return dataclasses.replace(rates, first_order_lr=rates.lr)
     if first_order is not None and config.first_order_lr == "auto":
         scale = _find_scale(probe_evaluator, state, first_order.layout.tensors, private=False)
         rates = dataclasses.replace(rates, first_order_lr=find_first_order_rate(scale))

@@ -100,22 +100,21 @@ def test_a_mean_derivative_is_learned(made, exported, monkeypatch):
     """Its columns are what the block adds when a number of its entry changes, mean over tokens."""
     engine, _, bundle = made
     monkeypatch.setattr(carried_error, "LEARNED", 1)
-    examples, batch = batch_of(bundle, "completion", (20,) * 40)
+    examples, batch = batch_of(bundle, "completion", (6,))
     carried = CarriedError(engine, sites_of(bundle.manifest))
     assert carried.probed == (1,)
-    batches = [make_batch(examples, range(start, start + 8)) for start in range(0, 40, 8)]
-    assert carried.learn(batches, seed=3) == 2 * 40
-    learned = carried.carries[1].T  # D (H, H)
+    same = [make_batch(examples, [0] * 20) for _ in range(15)]  # each row by noise of its own
+    assert carried.learn(same, seed=3) == 2 * 300
+    learned = carried.carries[1]
     runner = exported("llama").bundle("fp32")
     params = {name: value[None] for name, value in bundle.trainables().items()}
+    ids = batch.input_ids[:1, : batch.lengths[0]]
+    hidden, context = runner.prologue(ids)
+    own = context | {"active": np.ones(ids.shape, np.float32)}
+    hidden = runner.block(0, hidden, own, params)
     expected = np.zeros_like(learned, dtype=np.float64)
-    width, count = len(learned), 6
-    for row in range(count):
-        ids = batch.input_ids[row : row + 1, : batch.lengths[row]]
-        hidden, context = runner.prologue(ids)
-        own = context | {"active": np.ones(ids.shape, np.float32)}
-        hidden = runner.block(0, hidden, own, params)
-        token = ids.shape[1] - 1
+    width, tokens = len(learned), ids.shape[1]
+    for token in range(tokens):
         size = NOISE * np.sqrt(np.mean(hidden[0, token] ** 2))
         for column in range(width):
             sides = []
@@ -123,10 +122,10 @@ def test_a_mean_derivative_is_learned(made, exported, monkeypatch):
                 moved = hidden.copy()
                 moved[0, token, column] += sign * size
                 sides.append(runner.block(1, moved, own, params)[0, token] - moved[0, token])
-            expected[:, column] += (sides[0] - sides[1]) / (2 * size) / count
+            expected[:, column] += (sides[0] - sides[1]) / (2 * size) / tokens
     alike = (learned * expected).sum()
     alike /= np.linalg.norm(learned) * np.linalg.norm(expected)
-    assert alike > 0.7
+    assert alike > 0.9
 
 
 def test_the_bits_do_not_depend_on_chunks_nor_on_a_cache(made):
