@@ -100,11 +100,11 @@ def test_a_mean_derivative_is_learned(made, exported, monkeypatch):
     """Its columns are what the block adds when a number of its entry changes, mean over tokens."""
     engine, _, bundle = made
     monkeypatch.setattr(carried_error, "LEARNED", 1)
-    examples, batch = batch_of(bundle, "completion", (6,))
+    examples, batch = batch_of(bundle, "completion", (4,))
     carried = CarriedError(engine, sites_of(bundle.manifest))
     assert carried.probed == (1,)
-    same = [make_batch(examples, [0] * 20) for _ in range(15)]  # each row by noise of its own
-    assert carried.learn(same, seed=3) == 2 * 300
+    same = [make_batch(examples, [0] * 20) for _ in range(10)]  # each row by noise of its own
+    assert carried.learn(same, seed=3) == 2 * 200
     learned = carried.carries[1]
     runner = exported("llama").bundle("fp32")
     params = {name: value[None] for name, value in bundle.trainables().items()}
