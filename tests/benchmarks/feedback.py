@@ -34,7 +34,19 @@ from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.methods.rules.adam import Adam
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
-from edgezo_runtime.training.feedback_sites import FeedbackSite, contrasts, feedback_sites
+from edgezo_runtime.training.feedback_inputs import (
+    input_size,
+    lessened,
+    mean_inputs,
+    unit_vectors,
+)
+from edgezo_runtime.training.feedback_sites import (
+    FeedbackSite,
+    by_block,
+    contrasts,
+    feedback_sites,
+    noise_name,
+)
 from tests.benchmarks import models
 from tests.benchmarks.targets import missing_data, parser
 from tests.benchmarks.tasks import find_rows
@@ -125,8 +137,8 @@ class Learner:
     def probe(self, pairs: int, eps: float) -> FeedbackEstimate:
         """Estimate the directions from pairs, each of another row, and set B."""
         started = time.monotonic()
-        names = {site.block: site.name_b for site in self.sites}
-        taps = {site.block: site.tap for site in self.sites}
+        names = {site.block: noise_name(site.block) for site in self.sites}
+        taps = by_block(self.sites, lambda site: site.tap)
         batch = self._batches.batch(0)
         along = contrasts(len(batch.label_ids if batch.label_ids is not None else ()))
         estimate = FeedbackEstimate(self.sites, along.shape[1])
@@ -134,15 +146,19 @@ class Learner:
             batch = self._batches.batch(self._number)
             seed = derive_seed(self._seed, "pairs", self._number)
             noise = NodeNoise(seed, (eps, -eps), names, taps, self._manifest.model.hidden_size)
-            scores, found = self._passes.probe(batch, self.theta, noise, self._caches[0])
+            scores, inputs = self._passes.probe(batch, self.theta, noise, self._caches[0])
             differences = (scores[0] - scores[1]) @ along / (2 * eps)
-            sizes = {site.name_a: found[site.block] for site in self.sites}
-            estimate.add(seed, differences.astype(np.float32), sizes)
+            estimate.add(seed, differences.astype(np.float32))
             self._number += 1
             self.forwards += 2 * BATCH
         signals = estimate.signals(along)
-        self._local = {s.block: LocalSite(s.tap, s.name_a, signals[s.name_a]) for s in self.sites}
-        self.theta |= estimate.directions(self._manifest.scheme.scale)
+        self._local = by_block(
+            self.sites, lambda site: LocalSite(site.tap, site.name_a, signals[site.name_a])
+        )
+        own = {site.name_a: inputs[site.block, site.tap] for site in self.sites}
+        self._units = unit_vectors(mean_inputs(own))
+        sizes = {name: input_size(x, self._units[name]) for name, x in own.items()}
+        self.theta |= estimate.directions(self._manifest.scheme.scale, sizes)
         self.seconds += time.monotonic() - started
         return estimate
 
@@ -162,7 +178,8 @@ class Learner:
 
     def _gradient(self) -> dict[str, Float32]:
         batch = self._batches.batch(self._number)
-        return self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
+        found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
+        return {name: lessened(g, self._units[name]) for name, g in found.items()}
 
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""

@@ -38,8 +38,8 @@ METHODS: dict[str, list[str]] = {
     "carried": ["--method", "feedback", "--scope", "all"],
 }
 
-LAYERS = ("q_proj", "v_proj", "down_proj")
-"""Of the tiny bundle; feedback trains the last layers of blocks."""
+LAYERS = ("q_proj", "v_proj", "o_proj", "down_proj")
+"""Of the tiny bundle; feedback trains the layers that blocks add to the residual."""
 
 
 @dataclass(slots=True)

@@ -19,9 +19,11 @@ FEEDBACK = ("--method", "feedback", "--pairs", "24", "--batch-size", "8", "--ste
 
 @pytest.fixture
 def deep(tiny: Tiny, tmp_path: Path) -> Tiny:
-    """With adapters at the last layers of blocks."""
+    """With adapters at the layers that blocks add to the residual."""
     bundle = tmp_path / "deep"
-    shutil.copytree(tiny_bundle("llama", "int8", (2, 4.0), ("q_proj", "down_proj")), bundle)
+    shutil.copytree(
+        tiny_bundle("llama", "int8", (2, 4.0), ("q_proj", "o_proj", "down_proj")), bundle
+    )
     return dataclasses.replace(tiny, int8=bundle)
 
 
@@ -35,7 +37,9 @@ def test_it_tunes_replays_and_resumes(invoke: Invoke, deep: Tiny, tmp_path: Path
     assert result["lr"] > 0
     assert result["eps"] > 0
     tensors = load_adapter(tmp_path / "run/adapter.safetensors").tensors
-    assert {name.rpartition(".")[0] for name in tensors} == {"model.layers.1.mlp.down_proj"}
+    assert {name.rpartition(".")[0] for name in tensors} == {
+        f"model.layers.1.{layer}" for layer in ("self_attn.o_proj", "mlp.down_proj")
+    }
     assert all(np.any(value) for value in tensors.values())
     again = json.loads(invoke("replay", deep.int8, "run", "-o", "again", "--json").stdout)
     assert again["adapter_sha256"] == result["adapter_sha256"]
@@ -48,7 +52,10 @@ def test_it_tunes_replays_and_resumes(invoke: Invoke, deep: Tiny, tmp_path: Path
 
 def test_bundles_without_sites_are_refused(invoke: Invoke, tiny: Tiny) -> None:
     stderr = invoke(*tune_args(tiny, *FEEDBACK), code=2).stderr
-    assert "--method feedback: the last layers of the blocks have no adapters" in stderr
+    assert (
+        "--method feedback: the layers that the blocks add to the residual have no adapters"
+        in stderr
+    )
     assert "edgezo export" in stderr
 
 

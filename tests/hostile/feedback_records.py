@@ -13,11 +13,14 @@ from edgezo_runtime.training.feedback_state import FeedbackState
 from edgezo_runtime.training.gradient_codec import GradientCodec
 
 _SITES = (FeedbackSite(0, "input.down", "a", "b", (2, 5), (8, 2)),)
+_MEANS = GradientCodec({"a": (5,)})
 
 
 def read_feedback_record(data: bytes) -> None:
     """Read a record of pairs or of a gradient, and apply it."""
-    layout: Any = SimpleNamespace(sites=_SITES, pairs=3, codec=GradientCodec({"a": (2, 5)}))
+    layout: Any = SimpleNamespace(
+        sites=_SITES, pairs=3, codec=GradientCodec({"a": (2, 5)}), means=_MEANS
+    )
     state = FeedbackState(layout, 1.0)
     record = StepRecord.unpack(data)
     extra = RecordExtra.unpack(record.extra, state.extra_bytes(record)).gradient
@@ -30,9 +33,9 @@ def read_feedback_record(data: bytes) -> None:
 def feedback_records() -> tuple[bytes, ...]:
     """A record of pairs, and one of a gradient."""
     pairs = np.linspace(-1, 1, 16).reshape(4, 4)
-    size = np.ones(1, "<f4").tobytes()
+    means = _MEANS.pack({"a": np.ones(5, np.float32)}) + np.ones(1, "<f4").tobytes()
     gradient = GradientCodec({"a": (2, 5)}).pack({"a": np.ones((2, 5), np.float32)})
     return tuple(
         StepRecord(0, 9, 0.1, (), losses, RecordExtra(1.0, extra, 0).pack()).pack()
-        for losses, extra in ((pairs, size), (pairs[:1], gradient))
+        for losses, extra in ((pairs, means), (pairs[:1], gradient))
     )

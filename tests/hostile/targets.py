@@ -64,14 +64,12 @@ from tests.hostile.seed_texts import (
     MESSAGES,
     PACKED,
     PEFT_CONFIGS,
-    PROCESSOR,
     ROWS,
     SAVED,
     TABLES,
     TOOLS,
-    UNIGRAM,
-    WORDPIECE,
 )
+from tests.hostile.tokenizer_files import tokenizer_files
 from tests.runtime.tiny_bundle import write_bundle
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
@@ -155,7 +153,7 @@ class _Workshop:
             "replay": Target(self._replay, self._replays(), 0.2),
             "header": Target(self._header, self._headers(), 0.2),
             "onnx": Target(lambda data: check_onnx(data, "graph.onnx"), VALID),
-            "tokenizer": Target(self._tokenizer, self._tokenizers(), 0.1),
+            "tokenizer": Target(self._tokenizer, tokenizer_files(self.tokenizer), 0.1),
             "chat": Target(self._chat, CHATS, 0.1),
             "rows": Target(self._rows, ROWS, 0.3),
             "questions": Target(self._questions, ROWS, 0.3),
@@ -364,26 +362,6 @@ class _Workshop:
         trajectory.state.adapter()
 
     # --- text ---
-
-    def _tokenizers(self) -> tuple[bytes, ...]:
-        small = json.loads(self.tokenizer.core.to_str())
-        wordpiece = small | {"model": WORDPIECE, "pre_tokenizer": {"type": "Whitespace"}}
-        unigram = small | {"model": UNIGRAM, "pre_tokenizer": None}
-        merges = [["a", "b"]]
-        prefix = small["model"] | {
-            "continuing_subword_prefix": "##",
-            "vocab": {"a": 0, "##b": 1, "ab": 2},
-            "merges": [["a", "##b"]],
-        }
-        tiny = small["model"] | {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges}
-        texts = [
-            small | {"model": tiny},
-            small | {"model": prefix},
-            wordpiece,
-            unigram,
-            small | {"model": tiny, "post_processor": PROCESSOR, "normalizer": {"type": "NFC"}},
-        ]
-        return tuple(json.dumps(text).encode() for text in texts)
 
     def _tokenizer(self, data: bytes) -> None:
         self._keep(data, "tokenizer.json")

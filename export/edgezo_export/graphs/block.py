@@ -10,7 +10,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context, dynamic_shape
-from edgezo_export.graphs.residual_layer import residual_layer
+from edgezo_export.graphs.residual_layer import residual_layers
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
@@ -39,8 +39,8 @@ def lower_block(
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
     If its attention can continue from earlier tokens, the graph also takes past_key and past_value
-    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D). If a linear
-    layer makes the last addend of the residual, the graph also returns that layer's input.
+    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D). The graph also
+    returns the inputs of the linear layers whose outputs it adds to the residual.
 
     Args:
         segment: its traced nodes.
@@ -82,8 +82,7 @@ def lower_block(
         )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
-    layer = residual_layer(segment)
-    if layer is not None:
+    for layer in residual_layers(segment):
         name = f"{LAYER_INPUT}{draft.local(checkpoint.name(layer.weight).removesuffix('.weight'))}"
         shape = ("rows", "tokens", layer.in_features)
         draft.output(lowering.value(layer.x), name, ir.DataType.FLOAT, shape)

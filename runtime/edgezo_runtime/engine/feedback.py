@@ -6,8 +6,7 @@ made in parts that are always the same, and added in their order, as exact gradi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +63,7 @@ class FeedbackPasses:
 
     def probe(
         self, batch: Batch, params: Mapping[str, Float32], noise: NodeNoise, cache: AnswerCache
-    ) -> tuple[Float32, dict[int, float]]:
+    ) -> tuple[Float32, dict[tuple[int, str], Float32]]:
         """Evaluate a batch with perturbed states.
 
         Args:
@@ -73,31 +72,33 @@ class FeedbackPasses:
             noise: the perturbations.
             cache: states of the prompts.
         Returns:
-            Label logits (G, B, C); and by block the mean over the rows of the sum of the absolute
-            values of the tap, in the first group.
+            Label logits (G, B, C); and by block and tap the tap's rows (B, in), in the first group.
         """
-        sizes = {block: np.ones(batch.num_rows) for block in noise.taps}
+        taps: dict[tuple[int, str], Float32] = {}
+        for block, names in noise.taps.items():
+            for tap in names:
+                taps[block, tap] = np.ones((batch.num_rows, self._width(block, tap)), np.float32)
         code = code_matrices(noise.scales)
         first = min(noise.names)
 
         def make(work: Work) -> Forward:
-            return NodeProbePass(
-                work, code, first, cache, self._entry, node_noise=noise, sizes=sizes
-            )
+            return NodeProbePass(work, code, first, cache, self._entry, node_noise=noise, kept=taps)
 
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self._engine.cutter(), taken, len(noise.scales))
 
         chunks = self._engine.run(batch, SharedParams(params), make, cut)
-        scores = np.concatenate([chunk.scores for chunk in chunks], axis=1)
-        means = {block: math.fsum(own.tolist()) / len(own) for block, own in sizes.items()}
-        return scores, means
+        return np.concatenate([chunk.scores for chunk in chunks], axis=1), taps
+
+    def _width(self, block: int, tap: str) -> int:
+        outputs = self._engine.bundle.manifest.graphs.blocks[block].outputs
+        return next(int(own.shape[-1]) for own in outputs if own.name == tap)
 
     def gradient(
         self,
         batch: Batch,
         params: Mapping[str, Float32],
-        sites: Mapping[int, LocalSite],
+        sites: Mapping[int, Sequence[LocalSite]],
         cache: AnswerCache,
     ) -> LocalGradient:
         """Losses of a batch, and the gradients at the sites.
@@ -122,13 +123,7 @@ class FeedbackPasses:
         chunks = self._engine.run(batch, SharedParams(params), make, cut)
         chunks.sort(key=lambda chunk: int(chunk.index[0]))
         losses = np.concatenate([chunk.scores for chunk in chunks])
-        means = {name: total / len(losses) for name, total in sums.total.items()}
-        names = [site.name for site in sites.values()]
-        sampled = self._engine.sampled is not None  # not all blocks ran
-        return LocalGradient(
-            losses,
-            {
-                name: means[name].astype(np.float32) if not sampled else np.zeros_like(params[name])
-                for name in names
-            },
-        )
+        means = {
+            name: (total / len(losses)).astype(np.float32) for name, total in sums.total.items()
+        }
+        return LocalGradient(losses, means)

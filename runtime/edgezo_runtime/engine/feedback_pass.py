@@ -31,14 +31,14 @@ class NodeNoise:
         seed: of the noise.
         scales: one per group.
         names: names of the noise, by the block that it is added behind.
-        taps: outputs of the same blocks whose size is measured.
+        taps: outputs of the same blocks that are kept.
         hidden_size: H.
     """
 
     seed: int
     scales: tuple[float, ...]
     names: Mapping[int, str]
-    taps: Mapping[int, str]
+    taps: Mapping[int, Sequence[str]]
     hidden_size: int
 
     def behind(self, block: int, rows: npt.NDArray[np.int64]) -> Float32:
@@ -56,25 +56,25 @@ class NodeProbePass(AnswerPass):
     Args:
         args: as for `AnswerPass`.
         node_noise: the perturbations.
-        sizes: by block, (B,): receives the sum of the absolute values of each row's tap, in the
-            first group.
+        kept: by block and tap, (B, in): receives each row's tap, in the first group.
     """
 
     def __init__(
-        self, *args: Any, node_noise: NodeNoise, sizes: Mapping[int, npt.NDArray[np.float64]]
+        self, *args: Any, node_noise: NodeNoise, kept: Mapping[tuple[int, str], Float32]
     ) -> None:
         super().__init__(*args)
         self._noise = node_noise
-        self._sizes = sizes
+        self._kept = kept
 
     def taps(self, index: int) -> Sequence[str]:
-        """The input whose size is measured."""
-        return (self._noise.taps[index],) if index in self._noise.taps else ()
+        """The inputs that are kept."""
+        return self._noise.taps.get(index, ())
 
     def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
-        """Measure the scored rows of the first group."""
-        x = values[0][: len(chunk.positions), 0].astype(np.float64)
-        self._sizes[index][chunk.index[: len(x)]] = np.abs(x).sum(axis=1)
+        """Keep the scored rows of the first group."""
+        for tap, value in zip(self._noise.taps[index], values, strict=True):
+            x = value[: len(chunk.positions), 0]
+            self._kept[index, tap][chunk.index[: len(x)]] = x
 
     def block(self, index: int, chunk: Chunk) -> None:
         """Take a chunk through a block, then perturb it."""
@@ -104,38 +104,46 @@ class LocalGradientPass(AnswerPass):
 
     Args:
         args: as for `AnswerPass`.
-        sites: by block.
+        sites: by block, in its order.
         sums: of the gradients over the parts of the batch.
     """
 
-    def __init__(self, *args: Any, sites: Mapping[int, LocalSite], sums: OrderedSums) -> None:
+    def __init__(
+        self, *args: Any, sites: Mapping[int, Sequence[LocalSite]], sums: OrderedSums
+    ) -> None:
         super().__init__(*args)
         self._sites = sites
         self._sums = sums
 
     def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes per sequence, with the inputs that are kept."""
-        blocks = self._manifest.graphs.blocks
-        widths = (
-            int(tensor.shape[-1])
-            for index, site in self._sites.items()
-            for tensor in blocks[index].outputs
-            if tensor.name == site.tap
-        )
-        return super().wave_bytes(chunk) + 4 * sum(widths)
+        return super().wave_bytes(chunk) + 4 * sum(sum(self._widths(own)) for own in self._sites)
+
+    def _widths(self, index: int) -> list[int]:
+        """in, of the sites of a block."""
+        outputs = self._manifest.graphs.blocks[index].outputs
+        widths = {tensor.name: int(tensor.shape[-1]) for tensor in outputs}
+        return [widths[site.tap] for site in self._sites[index]]
 
     def start(self, chunk: Chunk) -> None:
         """Start the chunk; no inputs are kept yet."""
         super().start(chunk)
         chunk.kept = {}
 
+    def block(self, index: int, chunk: Chunk) -> None:
+        """Take a chunk through a block; one that is skipped keeps as much as it would."""
+        super().block(index, chunk)
+        if self.skips(index) and index in self._sites:
+            rows = len(chunk.positions)
+            chunk.kept[index] = [np.ones((rows, own), np.float32) for own in self._widths(index)]
+
     def taps(self, index: int) -> Sequence[str]:
-        """The input of the block's layer, if it is a site."""
-        return (self._sites[index].tap,) if index in self._sites else ()
+        """The inputs of the block's layers that are sites."""
+        return [site.tap for site in self._sites.get(index, ())]
 
     def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
         """Keep the inputs (T', in) of the scored rows."""
-        chunk.kept[index] = values[0][: len(chunk.positions), 0].copy()
+        chunk.kept[index] = [value[: len(chunk.positions), 0].copy() for value in values]
 
     def end(self, chunk: Chunk) -> None:
         """Score, and multiply errors and inputs."""
@@ -145,7 +153,8 @@ class LocalGradientPass(AnswerPass):
         own = chunk.index[: len(scores)]
         part = examples_of(self.batch, chunk, own)
         error = score_gradients(part, scores)  # (T', C)
-        for index, x in kept.items():
-            site = self._sites[index]
-            self._sums.add(chunk, index, {site.name: (error @ site.directions).T @ x})
+        for index, inputs in kept.items():
+            own = zip(self._sites[index], inputs, strict=True)
+            made = {site.name: (error @ site.directions).T @ x for site, x in own}
+            self._sums.add(chunk, index, made)
         chunk.scores = example_losses(part, scores[None])[0]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.noise import add_weighted_noise
-from edgezo_runtime.training.feedback_sites import FeedbackSite, shares
+from edgezo_runtime.training.feedback_sites import FeedbackSite, heard, noise_name, shares
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -46,77 +46,77 @@ class FeedbackEstimate:
 
     Attributes:
         pairs: number of pairs so far.
-        sums: by the name of B: (r, H) float32, sum of d z' over pairs; rows that are not used are
-            zero.
+        sums: by the name of B: (r, H) float32, sum of d z' over pairs and over the blocks that
+            tell of the site; rows that are not used are zero.
         squares: (C - 1,) float64, sums of d^2.
-        sizes: by the name of A: sum over pairs of the sum of the absolute values of its input.
         shares: the directions that the rows of each site carry.
     """
 
     def __init__(self, sites: Sequence[FeedbackSite], count: int) -> None:
         self._sites = tuple(sites)
         self.shares = shares(sites, count)
+        self._heard = heard(sites)
+        self._places = len({site.block for site in sites})
         self.pairs = 0
         self.sums = {site.name_b: np.zeros(site.shape_b[::-1], np.float32) for site in sites}
         self.squares = np.zeros(count, np.float64)
-        self.sizes = {site.name_a: 0.0 for site in sites}
 
-    def add(self, seed: int, differences: Float32, sizes: Mapping[str, float]) -> None:
+    def add(self, seed: int, differences: Float32) -> None:
         """Add the pairs of a batch.
 
         Args:
-            seed: of the noise z(seed, name of B, row of the batch).
+            seed: of the noise z(seed, name of the block's noise, row of the batch).
             differences: (B, C - 1) d of each row, along the contrasts of the label logits.
-            sizes: mean over the rows of the sum of the absolute values of the input of each site,
-                by the name of A.
         """
-        for site, columns in zip(self._sites, self.shares, strict=True):
+        for site, columns, blocks in zip(self._sites, self.shares, self._heard, strict=True):
             for row, column in enumerate(columns):
                 coeff = differences[:, column].tolist()
-                name = site.name_b
-                add_weighted_noise(self.sums[name][row], seed, name, coeff, kind="rademacher")
+                own = self.sums[site.name_b][row]
+                for block in blocks:
+                    add_weighted_noise(own, seed, noise_name(block), coeff, kind="rademacher")
         for column in range(self.squares.size):
             values = differences[:, column].tolist()
             self.squares[column] += math.fsum(value * value for value in values)
-        for name in self.sizes:
-            self.sizes[name] += sizes[name] * len(differences)
         self.pairs += len(differences)
 
-    def directions(self, scale: float) -> dict[str, Float32]:
+    def directions(self, scale: float, sizes: Mapping[str, float]) -> dict[str, Float32]:
         """B of every site, (H, r).
 
         Column j is the estimated answer of a direction of the logits, with a length such that a
         step of Adam on A is in units of logits: by a step that changes every element of every A by
         lr, in the sign of its input, the logits change by about lr along each direction. With u the
         unit vector of the estimate v, the logits answer to B a = k u a by k |J_l|^2 / |v| a. The
-        sum of |J_l|^2 over sites is E d^2, which is known; n of N sites carry the direction. So
-        k = mean |v| / (E d^2 n / N) / size.
+        sum of |J_l|^2 over the N perturbed blocks is E d^2, which is known; n sites carry the
+        direction. So k = mean |v| / (E d^2 n / N) / size.
 
         Args:
             scale: alpha / rank, which the bundle multiplies the product with.
+            sizes: by the name of A: the sum of the absolute values of its input, in the mean of
+                rows.
         Raises:
             DivergedError: the logits do not answer at all, or out of all proportion.
         """
         lengths = {
-            (site.name_b, row): _length(self.sums[site.name_b][row]) / max(self.pairs, 1)
-            for site, columns in zip(self._sites, self.shares, strict=True)
+            (site.name_b, row): _length(self.sums[site.name_b][row])
+            / (max(self.pairs, 1) * len(blocks))
+            for site, columns, blocks in zip(self._sites, self.shares, self._heard, strict=True)
             for row in range(len(columns))
         }
         found: dict[str, Float32] = {}
-        for site, columns in zip(self._sites, self.shares, strict=True):
+        for site, columns, blocks in zip(self._sites, self.shares, self._heard, strict=True):
             directions = np.zeros(site.shape_b, np.float32)
             for row, column in enumerate(columns):
                 length, answer = lengths[site.name_b, row], self.squares[column]
-                size = self.sizes[site.name_a] / self.pairs if self.pairs else 0.0
+                size = sizes[site.name_a]
                 if not (length > 0 and answer > 0 and size > 0):
                     raise DivergedError(
                         f"the label logits do not change where the states behind block "
                         f"{site.block} do; check that the adapters act on the scored tokens"
                     )
                 mean = self._mean_length(lengths, column)
-                answer *= self._carriers(column) / len(self._sites)
+                answer *= self._carriers(column) / self._places
                 k = mean * self.pairs / answer / size / scale
-                factor = k / (length * self.pairs)
+                factor = k / (length * self.pairs * len(blocks))
                 if not _RANGE[0] <= factor <= _RANGE[1]:
                     raise DivergedError(
                         f"the label logits answer to the states behind block {site.block} out of "

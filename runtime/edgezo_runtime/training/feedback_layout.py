@@ -34,11 +34,12 @@ class FeedbackLayout:
         config: selects the blocks, and says how many pairs.
 
     Attributes:
-        sites: by block.
+        sites: in the order of the model.
         first_block: the first block with a site.
         tensors: the block of each A, which train.
         pairs: pairs that are evaluated before the first step of A.
         codec: packs the gradients of the As for the journal.
+        means: packs the mean inputs of the sites for the journal.
 
     Raises:
         UsageError: the bundle has no sites, or `blocks` leaves none.
@@ -64,5 +65,6 @@ class FeedbackLayout:
         options = {**METHODS[config.method].options(), **config.options.given()}
         self.pairs = int(str(options["pairs"]))
         self.codec = GradientCodec({site.name_a: site.shape_a for site in self.sites})
+        self.means = GradientCodec({site.name_a: site.shape_a[1:] for site in self.sites})
         if self.pairs < 1:
             raise UsageError(f"`pairs` {self.pairs}: must be 1 or more")

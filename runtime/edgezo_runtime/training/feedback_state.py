@@ -11,7 +11,9 @@ from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.journal.step_record import StepRecord
 from edgezo_runtime.methods.rules.rule import Slot
 from edgezo_runtime.training.feedback_estimate import LARGEST, FeedbackEstimate
+from edgezo_runtime.training.feedback_inputs import input_size, mean_inputs, unit_vectors
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
+from edgezo_runtime.training.feedback_sites import FeedbackSite
 
 Float32 = npt.NDArray[np.float32]
 
@@ -31,12 +33,14 @@ class FeedbackState:
     Attributes:
         layout: the same layout.
         estimate: sums over the pairs so far; None before the first one.
+        units: by the name of A, the direction (in,) of its mean input; zero before the last pairs.
     """
 
     def __init__(self, layout: FeedbackLayout, scale: float) -> None:
         self.layout = layout
         self._scale = scale
         self.estimate: FeedbackEstimate | None = None
+        self.units = {site.name_a: _zeros(site) for site in layout.sites}
 
     @property
     def pairs(self) -> int:
@@ -48,27 +52,40 @@ class FeedbackState:
         """Does the next step evaluate pairs?"""
         return self.pairs < self.layout.pairs
 
+    def completes(self, pairs: int) -> bool:
+        """Are the next pairs the last ones?"""
+        return self.pairs + pairs >= self.layout.pairs
+
     def extra_bytes(self, record: StepRecord) -> int:
-        """Bytes that a record has besides losses: sizes of inputs, or a packed gradient."""
+        """Bytes that a record has besides losses: a packed gradient, or means and sizes.
+
+        The last pairs have the means and the sizes of the sites' inputs, the others nothing. It
+        shows in the length of a record, so records may be read without those before them.
+        """
         if not record.losses.size:
             return 0
-        pairs = self.has_pairs(record)
-        return 4 * len(self.layout.sites) if pairs else self.layout.codec.nbytes
+        if not self.has_pairs(record):
+            return self.layout.codec.nbytes
+        own = self.layout.means.nbytes + 4 * len(self.layout.sites)
+        return own if len(record.extra) > own else 0
 
     def has_pairs(self, record: StepRecord) -> bool:
         """Is a record one of pairs, not of a gradient?"""
         return len(record.losses) > SIDES
 
-    def pack_sizes(self, sizes: Mapping[int, float]) -> bytes:
-        """Sizes of the sites' inputs, by block, as records of pairs have them."""
-        return np.array([sizes[site.block] for site in self.layout.sites], "<f4").tobytes()
+    def pack_inputs(self, inputs: Mapping[str, Float32]) -> bytes:
+        """Means and sizes of inputs (B, in), by the name of A, as the last pairs have them."""
+        packed = self.layout.means.pack(mean_inputs(inputs))
+        units = unit_vectors(self.layout.means.unpack(packed))
+        sizes = [input_size(inputs[site.name_a], units[site.name_a]) for site in self.layout.sites]
+        return packed + np.array(sizes, "<f4").tobytes()
 
     def observe(self, record: StepRecord, extra: bytes) -> dict[str, Float32]:
         """Add the pairs of a step.
 
         Args:
             record: its losses are (2 + C - 1, B): of both sides, then the differences.
-            extra: sizes of inputs.
+            extra: means and sizes of inputs, with the last pairs.
         Returns:
             B of every site, by name, after the last pairs; else nothing.
         Raises:
@@ -82,11 +99,16 @@ class FeedbackState:
             raise RunFileError(f"step {record.step} has impossible differences of logits")
         if known is None:
             known = self.estimate = FeedbackEstimate(self.layout.sites, count)
-        known.add(record.seed, record.losses[SIDES:].T, self._sizes(record, extra))
-        if self.learning:
+        known.add(record.seed, record.losses[SIDES:].T)
+        if self.learning and not extra:
             return {}
+        if self.learning:
+            raise RunFileError(f"step {record.step} has means of inputs before the last pairs")
+        end = self.layout.means.nbytes
+        sizes = self._sizes(record, extra[end:])
+        self.units = unit_vectors(self.layout.means.unpack(extra[:end]))
         try:
-            return known.directions(self._scale)
+            return known.directions(self._scale, sizes)
         except DivergedError as error:
             raise RunFileError(f"step {record.step}: {error}") from error
 
@@ -100,7 +122,7 @@ class FeedbackState:
     # --- snapshots ---
 
     def arrays(self) -> tuple[dict[str, Float32], dict[str, Slot]]:
-        """The estimate as a snapshot stores it: sums, and counts and squares as their slots."""
+        """What a snapshot stores: sums, with counts and squares as their slots, and units."""
         theta: dict[str, Float32] = {}
         slots: dict[str, Slot] = {}
         known = self.estimate
@@ -109,17 +131,14 @@ class FeedbackState:
             squares = np.zeros(site.rank, np.float64)
             if known is None:
                 theta[name] = np.zeros(site.shape_b[::-1], np.float32)
-                tally, size = (0, 0), 0.0
+                tally = (0, 0)
             else:
                 theta[name] = known.sums[site.name_b]
                 for row, column in enumerate(known.shares[index]):
                     squares[row] = known.squares[column]
-                tally, size = (known.pairs, known.squares.size), known.sizes[site.name_a]
-            slots[name] = {
-                "squares": squares,
-                "tally": np.array(tally, np.int64),
-                "size": np.array([size], np.float64),
-            }
+                tally = (known.pairs, known.squares.size)
+            slots[name] = {"squares": squares, "tally": np.array(tally, np.int64)}
+            theta[f"{_PREFIX}{site.name_a}"] = self.units[site.name_a]
         return theta, slots
 
     def restore(self, theta: Mapping[str, Float32], slots: Mapping[str, Slot]) -> None:
@@ -143,6 +162,7 @@ class FeedbackState:
                 "snapshot: counts of pairs are impossible; remove the snapshot, the journal is "
                 "enough to resume"
             )
+        self.units = {s.name_a: np.array(theta[f"{_PREFIX}{s.name_a}"]) for s in self.layout.sites}
         self.estimate = None
         if not pairs:
             return
@@ -152,6 +172,9 @@ class FeedbackState:
             name = f"{_PREFIX}{site.name_b}"
             known.sums[site.name_b][...] = theta[name]
             slot = slots[name] or {}
-            known.sizes[site.name_a] = float(slot["size"][0])
             for row, column in enumerate(known.shares[index]):
                 known.squares[column] = slot["squares"][row]
+
+
+def _zeros(site: FeedbackSite) -> Float32:
+    return np.zeros(site.shape_a[1:], np.float32)

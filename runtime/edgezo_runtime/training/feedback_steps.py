@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,9 @@ from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.methods.estimators import Losses, StepInfo
 from edgezo_runtime.training.feedback_estimate import LARGEST, FeedbackEstimate
+from edgezo_runtime.training.feedback_inputs import lessened
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
-from edgezo_runtime.training.feedback_sites import contrasts
+from edgezo_runtime.training.feedback_sites import by_block, contrasts, noise_name
 from edgezo_runtime.training.feedback_state import SIDES, FeedbackState
 
 Float32 = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ class FeedbackResult:
 
     Attributes:
         losses: what the record stores: (2 + C - 1, B) for pairs, (1, B) for a gradient.
-        extra: further bytes of the record: sizes of inputs, or the packed gradient.
+        extra: further bytes of the record: means and sizes of inputs, or the packed gradient.
         rows: number of rows that the model evaluated.
         shown: leading rows of `losses` that are losses.
     """
@@ -67,8 +68,8 @@ class FeedbackSteps:
         self._layout = layout
         self._passes = FeedbackPasses(engine, layout.first_block)
         self._hidden_size = engine.bundle.manifest.model.hidden_size
-        self._names = {site.block: site.name_b for site in layout.sites}
-        self._taps = {site.block: site.tap for site in layout.sites}
+        self._names = {site.block: noise_name(site.block) for site in layout.sites}
+        self._taps = by_block(layout.sites, lambda site: site.tap)
 
     def evaluate(
         self,
@@ -99,7 +100,8 @@ class FeedbackSteps:
         for name, gradient in found.gradients.items():
             if not np.isfinite(gradient).all():
                 raise DivergedError(f"the gradient of '{name}' is not finite; give a smaller `lr`")
-        packed = self._layout.codec.pack(found.gradients)
+        less = {name: lessened(g, state.units[name]) for name, g in found.gradients.items()}
+        packed = self._layout.codec.pack(less)
         return FeedbackResult(found.losses[None], packed, batch.num_rows, 1)
 
     def _pairs(
@@ -111,8 +113,9 @@ class FeedbackSteps:
         eps: float,
         cache: AnswerCache,
     ) -> FeedbackResult:
-        noise = self._noise(info.seed, eps)
-        scores, sizes = self._passes.probe(batch, theta, noise, cache)
+        last = state.completes(batch.num_rows)
+        noise = self._noise(info.seed, eps, self._taps if last else {})
+        scores, inputs = self._passes.probe(batch, theta, noise, cache)
         plus, minus = scores.astype(np.float64)
         along = contrasts(scores.shape[2]).astype(np.float64)
         differences = ((plus - minus) @ along / (2 * eps)).T
@@ -122,16 +125,23 @@ class FeedbackSteps:
                 f"label logits are not finite where hidden states are perturbed by {eps:g}; give "
                 f"another `eps`"
             )
-        return FeedbackResult(losses, state.pack_sizes(sizes), 2 * batch.num_rows, SIDES)
+        extra = b""
+        if last:
+            own = {site.name_a: inputs[site.block, site.tap] for site in self._layout.sites}
+            extra = state.pack_inputs(own)
+        return FeedbackResult(losses, extra, 2 * batch.num_rows, SIDES)
 
-    def _noise(self, seed: int, eps: float) -> NodeNoise:
-        return NodeNoise(seed, (eps, -eps), self._names, self._taps, self._hidden_size)
+    def _noise(self, seed: int, eps: float, taps: Mapping[int, Sequence[str]]) -> NodeNoise:
+        return NodeNoise(seed, (eps, -eps), self._names, taps, self._hidden_size)
 
-    def _sites(self, batch: Batch) -> dict[int, LocalSite]:
+    def _sites(self, batch: Batch) -> dict[int, tuple[LocalSite, ...]]:
         classes = 0 if batch.label_ids is None else len(batch.label_ids)
         along = contrasts(classes)
         signals = FeedbackEstimate(self._layout.sites, along.shape[1]).signals(along)
-        return {s.block: LocalSite(s.tap, s.name_a, signals[s.name_a]) for s in self._layout.sites}
+        return by_block(
+            self._layout.sites,
+            lambda site: LocalSite(site.tap, site.name_a, signals[site.name_a]),
+        )
 
     def rehearse(
         self, batch: Batch, cache: AnswerCache | PrefixCache | None, theta: Mapping[str, Float32]
@@ -144,5 +154,5 @@ class FeedbackSteps:
             theta: every trainable by name.
         """
         if isinstance(cache, AnswerCache):
-            self._passes.probe(batch, theta, self._noise(0, 1.0), cache)
+            self._passes.probe(batch, theta, self._noise(0, 1.0, self._taps), cache)
             self._passes.gradient(batch, theta, self._sites(batch), cache)

@@ -40,6 +40,7 @@ def test_what_a_block_takes_and_gives(parts):
         "key",
         "value",
         "input.mlp.down_proj",
+        "input.self_attn.o_proj",
     }
     trained = [info.name for edit in edits for info in edit.tensors]
     assert trained == [binding.tensor for binding in info.trainables]

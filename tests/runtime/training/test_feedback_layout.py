@@ -23,12 +23,15 @@ def test_only_the_method_learns_feedback():
 def test_blocks(exported, blocks, expected):
     manifest = exported("llama").bundle("fp32").manifest
     layout = FeedbackLayout(manifest, method_config("feedback", blocks=blocks))
-    assert [site.block for site in layout.sites] == expected
+    both = [block for block in expected for _ in ("self_attn.o_proj", "mlp.down_proj")]
+    assert [site.block for site in layout.sites] == both
     assert layout.first_block == expected[0]
-    assert list(layout.tensors.values()) == expected
+    assert list(layout.tensors.values()) == both
     shapes = {info.name: info.shape for info in manifest.trainables}
     elements = sum(shapes[name][0] * shapes[name][1] for name in layout.tensors)
-    assert layout.codec.nbytes == elements + 4 * len(expected)
+    assert layout.codec.nbytes == elements + 4 * len(both)
+    inputs = sum(shapes[name][1] for name in layout.tensors)
+    assert layout.means.nbytes == inputs + 4 * len(both)
 
 
 def test_pairs(exported):

@@ -7,14 +7,20 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.training.feedback_sites import (
     FeedbackSite,
+    by_block,
     contrasts,
     feedback_sites,
+    heard,
     shares,
     why_no_feedback,
 )
+from tests.bundles.tiny import tiny_bundle
+
+LAYERS = ("o_proj", "down_proj")
 
 
 def site(block: int = 0, rank: int = 2, hidden: int = 4, width: int = 3) -> FeedbackSite:
@@ -25,14 +31,16 @@ def site(block: int = 0, rank: int = 2, hidden: int = 4, width: int = 3) -> Feed
 def test_sites_of_a_bundle(exported):
     manifest = exported("llama").bundle("fp32").manifest
     found = feedback_sites(manifest)
-    assert [each.block for each in found] == [0, 1]
+    layers = ("self_attn.o_proj", "mlp.down_proj")
+    places = [(block, layer) for block in (0, 1) for layer in layers]
     shapes = {info.name: info.shape for info in manifest.trainables}
-    for index, each in enumerate(found):
-        assert each.tap == "input.mlp.down_proj"
-        assert each.name_a == f"model.layers.{index}.mlp.down_proj.lora_A"
+    for each, (block, layer) in zip(found, places, strict=True):
+        assert (each.block, each.tap) == (block, f"input.{layer}")
+        assert each.name_a == f"model.layers.{block}.{layer}.lora_A"
         assert each.shape_a == shapes[each.name_a]
         assert each.shape_b == shapes[each.name_b]
         assert each.rank == manifest.scheme.rank
+        assert each.last == (layer == layers[-1])
     assert why_no_feedback(manifest) is None
 
 
@@ -43,13 +51,35 @@ def test_bundles_without_sites_say_why(exported):
     old = dataclasses.replace(manifest, graphs=graphs)
     assert feedback_sites(old) == ()
     assert "an earlier edgezo exported the bundle" in str(why_no_feedback(old))
-    others = tuple(i for i in manifest.trainables if not i.module.endswith("down_proj"))
+    others = tuple(i for i in manifest.trainables if not i.module.endswith(LAYERS))
     bare = dataclasses.replace(manifest, trainables=others)
-    assert why_no_feedback(bare) == "the last layers of the blocks have no adapters"
+    assert (
+        why_no_feedback(bare) == "the layers that the blocks add to the residual have no adapters"
+    )
     scheme = dataclasses.replace(manifest.scheme, kind="bitfit")
     assert "bitfit" in str(why_no_feedback(dataclasses.replace(manifest, scheme=scheme)))
     encoder = exported("roberta").bundle("fp32").manifest
     assert "cannot continue" in str(why_no_feedback(encoder))
+
+
+def test_sites_of_attention_come_first():
+    """They are no last layers, even where the MLP has no adapter."""
+    manifest = Bundle.open(tiny_bundle("llama", "int8", (2, 4.0), ("o_proj",))).manifest
+    found = feedback_sites(manifest)
+    assert [(each.block, each.tap, each.last) for each in found] == [
+        (block, "input.self_attn.o_proj", False) for block in (0, 1)
+    ]
+    assert heard(found[1:]) == [(1,)]
+    both = [found[0], site(0), found[1], site(1)]
+    assert by_block(both, lambda each: each.last) == {0: (False, True), 1: (False, True)}
+
+
+def test_sites_hear_the_blocks_around_them():
+    """Two on each side; attention ends between two. Blocks without sites are silent."""
+    many = [site(block) for block in (3, 4, 5, 6, 9)]
+    assert heard(many) == [(3, 4, 5), (3, 4, 5, 6), (3, 4, 5, 6), (4, 5, 6), (9,)]
+    inside = dataclasses.replace(many[3], last=False)
+    assert heard([*many, inside])[-1] == (3, 4, 5, 6)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 6])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.journal.step_record import StepRecord
+from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
@@ -28,14 +28,23 @@ def record(step: int, classes: int = CLASSES) -> StepRecord:
     return StepRecord(step, 100 + step, 0.1, (), losses)
 
 
-def sizes(layout: FeedbackLayout, step: int) -> bytes:
-    return np.arange(1 + step, 1 + step + len(layout.sites), dtype="<f4").tobytes()
+def inputs(layout: FeedbackLayout) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(5)
+    return {
+        site.name_a: generator.normal(1, 1, (ROWS, site.shape_a[1])).astype(np.float32)
+        for site in layout.sites
+    }
+
+
+def extra(state: FeedbackState) -> bytes:
+    """Of the next record of pairs."""
+    return state.pack_inputs(inputs(state.layout)) if state.completes(ROWS) else b""
 
 
 def observed(state: FeedbackState, steps: range) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for step in steps:
-        found = state.observe(record(step), sizes(state.layout, step))
+        found = state.observe(record(step), extra(state))
     return found
 
 
@@ -47,12 +56,17 @@ def test_the_last_pairs_set_the_directions(layout):
     assert (state.learning, state.pairs) == (False, 12)
     estimate = FeedbackEstimate(layout.sites, CLASSES - 1)
     for step in range(3):
-        own = {site.name_a: 1.0 + step + n for n, site in enumerate(layout.sites)}
-        estimate.add(100 + step, record(step).losses[SIDES:].T, own)
-    expected = estimate.directions(2.0)
+        estimate.add(100 + step, record(step).losses[SIDES:].T)
+    sizes = {}
+    for name, x in inputs(layout).items():
+        mean = x.mean(axis=0)
+        unit = state.units[name]
+        np.testing.assert_allclose(unit, mean / np.linalg.norm(mean), atol=0.005)  # of 8 bits
+        sizes[name] = float(np.abs(x - 0.9 * np.outer(x @ unit, unit)).sum(axis=1).mean())
+    expected = estimate.directions(2.0, sizes)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_allclose(found[name], value, rtol=1e-5)
 
 
 @pytest.mark.parametrize("known", [0, 1, 2])
@@ -71,6 +85,7 @@ def test_snapshots_carry_everything(layout, known):
     )
     assert other.pairs == ROWS * known
     found = observed(other, range(known, 3))
+    assert all((other.units[name] == unit).all() for name, unit in whole.units.items())
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value)
 
@@ -83,16 +98,22 @@ def test_impossible_counts_are_refused(layout, tally):
         FeedbackState(layout, 1.0).restore(theta, changed)
 
 
+def test_means_come_with_the_last_pairs(layout):
+    state = FeedbackState(layout, 1.0)
+    with pytest.raises(RunFileError, match="step 0 has means of inputs before the last pairs"):
+        state.observe(record(0), state.pack_inputs(inputs(layout)))
+
+
 def test_bytes_of_records(layout):
     state = FeedbackState(layout, 1.0)
     pairs = record(0)
     gradient = dataclasses.replace(pairs, losses=pairs.losses[:1])
     empty = dataclasses.replace(pairs, losses=np.empty((0, 0)))
     assert [state.has_pairs(each) for each in (pairs, gradient)] == [True, False]
-    assert state.extra_bytes(pairs) == 4 * len(layout.sites)
-    assert len(state.pack_sizes({site.block: 1.5 for site in layout.sites})) == 4 * len(
-        layout.sites
-    )
+    packed = state.pack_inputs(inputs(layout))
+    assert state.extra_bytes(dataclasses.replace(pairs, extra=bytes(4 + 10))) == 0
+    last = RecordExtra(1.0, packed, 0).pack()
+    assert state.extra_bytes(dataclasses.replace(pairs, extra=last)) == len(packed)
     assert state.extra_bytes(gradient) == layout.codec.nbytes
     assert state.extra_bytes(empty) == 0
 
@@ -100,15 +121,17 @@ def test_bytes_of_records(layout):
 @pytest.mark.parametrize("damage", ["classes", "short", "nan", "negative", "huge"])
 def test_damaged_records_are_refused(layout, damage):
     state = FeedbackState(layout, 1.0)
-    observed(state, range(1))
-    own, extra = record(1), sizes(layout, 1)
+    observed(state, range(2))
+    own, data = record(2), extra(state)
     if damage == "classes":
-        own = record(1, classes=5)
+        own = record(2, classes=5)
     elif damage == "huge":
         own = dataclasses.replace(own, losses=own.losses * np.float32(1e30))
     elif damage == "short":
-        extra = extra[:4]
+        data = data[:-4]
     else:
-        extra = np.array([np.nan if damage == "nan" else -1.0] * len(layout.sites), "<f4").tobytes()
-    with pytest.raises(RunFileError, match="step 1 has"):
-        state.observe(own, extra)
+        value = np.nan if damage == "nan" else -1.0
+        data = data[: layout.means.nbytes]
+        data += np.array([value] * len(layout.sites), "<f4").tobytes()
+    with pytest.raises(RunFileError, match="step 2 has"):
+        state.observe(own, data)
