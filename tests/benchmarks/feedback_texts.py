@@ -113,10 +113,11 @@ def cosines(bundle: Bundle, rows: ExampleSet, batch: int) -> Iterator[str]:
     sites = carried_sites(bundle.manifest, TuneConfig(method="feedback"))
     generator = np.random.default_rng(0)
     theta = bundle.trainables()
-    for site in sites.values():
+    every = [site for own in sites.values() for site in own]
+    for site in every:
         moved = 1e-3 * generator.standard_normal(theta[site.name_b].shape)
         theta[site.name_b] = moved.astype(np.float32)
-    names = [site.name_b for site in sites.values()]
+    names = [site.name_b for site in every]
     own = make_batch(rows, range(CALIBRATION * batch, (CALIBRATION + 1) * batch))
     exact = FirstOrderGradient(engine, min(sites), tensors=names).gradient(own, theta).gradients
     carried = CarriedError(engine, sites)
@@ -124,10 +125,9 @@ def cosines(bundle: Bundle, rows: ExampleSet, batch: int) -> Iterator[str]:
     starts = range(0, CALIBRATION * batch, batch)
     carried.learn([make_batch(rows, range(start, start + batch)) for start in starts], 1)
     learned = carried.gradient(own, theta).gradients
-    for block in sorted(sites, reverse=True):
-        name = sites[block].name_b
+    for name in names[::-1]:
         yield (
-            f"block {block}: {cosine(learned[name], exact[name]):.3f}, without the learned "
+            f"{name}: {cosine(learned[name], exact[name]):.3f}, without the learned "
             f"derivatives {cosine(plain[name], exact[name]):.3f}"
         )
 

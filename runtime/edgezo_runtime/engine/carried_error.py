@@ -17,7 +17,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +66,7 @@ class CarriedError:
 
     Args:
         engine: runs the bundle.
-        sites: by block.
+        sites: by block, in its order.
 
     Attributes:
         carries: mean derivatives by block, as `CarriedErrorPass` takes them; empty until `learn`.
@@ -75,21 +75,22 @@ class CarriedError:
         UsageError: the bundle has no backward graphs of its scorers.
     """
 
-    def __init__(self, engine: Engine, sites: Mapping[int, CarriedSite]) -> None:
+    def __init__(self, engine: Engine, sites: Mapping[int, Sequence[CarriedSite]]) -> None:
         self._engine = engine
         self._sites = dict(sites)
         manifest = engine.bundle.manifest
         self._hidden_size = manifest.model.hidden_size
         self._graphs = BackwardGraphs(engine.model, scorers_only=True)
         self._cutter = ExampleCutter.of(manifest, PART_TOKENS)
-        self._names = tuple(name for site in sites.values() for name in sorted(site.trains))
+        every = [site for own in sites.values() for site in own]
+        self._names = tuple(name for site in every for name in sorted(site.trains))
         self.carries: dict[int, Float32] = {}
 
     @property
     def probed(self) -> tuple[int, ...]:
-        """The blocks whose mean derivative is learned: of the last ones those behind a site."""
-        total = self._engine.num_blocks
-        first = min(self._sites) + 1
+        """The blocks whose mean derivative is learned: of the last ones those that errors pass."""
+        total, first = self._engine.num_blocks, min(self._sites)
+        first += all(site.last for site in self._sites[first])
         return tuple(range(max(first, total - LEARNED), total))
 
     def learn(self, batches: Iterable[Batch], seed: int) -> int:

@@ -108,7 +108,7 @@ class BlockProbePass(WholePass):
 
 @dataclass(frozen=True, slots=True)
 class CarriedSite:
-    """A linear layer beside which an adapter y + scale B A x trains.
+    """A linear layer beside which an adapter y + scale B A x trains, and which adds to the residual.
 
     Attributes:
         tap: output of the block that is x.
@@ -116,6 +116,8 @@ class CarriedSite:
         name_b: B (H, r).
         scale: alpha / r.
         trains: which of the two train.
+        last: does nothing change the states between the layer and the end of the block? Else the
+            layer takes the error at the entry of the block.
     """
 
     tap: str
@@ -123,6 +125,7 @@ class CarriedSite:
     name_b: str
     scale: float
     trains: frozenset[str]
+    last: bool = True
 
 
 class CarriedErrorPass(WholeFirstOrderPass):
@@ -131,7 +134,7 @@ class CarriedErrorPass(WholeFirstOrderPass):
     Args:
         args: as for `WholePass`, one group.
         way: the backward graphs, of which those of the scorers are used, and the sums.
-        sites: by block.
+        sites: by block, in its order.
         carries: by block, (H, H) the derivative D of what it adds: the error at its entry is
             e + e D for the error e at its result, both rows; of the others it is e.
         factors: trainables by name.
@@ -141,7 +144,7 @@ class CarriedErrorPass(WholeFirstOrderPass):
         self,
         *args: Any,
         way: WayBack,
-        sites: Mapping[int, CarriedSite],
+        sites: Mapping[int, Sequence[CarriedSite]],
         carries: Mapping[int, Float32],
         factors: Mapping[str, Float32],
     ) -> None:
@@ -157,11 +160,11 @@ class CarriedErrorPass(WholeFirstOrderPass):
 
     def _kept_numbers(self) -> int:
         """Numbers that are kept of a token: its inputs where A trains, their products with A."""
-        shapes = {at: self._factors[site.name_a].shape for at, site in self._sites.items()}
-        return sum(
-            rank + (width if self._sites[at].name_a in self._sites[at].trains else 0)
-            for at, (rank, width) in shapes.items()
-        )
+        total = 0
+        for site in (site for own in self._sites.values() for site in own):
+            rank, width = self._factors[site.name_a].shape
+            total += rank + (width if site.name_a in site.trains else 0)
+        return total
 
     def start(self, chunk: Chunk) -> None:
         """Start the chunk; no inputs are kept yet."""
@@ -177,15 +180,16 @@ class CarriedErrorPass(WholeFirstOrderPass):
         return [slice(0, chunk.tokens)]
 
     def taps(self, index: int) -> Sequence[str]:
-        """The input of the block's layer, if it is a site."""
-        return (self._sites[index].tap,) if index in self._sites else ()
+        """The inputs of the block's layers that are sites."""
+        return [site.tap for site in self._sites.get(index, ())]
 
     def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
         """Keep the inputs of scored tokens, or what A makes of them."""
-        site = self._sites[index]
-        x = values[0][chunk.positions[:, 0], chunk.positions[:, 1]]  # (T', in)
-        products = x @ self._factors[site.name_a].T
-        chunk.kept[index] = products, x if site.name_a in site.trains else None
+        chunk.kept[index] = []
+        for site, value in zip(self._sites[index], values, strict=True):
+            x = value[chunk.positions[:, 0], chunk.positions[:, 1]]  # (T', in)
+            products = x @ self._factors[site.name_a].T
+            chunk.kept[index].append((products, x if site.name_a in site.trains else None))
 
     def end(self, chunk: Chunk) -> None:
         """Score, and carry the error from site to site."""
@@ -194,11 +198,15 @@ class CarriedErrorPass(WholeFirstOrderPass):
         rows, tokens = chunk.positions.T
         error = chunk.grad[rows, tokens]  # (T', H)
         for index in reversed(range(min(kept, default=0), len(self._model.blocks))):
-            if index in kept:
-                found = self._gradients(self._sites[index], error, *kept[index])
-                self._way.sums.add(chunk, index, found)
+            before = error
             if index in self._carries:
-                error = error + error @ self._carries[index]
+                before = error + error @ self._carries[index]
+            found: dict[str, Float32] = {}
+            for site, own in zip(self._sites.get(index, ()), kept.get(index, ()), strict=True):
+                found |= self._gradients(site, error if site.last else before, *own)
+            if found:
+                self._way.sums.add(chunk, index, found)
+            error = before
         scores = chunk.scores
         chunk.release()
         chunk.scores = scores

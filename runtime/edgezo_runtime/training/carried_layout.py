@@ -9,11 +9,20 @@ from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.carried_error_pass import CarriedSite
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.training.feedback_layout import learns_feedback
-from edgezo_runtime.training.feedback_sites import feedback_sites, why_no_feedback
+from edgezo_runtime.training.feedback_sites import (
+    FeedbackSite,
+    by_block,
+    feedback_sites,
+    why_no_feedback,
+)
 from edgezo_runtime.training.selection import select_blocks
 
 _LATE = 0.72
 """Share of the depth from which on `blocks` auto has sites: before, little of the error is left."""
+
+CARRIED_SHARE = 0.25
+"""Learning rate as a share of that of exact first-order steps of the same tensors; the carried
+error points the same way in fewer of them."""
 
 
 def carries_error(config: TuneConfig, kind: Kind, scope: Scope) -> bool:
@@ -24,7 +33,7 @@ def carries_error(config: TuneConfig, kind: Kind, scope: Scope) -> bool:
     return learns_feedback(config) and (kind != "labels" or scope != "answer")
 
 
-def carried_sites(manifest: Manifest, config: TuneConfig) -> dict[int, CarriedSite]:
+def carried_sites(manifest: Manifest, config: TuneConfig) -> dict[int, tuple[CarriedSite, ...]]:
     """The sites by block, with the factors that the bundle trains.
 
     Raises:
@@ -39,11 +48,13 @@ def carried_sites(manifest: Manifest, config: TuneConfig) -> dict[int, CarriedSi
             f"method"
         )
     trains = {info.name for info in manifest.trainables if info.trains}
-    found: dict[int, CarriedSite] = {}
-    for site in feedback_sites(manifest):
+    scale = manifest.scheme.scale
+
+    def carried(site: FeedbackSite) -> CarriedSite:
         own = frozenset({site.name_a, site.name_b} & trains)
-        scale = manifest.scheme.scale
-        found[site.block] = CarriedSite(site.tap, site.name_a, site.name_b, scale, own)
+        return CarriedSite(site.tap, site.name_a, site.name_b, scale, own, site.last)
+
+    found = by_block(feedback_sites(manifest), carried)
     able = list(found)
     if config.blocks == "auto":
         total = manifest.model.num_blocks

@@ -9,7 +9,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +56,7 @@ class FirstOrderBlocks:
         self,
         engine: Engine,
         layout: FirstOrderLayout,
-        carried: Mapping[int, CarriedSite] | None = None,
+        carried: Mapping[int, Sequence[CarriedSite]] | None = None,
         batches: Callable[[int], Batch] | None = None,
         seed: int = 0,
     ) -> None:

@@ -47,7 +47,8 @@ class RunLayout:
         self.carried = carried_sites(manifest, config) if feedback and first_order else None
         only = None
         if self.carried is not None:
-            only = {name for site in self.carried.values() for name in site.trains}
+            every = [site for own in self.carried.values() for site in own]
+            only = {name for site in every for name in site.trains}
         self.first_order = (
             FirstOrderLayout(manifest, first_order, config, only) if first_order else None
         )

@@ -26,7 +26,7 @@ TOLERANCE = 2e-4
 def sites_of(manifest, blocks=(0, 1)):
     scale = manifest.scheme.scale
     names = {block: [LAYER.format(block, factor) for factor in "AB"] for block in blocks}
-    return {at: CarriedSite(TAP, a, b, scale, frozenset({a, b})) for at, (a, b) in names.items()}
+    return {at: [CarriedSite(TAP, a, b, scale, frozenset({a, b}))] for at, (a, b) in names.items()}
 
 
 @pytest.fixture
@@ -146,12 +146,28 @@ def test_the_bits_do_not_depend_on_chunks_nor_on_a_cache(made):
     cache.close()
 
 
+def test_an_earlier_layer_takes_the_error_at_the_entry(made):
+    """As if it were the last one of a block before, with the error carried one block further."""
+    engine, theta, bundle = made
+    _, batch = batch_of(bundle, "completion")
+    b = LAYER.format(1, "B")
+    width = bundle.manifest.model.hidden_size
+    found = {}
+    for last in (True, False):
+        site = CarriedSite(TAP, LAYER.format(1, "A"), b, 2.0, frozenset({b}), last)
+        carried = CarriedError(engine, {1: [site]})
+        assert carried.probed == (() if last else (1,))
+        carried.carries = {1: 2 * np.eye(width, dtype=np.float32)}
+        found[last] = carried.gradient(batch, theta).gradients[b]
+    np.testing.assert_allclose(found[False], 3 * found[True], rtol=1e-4, atol=1e-6)
+
+
 def test_only_what_trains_has_a_gradient(made):
     engine, theta, bundle = made
     _, batch = batch_of(bundle, "completion")
     b = LAYER.format(1, "B")
     site = CarriedSite(TAP, LAYER.format(1, "A"), b, 2.0, frozenset({b}))
-    assert set(CarriedError(engine, {1: site}).gradient(batch, theta).gradients) == {b}
+    assert set(CarriedError(engine, {1: [site]}).gradient(batch, theta).gradients) == {b}
 
 
 def test_a_rehearsal_of_some_blocks_makes_no_gradient(made):

@@ -41,8 +41,9 @@ def test_the_sites_are_late_and_train_what_the_bundle_trains(tiny):
     bundle, _ = tiny
     found = carried_sites(bundle.manifest, CONFIG)
     assert list(found) == [1]
-    assert found[1].trains == {SITE}
-    assert found[1].scale == bundle.manifest.scheme.scale
+    assert found[1][-1].trains == {SITE}
+    assert [site.last for site in found[1]] == [False] * (len(found[1]) - 1) + [True]
+    assert found[1][-1].scale == bundle.manifest.scheme.scale
     assert carried_count(bundle.manifest, CONFIG) == 1
     every = dataclasses.replace(CONFIG, blocks="all")
     assert list(carried_sites(bundle.manifest, every)) == [0, 1]
@@ -61,12 +62,11 @@ def test_it_learns(tiny, tmp_path, kind):
         while not tuner.done:
             last = tuner.step()
         assert last.loss < first.loss - 0.05
-        moved = {
-            name
-            for name, value in tuner.run.state.theta.items()
-            if not np.array_equal(value, initial[name])
-        }
-    assert moved == {SITE, SITE.replace("layers.1", "layers.0")}
+        theta = tuner.run.state.theta
+        moved = {name for name in theta if not np.array_equal(theta[name], initial[name])}
+        sites = [site for own in tuner.run.trajectory.layout.carried.values() for site in own]
+    assert moved == {site.name_b for site in sites}
+    assert SITE in moved
 
 
 @pytest.mark.parametrize("end", [1, 4])
