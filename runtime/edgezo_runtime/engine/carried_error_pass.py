@@ -108,7 +108,7 @@ class BlockProbePass(WholePass):
 
 @dataclass(frozen=True, slots=True)
 class CarriedSite:
-    """A linear layer beside which an adapter y + scale B A x trains, and which adds to the residual.
+    """A linear layer that adds to the residual; an adapter y + scale B A x trains beside it.
 
     Attributes:
         tap: output of the block that is x.
