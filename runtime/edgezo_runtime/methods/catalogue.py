@@ -173,7 +173,7 @@ METHODS: dict[str, Method] = {
     ),
     "feedback": Method(
         summary="forward passes that learn the Jacobian of the label logits, then steps of Adam by "
-        "the error that it carries back; for label words",
+        "the error that it carries back; on texts, along the residual stream",
         paper="docs/decisions/0028",
         evaluations="1; 2 first",
         state="2",
