@@ -120,9 +120,14 @@ def _plain_adam() -> Rule:
 
 
 def _refuse_what_feedback_lacks(config: TuneConfig) -> str | None:
-    for name, own in (("schedule", "all"), ("modules", "auto"), ("objective", "loss")):
+    for name, own in (("schedule", "all"), ("modules", "auto")):
         if getattr(config, name) != own:
             return f"`{name}` {getattr(config, name)}: feedback takes {own} only"
+    if config.objective not in ("loss", "accuracy"):
+        return (
+            f"`objective` {config.objective}: has no derivative by the label logits, which "
+            f"feedback carries back; take accuracy or loss, or another method"
+        )
     if config.first_order not in ("auto", 0):
         return f"`first_order` {config.first_order}: feedback trains all its blocks itself"
     return None

@@ -47,6 +47,11 @@ def carried_sites(manifest: Manifest, config: TuneConfig) -> dict[int, tuple[Car
             f"`method` {config.method}: {reason}; run 'edgezo export' again, or choose another "
             f"method"
         )
+    if config.objective != "loss":
+        raise UsageError(
+            f"`objective` {config.objective}: feedback on texts takes loss only; choose another "
+            f"method, or label words of one token behind prompts that end in the same token"
+        )
     trains = {info.name for info in manifest.trainables if info.trains}
     scale = manifest.scheme.scale
 
