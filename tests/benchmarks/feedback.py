@@ -1,13 +1,15 @@
 """Learned feedback: score against forwards, for settings of the method.
 
     python -m tests.benchmarks.feedback [--int8 BUNDLE] [--task sst2] [--seeds 0] [--pairs 1024]
-                                        [--eps 0.3] [--first-block 12] [--lr 0.2,...] [--steps 250]
+                                        [--eps 0.3] [--first-block 12] [--lr 3,...] [--steps 250]
+                                        [--sites all|last] [--share 0.1]
 
 Pairs of passes with perturbed hidden states first, which estimate how the label logits answer to
 the states behind every block from `--first-block` on. Then steps of Adam on A of the adapter
-y + B A x beside the last layer of every block, with B the estimate: one unperturbed pass of 16 rows
-each, learning rate falling to zero. Every line is an evaluation on the validation rows. A forward
-is one row through the model; the rows of evaluations do not count.
+y + B A x beside the layers that every block adds to the residual (all, or the last of a block),
+with B the estimate: one unperturbed pass of 16 rows each, learning rate falling to zero. `--share`
+is what a gradient keeps along the mean input. Every line is an evaluation on the validation rows. A
+forward is one row through the model; the rows of evaluations do not count.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from edgezo_runtime.methods.rules.adam import Adam
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
 from edgezo_runtime.training.feedback_inputs import (
+    SHARE,
     input_size,
     lessened,
     mean_inputs,
@@ -87,6 +90,8 @@ class Learner:
         first_block: sites before it are left out.
         folder: for the cached prompts.
         seed: of the noise and the order of the data.
+        last: train beside the last layer of each block only.
+        share: what a gradient keeps along the mean input.
     """
 
     def __init__(
@@ -97,15 +102,20 @@ class Learner:
         first_block: int,
         folder: Path,
         seed: int,
+        *,
+        last: bool = False,
+        share: float = SHARE,
     ) -> None:
-        self._engine, self._valid, self._seed = engine, valid, seed
+        self._engine, self._valid, self._seed, self._share = engine, valid, seed, share
         self._manifest = engine.bundle.manifest
         self._entry = first_block
         self._batches = Batches(train, BATCH, seed)
         self._caches = [self._cache(s, folder / n) for s, n in ((train, "train"), (valid, "valid"))]
         self._passes = FeedbackPasses(engine, first_block)
         self.sites: list[FeedbackSite] = [
-            site for site in feedback_sites(self._manifest) if site.block >= first_block
+            site
+            for site in feedback_sites(self._manifest)
+            if site.block >= first_block and (site.last or not last)
         ]
         self.theta = engine.bundle.trainables()
         for site in self.sites:
@@ -157,7 +167,7 @@ class Learner:
         )
         own = {site.name_a: inputs[site.block, site.tap] for site in self.sites}
         self._units = unit_vectors(mean_inputs(own))
-        sizes = {name: input_size(x, self._units[name]) for name, x in own.items()}
+        sizes = {name: input_size(x, self._units[name], self._share) for name, x in own.items()}
         self.theta |= estimate.directions(self._manifest.scheme.scale, sizes)
         self.seconds += time.monotonic() - started
         return estimate
@@ -179,7 +189,7 @@ class Learner:
     def _gradient(self) -> dict[str, Float32]:
         batch = self._batches.batch(self._number)
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
-        return {name: lessened(g, self._units[name]) for name, g in found.items()}
+        return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
 
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""
@@ -205,7 +215,9 @@ def main() -> int:
     found.add_argument("--pairs", type=int, default=1024)
     found.add_argument("--eps", type=float, default=0.3)
     found.add_argument("--first-block", type=int, default=12)
-    found.add_argument("--lr", default="0.2")
+    found.add_argument("--lr", default="3")
+    found.add_argument("--sites", choices=("all", "last"), default="all")
+    found.add_argument("--share", type=float, default=SHARE)
     found.add_argument("--steps", type=int, default=250)
     found.add_argument("--evaluate-at", default="10,25,60,125,250")
     options = found.parse_args()
@@ -217,7 +229,16 @@ def main() -> int:
         train, valid = load_rows(str(made.int8), rows)
         engine = Engine(Bundle.open(made.int8), threads=1)
         for seed in map(int, options.seeds.split(",")):
-            learner = Learner(engine, train, valid, options.first_block, Path(folder), seed)
+            learner = Learner(
+                engine,
+                train,
+                valid,
+                options.first_block,
+                Path(folder),
+                seed,
+                last=options.sites == "last",
+                share=options.share,
+            )
             print(f"seed {seed}, untuned: {learner.evaluate().line()}", flush=True)
             learner.probe(options.pairs, options.eps)
             for lr in map(float, options.lr.split(",")):

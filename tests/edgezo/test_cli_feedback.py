@@ -10,7 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgezo.cli.tune import run_command
+from edgezo.cli.tune.default_bundle import default_name
 from edgezo_runtime.adapters.adapter import load_adapter
+from edgezo_runtime.errors import UsageError
 from tests.bundles.tiny import tiny_bundle
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 
@@ -68,8 +71,9 @@ def test_it_carries_the_error_of_whole_rows(invoke: Invoke, deep: Tiny, tmp_path
     assert result["steps"] == 5
     assert result["first_order_lr"] > 0
     tensors = load_adapter(tmp_path / "run/adapter.safetensors").tensors
-    names = [name for name, value in tensors.items() if name.endswith("lora_B") and value.any()]
-    assert names == ["model.layers.1.mlp.down_proj.lora_B"]
+    names = {name for name, value in tensors.items() if name.endswith("lora_B") and value.any()}
+    layers = ("self_attn.o_proj", "mlp.down_proj")
+    assert names == {f"model.layers.1.{layer}.lora_B" for layer in layers}
     again = json.loads(invoke("replay", deep.int8, "run", "-o", "again", "--json").stdout)
     assert again["adapter_sha256"] == result["adapter_sha256"]
     more = json.loads(invoke("tune", "--resume", "-o", "run", "--steps", "8", "--json").stdout)
@@ -79,3 +83,27 @@ def test_it_carries_the_error_of_whole_rows(invoke: Invoke, deep: Tiny, tmp_path
 def test_other_settings_are_refused(invoke: Invoke, deep: Tiny) -> None:
     stderr = invoke(*tune_args(deep, *FEEDBACK, "--schedule", "last:1"), code=2).stderr
     assert "--schedule last:1: feedback takes all only" in stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "labels", "rank"),
+    [("feedback", 6, 5), ("feedback", 20, 8), ("feedback", 2, None), ("feedback", 0, 8), ("auto", 6, None)],
+)
+def test_the_default_model_gets_a_rank_for_the_classes(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, method: str, labels: int, rank: int
+) -> None:
+    asked: list[int | None] = []
+
+    def stand_in(rank: int | None = None) -> Path:
+        asked.append(rank)
+        raise UsageError("no bundle")
+
+    monkeypatch.setattr(run_command, "default_bundle", stand_in)
+    words = [part for number in range(labels) for part in ("--label", f" w{10 + number}")]
+    invoke("tune", "--data", tiny.data, "--budget", "8GB", "--method", method, *words, code=2)
+    assert asked == [rank]
+
+
+def test_default_bundles_of_other_ranks_have_other_names() -> None:
+    assert default_name() == default_name(None)
+    assert default_name(5) not in (default_name(), default_name(4))

@@ -162,7 +162,10 @@ class LocalGradientPass(AnswerPass):
         if self._mistakes:
             losses, error = expected_mistakes(losses, error)
         for index, inputs in kept.items():
-            own = zip(self._sites[index], inputs, strict=True)
-            made = {site.name: (error @ site.directions).T @ x for site, x in own}
+            sites = self._sites[index]
+            made = {
+                site.name: (error @ site.directions).T @ x
+                for site, x in zip(sites, inputs, strict=True)
+            }
             self._sums.add(chunk, index, made)
         chunk.scores = losses

@@ -68,15 +68,19 @@ class FeedbackEstimate:
             seed: of the noise z(seed, name of the block's noise, row of the batch).
             differences: (B, C - 1) d of each row, along the contrasts of the label logits.
         """
+        coeffs = [differences[:, column].tolist() for column in range(self.squares.size)]
+        behind: dict[tuple[int, int], Float32] = {}
         for site, columns, blocks in zip(self._sites, self.shares, self._heard, strict=True):
             for row, column in enumerate(columns):
-                coeff = differences[:, column].tolist()
                 own = self.sums[site.name_b][row]
                 for block in blocks:
-                    add_weighted_noise(own, seed, noise_name(block), coeff, kind="rademacher")
+                    if (block, column) not in behind:
+                        part = behind[block, column] = np.zeros_like(own)
+                        name = noise_name(block)
+                        add_weighted_noise(part, seed, name, coeffs[column], kind="rademacher")
+                    own += behind[block, column]
         for column in range(self.squares.size):
-            values = differences[:, column].tolist()
-            self.squares[column] += math.fsum(value * value for value in values)
+            self.squares[column] += math.fsum(value * value for value in coeffs[column])
         self.pairs += len(differences)
 
     def directions(self, scale: float, sizes: Mapping[str, float]) -> dict[str, Float32]:
@@ -87,7 +91,8 @@ class FeedbackEstimate:
         lr, in the sign of its input, the logits change by about lr along each direction. With u the
         unit vector of the estimate v, the logits answer to B a = k u a by k |J_l|^2 / |v| a. The
         sum of |J_l|^2 over the N perturbed blocks is E d^2, which is known; n sites carry the
-        direction. So k = mean |v| / (E d^2 n / N) / size.
+        direction. So k = mean |v| / (E d^2 n / N) / size. Where sites take turns, fewer of them
+        make the step, and each a larger one; k times the root of their share keeps that in bounds.
 
         Args:
             scale: alpha / rank, which the bundle multiplies the product with.
@@ -114,8 +119,10 @@ class FeedbackEstimate:
                         f"{site.block} do; check that the adapters act on the scored tokens"
                     )
                 mean = self._mean_length(lengths, column)
-                answer *= self._carriers(column) / self._places
+                carriers = self._carriers(column)
+                answer *= carriers / self._places
                 k = mean * self.pairs / answer / size / scale
+                k *= math.sqrt(carriers / len(self._sites))
                 factor = k / (length * self.pairs * len(blocks))
                 if not _RANGE[0] <= factor <= _RANGE[1]:
                     raise DivergedError(

@@ -35,14 +35,14 @@ def unit_vectors(means: Mapping[str, Float32]) -> dict[str, Float32]:
     return found
 
 
-def lessened(rows: Float32, unit: Float32) -> Float32:
+def lessened(rows: Float32, unit: Float32, share: float = SHARE) -> Float32:
     """Rows (..., in), of gradients or inputs, with a share of their part along a unit vector."""
-    part = (1 - SHARE) * (rows.astype(np.float64) @ unit)
+    part = (1 - share) * (rows.astype(np.float64) @ unit)
     less: Float32 = (rows - part[..., None] * unit).astype(np.float32)
     return less
 
 
-def input_size(x: Float32, unit: Float32) -> float:
+def input_size(x: Float32, unit: Float32, share: float = SHARE) -> float:
     """Mean over the rows of x (B, in) of the sum of the absolute values of what is left of them."""
-    sizes = np.abs(lessened(x, unit).astype(np.float64)).sum(axis=1)
+    sizes = np.abs(lessened(x, unit, share).astype(np.float64)).sum(axis=1)
     return math.fsum(sizes.tolist()) / len(sizes)
