@@ -87,7 +87,13 @@ def test_other_settings_are_refused(invoke: Invoke, deep: Tiny) -> None:
 
 @pytest.mark.parametrize(
     ("method", "labels", "rank"),
-    [("feedback", 6, 5), ("feedback", 20, 8), ("feedback", 2, None), ("feedback", 0, 8), ("auto", 6, None)],
+    [
+        ("feedback", 6, 5),
+        ("feedback", 20, 8),
+        ("feedback", 2, None),
+        ("feedback", 0, 8),
+        ("auto", 6, None),
+    ],
 )
 def test_the_default_model_gets_a_rank_for_the_classes(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, method: str, labels: int, rank: int
