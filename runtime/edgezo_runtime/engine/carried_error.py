@@ -166,9 +166,13 @@ class CarriedError:
         states = cache.states()
 
         def make(work: Work) -> Forward:
-            own = (work, None, 0, states, cache_block, scope)
-            more = {"sites": self._sites, "carries": self.carries, "factors": params}
-            return CarriedErrorPass(*own, way=way, **more)
+            return CarriedErrorPass(
+                *(work, None, 0, states, cache_block, scope),
+                way=way,
+                sites=self._sites,
+                carries=self.carries,
+                factors=params,
+            )
 
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(self._cutter.cut(taken)))
