@@ -92,16 +92,18 @@ class FirstOrderBlocks:
             BudgetStopError: memory is short, and the engine cannot do with less.
         """
         if self._carried is not None:
-            if self._engine.sampled is None and not self._carried.carries:
+            learned = self._carried.carries or not self._carried.probed
+            if not learned and self._engine.sampled is None:
                 self._learn(self._carried)
             found = self._carried.gradient(batch, params, scope, cache, cache_block)
         else:
             assert self._exact is not None
             found = self._exact.gradient(batch, params, scope, cache, cache_block)
+        setting = "lr" if self._carried is not None else "first_order_lr"
         for name, grad in found.gradients.items():
             if not np.isfinite(grad).all():
                 raise DivergedError(
-                    f"the gradient of '{name}' is not finite; give a smaller `first_order_lr`"
+                    f"the gradient of '{name}' is not finite; give a smaller `{setting}`"
                 )
         return found
 
