@@ -35,6 +35,7 @@ METHODS: dict[str, list[str]] = {
     "first_order": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01", "--first-order", "1"],
     "first-order": [],
     "feedback": ["--method", "feedback", "--pairs", "100"],
+    "carried": ["--method", "feedback", "--scope", "all"],
 }
 
 LAYERS = ("q_proj", "v_proj", "o_proj", "down_proj")

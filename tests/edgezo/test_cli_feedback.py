@@ -62,16 +62,38 @@ def test_bundles_without_sites_are_refused(invoke: Invoke, tiny: Tiny) -> None:
     assert "edgezo export" in stderr
 
 
-def test_other_rows_are_refused(invoke: Invoke, deep: Tiny) -> None:
-    stderr = invoke(*tune_args(deep, *FEEDBACK, "--scope", "all"), code=2).stderr
-    assert "needs label words of one token each" in stderr
+@pytest.mark.slow
+def test_it_carries_the_error_of_whole_rows(invoke: Invoke, deep: Tiny, tmp_path: Path) -> None:
+    given = ("--method", "feedback", "--scope", "all", "--batch-size", "8", "--steps", "5")
+    done = invoke(*tune_args(deep, "--json", *given))
+    assert "feedback: the error carried back to 1 blocks, lr auto" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["steps"] == 5
+    assert result["first_order_lr"] > 0
+    tensors = load_adapter(tmp_path / "run/adapter.safetensors").tensors
+    names = {name for name, value in tensors.items() if name.endswith("lora_B") and value.any()}
+    layers = ("self_attn.o_proj", "mlp.down_proj")
+    assert names == {f"model.layers.1.{layer}.lora_B" for layer in layers}
+    again = json.loads(invoke("replay", deep.int8, "run", "-o", "again", "--json").stdout)
+    assert again["adapter_sha256"] == result["adapter_sha256"]
+    more = json.loads(invoke("tune", "--resume", "-o", "run", "--steps", "8", "--json").stdout)
+    assert more["steps"] == 8
+
+
+def test_other_settings_are_refused(invoke: Invoke, deep: Tiny) -> None:
     stderr = invoke(*tune_args(deep, *FEEDBACK, "--schedule", "last:1"), code=2).stderr
     assert "--schedule last:1: feedback takes all only" in stderr
 
 
 @pytest.mark.parametrize(
     ("method", "labels", "rank"),
-    [("feedback", 6, 5), ("feedback", 20, 8), ("feedback", 2, None), ("auto", 6, None)],
+    [
+        ("feedback", 6, 5),
+        ("feedback", 20, 8),
+        ("feedback", 2, None),
+        ("feedback", 0, 8),
+        ("auto", 6, None),
+    ],
 )
 def test_the_default_model_gets_a_rank_for_the_classes(
     invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, method: str, labels: int, rank: int

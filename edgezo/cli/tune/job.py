@@ -139,6 +139,10 @@ class Job:
             pairs = self.run.trajectory.layout.feedback.pairs
             rates = f"lr {_rate(config.lr)}, eps {_rate(config.eps)}"
             return f"{config.method} from {pairs} pairs, {rates}"
+        if self.run.trajectory.layout.carried is not None:
+            count = len(self.run.trajectory.layout.carried)
+            rate = _rate(config.lr)
+            return f"{config.method}: the error carried back to {count} blocks, lr {rate}"
         if not self.run.trajectory.layout.blocks:
             return f"{config.method}: {own}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"

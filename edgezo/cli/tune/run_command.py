@@ -118,7 +118,7 @@ def tune(
 
 def _rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
     """The rank of the default model's adapters: with feedback, one for each direction of errors."""
-    directions = len(inputs.label) - 1
+    directions = len(inputs.label) - 1 if inputs.label else MOST_RANK
     return min(directions, MOST_RANK) if learns_feedback(config) and directions > 1 else None
 
 

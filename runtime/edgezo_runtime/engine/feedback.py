@@ -39,7 +39,7 @@ class LocalGradient:
     """Losses and gradients of one batch.
 
     Attributes:
-        losses: (B,) float64, nats.
+        losses: (B,) float64, nats; or the chance of a wrong answer.
         gradients: of the mean loss by every factor, (r, in), with the feedback in place of the
             derivative.
     """
@@ -54,9 +54,11 @@ class FeedbackPasses:
     Args:
         engine: runs the bundle.
         entry: the block where cached states enter.
+        mistakes: gradients are of the expected share of wrong answers, not of the cross entropy.
     """
 
-    def __init__(self, engine: Engine, entry: int) -> None:
+    def __init__(self, engine: Engine, entry: int, *, mistakes: bool = False) -> None:
+        self._mistakes = mistakes
         self._engine = engine
         self._entry = entry
         self._cutter = ExampleCutter.of(engine.bundle.manifest, PART_TOKENS)
@@ -115,7 +117,8 @@ class FeedbackPasses:
         sums = OrderedSums()
 
         def make(work: Work) -> Forward:
-            return LocalGradientPass(work, None, 0, cache, self._entry, sites=sites, sums=sums)
+            own = (work, None, 0, cache, self._entry)
+            return LocalGradientPass(*own, sites=sites, sums=sums, mistakes=self._mistakes)
 
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(cache.cut_examples(self._cutter, taken)))

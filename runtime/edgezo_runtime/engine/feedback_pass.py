@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgezo_runtime.engine.answer_pass import AnswerPass
 from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.first_order_pass import OrderedSums, examples_of
-from edgezo_runtime.engine.losses import example_losses, score_gradients
+from edgezo_runtime.engine.losses import example_losses, expected_mistakes, score_gradients
 from edgezo_runtime.noise import noise_rows
 
 Float32 = npt.NDArray[np.float32]
@@ -106,12 +106,18 @@ class LocalGradientPass(AnswerPass):
         args: as for `AnswerPass`.
         sites: by block, in its order.
         sums: of the gradients over the parts of the batch.
+        mistakes: take the expected share of wrong answers as the loss.
     """
 
     def __init__(
-        self, *args: Any, sites: Mapping[int, Sequence[LocalSite]], sums: OrderedSums
+        self,
+        *args: Any,
+        sites: Mapping[int, Sequence[LocalSite]],
+        sums: OrderedSums,
+        mistakes: bool = False,
     ) -> None:
         super().__init__(*args)
+        self._mistakes = mistakes
         self._sites = sites
         self._sums = sums
 
@@ -152,7 +158,9 @@ class LocalGradientPass(AnswerPass):
         scores = chunk.scores[0]
         own = chunk.index[: len(scores)]
         part = examples_of(self.batch, chunk, own)
-        error = score_gradients(part, scores)  # (T', C)
+        losses, error = example_losses(part, scores[None])[0], score_gradients(part, scores)
+        if self._mistakes:
+            losses, error = expected_mistakes(losses, error)
         for index, inputs in kept.items():
             sites = self._sites[index]
             made = {
@@ -160,4 +168,4 @@ class LocalGradientPass(AnswerPass):
                 for site, x in zip(sites, inputs, strict=True)
             }
             self._sums.add(chunk, index, made)
-        chunk.scores = example_losses(part, scores[None])[0]
+        chunk.scores = losses

@@ -115,6 +115,25 @@ def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArra
     return by_token
 
 
+def expected_mistakes(
+    losses: Float64Array, slopes: npt.NDArray[np.float32]
+) -> tuple[Float64Array, npt.NDArray[np.float32]]:
+    """Expected share of wrong answers, if answers are drawn by their probabilities.
+
+        1 - p = 1 - exp(-loss)    d (1 - p) = p d loss
+
+    Unlike the number of mistakes of the likeliest answers it has a derivative.
+
+    Args:
+        losses: (E,) of examples with label words of one token.
+        slopes: (E, C) their derivatives.
+    Returns:
+        (E,) and (E, C): the shares, and their derivatives.
+    """
+    right = np.exp(-losses)
+    return -np.expm1(-losses), slopes * right[:, None].astype(np.float32)
+
+
 def predictions(batch: Batch, scores: npt.NDArray[np.float32]) -> Int64Array:
     """Class with the highest score; the first of equals.
 

@@ -120,9 +120,14 @@ def _plain_adam() -> Rule:
 
 
 def _refuse_what_feedback_lacks(config: TuneConfig) -> str | None:
-    for name, own in (("schedule", "all"), ("modules", "auto"), ("objective", "loss")):
+    for name, own in (("schedule", "all"), ("modules", "auto")):
         if getattr(config, name) != own:
             return f"`{name}` {getattr(config, name)}: feedback takes {own} only"
+    if config.objective not in ("loss", "accuracy"):
+        return (
+            f"`objective` {config.objective}: has no derivative by the label logits, which "
+            f"feedback carries back; take accuracy or loss, or another method"
+        )
     if config.first_order not in ("auto", 0):
         return f"`first_order` {config.first_order}: feedback trains all its blocks itself"
     return None
@@ -173,7 +178,7 @@ METHODS: dict[str, Method] = {
     ),
     "feedback": Method(
         summary="forward passes that learn the Jacobian of the label logits, then steps of Adam by "
-        "the error that it carries back; for label words",
+        "the error that it carries back; on texts, along the residual stream",
         paper="docs/decisions/0028",
         evaluations="1; 2 first",
         state="2",

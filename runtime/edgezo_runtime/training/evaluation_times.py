@@ -76,5 +76,6 @@ def cost_in_steps(run: Run, rows: ExampleSet) -> float:
         each /= _CACHED
     layout = run.trajectory.layout
     passes = run.groups if layout.blocks else 0 if layout.feedback is None else 1
-    passes += _FIRST_ORDER_PASSES if run.first_order_blocks else 0
+    if run.first_order_blocks:
+        passes += _FIRST_ORDER_PASSES if layout.carried is None else 1
     return float(rows.sequence_lengths().sum()) / (each * run.batch_size * passes)

@@ -40,6 +40,7 @@ class FeedbackLayout:
         pairs: pairs that are evaluated before the first step of A.
         codec: packs the gradients of the As for the journal.
         means: packs the mean inputs of the sites for the journal.
+        mistakes: is the objective the expected share of wrong answers?
 
     Raises:
         UsageError: the bundle has no sites, or `blocks` leaves none.
@@ -52,6 +53,7 @@ class FeedbackLayout:
                 f"`method` {config.method}: {reason}; run 'edgezo export' again, or choose another "
                 f"method"
             )
+        self.mistakes = config.objective == "accuracy"
         every = feedback_sites(manifest)
         if config.blocks == "auto":
             total = manifest.model.num_blocks

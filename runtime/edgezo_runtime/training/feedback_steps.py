@@ -66,7 +66,7 @@ class FeedbackSteps:
                 "answers (`scope` answer); choose another method for other rows"
             )
         self._layout = layout
-        self._passes = FeedbackPasses(engine, layout.first_block)
+        self._passes = FeedbackPasses(engine, layout.first_block, mistakes=layout.mistakes)
         self._hidden_size = engine.bundle.manifest.model.hidden_size
         self._names = {site.block: noise_name(site.block) for site in layout.sites}
         self._taps = by_block(layout.sites, lambda site: site.tap)

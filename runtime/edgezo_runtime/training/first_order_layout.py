@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,7 @@ class FirstOrderLayout:
         manifest: of the bundle.
         blocks: number of last blocks, at least 1.
         config: selects the blocks and tensors that train; None for all.
+        only: names of tensors that may train; None for all.
 
     Attributes:
         start: the first of the last blocks.
@@ -92,7 +93,13 @@ class FirstOrderLayout:
         UsageError: the model has fewer blocks, or these blocks have nothing to train.
     """
 
-    def __init__(self, manifest: Manifest, blocks: int, config: TuneConfig | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        blocks: int,
+        config: TuneConfig | None = None,
+        only: Collection[str] | None = None,
+    ) -> None:
         num_blocks = manifest.model.num_blocks
         if not 1 <= blocks <= num_blocks:
             raise UsageError(f"`first_order` {blocks}: the model has {num_blocks} blocks")
@@ -101,6 +108,8 @@ class FirstOrderLayout:
         own = [info for info in infos if info.trains and info.block >= self.start]
         if config is not None and config.modules != "auto":
             own = [info for info in select_tensors(config, infos) if info.block >= self.start]
+        if only is not None:
+            own = [info for info in own if info.name in only]
         able = {info.block for info in own}
         if not able:
             raise UsageError(f"`first_order` {blocks}: these blocks have nothing to train")

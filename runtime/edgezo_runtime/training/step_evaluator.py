@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.scope import choose_scope
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
@@ -19,6 +20,7 @@ from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.attempts import attempts
+from edgezo_runtime.training.carried_layout import carried_count, carries_error
 from edgezo_runtime.training.feedback_steps import FeedbackSteps
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
@@ -87,6 +89,10 @@ class StepEvaluator:
         self._examples = examples
         self._trajectory = trajectory
         self._task = task
+        manifest, config = engine.bundle.manifest, trajectory.settled
+        scope = choose_scope(config.scope, examples, manifest.graphs.continues, manifest.scheme)
+        if carries_error(config, examples.kind, scope):
+            trajectory.keep_first_order(carried_count(manifest, config))
         self._arrange()
 
     def _arrange(self) -> None:
@@ -94,7 +100,15 @@ class StepEvaluator:
         self._layout = self._trajectory.layout
         first_order = self._layout.first_order
         self._first_order = (
-            None if first_order is None else FirstOrderBlocks(self._engine, first_order)
+            None
+            if first_order is None
+            else FirstOrderBlocks(
+                self._engine,
+                first_order,
+                self._layout.carried,
+                lambda step: self._probes.batches.batch(step),
+                self._layout.config.seed,
+            )
         )
         self._probes = ProbeEvaluator(
             self._engine, self._examples, self._layout, self._first_order, self._task

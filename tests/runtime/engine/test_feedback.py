@@ -132,6 +132,18 @@ def test_the_gradient_is_error_times_input(made):
         np.testing.assert_allclose(found.gradients[name], expected[name], atol=TOLERANCE * scale)
 
 
+def test_expected_mistakes_fall_along_their_gradient(made):
+    """Error times input, as of losses, the error weighted by the chance of the right answer."""
+    passes, cache, theta, batch, _ = made
+    signal = directions(len(batch.label_ids), 1)
+    sites = {1: [LocalSite(TAP, FACTORS[1], signal)]}
+    plain = passes.gradient(batch, theta, sites, cache)
+    weighted = FeedbackPasses(passes._engine, 0, mistakes=True)
+    found = weighted.gradient(batch, theta, sites, cache)
+    np.testing.assert_allclose(found.losses, 1 - np.exp(-plain.losses), rtol=1e-6)
+    assert not np.allclose(found.gradients[FACTORS[1]], plain.gradients[FACTORS[1]])
+
+
 def test_the_gradient_has_the_same_bits_in_smaller_chunks(made):
     passes, cache, theta, batch, _ = made
     classes = len(batch.label_ids)

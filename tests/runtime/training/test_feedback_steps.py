@@ -107,6 +107,20 @@ def test_the_journal_has_differences_of_logits(tiny, tmp_path):
     assert all(record.blocks == () for record in records)
 
 
+def test_accuracy_has_a_gradient_as_an_expectation(tiny, tmp_path):
+    """After the pairs the losses are chances of a wrong answer, and they fall."""
+    bundle, rows = tiny
+    config = dataclasses.replace(CONFIG, objective="accuracy", steps=30, batch_size=12)
+    losses = []
+    with Tuner.open(bundle, rows, config, tmp_path) as tuner:
+        while not tuner.done:
+            tuner.step()
+        path = tuner.run.folder.journal
+    losses = [record.losses[0].mean() for record in read_journal(path).records][1:]
+    assert all(0 < loss < 1 for loss in losses)
+    assert losses[-1] < losses[0] - 0.02
+
+
 def test_records_that_do_not_fit_are_refused(tiny, tmp_path):
     bundle, rows = tiny
     with Tuner.open(bundle, rows, CONFIG, tmp_path) as tuner:
@@ -126,18 +140,16 @@ def test_records_that_do_not_fit_are_refused(tiny, tmp_path):
 
 def test_what_feedback_cannot_do(tiny, tmp_path):
     bundle, rows = tiny
-    completions = random_set("completion", [5] * 4, bundle.manifest.tokenizer.pad_id)
-    for given, examples, words in (
-        ({}, completions, "needs label words of one token"),
-        ({"scope": "all"}, rows, "needs label words of one token"),
-        ({"blocks": "7"}, rows, "none of them has trainables"),
-        ({"objective": "accuracy"}, rows, "feedback takes loss only"),
-        ({"modules": "q_proj"}, rows, "feedback takes auto only"),
-        ({"first_order": 1}, rows, "feedback trains all its blocks itself"),
+    for given, words in (
+        ({"blocks": "7"}, "none of them has trainables"),
+        ({"objective": "f1"}, "has no derivative by the label logits"),
+        ({"objective": "accuracy", "scope": "all"}, "on texts takes loss only"),
+        ({"modules": "q_proj"}, "feedback takes auto only"),
+        ({"first_order": 1}, "feedback trains all its blocks itself"),
     ):
         config = dataclasses.replace(CONFIG, **given)
         with pytest.raises(UsageError, match=words):
-            Tuner.open(bundle, examples, config, tmp_path)
+            Tuner.open(bundle, rows, config, tmp_path)
     config = dataclasses.replace(CONFIG, prefix_cache=False)
     with (
         Tuner.open(bundle, rows, config, tmp_path) as tuner,
