@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgezo_export.calibration.calibration_graphs import CalibrationGraphs
 from edgezo_export.derivatives.backward_graphs import Backward
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
@@ -17,7 +18,7 @@ from edgezo_export.graphs.label_scorer import lower_label_scorer
 from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.prologue import lower_prologue
 from edgezo_export.graphs.token_scorer import lower_token_scorer
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.canonical import canonicalize
@@ -45,6 +46,7 @@ class BundleGraphs:
         logits: hidden states -> logits; None if the blocks cannot continue from earlier tokens.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
+        calibration: builds the graphs that calibration rows go through.
     """
 
     prologue: GraphBuilder
@@ -54,6 +56,7 @@ class BundleGraphs:
     logits: GraphBuilder | None
     edits: list[Edit]
     backward: Backward
+    calibration: CalibrationGraphs
 
     @property
     def trainables(self) -> tuple[TrainableInfo, ...]:
@@ -128,9 +131,22 @@ class BundleGraphs:
 
 
 def build_graphs(
-    trace: Trace, scheme: Scheme, quant: Quant, hidden_size: int, vocab_size: int
+    trace: Trace,
+    scheme: Scheme,
+    quant: Quant,
+    hidden_size: int,
+    vocab_size: int,
+    group_size: int = 32,
 ) -> BundleGraphs:
     """Split a trace and lower every part.
+
+    Args:
+        trace: of the model.
+        scheme: the trainables.
+        quant: form of the frozen weights.
+        hidden_size: H.
+        vocab_size: V.
+        group_size: inputs of a group of w4 and w8.
 
     Raises:
         UnsupportedModelError: the trace cannot be split into blocks, or a part cannot be lowered.
@@ -144,7 +160,15 @@ def build_graphs(
     edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
         draft, own = lower_block(
-            segment, index, module, checkpoint, context, scheme, quant, hidden_size
+            segment,
+            index,
+            module,
+            checkpoint,
+            context,
+            scheme,
+            quant,
+            hidden_size,
+            group_size=group_size,
         )
         blocks.append(draft)
         edits.extend(own)
@@ -167,5 +191,9 @@ def build_graphs(
         scheme=scheme,
         quant=quant,
         hidden_size=hidden_size,
+        group_size=group_size,
     )
-    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward)
+    layers = list(zip(cut.layers, trace.layers, strict=True))
+    inputs = tuple(trace.model.graph.inputs)
+    calibration = CalibrationGraphs(cut.prologue, inputs, layers, checkpoint, hidden_size)
+    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, calibration)

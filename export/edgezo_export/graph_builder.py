@@ -19,11 +19,13 @@ IR_VERSION = 10
 OPSETS = {"": 21, MICROSOFT: 1}
 _DTYPES = {
     "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
     "I8": ir.DataType.INT8,
     "U8": ir.DataType.UINT8,
 }
 _NAMES = {
     ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",

@@ -22,7 +22,7 @@ from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.head import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
 from edgezo_export.graphs.segment import SegmentLowering
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.trace.partition import Segment
@@ -44,6 +44,7 @@ class Backward:
         scheme: the trainables.
         quant: form of the frozen weights.
         hidden_size: H.
+        group_size: inputs of a group of w4 and w8.
     """
 
     layers: Sequence[tuple[Segment, str]]
@@ -53,6 +54,7 @@ class Backward:
     scheme: Scheme
     quant: Quant
     hidden_size: int
+    group_size: int = 32
 
     def block(self, index: int) -> GraphBuilder:
         """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
@@ -82,7 +84,9 @@ class Backward:
         segment, module = self.layers[index]
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
-        draft, edits = lower_block(segment, index, module, *own, unfused=True)
+        draft, edits = lower_block(
+            segment, index, module, *own, group_size=self.group_size, unfused=True
+        )
         if context.needed.keys() != self.context.needed.keys():
             raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
         return draft, [info for edit in edits for info in edit.tensors]
