@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
@@ -253,12 +255,7 @@ def _codes(
     tell: Progress,
 ) -> MakeCodes:
     """Prepare the 4-bit codes; they are made when they are written."""
-    rows = calibration_rows(
-        lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
-        config.calibration_rows,
-        min(TOKENS, max_seq),
-        info.bos_id if info.add_bos else None,
-    )
+    rows = rows_to_calibrate_with(tokenizer, info, config.calibration_rows, max_seq)
     calibrated = CalibratedCodes(
         graphs.calibration,
         source,
@@ -267,6 +264,18 @@ def _codes(
         lambda done, total: tell("calibration", done, total),
     )
     return calibrated.codes
+
+
+def rows_to_calibrate_with(
+    tokenizer: Any, info: TokenizerInfo, count: int, max_seq: int
+) -> npt.NDArray[np.int64]:
+    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64."""
+    return calibration_rows(
+        lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+        count,
+        min(TOKENS, max_seq),
+        info.bos_id if info.add_bos else None,
+    )
 
 
 def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn) -> None:

@@ -43,6 +43,7 @@ class CalibratedCodes:
         rows: (R, S) int64 token ids.
         group_size: inputs of a group, where the layer allows so many.
         tell: called after every block.
+        rotated: the codes are those of rotated weights, as in a bundle.
     Memory:
         The float32 weights of one block and its codes, the hidden states of all rows, and for each
         part of a layer's inputs three float64 matrices.
@@ -55,7 +56,10 @@ class CalibratedCodes:
         rows: npt.NDArray[np.int64],
         group_size: int,
         tell: Tell,
+        *,
+        rotated: bool = True,
     ) -> None:
+        self._turn: Callable[[Float32], Float32] = rotate_rows if rotated else lambda rows: rows
         self._graphs = graphs
         self._source = source
         self._rows = rows
@@ -131,7 +135,7 @@ class CalibratedCodes:
                 names, self._run(block.draft, weights, hidden, own, names), strict=True
             ):
                 width = read.shape[-1]
-                moments.setdefault(name, Moments(width)).add(rotate_rows(read.reshape(-1, width)))
+                moments.setdefault(name, Moments(width)).add(self._turn(read.reshape(-1, width)))
         return {block.taps[name]: moments.pop(name).factors() for name in names}
 
     def _quantize(
@@ -156,10 +160,10 @@ class CalibratedCodes:
                 parts = []
                 for start in range(columns.start, columns.stop, _OUTPUTS):
                     some = slice(start, min(start + _OUTPUTS, columns.stop))
-                    rotated = rotate_rows(np.ascontiguousarray(matrix[:, some].T))
+                    rotated = self._turn(np.ascontiguousarray(matrix[:, some].T))
                     codes = compensated_groups(rotated, size, own)
                     meant = codes.levels() * codes.scales[:, None]
-                    matrix[:, some] = rotate_rows(meant).T
+                    matrix[:, some] = self._turn(meant).T
                     parts.append(codes)
                 self._made[source] = _joined(parts)
 

@@ -226,6 +226,8 @@ def _check_model(manifest: Manifest) -> None:
         require(value <= limit, f"model.{name}: {value} is more than {limit}")
     switch = model.rotary_switch
     require(switch is None or switch > 0, f"model.rotary_switch: {switch} is not above zero")
+    size = manifest.group_size
+    require(size is None or 0 < size <= MAX_AXIS, f"group_size: {size} is not above zero")
     for name, text in (
         ("created_by", manifest.created_by),
         ("model.id", model.id),
