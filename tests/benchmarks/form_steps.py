@@ -82,7 +82,7 @@ def report(found: dict[Key, list[Child]], budget: str) -> list[Target]:
     table: list[list[object]] = []
     targets: list[Target] = []
     for (kind, length, name), children in found.items():
-        peak = max(child.peak_bytes for child in children) / 1e6
+        peak = max(child.peak_mb for child in children)
         predicted = predicted_mb(children[0])
         off = 100 * abs(peak - predicted) / peak
         streamed = children[0].result["streamed"]
