@@ -85,10 +85,14 @@ class GraphBuilder:
         return {str(value.name): value for value in self._inputs}
 
     def shapes(self) -> Shapes:
-        """Infer the shapes of all values from those of the inputs."""
+        """Infer the shapes of all values from those of the inputs, and those that are declared."""
         graph = onnx.GraphProto(name=self.name)
         graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
         graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
+        made = (value for node in self._nodes for value in node.outputs)
+        graph.value_info.extend(
+            ir.serde.serialize_value(value) for value in made if value.type and value.shape
+        )
         graph.initializer.extend(
             ir.serde.serialize_tensor(value.const_value)
             for value in self._constants.values()

@@ -7,7 +7,7 @@
 The projected gradient (L(theta + eps z) - L(theta - eps z)) / (2 eps) of one SST-2 batch of 16 rows
 along 32 directions of signs over all blocks, LoRA r=8 on q_proj and v_proj. "coded" quantizes
 centre and half difference of the pair, "uncoded" each side by itself (the code is the identity).
-Each is correlated with the float32 bundle at the same eps, which shows the effect of rounding alone,
+Each is correlated with the float32 bundle at the same eps, which shows the effect of rounding,
 and with the float32 bundle at the smallest eps, the reference for the derivative. About five
 minutes on two cores.
 

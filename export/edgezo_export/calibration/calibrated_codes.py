@@ -67,6 +67,7 @@ class CalibratedCodes:
         self._tell = tell
         self._made: dict[str, GroupCodes] = {}
         self._running: Iterator[None] | None = None
+        self._contents: dict[GraphBuilder, bytes] = {}
         self._sessions: dict[bytes, Any] = {}
 
     def codes(self, entry: PlannedTensor, size: int) -> Iterator[GroupCodes]:
@@ -183,7 +184,9 @@ class CalibratedCodes:
         return _outputs(self._session(draft), names, feed)
 
     def _session(self, draft: GraphBuilder) -> Any:
-        content = draft.serialize()
+        if draft not in self._contents:
+            self._contents[draft] = draft.serialize()
+        content = self._contents[draft]
         if content not in self._sessions:
             self._sessions[content] = _opened(content)
         return self._sessions[content]

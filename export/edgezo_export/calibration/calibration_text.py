@@ -19,6 +19,10 @@ TOKENS = 256
 """Tokens of a row, at most."""
 
 
+_CHARACTERS = 16
+"""Read for each token of a row; English text has about five."""
+
+
 def calibration_rows(
     encode: Callable[[str], Sequence[int]], count: int, length: int, first: int | None = None
 ) -> npt.NDArray[np.int64]:
@@ -27,24 +31,25 @@ def calibration_rows(
     Args:
         encode: text to token ids, without special tokens.
         count: rows, at least 1.
-        length: tokens of a row.
+        length: tokens of a row; fewer where the tokens are longer than `_CHARACTERS`.
         first: token that every row starts with; None for none.
     Returns:
-        (R, length) int64; R is less than `count` where the text has too few tokens.
+        (count, length) int64.
     Raises:
         MissingExtraError: this Python comes without the text.
     """
-    ids = np.array([token for part in _texts() for token in encode(part)], np.int64)
+    text = _text()
     own = length if first is None else length - 1
-    rows = min(count, len(ids) // own)
-    starts = np.arange(rows) * (len(ids) // max(rows, 1))
-    cut = np.stack([ids[start : start + own] for start in starts])
+    starts = [number * len(text) // count for number in range(count)]
+    rows = [list(encode(text[start : start + _CHARACTERS * own]))[:own] for start in starts]
+    shortest = min(len(row) for row in rows)
+    cut = np.array([row[:shortest] for row in rows], np.int64)
     if first is None:
         return cut
-    return np.concatenate([np.full((rows, 1), first, np.int64), cut], axis=1)
+    return np.concatenate([np.full((count, 1), first, np.int64), cut], axis=1)
 
 
-def _texts() -> list[str]:
+def _text() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -52,4 +57,4 @@ def _texts() -> list[str]:
             "this Python comes without its documentation (pydoc_data), which 4-bit weights are "
             "calibrated with; use another Python, or export with `calibration_rows=0`"
         ) from error
-    return [topics[name] for name in sorted(topics)]
+    return "".join(topics[name] for name in sorted(topics))

@@ -82,9 +82,11 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
     by_input = draft.op("Transpose", draft.weight(packed), perm=[1, 0])
     sixteenth, before = draft.scalar(_FLOOR), draft.constant(np.uint8(7))
     unit = draft.constant(np.uint8(1))
-    high = _quantized(draft, "QLinearMul", by_input, sixteenth, before, unit, one, none, one, none)
+    known = (width // 2, outputs), ir.DataType.UINT8
+    above = (by_input, sixteenth, before, unit, one, none, one, none)
+    high = _quantized(draft, "QLinearMul", *known, *above)
     less = draft.scalar(-16.0)
-    low = _quantized(draft, "QLinearAdd", by_input, one, none, high, less, none, one, none)
+    low = _quantized(draft, "QLinearAdd", *known, by_input, one, none, high, less, none, one, none)
     multipliers = draft.op("Transpose", draft.weight(multiplier), perm=[1, 0])
     groups = width // size
     each = draft.op("Reshape", multipliers, draft.ints(groups, 1, outputs))
@@ -94,7 +96,9 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
     for codes in (low, high):
         signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
         grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, outputs))
-        levels = _quantized(draft, "QLinearMul", grouped, one, centre, each, one, zero, steps, zero)
+        known = (groups, size // 2, outputs), ir.DataType.INT8
+        scaled = (grouped, one, centre, each, one, zero, steps, zero)
+        levels = _quantized(draft, "QLinearMul", *known, *scaled)
         halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, outputs)))
     joined = draft.op("Concat", *halves, axis=1)
     values = draft.op("Reshape", joined, draft.ints(width, outputs))
@@ -108,9 +112,20 @@ def reordered_rotation(width: int) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(rotation[:, order])
 
 
-def _quantized(draft: GraphBuilder, op_type: str, *inputs: ir.Value) -> ir.Value:
-    """Append an operator on a, its scale and zero point, the same of b, and of the result."""
-    return draft.op(op_type, *inputs, domain=MICROSOFT)
+def _quantized(
+    draft: GraphBuilder,
+    op_type: str,
+    shape: tuple[int, ...],
+    dtype: ir.DataType,
+    *inputs: ir.Value,
+) -> ir.Value:
+    """Append an operator on a, its scale and zero point, the same of b, and of the result.
+
+    Its shape and type are declared: ONNX cannot infer those of operators that it does not know.
+    """
+    made = draft.op(op_type, *inputs, domain=MICROSOFT)
+    made.type, made.shape = ir.TensorType(dtype), ir.Shape(shape)
+    return made
 
 
 def float_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:

@@ -56,7 +56,7 @@ def test_what_layers_read(name, tmp_path):
         for source in sources:
             read = expected[source.removesuffix(".weight")]
             # the embedding has 8 bits here
-            np.testing.assert_allclose(found[output], read, atol=0.05, err_msg=source)
+            np.testing.assert_allclose(found[output], read, atol=0.15, err_msg=source)
             assert np.corrcoef(found[output].ravel(), read.ravel())[0, 1] > 0.999
     assert found[HIDDEN].shape == made["hidden"].shape
     assert set(blocks[0].weights) == set(blocks[0].taps.values())

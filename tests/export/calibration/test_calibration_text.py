@@ -22,7 +22,7 @@ def test_rows_are_spread_over_the_text():
     assert rows.dtype == np.int64
     assert len({row.tobytes() for row in rows}) == 8
     text = "".join(map(chr, rows[0]))
-    assert text == "".join(calibration_text._texts())[:100]
+    assert text == calibration_text._text()[:100]
 
 
 def test_rows_begin_with_the_first_token():
@@ -32,9 +32,11 @@ def test_rows_begin_with_the_first_token():
     assert np.array_equal(rows[0, 1:], calibration_rows(encode, 3, 9)[0])
 
 
-def test_a_short_text_gives_fewer_rows(monkeypatch):
-    monkeypatch.setattr(calibration_text, "_texts", lambda: ["abcdef", "ghijk"])
-    assert calibration_rows(encode, 100, 5).shape == (2, 5)
+def test_long_tokens_give_shorter_rows(monkeypatch):
+    """The end of the text is near the last row; all rows have the same length."""
+    monkeypatch.setattr(calibration_text, "_text", lambda: "ab cd ef gh " * 10)
+    rows = calibration_rows(lambda text: [len(word) for word in text.split()], 4, 50)
+    assert rows.shape == (4, 10)
 
 
 def test_a_python_without_the_text(monkeypatch):

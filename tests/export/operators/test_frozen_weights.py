@@ -35,7 +35,7 @@ def unpacked(codes: GroupCodes) -> np.ndarray:
     matrix = unpacked_matrix(draft, spec(width), width // codes.multipliers.shape[1])
     draft.output(matrix.values, "w", ir.DataType.INT8, (width, len(codes.scales)))
     session = onnxruntime.InferenceSession(draft.serialize(), providers=["CPUExecutionProvider"])
-    feed = {"q.weight": codes.packed(), "q.multiplier": codes.multipliers}
+    feed = {"q.weight": codes.packed(), "q.multiplier": codes.multipliers, "q.scale": codes.scales}
     return session.run(["w"], feed)[0]
 
 

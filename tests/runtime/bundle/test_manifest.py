@@ -46,7 +46,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "f703ad9d37341d56c16c0d323240396d5b97e3e33b30420205b281c42e3a96f0"
+GOLDEN_SHA256 = "d10f4a0f120398d5480db993406aff7ba57daa740190f0e96181b8c45b919fb0"
 
 
 @pytest.mark.parametrize("version", [0, 1, 7, 99, "3", None, True, 3.0])
