@@ -178,6 +178,7 @@ MODEL = MemoryModel(
     state_bytes_per_token=256,
     hidden=3 * WAVE_BYTES,
     copies=5,
+    weights=0,
     back=None,
 )
 BACK = BackwardMemoryModel(
