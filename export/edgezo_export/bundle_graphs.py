@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgezo_export.calibration.calibration_graphs import CalibrationGraphs
 from edgezo_export.derivatives.backward_graphs import Backward
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
@@ -18,7 +19,7 @@ from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.prologue import lower_prologue
 from edgezo_export.graphs.text_embedding import Pooling, lower_embedding_scorers
 from edgezo_export.graphs.token_scorer import lower_token_scorer
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.canonical import canonicalize
@@ -46,6 +47,7 @@ class BundleGraphs:
         logits: hidden states -> logits; None for encoders, which generate nothing.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
+        calibration: builds the graphs that calibration rows go through.
     """
 
     prologue: GraphBuilder
@@ -55,6 +57,7 @@ class BundleGraphs:
     logits: GraphBuilder | None
     edits: list[Edit]
     backward: Backward
+    calibration: CalibrationGraphs
 
     @property
     def trainables(self) -> tuple[TrainableInfo, ...]:
@@ -135,6 +138,7 @@ def build_graphs(
     hidden_size: int,
     vocab_size: int,
     pooling: Pooling | None = None,
+    group_size: int = 32,
 ) -> BundleGraphs:
     """Split a trace and lower every part.
 
@@ -145,6 +149,8 @@ def build_graphs(
         hidden_size: H.
         vocab_size: V.
         pooling: how states become the embedding of a text; None for a model with a head.
+        group_size: inputs of a group of w4 and w8.
+
     Raises:
         UnsupportedModelError: the trace cannot be split into blocks, or a part cannot be lowered.
         UsageError: the scheme trains nothing in this model.
@@ -157,7 +163,15 @@ def build_graphs(
     edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
         draft, made = lower_block(
-            segment, index, module, checkpoint, context, scheme, quant, hidden_size
+            segment,
+            index,
+            module,
+            checkpoint,
+            context,
+            scheme,
+            quant,
+            hidden_size,
+            group_size=group_size,
         )
         blocks.append(draft)
         edits.extend(made)
@@ -185,5 +199,9 @@ def build_graphs(
         quant=quant,
         hidden_size=hidden_size,
         pooling=pooling,
+        group_size=group_size,
     )
-    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward)
+    layers = list(zip(cut.layers, trace.layers, strict=True))
+    inputs = tuple(trace.model.graph.inputs)
+    calibration = CalibrationGraphs(cut.prologue, inputs, layers, checkpoint, hidden_size)
+    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, calibration)

@@ -23,7 +23,7 @@ from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.head import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.graphs.text_embedding import Pooling, chosen_numbers, embeddings, numbers_at
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.trace.partition import Segment
@@ -46,6 +46,7 @@ class Backward:
         quant: form of the frozen weights.
         hidden_size: H.
         pooling: how states become the embedding of a text; None for a model with a head.
+        group_size: inputs of a group of w4 and w8.
     """
 
     layers: Sequence[tuple[Segment, str]]
@@ -56,6 +57,7 @@ class Backward:
     quant: Quant
     hidden_size: int
     pooling: Pooling | None = None
+    group_size: int = 32
 
     def block(self, index: int) -> GraphBuilder:
         """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
@@ -85,7 +87,9 @@ class Backward:
         segment, module = self.layers[index]
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
-        draft, edits = lower_block(segment, index, module, *own, unfused=True)
+        draft, edits = lower_block(
+            segment, index, module, *own, group_size=self.group_size, unfused=True
+        )
         if context.needed.keys() != self.context.needed.keys():
             raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
         return draft, [info for edit in edits for info in edit.tensors]

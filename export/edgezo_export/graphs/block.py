@@ -14,7 +14,7 @@ from edgezo_export.graphs.residual_layer import residual_layers
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
-from edgezo_export.operators.linear import LinearLowering, Quant
+from edgezo_export.operators.linear import LinearLowering, Quant, Taps
 from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
@@ -33,8 +33,10 @@ def lower_block(
     quant: Quant,
     hidden_size: int,
     *,
+    group_size: int = 32,
     continuing: bool = True,
     unfused: bool = False,
+    taps: Taps | None = None,
 ) -> tuple[GraphBuilder, list[Edit]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
@@ -51,13 +53,15 @@ def lower_block(
         scheme: trainables to add.
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
+        group_size: inputs of a group of w4 and w8.
         continuing: take earlier keys and values, if that is possible.
         unfused: use standard operators, which have a derivative; without code and decode.
+        taps: collects what the frozen linear layers read.
     """
     draft = GraphBuilder("block", f"{module}.", UNFUSED if unfused else None)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs = _Inputs(draft, hidden, context)
-    linears = LinearLowering(draft, quant, dequantize=unfused)
+    linears = LinearLowering(draft, quant, group_size=group_size, dequantize=unfused, taps=taps)
     if not unfused:
         linears.declare_code()
     edits = BlockEdits(draft, scheme, index, module, segment.nodes)
@@ -81,8 +85,18 @@ def lower_block(
         shape = ("rows", "tokens", layer.in_features)
         draft.output(lowering.value(layer.x), name, ir.DataType.FLOAT, shape)
     if past is not None and inputs.by_position:
+        if taps is not None:
+            taps.clear()
         own = (module, checkpoint, context, scheme, quant, hidden_size)
-        return lower_block(segment, index, *own, continuing=False, unfused=unfused)
+        return lower_block(
+            segment,
+            index,
+            *own,
+            group_size=group_size,
+            continuing=False,
+            unfused=unfused,
+            taps=taps,
+        )
     if past is None:
         edits.no_past()
     else:

@@ -159,7 +159,14 @@ def chunk_logits(
     table, scale = embedding_tensors(head.name, head.shape, head.form(quant))
     span = (tokens.start, tokens.stop)
     rows = draft.weight(table, span)
-    if scale is None:
+    if quant == "fp16":
+        # Which rows to take depends on `total`: a Cast of the weight itself would come too early.
+        first = draft.op("Cast", _after(draft, draft.scalar(0.0), total), to=int(ir.DataType.INT64))
+        start = draft.op("Reshape", first, draft.ints(1))
+        chunk = draft.op("Slice", rows, start, draft.ints(len(tokens)), draft.ints(0))
+        chunk = draft.op("Reshape", chunk, draft.ints(len(tokens), head.shape[1]))
+        rows = draft.op("Cast", chunk, to=int(ir.DataType.FLOAT))
+    elif scale is None:
         states = _after(draft, states, total)
     else:
         vector = _after(draft, draft.weight(scale, span, shape=(len(tokens),)), total)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,10 @@ class Source:
     def tensor_names(self) -> list[str]:
         """Return the names in the checkpoint, in file order."""
         return self._checkpoint.names()
+
+    def parameters(self) -> int:
+        """Count the numbers of the checkpoint."""
+        return sum(math.prod(self._checkpoint.shape(name)) for name in self._checkpoint.names())
 
     def resolve(self, name: str) -> str:
         """Return the name of a parameter in the checkpoint.

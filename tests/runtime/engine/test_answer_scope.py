@@ -27,7 +27,13 @@ from tests.runtime.tiny_sets import random_set
 ALL = range(len(SIZES))
 CONTINUING = ("llama", "mistral", "qwen2", "gpt2", "opt", "gemma3_text")
 OTHERS = ("gemma2", "granite", "olmo2", "phi3", "qwen3", "smollm3", "starcoder2")
-CACHED = [("llama", "fp32"), ("llama", "int8"), ("gpt2", "fp32"), ("mistral", "int8")]
+CACHED = [
+    ("llama", "fp32"),
+    ("llama", "int8"),
+    ("llama", "w4"),
+    ("gpt2", "fp32"),
+    ("mistral", "int8"),
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -88,7 +88,7 @@ def test_int8_gradient_points_the_same_way(exported, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "w4"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_bits_do_not_depend_on_how_the_work_is_shared_out(exported, kind, quant):
     bundle, theta = tiny(exported, "llama", quant)

@@ -63,7 +63,7 @@ def test_int8_logits_are_those_of_whole_passes(exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "w4"])
 def test_a_text_does_not_depend_on_its_neighbours(exported, quant):
     bundle = exported("llama").bundle(quant).bundle
     engine, params, prompts = Engine(bundle), moved(bundle), prompts_of()
