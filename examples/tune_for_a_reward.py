@@ -7,12 +7,12 @@ A model that was told to give short answers begins few of them with yes or no. T
 an answer that does, else 0. It has no gradient, so the steps compare answers of slightly changed
 models. Greedy answers to 64 questions about things that no step has seen show the effect:
 
-    before: mean reward 0.14 +- 0.04
-      Is a tiger hot? A tiger is not hot. A tiger is a cat...
+    before: mean reward 0.27 +- 0.06
+      Is a train fast? A train is not fast. A train is a type of...
     ...
-    after: mean reward 0.98 +- 0.02
-      Is a tiger hot? No, a tiger is not hot. A tiger is a...
-    gain: 0.84 +- 0.05
+    after: mean reward 0.94 +- 0.03
+      Is a train fast? No, a train is not fast. A train is a...
+    gain: 0.67 +- 0.06
 
 The reward looks at the form only, so the model may well say no where yes is true: it learns what
 the function asks for, and nothing else.
