@@ -51,6 +51,7 @@ EXPORT = [
     "operators",
     "graphs",
     "derivatives",
+    "calibration",
     "adapters",
     "proofs",
     "bundle_graphs",

@@ -25,6 +25,14 @@ from edgezo_runtime.system.sizes import format_size
 if TYPE_CHECKING:
     from edgezo_runtime.bundle.bundle import Manifest
 
+_WEIGHTS = {
+    "int8": "weights in 8 bits (int8)",
+    "w4": "weights in 4 bits (w4)",
+    "w8": "weights in 8 bits by groups (w8)",
+    "fp16": "weights in 16 bits (fp16)",
+    "fp32": "weights in 32 bits (fp32)",
+}
+
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "huggingface_hub")
 
 
@@ -32,7 +40,17 @@ _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", 
 class ExportSettings:
     """Settings of `edgezo export`."""
 
-    quant: Literal["int8", "fp32"] = setting("int8", "data type of the frozen weights")
+    quant: Literal["auto", "int8", "w4", "w8", "fp16", "fp32"] = setting(
+        "auto",
+        "form of the frozen weights: int8; w4 and w8, 4 and 8 bits in groups of inputs; fp16; "
+        "fp32; auto takes int8 below a billion parameters, else w4",
+    )
+    group_size: int = setting(32, "inputs of a group of w4 and w8: 16, 32, 64 or 128")
+    calibration_rows: int = setting(
+        32,
+        "rows of text that the rounding errors of w4 are corrected on; 0 rounds each weight by "
+        "itself, which is faster and less exact",
+    )
     trainable: str = setting("lora", "trainables of the bundle, see docs/schemes.md")
     rank: int | None = setting(
         None, "rank of lora (1 if not given), lora-xs (8) and the tensor trains of tt (5)"
@@ -61,15 +79,17 @@ class ExportSettings:
     virtual_tokens: int | None = setting(
         None, "virtual tokens in front of a row, for prompt (10 if not given) and prefix (5)"
     )
-    task: Literal["auto", "causal-lm", "masked-lm"] = setting(
-        "auto", "task of the model; auto takes masked-lm for encoders such as BERT, else causal-lm"
+    task: Literal["auto", "causal-lm", "masked-lm", "classification", "embedding"] = setting(
+        "auto",
+        "task of the model; auto takes the head that the checkpoint names, else causal-lm; "
+        "embedding makes vectors of texts and learns from pairs",
     )
     seed: int | None = setting(None, "seed of the random initial values; 0 if not given")
     force: bool = setting(False, "replace an existing bundle")
 
 
 _GROUPS: OptionGroups = {
-    "Bundle": ("output", "quant", "task", "force"),
+    "Bundle": ("output", "quant", "group_size", "calibration_rows", "task", "force"),
     "Trainables": (
         "trainable",
         "rank",
@@ -143,20 +163,26 @@ def require_extra() -> None:
 def _export(
     model: str | None, output: Path, settings: ExportSettings, warnings: list[str]
 ) -> Manifest:
-    from edgezo_export.export import ExportConfig, export_bundle
+    from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
+    from edgezo_export.sources.model_source import open_source
 
     if settings.seed is not None and not 0 <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")
     config = ExportConfig(
         quant=settings.quant,
+        group_size=settings.group_size,
+        calibration_rows=settings.calibration_rows,
         scheme=make_scheme(settings.trainable, scheme_options(settings)),
         task=settings.task,
         force=settings.force,
     )
     name = model if model is not None else embedded_default()
-    note(f"exporting {name} to {output}")
+    check_output(output, settings.force)
+    source = open_source(name)
+    quant = chosen_quant(settings.quant, source)
+    note(f"exporting {name} to {output}: {source.parameters():,} parameters, {_WEIGHTS[quant]}")
     with Progress() as progress:
 
         def tell(stage: str, done: int, total: int) -> None:
@@ -171,10 +197,10 @@ def _export(
             warn(text)
             warnings.append(with_flags(text))
 
-        return export_bundle(name, output, config, tell, told)
+        return export_bundle(source, output, config, tell, told)
 
 
-_OF_ALL = frozenset({"quant", "trainable", "task", "force"})
+_OF_ALL = frozenset({"quant", "group_size", "calibration_rows", "trainable", "task", "force"})
 """Settings that do not depend on the scheme."""
 
 

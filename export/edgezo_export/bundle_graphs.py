@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgezo_export.calibration.calibration_graphs import CalibrationGraphs
 from edgezo_export.derivatives.backward_graphs import Backward
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
@@ -16,15 +17,16 @@ from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.label_scorer import lower_label_scorer
 from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.prologue import lower_prologue
+from edgezo_export.graphs.text_embedding import Pooling, lower_embedding_scorers
 from edgezo_export.graphs.token_scorer import lower_token_scorer
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.partition import partition
 from edgezo_export.trace.trace import Trace
 from edgezo_runtime.bundle.manifest import TrainableInfo
-from edgezo_runtime.bundle.manifest_types import PAST, BackwardInfo, GraphInfo, Graphs
+from edgezo_runtime.bundle.manifest_types import BackwardInfo, GraphInfo, Graphs
 from edgezo_runtime.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -42,9 +44,10 @@ class BundleGraphs:
         blocks: one per layer.
         score_labels: hidden states -> scores of label words.
         score_tokens: hidden states -> log-probabilities of tokens.
-        logits: hidden states -> logits; None if the blocks cannot continue from earlier tokens.
+        logits: hidden states -> logits; None for encoders, which generate nothing.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
+        calibration: builds the graphs that calibration rows go through.
     """
 
     prologue: GraphBuilder
@@ -54,6 +57,7 @@ class BundleGraphs:
     logits: GraphBuilder | None
     edits: list[Edit]
     backward: Backward
+    calibration: CalibrationGraphs
 
     @property
     def trainables(self) -> tuple[TrainableInfo, ...]:
@@ -128,9 +132,24 @@ class BundleGraphs:
 
 
 def build_graphs(
-    trace: Trace, scheme: Scheme, quant: Quant, hidden_size: int, vocab_size: int
+    trace: Trace,
+    scheme: Scheme,
+    quant: Quant,
+    hidden_size: int,
+    vocab_size: int,
+    pooling: Pooling | None = None,
+    group_size: int = 32,
 ) -> BundleGraphs:
     """Split a trace and lower every part.
+
+    Args:
+        trace: the model.
+        scheme: what trains.
+        quant: form of the weights.
+        hidden_size: H.
+        vocab_size: V.
+        pooling: how states become the embedding of a text; None for a model with a head.
+        group_size: inputs of a group of w4 and w8.
 
     Raises:
         UnsupportedModelError: the trace cannot be split into blocks, or a part cannot be lowered.
@@ -143,18 +162,30 @@ def build_graphs(
     blocks: list[GraphBuilder] = []
     edits: list[Edit] = []
     for index, (segment, module) in enumerate(zip(cut.layers, trace.layers, strict=True)):
-        draft, own = lower_block(
-            segment, index, module, checkpoint, context, scheme, quant, hidden_size
+        draft, made = lower_block(
+            segment,
+            index,
+            module,
+            checkpoint,
+            context,
+            scheme,
+            quant,
+            hidden_size,
+            group_size=group_size,
         )
         blocks.append(draft)
-        edits.extend(own)
+        edits.extend(made)
     prologue = lower_prologue(
         cut.prologue, trace.model.graph.inputs, checkpoint, context, quant, hidden_size
     )
-    labels = lower_label_scorer(cut.epilogue, checkpoint, quant, hidden_size)
-    tokens = lower_token_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+    if pooling is None:
+        labels = lower_label_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+        tokens = lower_token_scorer(cut.epilogue, checkpoint, quant, hidden_size)
+    else:
+        own = cut.epilogue, checkpoint, hidden_size, pooling
+        labels, tokens = lower_embedding_scorers(*own)
     logits = None
-    if all(PAST[0] in draft.inputs for draft in blocks):
+    if len(trace.model.graph.inputs) == 1:  # a decoder: no mask
         logits = lower_logits(cut.epilogue, checkpoint, quant, hidden_size)
     if not edits:
         kind = scheme.info().kind
@@ -167,5 +198,10 @@ def build_graphs(
         scheme=scheme,
         quant=quant,
         hidden_size=hidden_size,
+        pooling=pooling,
+        group_size=group_size,
     )
-    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward)
+    layers = list(zip(cut.layers, trace.layers, strict=True))
+    inputs = tuple(trace.model.graph.inputs)
+    calibration = CalibrationGraphs(cut.prologue, inputs, layers, checkpoint, hidden_size)
+    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, calibration)

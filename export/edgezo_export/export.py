@@ -10,13 +10,19 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
+from edgezo_export.calibration.calibrated_codes import CalibratedCodes
+from edgezo_export.calibration.calibration_text import TOKENS, calibration_rows
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.operators.linear import Quant
-from edgezo_export.quantization.weights_file import write_weights
+from edgezo_export.operators.layers import Quant
+from edgezo_export.quantization.group_codes import GROUP_SIZES
+from edgezo_export.quantization.weights_file import MakeCodes, write_weights
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.schemes.prefix_states import KeysValues
 from edgezo_export.schemes.scheme import ModelFacts, Origin, Scheme
@@ -35,6 +41,9 @@ from edgezo_runtime.bundle.manifest import (
 from edgezo_runtime.bundle.manifest_types import ModelInfo, TokenizerInfo
 from edgezo_runtime.errors import EdgezoError, UsageError
 
+PARAMETERS_OF_W4 = 1_000_000_000
+"""From so many parameters on, weights have 4 bits unless another form is asked for."""
+
 Warn = Callable[[str], None]
 """Takes a warning."""
 
@@ -44,13 +53,19 @@ class ExportConfig:
     """Settings of an export.
 
     Attributes:
-        quant: int8 (coded, row-independent) or fp32 (reference).
+        quant: form of the frozen weights; auto is int8 below a billion parameters, else w4.
+        group_size: inputs of a group of w4 and w8.
+        calibration_rows: rows of text that the errors of w4 are corrected on; 0 rounds each weight
+            by itself.
         scheme: the trainable tensors.
-        task: the head of the model; auto is masked-lm for classes named *MaskedLM, else causal-lm.
+        task: the head of the model; auto is masked-lm for classes named *MaskedLM, classification
+            for *ForSequenceClassification, else causal-lm.
         force: replace an existing bundle.
     """
 
-    quant: Quant = "int8"
+    quant: Quant | Literal["auto"] = "auto"
+    group_size: int = 32
+    calibration_rows: int = 32
     scheme: Scheme = field(default_factory=Lora)
     task: Task = "auto"
     force: bool = False
@@ -76,7 +91,8 @@ def export_bundle(
     Returns:
         The manifest of the new bundle.
     Raises:
-        UsageError: `output` exists and force is off, or the scheme does not go with the model.
+        UsageError: `output` exists and force is off, a setting is out of range, or the scheme does
+            not go with the model.
         UnsupportedModelError: the architecture cannot be split into blocks.
         EdgezoError: the model cannot be found or read, or the bundle cannot be written.
     Memory:
@@ -84,6 +100,7 @@ def export_bundle(
         for safetensors input.
     """
     config = config or ExportConfig()
+    _check(config)
     told: Warn = warn or (lambda text: warnings.warn(text, stacklevel=3))
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
@@ -102,6 +119,19 @@ def export_bundle(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
         ) from error
     return manifest
+
+
+def _check(config: ExportConfig) -> None:
+    """Refuse settings out of range.
+
+    Raises:
+        UsageError: naming one.
+    """
+    if config.group_size not in GROUP_SIZES:
+        sizes = ", ".join(str(size) for size in sorted(GROUP_SIZES))
+        raise UsageError(f"`group_size` {config.group_size}: must be one of {sizes}")
+    if config.calibration_rows < 0:
+        raise UsageError(f"`calibration_rows` {config.calibration_rows}: must be 0 or more")
 
 
 def _put_in_place(folder: Path, output: Path) -> None:
@@ -158,7 +188,10 @@ def _write(
     trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
-    own = build_graphs(trace, scheme, config.quant, sizes["hidden_size"], sizes["vocab_size"])
+    pooling = source.pooling() if task == "embedding" else None
+    quant = chosen_quant(config.quant, source)
+    widths = sizes["hidden_size"], sizes["vocab_size"]
+    own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
     _tell_unused(source, own, trace, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
@@ -167,6 +200,9 @@ def _write(
         own.planned(),
         source,
         lambda done, total: tell("weights", done, total),
+        _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell)
+        if quant == "w4" and config.calibration_rows
+        else None,
     )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
@@ -175,7 +211,7 @@ def _write(
         id=source.model_id,
         architecture=source.config.model_type,
         class_name=cls.__name__,
-        task="masked-lm" if task == "masked-lm" else "causal-lm",
+        task=task,
         num_blocks=len(trace.layers),
         tied_embeddings=trace.embedding in trace.tied.values(),
         hidden_size=sizes["hidden_size"],
@@ -188,7 +224,7 @@ def _write(
     manifest = Manifest(
         created_by=_created_by(),
         model=model,
-        quant=config.quant,
+        quant=quant,
         graphs=graphs,
         trainables=own.trainables,
         scheme=info,
@@ -197,9 +233,50 @@ def _write(
         base_config=source.config_dict,
         files=describe_files(folder, names),
         backward=backward,
+        group_size=config.group_size if quant in ("w4", "w8") else None,
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
+
+
+def chosen_quant(wanted: Quant | Literal["auto"], source: Source) -> Quant:
+    """Choose the form of the weights by the size of the model, where it is left open."""
+    if wanted != "auto":
+        return wanted
+    return "int8" if source.parameters() < PARAMETERS_OF_W4 else "w4"
+
+
+def _codes(
+    graphs: BundleGraphs,
+    source: Source,
+    tokenizer: Any,
+    info: TokenizerInfo,
+    max_seq: int,
+    config: ExportConfig,
+    tell: Progress,
+) -> MakeCodes:
+    """Prepare the 4-bit codes; they are made when they are written."""
+    rows = rows_to_calibrate_with(tokenizer, info, config.calibration_rows, max_seq)
+    calibrated = CalibratedCodes(
+        graphs.calibration,
+        source,
+        rows,
+        config.group_size,
+        lambda done, total: tell("calibration", done, total),
+    )
+    return calibrated.codes
+
+
+def rows_to_calibrate_with(
+    tokenizer: Any, info: TokenizerInfo, count: int, max_seq: int
+) -> npt.NDArray[np.int64]:
+    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64."""
+    return calibration_rows(
+        lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+        count,
+        min(TOKENS, max_seq),
+        info.bos_id if info.add_bos else None,
+    )
 
 
 def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn) -> None:

@@ -19,11 +19,13 @@ IR_VERSION = 10
 OPSETS = {"": 21, MICROSOFT: 1}
 _DTYPES = {
     "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
     "I8": ir.DataType.INT8,
     "U8": ir.DataType.UINT8,
 }
 _NAMES = {
     ir.DataType.FLOAT: "float32",
+    ir.DataType.FLOAT16: "float16",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
@@ -83,10 +85,14 @@ class GraphBuilder:
         return {str(value.name): value for value in self._inputs}
 
     def shapes(self) -> Shapes:
-        """Infer the shapes of all values from those of the inputs."""
+        """Infer the shapes of all values from those of the inputs, and those that are declared."""
         graph = onnx.GraphProto(name=self.name)
         graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
         graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
+        made = (value for node in self._nodes for value in node.outputs)
+        graph.value_info.extend(
+            ir.serde.serialize_value(value) for value in made if value.type and value.shape
+        )
         graph.initializer.extend(
             ir.serde.serialize_tensor(value.const_value)
             for value in self._constants.values()

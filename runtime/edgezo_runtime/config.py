@@ -68,6 +68,9 @@ class MethodOptions:
         "steps in which the weight of a new gradient falls from 1 to `b1`"
     )
     hessian_every: int | None = _option("steps between estimates of the curvature")
+    pairs: int | None = _option(
+        "pairs of passes that feedback is estimated from before the first step"
+    )
 
     def given(self) -> dict[str, Any]:
         """The settings that are not None."""
@@ -230,12 +233,13 @@ class TuneConfig:
         own = own and self.objective == "loss"
         return own and all(value == "auto" for value in settings)
 
-    def settled(self, rows: int, *, all_first_order: bool) -> TuneConfig:
+    def settled(self, rows: int, *, all_first_order: bool, pairs: int = 0) -> TuneConfig:
         """The same with "auto" resolved: batch size, longest time, and `steps` from the epochs.
 
         Args:
             rows: number of examples.
             all_first_order: does every block take first-order steps?
+            pairs: examples that are evaluated before the epochs begin.
         """
         batch, epochs, steps = self.batch_size, self.epochs, self.steps
         longest_s = self.max_time_s
@@ -247,6 +251,7 @@ class TuneConfig:
             epochs = _EPOCHS if all_first_order and not steps else 0
         if epochs:
             limit = math.ceil(epochs * rows / min(batch, rows))
+            limit += math.ceil(pairs / min(batch, rows))
             steps = min(steps, limit) if steps else limit
         return dataclasses.replace(
             self, batch_size=batch, epochs=epochs, steps=steps, max_time_s=longest_s

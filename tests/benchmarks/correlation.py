@@ -1,12 +1,13 @@
-"""Agreement of int8 finite differences with float32, with and without the code.
+"""Agreement of int8 or w4 finite differences with float32, with and without the code.
 
-    python -m tests.benchmarks.correlation [--model MODEL] [--int8 BUNDLE] [--fp32 BUNDLE]
-                                           [--data FOLDER] [--directions 32]
+    python -m tests.benchmarks.correlation [--form int8|w4] [--model MODEL] [--int8 BUNDLE]
+                                           [--w4 BUNDLE] [--fp32 BUNDLE] [--data FOLDER]
+                                           [--directions 32]
 
 The projected gradient (L(theta + eps z) - L(theta - eps z)) / (2 eps) of one SST-2 batch of 16 rows
 along 32 directions of signs over all blocks, LoRA r=8 on q_proj and v_proj. "coded" quantizes
 centre and half difference of the pair, "uncoded" each side by itself (the code is the identity).
-Each is correlated with the float32 bundle at the same eps, which shows the effect of int8 alone,
+Each is correlated with the float32 bundle at the same eps, which shows the effect of rounding,
 and with the float32 bundle at the smallest eps, the reference for the derivative. About five
 minutes on two cores.
 
@@ -154,14 +155,16 @@ def main() -> int:
     models.add_options(arguments)
     arguments.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     arguments.add_argument("--directions", type=int, default=32)
+    arguments.add_argument("--form", choices=("int8", "w4"), default="int8")
     options = arguments.parse_args()
     rows = options.data / "sst2" / "train.jsonl"
     if missing_data([rows]):
         return 0
-    with models.prepared(options, "int8", "fp32") as made:
-        print(models.describe(made.int8))
-        batch = load_batch(made.int8, rows)
-        found = compare(made.int8, made.fp32, batch, options.directions)
+    with models.prepared(options, options.form, "fp32") as made:
+        bundle = getattr(made, options.form)
+        print(models.describe(bundle))
+        batch = load_batch(bundle, rows)
+        found = compare(bundle, made.fp32, batch, options.directions)
     return print_targets(report(found))
 
 

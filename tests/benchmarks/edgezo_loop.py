@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,10 +29,12 @@ def edgezo_steps(
     budget: int | None = None,
     warm_up: int = WARM_UP,
     cold: bool = False,
+    first_order: bool = False,
 ) -> dict[str, Any]:
     """Take steps with the tuner, journal included; with a budget, as planned for it.
 
     Cold: every step finds the weights on the disk and none of them in the system's cache.
+    First-order: steps by the gradient of all blocks, not estimates from two losses.
     """
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.budget.plan import make_plan
@@ -62,6 +65,9 @@ def edgezo_steps(
         clip=0,
         average=0,
     )
+    if first_order:
+        blocks = opened.manifest.model.num_blocks
+        config = replace(config, first_order=blocks, first_order_lr=LR)
     examples = random_rows(
         max(1, warm_up) * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS
     )

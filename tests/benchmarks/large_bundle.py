@@ -1,13 +1,15 @@
-"""An int8 bundle of 7B shape with random weights, for effects that no small model shows.
+"""A bundle of 7B shape with random weights, for effects that no small model shows.
 
     python -m tests.benchmarks.large_bundle -o BUNDLE [--blocks 32] [--hidden 4096] [--mlp 11008]
-                                            [--heads 32] [--vocab 32000] [--seed 0]
+                                            [--heads 32] [--kv_heads 32] [--vocab 32000]
+                                            [--seed 0] [--quant int8]
 
 A Llama in every respect but its weights: it goes through the same export as `edgezo export`, with
 the default adapters. Its tensors are made from the seed when the export reads them, so no
-checkpoint of 13 GB lies on the disk: only the bundle's 6.7 GB are written. The same seed
-gives the same bytes. Prints time, peak memory of the process and the digest of the weights. About
-two and a half minutes.
+checkpoint of 13 GB lies on the disk: only the bundle's 6.7 GB are written. The same seed gives the
+same bytes. 4-bit weights (`--quant w4`) are rounded, not calibrated. Prints time, peak memory of
+the process and the digest of the weights. About two and a half minutes. The shape of Llama 3 8B is
+`--mlp 14336 --kv_heads 8 --vocab 128256`.
 
 Target: a peak of at most 2.5 GB.
 """
@@ -22,11 +24,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.operators.layers import Quant
 from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Manifest
 from edgezo_runtime.system.memory import peak_rss_bytes
 from tests.benchmarks import export_memory
@@ -46,12 +49,13 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a Llama; every head has keys and values of its own."""
+    """Sizes of a Llama."""
 
     blocks: int = 32
     hidden: int = 4096
     mlp: int = 11008
     heads: int = 32
+    kv_heads: int = 32
     vocab: int = 32000
 
     def config(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class Shape:
             "intermediate_size": self.mlp,
             "num_hidden_layers": self.blocks,
             "num_attention_heads": self.heads,
-            "num_key_value_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
             "vocab_size": self.vocab,
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-5,
@@ -123,13 +127,16 @@ class RandomCheckpoint:
         return generator.standard_normal((STRIPE_ROWS, self._shapes[name][1]), np.float32)
 
 
-def build(output: Path, shape: Shape | None = None, seed: int = 0) -> Manifest:
+def build(
+    output: Path, shape: Shape | None = None, seed: int = 0, quant: Quant = "int8"
+) -> Manifest:
     """Export a random model.
 
     Args:
         output: folder to make.
         shape: sizes; those of 7B by default.
         seed: of the weights.
+        quant: their form.
     Returns:
         The manifest of the new bundle.
     Raises:
@@ -137,7 +144,7 @@ def build(output: Path, shape: Shape | None = None, seed: int = 0) -> Manifest:
     """
     from transformers import LlamaConfig
 
-    from edgezo_export.export import export_bundle
+    from edgezo_export.export import ExportConfig, export_bundle
     from edgezo_export.sources.model_source import Source
     from edgezo_export.sources.parameter_names import NameResolver
 
@@ -151,7 +158,8 @@ def build(output: Path, shape: Shape | None = None, seed: int = 0) -> Manifest:
         (folder / "config.json").write_text(json.dumps(content))
         write_tokenizer(folder, content["vocab_size"])
         source = Source(model_id, config, content, checkpoint, names, folder, None)
-        return export_bundle(source, output)
+        settings = ExportConfig(quant=quant, calibration_rows=0)
+        return export_bundle(source, output, settings)
 
 
 def write_tokenizer(folder: Path, vocab_size: int) -> None:
@@ -177,10 +185,11 @@ def main() -> int:
     for name, default in asdict(Shape()).items():
         arguments.add_argument(f"--{name}", type=int, default=default)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--quant", choices=get_args(Quant), default="int8")
     options = arguments.parse_args()
     shape = Shape(**{name: getattr(options, name) for name in asdict(Shape())})
     started = time.perf_counter()
-    manifest = build(options.output, shape, options.seed)
+    manifest = build(options.output, shape, options.seed, options.quant)
     seconds = time.perf_counter() - started
     size = sum(info.bytes for info in manifest.files.values())
     print(f"{options.output}: {size / 1e9:.2f} GB in {seconds:.0f} s")

@@ -26,6 +26,7 @@ class Prepared:
     int8: Path
     fp32: Path
     torch: Path
+    w4: Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,13 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torch", type=Path, metavar="FOLDER", help="use these weights, read as float32, for torch"
     )
+    parser.add_argument("--w4", type=Path, metavar="BUNDLE", help="use this w4 bundle")
     parser.add_argument("--fp32", type=Path, metavar="BUNDLE", help="use this fp32 bundle")
 
 
 @contextmanager
 def prepared(
     options: argparse.Namespace,
-    *needed: Literal["int8", "fp32", "torch"],
+    *needed: Literal["int8", "fp32", "torch", "w4"],
     train: Literal["b", "ab"] = "b",
 ) -> Iterator[Prepared]:
     """Make the needed models that were not given, in a temporary folder.
@@ -56,7 +58,7 @@ def prepared(
         train: which LoRA factors train in bundles made here.
     """
     with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-") as temporary:
-        paths = {"int8": options.int8, "fp32": options.fp32, "torch": options.torch}
+        paths = {kind: getattr(options, kind) for kind in ("int8", "fp32", "torch", "w4")}
         for kind in needed:
             if paths[kind] is None:
                 paths[kind] = Path(temporary, kind)

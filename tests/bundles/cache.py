@@ -29,7 +29,7 @@ _SOURCES: dict[Kind, tuple[str, ...]] = {
         "runtime/edgezo_runtime/bundle/**/*.py",
         "tests/bundles/cache.py",
         "tests/bundles/tiny.py",
-        "tests/export/tiny_models.py",
+        "tests/export/tiny_*.py",
         "tests/runtime/tiny_tokenizer.py",
     ),
     "traces": (

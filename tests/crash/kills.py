@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bundles.tiny import tuned_bundle
+from tests.bundles.tiny import tiny_bundle
 
 METHODS: dict[str, list[str]] = {
     "two-point": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01"],
@@ -34,7 +34,12 @@ METHODS: dict[str, list[str]] = {
     "per-example": ["--method", "auto", "--first-order", "0"],
     "first_order": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01", "--first-order", "1"],
     "first-order": [],
+    "feedback": ["--method", "feedback", "--pairs", "100"],
+    "carried": ["--method", "feedback", "--scope", "all"],
 }
+
+LAYERS = ("q_proj", "v_proj", "o_proj", "down_proj")
+"""Of the tiny bundle; feedback trains the layers that blocks add to the residual."""
 
 
 @dataclass(slots=True)
@@ -119,7 +124,8 @@ def campaign(args: Sequence[str], folder: Path, kills: int, generator: random.Ra
 
 def tiny_task(folder: Path) -> list[str]:
     """A tiny bundle and rows in its words; arguments of `edgezo tune`."""
-    bundle = shutil.copytree(tuned_bundle("int8"), folder / "bundle")
+    made = tiny_bundle("llama", "int8", (2, 4.0), LAYERS)
+    bundle = shutil.copytree(made, folder / "bundle")
     generator = random.Random(0)
     rows = folder / "rows.jsonl"
     with rows.open("w") as file:

@@ -75,6 +75,7 @@ OTHER: dict[str, Any] = {
     "query_growth": 1.5,
     "anneal_steps": 12.5,
     "hessian_every": 6,
+    "pairs": 77,
 }
 """Values that are not the default; numbers and switches without one here are made from it."""
 

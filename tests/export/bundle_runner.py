@@ -23,6 +23,7 @@ class BundleRunner:
     def __init__(self, path: Path) -> None:
         self.bundle = Bundle.open(path)
         self.manifest = self.bundle.manifest
+        self.extra: dict[str, Array] = {}
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._weights = load_file(path / WEIGHTS_FILE)
 
@@ -43,8 +44,12 @@ class BundleRunner:
         params: Mapping[str, Array] | None = None,
         code: Array = _IDENTITY,
         decode: Array = _IDENTITY,
+        outputs: tuple[str, ...] = (),
     ) -> Array:
-        """One block; `params` have the leading axis P, those absent are the bundle's own."""
+        """One block; `params` have the leading axis P, those absent are the bundle's own.
+
+        Further `outputs` are kept in `extra`.
+        """
         graph = self.manifest.graphs.blocks[index]
         initial = {name: value[None] for name, value in self.bundle.trainables().items()}
         rows, tokens = hidden.shape[:2]
@@ -62,7 +67,9 @@ class BundleRunner:
                 feed[tensor.name] = np.zeros(
                     (rows, tensor.shape[1], 0, tensor.shape[3]), np.float32
                 )
-        return self.run(graph, ["hidden_out"], feed | dict(params or {}))[0]
+        made = self.run(graph, ["hidden_out", *outputs], feed | dict(params or {}))
+        self.extra = dict(zip(outputs, made[1:], strict=True))
+        return made[0]
 
     def hidden_states(
         self,

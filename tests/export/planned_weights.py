@@ -6,7 +6,9 @@ import numpy as np
 
 from edgezo_export.quantization.weights_plan import (
     PlannedTensor,
+    plan_codes,
     plan_embedding,
+    plan_groups,
     plan_linear,
 )
 
@@ -62,4 +64,8 @@ PLAN = [
     *plan_linear("c", "c.scale", ["conv1d"], (32, 96), transpose=False),
     PlannedTensor("c.plain", "F32", (32, 96), ("conv1d",), "concat", False),
     PlannedTensor("s", "F32", (), ("scalar",), "plain", False),
+    *plan_codes("q4", "m4", ["q", "v"], (32, 64), 16, transpose=True),
+    *plan_groups("q8", "q8.scale", ["conv1d"], (32, 96), 32, transpose=False),
+    PlannedTensor("half", "F16", (32, 64), ("q", "k"), "concat_half", True),
+    PlannedTensor("n.half", "F16", (32,), ("norm",), "plain_half", False),
 ]

@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import safetensors
 
 from edgezo_export import export
-from edgezo_export.export import ExportConfig, check_output, export_bundle
+from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
 from edgezo_export.schemes.lora import Lora
+from edgezo_export.sources.model_source import open_source
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
@@ -45,7 +47,7 @@ def test_manifest_of_llama(exported):
         assert [tensor.name for tensor in graph.inputs][:3] == ["hidden", "code", "decode"]
 
 
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "w4", "w8", "fp16"])
 def test_the_bundle_verifies(exported, quant):
     Bundle.open(exported("llama").bundle(quant).bundle.root, verify=True)
 
@@ -179,3 +181,35 @@ def test_an_output_that_cannot_be_made(exported, tmp_path):
     for output in (tmp_path / "file", tmp_path / "file" / "bundle"):
         with pytest.raises(UsageError, match=r"file: is a file, and a bundle is a folder"):
             export_bundle(str(exported("llama").folder), output, ExportConfig(force=True))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "wanted", "chosen"),
+    [
+        (999_999_999, "auto", "int8"),
+        (1_000_000_000, "auto", "w4"),
+        (8_000_000_000, "int8", "int8"),
+        (1000, "w4", "w4"),
+    ],
+)
+def test_the_form_of_weights_follows_the_size(parameters, wanted, chosen):
+    source = types.SimpleNamespace(parameters=lambda: parameters)
+    assert chosen_quant(wanted, source) == chosen
+
+
+def test_parameters_are_counted(exported):
+    case = exported("llama")
+    expected = sum(tensor.numel() for tensor in case.model.parameters())
+    assert open_source(str(case.folder)).parameters() == expected
+
+
+@pytest.mark.slow
+def test_rounded_and_calibrated_codes_differ(exported, tmp_path):
+    """And nothing else of a bundle does."""
+    case = exported("llama")
+    lora = Lora(rank=3, alpha=6.0, targets=case.kind.targets)
+    config = ExportConfig(quant="w4", calibration_rows=0, scheme=lora)
+    plain = export_bundle(str(case.folder), tmp_path / "plain", config)
+    made = case.bundle("w4").manifest
+    differing = {name for name in made.files if made.files[name] != plain.files[name]}
+    assert differing == {"weights.safetensors"}

@@ -23,41 +23,11 @@ SIZES = {
 SHORT = {"vocab_size": VOCAB, "hidden_size": HIDDEN}
 
 REFUSED = {
-    "bloom": (
-        lambda: transformers.BloomForCausalLM(
-            transformers.BloomConfig(**SHORT, n_layer=2, n_head=4)
-        ),
-        r"block 0: its class computes attention itself",
-    ),
-    "lfm2": (  # one of its layers is a convolution
-        lambda: transformers.Lfm2ForCausalLM(
-            transformers.Lfm2Config(
-                **SIZES, num_key_value_heads=2, layer_types=["conv", "full_attention"]
-            )
-        ),
-        r"block 0: its class computes attention itself, or something else",
-    ),
-    "gpt_oss": (
-        lambda: transformers.GptOssForCausalLM(
-            transformers.GptOssConfig(
-                **SIZES, num_key_value_heads=2, head_dim=16, num_local_experts=2
-            )
-        ),
-        r"attention with s_aux",
-    ),
     "albert": (
         lambda: transformers.AlbertForMaskedLM(
             transformers.AlbertConfig(**SIZES, embedding_size=32)
         ),
         r"block 0 runs some of its layers more than once",
-    ),
-    "deberta-v2": (
-        lambda: transformers.DebertaV2ForMaskedLM(
-            transformers.DebertaV2Config(
-                **SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]
-            )
-        ),
-        r"layer 'deberta\.encoder\.layer\.0' passes on .*; it must pass on exactly one tensor",
     ),
     "llama4_text": (
         lambda: transformers.Llama4ForCausalLM(
@@ -71,18 +41,37 @@ REFUSED = {
         ),
         r"cannot be traced: GuardOnDataDependent",  # its chunks start where a text starts
     ),
-    "qwen3_moe": (
-        lambda: transformers.Qwen3MoeForCausalLM(
-            transformers.Qwen3MoeConfig(
-                **SIZES,
+    "gemma3n_text": (  # its states are several per token
+        lambda: transformers.Gemma3nForCausalLM(
+            transformers.Gemma3nTextConfig(
+                **SIZES | {"num_hidden_layers": 4},
                 num_key_value_heads=2,
                 head_dim=16,
-                num_experts=4,
-                num_experts_per_tok=2,
-                moe_intermediate_size=32,
+                layer_types=["sliding_attention", "full_attention"] * 2,
+                vocab_size_per_layer_input=VOCAB,
+                hidden_size_per_layer_input=8,
+                laurel_rank=4,
+                altup_num_inputs=2,
+                num_kv_shared_layers=0,
+                activation_sparsity_pattern=[0.0] * 4,
             )
         ),
-        r"architecture 'qwen3_moe' \(Qwen3MoeForCausalLM\) cannot be traced: \w+: \S",
+        r"layer 'model\.layers\.\d' passes on",
+    ),
+    "gemma4-shared": (  # a layer takes keys and values of another one
+        lambda: transformers.Gemma4ForCausalLM(
+            transformers.Gemma4TextConfig(
+                **SIZES | {"num_hidden_layers": 4},
+                num_key_value_heads=2,
+                head_dim=16,
+                global_head_dim=16,
+                layer_types=["sliding_attention", "full_attention"] * 2,
+                vocab_size_per_layer_input=VOCAB,
+                hidden_size_per_layer_input=8,
+                num_kv_shared_layers=2,
+            )
+        ),
+        r"layer 'model\.layers\.\d' passes on",
     ),
     "mamba": (
         lambda: transformers.MambaForCausalLM(

@@ -1,81 +1,36 @@
-"""Tiny models with random weights, one a family, saved as a folder that can be exported."""
+"""Tiny models with random weights, one a family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
-import tokenizers
-import torch
 import transformers
 from transformers import PreTrainedModel
 
-VOCAB = 97
-HIDDEN = 64
-MAX_SEQ = 64
-LONGEST = 21
-"""Tokens of the longest row in the tests; more than any sliding window here."""
+from tests.export.tiny_model import (
+    ALL,
+    GROUPED,
+    HIDDEN,
+    LAYERS,
+    LONGEST,
+    MAX_SEQ,
+    SIZES,
+    VOCAB,
+    TinyModel,
+    randomize,
+    save,
+)
+from tests.export.tiny_recent import RECENT
 
-_SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": HIDDEN,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": MAX_SEQ,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-_GROUPED = _SIZES | {"num_key_value_heads": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class TinyModel:
-    """How to make one family.
-
-    Attributes:
-        make: builds it with the library's own random weights.
-        layers: path of the repeated layers.
-        targets: linear layers that get an adapter.
-        encoder: attends in both directions and takes a padding mask.
-    """
-
-    make: Callable[[], PreTrainedModel]
-    layers: str
-    targets: tuple[str, ...]
-    encoder: bool = False
-
-    def build(self) -> PreTrainedModel:
-        """The model in eval mode; the same weights every time."""
-        torch.manual_seed(0)
-        model = self.make().eval()
-        randomize(model)
-        return model
-
-
-def randomize(model: torch.nn.Module) -> None:
-    """Matrices that keep the size of what passes; norms and biases away from 1 and 0, so that
-    mixing them up shows."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim > 1:
-                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
-            else:
-                parameter.add_(0.3 * noise)
+__all__ = ["HIDDEN", "LONGEST", "MAX_SEQ", "TINY", "VOCAB", "TinyModel", "randomize", "save"]
 
 
 def _llama(**changes: object) -> PreTrainedModel:
-    config = transformers.LlamaConfig(**_GROUPED | changes)
+    config = transformers.LlamaConfig(**GROUPED | changes)
     return transformers.LlamaForCausalLM(config)
 
 
 def _gemma3() -> PreTrainedModel:
     config = transformers.Gemma3TextConfig(
-        **_GROUPED,
+        **GROUPED,
         head_dim=16,
         sliding_window=8,
         layer_types=["sliding_attention", "full_attention"],
@@ -84,37 +39,34 @@ def _gemma3() -> PreTrainedModel:
     return transformers.Gemma3ForCausalLM(config)
 
 
-_LAYERS = "model.layers"
-_ALL = ("q_proj", "v_proj", "o_proj", "down_proj")
-
 TINY: dict[str, TinyModel] = {
-    "llama": TinyModel(lambda: _llama(tie_word_embeddings=False), _LAYERS, _ALL),
-    "llama-tied": TinyModel(lambda: _llama(tie_word_embeddings=True), _LAYERS, _ALL),
-    "llama-bias": TinyModel(lambda: _llama(attention_bias=True, mlp_bias=True), _LAYERS, _ALL),
+    "llama": TinyModel(lambda: _llama(tie_word_embeddings=False), LAYERS, ALL),
+    "llama-tied": TinyModel(lambda: _llama(tie_word_embeddings=True), LAYERS, ALL),
+    "llama-bias": TinyModel(lambda: _llama(attention_bias=True, mlp_bias=True), LAYERS, ALL),
     # Heads that ONNX Runtime's attention cannot turn itself.
-    "llama-narrow": TinyModel(lambda: _llama(head_dim=8), _LAYERS, _ALL),
-    "llama-odd": TinyModel(lambda: _llama(head_dim=20), _LAYERS, _ALL),
+    "llama-narrow": TinyModel(lambda: _llama(head_dim=8), LAYERS, ALL),
+    "llama-odd": TinyModel(lambda: _llama(head_dim=20), LAYERS, ALL),
     "mistral": TinyModel(
         lambda: transformers.MistralForCausalLM(
-            transformers.MistralConfig(**_GROUPED, sliding_window=8)
+            transformers.MistralConfig(**GROUPED, sliding_window=8)
         ),
-        _LAYERS,
-        _ALL,
+        LAYERS,
+        ALL,
     ),
     "qwen2": TinyModel(
-        lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_GROUPED)), _LAYERS, _ALL
+        lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**GROUPED)), LAYERS, ALL
     ),
     "qwen3": TinyModel(
-        lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**_GROUPED, head_dim=16)),
-        _LAYERS,
-        _ALL,
+        lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**GROUPED, head_dim=16)),
+        LAYERS,
+        ALL,
     ),
-    "gemma3_text": TinyModel(_gemma3, _LAYERS, _ALL),
+    "gemma3_text": TinyModel(_gemma3, LAYERS, ALL),
     "phi3": TinyModel(
         lambda: transformers.Phi3ForCausalLM(
-            transformers.Phi3Config(**_GROUPED, sliding_window=None)
+            transformers.Phi3Config(**GROUPED, sliding_window=None)
         ),
-        _LAYERS,
+        LAYERS,
         ("qkv_proj", "o_proj", "gate_up_proj"),
     ),
     "gpt2": TinyModel(
@@ -133,17 +85,17 @@ TINY: dict[str, TinyModel] = {
         ("c_attn", "c_proj", "c_fc"),
     ),
     "gpt_neox": TinyModel(
-        lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**_SIZES)),
+        lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**SIZES)),
         "gpt_neox.layers",
         ("query_key_value", "dense"),
     ),
     "olmo2": TinyModel(
-        lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**_GROUPED)), _LAYERS, _ALL
+        lambda: transformers.Olmo2ForCausalLM(transformers.Olmo2Config(**GROUPED)), LAYERS, ALL
     ),
     "opt": TinyModel(
         lambda: transformers.OPTForCausalLM(
             transformers.OPTConfig(
-                **{k: v for k, v in _SIZES.items() if k != "intermediate_size"},
+                **{k: v for k, v in SIZES.items() if k != "intermediate_size"},
                 ffn_dim=96,
                 word_embed_proj_dim=HIDDEN,
             )
@@ -153,14 +105,14 @@ TINY: dict[str, TinyModel] = {
     ),
     "roberta": TinyModel(
         lambda: transformers.RobertaForMaskedLM(
-            transformers.RobertaConfig(**_SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
+            transformers.RobertaConfig(**SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
         ),
         "roberta.encoder.layer",
         ("query", "value", "dense"),
         encoder=True,
     ),
     "bert": TinyModel(
-        lambda: transformers.BertForMaskedLM(transformers.BertConfig(**_SIZES)),
+        lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SIZES)),
         "bert.encoder.layer",
         ("query", "value", "dense"),
         encoder=True,
@@ -168,7 +120,7 @@ TINY: dict[str, TinyModel] = {
     "modernbert": TinyModel(
         lambda: transformers.ModernBertForMaskedLM(
             transformers.ModernBertConfig(
-                **_SIZES,
+                **SIZES,
                 local_attention=8,
                 global_attn_every_n_layers=2,
                 cls_token_id=1,
@@ -181,44 +133,61 @@ TINY: dict[str, TinyModel] = {
     ),
     "gemma2": TinyModel(
         lambda: transformers.Gemma2ForCausalLM(
-            transformers.Gemma2Config(**_GROUPED, head_dim=16, sliding_window=8)
+            transformers.Gemma2Config(**GROUPED, head_dim=16, sliding_window=8)
         ),
-        _LAYERS,
-        _ALL,
+        LAYERS,
+        ALL,
     ),
     "phi": TinyModel(
-        lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**_GROUPED)),
-        _LAYERS,
+        lambda: transformers.PhiForCausalLM(
+            transformers.PhiConfig(**GROUPED | {"num_attention_heads": 2, "num_key_value_heads": 1})
+        ),
+        LAYERS,
         ("q_proj", "v_proj", "fc1"),
     ),
     "cohere": TinyModel(
-        lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**_GROUPED)), _LAYERS, _ALL
+        lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**GROUPED)), LAYERS, ALL
+    ),
+    "bloom": TinyModel(
+        lambda: transformers.BloomForCausalLM(
+            transformers.BloomConfig(
+                vocab_size=VOCAB,
+                hidden_size=HIDDEN,
+                n_layer=2,
+                n_head=4,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+        ),
+        "transformer.h",
+        ("query_key_value", "dense", "dense_h_to_4h"),
     ),
     "granite": TinyModel(
         lambda: transformers.GraniteForCausalLM(
-            transformers.GraniteConfig(**_GROUPED, logits_scaling=3.0, residual_multiplier=0.7)
+            transformers.GraniteConfig(**GROUPED, logits_scaling=3.0, residual_multiplier=0.7)
         ),
-        _LAYERS,
-        _ALL,
+        LAYERS,
+        ALL,
     ),
     "smollm3": TinyModel(
         lambda: transformers.SmolLM3ForCausalLM(
-            transformers.SmolLM3Config(**_GROUPED, no_rope_layer_interval=2)
+            transformers.SmolLM3Config(**GROUPED, no_rope_layer_interval=2)
         ),
-        _LAYERS,
-        _ALL,
+        LAYERS,
+        ALL,
     ),
     "starcoder2": TinyModel(
         lambda: transformers.Starcoder2ForCausalLM(
-            transformers.Starcoder2Config(**_GROUPED, sliding_window=8)
+            transformers.Starcoder2Config(**GROUPED, sliding_window=8)
         ),
-        _LAYERS,
+        LAYERS,
         ("q_proj", "v_proj", "c_fc"),
     ),
     "opt-projected": TinyModel(
         lambda: transformers.OPTForCausalLM(
             transformers.OPTConfig(
-                **{k: v for k, v in _SIZES.items() if k != "intermediate_size"},
+                **{k: v for k, v in SIZES.items() if k != "intermediate_size"},
                 ffn_dim=96,
                 word_embed_proj_dim=32,
                 do_layer_norm_before=False,
@@ -229,7 +198,7 @@ TINY: dict[str, TinyModel] = {
     ),
     "xlm-roberta": TinyModel(
         lambda: transformers.XLMRobertaForMaskedLM(
-            transformers.XLMRobertaConfig(**_SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
+            transformers.XLMRobertaConfig(**SIZES | {"type_vocab_size": 1, "pad_token_id": 1})
         ),
         "roberta.encoder.layer",
         ("query", "value", "dense"),
@@ -253,28 +222,11 @@ TINY: dict[str, TinyModel] = {
     ),
     "electra": TinyModel(
         lambda: transformers.ElectraForMaskedLM(
-            transformers.ElectraConfig(**_SIZES | {"embedding_size": 32})
+            transformers.ElectraConfig(**SIZES | {"embedding_size": 32})
         ),
         "electra.encoder.layer",
         ("query", "value", "dense"),
         encoder=True,
     ),
 }
-
-
-def save(model: PreTrainedModel, folder: Path) -> Path:
-    """Write a model and a tokenizer of its vocabulary size."""
-    model.save_pretrained(folder)
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
-    words |= {f"w{index}": index for index in range(4, VOCAB)}
-    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-    )
-    tokenizer.save_pretrained(folder)
-    return folder
+TINY |= RECENT

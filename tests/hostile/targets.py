@@ -52,6 +52,7 @@ from edgezo_runtime.system.safetensors_writer import write_tensors
 from edgezo_runtime.training.best_adapter import best_of
 from edgezo_runtime.training.trajectory import Trajectory
 from tests.estimator_runs import run_estimator
+from tests.hostile.feedback_records import feedback_records, read_feedback_record
 from tests.hostile.onnx_bytes import VALID
 from tests.hostile.seed_texts import (
     ARRAYS,
@@ -63,14 +64,12 @@ from tests.hostile.seed_texts import (
     MESSAGES,
     PACKED,
     PEFT_CONFIGS,
-    PROCESSOR,
     ROWS,
     SAVED,
     TABLES,
     TOOLS,
-    UNIGRAM,
-    WORDPIECE,
 )
+from tests.hostile.tokenizer_files import tokenizer_files
 from tests.runtime.tiny_bundle import write_bundle
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tiny_tokenizer import CHAT, byte_tokenizer
@@ -131,7 +130,7 @@ class _Workshop:
         self.trajectories = [
             Trajectory(self.bundle, method_config(method, batch_size=2, blocks="all"), 4)
             for method, content in METHODS.items()
-            if content.scheme is None and not isinstance(content.published, str)
+            if content.scheme is None and not content.feedback
         ]
         self.file = folder / "input"
 
@@ -148,12 +147,13 @@ class _Workshop:
             "peft_config": Target(self._peft_config, PEFT_CONFIGS),
             "journal": Target(self._journal, (self._journal_bytes(),)),
             "record": Target(_record, self._records()),
+            "feedback": Target(read_feedback_record, feedback_records()),
             "examples": Target(self._examples, (self._examples_bytes(),)),
             "evaluations": Target(self._evaluations, EVALUATIONS),
             "replay": Target(self._replay, self._replays(), 0.2),
             "header": Target(self._header, self._headers(), 0.2),
             "onnx": Target(lambda data: check_onnx(data, "graph.onnx"), VALID),
-            "tokenizer": Target(self._tokenizer, self._tokenizers(), 0.1),
+            "tokenizer": Target(self._tokenizer, tokenizer_files(self.tokenizer), 0.1),
             "chat": Target(self._chat, CHATS, 0.1),
             "rows": Target(self._rows, ROWS, 0.3),
             "questions": Target(self._questions, ROWS, 0.3),
@@ -362,26 +362,6 @@ class _Workshop:
         trajectory.state.adapter()
 
     # --- text ---
-
-    def _tokenizers(self) -> tuple[bytes, ...]:
-        small = json.loads(self.tokenizer.core.to_str())
-        wordpiece = small | {"model": WORDPIECE, "pre_tokenizer": {"type": "Whitespace"}}
-        unigram = small | {"model": UNIGRAM, "pre_tokenizer": None}
-        merges = [["a", "b"]]
-        prefix = small["model"] | {
-            "continuing_subword_prefix": "##",
-            "vocab": {"a": 0, "##b": 1, "ab": 2},
-            "merges": [["a", "##b"]],
-        }
-        tiny = small["model"] | {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": merges}
-        texts = [
-            small | {"model": tiny},
-            small | {"model": prefix},
-            wordpiece,
-            unigram,
-            small | {"model": tiny, "post_processor": PROCESSOR, "normalizer": {"type": "NFC"}},
-        ]
-        return tuple(json.dumps(text).encode() for text in texts)
 
     def _tokenizer(self, data: bytes) -> None:
         self._keep(data, "tokenizer.json")

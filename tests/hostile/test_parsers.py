@@ -28,6 +28,7 @@ NAMES = (
     "peft_config",
     "journal",
     "record",
+    "feedback",
     "examples",
     "evaluations",
     "replay",

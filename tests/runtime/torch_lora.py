@@ -32,9 +32,10 @@ class TorchLora:
     def __init__(self, model: PreTrainedModel, bundle: Bundle, attention: str = "eager") -> None:
         self._model = copy.deepcopy(model).double().eval()
         self._model.set_attn_implementation(attention)
+        self._model.set_experts_implementation("eager")  # others have no float64
         scheme = bundle.manifest.scheme
         self._scale = scheme.alpha / scheme.rank
-        self._masked = bundle.manifest.model.task == "masked-lm"
+        self._masked = bundle.manifest.model.task != "causal-lm"
         self._modules = sorted({info.module for info in bundle.manifest.trainables})
 
     @staticmethod
@@ -56,7 +57,9 @@ class TorchLora:
             lengths = torch.tensor(batch.lengths)[:, None]
             inputs["attention_mask"] = (torch.arange(batch.seq) < lengths).long()
         logits = torch.func.functional_call(self._model, weights, (), inputs).logits
-        chosen = logits[batch.positions[:, 0], batch.positions[:, 1]]
+        chosen = logits[batch.positions[:, 0]]  # of a classification head
+        if logits.ndim == 3:
+            chosen = chosen[torch.arange(len(chosen)), batch.positions[:, 1]]
         if batch.label_ids is not None:
             return chosen[:, torch.tensor(batch.label_ids)]
         targets = torch.tensor(batch.targets)[:, None]

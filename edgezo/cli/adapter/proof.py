@@ -62,7 +62,13 @@ def check_proof(job: ExportJob) -> None:
 
     Raises:
         EdgezoError: the bundle or the weights are missing, or do not fit.
+        UsageError: the model scores no tokens.
     """
+    task = job.adapter.info.task
+    if task in ("classification", "embedding"):
+        raise UsageError(
+            f"--verify compares scores of tokens, and a {task} model makes none; leave it out"
+        )
     job.bundle()
     if job.settings.format in ("peft", "merged"):
         job.weights()

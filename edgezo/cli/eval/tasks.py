@@ -99,7 +99,7 @@ class ScoredRows:
     @property
     def predicts(self) -> bool:
         """True for rows with label words, whose predictions are classes."""
-        return self.examples.kind != "completion"
+        return self.examples.classified
 
     def run(self, engine: Engine, tuned: Tuned, tell: Progress) -> Outcome:
         """Score every row once."""
@@ -107,7 +107,7 @@ class ScoredRows:
             engine, tuned.params, self.examples, self.batch_size, tell, scope=tuned.scope
         )
         check_loss(found, str(self.examples.path), engine.bundle, tuned.params)
-        classified = found.accuracy is not None
+        classified = self.examples.classified
         return Outcome(
             found.rows,
             loss=found.loss,

@@ -20,24 +20,27 @@ from edgezo_runtime.errors import BundleError, EdgezoError, InterruptedRunError
 NAME = "SmolLM2-135M-Instruct"
 
 
-def default_bundle() -> Path:
+def default_bundle(rank: int | None = None) -> Path:
     """The bundle of the default model, SmolLM2-135M-Instruct, from the user's cache.
 
     The first call exports it, which needs the extra `export` and takes about half a minute. That
     happens in a process of its own: torch would take memory from the budget of a run.
 
+    Args:
+        rank: of its adapters; None for the default.
     Returns:
         Its folder, which is below $XDG_CACHE_HOME or ~/.cache.
     Raises:
         MissingExtraError: the extra `export` is not installed.
         EdgezoError: the export failed; it has printed the reason.
     """
-    path = cache_folder() / "bundles" / default_name()
+    path = cache_folder() / "bundles" / default_name(rank)
     if _is_usable(path):
         return path
     require_extra()
     note(f"exporting the default model {NAME} to the cache, {path}")
     command = [sys.executable, "-m", "edgezo", "export", "-o", str(path), "--force"]
+    command += [] if rank is None else ["--rank", str(rank)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         code = child.wait()
@@ -58,9 +61,9 @@ def cache_folder() -> Path:
     return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "edgezo"
 
 
-def default_name() -> str:
-    """A name of its own for each version, default settings and code of the exporter."""
-    settings = dataclasses.asdict(ExportSettings())
+def default_name(rank: int | None = None) -> str:
+    """A name of its own for each version, settings and code of the exporter."""
+    settings = dataclasses.asdict(ExportSettings(rank=rank))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for file in sorted(Path(edgezo_export.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())

@@ -135,6 +135,14 @@ class Job:
         config, first_order = self.config, len(self.run.first_order_blocks)
         own = f"first-order steps of the last {self.run.rates.num_first_order} blocks"
         own += f", lr {_rate(config.first_order_lr)}"
+        if self.run.trajectory.layout.feedback is not None:
+            pairs = self.run.trajectory.layout.feedback.pairs
+            rates = f"lr {_rate(config.lr)}, eps {_rate(config.eps)}"
+            return f"{config.method} from {pairs} pairs, {rates}"
+        if self.run.trajectory.layout.carried is not None:
+            count = len(self.run.trajectory.layout.carried)
+            rate = _rate(config.lr)
+            return f"{config.method}: the error carried back to {count} blocks, lr {rate}"
         if not self.run.trajectory.layout.blocks:
             return f"{config.method}: {own}"
         rates = f"{config.method}, lr {_rate(config.lr)}, eps {_rate(config.eps)}"

@@ -34,7 +34,8 @@ def make_receipt(
         warnings: the warnings that the user saw.
     """
     run = job.run
-    rates, estimated = run.rates, run.trajectory.layout.blocks
+    rates, layout = run.rates, run.trajectory.layout
+    estimated, has_eps = layout.blocks, bool(layout.blocks or layout.feedback)
     names = ("before", "after", "test")
     losses = {f"loss_{name}": result.get(f"loss_{name}") for name in names}
     shares = {f"accuracy_{name}": result.get(f"accuracy_{name}") for name in names}
@@ -53,8 +54,8 @@ def make_receipt(
         "batch_size": run.batch_size,
         "rows": len(run.examples),
         "held_out": job.held_out,
-        "lr": rates.lr if estimated else None,
-        "eps": rates.eps if estimated else None,
+        "lr": rates.lr if has_eps else None,
+        "eps": rates.eps if has_eps else None,
         "first_order_lr": rates.first_order_lr if rates.num_first_order else None,
         "rates": rates.words,
         "long_rows": {

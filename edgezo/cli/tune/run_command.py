@@ -32,6 +32,10 @@ from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory_errors import budget_stop
+from edgezo_runtime.training.feedback_layout import learns_feedback
+
+MOST_RANK = 8
+"""Largest rank that is chosen for a run."""
 
 
 def tune(
@@ -61,7 +65,7 @@ def tune(
     """
     check_config(config)
     judge = None if reward is None else load_reward(reward)
-    root = Path(bundle) if bundle is not None else default_bundle()
+    root = Path(bundle) if bundle is not None else default_bundle(_rank(inputs, config))
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         output = Path("runs") / f"{root.resolve().name}-{now}"
@@ -110,6 +114,12 @@ def tune(
             f"interrupted after {result['steps']}{planned} steps; the state is saved; to go on: "
             f"{resume}"
         )
+
+
+def _rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
+    """The rank of the default model's adapters: with feedback, one for each direction of errors."""
+    directions = len(inputs.label) - 1 if inputs.label else MOST_RANK
+    return min(directions, MOST_RANK) if learns_feedback(config) and directions > 1 else None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.head import CHUNK, Head, Tail, after_head, chunk_logits, dot, gathered
 from edgezo_export.graphs.segment import SegmentLowering
-from edgezo_export.operators.linear import Quant
+from edgezo_export.graphs.text_embedding import Pooling, chosen_numbers, embeddings, numbers_at
+from edgezo_export.operators.layers import Quant
 from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.trace.partition import Segment
@@ -44,6 +45,8 @@ class Backward:
         scheme: the trainables.
         quant: form of the frozen weights.
         hidden_size: H.
+        pooling: how states become the embedding of a text; None for a model with a head.
+        group_size: inputs of a group of w4 and w8.
     """
 
     layers: Sequence[tuple[Segment, str]]
@@ -53,6 +56,8 @@ class Backward:
     scheme: Scheme
     quant: Quant
     hidden_size: int
+    pooling: Pooling | None = None
+    group_size: int = 32
 
     def block(self, index: int) -> GraphBuilder:
         """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
@@ -82,7 +87,9 @@ class Backward:
         segment, module = self.layers[index]
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
-        draft, edits = lower_block(segment, index, module, *own, unfused=True)
+        draft, edits = lower_block(
+            segment, index, module, *own, group_size=self.group_size, unfused=True
+        )
         if context.needed.keys() != self.context.needed.keys():
             raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
         return draft, [info for edit in edits for info in edit.tensors]
@@ -110,6 +117,10 @@ class Backward:
         vocabulary is processed in chunks; each adds its share to the gradient of the states.
         """
         draft = GraphBuilder("tokens_backward", expand=UNFUSED)
+        if self.pooling is not None:
+            found = numbers_at(draft, self._embeddings(draft), self.hidden_size)
+            _, grad = (draft.input(name, _FLOAT, ("scored",)) for name in ("log_probs", GRAD))
+            return self._finished(draft, found, grad)
         lowering, states, head, tail = self._gathered(draft)
         targets = draft.input("targets", ir.DataType.INT64, ("scored",))
         known, grad = (draft.input(name, _FLOAT, ("scored",)) for name in ("log_probs", GRAD))
@@ -130,10 +141,16 @@ class Backward:
         return self._finished(draft, states, total)
 
     def _label_logits(self, draft: GraphBuilder) -> ir.Value:
+        if self.pooling is not None:
+            return chosen_numbers(draft, self._embeddings(draft))
         lowering, states, head, tail = self._gathered(draft)
         label_ids = draft.input("label_ids", ir.DataType.INT64, ("labels",))
         scores = dot(draft, states, head, self.quant, label_ids, draft.ints(0))
         return after_head(lowering, self.epilogue, tail, scores)
+
+    def _embeddings(self, draft: GraphBuilder) -> ir.Value:
+        own = self.epilogue, self.checkpoint, self.hidden_size, self.pooling or "mean"
+        return embeddings(draft, *own)
 
     def _gathered(self, draft: GraphBuilder) -> tuple[SegmentLowering, ir.Value, Head, Tail]:
         return gathered(draft, self.epilogue, self.checkpoint, self.hidden_size)

@@ -71,6 +71,10 @@ def _exp_slope(_a: Adjoint, _x: ir.Value, y: ir.Value) -> ir.Value:
     return y
 
 
+def _log_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
+    return a.op("Reciprocal", x)
+
+
 def _sqrt_slope(a: Adjoint, _x: ir.Value, y: ir.Value) -> ir.Value:
     return a.op("Div", a.draft.scalar(0.5), y)
 
@@ -87,12 +91,33 @@ def _abs_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
     return a.op("Sign", x)
 
 
+def _clip_slope(a: Adjoint, x: ir.Value, y: ir.Value) -> ir.Value:
+    return a.op("Cast", a.op("Equal", x, y), to=FLOAT)
+
+
 def _neg(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.op("Neg", a.grad)]
 
 
 def _same(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.grad]
+
+
+def _softplus_slope(a: Adjoint, x: ir.Value, _y: ir.Value) -> ir.Value:
+    return a.op("Sigmoid", x)
+
+
+def _extreme(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The largest or smallest of numbers: the gradient goes to those that are the result."""
+    y = a.node.outputs[0]
+    return [
+        a.reduced(
+            a.op("Mul", a.grad, a.op("Cast", a.op("Equal", a.input(index), y), to=FLOAT)), index
+        )
+        if wants
+        else None
+        for index, wants in enumerate(a.wanted)
+    ]
 
 
 def _where(a: Adjoint) -> Sequence[ir.Value | None]:
@@ -106,16 +131,22 @@ RULES: dict[str, Rule] = {
     "Abs": _slope(_abs_slope),
     "Add": _add,
     "Cast": _same,  # all gradients are float32
+    "CastLike": _same,
+    "Clip": _slope(_clip_slope),
     "Div": _div,
     "Erf": _slope(_erf_slope),
     "Exp": _slope(_exp_slope),
     "Identity": _same,
+    "Log": _slope(_log_slope),
+    "Max": _extreme,
+    "Min": _extreme,
     "Mul": _mul,
     "Neg": _neg,
     "Pow": _pow,
     "Reciprocal": _slope(_reciprocal_slope),
     "Relu": _slope(_relu_slope),
     "Sigmoid": _slope(_sigmoid_slope),
+    "Softplus": _slope(_softplus_slope),
     "Sqrt": _slope(_sqrt_slope),
     "Sub": _sub,
     "Tanh": _slope(_tanh_slope),

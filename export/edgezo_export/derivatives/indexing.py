@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgezo_export.derivatives.adjoint import Adjoint, Rule
+from edgezo_export.derivatives.adjoint import FLOAT, Adjoint, Rule
 from edgezo_export.errors import UnsupportedModelError
 
 
@@ -31,10 +31,25 @@ def _gather_nd(a: Adjoint) -> Sequence[ir.Value | None]:
 
 
 def _gather(a: Adjoint) -> Sequence[ir.Value | None]:
-    """Rows of the first axis."""
-    if int(a.attribute("axis", 0)):
-        raise UnsupportedModelError("the gradient of a Gather of another axis than the first")
+    """Rows of the first axis, or one place of another axis."""
+    axis = int(a.attribute("axis", 0))
+    if axis:
+        return [_placed(a, axis)]
     return [_scattered(a, a.op("Unsqueeze", a.input(1), a.draft.ints(-1)))]
+
+
+def _placed(a: Adjoint, axis: int) -> ir.Value:
+    """Append the gradient at one place of an axis, and zeros at the others."""
+    shape, index = a.shapes.get(str(a.input(0).name), ()), a.input(1)
+    if not -len(shape) <= axis < len(shape) or a.shapes.get(str(index.name)) != ():
+        raise UnsupportedModelError("the gradient of a Gather of several places of an inner axis")
+    axis %= len(shape)
+    zero, one = (a.draft.constant(np.int64(number)) for number in (0, 1))
+    size = a.op("Squeeze", a.op("Shape", a.input(0), start=axis, end=axis + 1))
+    hit = a.op("Equal", a.op("Range", zero, size, one), index)
+    mask = a.op("Reshape", hit, a.draft.ints(-1, *[1] * (len(shape) - 1 - axis)))
+    wide = a.op("Unsqueeze", a.grad, a.draft.ints(axis))
+    return a.op("Mul", wide, a.op("Cast", mask, to=FLOAT))
 
 
 def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
@@ -44,8 +59,28 @@ def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
     return a.op("ScatterND", nothing, index, a.grad, reduction="add")
 
 
+def _gather_elements(a: Adjoint) -> Sequence[ir.Value | None]:
+    zero = ir.tensor(np.zeros(1, np.float32))
+    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    axis = int(a.attribute("axis", 0))
+    return [a.op("ScatterElements", nothing, a.input(1), a.grad, axis=axis, reduction="add")]
+
+
+def _top_k(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The gradients of the largest numbers, at their places."""
+    grad = a.grads[0]
+    if grad is None:
+        raise UnsupportedModelError("the gradient of the places of the largest numbers")
+    zero = ir.tensor(np.zeros(1, np.float32))
+    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    axis = int(a.attribute("axis", -1))
+    return [a.op("ScatterElements", nothing, a.node.outputs[1], grad, axis=axis)]
+
+
 RULES: dict[str, Rule] = {
     "Gather": _gather,
+    "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
+    "TopK": _top_k,
 }
 """Operator -> its vector-Jacobian product."""

@@ -26,6 +26,20 @@ def _expand(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.reduced(a.grad, 0)]
 
 
+def _tile(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The sum over the copies: the result in the shape (r0, d0, r1, d1, ...)."""
+    rank = len(a.shapes.get(str(a.input(0).name), ()))
+    if not rank:
+        raise UnsupportedModelError("the gradient of a Tile of unknown rank")
+    pairs = [
+        a.op("Unsqueeze", value, a.draft.ints(1))
+        for value in (a.input(1), a.op("Shape", a.input(0)))
+    ]
+    apart = a.op("Reshape", a.op("Concat", *pairs, axis=1), a.draft.ints(-1))
+    copies = a.draft.ints(*range(0, 2 * rank, 2))
+    return [a.op("ReduceSum", a.op("Reshape", a.grad, apart), copies, keepdims=0)]
+
+
 def _concat(a: Adjoint) -> Sequence[ir.Value | None]:
     axis = int(a.attribute("axis", 0))
     place = a.draft.ints(axis)
@@ -94,6 +108,7 @@ RULES: dict[str, Rule] = {
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _reshape,
+    "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _reshape,
 }

@@ -44,12 +44,43 @@ def _unbatched(a: Adjoint, grad: ir.Value, index: int) -> ir.Value:
 
 
 def _recomputed(draft: GraphBuilder, value: ir.Value) -> ir.Value:
-    """Append a float32 weight again: reused from its first use it would stay in memory."""
+    """Append a float32 weight again: reused from its first use it would stay in memory.
+
+    So would what it is made of: all nodes before it, which read weights alone, are appended again.
+    """
     producer = value.producer()
     if producer is None or producer.op_type not in ("Cast", "DequantizeLinear"):
         return value
-    attributes = {name: attribute.value for name, attribute in producer.attributes.items()}
-    return draft.op(producer.op_type, *producer.inputs, **attributes)
+    return _again(draft, value, {}) or value
+
+
+_OF_WEIGHTS = frozenset(
+    {
+        "Cast",
+        "Concat",
+        "DequantizeLinear",
+        "Expand",
+        "QLinearAdd",
+        "QLinearMul",
+        "Reshape",
+        "Slice",
+        "Transpose",
+    }
+)
+"""Operators that make a float32 weight of a stored one."""
+
+
+def _again(
+    draft: GraphBuilder, value: ir.Value | None, made: dict[ir.Value, ir.Value]
+) -> ir.Value | None:
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or producer.op_type not in _OF_WEIGHTS:
+        return value
+    if value not in made:
+        inputs = [_again(draft, own, made) for own in producer.inputs]
+        attributes = {name: attribute.value for name, attribute in producer.attributes.items()}
+        made[value] = draft.op(producer.op_type, *inputs, domain=producer.domain, **attributes)
+    return made[value]
 
 
 def _gemm(a: Adjoint) -> Sequence[ir.Value | None]:

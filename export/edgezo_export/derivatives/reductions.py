@@ -27,6 +27,13 @@ def _reduce_mean(a: Adjoint) -> Sequence[ir.Value | None]:
     return [_expanded(a, a.op("Mul", a.grad, a.op("Div", few, all_)))]
 
 
+def _cum_sum(a: Adjoint) -> Sequence[ir.Value | None]:
+    """The sum of the gradients of all later numbers, each its own included."""
+    turned = 1 - int(a.attribute("reverse", 0))
+    exclusive = int(a.attribute("exclusive", 0))
+    return [a.op("CumSum", a.grad, a.input(1), reverse=turned, exclusive=exclusive), None]
+
+
 def _expanded(a: Adjoint, grad: ir.Value | None = None) -> ir.Value:
     """Repeat a gradient along the axes that were reduced."""
     grad = a.grad if grad is None else grad
@@ -36,6 +43,7 @@ def _expanded(a: Adjoint, grad: ir.Value | None = None) -> ir.Value:
 
 
 RULES: dict[str, Rule] = {
+    "CumSum": _cum_sum,
     "ReduceMean": _reduce_mean,
     "ReduceSum": _reduce_sum,
     "Softmax": _softmax,

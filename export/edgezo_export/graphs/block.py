@@ -10,15 +10,17 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context, dynamic_shape
+from edgezo_export.graphs.residual_layer import residual_layers
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
-from edgezo_export.operators.linear import LinearLowering, Quant
+from edgezo_export.operators.linear import LinearLowering, Quant, Taps
 from edgezo_export.operators.unfused import UNFUSED
 from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
-from edgezo_export.trace.symbols import DOMAIN
+from edgezo_export.trace.values import constant
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
 
 
 def lower_block(
@@ -31,13 +33,16 @@ def lower_block(
     quant: Quant,
     hidden_size: int,
     *,
+    group_size: int = 32,
     continuing: bool = True,
     unfused: bool = False,
+    taps: Taps | None = None,
 ) -> tuple[GraphBuilder, list[Edit]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
 
     If its attention can continue from earlier tokens, the graph also takes past_key and past_value
-    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D).
+    (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D). The graph also
+    returns the inputs of the linear layers whose outputs it adds to the residual.
 
     Args:
         segment: its traced nodes.
@@ -48,13 +53,15 @@ def lower_block(
         scheme: trainables to add.
         quant: form of the frozen linear layers.
         hidden_size: width of the hidden states.
+        group_size: inputs of a group of w4 and w8.
         continuing: take earlier keys and values, if that is possible.
         unfused: use standard operators, which have a derivative; without code and decode.
+        taps: collects what the frozen linear layers read.
     """
     draft = GraphBuilder("block", f"{module}.", UNFUSED if unfused else None)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs = _Inputs(draft, hidden, context)
-    linears = LinearLowering(draft, quant, dequantize=unfused)
+    linears = LinearLowering(draft, quant, group_size=group_size, dequantize=unfused, taps=taps)
     if not unfused:
         linears.declare_code()
     edits = BlockEdits(draft, scheme, index, module, segment.nodes)
@@ -64,24 +71,32 @@ def lower_block(
     )
     if segment.hidden_in is None:
         raise UnsupportedModelError(f"block {index} has no hidden states to start from")
-    if not any(node.domain == DOMAIN and node.op_type == "Attention" for node in segment.nodes):
-        raise UnsupportedModelError(
-            f"block {index}: its class computes attention itself, or something else in its place; "
-            "only attention that goes through transformers' attention interface can be exported"
-        )
     start = edits.apply(edits.entry(hidden_size), "output", hidden)
     lowering.bind(segment.hidden_in, start)
     lowering.run(segment.nodes)
-    names = [info.name for info in edits.trainables]
-    if len(set(names)) < len(names):
+    if lowering.shares_layers and not edits.made:
         raise UnsupportedModelError(
             f"block {index} runs some of its layers more than once; shared layers cannot be tuned"
         )
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
+    for layer in residual_layers(segment):
+        name = f"{LAYER_INPUT}{draft.local(checkpoint.name(layer.weight).removesuffix('.weight'))}"
+        shape = ("rows", "tokens", layer.in_features)
+        draft.output(lowering.value(layer.x), name, ir.DataType.FLOAT, shape)
     if past is not None and inputs.by_position:
+        if taps is not None:
+            taps.clear()
         own = (module, checkpoint, context, scheme, quant, hidden_size)
-        return lower_block(segment, index, *own, continuing=False, unfused=unfused)
+        return lower_block(
+            segment,
+            index,
+            *own,
+            group_size=group_size,
+            continuing=False,
+            unfused=unfused,
+            taps=taps,
+        )
     if past is None:
         edits.no_past()
     else:
@@ -114,20 +129,45 @@ class _Inputs:
         if axis is not None:  # the block's own rows, not the prologue's
             draft = self._draft
             return draft.op("Squeeze", draft.op("Shape", self._hidden, start=axis, end=axis + 1))
+        node = value.producer()
+        if node is not None and is_size(value):
+            inputs = [self._size(each) for each in node.inputs if each is not None]
+            return self._draft.op(node.op_type, *inputs)
         if value.dtype is None:
             raise UnsupportedModelError(f"context {value.name!r} of unknown dtype")
         self.by_position = True
         return self._input(self._context.tensor(value), value.dtype, dynamic_shape(value))
 
-    def rotary_cache(self, value: ir.Value) -> ir.Value:
-        """Return the (S, D/2) form of a rotary table."""
-        shape = ("tokens", int(value.shape[-1]) // 2)  # type: ignore[index, arg-type]
-        return self._input(self._context.rotary_cache(value), ir.DataType.FLOAT, shape)
+    def _size(self, value: ir.Value) -> ir.Value:
+        """Return the value of a number that sizes are computed from."""
+        number = constant(value)
+        return self.outside(value) if number is None else self._draft.constant(number)
+
+    def rotary_cache(self, value: ir.Value, half: bool) -> ir.Value:
+        """Return the (S, D/2) form of a rotary table, or of one `half` of it."""
+        width = int(value.shape[-1])  # type: ignore[index, arg-type]
+        shape = ("tokens", width if half else width // 2)
+        return self._input(self._context.rotary_cache(value, half), ir.DataType.FLOAT, shape)
 
     def _input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> ir.Value:
         if name not in self._declared:
             self._declared[name] = self._draft.input(name, dtype, shape)
         return self._declared[name]
+
+
+_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+
+
+def is_size(value: ir.Value) -> bool:
+    """Is `value` computed from the numbers of rows and tokens of the input ids alone?"""
+    node = value.producer()
+    if node is None or node.op_type not in _ARITHMETIC or value.shape is None or len(value.shape):
+        return False
+    return all(
+        each is not None
+        and (constant(each) is not None or batch_dimension(each) is not None or is_size(each))
+        for each in node.inputs
+    )
 
 
 def batch_dimension(value: ir.Value) -> int | None:

@@ -9,6 +9,9 @@ import onnx_ir as ir
 ROTARY_CACHE = ".rotary_cache"
 """Ending of the names of rotary tables in the form (S, D/2)."""
 
+HALF_CACHE = f".half{ROTARY_CACHE}"
+"""The same where the model makes only that half."""
+
 
 @dataclass(slots=True)
 class Context:
@@ -24,9 +27,9 @@ class Context:
         """Request a traced value."""
         return self._request(value, "")
 
-    def rotary_cache(self, value: ir.Value) -> str:
-        """Request the (S, D/2) half of a rotary table."""
-        return self._request(value, ROTARY_CACHE)
+    def rotary_cache(self, value: ir.Value, half: bool = False) -> str:
+        """Request the (S, D/2) form of a rotary table, or of one `half` of it."""
+        return self._request(value, HALF_CACHE if half else ROTARY_CACHE)
 
     def _request(self, value: ir.Value, ending: str) -> str:
         for name, known in self.needed.items():
@@ -39,7 +42,12 @@ class Context:
 
 def dynamic_shape(value: ir.Value) -> tuple[int | str, ...]:
     """Return a traced shape with its two symbols renamed `rows` and `tokens`."""
+    node = value.producer()
+    inputs = () if node is None or node.graph is None else tuple(node.graph.inputs)
+    ids = inputs[0].shape if inputs else None
+    tokens = None if ids is None or len(ids) < 2 else ids[1]
     dims: list[int | str] = []
     for axis, dim in enumerate(value.shape or ()):
-        dims.append(dim if isinstance(dim, int) else ("rows" if axis == 0 else "tokens"))
+        first = axis == 0 and (tokens is None or dim != tokens)
+        dims.append(dim if isinstance(dim, int) else ("rows" if first else "tokens"))
     return tuple(dims)

@@ -31,11 +31,23 @@ Tail = tuple[ir.Node, tuple[ir.Node, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The parameters of the head: name and shape (V, H) of its matrix, and the name of its bias."""
+    """The parameters of the head.
+
+    Attributes:
+        name: of its matrix.
+        shape: of its matrix, (V, H); a classification head has a row per class.
+        bias: name of its bias, if it has one.
+        of_tokens: has it a row per token? Else its rows are classes, which stay float32.
+    """
 
     name: str
     shape: tuple[int, int]
     bias: str | None
+    of_tokens: bool = True
+
+    def form(self, quant: Quant) -> Quant:
+        """Return the form of its matrix, where that of embeddings is `quant`."""
+        return quant if self.of_tokens else "fp32"
 
 
 def gathered(
@@ -56,14 +68,17 @@ def gathered(
     lowering = SegmentLowering(draft, checkpoint, LinearLowering(draft, "fp32"), outside)
     if segment.hidden_in is None or head.inputs[0] is None or head.inputs[1] is None:
         raise UnsupportedModelError("the head of the model has no input")
-    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(0))
+    # A row of T tokens; a classification head, which takes the first token, gets T rows of one.
+    axis = 1 if segment.hidden_out.shape is not None and len(segment.hidden_out.shape) == 2 else 0
+    picked = draft.op("Unsqueeze", draft.op("GatherND", hidden, positions), draft.ints(axis))
     lowering.bind(segment.hidden_in, picked)
     lowering.run(before)
     width = int(head.inputs[0].shape[-1])  # type: ignore[index, arg-type]
     states = draft.op("Reshape", lowering.value(head.inputs[0]), draft.ints(-1, width))
     shape = tuple(int(dim) for dim in head.inputs[1].shape or ())  # type: ignore[arg-type]
     bias = checkpoint.name(head.inputs[2]) if len(head.inputs) > 2 and head.inputs[2] else None
-    known = Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias)
+    of_tokens = shape[0] == checkpoint.vocab_size
+    known = Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias, of_tokens)
     return lowering, states, known, (head, tuple(after))
 
 
@@ -88,7 +103,7 @@ def dot(
         ids: the tokens.
         axis: constant 0 to score all `ids` for every state; None for one id per state.
     """
-    rows = embedding_rows(draft, head.name, head.shape, quant, ids)
+    rows = embedding_rows(draft, head.name, head.shape, head.form(quant), ids)
     width = head.shape[1]
     if axis is None:
         product = aligned(draft, draft.op("Mul", states, rows), width)
@@ -141,10 +156,17 @@ def chunk_logits(
     total: ir.Value | None,
 ) -> ir.Value:
     """Append the logits (T, len(tokens)) of a range of the vocabulary, computed after `total`."""
-    table, scale = embedding_tensors(head.name, head.shape, quant)
+    table, scale = embedding_tensors(head.name, head.shape, head.form(quant))
     span = (tokens.start, tokens.stop)
     rows = draft.weight(table, span)
-    if scale is None:
+    if quant == "fp16":
+        # Which rows to take depends on `total`: a Cast of the weight itself would come too early.
+        first = draft.op("Cast", _after(draft, draft.scalar(0.0), total), to=int(ir.DataType.INT64))
+        start = draft.op("Reshape", first, draft.ints(1))
+        chunk = draft.op("Slice", rows, start, draft.ints(len(tokens)), draft.ints(0))
+        chunk = draft.op("Reshape", chunk, draft.ints(len(tokens), head.shape[1]))
+        rows = draft.op("Cast", chunk, to=int(ir.DataType.FLOAT))
+    elif scale is None:
         states = _after(draft, states, total)
     else:
         vector = _after(draft, draft.weight(scale, span, shape=(len(tokens),)), total)

@@ -24,6 +24,9 @@ class LinearLayers:
         linears: appends frozen linear layers.
         edits: the scheme's edits, None outside blocks.
         value: returns the value of a traced value.
+
+    Attributes:
+        shared: has a layer been lowered that runs more than once? Such layers have no edits.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class LinearLayers:
         self._linears = linears
         self._edits = edits
         self._value = value
+        self.shared = False
 
     def lower(self, node: ir.Node, order: dict[ir.Node, int]) -> dict[ir.Value, ir.Value]:
         """Lower a layer and the layers of the segment that read the same input.
@@ -70,6 +74,9 @@ class LinearLayers:
 
     def _edits_of(self, node: ir.Node) -> Sequence[Edit]:
         if self._edits is None:
+            return ()
+        if sum(user.op_type == "Linear" for user, _ in present(node.inputs[1]).uses()) > 1:
+            self.shared = True  # an edit acts on the tokens of one input
             return ()
         spec = self._spec([node])
         return self._edits.linear(

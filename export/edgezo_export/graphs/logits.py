@@ -7,7 +7,7 @@ import onnx_ir as ir
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.head import CHUNK, after_head, chunk_logits, gathered
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.trace.partition import Segment
 
 

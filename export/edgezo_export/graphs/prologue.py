@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
-from edgezo_export.graphs.context import ROTARY_CACHE, Context, dynamic_shape
+from edgezo_export.graphs.context import HALF_CACHE, ROTARY_CACHE, Context, dynamic_shape
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.linear import LinearLowering, Quant
 from edgezo_export.operators.rotary import emit_rotary_cache
@@ -44,7 +44,9 @@ def lower_prologue(
         shape: Sequence[int | str] = dynamic_shape(value)
         if name.endswith(ROTARY_CACHE):
             width = int(value.shape[-1])  # type: ignore[index, arg-type]
-            made, shape = emit_rotary_cache(draft, made, width), ("tokens", width // 2)
+            half = name.endswith(HALF_CACHE)
+            made = emit_rotary_cache(draft, made, width, half)
+            shape = ("tokens", width if half else width // 2)
         draft.output(made, name, value.dtype or ir.DataType.FLOAT, shape)
     return draft
 

@@ -13,14 +13,22 @@ from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.linear_layers import LinearLayers
 from edgezo_export.operators.activation import emit_silu
-from edgezo_export.operators.attention import AttentionLowering, rotates_heads
+from edgezo_export.operators.attention import (
+    AttentionLowering,
+    RotaryCache,
+    rotary_width,
+    rotates_heads,
+)
+from edgezo_export.operators.convolution import emit_short_convolution
 from edgezo_export.operators.embedding import embedding_rows
+from edgezo_export.operators.experts import Routing, emit_expert_linear, emit_routing
 from edgezo_export.operators.group_query import Past
-from edgezo_export.operators.linear import LinearLowering, Quant
+from edgezo_export.operators.linear import LinearLowering, LinearSpec, Quant
 from edgezo_export.operators.norm import emit_rms_norm
 from edgezo_export.operators.rotary import emit_rotary, emit_rotary_cache
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.block_edits import BlockEdits
+from edgezo_export.sources.expert_matrices import expert_name
 from edgezo_export.trace.symbols import DOMAIN
 from edgezo_export.trace.values import constant, fixed_shape, present
 
@@ -46,13 +54,15 @@ class SegmentLowering:
         linears: LinearLowering,
         outside: Callable[[ir.Value], ir.Value],
         edits: BlockEdits | None = None,
-        rotary_cache: Callable[[ir.Value], ir.Value] | None = None,
+        rotary_cache: RotaryCache | None = None,
         quant: Quant = "fp32",
         past: Past | None = None,
     ) -> None:
         self.draft = draft
         self._checkpoint = checkpoint
+        self._frozen = linears
         self._linears = LinearLayers(draft, checkpoint, linears, edits, self.value)
+        self._routings: dict[ir.Value, Routing] = {}
         self._outside = outside
         self._edits = edits
         self._quant = quant
@@ -61,6 +71,11 @@ class SegmentLowering:
             draft, self.value, rotary_cache or self._own_cache, past
         )
         self._order: dict[ir.Node, int] = {}
+
+    @property
+    def shares_layers(self) -> bool:
+        """Does a linear layer run more than once?"""
+        return self._linears.shared
 
     def bind(self, traced: ir.Value, value: ir.Value) -> None:
         """Set the value of a traced value."""
@@ -90,6 +105,8 @@ class SegmentLowering:
                 self._symbol(node)
             elif node.op_type == "Gather" and self._is_embedding(node.inputs[0]):
                 self._embedding(node)
+            elif node.op_type == "Conv":
+                self.bind(node.outputs[0], self._convolution(node))
             else:
                 self._copy(node)
 
@@ -105,16 +122,16 @@ class SegmentLowering:
         buffer = self._checkpoint.buffers.get(name)
         if buffer is not None:
             return self.draft.constant(buffer.detach().cpu().numpy())
-        if traced.const_value is not None and name.startswith("lifted_tensor"):
+        if traced.const_value is not None and name.rpartition(".")[2].startswith("lifted_tensor"):
             return self.draft.constant(traced.const_value.numpy())
         shape = fixed_shape(traced)
         return self.draft.weight(PlannedTensor(name, "F32", shape, (name,), "plain", False))
 
-    def _own_cache(self, traced: ir.Value) -> ir.Value:
+    def _own_cache(self, traced: ir.Value, half: bool) -> ir.Value:
         dim = None if traced.shape is None else traced.shape[-1]
         if not isinstance(dim, int):
             raise UnsupportedModelError("rotary table of unknown width")
-        return emit_rotary_cache(self.draft, self.value(traced), dim)
+        return emit_rotary_cache(self.draft, self.value(traced), dim, half)
 
     # --- nodes ---
 
@@ -123,6 +140,8 @@ class SegmentLowering:
         output = node.outputs[0]
         if node.op_type == "Linear":
             self._values.update(self._linears.lower(node, self._order))
+        elif node.op_type == "ExpertLinear":
+            self.bind(output, self._expert_linear(node))
         elif node.op_type == "Attention":
             self.bind(output, self._attention.emit(node))
         elif node.op_type == "Rotary":
@@ -151,6 +170,35 @@ class SegmentLowering:
         if self._edits is not None and node.op_type == "LayerNormalization":
             norm = partial(self.draft.op, node.op_type, inputs[0], **attributes)
             self.bind(node.outputs[0], self._edited_norm(node, outputs[0], norm))
+
+    def _expert_linear(self, node: ir.Node) -> ir.Value:
+        traced, index, weight = (present(value) for value in node.inputs)
+        shape, choices = fixed_shape(weight), index.shape
+        slots = None if choices is None else choices[-1]
+        if not isinstance(slots, int) or traced.shape is None:
+            raise UnsupportedModelError("experts whose number per token is not fixed")
+        routing = self._routings.get(index)
+        if routing is None:
+            own = self.value(index), self._frozen.groups(), shape[0], slots
+            routing = self._routings[index] = emit_routing(self.draft, *own)
+        in_out = bool(node.attributes["in_out"].value)
+        width, size = shape[1:] if in_out else reversed(shape[1:])
+        name = self._checkpoint.name(weight)
+        specs = [
+            LinearSpec((expert_name(name, number),), (size,), width, in_out, ())
+            for number in range(shape[0])
+        ]
+        x, by_slot = self.value(traced), len(traced.shape) == 3
+        return emit_expert_linear(self.draft, self._frozen, specs, x, routing, by_slot=by_slot)
+
+    def _convolution(self, node: ir.Node) -> ir.Value:
+        x, weight = (self.value(present(value)) for value in node.inputs[:2])
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        size = fixed_shape(present(node.inputs[1]))
+        return emit_short_convolution(
+            self.draft, x, weight, None if bias is None else self.value(bias), size, attributes
+        )
 
     def _rms_norm(self, node: ir.Node) -> ir.Value:
         x, gain = (self.value(present(value)) for value in node.inputs[:2])
@@ -191,7 +239,9 @@ class SegmentLowering:
         if not isinstance(head_dim, int):
             raise UnsupportedModelError(f"rotary embedding of {traced.name!r}: width is not fixed")
         x, cos, sin = (self.value(value) for value in (traced, cos, sin))
-        return emit_rotary(self.draft, x, cos, sin, head_dim)
+        if node.attributes["half"].value:
+            cos, sin = (self.draft.op("Concat", half, half, axis=-1) for half in (cos, sin))
+        return emit_rotary(self.draft, x, cos, sin, head_dim, rotary_width(node))
 
     def _is_embedding(self, table: ir.Value | None) -> bool:
         if table is None or not table.is_initializer() or table.shape is None:

@@ -11,7 +11,7 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.head import CHUNK, after_head, aligned, chunk_logits, dot, gathered
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.trace.partition import Segment
 
 

@@ -13,10 +13,13 @@ from edgezo_export.operators.group_query import GroupQuery, Past
 from edgezo_export.operators.multi_head import emit_multi_head, window_bias
 from edgezo_export.trace.masks import Visibility
 from edgezo_export.trace.symbols import DOMAIN
-from edgezo_export.trace.values import constant
+from edgezo_export.trace.values import constant, present
 
 Lower = Callable[[ir.Value], ir.Value]
 """Traced value -> the value that stands for it in the graph being built."""
+
+RotaryCache = Callable[[ir.Value, bool], ir.Value]
+"""Traced table, and whether it is a half -> its (P + S, D/2) form."""
 
 _OVER_TOKENS = frozenset(
     {"Conv", "ConvTranspose", "CumSum", "Scan", "Loop", "Range", "RNN", "LSTM"}
@@ -41,6 +44,19 @@ def heads_source(value: ir.Value) -> ir.Value | None:
     flat = source is not None and source.shape is not None and len(source.shape) == 3
     keeps = shape is not None and len(shape) == 4 and shape[0] in (0, -1) and shape[1] in (0, -1)
     return source if flat and keeps else None
+
+
+def rotary_width(node: ir.Node) -> int:
+    """Return how many numbers of each head an edgezo::Rotary turns; its tables may be halves.
+
+    Raises:
+        UnsupportedModelError: it is not fixed.
+    """
+    table = node.inputs[1]
+    width = None if table is None or table.shape is None else table.shape[-1]
+    if not isinstance(width, int):
+        raise UnsupportedModelError(f"rotary embedding {node.name!r} of a width that is not fixed")
+    return width * 2 if node.attributes["half"].value else width
 
 
 def rotary_inputs(value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value] | None:
@@ -78,10 +94,15 @@ def mask_of(node: ir.Node) -> Mask:
     return Mask(Visibility(bool(causal), int(window)), mask.inputs[0])
 
 
+def sinks_of(node: ir.Node) -> ir.Value | None:
+    """Return the traced sinks (N,) of an edgezo::Attention, if it has some."""
+    return node.inputs[4] if len(node.inputs) > 4 else None
+
+
 def rotates_heads(node: ir.Node) -> bool:
     """Tell whether this attention can apply the rotary embedding of its query and key itself.
 
-    ONNX Runtime's operator takes only widths that are multiples of 16, without zero padding.
+    ONNX Runtime's operator turns the first numbers of each head, a multiple of 16.
     """
     if node.domain != DOMAIN or node.op_type != "Attention" or not mask_of(node).seen.causal:
         return False
@@ -91,7 +112,8 @@ def rotates_heads(node: ir.Node) -> bool:
     head_dim, value = q[0].shape[3], node.inputs[2]
     if not isinstance(head_dim, int) or value is None:
         return False
-    return head_dim % _ROTARY_MULTIPLE == 0 and head_dim >= _static(value, 3)
+    width = rotary_width(present(present(node.inputs[0]).producer()))
+    return width % _ROTARY_MULTIPLE == 0 and head_dim >= _static(value, 3)
 
 
 def continues(nodes: Sequence[ir.Node]) -> bool:
@@ -119,12 +141,13 @@ class AttentionLowering:
     Args:
         draft: the graph.
         lower: returns the value of a traced value.
-        rotary_cache: returns the (P + S, D/2) table of a traced cos or sin (1, S, D).
+        rotary_cache: returns the (P + S, D/2) table of a traced cos or sin (1, S, D), or of one of
+            its halves.
         past: earlier tokens; None if the layer cannot have any.
     """
 
     def __init__(
-        self, draft: GraphBuilder, lower: Lower, rotary_cache: Lower, past: Past | None
+        self, draft: GraphBuilder, lower: Lower, rotary_cache: RotaryCache, past: Past | None
     ) -> None:
         self._draft = draft
         self._lower = lower
@@ -148,10 +171,14 @@ class AttentionLowering:
 
     def _causal(self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int) -> ir.Value:
         tables: tuple[ir.Value, ...] = ()
+        partial = False
         rotary_q, rotary_k = rotary_inputs(q), rotary_inputs(k)
         if rotary_q and rotary_k and rotates_heads(node):
+            rotary = present(q.producer())
+            half = bool(rotary.attributes["half"].value)
             q, k = rotary_q[0], rotary_k[0]
-            tables = tuple(self._rotary_cache(table) for table in rotary_q[1:])
+            partial = rotary_width(rotary) < width
+            tables = tuple(self._rotary_cache(table, half) for table in rotary_q[1:])
         query, key, value = (self._flat(x, width) for x in (q, k, v))
         attention = GroupQuery(
             draft=self._draft,
@@ -162,6 +189,8 @@ class AttentionLowering:
             window=mask_of(node).seen.window,
             softcap=float(node.attributes["softcap"].value),
             tables=tables,
+            partial=partial,
+            sinks=None if (sinks := sinks_of(node)) is None else self._lower(sinks),
         )
         return attention.emit(query, key, value, self._past)[0]
 
@@ -169,8 +198,10 @@ class AttentionLowering:
         self, node: ir.Node, q: ir.Value, k: ir.Value, v: ir.Value, width: int
     ) -> ir.Value:
         heads = _static(q, 1)
-        if _static(k, 1) != heads or node.attributes["softcap"].value:
-            raise UnsupportedModelError("bidirectional attention with grouped heads or a soft cap")
+        if _static(k, 1) != heads or node.attributes["softcap"].value or sinks_of(node):
+            raise UnsupportedModelError(
+                "bidirectional attention with grouped heads, a soft cap or sinks"
+            )
         mask = mask_of(node)
         window = mask.seen.window
         query, key, value = (self._flat(x, width) for x in (q, k, v))

@@ -1,11 +1,11 @@
-"""The token embedding: float32, or uint8 with one scale per token."""
+"""The token embedding: float32, float16, or uint8 with one scale per token."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from edgezo_export.graph_builder import GraphBuilder
-from edgezo_export.operators.linear import Quant
+from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.quantize import ZERO_POINT
 from edgezo_export.quantization.weights_plan import PlannedTensor, plan_embedding
 
@@ -16,6 +16,8 @@ def embedding_tensors(
     """Plan the embedding as the bundle stores it, and its scales."""
     if quant == "fp32":
         return PlannedTensor(name, "F32", shape, (name,), "plain", False), None
+    if quant == "fp16":
+        return PlannedTensor(name, "F16", shape, (name,), "plain_half", False), None
     return plan_embedding(name, f"{name.removesuffix('.weight')}.scale", name, shape)
 
 
@@ -26,7 +28,7 @@ def embedding_rows(
     table, scale = embedding_tensors(name, shape, quant)
     rows = draft.op("Gather", draft.weight(table), ids, axis=0)
     if scale is None:
-        return rows
+        return draft.op("Cast", rows, to=int(ir.DataType.FLOAT)) if quant == "fp16" else rows
     centred = draft.op(
         "Sub", draft.op("Cast", rows, to=int(ir.DataType.FLOAT)), draft.scalar(float(ZERO_POINT))
     )

@@ -19,6 +19,8 @@ from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_runtime.bundle.manifest_types import PAST
 
 _INT32 = int(ir.DataType.INT32)
+_SINKS = 11
+"""The input of ONNX Runtime's operator that takes sinks."""
 
 
 class Past:
@@ -82,6 +84,8 @@ class GroupQuery:
         window: tokens that each token sees, itself included; 0 for all before it.
         softcap: bound of the scores, 0 for none.
         tables: cos and sin (P + S, D/2) of the rotary embedding; empty if the heads come rotated.
+        partial: do the tables turn the first numbers of each head only?
+        sinks: (N,) the score of one more key per head, which has no value; None for none.
     """
 
     draft: GraphBuilder
@@ -92,6 +96,8 @@ class GroupQuery:
     window: int
     softcap: float
     tables: tuple[ir.Value, ...]
+    partial: bool = False
+    sinks: ir.Value | None = None
 
     def emit(
         self, query: ir.Value, key: ir.Value, value: ir.Value, past: Past | None
@@ -157,12 +163,18 @@ class GroupQuery:
 
     def _node(self, *inputs: ir.Value | None) -> tuple[ir.Value, ...]:
         # onnxruntime 1.19 does not know the attribute
-        extra = {"softcap": self.softcap} if self.softcap else {}
+        extra: dict[str, float] = {"softcap": self.softcap} if self.softcap else {}
+        if self.partial and self.draft.unfused:  # the operator sees it by the width of the tables
+            extra["partial_rotary"] = 1
+        more: list[ir.Value | None] = list(self.tables)
+        if self.sinks is not None:
+            more += [None] * (_SINKS - len(inputs) - len(more))
+            more.append(self.sinks)
         return self.draft.ops(
             "GroupQueryAttention",
             3,
             *inputs,
-            *self.tables,
+            *more,
             domain=MICROSOFT,
             num_heads=self.heads,
             kv_num_heads=self.kv_heads,
@@ -202,7 +214,8 @@ def unfused_group_query(
     positions = _Positions.of(draft, query, past and past[0], given(inputs, 5))
     if attributes.get("do_rotary"):
         tables = given(inputs, 7), given(inputs, 8)
-        query, key = (emit_rotary_at(draft, x, tables, positions.queries) for x in (query, key))
+        at, partial = positions.queries, bool(attributes.get("partial_rotary"))
+        query, key = (emit_rotary_at(draft, x, tables, at, partial) for x in (query, key))
     if past is not None:
         key = draft.op("Concat", past[0], key, axis=2)
         value = draft.op("Concat", past[1], value, axis=2)
@@ -210,7 +223,9 @@ def unfused_group_query(
     bias = draft.op("Where", seen, draft.scalar(0.0), draft.scalar(HIDDEN_SCORE))
     cap = float(attributes.get("softcap", 0.0))
     scale = float(attributes["scale"])
-    result = softmax_attention(draft, (query, key, value), (heads, groups), scale, [bias], cap)
+    sinks = inputs[_SINKS] if len(inputs) > _SINKS else None
+    states = (query, key, value)
+    result = softmax_attention(draft, states, (heads, groups), scale, [bias], cap, sinks)
     return result, key, value
 
 

@@ -27,6 +27,7 @@ def softmax_attention(
     scale: float,
     biases: Sequence[ir.Value],
     cap: float,
+    sinks: ir.Value | None = None,
 ) -> ir.Value:
     """Append softmax(scale q k^T + bias) v as (R, S, N * D).
 
@@ -39,6 +40,7 @@ def softmax_attention(
         scale: of the scores.
         biases: added to the scores (R, N, S, P + S).
         cap: bound of the scores, 0 for none.
+        sinks: (N,) the score of one more key per head, which has no value; None for none.
     """
     query, key, value = states
     queries, groups = heads
@@ -54,7 +56,13 @@ def softmax_attention(
         scores = draft.op("Mul", bounded, draft.scalar(cap))
     for bias in biases:
         scores = draft.op("Add", scores, bias)
+    if sinks is not None:
+        column = draft.op("Reshape", sinks, draft.ints(1, queries, 1, 1))
+        lead = draft.op("Concat", draft.op("Shape", scores, start=0, end=3), draft.ints(1), axis=0)
+        scores = draft.op("Concat", scores, draft.op("Expand", column, lead), axis=-1)
     weights = draft.op("Softmax", scores, axis=-1)
+    if sinks is not None:
+        weights = draft.op("Slice", weights, draft.ints(0), draft.ints(-1), draft.ints(3))
     if shared:
         weights = draft.op("Reshape", weights, draft.ints(0, groups, -1, 0))
     result = draft.op("MatMul", weights, value)

@@ -6,16 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_runtime.bundle.manifest_types import ModelTask
 from edgezo_runtime.errors import EdgezoError, MissingExtraError
 from edgezo_runtime.evaluation.parity import Sample, Scores, last_logits
 
 Float32 = npt.NDArray[np.float32]
-Task = Literal["causal-lm", "masked-lm"]
+Task = ModelTask
 
 
 def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Scores:

@@ -11,6 +11,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.quantization.group_codes import (
+    GroupCodes,
+    round_groups,
+    round_groups_8bit,
+)
 from edgezo_export.quantization.quantize import (
     NonFiniteWeightError,
     count_not_finite,
@@ -33,8 +38,13 @@ from edgezo_runtime.system.files import atomic_path, sha256_file
 _CHUNK_BYTES = 8 << 20  # float32 values read at a time
 _STRIP_BYTES = 32 << 20  # transposed values collected before they are written
 
+_MAX_HALF = float(np.finfo(np.float16).max)
+
 Progress = Callable[[int, int], None]
 """Takes the bytes written and the bytes in all."""
+
+MakeCodes = Callable[[PlannedTensor, int], Iterator[GroupCodes]]
+"""Takes a planned linear_int4 and the size of its groups; yields codes in the order of outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ def write_weights(
     plan: Sequence[PlannedTensor],
     source: TensorReader,
     progress: Progress | None = None,
+    codes: MakeCodes | None = None,
 ) -> WrittenWeights:
     """Read, quantize and write every tensor of a plan.
 
@@ -58,9 +69,10 @@ def write_weights(
 
     Args:
         path: the .safetensors file to write; replaced if it exists.
-        plan: the tensors; the scales of every linear_int8 and embedding_uint8 are among them.
+        plan: the tensors; the scales of every quantized tensor are among them.
         source: the checkpoint.
         progress: called after every tensor read.
+        codes: makes the 4-bit codes; each weight is rounded to the nearest one if None.
     Returns:
         Places of the tensors, size and SHA-256 of the file.
     Raises:
@@ -82,9 +94,9 @@ def write_weights(
                 _write_at(file, start, 0)
                 file.truncate(end)
                 done = 0
-                for entry, scale in pairs:
-                    _write_entry(file, entry, scale, source, places)
-                    done += places[entry.name].length + (places[scale.name].length if scale else 0)
+                for entry, parts in pairs:
+                    _write_entry(file, entry, parts, source, places, codes)
+                    done += sum(places[tensor.name].length for tensor in (entry, *parts))
                     if progress is not None:
                         progress(done, total)
             digest = sha256_file(temporary)
@@ -96,30 +108,107 @@ def write_weights(
 def _write_entry(
     file: BinaryIO,
     entry: PlannedTensor,
-    scale: PlannedTensor | None,
+    parts: tuple[PlannedTensor, ...],
     source: TensorReader,
     places: dict[str, WrittenTensor],
+    codes: MakeCodes | None,
 ) -> None:
     place = places[entry.name]
+    own = [places[part.name] for part in parts]
     if entry.kind == "linear_int8":
         scales: list[npt.NDArray[np.float32]] = []
         rotated = (rotate_rows(chunk) for chunk in _channels(entry, source))
         _write_columns(file, place, _quantized(rotated, scales))
-        values = np.concatenate(scales)
+        _write_at(file, np.concatenate(scales), own[0].offset)
     elif entry.kind == "embedding_uint8":
         scales = []
         chunks = _quantized(_rows(entry.sources[0], source), scales)
         _write_rows(file, place, (to_unsigned(chunk) for chunk in chunks))
-        values = np.concatenate(scales)
-    elif len(entry.shape) == 2 and (entry.transpose or entry.kind == "concat"):
-        _write_columns(file, place, _channels(entry, source))
-        return
+        _write_at(file, np.concatenate(scales), own[0].offset)
+    elif entry.kind == "linear_int4":
+        size = 2 * entry.shape[1] // parts[0].shape[1]
+        made = codes(entry, size) if codes is not None else rounded_codes(entry, size, source)
+        _write_side_by_side(
+            file, [place, *own], ([c.packed(), c.multipliers, c.scales] for c in made)
+        )
+    elif entry.kind == "linear_uint8":
+        size = entry.shape[1] // parts[0].shape[1]
+        matrices = _channels(entry, source)
+        _write_side_by_side(file, [place, *own], (round_groups_8bit(m, size) for m in matrices))
     else:
-        rows = (chunk for name in entry.sources for chunk in _rows(name, source))
-        _write_rows(file, place, rows)
-        return
-    if scale is not None:
-        _write_at(file, values, places[scale.name].offset)
+        _write_floats(file, entry, place, source)
+
+
+def _write_floats(
+    file: BinaryIO, entry: PlannedTensor, place: WrittenTensor, source: TensorReader
+) -> None:
+    joined = len(entry.shape) == 2 and (entry.transpose or entry.kind.startswith("concat"))
+    chunks = _channels(entry, source) if joined else _all_rows(entry, source)
+    write = _write_columns if joined else _write_rows
+    write(file, place, _halves(entry, chunks) if entry.dtype == "F16" else chunks)
+
+
+def rounded_codes(entry: PlannedTensor, size: int, source: TensorReader) -> Iterator[GroupCodes]:
+    """Round the weights of a linear_int4 to the nearest codes, some outputs at a time."""
+    for chunk in _channels(entry, source):
+        yield round_groups(rotate_rows(chunk), size)
+
+
+def read_float32(entry: PlannedTensor, source: TensorReader) -> npt.NDArray[np.float32]:
+    """Read a tensor of the kinds plain and concat, in the form that the file would have.
+
+    Raises:
+        NonFiniteWeightError: it has numbers that are not finite.
+    """
+    values = np.empty(entry.shape, np.float32)
+    if len(entry.shape) == 2 and (entry.transpose or entry.kind == "concat"):
+        first = 0
+        for chunk in _channels(entry, source):
+            values[:, first : first + len(chunk)] = chunk.T
+            first += len(chunk)
+        return values
+    flat, first = values.reshape(-1), 0
+    for chunk in _all_rows(entry, source):
+        flat[first : first + chunk.size] = chunk.reshape(-1)
+        first += chunk.size
+    return values
+
+
+def read_tables(plan: Sequence[PlannedTensor], source: TensorReader) -> dict[str, npt.NDArray[Any]]:
+    """Read tensors of the kinds plain, concat and embedding_uint8, in the form of the file."""
+    found: dict[str, npt.NDArray[Any]] = {}
+    for entry, parts in steps(plan):
+        if entry.kind != "embedding_uint8":
+            found[entry.name] = read_float32(entry, source)
+            continue
+        scales: list[npt.NDArray[np.float32]] = []
+        chunks = _quantized(_rows(entry.sources[0], source), scales)
+        found[entry.name] = np.concatenate([to_unsigned(chunk) for chunk in chunks])
+        found[parts[0].name] = np.concatenate(scales).reshape(parts[0].shape)
+    return found
+
+
+def _halves(
+    entry: PlannedTensor, chunks: Iterator[npt.NDArray[np.float32]]
+) -> Iterator[npt.NDArray[np.float16]]:
+    """Round to float16.
+
+    Raises:
+        EdgezoError: a number is too large.
+    """
+    for chunk in chunks:
+        largest = float(np.abs(chunk).max(initial=0.0))
+        if largest > _MAX_HALF:
+            raise EdgezoError(
+                f"tensor {' or '.join(entry.sources)!r} of the model has a weight of "
+                f"{largest:.3g}, and float16 ends at {_MAX_HALF:.0f}; export with another `quant`, "
+                f"such as int8"
+            )
+        yield chunk.astype(np.float16)
+
+
+def _all_rows(entry: PlannedTensor, source: TensorReader) -> Iterator[npt.NDArray[np.float32]]:
+    return (chunk for name in entry.sources for chunk in _rows(name, source))
 
 
 def _quantized(
@@ -189,6 +278,19 @@ def _write_rows(file: BinaryIO, place: WrittenTensor, chunks: Iterator[npt.NDArr
     for chunk in chunks:
         _write_at(file, chunk, position)
         position += chunk.nbytes
+
+
+def _write_side_by_side(
+    file: BinaryIO,
+    places: Sequence[WrittenTensor],
+    chunks: Iterator[Sequence[npt.NDArray[Any]]],
+) -> None:
+    """Write chunks of rows of several tensors."""
+    positions = [place.offset for place in places]
+    for arrays in chunks:
+        for index, array in enumerate(arrays):
+            _write_at(file, array, positions[index])
+            positions[index] += array.nbytes
 
 
 def _write_columns(

@@ -26,37 +26,70 @@ PAGE_BYTES = 4096
 _SMALL_ALIGNMENT = 64
 _PAGE_FROM_BYTES = 64 << 10
 
-Dtype = Literal["F32", "I8", "U8"]
+Dtype = Literal["F32", "F16", "I8", "U8"]
 Kind = Literal[
-    "plain", "concat", "linear_int8", "linear_scale", "embedding_uint8", "embedding_scale"
+    "plain",
+    "plain_half",
+    "concat",
+    "concat_half",
+    "linear_int8",
+    "linear_int4",
+    "linear_multiplier",
+    "linear_scale",
+    "linear_uint8",
+    "group_scale",
+    "embedding_uint8",
+    "embedding_scale",
 ]
 _DTYPE_OF: dict[Kind, Dtype] = {
     "plain": "F32",
+    "plain_half": "F16",
     "concat": "F32",
+    "concat_half": "F16",
     "linear_int8": "I8",
+    "linear_int4": "U8",
+    "linear_multiplier": "I8",
     "linear_scale": "F32",
+    "linear_uint8": "U8",
+    "group_scale": "F32",
     "embedding_uint8": "U8",
     "embedding_scale": "F32",
 }
-_SCALE_OF: dict[Kind, Kind] = {
-    "linear_int8": "linear_scale",
-    "embedding_uint8": "embedding_scale",
+_PARTS_OF: dict[Kind, tuple[Kind, ...]] = {
+    "linear_int8": ("linear_scale",),
+    "linear_int4": ("linear_multiplier", "linear_scale"),
+    "linear_uint8": ("group_scale",),
+    "embedding_uint8": ("embedding_scale",),
 }
-NUMPY: dict[Dtype, npt.DTypeLike] = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
+_PARTS = frozenset(part for parts in _PARTS_OF.values() for part in parts)
+NUMPY: dict[Dtype, npt.DTypeLike] = {
+    "F32": np.float32,
+    "F16": np.float16,
+    "I8": np.int8,
+    "U8": np.uint8,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
     """One tensor of the file.
 
-    kind             values                                             shape
-    plain            one source as float32                              its own, or transposed
-    concat           sources joined along the output axis, float32      (in, sum out) or (sum out,)
-    linear_int8      the same, rotated (see `edgezo_export.quantization.rotation`),
-                     int8, one scale per output                         (in, sum out)
-    linear_scale     the scales of the linear_int8 of the same sources  (sum out,)
-    embedding_uint8  one source, uint8 with zero point 128              (V, H)
-    embedding_scale  the scales of the embedding_uint8 of that source   (V, 1)
+    kind               values, and shape in the file
+    plain              one source as float32; its own, or transposed
+    plain_half         the same as float16
+    concat             sources joined along the output axis, float32; (in, sum out) or (sum out,)
+    concat_half        the same as float16
+    linear_int8        the same, rotated (see `edgezo_export.quantization.rotation`), int8, one
+                       scale per output; (in, sum out)
+    linear_int4        the same, rotated, codes of `edgezo_export.quantization.group_codes`;
+                       (sum out, in / 2)
+    linear_multiplier  the multipliers of the linear_int4 of these sources; (sum out, groups)
+    linear_scale       the scales of the linear_int8 or linear_int4 of these sources; (sum out,)
+    linear_uint8       the sources joined, not rotated, uint8 with zero point 128, one scale per
+                       group of inputs; (sum out, in)
+    group_scale        the scales of the linear_uint8 of these sources; (sum out, groups)
+    embedding_uint8    one source, uint8 with zero point 128; (V, H)
+    embedding_scale    the scales of the embedding_uint8 of that source; (V, 1)
 
     Attributes:
         name: name in the file.
@@ -95,6 +128,57 @@ def plan_linear(
     return (
         PlannedTensor(name, "I8", shape, names, "linear_int8", transpose),
         PlannedTensor(scale_name, "F32", (shape[1],), names, "linear_scale", transpose),
+    )
+
+
+def plan_codes(
+    name: str,
+    stem: str,
+    sources: Sequence[str],
+    shape: tuple[int, int],
+    size: int,
+    *,
+    transpose: bool,
+) -> tuple[PlannedTensor, PlannedTensor, PlannedTensor]:
+    """Plan the 4-bit codes of layers that share their input, their multipliers and scales.
+
+    Args:
+        name: of the codes.
+        stem: name of the layers, before the suffixes of multipliers and scales.
+        sources: checkpoint names of the weights.
+        shape: inputs, and outputs of all layers.
+        size: inputs of a group.
+        transpose: as in `PlannedTensor`.
+    """
+    width, outputs = shape
+    names = tuple(sources)
+    groups = (outputs, width // size)
+    return (
+        PlannedTensor(name, "U8", (outputs, width // 2), names, "linear_int4", transpose),
+        PlannedTensor(f"{stem}.multiplier", "I8", groups, names, "linear_multiplier", transpose),
+        PlannedTensor(f"{stem}.scale", "F32", (outputs,), names, "linear_scale", transpose),
+    )
+
+
+def plan_groups(
+    name: str,
+    scale_name: str,
+    sources: Sequence[str],
+    shape: tuple[int, int],
+    size: int,
+    *,
+    transpose: bool,
+) -> tuple[PlannedTensor, PlannedTensor]:
+    """Plan the uint8 matrix (sum out, in) of layers that share their input, and its scales.
+
+    `shape` and `size` are those of `plan_codes`.
+    """
+    width, outputs = shape
+    names = tuple(sources)
+    groups = (outputs, width // size)
+    return (
+        PlannedTensor(name, "U8", (outputs, width), names, "linear_uint8", transpose),
+        PlannedTensor(scale_name, "F32", groups, names, "group_scale", transpose),
     )
 
 
@@ -160,8 +244,8 @@ def _check_entry(entry: PlannedTensor, taken: dict[str, dict[str, object]]) -> N
         raise ValueError(f"tensor {entry.name!r}: shape {entry.shape} from {entry.sources}")
 
 
-Step = tuple[PlannedTensor, PlannedTensor | None]
-"""A tensor to write, and its scales if it is quantized."""
+Step = tuple[PlannedTensor, tuple[PlannedTensor, ...]]
+"""A tensor to write, and its scales (and multipliers) if it is quantized."""
 
 
 def steps(plan: Sequence[PlannedTensor]) -> list[Step]:
@@ -172,19 +256,18 @@ def steps(plan: Sequence[PlannedTensor]) -> list[Step]:
     """
     scales: dict[tuple[Kind, tuple[str, ...]], PlannedTensor] = {}
     for entry in plan:
-        if entry.kind in _SCALE_OF.values() and (
+        if entry.kind in _PARTS and (
             scales.setdefault((entry.kind, entry.sources), entry) is not entry
         ):
             raise ValueError(f"tensor {entry.name!r}: scales of {entry.sources} planned twice")
     found: list[Step] = []
     for entry in plan:
-        if entry.kind in _SCALE_OF:
-            scale = scales.pop((_SCALE_OF[entry.kind], entry.sources), None)
-            if scale is None:
-                raise ValueError(f"tensor {entry.name!r}: its scales are not in the plan")
-            found.append((entry, scale))
-        elif entry.kind not in _SCALE_OF.values():
-            found.append((entry, None))
+        if entry.kind in _PARTS:
+            continue
+        parts = [scales.pop((kind, entry.sources), None) for kind in _PARTS_OF.get(entry.kind, ())]
+        if any(part is None for part in parts):
+            raise ValueError(f"tensor {entry.name!r}: its scales are not in the plan")
+        found.append((entry, tuple(part for part in parts if part is not None)))
     if scales:
         orphan = next(iter(scales.values()))
         raise ValueError(f"tensor {orphan.name!r}: scales without a quantized tensor")
@@ -198,16 +281,20 @@ def check_shapes(entry: PlannedTensor, source: TensorReader) -> None:
         EdgezoError: they differ.
     """
     shapes = [source.shape(name) for name in entry.sources]
-    if entry.kind in ("plain", "embedding_uint8"):
+    if entry.kind in ("plain", "plain_half", "embedding_uint8"):
         expected = shapes[0] if len(shapes) == 1 else None
-        if entry.kind == "plain" and entry.transpose and expected is not None:
+        if entry.kind != "embedding_uint8" and entry.transpose and expected is not None:
             expected = expected[::-1] if len(expected) == 2 else None
-    elif all(len(shape) == 1 for shape in shapes) and entry.kind == "concat":
+    elif all(len(shape) == 1 for shape in shapes) and entry.kind in ("concat", "concat_half"):
         expected = (sum(shape[0] for shape in shapes),)
     elif all(len(shape) == 2 for shape in shapes):
         oriented = [shape[::-1] if entry.transpose else shape for shape in shapes]
         widths = {shape[0] for shape in oriented}
         joined = (oriented[0][0], sum(shape[1] for shape in oriented))
+        if entry.kind == "linear_int4":
+            joined = (joined[1], joined[0] // 2)
+        elif entry.kind == "linear_uint8":
+            joined = joined[::-1]
         expected = joined if len(widths) == 1 else None
     else:
         expected = None

@@ -105,7 +105,7 @@ class KeysValues:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length))
         mapped = np.memmap(path, np.uint8, "r")
-        dtypes = {"F32": np.float32, "I8": np.int8, "U8": np.uint8}
+        dtypes = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8}
         found: dict[str, npt.NDArray[Any]] = {}
         for name, entry in header.items():
             if not name.startswith("__"):

@@ -9,31 +9,52 @@ from optimum.utils import NormalizedConfigManager
 from transformers import PretrainedConfig, PreTrainedModel
 
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_runtime.bundle.manifest_types import ModelTask
 
-Task = Literal["auto", "causal-lm", "masked-lm"]
+Task = Literal["auto", "causal-lm", "masked-lm", "classification", "embedding"]
 
-_OPTIMUM_TASK = {"causal-lm": "text-generation", "masked-lm": "fill-mask"}
+_OPTIMUM_TASK = {
+    "causal-lm": "text-generation",
+    "masked-lm": "fill-mask",
+    "classification": "text-classification",
+    "embedding": "feature-extraction",
+}
 _ENCODERS = "MaskedLM"
+_CLASSIFIERS = "ForSequenceClassification"
 
 KNOWN = (
     "bert",
+    "bloom",
     "cohere",
+    "deberta-v2",
     "distilbert",
     "electra",
+    "gemma",
     "gemma2",
     "gemma3_text",
+    "gemma4_text",
     "gpt2",
     "gpt_neox",
+    "gpt_oss",
     "granite",
+    "granitemoehybrid",
+    "lfm2",
     "llama",
+    "ministral",
+    "ministral3",
     "mistral",
+    "mixtral",
     "modernbert",
     "olmo2",
+    "olmo3",
     "opt",
     "phi",
     "phi3",
     "qwen2",
     "qwen3",
+    "qwen3_5_text",
+    "qwen3_moe",
+    "qwen3_next",
     "roberta",
     "smollm3",
     "starcoder2",
@@ -46,15 +67,28 @@ _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert"})
 """Architectures whose positions start after the padding index."""
 
 
-def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedModel], str]:
-    """Return the class with a language-model head, and the resolved task.
+def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedModel], ModelTask]:
+    """Return the class with the head of a task, and the resolved task.
 
     Raises:
-        UnsupportedModelError: the architecture has no class for the task.
+        UnsupportedModelError: the architecture has no class for the task, or it is a decoder and
+            the task is one of encoders.
     """
     architectures = config.architectures or []
     if task == "auto":
         task = "masked-lm" if any(_ENCODERS in name for name in architectures) else "causal-lm"
+        if any(_CLASSIFIERS in name for name in architectures):
+            task = "classification"
+    if task in ("classification", "embedding") and not is_encoder(config):
+        advice = (
+            "; export it with `task` causal-lm and tune label words, which need no head"
+            if task == "classification"
+            else "; take an encoder such as BERT"
+        )
+        raise UnsupportedModelError(
+            f"`task` {task}: {config.model_type!r} is not an encoder, which reads in both "
+            f"directions{advice}"
+        )
     mapping = _auto_class(_OPTIMUM_TASK[task])._model_mapping
     if type(config) not in mapping:
         raise UnsupportedModelError(
@@ -63,6 +97,11 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
         )
     found = mapping[type(config)]
     return (found[0] if isinstance(found, tuple) else found), task
+
+
+def is_encoder(config: PretrainedConfig) -> bool:
+    """Can models of this config fill in masked words? Then they read in both directions."""
+    return type(config) in _auto_class(_OPTIMUM_TASK["masked-lm"])._model_mapping
 
 
 def model_sizes(config: PretrainedConfig) -> dict[str, int]:
@@ -90,7 +129,8 @@ def model_sizes(config: PretrainedConfig) -> dict[str, int]:
 
 
 def _other_task(config: PretrainedConfig, task: str) -> str:
-    for name, optimum_name in _OPTIMUM_TASK.items():
+    for name in ("causal-lm", "masked-lm"):
+        optimum_name = _OPTIMUM_TASK[name]
         if name != task and type(config) in _auto_class(optimum_name)._model_mapping:
             return f", but it has one for `task` {name}"
     return ""

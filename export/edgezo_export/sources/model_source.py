@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +88,10 @@ class Source:
         """Return the names in the checkpoint, in file order."""
         return self._checkpoint.names()
 
+    def parameters(self) -> int:
+        """Count the numbers of the checkpoint."""
+        return sum(math.prod(self._checkpoint.shape(name)) for name in self._checkpoint.names())
+
     def resolve(self, name: str) -> str:
         """Return the name of a parameter in the checkpoint.
 
@@ -116,7 +121,8 @@ class Source:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter."""
-        return self._checkpoint.shape(self.resolve(name))
+        expert = self._names.expert(name, self._checkpoint)
+        return self._checkpoint.shape(self.resolve(name)) if expert is None else expert.shape
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read a whole parameter as float32.
@@ -132,6 +138,9 @@ class Source:
         Raises:
             EdgezoError: it is missing, truncated, or has a dtype that cannot be read.
         """
+        expert = self._names.expert(name, self._checkpoint)
+        if expert is not None:
+            return expert.read_rows(start, stop)
         return self._checkpoint.read_rows(self.resolve(name), start, stop)
 
     def separate(self, tied: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -216,6 +225,31 @@ class Source:
         if tokenizer is None:
             tokenizer = self.tokenizer
         return write_tokenizer(tokenizer, self.config, self._eos_ids(), folder)
+
+    def pooling(self) -> Literal["mean", "cls"]:
+        """Return how a model of sentence-transformers pools states; the mean where none says.
+
+        Raises:
+            UsageError: in another way.
+            EdgezoError: the file that says so is damaged.
+        """
+        path = self._folder / "1_Pooling" / "config.json"
+        if not path.is_file():
+            return "mean"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            chosen = [name for name, value in content.items() if value is True]
+        except (ValueError, AttributeError) as error:
+            raise EdgezoError(f"{path}: damaged: {error}") from error
+        modes = {name for name in chosen if name.startswith("pooling_mode_")}
+        if modes == {"pooling_mode_mean_tokens"}:
+            return "mean"
+        if modes == {"pooling_mode_cls_token"}:
+            return "cls"
+        raise UsageError(
+            f"{path}: pools by {', '.join(sorted(modes)) or 'nothing'}; an embedding is the mean "
+            f"of all tokens or the first one"
+        )
 
     def _eos_ids(self) -> tuple[int, ...]:
         """Return the tokens that end a text, the one of the config first."""

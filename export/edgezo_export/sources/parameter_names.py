@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
+
+from edgezo_export.sources.expert_matrices import ExpertMatrix, ExpertNames, Tensors
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -34,6 +36,11 @@ class NameResolver:
         else:
             self._tied = {}
         self._renamed = _renamed(classes, stored)
+        self._experts = ExpertNames(transforms(classes), self.stored)
+
+    def expert(self, name: str, tensors: Tensors) -> ExpertMatrix | None:
+        """Return the matrix of an expert; None for any other name."""
+        return self._experts.find(name, tensors)
 
     def find(self, name: str) -> str | None:
         """Return the name of a parameter in the checkpoint, or None."""
@@ -67,23 +74,29 @@ class NameResolver:
 
 def _renamed(classes: list[type[PreTrainedModel]], stored: Collection[str]) -> dict[str, str]:
     """Map current to stored names of the tensors that transformers renames on loading."""
-    from transformers import conversion_mapping
     from transformers.core_model_loading import WeightRenaming
+
+    found: dict[str, str] = {}
+    for transform in transforms(classes):
+        if type(transform) is not WeightRenaming:  # others compute new values
+            continue
+        for name in stored:
+            current, _ = transform.rename_source_key(name)
+            if current != name:
+                found.setdefault(current, name)
+    return found
+
+
+def transforms(classes: Sequence[type[PreTrainedModel]]) -> Iterator[Any]:
+    """Yield what transformers does to the tensors of a checkpoint when it loads these classes."""
+    from transformers import conversion_mapping
 
     transforms_of = cast(
         "Callable[[str], list[Any] | None]", conversion_mapping.get_checkpoint_conversion_mapping
     )
-    found: dict[str, str] = {}
     for model_class in classes:
         kind = getattr(model_class.config_class, "model_type", "")
-        for transform in transforms_of(model_class.__name__) or transforms_of(kind) or ():
-            if type(transform) is not WeightRenaming:  # others compute new values
-                continue
-            for name in stored:
-                current, _ = transform.rename_source_key(name)
-                if current != name:
-                    found.setdefault(current, name)
-    return found
+        yield from transforms_of(model_class.__name__) or transforms_of(kind) or ()
 
 
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
@@ -135,6 +148,7 @@ def model_classes(config: PretrainedConfig) -> list[type[PreTrainedModel]]:
     for mapping in (
         transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
         transformers.MODEL_FOR_MASKED_LM_MAPPING,
+        transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     ):
         if type(config) in mapping:
             found.append(mapping[type(config)])

@@ -2,7 +2,7 @@
 
 Unused nodes (mask arithmetic that nothing reads) and aliases are removed, shape arithmetic becomes
 constant reshapes (0 keeps a dimension, -1 infers one), sequence splits become Split, x * sigmoid(x)
-becomes one operator.
+becomes one operator, and so does a rotary embedding of the first numbers of each head.
 """
 
 from __future__ import annotations
@@ -135,7 +135,38 @@ def _silu(graph: ir.Graph, node: ir.Node) -> None:
             return
 
 
+def _partial_rotary(graph: ir.Graph, node: ir.Node) -> None:
+    """Concat(Rotary(x[..., :r]), x[..., r:]) -> Rotary(x) with tables of width r."""
+    rotary = None if len(node.inputs) != 2 or node.inputs[0] is None else node.inputs[0].producer()
+    if rotary is None or rotary.domain != DOMAIN or rotary.op_type != "Rotary":
+        return
+    first, rest = _last_axis_slice(rotary.inputs[0]), _last_axis_slice(node.inputs[1])
+    if first is None or rest is None or first[0] is not rest[0]:
+        return
+    x, start, stop = first
+    width = None if x.shape is None else x.shape[-1]
+    if not isinstance(width, int) or start or stop != rest[1] or rest[2] < width:
+        return
+    new = ir.node("Rotary", [x, *rotary.inputs[1:]], rotary.attributes, domain=DOMAIN)
+    _replace(graph, node, [new], list(new.outputs))
+
+
+def _last_axis_slice(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
+    """Return (x, start, stop) if a value is x[..., start:stop]."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Slice" or node.inputs[0] is None:
+        return None
+    x, *numbers = node.inputs
+    found = [constant(number) for number in numbers]
+    if x.shape is None or len(found) < 3 or any(own is None or own.size != 1 for own in found):
+        return None
+    start, stop, axis, step = (int(np.ravel(own)[0]) for own in [*found, np.ones(1)][:4])
+    last = len(x.shape) - 1
+    return (x, start, stop) if axis in (-1, last) and step == 1 else None
+
+
 _RULES = {
+    "Concat": _partial_rotary,
     "Cast": _cast,
     "CastLike": _cast,
     "Identity": _identity,

@@ -76,11 +76,12 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
         if not nodes:
             raise UnsupportedModelError(f"layer {path!r} left no node in the trace")
     made_before = _outputs(before)
-    hidden = _entry(groups, made_before)
+    ends = [output for output in model.graph.outputs if output.producer() in set(groups[-1])]
+    hidden = _entry(groups, made_before, _result(layers[0], groups[0], [*groups[1:], after], ends))
     segments: list[Segment] = []
     context: dict[ir.Value, None] = {}
     for position, (path, nodes) in enumerate(zip(layers, groups, strict=True)):
-        result = _result(path, nodes, [*groups[position + 1 :], after])
+        result = _result(path, nodes, [*groups[position + 1 :], after], ends)
         reads = [value for node in nodes for value in node.inputs]
         context |= dict.fromkeys(v for v in reads if v in made_before and v is not hidden)
         segments.append(Segment(tuple(nodes), hidden, result))
@@ -96,17 +97,36 @@ def partition(model: ir.Model, layers: Sequence[str], prefix: str = "model.") ->
     )
 
 
-def _result(path: str, nodes: Sequence[ir.Node], later: Sequence[Sequence[ir.Node]]) -> ir.Value:
+def _result(
+    path: str,
+    nodes: Sequence[ir.Node],
+    later: Sequence[Sequence[ir.Node]],
+    ends: Sequence[ir.Value],
+) -> ir.Value:
     """Return the one tensor that a layer passes on to the next group of nodes.
 
+    Args:
+        path: of the layer.
+        nodes: of the layer.
+        later: groups of nodes that come after it.
+        ends: outputs of the model that the last layer makes; there are some if it has no head.
     Raises:
         UnsupportedModelError: there are more tensors, or other groups read it as well.
     """
+    made = _outputs(nodes)
+    own = [value for value in ends if value in made]
     crossing = _crossing(nodes, [node for group in later for node in group])
+    crossing = list(dict.fromkeys([*crossing, *own]))
     if len(crossing) != 1:
         names = ", ".join(sorted(str(value.name) for value in crossing)) or "nothing"
         raise UnsupportedModelError(
             f"layer {path!r} passes on {names}; it must pass on exactly one tensor"
+        )
+    shape = crossing[0].shape
+    if shape is not None and len(shape) != 3:
+        raise UnsupportedModelError(
+            f"layer {path!r} passes on {crossing[0].name!r} of shape {shape}; a bundle passes one "
+            f"vector per token from block to block"
         )
     if _crossing(nodes, [node for group in later[1:] for node in group]):
         raise UnsupportedModelError(
@@ -128,12 +148,18 @@ def _outputs(nodes: Iterable[ir.Node]) -> set[ir.Value]:
 
 
 def _crossing(nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> list[ir.Value]:
-    made = _outputs(nodes)
+    """List what later nodes read of these, but for sizes, which each can compute."""
+    made = {value for value in _outputs(nodes) if value.shape is None or len(value.shape)}
     return list(dict.fromkeys(v for node in later for v in node.inputs if v in made))
 
 
-def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> ir.Value:
-    """Return the hidden states of the first layer: the one tensor that no other layer reads."""
+def _entry(
+    groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value], result: ir.Value
+) -> ir.Value:
+    """Return the hidden states of the first layer.
+
+    They are the one tensor as wide as its `result` that no other layer reads.
+    """
     reads = [
         dict.fromkeys(v for node in nodes for v in node.inputs if v in made_before)
         for nodes in groups
@@ -141,6 +167,8 @@ def _entry(groups: Sequence[Sequence[ir.Node]], made_before: set[ir.Value]) -> i
     others = set().union(*reads[1:]) if len(reads) > 1 else set()
     own = [v for v in reads[0] if v not in others and v.shape is not None and len(v.shape) == 3]
     own = [v for v in own if not isinstance(v.shape[0], int)]  # type: ignore[index]
+    if len(own) > 1 and result.shape is not None:
+        own = [v for v in own if v.shape is not None and v.shape[-1] == result.shape[-1]]
     if len(own) != 1:
         names = ", ".join(str(value.name) for value in own) or "none"
         raise UnsupportedModelError(f"cannot tell the hidden states of the first layer: {names}")

@@ -8,6 +8,8 @@ they compute on random numbers, not by their names: an architecture that deviate
 from __future__ import annotations
 
 import contextlib
+import enum
+import inspect
 import logging
 import sys
 import types
@@ -21,6 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from edgezo_export.errors import UnsupportedModelError
+from edgezo_export.trace.experts import expert_symbols
 from edgezo_export.trace.masks import MaskFunction, read_mask
 
 DOMAIN = "edgezo"
@@ -53,6 +56,7 @@ def _attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
+    sinks = kwargs.pop("s_aux", None)
     for name, argument in kwargs.items():
         if isinstance(argument, torch.Tensor) and name not in _IGNORED_ARGUMENTS:
             raise UnsupportedModelError(f"attention with {name}")
@@ -64,7 +68,11 @@ def _attention(
         "softcap": float(softcap or 0.0),
     }
     shape = (rows, tokens, query.shape[1], value.shape[-1])
-    inputs = [query, key, value] + ([] if attention_mask is None else [attention_mask])
+    inputs = [query, key, value]
+    if attention_mask is not None or sinks is not None:
+        inputs.append(attention_mask)
+    if sinks is not None:  # (N,): one more score per head, of a key without a value
+        inputs.append(sinks)
     return _symbolic("Attention", inputs, attrs, shape, query.dtype), None
 
 
@@ -93,7 +101,8 @@ def attention_symbols(causal: bool, max_seq: int) -> Iterator[None]:
     level = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        yield
+        with expert_symbols(_symbolic):
+            yield
     finally:
         logging.getLogger("transformers").setLevel(level)
         type(ALL_ATTENTION_FUNCTIONS)._global_mapping.pop(ATTENTION, None)
@@ -118,7 +127,7 @@ def _rms_norm(eps: float, plus_one: bool) -> Callable[[Any, torch.Tensor], torch
     return forward
 
 
-def _rotary(original: Callable[..., Any]) -> Callable[..., Any]:
+def _rotary(original: Callable[..., Any], forms: frozenset[_Form]) -> Callable[..., Any]:
     def apply_rotary_pos_emb(
         q: torch.Tensor,
         k: torch.Tensor,
@@ -126,11 +135,16 @@ def _rotary(original: Callable[..., Any]) -> Callable[..., Any]:
         sin: torch.Tensor,
         unsqueeze_dim: int = 1,
     ) -> Any:
-        if cos.shape[-1] != q.shape[-1] or unsqueeze_dim != 1:  # part of each head, or other axes
+        width, table = q.shape[-1], cos.shape[-1]
+        form = _Form.WHOLE
+        if table < width:
+            form = _Form.HALF if _Form.HALF in forms and 2 * table == width else _Form.PART
+        if form not in forms or table > width or unsqueeze_dim != 1 or cos.ndim != 3:
             return original(q, k, cos, sin, unsqueeze_dim=unsqueeze_dim)
+        attrs = {"half": int(form is _Form.HALF)}
         return (
-            _symbolic("Rotary", [q, cos, sin], {}, q.shape, q.dtype),
-            _symbolic("Rotary", [k, cos, sin], {}, k.shape, k.dtype),
+            _symbolic("Rotary", [q, cos, sin], attrs, q.shape, q.dtype),
+            _symbolic("Rotary", [k, cos, sin], attrs, k.shape, k.dtype),
         )
 
     return apply_rotary_pos_emb
@@ -147,8 +161,9 @@ def layer_symbols(model: PreTrainedModel) -> Iterator[None]:
                 stack.callback(module.__dict__.pop, "forward", None)
         source = sys.modules[type(model).__module__]
         original = getattr(source, "apply_rotary_pos_emb", None)
-        if original is not None and _is_standard_rotary(original):
-            vars(source)["apply_rotary_pos_emb"] = _rotary(original)
+        forms = frozenset[_Form]() if original is None else _rotary_forms(original)
+        if original is not None and forms:
+            vars(source)["apply_rotary_pos_emb"] = _rotary(original, forms)
             stack.callback(setattr, source, "apply_rotary_pos_emb", original)
         yield
 
@@ -169,6 +184,8 @@ def _recognize_rms_norm(module: torch.nn.Module) -> Callable[..., torch.Tensor] 
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(weight, torch.Tensor) or weight.ndim != 1 or not isinstance(eps, float):
         return None
+    if len(inspect.signature(type(module).forward).parameters) != 2:  # such as a gated norm
+        return None
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, weight.shape[0], generator=generator)
     w = torch.randn(weight.shape[0], generator=generator)
@@ -181,24 +198,52 @@ def _recognize_rms_norm(module: torch.nn.Module) -> Callable[..., torch.Tensor] 
     return None
 
 
-def _is_standard_rotary(function: Callable[..., Any]) -> bool:
-    """Check on random numbers that a function is the usual rotary embedding.
+class _Form(enum.Enum):
+    """The tables cos and sin of a rotary function, for heads of width D.
 
-    It computes x * cos + rotate_half(x) * sin over the whole head, cos and sin (1, S, D).
+    WHOLE: (1, S, D), whose halves are equal. HALF: one half of it. PART: (1, S, r); the first r
+    numbers of each head are turned, the rest stays.
+    """
+
+    WHOLE = enum.auto()
+    HALF = enum.auto()
+    PART = enum.auto()
+
+
+def _rotary_forms(function: Callable[..., Any]) -> frozenset[_Form]:
+    """Check on random numbers which forms of the usual rotary embedding a function computes.
+
+    It is x * cos + rotate_half(x) * sin.
     """
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 2, 3, 5, 8, generator=generator).unbind(0)
     half = torch.randn(1, 5, 4, generator=generator)
     angles = torch.cat((half, half), -1)
-    cos, sin = angles.cos(), angles.sin()
-    try:
-        got_q, got_k = function(q, k, cos, sin)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    return all(
-        torch.allclose(got, x * cos[:, None] + _rotate_half(x) * sin[:, None], atol=1e-6)
-        for got, x in ((got_q, q), (got_k, k))
-    )
+    quarter = torch.cat((half[..., :2], half[..., :2]), -1)
+
+    def turned(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+        return x * by.cos()[:, None] + _rotate_half(x) * by.sin()[:, None]
+
+    def part(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((turned(x[..., :4], quarter), x[..., 4:]), -1)
+
+    cases = {
+        _Form.WHOLE: (angles, lambda x: turned(x, angles)),
+        _Form.HALF: (half, lambda x: turned(x, angles)),
+        _Form.PART: (quarter, part),
+    }
+    found = set()
+    for form, (table, expected) in cases.items():
+        try:
+            got = function(q, k, table.cos(), table.sin())
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        if all(
+            own.shape == x.shape and torch.allclose(own, expected(x), atol=1e-6)
+            for own, x in zip(got, (q, k), strict=True)
+        ):
+            found.add(form)
+    return frozenset(found)
 
 
 def _rotate_half(x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ parameters. Before tracing, the parts whose meaning matters later are replaced b
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from edgezo_export.trace.experts import EXPERTS
 from edgezo_export.trace.module_facts import (
     buffer_values,
     repeated_layers,
@@ -25,6 +27,7 @@ from edgezo_export.trace.module_facts import (
     token_embedding,
     untie,
 )
+from edgezo_export.trace.recurrences import traceable_recurrences
 from edgezo_export.trace.rotary_scaling import (
     add_long_frequencies,
     is_dynamic,
@@ -46,7 +49,8 @@ class Trace:
 
     Attributes:
         model: ONNX model with operators of the domain ``edgezo``; inputs ``input_ids`` (B, S) int64
-            and, for encoders, ``attention_mask`` (B, S) int64; output: logits (B, S, V).
+            and, for encoders, ``attention_mask`` (B, S) int64; output: logits (B, S, V), of a
+            classification head (B, C), or of a model without a head its states (B, S, H).
             Initializers have no data and are named as the module's parameters.
         layers: module paths of the repeated layers, in execution order.
         buffers: values of the non-parameter tensors the graph refers to, by name.
@@ -79,7 +83,7 @@ def trace_model(
 
     Args:
         config: the model's configuration.
-        model_class: class with a language-model head.
+        model_class: class with the head of the task.
         causal: decoder (positions given, no mask) or encoder (padding mask as input).
         max_seq: upper bound of the dynamic sequence length, in tokens.
         separate: chooses the tied parameters that are not to be tied; None for none.
@@ -89,6 +93,7 @@ def trace_model(
     config = type(config).from_dict(config.to_dict())
     config.use_cache = False
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
     buffers = buffer_values(config, model_class)
     fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
     with fake_mode as fake, attention_symbols(causal, max_seq), no_init_weights():
@@ -99,7 +104,13 @@ def trace_model(
         add_long_frequencies(model)
         model.train(False)
         model.set_attn_implementation(ATTENTION)
-    with attention_symbols(causal, max_seq), layer_symbols(model), traceable_scaling(model), fake:
+        model.set_experts_implementation(EXPERTS)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(attention_symbols(causal, max_seq))
+        stack.enter_context(layer_symbols(model))
+        stack.enter_context(traceable_scaling(model))
+        stack.enter_context(traceable_recurrences(model, max_seq))
+        stack.enter_context(fake)
         program = _export(model, causal, max_seq)
     return Trace(
         _to_onnx(program),
@@ -135,8 +146,9 @@ class _Encoder(torch.nn.Module):
         self.model = model
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        logits: torch.Tensor | None = getattr(out, "logits", None)
+        return out.last_hidden_state if logits is None else logits
 
 
 def _export(model: PreTrainedModel, causal: bool, max_seq: int) -> torch.export.ExportedProgram:

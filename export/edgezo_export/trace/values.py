@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import onnx_ir as ir
 
@@ -32,8 +34,11 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return None
 
 
-def present(value: ir.Value | None) -> ir.Value:
-    """Return an input of a node that must not be left out.
+_T = TypeVar("_T")
+
+
+def present(value: _T | None) -> _T:
+    """Return an input or a maker of a node that must not be left out.
 
     Raises:
         UnsupportedModelError: it is left out.

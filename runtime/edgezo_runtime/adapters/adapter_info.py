@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from edgezo_runtime.bundle.manifest_types import ModelTask
 from edgezo_runtime.bundle.trainables import MAX_AXIS, SchemeInfo, scheme_problem
 from edgezo_runtime.config import AnswerSettings
 from edgezo_runtime.data.reading import Reading
@@ -47,7 +47,7 @@ class AdapterInfo:
     created_by: str
     model: str
     architecture: str
-    task: Literal["causal-lm", "masked-lm"]
+    task: ModelTask
     bundle_sha256: str
     scheme: SchemeInfo
     complete: bool

@@ -159,9 +159,9 @@ def _virtual(adapter: Adapter, kind: str, width: int, *, layers: int, heads: int
 
 
 def _common(adapter: Adapter) -> dict[str, Any]:
-    causal = adapter.info.task == "causal-lm"
+    kinds = {"causal-lm": "CAUSAL_LM", "embedding": "FEATURE_EXTRACTION"}
     return {
-        "task_type": "CAUSAL_LM" if causal else None,
+        "task_type": kinds.get(adapter.info.task),
         "base_model_name_or_path": adapter.info.model,
         "inference_mode": True,
     }

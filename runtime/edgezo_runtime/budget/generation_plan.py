@@ -218,12 +218,14 @@ class GenerationWorkload:
         """A pass over the longest prompts, as many as fit; their keys and values are not passes."""
         least = least_rows(self._texts)
         each = self._generator.text_bytes(self._prompt, self._new)
-        fits = self.room(choice, self.computed(choice), base) // each
+        fits = self.room(choice, self.computed(choice), base) // max(1, each)
         rows = max(least, min(MOST_ROWS, self._texts, fits) // least * least)
 
         def run() -> None:
             self._generator.rehearse(self._prompt, rows, self._params)
 
+        if not self._graphs.continues:
+            return Rehearsal(run, 0)
         shapes = past_shapes(self._graphs)
         kept = sum(2 * _FLOAT * shapes[i][0] * shapes[i][1] for i in self.engine.model.kinds)
         return Rehearsal(run, -rows * self._prompt * kept)

@@ -177,7 +177,7 @@ def vocabulary_pages(
     seen = np.unique(np.concatenate([e.tokens for part in sets for e in part]))
     largest = [e.tokens for part in sets for e in sorted(part, key=_size)[-batch_size:]]
     labels = np.array([t for part in sets for word in part.label_tokens for t in word], np.int64)
-    by_label = all(part.kind == "labels" for part in sets)
+    by_label = all(part.kind in ("labels", "pairs") for part in sets)
 
     def touched(graph: GraphInfo, tokens: np.ndarray | None) -> set[int]:
         for binding in graph.weights:

@@ -25,6 +25,12 @@ VOCABULARY_CHUNK = 4096
 
 _FLOAT = 4
 
+_CODED = ("int8", "w4")
+"""Weights that are multiplied with coded activations."""
+
+_MADE_BYTES = {"w4": 2, "w8": 5, "fp16": 4}
+"""Bytes per weight of a layer while its product takes them."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackwardMemoryModel:
@@ -33,7 +39,8 @@ class BackwardMemoryModel:
     Attributes:
         tokens: tokens of a part of the batch that goes back through a block.
         telling_rows: sequences of two such parts.
-        weights: bytes of float32 weights, twice those of the largest layer.
+        weights: bytes of float32 weights, twice those of the largest layer, and of what they are
+            made of.
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
         parts: most parts of a batch.
@@ -78,7 +85,7 @@ class BackwardMemoryModel:
         return cls(
             tokens=tokens,
             telling_rows=2 * last if answers else max(2, -(-2 * tokens // longest)),
-            weights=2 * _FLOAT * _largest_layer(engine.bundle),
+            weights=2 * _FLOAT * _largest_layer(engine.bundle) + bytes_of_weights(engine.bundle),
             kept=blocks * state,
             sums=numbers * (3 * _FLOAT + 8),
             parts=-(-rows // rows_of_part),
@@ -146,6 +153,7 @@ class MemoryModel:
         state_bytes_per_token: bytes of one token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
+        weights: bytes of a layer's weights while they are made ready for its product.
         back: the backward pass; None where no step is first-order.
     """
 
@@ -160,6 +168,7 @@ class MemoryModel:
     state_bytes_per_token: int
     hidden: int
     copies: int
+    weights: int
     back: BackwardMemoryModel | None
 
     @classmethod
@@ -176,7 +185,7 @@ class MemoryModel:
         virtual = bundle.manifest.scheme.prompt_tokens
         longest = virtual + max(int(part.lengths().max()) for part in sets)
         rows = run.batch_size * max(part.sequences_per_example for part in sets)
-        scores_tokens = any(part.kind != "labels" for part in sets)
+        scores_tokens = any(part.kind not in ("labels", "pairs") for part in sets)
         cache = run.probes.make_cache(None) if run.config.prefix_cache else None
         answers = (cache or NO_CACHE).last_tokens
         copy = groups * copy_bytes(bundle.manifest)
@@ -192,6 +201,7 @@ class MemoryModel:
             state_bytes_per_token=_FLOAT * model.hidden_size,
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
+            weights=bytes_of_weights(bundle),
             back=BackwardMemoryModel.of(run, rows, longest, answers=answers),
         )
 
@@ -255,7 +265,7 @@ class MemoryModel:
         workers = min(limits.workers, chunks)
         tokens = limits.chunk_tokens if self.kept_bytes_per_token else max(limits.chunk_tokens, row)
         worker = tokens * self.bytes_per_token + self.scorer + int(self.past * limits.past_bytes)
-        worker += self.copies
+        worker += self.copies + self.weights
         long = row * self.kept_bytes_per_token if row > limits.chunk_tokens else 0
         waiting = min(limits.wave_bytes, self.hidden) if streams else 0
         if self.back is None:
@@ -279,16 +289,30 @@ def bytes_of_token(bundle: Bundle) -> int:
         max(shape) for shape in shapes if len(shape) == 2 and all(isinstance(d, int) for d in shape)
     ]
     widest = max((int(dim) for dim in wide), default=model.hidden_size)
-    copies = 4 if bundle.manifest.quant == "int8" else 3
+    copies = 4 if bundle.manifest.quant in _CODED else 3
     return (6 * model.hidden_size + copies * widest) * _FLOAT
+
+
+def bytes_of_weights(bundle: Bundle) -> int:
+    """Count the bytes of the largest layer's weights while they are made ready for its product.
+
+    4-bit codes are int8 twice: by halves, and joined. Other weights become float32, those of w8
+    from a transposed copy. int8 and float32 weights are multiplied as they lie in the file.
+    """
+    return _MADE_BYTES.get(bundle.manifest.quant, 0) * _largest_layer(bundle)
 
 
 def _largest_layer(bundle: Bundle) -> int:
     """Count the numbers of the largest weight of a block."""
+    per_item = 2 if bundle.manifest.quant == "w4" else 1
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}
-    shapes = [t.shape for graph in graphs for t in graph.inputs if t.name in weights]
-    return max(math.prod(int(dim) for dim in shape) for shape in shapes)
+    return max(
+        math.prod(int(dim) for dim in t.shape) * (per_item if t.dtype == "uint8" else 1)
+        for graph in graphs
+        for t in graph.inputs
+        if t.name in weights
+    )
 
 
 def bytes_kept_of_token(bundle: Bundle) -> int:

@@ -209,12 +209,15 @@ class TuningWorkload:
 
     def _advice(self, parts: list[tuple[str, int]]) -> Iterator[str]:
         """What would lower the smallest budget, for the largest parts first."""
-        int8 = self.engine.bundle.manifest.quant == "int8"
+        quant = self.engine.bundle.manifest.quant
+        smaller = {"w4": "a smaller model", "int8": "a w4 bundle or a smaller model"}.get(
+            quant, "an int8 or w4 bundle"
+        )
         advice = {
             "data": "fewer rows",
             "adapter": "fewer trainables at export (a lower `rank`, another `trainable`)",
             "epilogue": "label words of one token, whose scores need no whole vocabulary",
-            "blocks": "a smaller model" if int8 else "an int8 bundle",
+            "blocks": smaller,
             "activations": "a smaller `max_seq`",
         }
         shown = [advice[name] for name, size in parts if name in advice and size * 20 > parts[0][1]]

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: the only contract between the exporter and the runtime (version 5).
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 6).
 
 Importing this module loads no array library.
 """
@@ -75,10 +75,10 @@ __all__ = [
 ]
 
 FORMAT = "edgezo-bundle"
-VERSION = 5
-READABLE = (2, 3, 4, 5)
+VERSION = 6
+READABLE = (2, 3, 4, 5, 6)
 """Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
-has no model with two sets of rotary frequencies."""
+has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -97,11 +97,12 @@ class Manifest:
         base_config: the model's Hugging Face config.json, for adapters.
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
         backward: one graph per kind of block and per scorer, or the reason why there are none.
+        group_size: inputs of a group of w4 and w8, where a layer allows so many; else None.
     """
 
     created_by: str
     model: ModelInfo
-    quant: Literal["int8", "fp32"]
+    quant: Literal["int8", "w4", "w8", "fp16", "fp32"]
     graphs: Graphs
     trainables: tuple[TrainableInfo, ...]
     scheme: SchemeInfo
@@ -110,6 +111,7 @@ class Manifest:
     base_config: dict[str, object]
     files: dict[str, FileInfo]
     backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
+    group_size: int | None = None
 
     def to_json(self) -> str:
         """The text of manifest.json.
@@ -224,6 +226,8 @@ def _check_model(manifest: Manifest) -> None:
         require(value <= limit, f"model.{name}: {value} is more than {limit}")
     switch = model.rotary_switch
     require(switch is None or switch > 0, f"model.rotary_switch: {switch} is not above zero")
+    size = manifest.group_size
+    require(size is None or 0 < size <= MAX_AXIS, f"group_size: {size} is not above zero")
     for name, text in (
         ("created_by", manifest.created_by),
         ("model.id", model.id),

@@ -10,12 +10,22 @@ DTYPES = frozenset(
 )
 
 
+ModelTask = Literal["causal-lm", "masked-lm", "classification", "embedding"]
+"""What a model's last part makes of its states: the next token, a masked one, a class of its own
+head, or the embedding of a text."""
+
+
 PAST = ("past_key", "past_value")
 """Inputs of a block that takes keys and values of earlier tokens, (R, n, P, D) each."""
 
 
 SLOTS = "slots"
 """Input of a block with a prompt, (R, S) int64: the virtual token at each position, N for none."""
+
+
+LAYER_INPUT = "input."
+"""Begins the name of an output of a block: the input (R, S, in) of the linear layer that follows in
+the name, whose output is added to the hidden states that the block returns."""
 
 
 GRAD = "grad"
@@ -127,7 +137,7 @@ class ModelInfo:
     id: str
     architecture: str
     class_name: str
-    task: Literal["causal-lm", "masked-lm"]
+    task: ModelTask
     hidden_size: int
     vocab_size: int
     max_seq: int

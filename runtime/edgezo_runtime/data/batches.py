@@ -22,8 +22,8 @@ WINDOW_BATCHES = 8
 class Batch:
     """E examples that are evaluated together, as B sequences (rows of the model).
 
-    B is E times the number of classes for "candidates" (the sequences of an example are neighbours,
-    in class order), else E. T is the number of scored tokens.
+    B is E times the number of classes for "candidates", in class order, and 2 E for "pairs" (the
+    sequences of an example are neighbours), else E. T is the number of scored tokens.
 
     Attributes:
         kind: how the scores become losses.
@@ -33,7 +33,8 @@ class Batch:
         positions: (T, 2) row of the batch and index of the token whose prediction is scored, sorted
             by row and then index; every row has at least one.
         targets: (T,) the right token at each position; for "labels" the token of the class.
-        label_ids: (C,) the token of each class for "labels", else None.
+        label_ids: (C,) the token of each class for "labels", for "pairs" the numbers of an
+            embedding, else None.
         row_example: (B,) which example of the batch, 0 to E - 1, a sequence belongs to.
         labels: (E,) class of each example, or -1.
     """
@@ -122,7 +123,7 @@ def make_batch(examples: ExampleSet, indices: Sequence[int], pad_to: int = 1) ->
     columns = np.concatenate([places for _, places, _ in rows])
     row_example = np.repeat(np.arange(len(chosen)), examples.sequences_per_example)
     ids = np.array([example.example_id for example in chosen], np.int64)
-    is_labels = examples.kind == "labels"
+    is_labels = examples.kind in ("labels", "pairs")
     return Batch(
         kind=examples.kind,
         example_ids=ids[row_example],
@@ -346,6 +347,10 @@ def _rows(example: Example, examples: ExampleSet) -> Iterator[_Sequence]:
     if examples.kind == "labels":
         target = examples.label_tokens[example.label][0]
         yield tokens, places, np.array([target], np.int32)
+    elif examples.kind == "pairs":
+        first = int(places[0]) + 1
+        for text in (tokens[:first], tokens[first:]):
+            yield text, np.array([text.size - 1], np.int32), np.zeros(1, np.int32)
     elif examples.kind == "completion":
         yield tokens[:-1], places - np.int32(1), tokens[places]
     else:

@@ -80,12 +80,14 @@ def load_choices(
         limit: number of first rows to use; None uses all.
         long: what happens to rows that are longer: "drop" leaves them out.
     Raises:
-        UsageError: the template is wrong, or the model is a masked-lm.
+        UsageError: the template is wrong, or the model is an encoder.
         DataError: a row is wrong or too long.
         BundleError: the tokenizer cannot tokenize a row.
     """
-    if tokenizer.task == "masked-lm":
-        raise UsageError("`choices`: a masked-lm bundle scores label words only; give `labels`")
+    if tokenizer.encodes:
+        raise UsageError(
+            f"`choices`: a {tokenizer.task} bundle scores label words only; give `labels`"
+        )
     prompt = Template.parse(template)
     files = resolve(path, split)
     examples: list[Example] = []

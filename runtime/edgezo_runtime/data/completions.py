@@ -86,12 +86,14 @@ def build_completions(
         The examples, numbered from 0; fewer than rows, if rows were left out.
 
     Raises:
-        UsageError: the model is a masked-lm.
+        UsageError: the model is an encoder.
         DataError: a row does not match this description.
         BundleError: a row is a conversation and the bundle has no usable chat template.
     """
-    if tokenizer.task == "masked-lm":
-        raise UsageError("a masked-lm bundle learns label words only; give `template` and `labels`")
+    if tokenizer.encodes:
+        raise UsageError(
+            f"a {tokenizer.task} bundle learns label words only; give `template` and `labels`"
+        )
     reader = _Reader(tokenizer, template, max_seq, train_on)
     examples: list[Example] = []
     truncation = TruncationReport()

@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from edgezo_runtime.data.reading import Reading
 
-Kind = Literal["labels", "candidates", "completion"]
+Kind = Literal["labels", "candidates", "completion", "pairs"]
 """How examples are scored.
 
 "labels": every class is one token; the classes are compared at one place. "candidates": a class is
 a sequence of tokens, scored by their mean log-probability. "completion": language modelling.
+"pairs": two texts whose embeddings are compared with those of the other examples of a batch.
 """
 
 Int32Array = npt.NDArray[np.int32]
@@ -113,8 +114,9 @@ class Example:
         tokens: (N,) int32. The prompt ("labels", "candidates"), or prompt and completion up to the
             last scored token ("completion").
         places: (K,) int32. "completion": indices in `tokens` of the scored tokens, increasing and
-            above 0. Otherwise the one index in `tokens` whose prediction is the class.
-        label: the class, or -1 for "completion".
+            above 0. "pairs": the last tokens of both texts, which follow each other in `tokens`.
+            Otherwise the one index in `tokens` whose prediction is the class.
+        label: the class, or -1 for "completion" and "pairs".
     """
 
     example_id: int
@@ -136,7 +138,8 @@ class ExampleSet:
         max_seq: limit on the tokens of a sequence.
         pad_id: token that fills short sequences.
         label_words: the text of each class, in class order; empty for "completion".
-        label_tokens: the tokens of each class; empty for "completion".
+        label_tokens: the tokens of each class; empty for "completion"; for "pairs" the numbers of
+            an embedding.
         report: counts and warnings.
         reading: how the rows were read; None if the set was not made of rows.
         held_out: rows of the file that are held out of this set; see `hold_out`.
@@ -175,7 +178,14 @@ class ExampleSet:
     @property
     def sequences_per_example(self) -> int:
         """Rows of the model that one example takes."""
+        if self.kind == "pairs":
+            return 2
         return len(self.label_tokens) if self.kind == "candidates" else 1
+
+    @property
+    def classified(self) -> bool:
+        """Has every example a class?"""
+        return self.kind in ("labels", "candidates")
 
     def plus(self, more: Sequence[Example]) -> ExampleSet:
         """Append examples and continue the numbering; path, digest and report stay the same."""
@@ -210,6 +220,9 @@ class ExampleSet:
 
     def sequence_lengths(self) -> Int32Array:
         """Input tokens of each sequence, in the order of `Batch.row_keys`, int32."""
+        if self.kind == "pairs":
+            ends = np.array([example.places for example in self], np.int32).reshape(-1, 2)
+            return np.diff(ends, axis=1, prepend=-1).reshape(-1)
         if self.kind != "candidates":
             return self.lengths()
         prompts = np.array([example.tokens.size for example in self], np.int32)
@@ -223,6 +236,9 @@ def input_length(example: Example, kind: Kind, label_tokens: tuple[tuple[int, ..
     The last target is not an input: the model predicts it.
     """
     size = int(example.tokens.size)
+    if kind == "pairs":
+        first = int(example.places[0]) + 1
+        return max(first, size - first)
     if kind == "candidates":
         return size + max(map(len, label_tokens)) - 1
     return size - 1 if kind == "completion" else size

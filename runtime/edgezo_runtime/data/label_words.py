@@ -150,11 +150,17 @@ def build_labelled(
         "candidates".
 
     Raises:
-        UsageError: two label words have the same tokens, or the tokenizer does not know one.
+        UsageError: two label words have the same tokens, or the tokenizer does not know one; or
+            they are not as many as the classes of the model's head.
         DataError: a row lacks a field or its class, or the template is too long for `max_seq`.
     """
     labels = check_labels(labels)
-    alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
+    alone: LabelTokens
+    if tokenizer.task == "classification":  # classes of the model's head
+        _check_classes(labels, tokenizer)
+        known = alone = tuple((number,) for number in range(len(labels)))
+    else:
+        alone = tuple(tuple(tokenizer.encode(label, add_special=False)) for label in labels)
     reserve = max(map(len, known or alone))  # tokens reserved for the longest label word
     while True:
         prompts = _Prompts(
@@ -165,7 +171,8 @@ def build_labelled(
         if max(map(len, label_tokens)) <= reserve:
             break
         reserve = max(map(len, label_tokens))
-    _check_label_tokens(labels, label_tokens, tokenizer)
+    if tokenizer.task != "classification":
+        _check_label_tokens(labels, label_tokens, tokenizer)
     return LabelledRows(
         kind="labels" if all(len(tokens) == 1 for tokens in label_tokens) else "candidates",
         examples=examples,
@@ -203,6 +210,7 @@ class _Prompts:
         self.with_bos = 0
         self.unused = unused_by_template()
         self.masked = tokenizer.task == "masked-lm"
+        self.headed = tokenizer.task == "classification"
         self.joined: LabelTokens | None = None
         self.unlike_rows = 0
         self.truncation = TruncationReport()
@@ -229,7 +237,9 @@ class _Prompts:
         if not prompt.tokens:
             raise DataError(f"{row.where}: the prompt is empty; fill the fields of the template")
         place = self._mask(prompt, row.where) if self.masked else len(prompt.tokens) - 1
-        if not self.masked:
+        if self.headed:
+            place = 0
+        elif not self.masked:
             self._compare(prompt)
         self.truncation = self.truncation.plus(prompt.dropped)
         self.class_counts[label] += 1
@@ -262,6 +272,15 @@ class _Prompts:
                 "into the template where the label word belongs, and not into the data"
             )
         return prompt.tokens.index(self.tokenizer.mask_id or 0)
+
+
+def _check_classes(labels: Sequence[str], tokenizer: TextTokenizer) -> None:
+    classes = tokenizer.classes
+    if len(labels) != len(classes):
+        raise UsageError(
+            f"`labels` are {len(labels)}, the head of the model has {len(classes)} classes "
+            f"({', '.join(classes[:10])}); give a name for each, in this order"
+        )
 
 
 def _check_label_tokens(

@@ -13,6 +13,7 @@ from edgezo_runtime.data.completions import build_completions
 from edgezo_runtime.data.example_set import (
     DataWarning,
     ExampleSet,
+    Kind,
     LoadReport,
     TruncationReport,
     input_length,
@@ -23,6 +24,7 @@ from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.label_words import build_labelled
 from edgezo_runtime.data.reading import MAX_SEQ, LongRows, Reading, TrainOn
 from edgezo_runtime.data.template import Template, kind_of
+from edgezo_runtime.data.text_pairs import build_pairs
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.errors import DataError, UsageError
 
@@ -61,6 +63,11 @@ class RowReader:
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         self.reading.check()
+        if self.tokenizer.task == "embedding" and self.template is not None:
+            raise UsageError(
+                "an embedding bundle reads pairs of texts (fields such as query and passage), "
+                "without `template` and `labels`"
+            )
 
     @property
     def reading(self) -> Reading:
@@ -158,7 +165,15 @@ class RowReader:
     ) -> ExampleSet:
         prompt = self._prompt()
         long = self.long if with_class else "truncate"  # every row to classify gets an answer
-        if prompt is not None and self.labels:
+        kind: Kind
+        label_tokens: tuple[tuple[int, ...], ...]
+        counts: tuple[int, ...]
+        if self.tokenizer.task == "embedding":
+            pairs = build_pairs(rows(), self.tokenizer, self.max_seq, long=long)
+            kind, examples, counts = "pairs", pairs.examples, ()
+            label_tokens = tuple((number,) for number in range(self.tokenizer.width))
+            truncation, notes = pairs.truncation, pairs.warnings
+        elif prompt is not None and self.labels:
             labelled = build_labelled(
                 rows,
                 self.tokenizer,

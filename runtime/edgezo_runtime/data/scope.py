@@ -61,6 +61,8 @@ def choose_scope(
                 f"`scope` to all, or use a bundle exported with another `trainable`"
             )
         return "all"
+    if wanted == "answer" and examples.kind == "pairs":
+        raise UsageError("`scope` answer: pairs of texts have no answers; set `scope` to all")
     if wanted != "auto":
         return wanted
     return "answer" if continues and examples.kind == "labels" and invocation(examples) else "all"

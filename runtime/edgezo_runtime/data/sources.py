@@ -43,6 +43,8 @@ def open_tokenizer(bundle: Bundle) -> TextTokenizer:
         task=model.task,
         vocab_size=model.vocab_size,
         longest=model.max_seq,
+        width=model.hidden_size,
+        classes=_classes(bundle),
     )
 
 
@@ -73,8 +75,23 @@ def open_reader(
     longest = min(MAX_SEQ if max_seq is None else max_seq, bundle.manifest.model.max_seq)
     tokenizer = open_tokenizer(bundle)
     return RowReader(
-        tokenizer, template, tuple(labels), longest, train_on or "all", long or "truncate"
+        tokenizer,
+        template,
+        tuple(labels),
+        longest,
+        train_on or "all",
+        long or "truncate",
     )
+
+
+def _classes(bundle: Bundle) -> tuple[str, ...]:
+    """Return the names of the classes of a classification head."""
+    if bundle.manifest.model.task != "classification":
+        return ()
+    names = bundle.manifest.base_config.get("id2label")
+    if not isinstance(names, dict):
+        return ("0", "1")  # what transformers leaves out
+    return tuple(str(name) for name in names.values())
 
 
 def load_examples(

@@ -16,7 +16,7 @@ from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Task = Literal["causal-lm", "masked-lm"]
+Task = Literal["causal-lm", "masked-lm", "classification", "embedding"]
 
 _MOST_IDS = 2**31 - 1
 _LARGEST_FILE, _LARGEST_TEMPLATE = 512 << 20, 1 << 20
@@ -60,9 +60,12 @@ class TextTokenizer:
         mask_id: token at the place to fill in, for masked-lm.
         add_bos: True if a text starts with `bos_id`; where it is written already, none is added.
         chat_template: Jinja source that turns messages into one text, or None.
-        task: masked-lm texts get all special tokens of the tokenizer, such as [CLS] and [SEP].
+        task: what the model does; texts of encoders (all tasks but causal-lm) get all special
+            tokens of the tokenizer, such as [CLS] and [SEP].
         vocab_size: upper bound of the model's token ids, exclusive.
         longest: most tokens of a row that the model takes.
+        width: numbers of a hidden state of the model.
+        classes: names of the classes of the model's head, if it has a classification head.
     """
 
     core: Tokenizer
@@ -76,6 +79,8 @@ class TextTokenizer:
     task: Task = "causal-lm"
     vocab_size: int = _MOST_IDS
     longest: int = _MOST_IDS
+    width: int = 0
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse contradictory settings; disable the file's truncation and padding."""
@@ -95,6 +100,8 @@ class TextTokenizer:
         task: Task = "causal-lm",
         vocab_size: int = _MOST_IDS,
         longest: int = _MOST_IDS,
+        width: int = 0,
+        classes: tuple[str, ...] = (),
     ) -> TextTokenizer:
         """Load the tokenizer of a bundle.
 
@@ -104,6 +111,8 @@ class TextTokenizer:
             task: the manifest's `model.task`.
             vocab_size: the manifest's `model.vocab_size`.
             longest: the manifest's `model.max_seq`.
+            width: the manifest's `model.hidden_size`.
+            classes: names of the classes of a classification head.
 
         Returns:
             The tokenizer.
@@ -136,6 +145,8 @@ class TextTokenizer:
             task=task,
             vocab_size=vocab_size,
             longest=longest,
+            width=width,
+            classes=classes,
         )
 
     def remedy_for_length(self, max_seq: int = 0) -> str:
@@ -179,7 +190,7 @@ class TextTokenizer:
         Raises:
             BundleError: the tokenizer fails, or makes tokens that the model does not have.
         """
-        masked = self.task == "masked-lm"
+        masked = self.encodes
         with _refusing(f"the bundle's tokenizer cannot read {text[:40]!r}", _REMEDY):
             encoding = self.core.encode(text, add_special_tokens=add_special and masked)
             ids, spans = list(encoding.ids), list(encoding.offsets)
@@ -194,12 +205,17 @@ class TextTokenizer:
             return [self.bos_id or 0, *ids], [(0, 0), *spans]
         return ids, spans
 
+    @property
+    def encodes(self) -> bool:
+        """Does the model read whole texts, in both directions?"""
+        return self.task != "causal-lm"
+
     def writes_bos(self, text: str) -> bool:
         """Tell whether a text begins with the token that the tokenizer starts a text with itself.
 
         Then `encode` adds no second one.
         """
-        if not self.add_bos and self.task != "masked-lm":
+        if not self.add_bos and not self.encodes:
             return False
         start = self.token_text(self.bos_id)
         return bool(start) and text.startswith(start)

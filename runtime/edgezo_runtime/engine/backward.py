@@ -69,12 +69,13 @@ class BackwardGraphs:
 
     Args:
         model: the graphs they go back through.
+        scorers_only: leave out those of the blocks.
     Raises:
         UsageError: the bundle has none.
         BundleError: one cannot be loaded.
     """
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, *, scorers_only: bool = False) -> None:
         manifest = model.bundle.manifest
         if isinstance(manifest.backward, str):
             raise UsageError(
@@ -82,7 +83,13 @@ class BackwardGraphs:
                 f"{manifest.backward}; set `first_order` to 0, or run "
                 f"'edgezo export --force' with an edgezo that can derive it"
             )
-        self._opened = {info.of: _open(model.bundle, info) for info in manifest.backward}
+        graphs = manifest.graphs
+        scorers = {graphs.score_labels.file, graphs.score_tokens.file}
+        self._opened = {
+            info.of: _open(model.bundle, info)
+            for info in manifest.backward
+            if info.of in scorers or not scorers_only
+        }
 
     def through(self, file: str) -> BackwardGraph:
         """The graph that goes back through the forward graph in `file`."""

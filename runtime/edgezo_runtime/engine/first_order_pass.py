@@ -60,7 +60,11 @@ class ExampleCutter:
         return cls(part_tokens, longest, RotarySides.of(manifest))
 
     def cut(self, batch: Batch) -> list[Chunk]:
-        """Cut a batch; every part is padded to its own longest sequence only."""
+        """Cut a batch; every part is padded to its own longest sequence only.
+
+        Pairs of texts stay together: the loss of each depends on all.
+        """
+        whole = batch.kind == "pairs"
         each = batch.num_rows // batch.num_examples
         rows, beyond = batch.positions[:, 0], self.sides.beyond(batch)
         chunks: list[Chunk] = []
@@ -71,7 +75,7 @@ class ExampleCutter:
                 own = int(batch.lengths[stop : stop + each].max())
                 even = self.sides.within(own + own % 2, bool(beyond[stop]))
                 longer = max(longest, own, min(even, self.max_seq))
-                full = (stop + each - start) * longer > self.part_tokens
+                full = not whole and (stop + each - start) * longer > self.part_tokens
                 if stop > start and (full or beyond[stop] != beyond[start]):
                     break
                 stop, longest = stop + each, longer
@@ -260,14 +264,14 @@ class WholeFirstOrderPass(_FirstOrderPass, WholePass):
     """Goes back through whole sequences."""
 
     def _part(self, chunk: Chunk) -> Batch:
-        return _part(self.batch, chunk, chunk.index)
+        return examples_of(self.batch, chunk, chunk.index)
 
 
 class AnswerFirstOrderPass(_FirstOrderPass, AnswerPass):
     """Goes back through last tokens."""
 
     def _part(self, chunk: Chunk) -> Batch:
-        return _part(self.batch, chunk, chunk.index[: len(chunk.positions)])
+        return examples_of(self.batch, chunk, chunk.index[: len(chunk.positions)])
 
 
 def _stretches(chunk: Chunk) -> list[slice]:
@@ -277,7 +281,7 @@ def _stretches(chunk: Chunk) -> list[slice]:
     return [slice(start, min(start + SCORED_POSITIONS, count)) for start in starts]
 
 
-def _part(batch: Batch, chunk: Chunk, rows: npt.NDArray[np.int64]) -> Batch:
+def examples_of(batch: Batch, chunk: Chunk, rows: npt.NDArray[np.int64]) -> Batch:
     """The examples of some rows, which are a chunk's, as a batch of their own."""
     examples = batch.row_example[rows]
     return dataclasses.replace(

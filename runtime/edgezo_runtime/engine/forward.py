@@ -130,9 +130,12 @@ class Forward:
             past = run_in_segments(graph, feed, segments, self._model.value)
         else:
             outputs = [graph.output, *(("key", "value") if inputs.keeps_past else ())]
+            taps = self.taps(index)
             feed |= self._past(index, chunk)
             shape = tuple(chunk.hidden.shape())
-            chunk.hidden, *past = run_graph(graph.session, outputs, feed)
+            chunk.hidden, *past = run_graph(graph.session, [*outputs, *taps], feed)
+            if taps:
+                self.tapped(index, chunk, [past.pop().numpy() for _ in taps][::-1])
             require_shape(chunk.hidden, shape, f"hidden states of block {index}")
             if graph.past is not None:
                 heads, size = graph.past
@@ -151,6 +154,13 @@ class Forward:
 
     def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
         """Take over the keys and values that a block made, where they are wanted."""
+
+    def taps(self, index: int) -> Sequence[str]:
+        """Further outputs of a block that are wanted; not of rows that go through in segments."""
+        return ()
+
+    def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
+        """Take over the outputs that `taps` named."""
 
     def skips(self, index: int) -> bool:
         """Is a block skipped, because others stand for it?"""

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.engine.pair_losses import pair_gradients, pair_losses
 from edgezo_runtime.errors import UsageError
 
 Float64Array = npt.NDArray[np.float64]
@@ -24,12 +25,12 @@ def example_losses(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Arra
     """Loss of each example in each group.
 
     "labels", "candidates": -log softmax(class scores)[class]. "completion": minus the mean
-    log-probability of the example's scored tokens.
+    log-probability of the example's scored tokens. "pairs": as `pair_losses` says.
 
     Args:
         batch: the batch the scores are of.
-        scores: (G, B, C) logits of the label words for "labels", else (G, T) log-probabilities of
-            the batch's `targets`.
+        scores: (G, B, C) logits of the label words for "labels", embeddings for "pairs", else
+            (G, T) log-probabilities of the batch's `targets`.
 
     Returns:
         (G, E) float64, nats.
@@ -40,6 +41,8 @@ def example_losses(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Arra
     Memory:
         A few float64 copies of `scores`.
     """
+    if batch.kind == "pairs":
+        return pair_losses(batch, scores)
     if batch.kind == "completion":
         return -_row_means(batch, scores)
     if (batch.labels < 0).any():
@@ -65,8 +68,8 @@ def class_scores(batch: Batch, scores: npt.NDArray[np.float32]) -> Float64Array:
     Raises:
         UsageError: `scores` has another shape, or the batch has no classes.
     """
-    if batch.kind == "completion":
-        raise UsageError("a batch of completions has no classes to score or predict")
+    if batch.kind in ("completion", "pairs"):
+        raise UsageError(f"a batch of kind {batch.kind} has no classes to score or predict")
     if batch.kind == "candidates":
         means = _row_means(batch, scores)
         return means.reshape(means.shape[0], batch.num_examples, -1)
@@ -90,6 +93,8 @@ def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArra
     Raises:
         UsageError: as for `example_losses`.
     """
+    if batch.kind == "pairs":
+        return pair_gradients(batch, scores)
     if batch.kind == "completion":
         rows = np.full(batch.num_rows, -1.0)
     else:
@@ -108,6 +113,25 @@ def score_gradients(batch: Batch, scores: npt.NDArray[np.float32]) -> npt.NDArra
     counts = np.bincount(places, minlength=batch.num_rows)
     by_token: npt.NDArray[np.float32] = (rows / counts)[places].astype(np.float32)
     return by_token
+
+
+def expected_mistakes(
+    losses: Float64Array, slopes: npt.NDArray[np.float32]
+) -> tuple[Float64Array, npt.NDArray[np.float32]]:
+    """Expected share of wrong answers, if answers are drawn by their probabilities.
+
+        1 - p = 1 - exp(-loss)    d (1 - p) = p d loss
+
+    Unlike the number of mistakes of the likeliest answers it has a derivative.
+
+    Args:
+        losses: (E,) of examples with label words of one token.
+        slopes: (E, C) their derivatives.
+    Returns:
+        (E,) and (E, C): the shares, and their derivatives.
+    """
+    right = np.exp(-losses)
+    return -np.expm1(-losses), slopes * right[:, None].astype(np.float32)
 
 
 def predictions(batch: Batch, scores: npt.NDArray[np.float32]) -> Int64Array:

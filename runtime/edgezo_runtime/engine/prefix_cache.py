@@ -70,7 +70,8 @@ class WholeSequences:
         """Always False: the passes evaluate whole sequences."""
         return False
 
-    def _states(self) -> StateCache | None:
+    def states(self) -> StateCache | None:
+        """Hidden states that are cached; None here."""
         return None
 
     def scoring_pass(
@@ -82,7 +83,7 @@ class WholeSequences:
         scope: Scope,
     ) -> ScoringPass:
         """Make a pass over whole sequences."""
-        return WholePass(work, code, first_active, self._states(), entry, scope)
+        return WholePass(work, code, first_active, self.states(), entry, scope)
 
     def cut(self, cutter: Cutter, batch: Batch, groups: int) -> list[Chunk]:
         """Cut a batch between sequences."""
@@ -90,7 +91,7 @@ class WholeSequences:
 
     def first_order_pass(self, work: Work, entry: int, scope: Scope, way: WayBack) -> ScoringPass:
         """Make a pass over whole sequences, and back."""
-        return WholeFirstOrderPass(work, None, 0, self._states(), entry, scope, way=way)
+        return WholeFirstOrderPass(work, None, 0, self.states(), entry, scope, way=way)
 
     def cut_examples(self, cutter: ExampleCutter, batch: Batch) -> list[Chunk]:
         """Cut a batch between examples."""
@@ -159,7 +160,8 @@ class PrefixCache(WholeSequences, _StateFile):
         self._hidden_size = hidden_size
         super().__init__(path, lengths, (0, hidden_size), max_bytes)
 
-    def _states(self) -> StateCache:
+    def states(self) -> StateCache:
+        """This cache."""
         return self
 
     def read(self, keys: Sequence[int], tokens: int) -> Float32 | None:

@@ -50,7 +50,7 @@ def classify(
     Raises:
         UsageError: the rows have no classes.
     """
-    if examples.kind == "completion":
+    if not examples.classified:
         raise UsageError("rows without label words have no class; give a template and labels")
     shared = SharedParams(params)
     found: list[Prediction | None] = [None] * len(examples)

@@ -14,6 +14,7 @@ from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.losses import example_losses, predictions
+from edgezo_runtime.engine.pair_losses import losses_of, repeated, similarities
 from edgezo_runtime.evaluation.class_f1 import macro_f1
 from edgezo_runtime.evaluation.squad import exact_match, f1
 from edgezo_runtime.generation.generator import GenerationConfig, Generator
@@ -64,6 +65,8 @@ def evaluate(
         progress: given the rows done and all rows.
         scope: tokens that the adapters act on.
     """
+    if examples.kind == "pairs":
+        return evaluate_pairs(engine, params, examples, batch_size, progress)
     shared = SharedParams(params)
     losses = np.empty(len(examples), np.float64)
     chosen = np.full(len(examples), -1, np.int64)
@@ -75,12 +78,12 @@ def evaluate(
         losses[batch.ids] = example_losses(batch, scores)[0]
         labels[batch.ids] = batch.labels
         counts[batch.ids] = np.bincount(batch.row_example[batch.positions[:, 0]])
-        if batch.kind != "completion":
+        if examples.classified:
             chosen[batch.ids] = predictions(batch, scores)[0]
         done += batch.num_examples
         if progress is not None:
             progress(done, len(examples))
-    classified = examples.kind != "completion"
+    classified = examples.classified
     return Evaluation(
         rows=len(examples),
         loss=float(losses.mean()),
@@ -88,6 +91,48 @@ def evaluate(
         f1=macro_f1(labels, chosen, examples.num_classes) if classified else None,
         token_loss=None if classified else float((losses * counts).sum() / counts.sum()),
         predictions=chosen if classified else np.empty(0, np.int64),
+        losses=losses,
+    )
+
+
+def evaluate_pairs(
+    engine: Engine,
+    params: Mapping[str, npt.NDArray[np.float32]],
+    examples: ExampleSet,
+    batch_size: int,
+    progress: Progress | None,
+) -> Evaluation:
+    """Compare every first text of a set of pairs with all second ones.
+
+    Accuracy is the share of first texts to which no second text is nearer than their own.
+
+    Args:
+        engine: the model.
+        params: every trainable input by name, without the leading axis.
+        examples: pairs of texts.
+        batch_size: examples per pass; the result does not depend on it.
+        progress: given the rows done and all rows.
+    """
+    count, width = len(examples), engine.bundle.manifest.model.hidden_size
+    vectors = np.empty((count, 2, width), np.float64)
+    done = 0
+    for batch in SequentialBatches(examples, batch_size):
+        found = engine.score(batch, SharedParams(params))[0].reshape(-1, 2, width)
+        vectors[batch.ids] = found
+        done += batch.num_examples
+        if progress is not None:
+            progress(done, count)
+    same = repeated([e.tokens[int(e.places[0]) + 1 :].tobytes() for e in examples])
+    first, second = vectors[:, 0], vectors[:, 1]
+    losses = losses_of(first, second, same)
+    nearest = similarities(first, second, same).argmax(axis=1)
+    return Evaluation(
+        rows=count,
+        loss=float(losses.mean()),
+        accuracy=float((nearest == np.arange(count)).mean()),
+        f1=None,
+        token_loss=None,
+        predictions=nearest.astype(np.int64),
         losses=losses,
     )
 

@@ -357,7 +357,7 @@ def choose_objective(
     Raises:
         UsageError: the objective does not go with the data, the bundle or the method.
     """
-    name, classified = config.objective, examples.kind != "completion"
+    name, classified = config.objective, examples.classified
     if (reward is not None) != (name == "reward"):
         reason = (
             "no function was given; set `reward`"

@@ -36,22 +36,23 @@ class PromptsPass(WholePass):
     Args:
         work: what is read; of every prompt the last token is scored.
         scope: tokens that the adapters act on.
-        states: where keys and values go, with room for them.
+        states: where keys and values go, with room for them; None if none are kept.
         take: given the logits of the tokens that follow.
     """
 
-    def __init__(self, work: Work, scope: Scope, states: KvCache, take: Take) -> None:
+    def __init__(self, work: Work, scope: Scope, states: KvCache | None, take: Take) -> None:
         super().__init__(work, None, 0, None, 0, scope)
         self._states = states
         self._take = take
 
     def enter(self, index: int, chunk: Chunk) -> BlockInputs:
         """Ask the block for keys and values."""
-        return BlockInputs(self._work.params, self._one, keeps_past=True)
+        return BlockInputs(self._work.params, self._one, keeps_past=self._states is not None)
 
     def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
         """Cache the keys and values of the prompts."""
-        self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), past)
+        if self._states is not None:
+            self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), past)
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""

@@ -1,4 +1,8 @@
-"""Generated texts: prompts are read once, then a token costs the work of one token."""
+"""Generated texts: prompts are read once, then a token costs the work of one token.
+
+Where a block cannot continue from earlier tokens (convolutions, or positions that onnxruntime's
+attention does not know), a token costs the work of the whole text so far.
+"""
 
 from __future__ import annotations
 
@@ -104,11 +108,6 @@ def why_no_text(manifest: Manifest) -> str | None:
     model = manifest.model
     if model.task != "causal-lm":
         return f"a {model.task} model generates no text; set `task` causal-lm for its export"
-    if not manifest.graphs.continues:
-        return (
-            f"blocks of this {model.architecture} model cannot continue from earlier keys and "
-            f"values: onnxruntime's attention does not turn its heads by position"
-        )
     if manifest.graphs.logits is None:
         return "it was exported before there was generation; run 'edgezo export --force'"
     return None
@@ -234,6 +233,8 @@ class Generator:
 
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
+        if not self._graphs.continues:
+            return self._limit(prompt) - prompt
         row = bytes_per_token(self._graphs) * least_rows(texts)
         fits = room_within(cache_bytes // row, self._most(prompt))
         return max(0, min(fits + 1 - prompt - self._virtual, self._limit(prompt) - prompt))
@@ -285,7 +286,7 @@ class Generator:
 
     def text_bytes(self, prompt: int, new: int) -> int:
         """Bytes of the keys and values of one text at its longest."""
-        tokens = self._virtual + prompt + new - 1
+        tokens = self._virtual + prompt + new - 1  # the last one is never read
         return room_for(tokens, self._most(prompt)) * bytes_per_token(self._graphs)
 
     def _rows_that_fit(self, prompt: int, config: GenerationConfig, texts: int) -> int:
@@ -296,7 +297,7 @@ class Generator:
             config: has the number of new tokens.
             texts: number of texts that are to be generated.
         """
-        if self.cache_bytes is None:
+        if self.cache_bytes is None or not self._graphs.continues:
             return MOST_ROWS
         each = self.text_bytes(prompt, config.max_new_tokens)
         least = least_rows(texts)
@@ -332,9 +333,11 @@ class Generator:
         look: Look | None,
     ) -> Iterator[Delta]:
         """Read the prompts of a group, then generate until all texts have ended."""
-        rows = len(group) + -len(group) % least
-        most = self._most(len(group[0].prompt))
-        states = KvCache(self._graphs, rows, most, self.engine.sampled)
+        states: KvCache | None = None
+        if self._graphs.continues:
+            rows = len(group) + -len(group) % least
+            most = self._most(len(group[0].prompt))
+            states = KvCache(self._graphs, rows, most, self.engine.sampled)
         live = list(group)
         params = CopyCache(params, np.array([text.number for text in group], np.int64))
         kept_inputs: dict[int, dict[str, Any]] = {}
@@ -358,9 +361,13 @@ class Generator:
                 return
             if len(going) < len(live):
                 padding = going[-1:] * (-len(going) % least)
-                states.keep(np.array([*going, *padding], np.int64))
+                if states is not None:
+                    states.keep(np.array([*going, *padding], np.int64))
                 live, chosen = [live[row] for row in going], chosen[going]
-            self._read_tokens(live, params, states, kept_inputs, take)
+            if states is None:
+                self._read_prompts(live, params, None, take)
+            else:
+                self._read_tokens(live, params, states, kept_inputs, take)
 
     def _append(self, text: Text, token: int, config: GenerationConfig) -> Delta:
         """Append a token to a text; end the text if the token ends it."""
@@ -383,23 +390,28 @@ class Generator:
         self,
         texts: Sequence[Text],
         params: Params,
-        states: KvCache,
+        states: KvCache | None,
         take: Callable[[Int64, Float32], None],
     ) -> None:
-        batch = _batch([text.prompt for text in texts], self._pad)
+        """Read texts as a whole: prompts, or, without states, what was generated as well."""
+        rows = [(*text.prompt, *text.tokens) for text in texts]
+        batch = _batch(rows, self._pad, [len(text.prompt) - 1 for text in texts])
         own = TextParams(params, np.array([text.number for text in texts], np.int64))
-        states.reserve(self._virtual + batch.seq)
+        if states is not None:
+            states.reserve(self._virtual + batch.seq)
 
         def make(work: Work) -> PromptsPass:
             return PromptsPass(work, self._scope, states, take)
 
         cutter = self.engine.cutter
         self.engine.run(batch, own, make, lambda rows: cutter(own.private).chunks(rows, 1))
+        self.prompt_tokens += sum(len(text.prompt) for text in texts if not text.tokens)
+        if states is None:
+            return
         count = len(texts)
         states.lengths[:count] = batch.lengths + self._virtual
         if states.rows > count:
             states.keep(np.array([*range(count), count - 1]))
-        self.prompt_tokens += int(batch.lengths.sum())
         self.engine.trim()  # passes of single tokens have other sizes
 
     def _read_tokens(
@@ -458,8 +470,16 @@ def least_rows(texts: int) -> int:
     return 1 if texts == 1 else 2
 
 
-def _batch(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """Make a batch of rows of tokens, the last one of each scored."""
+def _batch(
+    rows: Sequence[Sequence[int]], pad_id: int, scored: Sequence[int] | None = None
+) -> Batch:
+    """Make a batch of rows of tokens.
+
+    Args:
+        rows: tokens.
+        pad_id: the token of padding.
+        scored: (R,) the first token of each row that adapters of answers act on; None: the last.
+    """
     lengths = np.array([len(row) for row in rows], np.int64)
     ids = np.full((len(rows), int(lengths.max())), pad_id, np.int64)
     for number, row in enumerate(rows):
@@ -470,7 +490,7 @@ def _batch(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
         example_ids=numbers,
         input_ids=ids,
         lengths=lengths,
-        positions=np.stack([numbers, lengths - 1], axis=1),
+        positions=np.stack([numbers, lengths - 1 if scored is None else scored], axis=1),
         targets=np.zeros(len(rows), np.int64),
         label_ids=None,
         row_example=numbers,

@@ -21,14 +21,17 @@ ROOM_STEP = 64
 def bytes_per_token(graphs: Graphs) -> int:
     """Count the bytes of one token's keys and values in all blocks, float32.
 
-    Raises:
-        UsageError: a block cannot continue from earlier tokens.
+    They are 0 where blocks cannot continue from earlier tokens, and texts are read again.
     """
+    if not graphs.continues:
+        return 0
     return sum(4 * 2 * heads * width for heads, width in past_shapes(graphs))
 
 
 def turnover(graphs: Graphs) -> float:
     """Peak memory per byte of cache: attention makes new keys and values of one block at a time."""
+    if not graphs.continues:
+        return 1.0
     largest = max(4 * 2 * heads * width for heads, width in past_shapes(graphs))
     return 1 + 2 * largest / bytes_per_token(graphs)
 

@@ -231,13 +231,15 @@ def _check(example: Example, like: ExampleSet, vocab_size: int) -> None:
         ValueError: it does not fit the set.
     """
     tokens, places = example.tokens, example.places
-    classified = like.kind != "completion"
+    classified, count = like.classified, 2 if like.kind == "pairs" else 1
     if not 0 < tokens.size <= like.max_seq + 1:
         raise ValueError(f"an example of {tokens.size} tokens; the run takes {like.max_seq}")
     if tokens.min() < 0 or tokens.max() >= vocab_size:
         raise ValueError(f"a token that is none of the model's {vocab_size}")
     inside = places.size > 0 and places[-1] < tokens.size and (np.diff(places) > 0).all()
-    if not inside or places[0] < (0 if classified else 1):
+    if not inside or places[0] < (1 if like.kind == "completion" else 0):
         raise ValueError("an example whose scored places are not in it")
-    if classified != (0 <= example.label < like.num_classes) or (classified and places.size != 1):
+    if like.kind != "completion" and places.size != count:
+        raise ValueError(f"an example of {places.size} scored places")
+    if classified != (0 <= example.label < like.num_classes):
         raise ValueError(f"an example of class {example.label} among {like.num_classes}")

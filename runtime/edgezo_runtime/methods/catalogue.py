@@ -109,6 +109,30 @@ def _sign_estimator(
     return two_point(eps) if sign == "elementwise" else scalar_sign(eps)
 
 
+def _feedback(eps: float, pairs: int = 1024) -> Estimator:
+    """Return an estimator that is not used; the options are those of the feedback."""
+    return two_point(eps)
+
+
+def _plain_adam() -> Rule:
+    """Return the rule of first-order steps, which feedback takes."""
+    return Adam()
+
+
+def _refuse_what_feedback_lacks(config: TuneConfig) -> str | None:
+    for name, own in (("schedule", "all"), ("modules", "auto")):
+        if getattr(config, name) != own:
+            return f"`{name}` {getattr(config, name)}: feedback takes {own} only"
+    if config.objective not in ("loss", "accuracy"):
+        return (
+            f"`objective` {config.objective}: has no derivative by the label logits, which "
+            f"feedback carries back; take accuracy or loss, or another method"
+        )
+    if config.first_order not in ("auto", 0):
+        return f"`first_order` {config.first_order}: feedback trains all its blocks itself"
+    return None
+
+
 def _refuse_shaping(config: TuneConfig) -> str | None:
     if not (config.normalize or config.clip):
         return None
@@ -151,6 +175,19 @@ METHODS: dict[str, Method] = {
         evaluations="1 and its gradient, else 2",
         state="2, else 0",
         estimator=per_example,
+    ),
+    "feedback": Method(
+        summary="forward passes that learn the Jacobian of the label logits, then steps of Adam by "
+        "the error that it carries back; on texts, along the residual stream",
+        paper="docs/decisions/0028",
+        evaluations="1; 2 first",
+        state="2",
+        estimator=_feedback,
+        rule=_plain_adam,
+        settings={"normalize": False, "clip": 0.0},
+        any_rule=False,
+        feedback=True,
+        problem=_refuse_what_feedback_lacks,
     ),
     "zo-sgd": Method(
         summary="MeZO: one antithetic pair along one direction",

@@ -84,6 +84,7 @@ class Method:
         published: rates of the paper, if they can be converted.
         scheme: kind of trainables, if it is part of the method.
         any_rule: True if the user may choose another rule.
+        feedback: the method learns feedback, and steps by it; its estimator only has the options.
         problem: says what in a configuration the method cannot use; None if nothing.
     """
 
@@ -98,6 +99,7 @@ class Method:
     published: Published | None = None
     scheme: str | None = None
     any_rule: bool = True
+    feedback: bool = False
     problem: Callable[[TuneConfig], str | None] = lambda config: None
 
     def options(self) -> dict[str, object]:

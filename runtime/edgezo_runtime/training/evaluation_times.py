@@ -74,6 +74,8 @@ def cost_in_steps(run: Run, rows: ExampleSet) -> float:
     each = float(run.examples.sequence_lengths().sum()) / len(run.examples)
     if run.scope == "answer":  # most of a prompt is cached between steps
         each /= _CACHED
-    passes = run.groups if run.trajectory.layout.blocks else 0
-    passes += _FIRST_ORDER_PASSES if run.first_order_blocks else 0
+    layout = run.trajectory.layout
+    passes = run.groups if layout.blocks else 0 if layout.feedback is None else 1
+    if run.first_order_blocks:
+        passes += _FIRST_ORDER_PASSES if layout.carried is None else 1
     return float(rows.sequence_lengths().sum()) / (each * run.batch_size * passes)

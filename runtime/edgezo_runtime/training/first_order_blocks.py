@@ -9,28 +9,41 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.engine.carried_error import CarriedError
+from edgezo_runtime.engine.carried_error_pass import CarriedSite
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.first_order import FirstOrderGradient, FirstOrderResult
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.first_order_layout import FirstOrderLayout
 
 Float32 = npt.NDArray[np.float32]
 
+TOKENS_PER_UNKNOWN = 16
+"""Tokens that mean derivatives are learned from, for every unknown of a row of them."""
+
+MOST_BATCHES = 64
+"""Most batches that they come from."""
+
 
 class FirstOrderBlocks:
-    """Exact gradients of the last blocks.
+    """Gradients of the last blocks: exact ones, or those of the carried error.
 
     Args:
         engine: runs the bundle.
         layout: the tensors that take first-order steps.
+        carried: sites of the carried error, by block; None for exact gradients.
+        batches: batches of the first steps, which mean derivatives are learned from; the same ones
+            in a resumed run.
+        seed: of the run.
 
     Attributes:
         layout: the same layout.
@@ -39,9 +52,24 @@ class FirstOrderBlocks:
         UsageError: the bundle has no backward graphs.
     """
 
-    def __init__(self, engine: Engine, layout: FirstOrderLayout) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        layout: FirstOrderLayout,
+        carried: Mapping[int, Sequence[CarriedSite]] | None = None,
+        batches: Callable[[int], Batch] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.layout = layout
-        self._gradient = FirstOrderGradient(engine, layout.first_block, tensors=layout.names)
+        self._engine = engine
+        self._batches = batches
+        self._seed = seed
+        self._carried = None if carried is None else CarriedError(engine, carried)
+        self._exact = (
+            FirstOrderGradient(engine, layout.first_block, tensors=layout.names)
+            if carried is None
+            else None
+        )
 
     def gradient(
         self,
@@ -63,10 +91,28 @@ class FirstOrderBlocks:
             DivergedError: a number of the gradient is not finite.
             BudgetStopError: memory is short, and the engine cannot do with less.
         """
-        found = self._gradient.gradient(batch, params, scope, cache, cache_block)
+        if self._carried is not None:
+            learned = self._carried.carries or not self._carried.probed
+            if not learned and self._engine.sampled is None:
+                self._learn(self._carried)
+            found = self._carried.gradient(batch, params, scope, cache, cache_block)
+        else:
+            assert self._exact is not None
+            found = self._exact.gradient(batch, params, scope, cache, cache_block)
+        setting = "lr" if self._carried is not None else "first_order_lr"
         for name, grad in found.gradients.items():
             if not np.isfinite(grad).all():
                 raise DivergedError(
-                    f"the gradient of '{name}' is not finite; give a smaller `first_order_lr`"
+                    f"the gradient of '{name}' is not finite; give a smaller `{setting}`"
                 )
         return found
+
+    def _learn(self, carried: CarriedError) -> None:
+        """Learn mean derivatives from the first batches, until there are enough tokens."""
+        assert self._batches is not None
+        taken: list[Batch] = []
+        tokens, enough = 0, TOKENS_PER_UNKNOWN * self._engine.bundle.manifest.model.hidden_size
+        while tokens < enough and len(taken) < MOST_BATCHES:
+            taken.append(self._batches(len(taken)))
+            tokens += int(taken[-1].lengths.sum())
+        carried.learn(taken, derive_seed(self._seed, "carried"))

@@ -9,6 +9,8 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.methods.block_schedules import parse_schedule
 from edgezo_runtime.methods.estimators import StepInfo
 from edgezo_runtime.noise import derive_seed
+from edgezo_runtime.training.carried_layout import carried_sites
+from edgezo_runtime.training.feedback_layout import FeedbackLayout, learns_feedback
 from edgezo_runtime.training.first_order_layout import FirstOrderLayout
 from edgezo_runtime.training.selection import select_blocks, select_tensors
 
@@ -20,12 +22,15 @@ class RunLayout:
         manifest: of the bundle.
         config: how to tune.
         rows: number of examples that the run begins with.
-        first_order: number of last blocks that take first-order steps.
+        first_order: number of last blocks that take first-order steps; with the method feedback,
+            of those that learn by the carried error instead of by pairs.
 
     Attributes:
         first_order: layout of the blocks that take first-order steps; None if there are none.
+        carried: their sites, if their gradients are those of the carried error; else None.
+        feedback: layout of the sites that learn by feedback; None for other methods.
         blocks: blocks that gradients are estimated for, ascending; empty if all blocks take
-            first-order steps.
+            first-order steps, or learn by feedback.
         first: the first block that trains.
         config: how to tune, "auto" filled in.
         rows: number of examples now.
@@ -38,7 +43,16 @@ class RunLayout:
     def __init__(
         self, manifest: Manifest, config: TuneConfig, rows: int, first_order: int = 0
     ) -> None:
-        self.first_order = FirstOrderLayout(manifest, first_order, config) if first_order else None
+        feedback = learns_feedback(config)
+        self.carried = carried_sites(manifest, config) if feedback and first_order else None
+        only = None
+        if self.carried is not None:
+            every = [site for own in self.carried.values() for site in own]
+            only = {name for site in every for name in site.trains}
+        self.first_order = (
+            FirstOrderLayout(manifest, first_order, config, only) if first_order else None
+        )
+        self.feedback = FeedbackLayout(manifest, config) if feedback and not first_order else None
         own = select_tensors(config, manifest.trainables)
         self._names = {
             block: tuple(info.name for info in own if info.block == block)
@@ -48,11 +62,12 @@ class RunLayout:
         able = [block for block, names in self._names.items() if names]
         end = manifest.model.num_blocks if self.first_order is None else self.first_order.start
         self.blocks = [block for block in select_blocks(config, able) if block < end]
+        if feedback:
+            self.blocks = []
         if config.schedule.startswith("last") and self.blocks:  # the same blocks in every step
             self.blocks = list(self._schedule(0, config.seed, self.blocks))
-        self.first = min(
-            [*self.blocks, *([] if self.first_order is None else [self.first_order.first_block])]
-        )
+        others = (self.first_order, self.feedback)
+        self.first = min([*self.blocks, *(own.first_block for own in others if own is not None)])
         self._given = config
         self.grow(rows)
 
@@ -64,7 +79,8 @@ class RunLayout:
 
     def settled(self, rows: int) -> TuneConfig:
         """The configuration with "auto" filled in for a number of examples."""
-        return self._given.settled(rows, all_first_order=not self.blocks)
+        pairs = 0 if self.feedback is None else self.feedback.pairs
+        return self._given.settled(rows, all_first_order=not self.blocks, pairs=pairs)
 
     @property
     def trained(self) -> dict[str, int]:

@@ -27,6 +27,8 @@ from edgezo_runtime.training.calibrate import (
     find_scale,
     find_wide_scale,
 )
+from edgezo_runtime.training.carried_layout import CARRIED_SHARE
+from edgezo_runtime.training.feedback_layout import FEEDBACK_EPS, FEEDBACK_LR
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.step_directions import StepDirections
@@ -69,13 +71,24 @@ def measure_rates(
         UsageError: the losses do not depend on the trainables.
     """
     words: list[str] = []
+    if probe_evaluator.layout.carried is not None and config.lr != "auto":
+        return dataclasses.replace(rates, first_order_lr=rates.lr)
     if first_order is not None and config.first_order_lr == "auto":
         scale = _find_scale(probe_evaluator, state, first_order.layout.tensors, private=False)
-        rates = dataclasses.replace(rates, first_order_lr=find_first_order_rate(scale))
+        found = find_first_order_rate(scale)
+        share = ""
+        if probe_evaluator.layout.carried is not None:
+            found *= CARRIED_SHARE
+            share = f"{CARRIED_SHARE:g} of that by which "
+        rates = dataclasses.replace(rates, first_order_lr=found)
         words.append(
-            f"first-order lr {rates.first_order_lr:.3g} (a step in a random direction changes the "
-            f"loss of a row by {FIRST_ORDER_NATS:g} nats)"
+            f"first-order lr {rates.first_order_lr:.3g} ({share}a step in a random direction "
+            f"changes the loss of a row by {FIRST_ORDER_NATS:g} nats)"
         )
+    if probe_evaluator.layout.feedback is not None:
+        lr = FEEDBACK_LR if config.lr == "auto" else rates.lr
+        eps = FEEDBACK_EPS if config.eps == "auto" else rates.eps
+        return dataclasses.replace(rates, lr=lr, eps=eps, first_order_lr=lr)
     if not probe_evaluator.layout.blocks:
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":

@@ -275,6 +275,7 @@ class ProbeEvaluator:
         max_rows: int | None = None,
         alone: bool = False,
         part: RehearsedPart = "all",
+        more: Callable[[Batch, Cache | None], None] | None = None,
     ) -> None:
         """Run a step and an evaluation on the heaviest rows, in one block of each kind.
 
@@ -289,6 +290,7 @@ class ProbeEvaluator:
                 for no such number.
             alone: compute one chunk at a time, as one worker of several does.
             part: leave out the gradient of first-order steps, or all but it.
+            more: runs the other passes of a step, on a batch with a cache; None for none.
         """
 
         def heavy(examples: ExampleSet, size: int) -> Batch:
@@ -319,6 +321,8 @@ class ProbeEvaluator:
                     self._first_order.gradient(
                         batch, state.theta, self.scope, cache, self.layout.first
                     )
+                if more is not None:
+                    more(batch, cache)
 
 
 def _firsts(probes: Sequence[Probe], first: int) -> int | tuple[int, ...]:

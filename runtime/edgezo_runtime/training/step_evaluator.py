@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.scope import choose_scope
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
@@ -18,6 +20,8 @@ from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
 from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.attempts import attempts
+from edgezo_runtime.training.carried_layout import carried_count, carries_error
+from edgezo_runtime.training.feedback_steps import FeedbackSteps
 from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.measured_rates import measure_rates
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator, RehearsedPart
@@ -36,7 +40,9 @@ class StepResult:
             (1, B); (0, 0) if a loss was not finite.
         terms: terms of the gradient estimate.
         rows: number of rows that the model evaluated.
-        gradient: packed gradient of the blocks that take first-order steps.
+        gradient: packed gradient of the blocks that take first-order steps, or what else the record
+            has.
+        shown: leading rows of `losses` that are losses; 0 for all.
     """
 
     batch: Batch
@@ -44,6 +50,7 @@ class StepResult:
     terms: list[Term]
     rows: int
     gradient: bytes
+    shown: int = 0
 
     @property
     def projected_grad(self) -> float:
@@ -54,7 +61,8 @@ class StepResult:
     @property
     def mean_loss(self) -> float:
         """Mean loss over all probes, nats; not a number if a loss was not finite."""
-        return float(self.losses.mean()) if self.losses.size else math.nan
+        losses = self.losses[: self.shown] if self.shown else self.losses
+        return float(losses.mean()) if losses.size else math.nan
 
 
 class StepEvaluator:
@@ -81,6 +89,10 @@ class StepEvaluator:
         self._examples = examples
         self._trajectory = trajectory
         self._task = task
+        manifest, config = engine.bundle.manifest, trajectory.settled
+        scope = choose_scope(config.scope, examples, manifest.graphs.continues, manifest.scheme)
+        if carries_error(config, examples.kind, scope):
+            trajectory.keep_first_order(carried_count(manifest, config))
         self._arrange()
 
     def _arrange(self) -> None:
@@ -88,10 +100,24 @@ class StepEvaluator:
         self._layout = self._trajectory.layout
         first_order = self._layout.first_order
         self._first_order = (
-            None if first_order is None else FirstOrderBlocks(self._engine, first_order)
+            None
+            if first_order is None
+            else FirstOrderBlocks(
+                self._engine,
+                first_order,
+                self._layout.carried,
+                lambda step: self._probes.batches.batch(step),
+                self._layout.config.seed,
+            )
         )
         self._probes = ProbeEvaluator(
             self._engine, self._examples, self._layout, self._first_order, self._task
+        )
+        feedback = self._layout.feedback
+        self._feedback = (
+            None
+            if feedback is None
+            else FeedbackSteps(self._engine, feedback, self._examples, self._probes.scope)
         )
         self._check_objective()
 
@@ -145,6 +171,12 @@ class StepEvaluator:
         for attempt in attempts(self._engine, check):
             with attempt:
                 batch = probes.batches.batch(info.step)
+                if self._feedback is not None and state.feedback is not None:
+                    eps = self._trajectory.rates.eps
+                    done = self._feedback.evaluate(
+                        info, batch, state.theta, state.feedback, eps, probes.cache
+                    )
+                    return StepResult(batch, done.losses, [], done.rows, done.extra, done.shown)
                 losses, terms, rows, gradient = np.empty((0, 0)), list[Term](), 0, b""
                 if layout.blocks:
                     estimator = self._trajectory.parts.estimator
@@ -153,7 +185,7 @@ class StepEvaluator:
                     found = self._first_order.gradient(
                         batch, state.theta, probes.scope, probes.cache, layout.first
                     )
-                    gradient = self._first_order.layout.pack(found.gradients)
+                    gradient = self._first_order.layout.codec.pack(found.gradients)
                     rows += batch.num_rows
                     losses = losses if losses.size else found.losses[None]
                 return StepResult(batch, losses, terms, rows, gradient)
@@ -184,6 +216,8 @@ class StepEvaluator:
     @property
     def groups(self) -> int:
         """Perturbed copies of a batch that a pass evaluates together."""
+        if self._trajectory.layout.feedback is not None:
+            return 2
         if not self._trajectory.layout.blocks:
             return 1
         return len(self.probes.first_probes(self._trajectory.parts.estimator))
@@ -203,6 +237,16 @@ class StepEvaluator:
     ) -> None:
         """Run a step and an evaluation on the heaviest rows; see `ProbeEvaluator.rehearse`."""
         estimator, state = self._trajectory.parts.estimator, self._trajectory.state
+        feedback = None
+        if self._feedback is not None:
+            feedback = partial(self._feedback.rehearse, theta=state.theta)
         self.probes.rehearse(
-            estimator, state, others, eval_batch_size, max_rows=max_rows, alone=alone, part=part
+            estimator,
+            state,
+            others,
+            eval_batch_size,
+            max_rows=max_rows,
+            alone=alone,
+            part=part,
+            more=feedback,
         )

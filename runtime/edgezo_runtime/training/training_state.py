@@ -22,6 +22,7 @@ from edgezo_runtime.methods.rules.rule import Slot
 from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.methods.shaping import Normalizer
 from edgezo_runtime.training.divergence import MOST_RETURNS, WINDOW, LossMonitor
+from edgezo_runtime.training.feedback_state import FeedbackState
 from edgezo_runtime.training.rollback_copy import RollbackCopy, stored_copy
 from edgezo_runtime.training.rule_update import init_slot, mover
 from edgezo_runtime.training.state_counters import StateCounters
@@ -43,8 +44,10 @@ class TrainingState:
         first_order: the tensors that take first-order steps, and the learning rate of each as a
             multiple of the step's; None for none.
         scales: tensors that never go below zero (QZO, arXiv:2505.13430).
+        feedback: what the run knows of its feedback; None for other methods.
 
     Attributes:
+        feedback: the same.
         theta: all trainables by name.
         slots: state of the rule for each tensor that trains.
         sampler_slots: state of the sampler for each tensor that gradients are estimated for.
@@ -66,7 +69,9 @@ class TrainingState:
         parts: Parts,
         first_order: Mapping[str, float] | None = None,
         scales: Collection[str] = (),
+        feedback: FeedbackState | None = None,
     ) -> None:
+        self.feedback = feedback
         self._scales = frozenset(scales)
         self._rate_setting = "lr" if trained else "first_order_lr"
         self._first_order = dict(first_order or {})
@@ -150,6 +155,18 @@ class TrainingState:
         self.step = record.step + 1
         if self._rolls_back:
             self._watch(record)
+
+    def observe(self, record: StepRecord, extra: bytes) -> None:
+        """Learn feedback from the pairs of a step; the model stays as it is, because A is zero.
+
+        Args:
+            record: the step.
+            extra: bytes of the record, see `FeedbackState.observe`.
+        """
+        self.events.clear()
+        assert self.feedback is not None
+        self.theta |= self.feedback.observe(record, extra)
+        self.step = record.step + 1
 
     def _watch(self, record: StepRecord) -> None:
         """Copy the state, roll back, or report a plateau, as the loss of a step demands."""
@@ -250,6 +267,10 @@ class TrainingState:
         good_arrays, good_slots = self._good.as_stored()
         arrays |= good_arrays
         slots |= good_slots
+        if self.feedback is not None:
+            own_arrays, own_slots = self.feedback.arrays()
+            arrays |= own_arrays
+            slots |= own_slots
         counters: dict[str, Any] = {
             "elapsed_s": self.elapsed_s,
             "average_weight": self._average_weight,
@@ -277,6 +298,8 @@ class TrainingState:
         self.norm_state = float(norm_state[0]), float(norm_state[1])
         self._good = self._copied()
         self.theta = {name: np.array(snapshot.theta[name]) for name in self.theta}
+        if self.feedback is not None:
+            self.feedback.restore(snapshot.theta, snapshot.slots)
         self._restore_arrays(snapshot.theta, snapshot.slots)
         self.step = snapshot.step
         self.elapsed_s = counters.elapsed_s

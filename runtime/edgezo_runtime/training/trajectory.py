@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
-from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.methods.catalogue import assemble
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term, replay_estimator
 from edgezo_runtime.methods.rates import Rates
+from edgezo_runtime.training.feedback_state import FeedbackState
 from edgezo_runtime.training.first_order_layout import first_order_count, first_order_rates
 from edgezo_runtime.training.layout import RunLayout
 from edgezo_runtime.training.training_state import TrainingState
@@ -115,10 +116,22 @@ class Trajectory:
             if self._config.first_order_lr == "auto":
                 own = first_order_rates(values, self.rates.first_order_lr)
             first_order = {name: rate / self.rates.lr for name, rate in own.items()}
+        feedback = None
+        if self.layout.feedback is not None:
+            if self._params is not None:
+                raise UsageError(
+                    "`adapter`: feedback begins with adapters of its own; leave it out, or choose "
+                    "another method"
+                )
+            feedback = FeedbackState(self.layout.feedback, self.bundle.manifest.scheme.scale)
+            first_order = dict.fromkeys(self.layout.feedback.tensors, 1.0)
+            for site in self.layout.feedback.sites:
+                for name in (site.name_a, site.name_b):
+                    initial[name] = np.zeros_like(initial[name])
         infos = self.bundle.manifest.trainables
         scales = [info.name for info in infos if info.role == "channel_scale"]
         self.state = TrainingState(
-            initial, self.layout.trained, self.settled, self.parts, first_order, scales
+            initial, self.layout.trained, self.settled, self.parts, first_order, scales, feedback
         )
 
     # --- steps ---
@@ -139,8 +152,18 @@ class Trajectory:
             RunFileError: the record's gradient does not fit the run.
         """
         exact: dict[str, Float32] = {}
+        feedback = self.state.feedback
+        if feedback is not None and record.losses.size:
+            extra = self._extra(record).gradient
+            if feedback.learning != feedback.has_pairs(record):
+                what = "no pairs" if feedback.learning else "pairs"
+                raise RunFileError(f"step {record.step} has {what}, unlike this run")
+            if feedback.learning:
+                self.state.observe(record, extra)
+                return
+            exact = feedback.layout.codec.unpack(extra)
         if self.layout.first_order is not None and record.losses.size:
-            exact = self.layout.first_order.unpack(self._extra(record).gradient)
+            exact = self.layout.first_order.codec.unpack(self._extra(record).gradient)
         self.state.apply(record, terms, exact)
 
     def replay(self, record: StepRecord) -> None:
@@ -196,11 +219,12 @@ class Trajectory:
         Raises:
             RunFileError: it does not fit the run.
         """
-        first_order = self.layout.first_order
-        return RecordExtra.unpack(
-            record.extra,
-            first_order.nbytes if first_order is not None and record.losses.size else 0,
-        )
+        feedback, first_order, nbytes = self.state.feedback, self.layout.first_order, 0
+        if feedback is not None:
+            nbytes = feedback.extra_bytes(record)
+        elif first_order is not None and record.losses.size:
+            nbytes = first_order.codec.nbytes
+        return RecordExtra.unpack(record.extra, nbytes)
 
     def _require_fit(self, record: StepRecord, info: StepInfo) -> None:
         """Refuse a record that this run cannot have written."""

@@ -43,6 +43,15 @@ CASES: dict[str, tuple[Build, Torch]] = {
         lambda d, x, y: d.op("Mul", d.op("Cast", x, to=int(ir.DataType.FLOAT)), y),
         lambda x, y: x * y,
     ),
+    "CastLike": (lambda d, x, y: d.op("Mul", d.op("CastLike", x, y), y), lambda x, y: x * y),
+    "Clip": (
+        lambda d, x, y: d.op("Mul", d.op("Clip", x, d.scalar(0.7), d.scalar(1.2)), y),
+        lambda x, y: x.clamp(0.7, 1.2) * y,
+    ),
+    "Log": (unary("Log"), lambda x, y: x.log() * y),
+    "Max": (ops("Max"), torch.maximum),
+    "Min": (ops("Min"), torch.minimum),
+    "Softplus": (unary("Softplus"), lambda x, y: F.softplus(x) * y),
     "Identity": (unary("Identity"), lambda x, y: x * y),
     "Where": (
         lambda d, x, y: d.op("Where", d.op("Less", x, d.scalar(1.0)), x, y),

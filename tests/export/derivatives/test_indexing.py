@@ -25,6 +25,23 @@ CASES: dict[str, tuple[Build, Torch]] = {
         ),
         lambda x, y: (x * y)[[1, 0, 1, 1]],
     ),
+    "Gather of one place": (
+        lambda d, x, y: d.op("Gather", d.op("Mul", x, y), d.constant(np.int64(2)), axis=1),
+        lambda x, y: (x * y)[:, 2],
+    ),
+    "GatherElements": (
+        lambda d, x, y: d.op(
+            "GatherElements",
+            d.op("Mul", x, y),
+            d.constant(np.tile(np.array([[2], [0], [2]], np.int64), (2, 1, 4))),
+            axis=1,
+        ),
+        lambda x, y: (x * y)[:, [2, 0, 2]],
+    ),
+    "TopK": (
+        lambda d, x, y: d.ops("TopK", 2, d.op("Mul", x, y), d.ints(2), axis=-1)[0],
+        lambda x, y: (x * y).topk(2, -1).values,
+    ),
     "GatherND in batches": (
         lambda d, x, y: d.op(
             "GatherND",
@@ -56,7 +73,7 @@ def test_every_rule_is_tested():
 @pytest.mark.parametrize(
     ("op", "shape", "attributes", "message"),
     [
-        ("Gather", (2,), {"axis": 1}, "another axis"),
+        ("Gather", (2,), {"axis": 1}, "inner axis"),
         ("GatherND", (2, 3, 1), {"batch_dims": 2}, "several batch dimensions"),
     ],
 )

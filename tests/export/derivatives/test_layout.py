@@ -47,6 +47,10 @@ CASES: dict[str, tuple[Build, Torch]] = {
         lambda d, x, y: d.op("Mul", d.op("Reshape", x, d.ints(-1, 3, 1)), y),
         lambda x, y: x.reshape(-1, 3, 1) * y,
     ),
+    "Tile": (
+        lambda d, x, y: d.op("Mul", d.op("Tile", x, d.ints(2, 1, 3)), y),
+        lambda x, y: x.repeat(2, 1, 3) * y,
+    ),
     "Transpose": (
         lambda d, x, y: d.op("Mul", d.op("Transpose", x, perm=[2, 1, 0]), y),
         lambda x, y: x.permute(2, 1, 0) * y,

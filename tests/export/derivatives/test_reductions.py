@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,14 @@ from tests.export.torch_gradients import (
 
 # Every case maps x (2, 3, 4) and y (3, 1), both above zero, to a float32 tensor.
 CASES: dict[str, tuple[Build, Torch]] = {
+    "CumSum": (
+        lambda d, x, y: d.op("Mul", d.op("CumSum", x, d.constant(np.int64(1))), y),
+        lambda x, y: x.cumsum(1) * y,
+    ),
+    "CumSum without the own number": (
+        lambda d, x, y: d.op("Mul", d.op("CumSum", x, d.constant(np.int64(-1)), exclusive=1), y),
+        lambda x, y: (x.cumsum(-1) - x) * y,
+    ),
     "ReduceMean": (
         lambda d, x, y: d.op("Add", y, d.op("ReduceMean", x, d.ints(-1), keepdims=1)),
         lambda x, y: y + x.mean(-1, keepdim=True),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from edgezo_export.errors import UnsupportedModelError
-from edgezo_export.graphs.block import batch_dimension, lower_block
+from edgezo_export.graphs.block import batch_dimension, is_size, lower_block
 from edgezo_export.graphs.context import Context
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.trace.partition import Segment
@@ -35,7 +36,13 @@ def test_what_a_block_takes_and_gives(parts):
     names = [tensor.name for tensor in info.inputs]
     assert names[:4] == ["hidden", "code", "decode", "active"]
     assert {"past_key", "past_value", "past_lengths"} < set(names)
-    assert {tensor.name for tensor in info.outputs} == {"hidden_out", "key", "value"}
+    assert {tensor.name for tensor in info.outputs} == {
+        "hidden_out",
+        "key",
+        "value",
+        "input.mlp.down_proj",
+        "input.self_attn.o_proj",
+    }
     trained = [info.name for edit in edits for info in edit.tensors]
     assert trained == [binding.tensor for binding in info.trainables]
     assert sorted(name.rpartition("layers.1.")[2] for name in trained) == [
@@ -87,12 +94,26 @@ def test_the_unfused_form_computes_the_same(parts, tmp_path, quant, tolerance):
         np.testing.assert_allclose(found[1][name], value, atol=tolerance * scale, err_msg=name)
 
 
-def test_a_block_without_attention_is_refused(parts):
+def test_a_block_without_a_start_is_refused(parts):
     segment = parts.cut.layers[0]
-    others = tuple(node for node in segment.nodes if node.op_type != "Attention")
     own = (parts.checkpoint, Context(), LORA, "fp32", HIDDEN)
-    with pytest.raises(UnsupportedModelError, match="computes attention itself"):
-        lower_block(Segment(others, segment.hidden_in, segment.hidden_out), 0, "m", *own)
+    with pytest.raises(UnsupportedModelError, match="no hidden states to start from"):
+        lower_block(Segment(segment.nodes, None, segment.hidden_out), 0, "m", *own)
+
+
+def traced_number(op_type: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+    node = ir.node(op_type, inputs, attributes, num_outputs=1)
+    node.outputs[0].shape = ir.Shape(())
+    return node.outputs[0]
+
+
+def test_sizes_are_computed_from_the_blocks_own_rows():
+    ids = ir.Value(name="input_ids", shape=ir.Shape(("r", "s")))
+    rows = traced_number("Squeeze", traced_number("Shape", ids, start=0, end=1))
+    four = traced_number("Constant", value=ir.tensor(np.int64(4)))
+    assert is_size(traced_number("Mul", rows, four))
+    assert not is_size(traced_number("Mul", rows, ids))
+    assert not is_size(rows)
 
 
 def test_the_size_of_the_batch_is_told_from_other_numbers(parts):

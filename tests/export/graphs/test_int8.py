@@ -43,15 +43,38 @@ def test_weights_are_int8(exported):
     assert sizes["int8"] < sizes["fp32"]
 
 
+@pytest.mark.parametrize("quant", ["int8", "w4"])
 @pytest.mark.parametrize("groups", [2, 4])
-def test_identity_code_changes_no_bit(exported, groups):
+def test_identity_code_changes_no_bit(exported, groups, quant):
     case = exported("llama")
-    runner = case.bundle("int8")
-    hidden, context = states(case, "int8", rows=4)
+    runner = case.bundle(quant)
+    hidden, context = states(case, quant, rows=4)
     params = perturbed(runner, (EPS,))
     eye = np.eye(groups, dtype=np.float32)
     plain = through_blocks(runner, hidden, context, params)
     assert np.array_equal(through_blocks(runner, hidden, context, params, (eye, eye)), plain)
+
+
+def test_smaller_forms_take_fewer_bytes(exported):
+    forms = ("w4", "int8", "w8", "fp16", "fp32")
+    sizes = [
+        exported("llama").bundle(quant).manifest.files["weights.safetensors"].bytes
+        for quant in forms
+    ]
+    assert sizes == sorted(sizes)
+    assert exported("llama").bundle("w4").manifest.group_size == 32
+    assert exported("llama").bundle("int8").manifest.group_size is None
+
+
+@pytest.mark.parametrize(("quant", "bound"), [("w4", 0.35), ("w8", 0.03), ("fp16", 2e-3)])
+def test_other_forms_stay_close_to_float(exported, quant, bound):
+    """Relative rms after two blocks: 4 bits, 8 bits in groups, 11 bits."""
+    case = exported("llama")
+    hidden, context = states(case, "fp32", rows=2)
+    exact, found = (
+        through_blocks(case.bundle(name), hidden, context, {}) for name in ("fp32", quant)
+    )
+    assert np.sqrt(np.mean((found - exact) ** 2)) < bound * exact.std()
 
 
 def test_float_blocks_ignore_the_code(exported):
@@ -106,7 +129,7 @@ def test_only_coded_pairs_keep_a_small_difference(exported, name):
     assert correlation((eye, eye)) < 0.9
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp32"])
+@pytest.mark.parametrize("quant", ["int8", "w4", "w8", "fp32"])
 @pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_a_row_has_the_same_bits_in_any_company(exported, name, quant):
     case = exported(name)
@@ -127,7 +150,7 @@ def test_a_row_has_the_same_bits_in_any_company(exported, name, quant):
         ), rows
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp32"])
+@pytest.mark.parametrize("quant", ["int8", "w4", "fp32"])
 @pytest.mark.parametrize("copies", [1, 5], ids=["shared", "own"])
 def test_a_pair_has_the_same_bits_in_any_company(exported, quant, copies):
     case = exported("llama")

@@ -31,13 +31,22 @@ def symbol(op_type: str, inputs, shape=None, **attributes) -> ir.Node:
     return node
 
 
-def attention(width: int = 16, value_width: int | None = None, *, rotary: bool, causal: int = 1):
-    """Nodes of an attention, which comes last."""
+def attention(
+    width: int = 16,
+    value_width: int | None = None,
+    *,
+    rotary: bool,
+    causal: int = 1,
+    turned: int = 0,
+    half: int = 0,
+):
+    """Nodes of an attention, which comes last; `turned` numbers of each head are turned."""
     q, k = heads("q", width), heads("k", width)
-    cos, sin = (value(name, 1, "s", width) for name in ("cos", "sin"))
+    table = (turned or width) // (1 + half)
+    cos, sin = (value(name, 1, "s", table) for name in ("cos", "sin"))
     nodes = []
     if rotary:
-        nodes = [symbol("Rotary", [x, cos, sin], ("r", 4, "s", width)) for x in (q, k)]
+        nodes = [symbol("Rotary", [x, cos, sin], ("r", 4, "s", width), half=half) for x in (q, k)]
         q, k = (node.outputs[0] for node in nodes)
     inputs = [q, k, heads("v", value_width or width)]
     return [*nodes, symbol("Attention", inputs, scale=1.0, causal=causal, softcap=0.0)]
@@ -49,6 +58,9 @@ def attention(width: int = 16, value_width: int | None = None, *, rotary: bool, 
         (attention(16, rotary=True), True),
         (attention(16, rotary=False), False),
         (attention(8, rotary=True), False),  # no multiple of 16
+        (attention(40, rotary=True, turned=32), True),
+        (attention(32, rotary=True, turned=8), False),
+        (attention(16, rotary=True, half=1), True),
         (attention(16, 32, rotary=True), False),  # would be filled with zeros
         (attention(16, rotary=True, causal=0), False),
     ],

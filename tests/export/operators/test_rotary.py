@@ -27,7 +27,7 @@ def test_the_traced_form():
     draft = GraphBuilder("rotary")
     x = draft.input("x", FLOAT, ("r", 3, "s", 8))
     cos, sin = (draft.input(name, FLOAT, (1, "s", 8)) for name in ("cos", "sin"))
-    draft.output(emit_rotary(draft, x, cos, sin, 8), "y", FLOAT, ("r", 3, "s", 8))
+    draft.output(emit_rotary(draft, x, cos, sin, 8, 8), "y", FLOAT, ("r", 3, "s", 8))
     tables = np.concatenate([ANGLES[:5]] * 2, axis=-1)[None]
     found = run(draft, {"x": X, "cos": np.cos(tables), "sin": np.sin(tables)})["y"]
     np.testing.assert_allclose(found, rotated(X, ANGLES[:5]), atol=1e-6)
@@ -45,6 +45,27 @@ def test_rotation_at_positions_of_each_row():
     np.testing.assert_allclose(run(draft, feed)["y"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("at", [False, True])
+def test_the_first_numbers_of_each_head(at):
+    """Four of eight; the others stay."""
+    draft = GraphBuilder("rotary")
+    x = draft.input("x", FLOAT, ("r", 3, "s", 8))
+    cos, sin = (
+        draft.input(name, FLOAT, ("t", 2) if at else (1, "t", 4)) for name in ("cos", "sin")
+    )
+    angles = ANGLES[:5, :2]
+    if at:
+        places = draft.constant(np.tile(np.arange(5), (2, 1)))
+        y = emit_rotary_at(draft, x, (cos, sin), places, partial=True)
+    else:
+        y = emit_rotary(draft, x, cos, sin, 8, 4)
+    draft.output(y, "y", FLOAT, ("r", 3, "s", 8))
+    tables = angles if at else np.concatenate([angles] * 2, axis=-1)[None]
+    found = run(draft, {"x": X, "cos": np.cos(tables), "sin": np.sin(tables)})["y"]
+    np.testing.assert_allclose(found[..., :4], rotated(X[..., :4], angles), atol=1e-6)
+    np.testing.assert_array_equal(found[..., 4:], X[..., 4:])
+
+
 def test_a_table_of_unknown_width_is_refused():
     draft = GraphBuilder("rotary")
     x = draft.input("x", FLOAT, ("r", 3, "s", 8))
@@ -59,3 +80,7 @@ def test_half_of_a_table_is_enough():
     draft.output(emit_rotary_cache(draft, table, 8), "half", FLOAT, ("s", 4))
     whole = np.concatenate([ANGLES] * 2, axis=-1)[None]
     np.testing.assert_array_equal(run(draft, {"table": whole})["half"], ANGLES)
+    draft = GraphBuilder("rotary")
+    table = draft.input("table", FLOAT, (1, "s", 4))
+    draft.output(emit_rotary_cache(draft, table, 4, half=True), "half", FLOAT, ("s", 4))
+    np.testing.assert_array_equal(run(draft, {"table": ANGLES[None]})["half"], ANGLES)

@@ -12,11 +12,14 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from edgezo_export.quantization import weights_file as weights_module
+from edgezo_export.quantization.group_codes import round_groups, round_groups_8bit
 from edgezo_export.quantization.quantize import NonFiniteWeightError
-from edgezo_export.quantization.weights_file import write_weights
+from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.weights_file import read_float32, read_tables, write_weights
 from edgezo_export.quantization.weights_plan import (
     PADDING_PREFIX,
     PlannedTensor,
+    plan_codes,
     plan_embedding,
     plan_linear,
 )
@@ -57,6 +60,8 @@ def test_values_as_safetensors_reads_them(tmp_path):
     qkv, qkv_scale = reference_int8(rotated(np.concatenate([a["q"], a["k"], a["v"]])))
     conv, conv_scale = reference_int8(rotated(np.ascontiguousarray(a["conv1d"].T)))
     embed, embed_scale = reference_int8(a["embed"])
+    codes = round_groups(rotate_rows(np.concatenate([a["q"], a["v"]])), 16)
+    eight, eight_scale = round_groups_8bit(np.ascontiguousarray(a["conv1d"].T), 32)
     expected = {
         "e": (embed.T.astype(np.int16) + 128).astype(np.uint8),
         "e.scale": embed_scale[:, None],
@@ -71,6 +76,13 @@ def test_values_as_safetensors_reads_them(tmp_path):
         "c.scale": conv_scale,
         "c.plain": a["conv1d"],
         "s": a["scalar"],
+        "q4": codes.packed(),
+        "m4.multiplier": codes.multipliers,
+        "m4.scale": codes.scales,
+        "q8": eight,
+        "q8.scale": eight_scale,
+        "half": np.concatenate([a["q"], a["k"]]).T.astype(np.float16),
+        "n.half": a["norm"].astype(np.float16),
     }
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -132,6 +144,47 @@ def test_numbers_that_are_not_finite_are_counted_and_named(tmp_path, bad):
         message = rf"tensor '{name}' of the model: 3 of its {values.size} numbers are not finite"
         with pytest.raises(NonFiniteWeightError, match=message):
             write_weights(tmp_path / "w", PLAN, source)
+
+
+def test_codes_that_are_made_elsewhere(tmp_path):
+    """They are written in their order, wherever they come from."""
+    plan = plan_codes("q4", "m4", ["q", "v"], (32, 64), 16, transpose=True)
+    source = checkpoint()
+    asked = []
+
+    def codes(entry, size):
+        asked.append((entry.name, size))
+        for name in entry.sources:
+            yield round_groups(source.arrays[name], size)
+
+    write_weights(tmp_path / "w", plan, source, codes=codes)
+    expected = round_groups(np.concatenate([source.arrays["q"], source.arrays["v"]]), 16)
+    found = load_file(tmp_path / "w")
+    assert asked == [("q4", 16)]
+    np.testing.assert_array_equal(found["q4"], expected.packed())
+    np.testing.assert_array_equal(found["m4.multiplier"], expected.multipliers)
+
+
+@pytest.mark.usefixtures("chunk_size")
+def test_tensors_in_memory_are_those_of_the_file(tmp_path):
+    kinds = ("plain", "concat", "embedding_uint8", "embedding_scale")
+    plan = [entry for entry in PLAN if entry.kind in kinds]
+    write_weights(tmp_path / "w", plan, checkpoint())
+    found = load_file(tmp_path / "w")
+    tables = read_tables(plan, checkpoint())
+    assert tables.keys() == {entry.name for entry in plan}
+    for name, array in tables.items():
+        np.testing.assert_array_equal(array, found[name], err_msg=name)
+    entry = next(entry for entry in plan if entry.name == "qk")
+    np.testing.assert_array_equal(read_float32(entry, checkpoint()), found["qk"])
+
+
+def test_a_weight_too_large_for_float16_is_named(tmp_path):
+    source = checkpoint()
+    source.arrays["k"][1, 1] = 1e5
+    plan = [PlannedTensor("half", "F16", (32, 64), ("q", "k"), "concat_half", True)]
+    with pytest.raises(EdgezoError, match="'q or k' of the model has a weight of 1e\\+05"):
+        write_weights(tmp_path / "w", plan, source)
 
 
 def test_sums_beyond_float32_are_no_fault(tmp_path):

@@ -56,18 +56,22 @@ def test_layout_refuses_nothing_that_safetensors_accepts():
 
 
 def test_every_quantized_tensor_goes_with_its_scales():
-    pairs = {entry.name: scale and scale.name for entry, scale in steps(PLAN)}
+    pairs = {entry.name: [part.name for part in parts] for entry, parts in steps(PLAN)}
     assert pairs == {
-        "e": "e.scale",
-        "n": None,
-        "qkv": "qkv.scale",
-        "qk.bias": None,
-        "qk": None,
-        "q.t": None,
-        "q.same": None,
-        "c": "c.scale",
-        "c.plain": None,
-        "s": None,
+        "e": ["e.scale"],
+        "n": [],
+        "qkv": ["qkv.scale"],
+        "qk.bias": [],
+        "qk": [],
+        "q.t": [],
+        "q.same": [],
+        "c": ["c.scale"],
+        "c.plain": [],
+        "s": [],
+        "q4": ["m4.multiplier", "m4.scale"],
+        "q8": ["q8.scale"],
+        "half": [],
+        "n.half": [],
     }
 
 

@@ -103,3 +103,38 @@ def test_two_candidates_for_the_hidden_states():
     model = t.model(t.op("h.1", "out", t.op("h.0", "mixed", a, b)))
     with pytest.raises(UnsupportedModelError, match=r"cannot tell the hidden states.*: a, b"):
         partition(model, LAYERS)
+
+
+def test_states_are_told_from_inputs_of_a_layer_by_their_width():
+    t = Traced()
+    hidden, own = t.op("", "embedding", t.ids), t.op("", "own", t.ids, shape=("rows", "tokens", 2))
+    first = t.op("h.0", "out0", hidden, own)
+    cut = partition(t.model(t.op("head", "logits", t.op("h.1", "out1", first))), LAYERS)
+    assert str(cut.prologue.hidden_out.name) == "embedding"
+    assert [str(value.name) for value in cut.context] == ["own"]
+
+
+def test_a_model_without_a_head_ends_with_its_last_layer():
+    t = Traced()
+    first = t.op("h.0", "out0", t.op("", "embedding", t.ids))
+    cut = partition(t.model(t.op("h.1", "out1", first)), LAYERS)
+    assert cut.epilogue.nodes == ()
+    assert str(cut.epilogue.hidden_out.name) == "out1"
+
+
+def test_sizes_may_be_read_by_other_layers():
+    t = Traced()
+    hidden = t.op("", "embedding", t.ids)
+    size = t.op("h.0", "size", hidden, shape=())
+    first = t.op("h.0", "out0", hidden, size)
+    second = t.op("h.1", "out1", first, size)
+    cut = partition(t.model(t.op("head", "logits", second)), LAYERS)
+    assert str(cut.layers[1].hidden_in.name) == "out0"
+
+
+def test_several_vectors_per_token_are_refused():
+    t = Traced()
+    first = t.op("h.0", "out0", t.op("", "embedding", t.ids), shape=(2, *STATES))
+    model = t.model(t.op("head", "logits", t.op("h.1", "out1", first)))
+    with pytest.raises(UnsupportedModelError, match="passes one vector per token"):
+        partition(model, LAYERS)

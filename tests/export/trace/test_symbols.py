@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
+from transformers.models.phi3 import modeling_phi3
 
 from edgezo_export.trace import symbols
 
@@ -40,6 +42,8 @@ def test_layers_with_a_symbol():
 
 def test_the_usual_rotary_function_is_told_from_others():
     usual = modeling_llama.apply_rotary_pos_emb
-    assert symbols._is_standard_rotary(usual)
-    assert not symbols._is_standard_rotary(lambda q, k, cos, sin: usual(q, k, sin, cos))
-    assert not symbols._is_standard_rotary(lambda q, k: (q, k))
+    assert symbols._rotary_forms(usual) == {symbols._Form.WHOLE}
+    assert not symbols._rotary_forms(lambda q, k, cos, sin: usual(q, k, sin, cos))
+    assert not symbols._rotary_forms(lambda q, k: (q, k))
+    assert symbols._Form.HALF in symbols._rotary_forms(modeling_gpt_oss.apply_rotary_pos_emb)
+    assert symbols._Form.PART in symbols._rotary_forms(modeling_phi3.apply_rotary_pos_emb)

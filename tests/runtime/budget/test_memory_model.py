@@ -15,6 +15,7 @@ from edgezo_runtime.budget.memory_model import (
     MemoryModel,
     bytes_kept_of_token,
     bytes_of_token,
+    bytes_of_weights,
 )
 from edgezo_runtime.engine.chunks import COPY_BYTES, PAST_BYTES, WAVE_BYTES, Limits
 from edgezo_runtime.engine.prefix_cache import AnswerCache
@@ -28,7 +29,10 @@ def block(past: tuple[int, int] | None = (HEADS, WIDTH)) -> Any:
     """A block with a weight of 64 by 96 and a scale of its own."""
     shapes = {"hidden": ("rows", "tokens", HIDDEN), "up": (HIDDEN, WIDE), "scale": (WIDE,)}
     return types.SimpleNamespace(
-        inputs=[types.SimpleNamespace(name=name, shape=shape) for name, shape in shapes.items()],
+        inputs=[
+            types.SimpleNamespace(name=name, shape=shape, dtype="uint8" if name == "up" else "")
+            for name, shape in shapes.items()
+        ],
         weights=[types.SimpleNamespace(input=name) for name in ("up", "scale")],
         past=past,
     )
@@ -82,9 +86,17 @@ def run(
     )
 
 
-@pytest.mark.parametrize(("quant", "copies"), [("int8", 4), ("fp32", 3)])
+@pytest.mark.parametrize(("quant", "copies"), [("int8", 4), ("w4", 4), ("fp32", 3), ("w8", 3)])
 def test_bytes_of_a_token(quant: str, copies: int) -> None:
     assert bytes_of_token(bundle(quant)) == 4 * (6 * HIDDEN + copies * WIDE)
+
+
+@pytest.mark.parametrize(
+    ("quant", "size"),
+    [("int8", 0), ("fp32", 0), ("w4", 2 * 2), ("w8", 5), ("fp16", 4)],  # w4: two codes per byte
+)
+def test_bytes_of_weights_made_ready(quant: str, size: int) -> None:
+    assert bytes_of_weights(bundle(quant)) == size * HIDDEN * WIDE
 
 
 def test_bytes_that_stay_of_a_token() -> None:
@@ -107,6 +119,7 @@ def test_sizes_of_a_run_with_label_words() -> None:
         state_bytes_per_token=256,
         hidden=4 * 8 * 2 * 54 * HIDDEN,
         copies=8 * 2 * 1200,
+        weights=0,
         back=None,
     )
 
@@ -166,6 +179,7 @@ MODEL = MemoryModel(
     state_bytes_per_token=256,
     hidden=3 * WAVE_BYTES,
     copies=5,
+    weights=0,
     back=None,
 )
 BACK = BackwardMemoryModel(

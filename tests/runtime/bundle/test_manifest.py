@@ -39,16 +39,17 @@ def test_manifest_text_is_stable(root):
         "base_config",
         "files",
         "backward",
+        "group_size",
     ]
     del content["files"]["trainable.safetensors"]  # its bytes are safetensors' business
     canonical = json.dumps(content, sort_keys=True).encode()
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "f703ad9d37341d56c16c0d323240396d5b97e3e33b30420205b281c42e3a96f0"
+GOLDEN_SHA256 = "d10f4a0f120398d5480db993406aff7ba57daa740190f0e96181b8c45b919fb0"
 
 
-@pytest.mark.parametrize("version", [0, 1, 6, 99, "3", None, True, 3.0])
+@pytest.mark.parametrize("version", [0, 1, 7, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -57,13 +58,13 @@ def test_version_is_checked_before_anything_else(root, version):
     edit(root, change)
     (root / "weights.safetensors").unlink()
     with pytest.raises(
-        BundleError, match=r"version .*reads versions 2 to 5.*'edgezo export --force'"
+        BundleError, match=r"version .*reads versions 2 to 6.*'edgezo export --force'"
     ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=6, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=7, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 
@@ -103,6 +104,26 @@ def test_version_4_is_read(root):
     edit(root, change)
     assert Bundle.open(root).manifest == expected
     assert expected.model.rotary_switch is None
+
+
+def test_version_5_is_read(root):
+    """Its weights were int8 or float32."""
+
+    def change(content):
+        content["version"] = 5
+        del content["group_size"]
+
+    expected = Bundle.open(root).manifest
+    edit(root, change)
+    assert Bundle.open(root).manifest == expected
+    assert expected.group_size is None
+
+
+@pytest.mark.parametrize("size", [0, -32, 1.5, "32", 2**40])
+def test_groups_that_make_no_sense(root, size):
+    edit(root, lambda content: content.update(group_size=size))
+    with pytest.raises(BundleError, match="group_size"):
+        Bundle.open(root)
 
 
 @pytest.mark.parametrize("switch", [0, -4, 1.5, "16"])

@@ -27,7 +27,13 @@ from tests.runtime.tiny_sets import random_set
 ALL = range(len(SIZES))
 CONTINUING = ("llama", "mistral", "qwen2", "gpt2", "opt", "gemma3_text")
 OTHERS = ("gemma2", "granite", "olmo2", "phi3", "qwen3", "smollm3", "starcoder2")
-CACHED = [("llama", "fp32"), ("llama", "int8"), ("gpt2", "fp32"), ("mistral", "int8")]
+CACHED = [
+    ("llama", "fp32"),
+    ("llama", "int8"),
+    ("llama", "w4"),
+    ("gpt2", "fp32"),
+    ("mistral", "int8"),
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -69,7 +75,7 @@ def test_last_tokens_alone_score_like_whole_prompts(exported, name, tmp_path):
 
 def test_models_that_cannot_continue(exported):
     """An encoder sees both ways; the rotary embedding of the others is outside of attention."""
-    for name in ("roberta", "phi", "gpt_neox"):
+    for name in ("roberta", "llama-narrow", "gpt_neox"):
         assert not tiny(exported, name, "fp32")[0].manifest.graphs.continues
 
 

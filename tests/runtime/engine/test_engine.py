@@ -27,7 +27,8 @@ SIZES = (2, 5, 9, 21, 1, 13, 16, 17, 30, 33, 8, 3)
 KINDS = tuple(LABEL_TOKENS)
 FAMILIES = ("llama", "gpt2", "roberta")
 BUNDLES = [
-    *(("llama", quant) for quant in ("fp32", "int8")),
+    *(("llama", quant) for quant in ("fp32", "int8", "w4")),
+    *(pytest.param("llama", quant, marks=pytest.mark.slow) for quant in ("w8", "fp16")),
     *((name, "fp32") for name in FAMILIES[1:]),
     *(pytest.param(name, "int8", marks=pytest.mark.slow) for name in FAMILIES[1:]),
 ]
@@ -221,7 +222,7 @@ def test_running_the_first_blocks_once_changes_no_bit(exported, name, quant, gro
         perturbed_scores(engine, theta, batch, probes, active=active, first_active=first)
         for first in (0, 1)
     )
-    if quant == "int8" and groups == 5:
+    if quant in ("int8", "w4") and groups == 5:
         np.testing.assert_allclose(each, once, atol=0.05 * once.std())
     else:
         np.testing.assert_array_equal(each, once)

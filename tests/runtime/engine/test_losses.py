@@ -8,7 +8,13 @@ import pytest
 
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.example_set import Kind
-from edgezo_runtime.engine.losses import class_scores, example_losses, predictions, score_gradients
+from edgezo_runtime.engine.losses import (
+    class_scores,
+    example_losses,
+    expected_mistakes,
+    predictions,
+    score_gradients,
+)
 from edgezo_runtime.errors import UsageError
 
 RNG = np.random.Generator(np.random.Philox(3))
@@ -192,3 +198,17 @@ def test_score_gradients_need_classes() -> None:
     unknown = make("labels", [1] * 4, [0, -1, 1, 2], classes=3)
     with pytest.raises(UsageError, match="class of every example"):
         score_gradients(unknown, normal(4, 3))
+
+
+def test_expected_mistakes_are_those_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    labels = [0, 2, 1, 2]
+    batch = make("labels", [1] * 4, labels, classes=3)
+    scores = RNG.normal(0, 2, (4, 3)).astype(np.float32)
+    losses, slopes = example_losses(batch, scores[None])[0], score_gradients(batch, scores)
+    found, gradients = expected_mistakes(losses, slopes)
+    z = torch.tensor(scores, requires_grad=True)
+    expected = 1 - torch.softmax(z, 1)[torch.arange(4), torch.tensor(labels)]
+    expected.sum().backward()
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5)
+    np.testing.assert_allclose(gradients, z.grad.numpy(), rtol=1e-4, atol=1e-7)

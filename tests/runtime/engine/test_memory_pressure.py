@@ -20,7 +20,7 @@ def test_a_machine_that_is_short_is_answered(exported) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "w4"])
 def test_streamed_blocks_change_no_bit(exported, quant) -> None:
     bundle, theta = tiny(exported, "llama", quant)
     batch, probes = batch_of(bundle), probes_of(2, private=True)

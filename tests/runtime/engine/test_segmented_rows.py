@@ -31,6 +31,7 @@ WHOLE = 10_000
 LIMITS = (1, 8, 20, 33, 64)
 FAMILIES = [
     ("llama", "fp32"),
+    pytest.param("llama", "w4", marks=pytest.mark.slow),
     *(pytest.param(name, "int8", marks=pytest.mark.slow) for name in CONTINUING),
     *(pytest.param(name, "fp32", marks=pytest.mark.slow) for name in (*CONTINUING[1:], *OTHERS)),
 ]

@@ -58,7 +58,7 @@ def test_one_pass_has_the_bits_of_a_pass_a_block(exported, name, quant, kind):
         assert (own[1] != own[2]).any()
 
 
-@pytest.mark.parametrize(("name", "quant"), [("llama", "fp32"), ("llama", "int8")])
+@pytest.mark.parametrize(("name", "quant"), [("llama", "fp32"), ("llama", "int8"), ("llama", "w4")])
 def test_on_kept_prompts_too(exported, tmp_path, name, quant):
     """Last tokens alone, from block 0 on."""
     bundle, theta = tiny(exported, name, quant)

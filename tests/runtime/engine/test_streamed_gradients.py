@@ -70,7 +70,7 @@ def test_streamed_blocks_change_no_bit(exported, name) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["all", "answer"])
-@pytest.mark.parametrize("quant", ["fp32", "int8"])
+@pytest.mark.parametrize("quant", ["fp32", "int8", "w4"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_waves_of_any_size_change_no_bit(exported, kind, quant, scope) -> None:
     bundle, theta = tiny(exported, "llama", quant)

@@ -43,8 +43,10 @@ def test_bytes_are_those_of_all_blocks_in_float32() -> None:
     assert past_shapes(graphs) == SHAPES
     assert bytes_per_token(graphs) == 4 * 2 * (2 * 4 + 1 * 6)
     assert turnover(graphs) == pytest.approx(1 + 2 * 8 / 14)  # the larger block, twice
+    again = graphs_of([(2, 4), None])  # whose texts are read again for every token
+    assert (bytes_per_token(again), turnover(again)) == (0, 1)
     with pytest.raises(UsageError, match="block 1 cannot continue"):
-        bytes_per_token(graphs_of([(2, 4), None]))
+        past_shapes(again)
 
 
 def random_pair(rows: int, block: int, tokens: int) -> list[np.ndarray]:

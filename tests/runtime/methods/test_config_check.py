@@ -21,7 +21,7 @@ def test_the_defaults_are_fine() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("method", "mezo", "`method` mezo: expected one of auto, zo-sgd"),
+        ("method", "mezo", "`method` mezo: expected one of auto, feedback, zo-sgd"),
         ("rule", "lion", "`rule` lion: expected one of"),
         ("lr_schedule", "step", "`lr_schedule` step: expected one of"),
         ("noise", "uniform", "`noise` uniform: expected rademacher or gaussian"),

@@ -63,7 +63,7 @@ def test_a_step_is_both_halves_at_the_same_parameters(bundle, examples, tmp_path
         exact = FirstOrderGradient(tuner.run.engine, 1).gradient(
             batch, tuner.run.state.theta, scope, cache, 0
         )
-        expected = layout.unpack(layout.pack(exact.gradients))
+        expected = layout.codec.unpack(layout.codec.pack(exact.gradients))
         tail = {name: tuner.run.state.theta[name].copy() for name in expected}
         report = tuner.step()
     with Tuner.open(bundle, examples, alone, tmp_path / "alone") as other:

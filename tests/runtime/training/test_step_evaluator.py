@@ -104,8 +104,8 @@ def test_first_order_steps_pack_their_gradient(bundle: Bundle, examples: Example
     exact = evaluator.first_order.gradient(
         found.batch, trajectory.state.theta, evaluator.probes.scope, None, 0
     )
-    assert found.gradient == layout.pack(exact.gradients)
-    assert len(found.gradient) == layout.nbytes
+    assert found.gradient == layout.codec.pack(exact.gradients)
+    assert len(found.gradient) == layout.codec.nbytes
     probes = len(found.losses)
     assert found.rows == (probes + 1) * found.batch.num_rows
 

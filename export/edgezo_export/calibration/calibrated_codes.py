@@ -1,0 +1,221 @@
+"""4-bit codes made block by block, with what the block reads for the calibration rows.
+
+Every block reads what the blocks before it, already quantized, make of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_export.calibration.calibration_graphs import HIDDEN, CalibrationGraphs, TappedBlock
+from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.quantization.error_compensation import Factor, Moments, compensated_groups
+from edgezo_export.quantization.group_codes import GroupCodes, group_size_of
+from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.weights_file import read_float32, read_tables
+from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.sources.model_source import TensorReader
+from edgezo_runtime.engine.sessions import keep_quiet
+from edgezo_runtime.errors import MissingExtraError
+
+_TOGETHER = 4
+"""Rows that go through a block at a time."""
+
+_OUTPUTS = 4096
+"""Outputs of a layer that are rounded at a time."""
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Tell = Callable[[int, int], None]
+"""Takes the blocks done and the blocks in all."""
+
+
+class CalibratedCodes:
+    """Makes the codes of a model's layers, in the order of its blocks.
+
+    Args:
+        graphs: of the model.
+        source: the checkpoint.
+        rows: (R, S) int64 token ids.
+        group_size: inputs of a group, where the layer allows so many.
+        tell: called after every block.
+        rotated: the codes are those of rotated weights, as in a bundle.
+    Memory:
+        The float32 weights of one block and its codes, the hidden states of all rows, and for each
+        part of a layer's inputs three float64 matrices.
+    """
+
+    def __init__(
+        self,
+        graphs: CalibrationGraphs,
+        source: TensorReader,
+        rows: npt.NDArray[np.int64],
+        group_size: int,
+        tell: Tell,
+        *,
+        rotated: bool = True,
+    ) -> None:
+        self._turn: Callable[[Float32], Float32] = rotate_rows if rotated else lambda rows: rows
+        self._graphs = graphs
+        self._source = source
+        self._rows = rows
+        self._group_size = group_size
+        self._tell = tell
+        self._made: dict[str, GroupCodes] = {}
+        self._running: Iterator[None] | None = None
+        self._contents: dict[GraphBuilder, bytes] = {}
+        self._sessions: dict[bytes, Any] = {}
+
+    def codes(self, entry: PlannedTensor, size: int) -> Iterator[GroupCodes]:
+        """Yield the codes of the layers of a planned linear_int4 in the order of its outputs.
+
+        Raises:
+            MissingExtraError: onnxruntime is not installed.
+            ValueError: a layer is no part of a block, or the groups have another size.
+        """
+        if self._running is None:
+            self._running = self._blocks()
+        for source in entry.sources:
+            while source not in self._made:
+                try:
+                    next(self._running)
+                except StopIteration:
+                    raise ValueError(f"{source}: no block multiplies with it") from None
+            found = self._made.pop(source)
+            if found.codes.shape[1] != size * found.multipliers.shape[1]:
+                raise ValueError(f"{source}: groups of another size than {size}")
+            yield found
+
+    def _blocks(self) -> Iterator[None]:
+        blocks = self._graphs.blocks()
+        states, context = self._start(self._graphs.prologue())
+        for index, block in enumerate(blocks):
+            self._made.clear()
+            weights = {
+                binding.input: read_float32(block.draft.planned[binding.tensor], self._source)
+                for binding in block.draft.weights
+            }
+            self._quantize(block, weights, self._factors(block, weights, states, context))
+            if index + 1 < len(blocks):
+                for part, hidden in enumerate(states):
+                    made = self._run(block.draft, weights, hidden, context[part], [HIDDEN])
+                    states[part] = made[0]
+            self._tell(index + 1, len(blocks))
+            yield
+
+    def _start(self, prologue: GraphBuilder) -> tuple[list[Float32], list[dict[str, Array]]]:
+        tables = read_tables(list(prologue.planned.values()), self._source)
+        fixed = {binding.input: tables[binding.tensor] for binding in prologue.weights}
+        names = [str(info.name) for info in prologue.info("").outputs]
+        states: list[Float32] = []
+        context: list[dict[str, Array]] = []
+        session = self._session(prologue)
+        for first in range(0, len(self._rows), _TOGETHER):
+            ids = self._rows[first : first + _TOGETHER]
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)} | fixed
+            made = dict(zip(names, _outputs(session, names, feed), strict=True))
+            states.append(made.pop("hidden"))
+            context.append(made)
+        return states, context
+
+    def _factors(
+        self,
+        block: TappedBlock,
+        weights: dict[str, Array],
+        states: list[Float32],
+        context: list[dict[str, Array]],
+    ) -> dict[tuple[str, ...], list[Factor]]:
+        names = list(block.taps)
+        moments: dict[str, Moments] = {}
+        for hidden, own in zip(states, context, strict=True):
+            for name, read in zip(
+                names, self._run(block.draft, weights, hidden, own, names), strict=True
+            ):
+                width = read.shape[-1]
+                moments.setdefault(name, Moments(width)).add(self._turn(read.reshape(-1, width)))
+        return {block.taps[name]: moments.pop(name).factors() for name in names}
+
+    def _quantize(
+        self,
+        block: TappedBlock,
+        weights: dict[str, Array],
+        factors: dict[tuple[str, ...], list[Factor]],
+    ) -> None:
+        """Make the codes of a block, and replace its weights by what the codes mean."""
+        inputs = {binding.tensor: binding.input for binding in block.draft.weights}
+        for sources, own in factors.items():
+            matrix = weights[inputs[block.weights[sources]]]  # (K, N)
+            size = group_size_of(len(matrix), self._group_size)
+            first = 0
+            for source in sources:
+                sizes = self._source.shape(source)
+                outputs = sum(sizes) - len(matrix)
+                columns = slice(first, first + outputs)
+                first += outputs
+                if size is None:
+                    continue
+                parts = []
+                for start in range(columns.start, columns.stop, _OUTPUTS):
+                    some = slice(start, min(start + _OUTPUTS, columns.stop))
+                    rotated = self._turn(np.ascontiguousarray(matrix[:, some].T))
+                    codes = compensated_groups(rotated, size, own)
+                    meant = codes.levels() * codes.scales[:, None]
+                    matrix[:, some] = self._turn(meant).T
+                    parts.append(codes)
+                self._made[source] = _joined(parts)
+
+    def _run(
+        self,
+        draft: GraphBuilder,
+        weights: dict[str, Array],
+        hidden: Float32,
+        context: dict[str, Array],
+        names: list[str],
+    ) -> list[Array]:
+        rows, tokens = hidden.shape[:2]
+        one = np.ones((1, 1), np.float32)
+        feed = {"hidden": hidden, "code": one, "decode": one} | context | weights
+        feed["active"] = np.ones((rows, tokens), np.float32)
+        feed["past_lengths"] = np.zeros(rows, np.int32)
+        return _outputs(self._session(draft), names, feed)
+
+    def _session(self, draft: GraphBuilder) -> Any:
+        if draft not in self._contents:
+            self._contents[draft] = draft.serialize()
+        content = self._contents[draft]
+        if content not in self._sessions:
+            self._sessions[content] = _opened(content)
+        return self._sessions[content]
+
+
+def _joined(parts: list[GroupCodes]) -> GroupCodes:
+    return GroupCodes(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.multipliers for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+    )
+
+
+def _outputs(session: Any, names: list[str], feed: dict[str, Array]) -> list[Array]:
+    taken = {item.name for item in session.get_inputs()}
+    made: list[Array] = session.run(names, {key: feed[key] for key in taken})
+    return made
+
+
+def _opened(content: bytes) -> Any:
+    keep_quiet()
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "codes that are calibrated take onnxruntime; run pip install 'edgezo[cpu,export]', or "
+            "export with `calibration_rows=0`"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,167 @@
+"""The frozen matrix of linear layers in the forms that a bundle stores, made ready for a product.
+
+4-bit codes become int8 levels, a matrix at a time, by quantized element-wise operators. These are
+vectorized where the bitwise ones of ONNX Runtime are not: 10 ms for 2048 x 8192 weights, 34 ms with
+BitwiseAnd and BitShift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.operators.layers import LinearSpec
+from edgezo_export.quantization.group_codes import CODE_ZERO, GROUP_SIZES, STEPS
+from edgezo_export.quantization.quantize import ZERO_POINT
+from edgezo_export.quantization.rotation import block_size, hadamard
+from edgezo_export.quantization.weights_plan import (
+    PlannedTensor,
+    plan_codes,
+    plan_groups,
+    plan_linear,
+)
+
+_SPAN = GROUP_SIZES[-1]
+"""Inputs within which unpacking changes the order: the even ones come before the odd ones."""
+
+_HALF = _SPAN // 2
+
+_FLOOR = 1 / 16.02
+"""A sixteenth, made smaller so that 16 h + 15 - 7 rounds to h and not to h + 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerMatrix:
+    """Weights as integers.
+
+    Attributes:
+        values: (in, out) int8.
+        scale: (out,) float32.
+        rotation: (b, b) float32, what blocks of b inputs are multiplied by first; None for nothing.
+    """
+
+    values: ir.Value
+    scale: ir.Value
+    rotation: npt.NDArray[np.float32] | None
+
+
+def int8_matrix(draft: GraphBuilder, spec: LinearSpec) -> IntegerMatrix:
+    """Append the int8 weights of `spec`."""
+    weight, scale = plan_linear(
+        f"{spec.name}.weight",
+        f"{spec.name}.scale",
+        spec.sources,
+        (spec.in_features, spec.out_features),
+        transpose=not spec.in_out,
+    )
+    size = block_size(spec.in_features)
+    rotation = hadamard(size) if size > 1 else None
+    return IntegerMatrix(draft.weight(weight), draft.weight(scale), rotation)
+
+
+def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> IntegerMatrix:
+    """Append the int8 levels of the 4-bit weights of `spec`, in groups of `size` inputs.
+
+    The inputs of the matrix are in another order than those of the layer; its rotation reorders
+    the activations in the same way.
+    """
+    width, outputs = spec.in_features, spec.out_features
+    packed, multiplier, scale = plan_codes(
+        f"{spec.name}.weight",
+        spec.name,
+        spec.sources,
+        (width, outputs),
+        size,
+        transpose=not spec.in_out,
+    )
+    one, none = draft.scalar(1.0), draft.constant(np.uint8(0))
+    by_input = draft.op("Transpose", draft.weight(packed), perm=[1, 0])
+    sixteenth, before = draft.scalar(_FLOOR), draft.constant(np.uint8(7))
+    unit = draft.constant(np.uint8(1))
+    known = (width // 2, outputs), ir.DataType.UINT8
+    above = (by_input, sixteenth, before, unit, one, none, one, none)
+    high = _quantized(draft, "QLinearMul", *known, *above)
+    less = draft.scalar(-16.0)
+    low = _quantized(draft, "QLinearAdd", *known, by_input, one, none, high, less, none, one, none)
+    multipliers = draft.op("Transpose", draft.weight(multiplier), perm=[1, 0])
+    groups = width // size
+    each = draft.op("Reshape", multipliers, draft.ints(groups, 1, outputs))
+    centre, zero = draft.constant(np.int8(CODE_ZERO)), draft.constant(np.int8(0))
+    steps = draft.scalar(float(STEPS))
+    halves = []
+    for codes in (low, high):
+        signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
+        grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, outputs))
+        known = (groups, size // 2, outputs), ir.DataType.INT8
+        scaled = (grouped, one, centre, each, one, zero, steps, zero)
+        levels = _quantized(draft, "QLinearMul", *known, *scaled)
+        halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, outputs)))
+    joined = draft.op("Concat", *halves, axis=1)
+    values = draft.op("Reshape", joined, draft.ints(width, outputs))
+    return IntegerMatrix(values, draft.weight(scale), reordered_rotation(width))
+
+
+def reordered_rotation(width: int) -> npt.NDArray[np.float32]:
+    """The rotation of blocks of inputs, its results in the order of an unpacked matrix."""
+    rotation = hadamard(block_size(width))
+    order = np.arange(len(rotation)).reshape(-1, _HALF, 2).transpose(0, 2, 1).reshape(-1)
+    return np.ascontiguousarray(rotation[:, order])
+
+
+def _quantized(
+    draft: GraphBuilder,
+    op_type: str,
+    shape: tuple[int, ...],
+    dtype: ir.DataType,
+    *inputs: ir.Value,
+) -> ir.Value:
+    """Append an operator on a, its scale and zero point, the same of b, and of the result.
+
+    Its shape and type are declared: ONNX cannot infer those of operators that it does not know.
+    """
+    made = draft.op(op_type, *inputs, domain=MICROSOFT)
+    made.type, made.shape = ir.TensorType(dtype), ir.Shape(shape)
+    return made
+
+
+def float_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:
+    """Append the float32 weights of `spec`, (in, out)."""
+    return draft.weight(_joined(spec, half=False))
+
+
+def half_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:
+    """Append the float16 weights of `spec` as float32, (in, out)."""
+    weight = draft.weight(_joined(spec, half=True))
+    return draft.op("Cast", weight, to=int(ir.DataType.FLOAT))
+
+
+def _joined(spec: LinearSpec, *, half: bool) -> PlannedTensor:
+    return PlannedTensor(
+        f"{spec.name}.weight",
+        "F16" if half else "F32",
+        (spec.in_features, spec.out_features),
+        spec.sources,
+        "concat_half" if half else "concat",
+        not spec.in_out,
+    )
+
+
+def group_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> ir.Value:
+    """Append the 8-bit weights of `spec` in groups of `size` inputs as float32, (in, out)."""
+    weight, scale = plan_groups(
+        f"{spec.name}.weight",
+        f"{spec.name}.scale",
+        spec.sources,
+        (spec.in_features, spec.out_features),
+        size,
+        transpose=not spec.in_out,
+    )
+    values = draft.op("Transpose", draft.weight(weight), perm=[1, 0])
+    scales = draft.op("Transpose", draft.weight(scale), perm=[1, 0])
+    zero = draft.constant(np.uint8(ZERO_POINT))
+    zeros = draft.op("Expand", zero, draft.ints(spec.in_features // size, spec.out_features))
+    return draft.op("DequantizeLinear", values, scales, zeros, axis=0, block_size=size)

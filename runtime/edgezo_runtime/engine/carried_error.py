@@ -1,0 +1,206 @@
+"""Gradients without a way back through blocks: the exact error at the end, carried by the residual.
+
+With g the gradient at the last hidden states h, which the scorer alone gives,
+
+    dL/dh_l = (I + D_{l+1})' ... (I + D_L)' g,    D_k the derivative of what block k adds
+
+The D_k differ from token to token. Here the last blocks' are replaced by their means over tokens,
+learned from pairs of passes, and those of the blocks before by zero: the residual stream itself
+carries the error. The gradients of an adapter y + s B A x beside the last layer of block l are then
+
+    dL/dB = s e_l (A x)'    dL/dA = s (B' e_l) x'
+
+References:
+    Nokland 2016, Direct feedback alignment, arXiv:1609.01596: an error of the end for every layer.
+    Akrout et al. 2019, Deep learning without weight transport, arXiv:1904.05391: learned feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.engine.backward import BackwardGraphs
+from edgezo_runtime.engine.carried_error_pass import (
+    IN_IN,
+    IN_OUT,
+    BlockProbePass,
+    CarriedErrorPass,
+    CarriedSite,
+    EntryNoise,
+)
+from edgezo_runtime.engine.chunks import Chunk
+from edgezo_runtime.engine.engine import Engine, SharedParams
+from edgezo_runtime.engine.first_order import FirstOrderResult
+from edgezo_runtime.engine.first_order_pass import (
+    PART_TOKENS,
+    ExampleCutter,
+    OrderedSums,
+    WayBack,
+    longest_first,
+)
+from edgezo_runtime.engine.forward import Forward, Work
+from edgezo_runtime.engine.pair_coding import code_matrices
+from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache, WholeSequences
+from edgezo_runtime.errors import DivergedError, UsageError
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+LEARNED = 2
+"""Last blocks whose mean derivative is learned; docs/feedback.md has what more would gain."""
+
+NOISE = 0.02
+"""Size of a perturbation as a share of that of a hidden state."""
+
+RIDGE = 0.03
+"""Share of the mean square of the entries that is added to it."""
+
+
+class CarriedError:
+    """Gradients of the adapters beside the last layers of blocks.
+
+    Args:
+        engine: runs the bundle.
+        sites: by block, in its order.
+
+    Attributes:
+        carries: mean derivatives by block, as `CarriedErrorPass` takes them; empty until `learn`.
+
+    Raises:
+        UsageError: the bundle has no backward graphs of its scorers.
+    """
+
+    def __init__(self, engine: Engine, sites: Mapping[int, Sequence[CarriedSite]]) -> None:
+        self._engine = engine
+        self._sites = dict(sites)
+        manifest = engine.bundle.manifest
+        self._hidden_size = manifest.model.hidden_size
+        self._graphs = BackwardGraphs(engine.model, scorers_only=True)
+        self._cutter = ExampleCutter.of(manifest, PART_TOKENS)
+        every = [site for own in sites.values() for site in own]
+        self._names = tuple(name for site in every for name in sorted(site.trains))
+        self.carries: dict[int, Float32] = {}
+
+    @property
+    def probed(self) -> tuple[int, ...]:
+        """The blocks whose mean derivative is learned: of the last ones those that errors pass."""
+        total, first = self._engine.num_blocks, min(self._sites)
+        first += all(site.last for site in self._sites[first])
+        return tuple(range(max(first, total - LEARNED), total))
+
+    def learn(self, batches: Iterable[Batch], seed: int) -> int:
+        """Learn the mean derivatives of the last blocks, with the bundle's own trainables.
+
+        Args:
+            batches: of rows to learn from.
+            seed: of the perturbations.
+        Returns:
+            Number of rows that the model evaluated.
+        Raises:
+            DivergedError: a number is not finite.
+
+        Memory:
+            Two sums (H, H) in float64 for each of the blocks.
+        """
+        blocks = self.probed
+        params = self._engine.bundle.trainables()
+        total: dict[str, Float64] = {}
+        rows = 0
+        for number, batch in enumerate(batches if blocks else ()):
+            for name, value in self.probe(batch, params, seed + number).items():
+                total[name] = total[name] + value if name in total else value
+            rows += 2 * batch.num_rows
+        self.carries = {block: _solve(total, block) for block in blocks if total}
+        return rows
+
+    def probe(self, batch: Batch, params: Mapping[str, Float32], seed: int) -> dict[str, Float64]:
+        """Sums over the tokens of a batch; see `BlockProbePass`."""
+        sums = OrderedSums()
+        blocks = self.probed
+        code = code_matrices((NOISE, -NOISE))
+        entries = EntryNoise(seed, NOISE, blocks, batch.seq, self._hidden_size)
+
+        def make(work: Work) -> Forward:
+            own = (work, code, blocks[0], None, 0, "all")
+            return BlockProbePass(*own, entries=entries, sums=sums)
+
+        def cut(taken: Batch) -> list[Chunk]:
+            return sums.begin(longest_first(self._cutter.cut(taken)))
+
+        self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        return sums.total
+
+    def gradient(
+        self,
+        batch: Batch,
+        params: Mapping[str, Float32],
+        scope: Scope = "all",
+        cache: Cache | None = None,
+        cache_block: int = 0,
+    ) -> FirstOrderResult:
+        """Losses of a batch, and the gradient of their mean, as `FirstOrderGradient` gives them.
+
+        Args:
+            batch: E examples.
+            params: every trainable tensor by name.
+            scope: tokens the adapters act on.
+            cache: states cached between passes, of whole sequences.
+            cache_block: where its states enter, at most the first site.
+        Raises:
+            UsageError: the cache is one of last tokens.
+
+        Memory:
+            For each worker, of one part: of every scored token and site the product A x, and x
+            where A trains.
+        """
+        cache = NO_CACHE if cache is None else cache
+        if not isinstance(cache, WholeSequences):
+            raise UsageError("errors are carried over whole sequences, not over last tokens alone")
+        sums = OrderedSums()
+        way = WayBack(self._graphs, self._engine.num_blocks, self._names, sums)
+        states = cache.states()
+
+        def make(work: Work) -> Forward:
+            return CarriedErrorPass(
+                *(work, None, 0, states, cache_block, scope),
+                way=way,
+                sites=self._sites,
+                carries=self.carries,
+                factors=params,
+            )
+
+        def cut(taken: Batch) -> list[Chunk]:
+            return sums.begin(longest_first(self._cutter.cut(taken)))
+
+        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        chunks.sort(key=lambda chunk: int(chunk.index[0]))  # as the examples are in the batch
+        losses = np.concatenate([chunk.scores for chunk in chunks])
+        sampled = self._engine.sampled is not None  # not all blocks ran
+        mean = {
+            name: np.zeros_like(params[name])
+            if sampled
+            else (sums.total[name] / len(losses)).astype(np.float32)
+            for name in self._names
+        }
+        return FirstOrderResult(losses, mean)
+
+
+def _solve(total: Mapping[str, Float64], block: int) -> Float32:
+    """The mean derivative D (H, H) of what a block adds.
+
+    Changes are rows, left = entered D', and so is the error: D' e as a row is e D.
+    """
+    known, answer = total[f"{block}.{IN_IN}"], total[f"{block}.{IN_OUT}"]
+    if not (np.isfinite(known).all() and np.isfinite(answer).all() and np.trace(known) > 0):
+        raise DivergedError(
+            f"block {block} gives numbers that are not finite where what enters it is perturbed"
+        )
+    ridge = RIDGE * np.trace(known) / len(known)
+    found = np.linalg.solve(known + ridge * np.eye(len(known)), answer)
+    derivative: Float32 = found.T.astype(np.float32)
+    return derivative

@@ -1,0 +1,37 @@
+"""Learned feedback end to end: forward passes alone lower the loss of the rows they are about."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.engine.engine import Engine
+from tests.benchmarks.feedback import BATCH, Learner
+from tests.runtime.tiny_sets import random_set
+
+ROWS = 2 * BATCH
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quant", ["fp32", "int8"])
+def test_it_learns_rows_by_heart(exported, tmp_path, quant):
+    """The loss of rows whose classes follow from nothing falls by a third."""
+    bundle = exported("llama").bundle(quant).bundle
+    rows = random_set("labels", [5 + n % 7 for n in range(ROWS)], bundle.manifest.tokenizer.pad_id)
+    engine = Engine(Bundle.open(bundle.root), threads=1)
+    learner = Learner(engine, rows, rows, 0, tmp_path, seed=0)
+    before = learner.evaluate()
+    estimate = learner.probe(512, 0.1)
+    assert estimate.pairs == 512
+    assert learner.evaluate().loss == pytest.approx(before.loss, abs=1e-6)  # A is zero
+    state = learner.state()
+    for _ in learner.steps(60, 0.2):
+        pass
+    after = learner.evaluate(60)
+    assert after.forwards == 2 * 512 + 60 * BATCH
+    assert after.loss < 2 / 3 * before.loss
+    learner.restore(state)
+    assert learner.evaluate().loss == pytest.approx(before.loss, abs=1e-6)
+    assert not any(learner.theta[site.name_a].any() for site in learner.sites)
+    learner.close()
+    engine.close()

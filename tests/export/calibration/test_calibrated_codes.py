@@ -1,0 +1,84 @@
+"""Codes made block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgezo_export.calibration.calibrated_codes import CalibratedCodes
+from edgezo_export.quantization.error_compensation import Moments, compensated_groups
+from edgezo_export.quantization.group_codes import GroupCodes
+from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.weights_plan import PlannedTensor, plan_codes
+from tests.export.calibration.linear_inputs import linear_inputs
+from tests.export.calibration.test_calibration_graphs import graphs_of
+from tests.export.graph_runner import StateDict
+from tests.export.tiny_models import VOCAB
+
+ROWS = np.random.default_rng(0).integers(4, VOCAB, (6, 24))
+QKV = [f"model.layers.{{}}.self_attn.{name}_proj.weight" for name in "qkv"]
+
+
+def entry(names: list[str], block: int, outputs: int) -> PlannedTensor:
+    sources = [name.format(block) for name in names]
+    return plan_codes("w", "m", sources, (64, outputs), 32, transpose=True)[0]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A tiny llama, and the codes of its blocks' first layers."""
+    model, graphs = graphs_of("llama")
+    told: list[tuple[int, int]] = []
+    codes = CalibratedCodes(
+        graphs, StateDict(model), ROWS, 32, lambda done, total: told.append((done, total))
+    )
+    found = [list(codes.codes(entry(QKV, block, 128), 32)) for block in (0, 1)]
+    with pytest.raises(ValueError, match="no block multiplies with it"):
+        list(codes.codes(entry(["absent{}"], 0, 128), 32))
+    assert told == [(1, 2), (2, 2)]
+    return model, found
+
+
+def meant(codes: GroupCodes) -> np.ndarray:
+    """Weights in the model's own basis."""
+    return rotate_rows(codes.levels() * codes.scales[:, None])
+
+
+def test_the_first_block_reads_what_torch_reads(made):
+    """Its codes are those of the rows that the torch model reads, but for the 8-bit embedding."""
+    model, (first, _) = made
+    name = QKV[0].format(0)
+    read = linear_inputs(model, torch.tensor(ROWS))[name.removesuffix(".weight")]
+    moments = Moments(64)
+    moments.add(rotate_rows(read))
+    weights = model.state_dict()[name].numpy()
+    expected = compensated_groups(rotate_rows(weights), 32, moments.factors())
+    assert np.mean(first[0].codes == expected.codes) > 0.9
+    for found, part in zip(first, QKV, strict=True):
+        weights = model.state_dict()[part.format(0)].numpy()
+        assert np.abs(meant(found) - weights).max() < 0.3 * np.abs(weights).max()
+
+
+def test_codes_bring_the_output_nearer_than_rounding(made):
+    from edgezo_export.quantization.group_codes import round_groups
+
+    model, blocks = made
+    read = linear_inputs(model, torch.tensor(ROWS))
+    for block, codes in enumerate(blocks):
+        for found, part in zip(codes, QKV, strict=True):
+            name = part.format(block)
+            weights = model.state_dict()[name].numpy()
+            x = read[name.removesuffix(".weight")]
+            plain = meant(round_groups(rotate_rows(weights), 32))
+            error, rounded = (
+                np.square(x @ (values - weights).T).sum() for values in (meant(found), plain)
+            )
+            assert error < 0.8 * rounded, name
+
+
+def test_groups_of_another_size_are_refused():
+    model, graphs = graphs_of("llama")
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None)
+    with pytest.raises(ValueError, match="another size than 16"):
+        list(codes.codes(entry(QKV[:1], 0, 64), 16))
