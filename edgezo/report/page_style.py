@@ -73,6 +73,7 @@ summary{cursor:pointer;font-weight:600;font-size:14px}
 .answer{font-weight:600}
 .sample{display:grid;gap:4px 18px;
   grid-template-columns:repeat(auto-fit,minmax(min(100%,250px),1fr))}
+.sample{margin-top:8px}
 .sample .text{font-size:14px}
 .run header{padding-top:20px}
 .run header h2{margin:4px 0 2px;font-size:23px}
