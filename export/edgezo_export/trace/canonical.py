@@ -157,13 +157,22 @@ def _last_axis_slice(value: ir.Value | None) -> tuple[ir.Value, int, int] | None
     x = None if node is None or node.op_type != "Slice" else node.inputs[0]
     if node is None or x is None or x.shape is None:
         return None
-    found = [constant(number) for number in node.inputs[1:]]
+    found = [_reshaped_constant(number) for number in node.inputs[1:]]
     known = [int(own.ravel()[0]) for own in found if own is not None and own.size == 1]
     if not 3 <= len(known) == len(found):
         return None
     start, stop, axis, step = [*known, 1][:4]
     last = len(x.shape) - 1
     return (x, start, stop) if axis in (-1, last) and step == 1 else None
+
+
+def _reshaped_constant(value: ir.Value | None) -> np.ndarray | None:
+    """Return the numbers of a constant, whatever shape and dtype they are brought into."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in ("Cast", "Reshape"):
+        value = node.inputs[0]
+        node = None if value is None else value.producer()
+    return constant(value)
 
 
 _RULES = {
