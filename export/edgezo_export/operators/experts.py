@@ -1,8 +1,7 @@
 """Products of tokens with the experts that they are routed to.
 
-Every expert multiplies its own tokens only: a matrix of zero rows touches none of the expert's
-weights, so what no token is routed to is never read from the file. The order of a token's experts
-is that of its routing, whatever other tokens share the pass.
+Every expert multiplies its own tokens only; where there are none, the product has no rows. The
+order of a token's experts is that of its routing, whatever other tokens share the pass.
 
 With coded int8 (`edgezo_export.operators.linear`) the groups of a pass are mixed row by row, so an
 expert gets a token in every group if one group routes it there; what a group did not ask for is

@@ -77,7 +77,7 @@ class LinearLowering:
 
     def groups(self) -> ir.Value:
         """Append (1,) int64: the groups of rows that layers mix; 1 where they do not."""
-        if self._quant == "int8" and self._code is not None:
+        if self._quant in ("int8", "w4") and self._code is not None:
             return self._draft.op("Shape", self._code[0], start=0, end=1)
         return self._draft.ints(1)
 

@@ -62,7 +62,8 @@ class ExpertMatrix:
     def read_rows(self, start: int, stop: int) -> Float32:
         """Read rows start..stop."""
         if self.whole is not None:
-            return self.tensors.read_rows(self.whole, self.index, self.index + 1)[0][start:stop]
+            whole: Float32 = self.tensors.read_rows(self.whole, self.index, self.index + 1)[0]
+            return whole[start:stop]
         found: list[Float32] = []
         first = 0
         for name in self.parts:

@@ -154,15 +154,25 @@ def _partial_rotary(graph: ir.Graph, node: ir.Node) -> None:
 def _last_axis_slice(value: ir.Value | None) -> tuple[ir.Value, int, int] | None:
     """Return (x, start, stop) if a value is x[..., start:stop]."""
     node = None if value is None else value.producer()
-    if node is None or node.op_type != "Slice" or node.inputs[0] is None:
+    x = None if node is None or node.op_type != "Slice" else node.inputs[0]
+    if node is None or x is None or x.shape is None:
         return None
-    x, *numbers = node.inputs
-    found = [constant(number) for number in numbers]
-    if x.shape is None or len(found) < 3 or any(own is None or own.size != 1 for own in found):
+    found = [_reshaped_constant(number) for number in node.inputs[1:]]
+    known = [int(own.ravel()[0]) for own in found if own is not None and own.size == 1]
+    if not 3 <= len(known) == len(found):
         return None
-    start, stop, axis, step = (int(np.ravel(own)[0]) for own in [*found, np.ones(1)][:4])
+    start, stop, axis, step = [*known, 1][:4]
     last = len(x.shape) - 1
     return (x, start, stop) if axis in (-1, last) and step == 1 else None
+
+
+def _reshaped_constant(value: ir.Value | None) -> np.ndarray | None:
+    """Return the numbers of a constant, whatever shape and dtype they are brought into."""
+    node = None if value is None else value.producer()
+    while node is not None and node.op_type in ("Cast", "Reshape"):
+        value = node.inputs[0]
+        node = None if value is None else value.producer()
+    return constant(value)
 
 
 _RULES = {

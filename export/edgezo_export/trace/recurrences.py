@@ -140,7 +140,7 @@ def _delta_agrees(original: Callable[..., Any]) -> bool:
     q, k = torch.randn(2, 2, 9, 2, 4, generator=generator).unbind(0)
     v = torch.randn(2, 9, 4, 6, generator=generator)
     g, beta = -torch.rand(2, 9, 4, generator=generator), torch.rand(2, 9, 4, generator=generator)
-    given = {"g": g, "beta": beta, "use_qk_l2norm_in_kernel": True}
+    given: dict[str, Any] = {"g": g, "beta": beta, "use_qk_l2norm_in_kernel": True}
     expected, _ = original(q, k, v, **given)
     found, _ = _gated_delta(q, k, v, **given, levels=4)
     return torch.allclose(found, expected, atol=1e-4)
@@ -152,6 +152,6 @@ def _state_space_agrees(original: Callable[..., Any]) -> bool:
     dt, bias = torch.randn(2, 9, 4, generator=generator), torch.randn(4, generator=generator)
     a, d = -torch.rand(4, generator=generator), torch.randn(4, generator=generator)
     b, c = torch.randn(2, 2, 9, 2, 3, generator=generator).unbind(0)
-    given = {"D": d, "dt_bias": bias, "dt_softplus": True}
+    given: dict[str, Any] = {"D": d, "dt_bias": bias, "dt_softplus": True}
     expected = original(x, dt, a, b, c, chunk_size=4, **given)
     return torch.allclose(_state_space(x, dt, a, b, c, **given), expected, atol=1e-4)

@@ -68,7 +68,7 @@ def _attention(
         "softcap": float(softcap or 0.0),
     }
     shape = (rows, tokens, query.shape[1], value.shape[-1])
-    inputs = [query, key, value]
+    inputs: list[torch.Tensor | None] = [query, key, value]
     if attention_mask is not None or sinks is not None:
         inputs.append(attention_mask)
     if sinks is not None:  # (N,): one more score per head, of a key without a value
@@ -227,7 +227,7 @@ def _rotary_forms(function: Callable[..., Any]) -> frozenset[_Form]:
     def part(x: torch.Tensor) -> torch.Tensor:
         return torch.cat((turned(x[..., :4], quarter), x[..., 4:]), -1)
 
-    cases = {
+    cases: dict[_Form, tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]]] = {
         _Form.WHOLE: (angles, lambda x: turned(x, angles)),
         _Form.HALF: (half, lambda x: turned(x, angles)),
         _Form.PART: (quarter, part),

@@ -128,3 +128,23 @@ def test_casts_of_constants_identities_and_dead_nodes_go():
     canonicalize(model)
     assert kinds(model) == ["Mul"]
     assert np.array_equal(run(model), X * 2)
+
+
+@pytest.mark.parametrize(("place", "turned"), [(4, True), (3, False)])
+def test_a_rotation_of_the_first_numbers_of_each_head(place, turned):
+    """Concat(Rotary(x[..., :4]), x[..., 4:]); another part of x is no such rotation."""
+    b = Builder()
+    last, end = b.ints(2), b.ints(99)
+    first = b.op("Slice", b.x, b.ints(0), b.ints(4), last, shape=["rows", "tokens", 4])
+    rest = b.op("Slice", b.x, b.ints(place), end, last, shape=["rows", "tokens", 8 - place])
+    tables = [b.op("Identity", b.x, shape=["rows", "tokens", 4]) for _ in "cs"]
+    rotary = ir.node("Rotary", [first, *tables], {"half": 0}, domain=DOMAIN, num_outputs=1)
+    rotary.outputs[0].shape = ir.Shape(["rows", "tokens", 4])
+    b.nodes.append(rotary)
+    joined = b.op("Concat", rotary.outputs[0], rest, axis=-1, shape=["rows", "tokens", 8])
+    model = b.model(b.op("Neg", joined))
+    canonicalize(model)
+    assert ("Concat" not in kinds(model)) is turned
+    (own,) = (node for node in model.graph if node.op_type == "Rotary")
+    assert (own.inputs[0] is b.x) is turned
+    assert own.attributes["half"].value == 0
