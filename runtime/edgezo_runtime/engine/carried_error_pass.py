@@ -202,7 +202,8 @@ class CarriedErrorPass(WholeFirstOrderPass):
             if index in self._carries:
                 before = error + error @ self._carries[index]
             found: dict[str, Float32] = {}
-            for site, own in zip(self._sites.get(index, ()), kept.get(index, ()), strict=True):
+            sites = self._sites[index] if index in kept else ()  # none where blocks are skipped
+            for site, own in zip(sites, kept.get(index, ()), strict=True):
                 found |= self._gradients(site, error if site.last else before, *own)
             if found:
                 self._way.sums.add(chunk, index, found)
