@@ -1,7 +1,7 @@
 """A bundle of 7B shape with random weights, for effects that no small model shows.
 
     python -m tests.benchmarks.large_bundle -o BUNDLE [--blocks 32] [--hidden 4096] [--mlp 11008]
-                                            [--heads 32] [--kv_heads 32] [--vocab 32000]
+                                            [--heads 32] [--kv_heads 0] [--vocab 32000]
                                             [--seed 0] [--quant int8]
 
 A Llama in every respect but its weights: it goes through the same export as `edgezo export`, with
@@ -49,13 +49,13 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a Llama."""
+    """Sizes of a Llama; without `kv_heads` every head has keys and values of its own."""
 
     blocks: int = 32
     hidden: int = 4096
     mlp: int = 11008
     heads: int = 32
-    kv_heads: int = 32
+    kv_heads: int = 0
     vocab: int = 32000
 
     def config(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Shape:
             "intermediate_size": self.mlp,
             "num_hidden_layers": self.blocks,
             "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
+            "num_key_value_heads": self.kv_heads or self.heads,
             "vocab_size": self.vocab,
             "max_position_embeddings": 2048,
             "rms_norm_eps": 1e-5,
