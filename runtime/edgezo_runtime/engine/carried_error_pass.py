@@ -218,7 +218,8 @@ class CarriedErrorPass(WholeFirstOrderPass):
         scale = np.float32(site.scale)
         found: dict[str, Float32] = {}
         if site.name_b in site.trains:
-            found[site.name_b] = scale * (error.T @ products)
+            found[site.name_b] = (scale * (error.T @ products)).astype(np.float32)
         if x is not None:
-            found[site.name_a] = scale * ((error @ self._factors[site.name_b]).T @ x)
+            signal = error @ self._factors[site.name_b]
+            found[site.name_a] = (scale * (signal.T @ x)).astype(np.float32)
         return found
