@@ -82,9 +82,19 @@ class CalibrationGraphs:
 
     def _block(self, index: int) -> TappedBlock:
         segment, module = self.layers[index]
-        own = (module, self.checkpoint, self._context, NoScheme(), "fp32", self.hidden_size)
         found: Taps = []
-        draft, _ = lower_block(segment, index, *own, continuing=False, taps=found)
+        draft, _ = lower_block(
+            segment,
+            index,
+            module,
+            self.checkpoint,
+            self._context,
+            NoScheme(),
+            "fp32",
+            self.hidden_size,
+            continuing=False,
+            taps=found,
+        )
         taps: dict[str, tuple[str, ...]] = {}
         weights: dict[tuple[str, ...], str] = {}
         for number, (spec, x) in enumerate(found):
@@ -97,5 +107,6 @@ class CalibrationGraphs:
 
     def prologue(self) -> GraphBuilder:
         """Build the prologue, with an embedding of 8 bits."""
-        own = (self.checkpoint, self._context, "int8", self.hidden_size)
-        return lower_prologue(self.before, self.inputs, *own)
+        return lower_prologue(
+            self.before, self.inputs, self.checkpoint, self._context, "int8", self.hidden_size
+        )
