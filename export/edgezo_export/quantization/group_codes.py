@@ -115,7 +115,7 @@ def best_multipliers(group: Float32, scales: Float32) -> Int8:
 def nearest_codes(scaled: Float32, multipliers: Float32) -> Float32:
     """Round weights, in units of the scale, to codes; those of multiplier 0 are 0."""
     steps = np.where(multipliers == 0, np.float32(np.inf), multipliers * np.float32(1 / STEPS))
-    codes = (scaled / steps).astype(np.float32, copy=False)
+    codes: Float32 = (scaled / steps).astype(np.float32, copy=False)
     np.rint(codes, out=codes)
     np.clip(codes, LOWEST, HIGHEST, out=codes)
     return codes
