@@ -13,6 +13,7 @@ from edgezo_export.graphs.block import lower_block
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context
 from edgezo_export.graphs.prologue import lower_prologue
+from edgezo_export.operators.layers import Quant
 from edgezo_export.operators.linear import Taps
 from edgezo_export.schemes.scheme import Edit, ModelFacts, Place
 from edgezo_export.trace.partition import Segment
@@ -82,7 +83,8 @@ class CalibrationGraphs:
 
     def _block(self, index: int) -> TappedBlock:
         segment, module = self.layers[index]
-        own = (module, self.checkpoint, self._context, NoScheme(), "fp32", self.hidden_size)
+        quant: Quant = "fp32"
+        own = (module, self.checkpoint, self._context, NoScheme(), quant, self.hidden_size)
         found: Taps = []
         draft, _ = lower_block(segment, index, *own, continuing=False, taps=found)
         taps: dict[str, tuple[str, ...]] = {}
@@ -97,5 +99,6 @@ class CalibrationGraphs:
 
     def prologue(self) -> GraphBuilder:
         """Build the prologue, with an embedding of 8 bits."""
-        own = (self.checkpoint, self._context, "int8", self.hidden_size)
+        quant: Quant = "int8"
+        own = (self.checkpoint, self._context, quant, self.hidden_size)
         return lower_prologue(self.before, self.inputs, *own)

@@ -96,9 +96,9 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
     for codes in (low, high):
         signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
         grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, outputs))
-        known = (groups, size // 2, outputs), ir.DataType.INT8
+        form = (groups, size // 2, outputs), ir.DataType.INT8
         scaled = (grouped, one, centre, each, one, zero, steps, zero)
-        levels = _quantized(draft, "QLinearMul", *known, *scaled)
+        levels = _quantized(draft, "QLinearMul", *form, *scaled)
         halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, outputs)))
     joined = draft.op("Concat", *halves, axis=1)
     values = draft.op("Reshape", joined, draft.ints(width, outputs))
