@@ -217,5 +217,6 @@ def _opened(content: bytes) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.disable_prepacking", "1")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -303,12 +303,13 @@ def bytes_of_weights(bundle: Bundle) -> int:
 
 
 def _largest_layer(bundle: Bundle) -> int:
-    """Count the numbers of the largest weight of a block."""
+    """Count the numbers of the largest weight of a block; copies of one that trains count once."""
     per_item = 2 if bundle.manifest.quant == "w4" else 1
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}
     return max(
-        math.prod(int(dim) for dim in t.shape) * (per_item if t.dtype == "uint8" else 1)
+        math.prod(dim for dim in t.shape if isinstance(dim, int))
+        * (per_item if t.dtype == "uint8" else 1)
         for graph in graphs
         for t in graph.inputs
         if t.name in weights

@@ -73,29 +73,32 @@ def test_an_evaluation_that_a_crash_prevented_is_due_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "estimated", "first_order", "steps"),
+    ("scope", "estimated", "first_order", "carried", "steps"),
     [
-        ("all", [], [0, 1], 30 / (5 * 4 * 3)),
-        ("all", [0, 1], [], 30 / (5 * 4 * 2)),
-        ("all", [0], [1], 30 / (5 * 4 * 5)),
-        ("answer", [], [0, 1], 4 * 30 / (5 * 4 * 3)),
-        ("answer", [], [], 4 * 30 / (5 * 4 * 1)),
+        ("all", [], [0, 1], None, 30 / (5 * 4 * 3)),
+        ("all", [0, 1], [], None, 30 / (5 * 4 * 2)),
+        ("all", [0], [1], None, 30 / (5 * 4 * 5)),
+        ("answer", [], [0, 1], None, 4 * 30 / (5 * 4 * 3)),
+        ("answer", [], [], None, 4 * 30 / (5 * 4 * 1)),
+        ("all", [], [0, 1], object(), 30 / (5 * 4 * 1)),
     ],
 )
 def test_the_cost_of_an_evaluation_in_steps(
-    scope: str, estimated: list[int], first_order: list[int], steps: float
+    scope: str, estimated: list[int], first_order: list[int], carried: object, steps: float
 ) -> None:
     """Three rows of ten tokens, against four rows a step of five tokens each.
 
-    A run that does neither learns feedback: most of its steps are one pass.
+    A run that does neither learns feedback: most of its steps are one pass, as those are that carry
+    errors without backward graphs.
     """
     feedback = None if estimated or first_order else object()
+    layout = SimpleNamespace(blocks=estimated, feedback=feedback, carried=carried)
     run: Any = SimpleNamespace(
         examples=random_set("labels", (4, 6, 5), 0),
         scope=scope,
         groups=2,
         batch_size=4,
         first_order_blocks=first_order,
-        trajectory=SimpleNamespace(layout=SimpleNamespace(blocks=estimated, feedback=feedback)),
+        trajectory=SimpleNamespace(layout=layout),
     )
     assert cost_in_steps(run, random_set("labels", (10, 10, 10), 0)) == pytest.approx(steps)
