@@ -65,13 +65,16 @@ class CalibratedCodes:
         self._rows = rows
         self._group_size = group_size
         self._tell = tell
-        self._made: dict[str, GroupCodes] = {}
+        self._made: dict[str, dict[tuple[str, ...], GroupCodes]] = {}
         self._running: Iterator[None] | None = None
         self._contents: dict[GraphBuilder, bytes] = {}
         self._sessions: dict[bytes, Any] = {}
 
     def codes(self, entry: PlannedTensor, size: int) -> Iterator[GroupCodes]:
         """Yield the codes of the layers of a planned linear_int4 in the order of its outputs.
+
+        A layer that runs on two inputs has codes for each: those of the product of the same layers
+        are taken, and of the first one where a scheme groups the layers in another way.
 
         Raises:
             MissingExtraError: onnxruntime is not installed.
@@ -85,7 +88,8 @@ class CalibratedCodes:
                     next(self._running)
                 except StopIteration:
                     raise ValueError(f"{source}: no block multiplies with it") from None
-            found = self._made.pop(source)
+            products = self._made[source]
+            found = products.get(tuple(entry.sources), next(iter(products.values())))
             if found.codes.shape[1] != size * found.multipliers.shape[1]:
                 raise ValueError(f"{source}: groups of another size than {size}")
             yield found
@@ -130,14 +134,15 @@ class CalibratedCodes:
         context: list[dict[str, Array]],
     ) -> dict[tuple[str, ...], list[Factor]]:
         names = list(block.taps)
-        moments: dict[str, Moments] = {}
+        moments: dict[tuple[str, ...], Moments] = {}
         for hidden, own in zip(states, context, strict=True):
             for name, read in zip(
                 names, self._run(block.draft, weights, hidden, own, names), strict=True
             ):
                 width = read.shape[-1]
-                moments.setdefault(name, Moments(width)).add(self._turn(read.reshape(-1, width)))
-        return {block.taps[name]: moments.pop(name).factors() for name in names}
+                own_moments = moments.setdefault(block.taps[name], Moments(width))
+                own_moments.add(self._turn(read.reshape(-1, width)))
+        return {sources: moments.pop(sources).factors() for sources in list(moments)}
 
     def _quantize(
         self,
@@ -166,7 +171,7 @@ class CalibratedCodes:
                     meant = codes.levels() * codes.scales[:, None]
                     matrix[:, some] = self._turn(meant).T
                     parts.append(codes)
-                self._made[source] = _joined(parts)
+                self._made.setdefault(source, {})[sources] = _joined(parts)
 
     def _run(
         self,

@@ -74,7 +74,7 @@ def lower_block(
     start = edits.apply(edits.entry(hidden_size), "output", hidden)
     lowering.bind(segment.hidden_in, start)
     lowering.run(segment.nodes)
-    if lowering.shares_layers and not edits.made:
+    if lowering.shares_layers and not edits.made and taps is None:
         raise UnsupportedModelError(
             f"block {index} runs some of its layers more than once; shared layers cannot be tuned"
         )

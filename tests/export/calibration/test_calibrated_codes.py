@@ -82,3 +82,25 @@ def test_groups_of_another_size_are_refused():
     codes = CalibratedCodes(graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None)
     with pytest.raises(ValueError, match="another size than 16"):
         list(codes.codes(entry(QKV[:1], 0, 64), 16))
+
+
+def test_a_layer_that_runs_on_two_inputs_has_codes_for_each():
+    """DeBERTa multiplies queries and keys with the tokens, and again with relative positions."""
+    model, graphs = graphs_of("deberta-v2")
+    block = graphs.blocks()[0]
+    wide, narrow = sorted(
+        {own for own in block.weights if any("query_proj" in name for name in own)},
+        key=len,
+        reverse=True,
+    )
+    assert set(narrow) < set(wide)
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None)
+    first, second = (
+        list(codes.codes(entry(list(own), 0, 64 * len(own)), 32)) for own in (wide, narrow)
+    )
+    place = wide.index(narrow[0])
+    assert [len(found.codes) for found in first] == [64] * len(wide)
+    assert not np.array_equal(first[place].codes, second[0].codes)
+    weights = model.state_dict()[narrow[0]].numpy()
+    for found in (first[place], second[0]):
+        assert np.abs(meant(found) - weights).max() < 0.3 * np.abs(weights).max()
