@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_MODEL", "Source", "TensorReader", "embedded_default", "open_source"]
 
 
+_EMBEDDING_MODULES = ("Transformer", "Pooling", "Normalize")
+"""Modules of sentence-transformers that an export computes."""
+
+
 class TensorReader(Protocol):
     """Read access to tensors by name, as float32."""
 
@@ -230,9 +234,10 @@ class Source:
         """Return how a model of sentence-transformers pools states; the mean where none says.
 
         Raises:
-            UsageError: in another way.
-            EdgezoError: the file that says so is damaged.
+            UsageError: in another way, or the model goes on behind the pooling.
+            EdgezoError: a file that says so is damaged.
         """
+        self._refuse_further_modules()
         path = self._folder / "1_Pooling" / "config.json"
         if not path.is_file():
             return "mean"
@@ -250,6 +255,22 @@ class Source:
             f"{path}: pools by {', '.join(sorted(modes)) or 'nothing'}; an embedding is the mean "
             f"of all tokens or the first one"
         )
+
+    def _refuse_further_modules(self) -> None:
+        path = self._folder / "modules.json"
+        if not path.is_file():
+            return
+        try:
+            modules = json.loads(path.read_text(encoding="utf-8"))
+            kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EdgezoError(f"{path}: damaged: {error}") from error
+        further = [kind for kind in kinds if kind not in _EMBEDDING_MODULES]
+        if further:
+            raise UsageError(
+                f"{path}: the model has a module {further[0]}, which an embedding has no place "
+                f"for; take a model of {', '.join(_EMBEDDING_MODULES)} alone"
+            )
 
     def _eos_ids(self) -> tuple[int, ...]:
         """Return the tokens that end a text, the one of the config first."""

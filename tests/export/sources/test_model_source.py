@@ -95,3 +95,29 @@ def test_weights_that_only_torch_reads(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(EdgezoError, match=r"but pytorch_model\.bin, which is not read; load the"):
         open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("package", ["models", "base.modules"])
+def test_pooling_refuses_further_modules(tmp_path, package):
+    tiny_llama().save_pretrained(tmp_path)
+    source = open_source(str(tmp_path))
+    assert source.pooling() == "mean"
+    kinds = ["Transformer", "Pooling", "Normalize"]
+
+    def write(*names: str) -> None:
+        modules = [{"type": f"sentence_transformers.{package}.{name}"} for name in names]
+        (tmp_path / "modules.json").write_text(json.dumps(modules))
+
+    write(*kinds)
+    assert source.pooling() == "mean"
+    write(*kinds[:2], "Dense", kinds[2])
+    with pytest.raises(UsageError, match="a module Dense, which an embedding has no place for"):
+        source.pooling()
+
+
+@pytest.mark.parametrize("content", ["[", "{}x", "[1]", '[{"path": ""}]', "3"])
+def test_damaged_modules(tmp_path, content):
+    tiny_llama().save_pretrained(tmp_path)
+    (tmp_path / "modules.json").write_text(content)
+    with pytest.raises(EdgezoError, match="modules.json: damaged"):
+        open_source(str(tmp_path)).pooling()
