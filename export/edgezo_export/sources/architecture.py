@@ -71,8 +71,8 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
     """Return the class with the head of a task, and the resolved task.
 
     Raises:
-        UnsupportedModelError: the architecture has no class for the task, or it is a decoder and
-            the task is one of encoders.
+        UnsupportedModelError: the architecture has no class for the task, it is a decoder and the
+            task is one of encoders, or its head does not choose one of several classes.
     """
     architectures = config.architectures or []
     if task == "auto":
@@ -89,6 +89,8 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
             f"`task` {task}: {config.model_type!r} is not an encoder, which reads in both "
             f"directions{advice}"
         )
+    if task == "classification":
+        _refuse_other_heads(config)
     mapping = _auto_class(_OPTIMUM_TASK[task])._model_mapping
     if type(config) not in mapping:
         raise UnsupportedModelError(
@@ -97,6 +99,20 @@ def model_class(config: PretrainedConfig, task: Task) -> tuple[type[PreTrainedMo
         )
     found = mapping[type(config)]
     return (found[0] if isinstance(found, tuple) else found), task
+
+
+def _refuse_other_heads(config: PretrainedConfig) -> None:
+    kind = getattr(config, "problem_type", None)
+    if kind in ("regression", "multi_label_classification"):
+        reason = f"the config says problem_type {kind}"
+    elif config.num_labels < 2:
+        reason = "the head has one output, which is a number and no class"
+    else:
+        return
+    raise UnsupportedModelError(
+        f"`task` classification: {reason}; a classification head chooses one of two classes or "
+        f"more; export with `task` masked-lm and tune label words"
+    )
 
 
 def is_encoder(config: PretrainedConfig) -> bool:

@@ -35,3 +35,26 @@ def test_sizes_are_found_whatever_their_names(name):
 def test_a_config_without_sizes():
     with pytest.raises(UnsupportedModelError, match="'no-such': config has no hidden_size"):
         model_sizes(type("Odd", (transformers.PretrainedConfig,), {"model_type": "no-such"})())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"num_labels": 1}, "the head has one output"),
+        ({"num_labels": 1, "problem_type": "regression"}, "problem_type regression"),
+        ({"num_labels": 3, "problem_type": "regression"}, "problem_type regression"),
+        ({"problem_type": "multi_label_classification"}, "problem_type multi_label"),
+    ],
+)
+@pytest.mark.parametrize("task", ["auto", "classification"])
+def test_heads_that_choose_no_class(options, reason, task):
+    config = transformers.BertConfig(architectures=["BertForSequenceClassification"], **options)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        model_class(config, task)
+    assert model_class(config, "masked-lm")[1] == "masked-lm"
+
+
+@pytest.mark.parametrize("kind", [None, "single_label_classification"])
+def test_heads_of_classes(kind):
+    config = transformers.BertConfig(num_labels=3, problem_type=kind)
+    assert model_class(config, "classification")[0] is transformers.BertForSequenceClassification
