@@ -48,8 +48,8 @@ class ExportSettings:
     group_size: int = setting(32, "inputs of a group of w4 and w8: 16, 32, 64 or 128")
     calibration_rows: int = setting(
         32,
-        "rows of text that the rounding errors of w4 are corrected on; 0 rounds each weight by "
-        "itself, which is faster and less exact",
+        "rows of text that the rounding errors of w4 are corrected on, at most 512; 0 rounds "
+        "each weight by itself, which is faster and less exact",
     )
     trainable: str = setting("lora", "trainables of the bundle, see docs/schemes.md")
     rank: int | None = setting(

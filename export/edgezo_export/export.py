@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
 from edgezo_export.calibration.calibrated_codes import CalibratedCodes
-from edgezo_export.calibration.calibration_text import TOKENS, calibration_rows
+from edgezo_export.calibration.calibration_text import MOST_ROWS, TOKENS, calibration_rows
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.group_codes import GROUP_SIZES
@@ -130,8 +130,10 @@ def _check(config: ExportConfig) -> None:
     if config.group_size not in GROUP_SIZES:
         sizes = ", ".join(str(size) for size in sorted(GROUP_SIZES))
         raise UsageError(f"`group_size` {config.group_size}: must be one of {sizes}")
-    if config.calibration_rows < 0:
-        raise UsageError(f"`calibration_rows` {config.calibration_rows}: must be 0 or more")
+    if not 0 <= config.calibration_rows <= MOST_ROWS:
+        raise UsageError(
+            f"`calibration_rows` {config.calibration_rows}: must be from 0 to {MOST_ROWS}"
+        )
 
 
 def _put_in_place(folder: Path, output: Path) -> None:

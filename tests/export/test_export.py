@@ -213,3 +213,17 @@ def test_rounded_and_calibrated_codes_differ(exported, tmp_path):
     made = case.bundle("w4").manifest
     differing = {name for name in made.files if made.files[name] != plain.files[name]}
     assert differing == {"weights.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("group_size", 48, "`group_size` 48: must be one of 16, 32, 64, 128"),
+        ("calibration_rows", -1, "`calibration_rows` -1: must be from 0 to 512"),
+        ("calibration_rows", 513, "`calibration_rows` 513: must be from 0 to 512"),
+    ],
+)
+def test_settings_out_of_range(tmp_path, setting, value, message):
+    """They are refused before a model is looked for."""
+    with pytest.raises(UsageError, match=message):
+        export_bundle("/no/such", tmp_path / "b", ExportConfig(**{setting: value}))

@@ -1,9 +1,9 @@
 """The rows that a model is calibrated with: text that comes with Python.
 
-`pydoc_data.topics` is the reference of the language, about 700 KB of English prose and code. It is
-there without a download, it is the same for every model, and it is nobody's benchmark. Text that
-the model itself writes is the alternative. It takes a pass over all weights for every token,
-which is hours for a model that does not fit in memory.
+`pydoc_data.topics` is the reference of the language, about half a megabyte of English prose and
+code. It is there without a download, it is the same for every model, and it is nobody's benchmark.
+Text that the model itself writes is the alternative. It takes a pass over all weights for every
+token, which is hours for a model that does not fit in memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from edgezo_runtime.errors import MissingExtraError
 TOKENS = 256
 """Tokens of a row, at most."""
 
+MOST_ROWS = 512
+"""More rows would read the same text again."""
 
 _CHARACTERS = 16
 """Read for each token of a row; English text has about five."""
@@ -40,8 +42,10 @@ def calibration_rows(
     """
     text = _text()
     own = length if first is None else length - 1
-    starts = [number * len(text) // count for number in range(count)]
-    rows = [list(encode(text[start : start + _CHARACTERS * own]))[:own] for start in starts]
+    read = _CHARACTERS * own
+    span = min(len(text), max(0, len(text) - read) * count // max(1, count - 1))
+    starts = [number * span // count for number in range(count)]  # the last row is a whole one
+    rows = [list(encode(text[start : start + read]))[:own] for start in starts]
     shortest = min(len(row) for row in rows)
     cut = np.array([row[:shortest] for row in rows], np.int64)
     if first is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgezo_export.calibration import calibration_text
-from edgezo_export.calibration.calibration_text import calibration_rows
+from edgezo_export.calibration.calibration_text import MOST_ROWS, TOKENS, calibration_rows
 from edgezo_runtime.errors import MissingExtraError
 
 
@@ -33,10 +33,20 @@ def test_rows_begin_with_the_first_token():
 
 
 def test_long_tokens_give_shorter_rows(monkeypatch):
-    """The end of the text is near the last row; all rows have the same length."""
-    monkeypatch.setattr(calibration_text, "_text", lambda: "ab cd ef gh " * 10)
+    """All rows have the same length."""
+    monkeypatch.setattr(calibration_text, "_text", lambda: ("x" * 39 + " ") * 1000)
     rows = calibration_rows(lambda text: [len(word) for word in text.split()], 4, 50)
-    assert rows.shape == (4, 10)
+    assert rows.shape == (4, 50 * 16 // 40)
+
+
+@pytest.mark.parametrize("count", [1, 2, 32, MOST_ROWS])
+def test_many_rows_are_not_shorter(count):
+    rows = calibration_rows(encode, count, TOKENS)
+    assert rows.shape == (count, TOKENS)
+    text = calibration_text._text()
+    starts = [text.find("".join(map(chr, row))) for row in rows[[0, -1]]]
+    assert starts[0] == 0
+    assert count == 1 or starts[1] > 0.9 * len(text) * (count - 1) / count
 
 
 def test_a_python_without_the_text(monkeypatch):

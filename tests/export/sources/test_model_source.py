@@ -119,5 +119,5 @@ def test_pooling_refuses_further_modules(tmp_path, package):
 def test_damaged_modules(tmp_path, content):
     tiny_llama().save_pretrained(tmp_path)
     (tmp_path / "modules.json").write_text(content)
-    with pytest.raises(EdgezoError, match="modules.json: damaged"):
+    with pytest.raises(EdgezoError, match=r"modules\.json: damaged"):
         open_source(str(tmp_path)).pooling()
