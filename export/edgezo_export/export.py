@@ -96,8 +96,10 @@ def export_bundle(
         UnsupportedModelError: the architecture cannot be split into blocks.
         EdgezoError: the model cannot be found or read, or the bundle cannot be written.
     Memory:
-        The trace (about 440 MB with torch) plus a fixed buffer; independent of the model's size
-        for safetensors input.
+        The trace (about 440 MB with torch) plus buffers. For int8, w8 and fp16 of safetensors they
+        do not grow with the model (587 MB in all for 1.1 billion parameters in int8). Calibrated
+        w4 also holds what `CalibratedCodes` says, which grows with the size of a block and of the
+        vocabulary, and not with the number of blocks.
     """
     config = config or ExportConfig()
     _check(config)

@@ -45,8 +45,9 @@ class CalibratedCodes:
         tell: called after every block.
         rotated: the codes are those of rotated weights, as in a bundle.
     Memory:
-        The float32 weights of one block and its codes, the hidden states of all rows, and for each
-        part of a layer's inputs three float64 matrices.
+        The float32 weights of one block and its codes (a byte each), the hidden states of all rows,
+        and for each part of a layer's inputs three float64 matrices; before the first block also
+        the 8-bit embedding.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The frozen matrix of linear layers in the forms that a bundle stores, made ready for a product.
 
 4-bit codes become int8 levels, a matrix at a time, by quantized element-wise operators. These are
-vectorized where the bitwise ones of ONNX Runtime are not: 10 ms for 2048 x 8192 weights, 34 ms with
-BitwiseAnd and BitShift.
+vectorized where the bitwise ones of ONNX Runtime (BitwiseAnd, BitShift) are not, which are a few
+times slower.
 """
 
 from __future__ import annotations

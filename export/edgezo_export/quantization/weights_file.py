@@ -80,7 +80,8 @@ def write_weights(
         EdgezoError: a tensor is missing, has another shape or values that are not finite, or the
             disk is full.
     Memory:
-        About 70 MB beyond that of the source, whatever the size of the tensors.
+        About 70 MB beyond that of the source, whatever the size of the tensors; and what `codes`
+        holds.
     """
     start, places = layout(plan)
     pairs = steps(plan)
