@@ -23,11 +23,13 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from edgezo_export.errors import UnsupportedModelError
 
 _FAR = -1e4
 """A logarithm of nothing, whose exponential is 0."""
@@ -72,9 +74,10 @@ def _state_space(
     dt_bias: torch.Tensor | None = None,
     dt_softplus: bool = False,
     dt_limit: tuple[float, float] = (0.0, float("inf")),
-    **_: Any,
+    **others: Any,
 ) -> torch.Tensor:
     """States (R, S, n, P), steps (R, S, n), A (n,), B and C (R, S, g, N) -> (R, S, n, P)."""
+    _refuse_tensors("a state space", others)
     if dt_bias is not None:
         dt = dt + dt_bias
     if dt_softplus:
@@ -97,9 +100,10 @@ def _gated_delta(
     beta: torch.Tensor,
     use_qk_l2norm_in_kernel: bool = False,
     levels: int = 1,
-    **_: Any,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Queries and keys (R, S, g, K), values (R, S, n, P), g and beta (R, S, n) -> (R, S, n, P)."""
+    _refuse_tensors("a gated delta rule", others)
     shared = value.shape[2] // key.shape[2]
     if use_qk_l2norm_in_kernel:
         query, key = (x * (x.pow(2).sum(-1, keepdim=True) + _EPS).rsqrt() for x in (query, key))
@@ -119,6 +123,13 @@ def _gated_delta(
     u = inverse @ (v * strength)
     scores = (q @ transposed) * (decays * q.shape[-1] ** -0.5)
     return (scores @ u).transpose(1, 2), None
+
+
+def _refuse_tensors(what: str, others: Mapping[str, Any]) -> None:
+    """Refuse further tensors: start states, gates or row borders change the result."""
+    for name, argument in others.items():
+        if isinstance(argument, torch.Tensor):
+            raise UnsupportedModelError(f"{what} with {name}")
 
 
 def _repeated(side: torch.Tensor, times: int) -> torch.Tensor:

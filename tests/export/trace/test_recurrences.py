@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.trace import recurrences
 
 
@@ -44,3 +46,15 @@ def test_a_state_space():
 def test_what_computes_something_else_stays():
     assert not recurrences._delta_agrees(lambda q, k, v, **_: (v, None))
     assert not recurrences._state_space_agrees(lambda x, *_, **__: x)
+
+
+@pytest.mark.parametrize("name", ["z", "initial_states", "seq_idx"])
+def test_further_tensors_are_refused(name):
+    x, dt, a, b = numbers(1, 3, 2, 3), numbers(1, 3, 2), numbers(2), numbers(1, 3, 2, 5)
+    given = {name: numbers(1), "chunk_size": 4, "return_final_states": False}
+    with pytest.raises(UnsupportedModelError, match=f"a state space with {name}"):
+        recurrences._state_space(x, dt, a, b, b, **given)
+    with pytest.raises(UnsupportedModelError, match=f"a gated delta rule with {name}"):
+        recurrences._gated_delta(x, x, x, dt, dt, **given)
+    given[name] = None
+    assert recurrences._state_space(x, dt, a, b, b, **given).shape == x.shape
