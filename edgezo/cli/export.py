@@ -163,7 +163,13 @@ def require_extra() -> None:
 def _export(
     model: str | None, output: Path, settings: ExportSettings, warnings: list[str]
 ) -> Manifest:
-    from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
+    from edgezo_export.export import (
+        ExportConfig,
+        check_output,
+        check_settings,
+        chosen_quant,
+        export_bundle,
+    )
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
     from edgezo_export.sources.model_source import open_source
@@ -178,6 +184,7 @@ def _export(
         task=settings.task,
         force=settings.force,
     )
+    check_settings(config)
     name = model if model is not None else embedded_default()
     check_output(output, settings.force)
     source = open_source(name)

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,9 @@ from edgezo_export.calibration.calibrated_codes import CalibratedCodes
 from edgezo_export.calibration.calibration_text import MOST_ROWS, TOKENS, calibration_rows
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.layers import Quant
-from edgezo_export.quantization.group_codes import GROUP_SIZES
+from edgezo_export.quantization.group_codes import GROUP_SIZES, group_size_of
 from edgezo_export.quantization.weights_file import MakeCodes, write_weights
+from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.schemes.prefix_states import KeysValues
 from edgezo_export.schemes.scheme import ModelFacts, Origin, Scheme
@@ -71,6 +72,9 @@ class ExportConfig:
     force: bool = False
 
 
+_DEFAULTS = ExportConfig()
+
+
 def export_bundle(
     model: str | Source,
     output: Path,
@@ -102,7 +106,7 @@ def export_bundle(
         vocabulary, and not with the number of blocks.
     """
     config = config or ExportConfig()
-    _check(config)
+    check_settings(config)
     told: Warn = warn or (lambda text: warnings.warn(text, stacklevel=3))
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
@@ -123,7 +127,7 @@ def export_bundle(
     return manifest
 
 
-def _check(config: ExportConfig) -> None:
+def check_settings(config: ExportConfig) -> None:
     """Refuse settings out of range.
 
     Raises:
@@ -194,9 +198,11 @@ def _write(
     scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
     pooling = source.pooling() if task == "embedding" else None
     quant = chosen_quant(config.quant, source)
+    _tell_unused_settings(config, quant, warn)
     widths = sizes["hidden_size"], sizes["vocab_size"]
     own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
     _tell_unused(source, own, trace, warn)
+    _tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
     write_weights(
@@ -291,6 +297,38 @@ def _tell_unused(source: Source, graphs: BundleGraphs, trace: Trace, warn: Warn)
         warn(
             f"{len(unused)} tensors of the checkpoint with a row per token are not used, first "
             f"{unused[0]!r}: architecture {source.config.model_type!r} has no place for them"
+        )
+
+
+def _tell_unused_settings(config: ExportConfig, quant: Quant, warn: Warn) -> None:
+    """Warn of settings that the form of the weights has no use for."""
+    for name, forms in (("group_size", ("w4", "w8")), ("calibration_rows", ("w4",))):
+        if quant not in forms and getattr(config, name) != getattr(_DEFAULTS, name):
+            warn(
+                f"`{name}` {getattr(config, name)} changes nothing: the weights are {quant}, and "
+                f"it is a setting of {' and '.join(forms)}"
+            )
+
+
+def _tell_larger(
+    planned: Iterable[PlannedTensor], quant: Quant, group_size: int, warn: Warn
+) -> None:
+    """Warn of matrices whose inputs do not fall into groups."""
+    kinds = {"w4": ("linear_int8", "8 bits (int8)"), "w8": ("concat", "32 bits (fp32)")}
+    if quant not in kinds:
+        return
+    kind, form = kinds[quant]
+    found = [
+        tensor
+        for tensor in planned
+        if tensor.kind == kind
+        and len(tensor.shape) == 2
+        and group_size_of(tensor.shape[0], group_size) is None
+    ]
+    if found:
+        warn(
+            f"{len(found)} matrices have {form} in place of {quant}, first {found[0].name!r}: "
+            f"{min(GROUP_SIZES)} does not divide its {found[0].shape[0]} inputs"
         )
 
 

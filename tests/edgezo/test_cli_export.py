@@ -1,4 +1,4 @@
-"""`edgezo export`: warnings, and files in place of folders."""
+"""`edgezo export`: warnings, settings out of range, and files in place of folders."""
 
 from __future__ import annotations
 
@@ -44,3 +44,11 @@ def test_files_in_place_of_folders(invoke: Invoke, tiny: Tiny, tmp_path: Path) -
     ):
         found = invoke(*arguments, code=1)
         assert f"is a file; name the folder that it lies in: {tiny.fp32}" in found.stderr
+
+
+@pytest.mark.parametrize("value", [("--group-size", "48"), ("--calibration-rows", "513")])
+def test_settings_are_checked_before_a_model_is_looked_for(
+    invoke: Invoke, value: tuple[str, str]
+) -> None:
+    found = invoke("export", "no-such/model", "-o", "b", *value, code=2)
+    assert f"{' '.join(value)}: must be" in found.stderr

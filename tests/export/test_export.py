@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
 
+import onnx_ir as ir
 import pytest
 import safetensors
 
 from edgezo_export import export
 from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
+from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.operators.linear import LinearLowering, LinearSpec
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.sources.model_source import open_source
 from edgezo_runtime.bundle.bundle import Bundle
@@ -227,3 +231,45 @@ def test_settings_out_of_range(tmp_path, setting, value, message):
     """They are refused before a model is looked for."""
     with pytest.raises(UsageError, match=message):
         export_bundle("/no/such", tmp_path / "b", ExportConfig(**{setting: value}))
+
+
+@pytest.mark.parametrize(
+    ("quant", "group_size", "rows", "told"),
+    [
+        ("int8", 32, 32, []),
+        ("int8", 64, 0, ["`group_size` 64 changes", "`calibration_rows` 0 changes"]),
+        ("w8", 64, 8, ["`calibration_rows` 8 changes nothing: the weights are w8"]),
+        ("w4", 64, 8, []),
+        ("fp32", 16, 32, ["`group_size` 16 changes nothing: .* of w4 and w8"]),
+    ],
+)
+def test_settings_of_another_form_are_told(quant, group_size, rows, told):
+    found: list[str] = []
+    config = ExportConfig(group_size=group_size, calibration_rows=rows)
+    export._tell_unused_settings(config, quant, found.append)
+    assert len(found) == len(told)
+    for text, expected in zip(found, told, strict=True):
+        assert re.match(expected, text)
+
+
+@pytest.mark.parametrize(
+    ("quant", "told"),
+    [
+        ("w4", "1 matrices have 8 bits .int8. in place of w4, first 'm.o.weight': .* its 24"),
+        ("w8", "1 matrices have 32 bits .fp32. in place of w8, first 'm.o.weight': .* its 24"),
+        ("int8", None),
+        ("fp32", None),
+    ],
+)
+def test_matrices_without_groups_are_told(quant, told):
+    draft = GraphBuilder("linear", "m.")
+    linears = LinearLowering(draft, quant)
+    linears.declare_code()
+    for name, width in (("q", 64), ("o", 24)):
+        x = draft.input(name, ir.DataType.FLOAT, ("rows", "tokens", width))
+        spec = LinearSpec((f"m.{name}",), (8,), width, False, (f"m.{name}.bias",))
+        linears.add_bias(spec, linears.emit(spec, x, draft.op("Shape", x, start=0, end=2)))
+    found: list[str] = []
+    export._tell_larger(draft.planned.values(), quant, 32, found.append)
+    assert len(found) == (told is not None)
+    assert told is None or re.match(told, found[0])
