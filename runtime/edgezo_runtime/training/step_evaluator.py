@@ -118,7 +118,13 @@ class StepEvaluator:
         self._feedback = (
             None
             if feedback is None
-            else FeedbackSteps(self._engine, feedback, self._examples, self._probes.scope)
+            else FeedbackSteps(
+                self._engine,
+                feedback,
+                self._examples,
+                self._probes.scope,
+                cached=config.prefix_cache,
+            )
         )
         self._check_objective()
 
