@@ -134,13 +134,14 @@ class FeedbackSteps:
         losses = np.concatenate([example_losses(batch, scores), differences])
         if not (np.isfinite(losses).all() and np.abs(losses).max() <= LARGEST):
             raise DivergedError(
-                f"label logits are not finite where hidden states are perturbed by {eps:g}; give "
-                f"another `eps`"
+                f"label logits are not finite where hidden states are perturbed by {eps:g}; begin "
+                f"a new run with another `eps`"
             )
         extra = b""
         if last:
             own = {site.name_a: inputs[site.block, site.tap] for site in self._layout.sites}
             extra = state.pack_inputs(own)
+            state.check_last(info.seed, differences, extra)
         return FeedbackResult(losses, extra, 2 * batch.num_rows, SIDES)
 
     def _noise(self, seed: int, eps: float, taps: Mapping[int, Sequence[str]]) -> NodeNoise:
