@@ -86,7 +86,7 @@ def inspect(
     tokenizer = open_tokenizer(bundle)
     longest = min(max_seq or MAX_SEQ, bundle.manifest.model.max_seq)
     if len(choices) > 1:
-        rows = spread_rows(list(splits["train"].rows()))
+        rows = spread_rows(splits["train"].rows(), train.rows)
         engine = limited_engine(bundle, budget, None)
         try:
             scored = score_proposals(

@@ -58,7 +58,7 @@ class SplitSummary:
         rows: number of rows.
         kinds: number of rows by kind, for rows that need no template; "fields" for others.
         fields: what each field holds, in the order of the first row.
-        contents: label and line of each content, by digest; the label is no part of a content.
+        contents: label of each content, by digest; the label is no part of a content.
         repeated: rows whose content came before.
         contradicting: those of them that have another label.
     """
@@ -67,7 +67,7 @@ class SplitSummary:
     rows: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     fields: dict[str, FieldSummary] = field(default_factory=dict)
-    contents: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    contents: dict[bytes, str] = field(default_factory=dict)
     repeated: int = 0
     contradicting: int = 0
 
@@ -92,10 +92,12 @@ class SplitSummary:
             if value is not None:
                 self.fields.setdefault(name, FieldSummary()).add(value)
         label = str(row.fields.get(LABEL_FIELD))
-        known = self.contents.setdefault(content_digest(row), (label, row.line))
-        if known[1] != row.line:
+        digest = content_digest(row)
+        if digest in self.contents:
             self.repeated += 1
-            self.contradicting += known[0] != label
+            self.contradicting += self.contents[digest] != label
+        else:
+            self.contents[digest] = label
 
 
 def content_digest(row: Row) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,11 +39,16 @@ class ScoredProposal:
     accuracy: float
 
 
-def spread_rows(rows: Sequence[Row], count: int = ROWS) -> list[Row]:
-    """Some rows, at equal distances."""
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[index * len(rows) // count] for index in range(count)]
+def spread_rows(rows: Iterable[Row], total: int, count: int = ROWS) -> list[Row]:
+    """Some rows, at equal distances.
+
+    Args:
+        rows: as they are read; only those that are chosen stay in memory.
+        total: their number.
+        count: number of rows to choose; all if there are no more.
+    """
+    chosen = {index * total // count for index in range(count)}
+    return [row for at, row in enumerate(rows) if total <= count or at in chosen]
 
 
 def score_proposals(

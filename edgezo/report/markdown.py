@@ -56,7 +56,11 @@ def _run(run: RunRecord, texts: RunTexts) -> list[str]:
             [(sample.prompt, sample.before, sample.after, sample.right)])]  # fmt: skip
     parts += _memory(run)
     parts += ["### Settings", _table(("setting", "value"), facts.settings(run))]
-    lines = "\n".join(f"# {name}\n{line}" for name, line in facts.commands(run))
+    lines = "\n".join(
+        f"# {name}\n{line}"
+        for name, line in facts.commands(run)
+        if len(line.splitlines()) == 1  # a path with a line end could end the fence
+    )
     parts += ["### Repeat, check and use it", f"```sh\n{lines}\n```"]
     digests = [(name, f"`{own}`") for name, own in facts.digests(run)]
     return [*parts, "### SHA-256", _table(("of", "digest"), digests, raw=(1,))]

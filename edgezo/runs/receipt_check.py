@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.system.typed_json import JsonShapeError, decode
 
 _LARGEST = 2**62
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,11 @@ def check_receipt(receipt: Mapping[str, Any], path: Path) -> None:
         found = decode(_Receipt, _known(_Receipt, receipt))
     except JsonShapeError as error:
         raise RunFileError(f"{path}: not the receipt of a run: {error}; remove it") from error
+    digest = found.adapter_sha256
+    if digest is not None and not _SHA256.fullmatch(digest):
+        raise RunFileError(
+            f"{path}: adapter_sha256 is {digest!r:.80}, expected 64 hexadecimal digits; remove it"
+        )
     for name, value in _numbers(found):
         if not (math.isfinite(value) and 0 <= value < _LARGEST):
             raise RunFileError(f"{path}: {name} is {value!s:.40}, which no run writes; remove it")

@@ -19,6 +19,44 @@ def run_files_of(folder: RunFolder) -> list[Path]:
     return [file for file in files if file.is_file() or file.is_symlink()]
 
 
+_OWNER = "created_by"
+"""Key of config.json that says which program wrote it."""
+
+
+def check_removable(path: Path) -> None:
+    """Refuse a folder that is not surely a run's. A damaged run can be removed.
+
+    Args:
+        path: the folder.
+    Raises:
+        RunFileError: there is no run, or the files may be another program's.
+        UsageError: the path is a link.
+    """
+    if path.is_symlink():
+        raise UsageError(
+            f"{path}: a link to {path.resolve()}; nothing was removed; name that folder itself"
+        )
+    if not path.exists():
+        raise RunFileError(f"{path}: no such run folder; 'edgezo runs' lists those of a folder")
+    folder = RunFolder(path)
+    if not path.is_dir() or not is_run(path):
+        raise RunFileError(f"{path}: holds no run; nothing was removed")
+    if not folder.has_journal() and not _has_settings(folder):
+        raise RunFileError(
+            f"{path}: has neither the journal nor the settings of a run, so its files may be "
+            f"another program's; nothing was removed; remove it by hand if it is a run's"
+        )
+
+
+def _has_settings(folder: RunFolder) -> bool:
+    """Is config.json one that edgezo wrote?"""
+    try:
+        found = folder.settings()
+    except RunFileError:
+        return False
+    return str(found.get(_OWNER)).split()[:1] == ["edgezo"]
+
+
 def remove_run(path: Path) -> list[Path]:
     """Remove a run and its folder.
 
@@ -30,10 +68,9 @@ def remove_run(path: Path) -> list[Path]:
         Other files in the folder, which are kept, and the folder with them.
     Raises:
         RunFileError: there is no run, or a file cannot be removed.
-        UsageError: a process tunes in the folder.
+        UsageError: the path is a link, or a process tunes in the folder.
     """
-    if not path.is_dir() or not is_run(path):
-        raise RunFileError(f"{path}: holds no run; nothing was removed")
+    check_removable(path)
     folder = RunFolder(path)
     if folder.in_use():
         raise UsageError(f"{path}: a process is tuning in this folder; stop it first")

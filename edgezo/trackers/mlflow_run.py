@@ -40,13 +40,13 @@ class MlflowRun:
 
 def load() -> None:
     """Import the library, so that a budget counts it."""
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a file store is what offline needs
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it sends when it is imported
     import mlflow  # noqa: F401
 
 
 def open_tracker(run: TrackedRun) -> MlflowRun:
     """Begin a run in the experiment "edgezo"; a session that resumes begins another one."""
-    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a file store is what offline needs
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
 
     place = os.environ.get("MLFLOW_TRACKING_URI") or (run.folder / FOLDER).resolve().as_uri()

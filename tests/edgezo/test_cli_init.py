@@ -97,3 +97,20 @@ def test_label_words_are_scored(tiny: Tiny, invoke: Invoke) -> None:
     assert len(margins) > 1
     assert found["template"] == found["proposals"][0]["template"]
     assert found["labels"] == [" w10", " w11"]
+
+
+def test_label_words_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is the proposal keeps its texts; one of another number is refused."""
+    own, answers = (" yes, well", " no"), ['" yes, well, no"', '" a, b"', '" a"']
+    monkeypatch.setattr("click.prompt", lambda *_, **__: answers.pop(0))
+    questions = Questions(ask=True)
+    assert questions.texts("Words", (), own) == list(own)
+    assert questions.texts("Words", (), own) == [" a", " b"]
+    with pytest.raises(UsageError, match="Words: 1 texts, expected 2"):
+        questions.texts("Words", (), own)
+
+
+def test_the_next_command_is_quoted(tiny: Tiny, invoke: Invoke) -> None:
+    args = ("init", tiny.int8, "--data", tiny.prompts, "--json")
+    found = json.loads(invoke(*args, "-o", "my settings.toml").stdout)
+    assert found["next"] == "edgezo tune --config 'my settings.toml' -o run"

@@ -125,6 +125,7 @@ def test_a_single_run(tmp_path: Path, invoke: Invoke) -> None:
 def test_removed_runs(tmp_path: Path, invoke: Invoke) -> None:
     for name in "abc":
         written_run(tmp_path / name)
+    (tmp_path / "b" / "rows.json").write_text("{")  # a damaged run goes, too
     assert "no such run folder" in invoke("runs", "rm", "a", "none", "--yes", code=1).output
     assert Path("a").exists()
     assert "nothing was removed" in invoke("runs", "rm", "a", code=2).output

@@ -41,14 +41,26 @@ class Questions:
         return proposed
 
     def texts(self, question: str, given: tuple[str, ...], proposed: tuple[str, ...]) -> list[str]:
-        """A list of texts, separated by commas in the answer."""
+        """A list of texts, separated by commas in the answer; an empty line takes the proposal.
+
+        Raises:
+            UsageError: the answer has another number of texts than the proposal.
+        """
         if given:
             return list(given)
         if not self.ask:
             return list(proposed)
-        shown = ",".join(proposed)
-        answer = unquoted(str(click.prompt(question, default=quoted(shown), err=True, type=str)))
-        return [part for part in answer.split(",") if part.strip()]
+        shown = quoted(",".join(proposed))
+        answer = str(click.prompt(question, default=shown, err=True, type=str))
+        if answer == shown:  # texts may have commas of their own
+            return list(proposed)
+        found = [part for part in unquoted(answer).split(",") if part.strip()]
+        if len(found) != len(proposed):
+            raise UsageError(
+                f"{question}: {len(found)} texts, expected {len(proposed)}; separate them by "
+                f"commas, or give each as an option"
+            )
+        return found
 
 
 def quoted(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def initialize(
     except OSError as error:
         raise RunFileError(f"{output}: cannot be written: {error.strerror}") from error
     settings = read_config(output, FILE_CLASSES)
-    command = f"edgezo tune --config {output} -o run"
+    command = shlex.join(["edgezo", "tune", "--config", str(output), "-o", "run"])
     if plan and not as_json:
         _print_plan(settings)
     result = {"file": str(output), "settings": settings, "data": as_result(found), "next": command}

@@ -18,13 +18,12 @@ def command(runs: tuple[Path, ...], yes: bool, as_json: bool) -> None:
     """Remove runs: journal, adapter, metrics and the other files of each RUN.
 
     Files that are not the run's stay, and so does their folder. A run in which a process is tuning
-    is not removed.
+    is not removed, nor is a link to a run.
     """
-    from edgezo.runs.removal import remove_run
-    from edgezo.runs.run_record import read_run
+    from edgezo.runs.removal import check_removable, remove_run
 
     for path in runs:  # nothing is removed if one of them is no run
-        read_run(path)
+        check_removable(path)
     if not yes:
         names = ", ".join(map(str, runs))
         try:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo.cli.terminal.output import note
+from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.job import Job
 from edgezo.cli.tune.metrics import KeptEvaluation, Metrics, Split, When
-from edgezo.runs.evaluated_rows import RowResults, read_rows
+from edgezo.runs.evaluated_rows import EvaluatedRows, RowResults, read_rows
 from edgezo.wording import percent
 from edgezo_runtime.app.best_keeper import KeptAdapter
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.errors import DivergedError
+from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.evaluation.evaluate import Evaluation, evaluate
 from edgezo_runtime.evaluation.not_finite import why_not_finite
 from edgezo_runtime.training.evaluation_times import AUTO, cost_in_steps, is_due
@@ -48,7 +49,7 @@ class Evaluations:
         self._metrics = metrics
         self._signals = signals
         self._progress = progress
-        self._rows = read_rows(tuner.run.folder.rows).until(tuner.step_number)
+        self._rows = rows_until(tuner.run.folder.rows, tuner.step_number)
 
     def before(self) -> dict[str, Any]:
         """Results of the initial adapter on the rows for validation; maybe of an earlier session.
@@ -149,7 +150,7 @@ class Evaluations:
         if when == "before" or kept:
             results = RowResults.of(step, self._job.sets[split], found)
             self._rows = self._rows.plus(split, "before" if when == "before" else "after", results)
-            self._rows.write(self._run.folder.rows)
+            write_rows(self._rows, self._run.folder.rows)
 
     def _score(self, split: str, when: str, params: Mapping[str, Float32]) -> float | None:
         """Mean score of the answers to a split's questions; None if none are generated."""
@@ -161,6 +162,28 @@ class Evaluations:
             score = objective.mean_score(questions, params, show)
         self._progress.end()
         return score
+
+
+def rows_until(path: Path, step: int) -> EvaluatedRows:
+    """Results of single rows of earlier sessions; empty, with a warning, if the file is damaged.
+
+    Args:
+        path: of the file.
+        step: steps that the run has taken; later results are left out.
+    """
+    try:
+        return read_rows(path).until(step)
+    except RunFileError as error:
+        warn(f"{error}; the run goes on, and the file is begun again")
+        return EvaluatedRows()
+
+
+def write_rows(rows: EvaluatedRows, path: Path) -> None:
+    """Write results of single rows; a warning if that fails, because only reports need them."""
+    try:
+        rows.write(path)
+    except RunFileError as error:
+        warn(f"{error}; the run goes on, and its reports lack single rows")
 
 
 def check_loss(found: Evaluation, what: str, bundle: Bundle, params: Mapping[str, Float32]) -> None:

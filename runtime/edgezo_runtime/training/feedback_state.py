@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -79,6 +80,29 @@ class FeedbackState:
         units = unit_vectors(self.layout.means.unpack(packed))
         sizes = [input_size(inputs[site.name_a], units[site.name_a]) for site in self.layout.sites]
         return packed + np.array(sizes, "<f4").tobytes()
+
+    def check_last(self, seed: int, differences: npt.NDArray[np.float64], extra: bytes) -> None:
+        """Refuse last pairs that no directions follow from, before a record has them.
+
+        Args:
+            seed: of the step.
+            differences: (C - 1, B) of logits.
+            extra: means and sizes of inputs.
+        Raises:
+            DivergedError: the logits do not answer, or out of all proportion.
+        Memory:
+            A copy of the estimate.
+        """
+        count = len(differences)
+        known = copy.deepcopy(self.estimate) or FeedbackEstimate(self.layout.sites, count)
+        known.add(seed, differences.astype(np.float32).T)
+        end = self.layout.means.nbytes
+        values = np.frombuffer(extra[end:], "<f4").astype(np.float64).tolist()
+        names = [site.name_a for site in self.layout.sites]
+        try:
+            known.directions(self._scale, dict(zip(names, values, strict=True)))
+        except DivergedError as error:
+            raise DivergedError(f"{error}; begin a new run with another `eps`") from error
 
     def observe(self, record: StepRecord, extra: bytes) -> dict[str, Float32]:
         """Add the pairs of a step.

@@ -52,18 +52,31 @@ class FeedbackSteps:
         layout: sites and pairs.
         examples: training data.
         scope: tokens that the adapters act on.
+        cached: does the run cache the states of prompts?
 
     Raises:
-        UsageError: the examples have no label words of one token, or the scope is not answer.
+        UsageError: the examples have no label words of one token, the scope is not answer, or
+            there is no cache.
     """
 
     def __init__(
-        self, engine: Engine, layout: FeedbackLayout, examples: ExampleSet, scope: Scope
+        self,
+        engine: Engine,
+        layout: FeedbackLayout,
+        examples: ExampleSet,
+        scope: Scope,
+        *,
+        cached: bool,
     ) -> None:
         if examples.kind != "labels" or scope != "answer":
             raise UsageError(
                 "`method` feedback: needs label words of one token each, and adapters that act on "
                 "answers (`scope` answer); choose another method for other rows"
+            )
+        if not cached:
+            raise UsageError(
+                "`prefix_cache` off: `method` feedback evaluates last tokens on cached prompts; "
+                "set `prefix_cache` on, or choose another method"
             )
         self._layout = layout
         self._passes = FeedbackPasses(engine, layout.first_block, mistakes=layout.mistakes)
@@ -92,8 +105,7 @@ class FeedbackSteps:
         Raises:
             DivergedError: a number is not finite.
         """
-        if not isinstance(cache, AnswerCache):
-            raise UsageError("`prefix_cache` off: feedback evaluates last tokens on cached prompts")
+        assert isinstance(cache, AnswerCache)
         if state.learning:
             return self._pairs(info, batch, theta, state, eps, cache)
         found = self._passes.gradient(batch, theta, self._sites(batch), cache)
@@ -122,13 +134,14 @@ class FeedbackSteps:
         losses = np.concatenate([example_losses(batch, scores), differences])
         if not (np.isfinite(losses).all() and np.abs(losses).max() <= LARGEST):
             raise DivergedError(
-                f"label logits are not finite where hidden states are perturbed by {eps:g}; give "
-                f"another `eps`"
+                f"label logits are not finite where hidden states are perturbed by {eps:g}; begin "
+                f"a new run with another `eps`"
             )
         extra = b""
         if last:
             own = {site.name_a: inputs[site.block, site.tap] for site in self._layout.sites}
             extra = state.pack_inputs(own)
+            state.check_last(info.seed, differences, extra)
         return FeedbackResult(losses, extra, 2 * batch.num_rows, SIDES)
 
     def _noise(self, seed: int, eps: float, taps: Mapping[int, Sequence[str]]) -> NodeNoise:

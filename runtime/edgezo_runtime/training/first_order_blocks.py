@@ -41,8 +41,8 @@ class FirstOrderBlocks:
         engine: runs the bundle.
         layout: the tensors that take first-order steps.
         carried: sites of the carried error, by block; None for exact gradients.
-        batches: batches of the first steps, which mean derivatives are learned from; the same ones
-            in a resumed run.
+        batches: batches of the examples that the run began with, by number, which mean derivatives
+            are learned from; they stay the same when examples are added, and in a resumed run.
         seed: of the run.
 
     Attributes:

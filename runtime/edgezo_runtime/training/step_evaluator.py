@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.data.batches import Batch
+from edgezo_runtime.data.batches import Batch, Batches
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.scope import choose_scope
 from edgezo_runtime.engine.engine import Engine
@@ -86,7 +86,7 @@ class StepEvaluator:
         task: AnswerTask | None = None,
     ) -> None:
         self._engine = engine
-        self._examples = examples
+        self._examples = self._initial = examples
         self._trajectory = trajectory
         self._task = task
         manifest, config = engine.bundle.manifest, trajectory.settled
@@ -98,7 +98,8 @@ class StepEvaluator:
     def _arrange(self) -> None:
         """Adopt the trajectory's division of the blocks."""
         self._layout = self._trajectory.layout
-        first_order = self._layout.first_order
+        first_order, config = self._layout.first_order, self._layout.config
+        first = Batches(self._initial, int(config.batch_size), config.seed)
         self._first_order = (
             None
             if first_order is None
@@ -106,8 +107,8 @@ class StepEvaluator:
                 self._engine,
                 first_order,
                 self._layout.carried,
-                lambda step: self._probes.batches.batch(step),
-                self._layout.config.seed,
+                first.batch,
+                config.seed,
             )
         )
         self._probes = ProbeEvaluator(
@@ -117,7 +118,13 @@ class StepEvaluator:
         self._feedback = (
             None
             if feedback is None
-            else FeedbackSteps(self._engine, feedback, self._examples, self._probes.scope)
+            else FeedbackSteps(
+                self._engine,
+                feedback,
+                self._examples,
+                self._probes.scope,
+                cached=config.prefix_cache,
+            )
         )
         self._check_objective()
 

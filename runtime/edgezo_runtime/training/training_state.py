@@ -73,7 +73,8 @@ class TrainingState:
     ) -> None:
         self.feedback = feedback
         self._scales = frozenset(scales)
-        self._rate_setting = "lr" if trained else "first_order_lr"
+        by_lr = trained or config.method == "feedback"
+        self._rate_setting = "lr" if by_lr else "first_order_lr"
         self._first_order = dict(first_order or {})
         self._first_order_rule = Adam()
         self._move = mover(parts.rule)

@@ -92,3 +92,9 @@ def test_the_label_is_no_part_of_a_content() -> None:
     one = content_digest(Row({"a": " x ", "label": 1}, 1, ""))
     assert one == content_digest(Row({"label": 2, "a": "x", "b": None}, 9, ""))
     assert one != content_digest(Row({"a": "y"}, 1, ""))
+
+
+def test_a_row_that_comes_again_in_another_file_at_the_same_line() -> None:
+    files = [Row({"sentence": "the same", "label": label}, 1, "line 1") for label in (0, 0, 1)]
+    found = summarize("train", files)
+    assert (found.repeated, found.contradicting) == (2, 1)

@@ -73,6 +73,6 @@ def test_without_a_model(tmp_path: Path) -> None:
 
 def test_some_rows_at_equal_distances() -> None:
     rows = [Row({}, number, "") for number in range(100)]
-    assert [row.line for row in spread_rows(rows, 4)] == [0, 25, 50, 75]
-    assert spread_rows(rows[:3], 4) == rows[:3]
+    assert [row.line for row in spread_rows(iter(rows), 100, 4)] == [0, 25, 50, 75]
+    assert spread_rows(iter(rows[:3]), 3, 4) == rows[:3]
     assert longest_row([], 512) == 32

@@ -35,6 +35,17 @@ def test_markdown(tmp_path: Path) -> None:
     assert all(line.endswith("|") for line in tables)
 
 
+def test_commands_with_line_ends_are_left_out(tmp_path: Path) -> None:
+    settings = {"bundle": "a\n```\n# heading", "test": ["rows.jsonl"]}
+    run = read_run(written_run(tmp_path / "run", settings=settings))
+    text = markdown([run], [RunTexts()])
+    fenced = text.split("```sh\n")[1].split("\n```")[0]
+    assert "edgezo tune --config" in fenced
+    assert "edgezo adapter export" in fenced
+    assert "edgezo replay" not in text
+    assert "\n# heading" not in text
+
+
 def test_json_has_the_curves(tmp_path: Path) -> None:
     run = read_run(written_run(tmp_path / "run"))
     (found,) = json.loads(json.dumps(report_as_json([run], [RunTexts(note="none")])))["runs"]

@@ -27,6 +27,8 @@ def test_receipts_of_runs() -> None:
         ({"plan": {"ledger": {"blocks": "x"}, "smallest_bytes": 1}}, "ledger"),
         ({"plan": {"ledger": {}, "smallest_bytes": 2**63}}, "smallest_bytes"),
         ({"warnings": [1]}, "warnings"),
+        ({"adapter_sha256": "` <b>"}, "adapter_sha256 is .* expected 64 hexadecimal digits"),
+        ({"adapter_sha256": "ab" * 32 + "\n"}, "adapter_sha256"),
     ],
 )
 def test_others_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from edgezo.trackers.mlflow_run import load
 from edgezo.trackers.tracker import TRACKERS, TrackedRun, load_trackers
 from edgezo.trackers.tracking import Tracking
 from edgezo.trackers.values import tracked_values
@@ -233,3 +234,18 @@ def test_names_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRACKERS, "absent", ("x", "no_such_library"))  # type: ignore[arg-type]
     with pytest.raises(MissingExtraError, match=r"pip install 'edgezo\[absent\]'"):
         load_trackers(("absent",))
+
+
+def test_mlflow_sends_nothing_when_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the library notes what it finds in the environment at its import."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    os.environ.pop("MLFLOW_DISABLE_TELEMETRY", None)
+    (tmp_path / "mlflow.py").write_text(
+        "import os\nfound = os.environ.get('MLFLOW_DISABLE_TELEMETRY')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mlflow", raising=False)
+    load()
+    assert sys.modules.pop("mlflow").found == "true"

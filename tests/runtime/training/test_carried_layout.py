@@ -12,6 +12,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.carried_layout import carried_count, carried_sites, carries_error
 from edgezo_runtime.training.replay import replay
+from tests.runtime.growing_runs import slice_of
 from tests.runtime.tiny_sets import random_set
 from tests.runtime.tuner_runs import bits, state_bits
 
@@ -83,6 +84,28 @@ def test_a_resumed_run_has_the_bits_of_a_whole_one(tiny, tmp_path, end, save_eve
             tuner.step()
     with Tuner.open(bundle, rows, config, tmp_path / "parts", resume=True) as tuner:
         assert tuner.step_number == end
+        while not tuner.done:
+            tuner.step()
+        assert bits(tuner) == expected
+
+
+@pytest.mark.parametrize("save_every", [1, 1000], ids=["snapshot", "journal"])
+def test_a_run_resumes_after_rows_were_added(tiny, tmp_path, save_every):
+    """Mean derivatives are learned again from the rows that the run began with."""
+    bundle, rows = tiny
+    config = dataclasses.replace(CONFIG, blocks="all", save_every=save_every)
+    with Tuner.open(bundle, rows.first(8), config, tmp_path / "whole") as tuner:
+        tuner.step()
+        tuner.add(slice_of(rows, 8, 12))
+        while not tuner.done:
+            tuner.step()
+        expected = bits(tuner)
+    with Tuner.open(bundle, rows.first(8), config, tmp_path / "parts") as tuner:
+        tuner.step()
+        tuner.add(slice_of(rows, 8, 12))
+        tuner.step()
+    with Tuner.open(bundle, rows.first(8), config, tmp_path / "parts", resume=True) as tuner:
+        assert len(tuner.examples) == 12
         while not tuner.done:
             tuner.step()
         assert bits(tuner) == expected

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.errors import DivergedError, RunFileError
 from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.methods.catalogue import method_config
 from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
@@ -135,3 +135,20 @@ def test_damaged_records_are_refused(layout, damage):
         data += np.array([value] * len(layout.sites), "<f4").tobytes()
     with pytest.raises(RunFileError, match="step 2 has"):
         state.observe(own, data)
+
+
+def test_last_pairs_without_an_answer_are_refused_before_their_record(layout):
+    """The state stays as it is, and good pairs may follow."""
+    state, other = FeedbackState(layout, 1.0), FeedbackState(layout, 1.0)
+    observed(other, range(3))
+    observed(state, range(2))
+    data, good = extra(state), record(2)
+    state.check_last(good.seed, good.losses[SIDES:].astype(np.float64), data)
+    bare = FeedbackState(layout, 1.0)
+    with pytest.raises(DivergedError, match="begin a new run with another `eps`"):
+        bare.check_last(7, np.zeros((CLASSES - 1, ROWS)), data)
+    assert bare.estimate is None
+    assert state.pairs == 2 * ROWS
+    state.observe(good, data)
+    for name, value in other.estimate.sums.items():
+        np.testing.assert_array_equal(state.estimate.sums[name], value)

@@ -119,6 +119,18 @@ def test_a_run_that_rolls_back_too_often_is_hopeless() -> None:
     assert state.hopeless.startswith(f"step {MOST_RETURNS + 1}: diverged for the 9th time")
 
 
+@pytest.mark.parametrize(
+    ("method", "setting"), [("feedback", "`lr`"), ("zo-sgd", "`first_order_lr`")]
+)
+def test_a_hopeless_run_names_the_rate_that_it_steps_by(method: str, setting: str) -> None:
+    config = dataclasses.replace(PLAIN, rollback=True, method=method)
+    parts = assemble(PLAIN, 0.5)
+    state = TrainingState({"1.c": np.ones(2, np.float32)}, {}, config, parts, {"1.c": 0.5})
+    for step in range(MOST_RETURNS + 1):
+        state.apply(record(step, np.empty((0, 0))), [])
+    assert f"give a smaller {setting}" in state.hopeless
+
+
 SHAPED = TuneConfig(
     method="zo-adam", lr=0.25, eps=0.5, average=0.5, first_order=1, first_order_lr=0.25
 )
