@@ -88,8 +88,14 @@ def written_run(
             eval_line("after", 40, 0.42, 0.8, split="test", rows=200),
         ]  # fmt: skip
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    known = {"created_by": "edgezo 0.1.0", "bundle": "/nowhere/model.bundle",
-             "data": "/data/reviews/train.jsonl", "label": [" bad", " good"], "method": "auto", "max_seq": 64}  # fmt: skip
+    known = {
+        "created_by": "edgezo 0.1.0",
+        "bundle": "/nowhere/model.bundle",
+        "data": "/data/reviews/train.jsonl",
+        "label": [" bad", " good"],
+        "method": "auto",
+        "max_seq": 64,
+    }
     (folder / "config.json").write_text(json.dumps(known if settings is None else settings))
     for name, content, usual in (
         ("receipt.json", ended, receipt()),

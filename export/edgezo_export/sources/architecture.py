@@ -105,7 +105,7 @@ def _refuse_other_heads(config: PretrainedConfig) -> None:
     kind = getattr(config, "problem_type", None)
     if kind in ("regression", "multi_label_classification"):
         reason = f"the config says problem_type {kind}"
-    elif config.num_labels < 2:
+    elif (config.num_labels or 0) < 2:
         reason = "the head has one output, which is a number and no class"
     else:
         return

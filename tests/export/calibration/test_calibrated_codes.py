@@ -84,6 +84,7 @@ def test_groups_of_another_size_are_refused():
         list(codes.codes(entry(QKV[:1], 0, 64), 16))
 
 
+@pytest.mark.slow
 def test_a_layer_that_runs_on_two_inputs_has_codes_for_each():
     """DeBERTa multiplies queries and keys with the tokens, and again with relative positions."""
     model, graphs = graphs_of("deberta-v2")
