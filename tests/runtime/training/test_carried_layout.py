@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from edgezo_runtime.adapters.adapter import make_adapter
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import method_config
@@ -125,6 +126,16 @@ def test_blocks_without_sites_are_refused(tiny, tmp_path):
     bundle, rows = tiny
     with pytest.raises(UsageError, match="none of them has trainables"):
         Tuner.open(bundle, rows, dataclasses.replace(CONFIG, blocks="7"), tmp_path)
+
+
+def test_an_initial_adapter_is_refused(tiny, tmp_path):
+    bundle, rows = tiny
+    start = make_adapter(
+        tmp_path / "start", bundle, bundle.trainables(), steps=1, created_by="test", scope="all"
+    )
+    start.save(tmp_path / "start")
+    with pytest.raises(UsageError, match="`adapter`: feedback begins with adapters of its own"):
+        Tuner.open(bundle, rows, CONFIG, tmp_path / "run", adapter=str(tmp_path / "start"))
 
 
 def test_bundles_without_the_error_are_refused(tiny):
