@@ -22,7 +22,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -158,7 +158,9 @@ def build(
         (folder / "config.json").write_text(json.dumps(content))
         write_tokenizer(folder, content["vocab_size"])
         source = Source(model_id, config, content, checkpoint, names, folder, None)
-        settings = ExportConfig(quant=quant, calibration_rows=0)
+        settings = ExportConfig(quant=quant)
+        if quant == "w4":  # random weights gain nothing by calibration
+            settings = replace(settings, calibration_rows=0)
         return export_bundle(source, output, settings)
 
 

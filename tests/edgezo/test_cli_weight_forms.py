@@ -83,5 +83,5 @@ def test_wrong_sizes_are_refused(invoke: Invoke, tiny: Tiny) -> None:
     told = invoke(*export, "--group-size", "48", code=2).stderr
     assert "--group-size 48: must be one of 16, 32, 64, 128" in told
     told = invoke(*export, "--calibration-rows", "-1", code=2).stderr
-    assert "--calibration-rows -1: must be 0 or more" in told
+    assert "--calibration-rows -1: must be from 0 to 512" in told
     assert not Path("bundle").exists()
