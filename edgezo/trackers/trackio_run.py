@@ -2,31 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from edgezo.trackers.tracker import TrackedRun
+from edgezo.trackers.tracker import LibraryRun, TrackedRun
 
 PROJECT = "edgezo"
-
-
-class TrackioRun:
-    """Logs to a run.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
 
 
 def load() -> None:
@@ -34,7 +12,7 @@ def load() -> None:
     import trackio  # noqa: F401
 
 
-def open_tracker(run: TrackedRun) -> TrackioRun:
+def open_tracker(run: TrackedRun) -> LibraryRun:
     """Begin a run in the project "edgezo"; a session that resumes goes on with the same run."""
     import trackio
 
@@ -45,4 +23,4 @@ def open_tracker(run: TrackedRun) -> TrackioRun:
         resume="allow",
         embed=False,
     )
-    return TrackioRun(found)
+    return LibraryRun(found)

@@ -4,32 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from edgezo.trackers.tracker import TrackedRun
-
-if TYPE_CHECKING:
-    from wandb import Run
-
-
-class WandbRun:
-    """Logs to a run.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
+from edgezo.trackers.tracker import LibraryRun, TrackedRun
 
 
 def load() -> None:
@@ -37,7 +13,7 @@ def load() -> None:
     import wandb  # noqa: F401
 
 
-def open_tracker(run: TrackedRun) -> WandbRun:
+def open_tracker(run: TrackedRun) -> LibraryRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb
 
@@ -52,4 +28,4 @@ def open_tracker(run: TrackedRun) -> WandbRun:
         config=dict(run.settings),
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
-    return WandbRun(found)
+    return LibraryRun(found)

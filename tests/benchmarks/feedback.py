@@ -35,7 +35,7 @@ from edgezo_runtime.engine.losses import example_losses, predictions
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.methods.rules.adam import Adam
 from edgezo_runtime.noise import derive_seed
-from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
+from edgezo_runtime.training.feedback_estimate import FeedbackEstimate, error_signals
 from edgezo_runtime.training.feedback_inputs import (
     SHARE,
     input_size,
@@ -161,7 +161,7 @@ class Learner:
             estimate.add(seed, differences.astype(np.float32))
             self._number += 1
             self.forwards += 2 * BATCH
-        signals = estimate.signals(along)
+        signals = error_signals(self.sites, along)
         self._local = by_block(
             self.sites, lambda site: LocalSite(site.tap, site.name_a, signals[site.name_a])
         )

@@ -16,10 +16,9 @@ from edgezo_runtime.errors import EdgezoError, MissingExtraError
 from edgezo_runtime.evaluation.parity import Sample, Scores, last_logits
 
 Float32 = npt.NDArray[np.float32]
-Task = ModelTask
 
 
-def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Scores:
+def peft_scores(model: Path, adapter: Path, task: ModelTask, sample: Sample) -> Scores:
     """Score a model in float32 with an adapter loaded by PEFT, and without it.
 
     Args:
@@ -35,7 +34,7 @@ def peft_scores(model: Path, adapter: Path, task: Task, sample: Sample) -> Score
     return Scores(tuned, torch_logits(model, task, sample))
 
 
-def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scores:
+def merged_scores(model: Path, merged: Path, task: ModelTask, sample: Sample) -> Scores:
     """Score merged weights in float32, and the weights of the base model.
 
     Args:
@@ -50,7 +49,7 @@ def merged_scores(model: Path, merged: Path, task: Task, sample: Sample) -> Scor
     return Scores(torch_logits(merged, task, sample), torch_logits(model, task, sample))
 
 
-def torch_logits(model: Path, task: Task, sample: Sample) -> Float32:
+def torch_logits(model: Path, task: ModelTask, sample: Sample) -> Float32:
     """Score a model in float32 with transformers, (rows, labels).
 
     Raises:
@@ -60,7 +59,7 @@ def torch_logits(model: Path, task: Task, sample: Sample) -> Float32:
     return _logits(_load(model, task), sample)
 
 
-def peft_logits(weights: Path, adapter: Path, task: Task, sample: Sample) -> Float32:
+def peft_logits(weights: Path, adapter: Path, task: ModelTask, sample: Sample) -> Float32:
     """Score a model with an adapter loaded by PEFT, (rows, labels).
 
     Raises:
@@ -74,7 +73,7 @@ def peft_logits(weights: Path, adapter: Path, task: Task, sample: Sample) -> Flo
     return _logits(model.eval(), sample)
 
 
-def _load(weights: Path, task: Task) -> Any:
+def _load(weights: Path, task: ModelTask) -> Any:
     torch, transformers = _imported("torch"), _imported("transformers")
     auto = transformers.AutoModelForCausalLM
     if task == "masked-lm":

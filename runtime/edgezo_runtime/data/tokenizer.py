@@ -7,16 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edgezo_runtime.bundle.manifest_types import ModelTask
 from edgezo_runtime.errors import BundleError
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.typed_json import JsonShapeError, parse_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-Task = Literal["causal-lm", "masked-lm", "classification", "embedding"]
 
 _MOST_IDS = 2**31 - 1
 _LARGEST_FILE, _LARGEST_TEMPLATE = 512 << 20, 1 << 20
@@ -76,7 +75,7 @@ class TextTokenizer:
     mask_id: int | None = None
     add_bos: bool = False
     chat_template: str | None = None
-    task: Task = "causal-lm"
+    task: ModelTask = "causal-lm"
     vocab_size: int = _MOST_IDS
     longest: int = _MOST_IDS
     width: int = 0
@@ -97,7 +96,7 @@ class TextTokenizer:
         folder: str | Path,
         settings: TokenizerSettings,
         *,
-        task: Task = "causal-lm",
+        task: ModelTask = "causal-lm",
         vocab_size: int = _MOST_IDS,
         longest: int = _MOST_IDS,
         width: int = 0,

@@ -133,16 +133,6 @@ class FeedbackEstimate:
             found[site.name_b] = directions
         return found
 
-    def signals(self, contrasts: Float32) -> dict[str, Float32]:
-        """What the rows of A receive of the error at the label logits, (C, r), by the name of A."""
-        found: dict[str, Float32] = {}
-        for site, columns in zip(self._sites, self.shares, strict=True):
-            signal = np.zeros((len(contrasts), site.rank), np.float32)
-            for row, column in enumerate(columns):
-                signal[:, row] = contrasts[:, column]
-            found[site.name_a] = signal
-        return found
-
     def _carriers(self, column: int) -> int:
         return sum(column in columns for columns in self.shares)
 
@@ -159,3 +149,14 @@ class FeedbackEstimate:
 def _length(values: Float32) -> float:
     """Euclidean length, rounded once."""
     return math.sqrt(math.fsum(value * value for value in values.tolist()))
+
+
+def error_signals(sites: Sequence[FeedbackSite], contrasts: Float32) -> dict[str, Float32]:
+    """What the rows of A receive of the error at the label logits, (C, r), by the name of A."""
+    found: dict[str, Float32] = {}
+    for site, columns in zip(sites, shares(sites, contrasts.shape[1]), strict=True):
+        signal = np.zeros((len(contrasts), site.rank), np.float32)
+        for row, column in enumerate(columns):
+            signal[:, row] = contrasts[:, column]
+        found[site.name_a] = signal
+    return found

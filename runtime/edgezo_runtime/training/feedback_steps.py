@@ -18,7 +18,7 @@ from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import DivergedError, UsageError
 from edgezo_runtime.methods.estimators import Losses, StepInfo
-from edgezo_runtime.training.feedback_estimate import LARGEST, FeedbackEstimate
+from edgezo_runtime.training.feedback_estimate import LARGEST, error_signals
 from edgezo_runtime.training.feedback_inputs import lessened
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
 from edgezo_runtime.training.feedback_sites import by_block, contrasts, noise_name
@@ -150,7 +150,7 @@ class FeedbackSteps:
     def _sites(self, batch: Batch) -> dict[int, tuple[LocalSite, ...]]:
         classes = 0 if batch.label_ids is None else len(batch.label_ids)
         along = contrasts(classes)
-        signals = FeedbackEstimate(self._layout.sites, along.shape[1]).signals(along)
+        signals = error_signals(self._layout.sites, along)
         return by_block(
             self._layout.sites,
             lambda site: LocalSite(site.tap, site.name_a, signals[site.name_a]),

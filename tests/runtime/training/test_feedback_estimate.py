@@ -7,7 +7,7 @@ import pytest
 
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.noise import noise
-from edgezo_runtime.training.feedback_estimate import FeedbackEstimate
+from edgezo_runtime.training.feedback_estimate import FeedbackEstimate, error_signals
 from edgezo_runtime.training.feedback_sites import REACH, FeedbackSite, contrasts, noise_name
 
 HIDDEN, WIDTH = 24, 10
@@ -114,11 +114,10 @@ def test_a_step_is_in_units_of_logits(count, rank):
 def test_signals_match_directions():
     """A row of A receives the error along the contrast whose answer is its column of B."""
     own = sites(3, 2)
-    estimate = FeedbackEstimate(own, 3)
-    found = estimate.signals(contrasts(4))
+    found = error_signals(own, contrasts(4))
     np.testing.assert_array_equal(found["0.A"], contrasts(4)[:, [0, 1]])
     np.testing.assert_array_equal(found["1.A"], contrasts(4)[:, [2, 0]])
-    wide = FeedbackEstimate(sites(1, 3), 1).signals(contrasts(2))["0.A"]
+    wide = error_signals(sites(1, 3), contrasts(2))["0.A"]
     np.testing.assert_array_equal(wide[:, 0], contrasts(2)[:, 0])
     assert not wide[:, 1:].any()
 
