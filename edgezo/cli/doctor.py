@@ -64,7 +64,7 @@ def find_problems(flavours: dict[str, str]) -> list[str]:
 
 
 def _import_problem(flavours: dict[str, str]) -> list[str]:
-    from edgezo_runtime.engine.sessions import import_onnxruntime
+    from edgezo_runtime.devices.library import import_onnxruntime
 
     if len(flavours) != 1:
         return []

@@ -35,7 +35,7 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.reading import NO_TEMPLATE, Reading, SettledReading
 from edgezo_runtime.data.sources import Source
-from edgezo_runtime.engine.sessions import import_onnxruntime
+from edgezo_runtime.devices.library import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.journal.run_folder import RunFolder

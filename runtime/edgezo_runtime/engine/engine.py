@@ -20,6 +20,8 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batch, behind
 from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.devices.device import Device
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
@@ -65,6 +67,7 @@ class Engine:
         arena_bytes: hard limit of the process's arena; None for no limit.
         chunk_tokens: tokens of a chunk, all groups counted.
         guard: asked at every block boundary whether memory is short; None for no guard.
+        device: what runs the graphs.
 
     Attributes:
         limits: how much of a batch is in memory at once.
@@ -75,8 +78,10 @@ class Engine:
             what it ever took, and shapes that change from pass to pass leave holes in it.
 
     Raises:
-        UsageError: `threads` or `chunk_tokens` is below 1.
-        BundleError: a graph cannot be loaded, or a file is not what the manifest says.
+        UsageError: `threads` or `chunk_tokens` is below 1, or the bundle has no graphs for the
+            device.
+        BundleError: a graph cannot be loaded or run on the device, or a file is not what the
+            manifest says.
         DoesNotFitError: the weights cannot be mapped, or the threads not be started.
         MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
@@ -94,6 +99,7 @@ class Engine:
         arena_bytes: int | None = None,
         chunk_tokens: int = CHUNK_TOKENS,
         guard: MemoryGuard | None = None,
+        device: Device = CPU,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: must be 1 or more, or None for one per core")
@@ -103,8 +109,9 @@ class Engine:
         ENVIRONMENT.prepare(threads, arena_bytes)
         self._release = weakref.finalize(self, _leave, guard, os.getpid())
         self._release.atexit = False  # passes may run until then
-        self.model = MODELS.of(bundle)
-        self._memory = MemoryRelief(self.model, Limits(ENVIRONMENT.threads, chunk_tokens))
+        self.model = MODELS.of(bundle, device)
+        workers = device.workers or ENVIRONMENT.threads
+        self._memory = MemoryRelief(self.model, Limits(workers, chunk_tokens))
         self._scheduler = Scheduler(self.model, self._memory)
         self.reliefs = self._memory.reliefs
         self.guard = self._held = guard

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.loaded_model import LoadedModel
-from edgezo_runtime.engine.sessions import ShortOfMemoryError
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.system.memory import anonymous_bytes, release_freed
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.memory_guard import MemoryGuard

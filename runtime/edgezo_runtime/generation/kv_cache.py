@@ -140,12 +140,13 @@ class KvCache:
         Args:
             block: the block that made them.
             rows: neighbouring rows.
-            made: keys and values (R', n, room + 1, D).
+            made: keys and values (R', n, room + 1, D), or those of the token alone, (R', n, 1, D).
         """
         places = self.lengths[rows]
         count = np.arange(len(places))
         for kept, new in zip(self._pairs[block], made, strict=True):
-            kept[rows][count, :, places] = new[count, :, places]
+            own = new[:, :, 0] if new.shape[2] == 1 else new[count, :, places]
+            kept[rows][count, :, places] = own
 
     def keep(self, rows: Int64) -> None:
         """Keep these rows only, moved to the front.

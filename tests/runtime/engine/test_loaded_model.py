@@ -39,7 +39,7 @@ def test_the_weights_of_a_block_are_in_its_pages(model: LoadedModel) -> None:
     for index, graph in enumerate(model.blocks):
         size = sum(value.numpy().nbytes for value in graph.weights.values())
         assert model.block_bytes(index) >= size
-        assert all(start < end for start, end in graph.pages)
+        assert all(start < end for start, end in graph.held.pages.spans)
 
 
 def test_dropped_weights_come_back(model: LoadedModel) -> None:

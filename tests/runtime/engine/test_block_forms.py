@@ -8,8 +8,9 @@ import pytest
 
 from edgezo_runtime.bundle.bundle import Manifest
 from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, TensorInfo
-from edgezo_runtime.engine import unfused_graphs
-from edgezo_runtime.engine.unfused_graphs import runnable
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.engine import block_forms
+from edgezo_runtime.engine.block_forms import runnable
 from edgezo_runtime.errors import MissingExtraError
 from tests.runtime.tiny_bundle import make_manifest
 
@@ -25,17 +26,17 @@ def with_plain(plain: str | None) -> Manifest:
 
 
 def test_a_block_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: True)
+    monkeypatch.setattr(block_forms, "runs_fused_attention", lambda: True)
     manifest = with_plain("graphs/plain.onnx")
     block = manifest.graphs.blocks[0]
-    assert runnable(manifest, block) is block
+    assert runnable(manifest, CPU)[0] is block
 
 
 def test_the_plain_form_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: False)
+    monkeypatch.setattr(block_forms, "runs_fused_attention", lambda: False)
     manifest = with_plain("graphs/plain.onnx")
     block = manifest.graphs.blocks[0]
-    found = runnable(manifest, block)
+    found = runnable(manifest, CPU)[0]
     assert found.file == "graphs/plain.onnx"
     assert found.outputs == block.outputs
     names = [tensor.name for tensor in found.inputs]
@@ -48,6 +49,6 @@ def test_the_plain_form_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_a_plain_form_onnxruntime_has_to_change(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unfused_graphs, "runs_fused_attention", lambda: False)
+    monkeypatch.setattr(block_forms, "runs_fused_attention", lambda: False)
     with pytest.raises(MissingExtraError, match=r"onnxruntime>=1\.20"):
-        runnable(manifest, manifest.graphs.blocks[0])
+        runnable(manifest, CPU)
