@@ -89,14 +89,14 @@ class Device(Protocol):
         """Make a value of an array, which is copied only where it must be.
 
         Raises:
-            ShortOfMemoryError: there is no room for it.
+            ShortOfDeviceError: there is no room for it.
         """
 
     def take(self, value: Any) -> Any:
         """Make a value of one of the processor; itself on the processor.
 
         Raises:
-            ShortOfMemoryError: there is no room for it.
+            ShortOfDeviceError: there is no room for it.
         """
 
     def fetch(self, value: Any) -> npt.NDArray[Any]:

@@ -31,6 +31,10 @@ class ShortOfMemoryError(MemoryError):
     """A pass needs more memory than there is; it can be run again in smaller chunks."""
 
 
+class ShortOfDeviceError(ShortOfMemoryError):
+    """The memory of a GPU is short; blocks that are streamed need less of it."""
+
+
 def is_refusal(error: BaseException) -> bool:
     """Was memory refused?"""
     return isinstance(error, MemoryError) or any(text in str(error) for text in _REFUSED)

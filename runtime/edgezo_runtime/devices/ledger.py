@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import Any
 
-from edgezo_runtime.devices.faults import ShortOfMemoryError
+from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.system.sizes import format_size
 
 
@@ -35,12 +35,12 @@ class Ledger:
             what: names them, for the message.
             work_bytes: bytes that are needed beside them for a moment.
         Raises:
-            ShortOfMemoryError: they do not fit in the limit.
+            ShortOfDeviceError: they do not fit in the limit.
         """
         with self._lock:
             above = self.held_bytes + size_bytes + work_bytes
             if self.limit_bytes is not None and above > self.limit_bytes:
-                raise ShortOfMemoryError(
+                raise ShortOfDeviceError(
                     f"{what} would take the device to {format_size(above)} of "
                     f"{format_size(self.limit_bytes)}"
                 )

@@ -51,7 +51,7 @@ class UploadedWeights:
         """OrtValues by input, on the device.
 
         Raises:
-            ShortOfMemoryError: there is no room for them.
+            ShortOfDeviceError: there is no room for them.
         """
         coming, self._coming = self._coming, None
         if coming is not None:
@@ -126,7 +126,7 @@ def put_counted(
     """Copy an array to a device, and count it there until the value is collected.
 
     Raises:
-        ShortOfMemoryError: there is no room for it.
+        ShortOfDeviceError: there is no room for it.
     """
     own = np.ascontiguousarray(array)
     ledger.take(own.nbytes, what)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Literal, cast
+from typing import Any
 
-import numpy.typing as npt
-
-from edgezo_runtime.devices.device import DeviceName, Opening, Pages, Session
-from edgezo_runtime.devices.ledger import Ledger
+from edgezo_runtime.devices.gpu import Gpu, GpuFacts
+from edgezo_runtime.devices.gpu_memory import gpu_total_bytes
 from edgezo_runtime.devices.library import PLUGINS, import_onnxruntime, release
-from edgezo_runtime.devices.opening import open_session
-from edgezo_runtime.devices.placement import RECORD, check_placement
-from edgezo_runtime.devices.uploads import BoundSession, UploadedWeights, put_counted
 from edgezo_runtime.errors import MissingExtraError, UsageError
+from edgezo_runtime.system.memory import total_bytes
 
 PROVIDER = "WebGpuExecutionProvider"
 
@@ -24,84 +22,33 @@ SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 
 _LIBRARY = "edgezo-webgpu"
 
+_MAKERS = {0x10DE: "NVIDIA", 0x1002: "AMD", 0x8086: "Intel", 0x106B: "Apple", 0x13B5: "Arm"}
 
-class WebGpu:
-    """A GPU by WebGPU; see `Device`.
+
+def open_webgpu() -> Gpu:
+    """Find the GPU that WebGPU drives.
 
     Raises:
         MissingExtraError: the plugin is not installed, or onnxruntime is too old for it.
         UsageError: there is no GPU that it can use.
     """
-
-    name: DeviceName = "webgpu"
-    provider = PROVIDER
-    form: Literal["processor", "gpu"] = "gpu"
-    workers: int | None = 1
-    segments = False
-
-    def __init__(self) -> None:
-        self._ort = import_onnxruntime()
-        self._device = _adapter(self._ort)
-        self.ledger = Ledger()
-        self.size_nodes = 0
-
-    @property
-    def is_software(self) -> bool:
-        """Does the driver compute on the processor?"""
-        return bool(self._device.device.type == self._ort.OrtHardwareDeviceType.CPU)
-
-    @property
-    def vendor(self) -> str:
-        """Maker of the GPU."""
-        return str(self._device.device.vendor)
-
-    def open(self, graph: Opening) -> Session:
-        """Open a graph all of whose nodes run on the GPU, but for sizes.
-
-        Raises:
-            BundleError: a node does not.
-            Exception: what onnxruntime raises.
-        """
-        session = open_session(
-            self._ort,
-            graph,
-            {RECORD: "1"},
-            lambda options: options.add_provider_for_devices([self._device], {}),
-        )
-        self.size_nodes += check_placement(session, graph, self.name)
-        return BoundSession(session, self.name, self.ledger)
-
-    def put(self, array: npt.NDArray[Any]) -> Any:
-        """Copy an array to the GPU.
-
-        Raises:
-            ShortOfMemoryError: there is no room for it.
-        """
-        return self._copied(array, "a value")
-
-    def take(self, value: Any) -> Any:
-        """Copy a value of the processor to the GPU.
-
-        Raises:
-            ShortOfMemoryError: there is no room for it.
-        """
-        return self._copied(value.numpy(), "a value")
-
-    def fetch(self, value: Any) -> npt.NDArray[Any]:
-        """Wait for a value, and copy it to the host."""
-        array = cast("npt.NDArray[Any]", value.numpy())
-        self.ledger.cross(array.nbytes)
-        return array
-
-    def weights(self, views: Mapping[str, npt.NDArray[Any]], pages: Pages) -> UploadedWeights:
-        """Weights that are copied to the GPU when they are needed."""
-        return UploadedWeights(views, pages, self._copied, _here)
-
-    def _copied(self, array: npt.NDArray[Any], what: str) -> Any:
-        def copy(own: npt.NDArray[Any]) -> Any:
-            return self._ort.OrtValue.ortvalue_from_numpy(own, self.name, 0)
-
-        return put_counted(array, what, copy, self.ledger)
+    ort = import_onnxruntime()
+    device = _adapter(ort)
+    software = device.device.type == ort.OrtHardwareDeviceType.CPU
+    maker = _MAKERS.get(device.device.vendor_id, str(device.device.vendor))
+    if software:
+        facts = GpuFacts("software adapter", total_bytes(), is_software=True)
+    else:
+        facts = GpuFacts(f"{maker} GPU", gpu_total_bytes(device.device.vendor_id))
+    return Gpu(
+        "webgpu",
+        PROVIDER,
+        facts,
+        ort,
+        lambda options: options.add_provider_for_devices([device], {}),
+        None,
+        _here,
+    )
 
 
 def _here(upload: Callable[[], None]) -> Future[None]:
@@ -134,20 +81,23 @@ def _adapter(ort: Any) -> Any:
         ) from error
     found = _devices(ort)
     if not found:
+        ort.set_default_logger_severity(3)  # it warns of a software adapter that was asked for
         ort.register_execution_provider_library(_LIBRARY, onnxruntime_ep_webgpu.get_library_path())
         found = _devices(ort)
-    if not found:
-        raise UsageError(
-            "`device` webgpu: the provider finds no GPU; install the driver of the GPU, and on "
-            "Linux the Vulkan loader (apt install libvulkan1); 'edgezo doctor' says more"
-        )
     found.sort(key=lambda device: device.device.type != ort.OrtHardwareDeviceType.GPU)
-    if found[0].device.type == ort.OrtHardwareDeviceType.CPU and os.environ.get(SOFTWARE) != "1":
+    if found and found[0].device.type == ort.OrtHardwareDeviceType.GPU:
+        return found[0]
+    if sys.platform.startswith("linux") and ctypes.util.find_library("vulkan") is None:
         raise UsageError(
-            f"`device` webgpu: the only adapter is a software one, slower than the processor; set "
-            f"{SOFTWARE}=1 to use it for tests"
+            "`device` webgpu: the Vulkan loader is missing; install it (apt install libvulkan1) "
+            "and the driver of the GPU"
         )
-    return found[0]
+    if found and os.environ.get(SOFTWARE) == "1":
+        return found[0]
+    raise UsageError(
+        f"`device` webgpu: there is no GPU with a driver; install the driver of the GPU, or set "
+        f"{SOFTWARE}=1 to test with a driver that computes on the processor"
+    )
 
 
 def _devices(ort: Any) -> list[Any]:
