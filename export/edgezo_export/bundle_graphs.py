@@ -231,6 +231,4 @@ def build_graphs(
     gpu = GpuForms(layers, checkpoint, context, scheme, quant, hidden_size, group_size)
     inputs = tuple(trace.model.graph.inputs)
     calibration = CalibrationGraphs(cut.prologue, inputs, layers, checkpoint, hidden_size)
-    return BundleGraphs(
-        prologue, blocks, labels, tokens, logits, edits, backward, gpu, calibration
-    )
+    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, gpu, calibration)

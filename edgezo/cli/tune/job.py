@@ -179,6 +179,8 @@ def prepare(
         budget, less = resolve_budget(inputs.budget)
         process = rss_bytes()
         bundle = Bundle.open(root, verify=None if inputs.verify else False)
+        placement = inputs.place(bundle.manifest)
+        config = placement.settled(config)
         if inputs.verify:
             verify(bundle, signals)
         initial = load_initial_adapter(_initial_adapter(inputs, folder), folder)
@@ -205,6 +207,7 @@ def prepare(
                 process_bytes=process,
                 eval_batch_size=inputs.eval_batch_size,
                 threads=inputs.threads or None,
+                placement=placement,
                 governors=inputs.when,
                 reward=reward,
                 adapter=initial,

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.operators.block_products import block_product, code_blocks, group_blocks
 from edgezo_export.operators.frozen_weights import (
     IntegerMatrix,
     float_matrix,
@@ -23,7 +24,6 @@ from edgezo_export.operators.frozen_weights import (
     int8_matrix,
     unpacked_matrix,
 )
-from edgezo_export.operators.block_products import block_product, code_blocks, group_blocks
 from edgezo_export.operators.layers import LinearSpec, Quant
 from edgezo_export.quantization.group_codes import group_size_of
 from edgezo_export.quantization.quantize import LEVELS, ZERO_POINT
@@ -171,7 +171,9 @@ class LinearLowering:
             "Concat", draft.op("Shape", code, start=0, end=1), draft.ints(-1), axis=0
         )
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
-        rows = draft.op("Reshape", self._rotated(mixed, matrix.rotation), draft.ints(-1, spec.in_features))
+        rows = draft.op(
+            "Reshape", self._rotated(mixed, matrix.rotation), draft.ints(-1, spec.in_features)
+        )
         quantized, scale = self._quantize(rows)
         product = draft.op(
             "MatMulIntegerToFloat",

@@ -17,7 +17,6 @@ from edgezo_runtime.budget.candidates import Choice, enumerate_choices
 from edgezo_runtime.budget.ledger import Ledger, budget_for, vocabulary_pages
 from edgezo_runtime.budget.memory_model import MemoryModel
 from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
-from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.probe_evaluator import RehearsedPart
@@ -85,7 +84,7 @@ class TuningWorkload:
     def choices(self) -> list[Choice]:
         """The ways to run, the fastest first."""
         found = enumerate_choices(
-            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
+            self.engine.most_workers, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
         )
         return sorted(found, key=lambda choice: choice.cost)
 

@@ -65,7 +65,7 @@ def choose_device(wanted: Wanted) -> Chosen:
         return Chosen(CPU, "as asked for")
     if wanted in _GPUS:
         return Chosen(_tested(_opened(wanted)), "as asked for")
-    found = [look(name) for name in _GPUS]
+    found = look_everywhere()
     passed = [
         (one.gpu, one.test)
         for one in found
@@ -87,6 +87,11 @@ def choose_device(wanted: Wanted) -> Chosen:
         return Chosen(CPU, f"no faster GPU ({told})")
     gpu, test = min(faster, key=lambda pair: pair[1].seconds)
     return Chosen(gpu, f"the fastest that passes its self-test: {test.told()}")
+
+
+def look_everywhere() -> list[Found]:
+    """Look for GPUs by every way, and test them."""
+    return [look(name) for name in _GPUS]
 
 
 @functools.cache

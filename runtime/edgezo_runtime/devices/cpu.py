@@ -58,6 +58,11 @@ class Cpu:
     def __init__(self) -> None:
         self.ledger = Ledger()  # stays empty: the budget of the process counts this memory
 
+    @property
+    def total_bytes(self) -> int | None:
+        """None: the budget of the process counts this memory."""
+        return None
+
     @cached_property
     def _ort(self) -> Any:
         return import_onnxruntime()

@@ -77,6 +77,10 @@ class Device(Protocol):
     segments: bool
     ledger: Ledger
 
+    @property
+    def total_bytes(self) -> int | None:
+        """Its memory; None if nothing tells, or if it is the processor."""
+
     def open(self, graph: Opening) -> Session:
         """Open a graph.
 

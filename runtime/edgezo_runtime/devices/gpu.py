@@ -57,6 +57,11 @@ class Gpu:
     ledger: Ledger = field(default_factory=Ledger)
     size_nodes: int = 0
 
+    @property
+    def total_bytes(self) -> int | None:
+        """Its memory; None if nothing tells."""
+        return self.facts.total_bytes
+
     def open(self, graph: Opening) -> Session:
         """Open a graph all of whose nodes run on the GPU, but for sizes.
 

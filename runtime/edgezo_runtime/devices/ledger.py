@@ -9,14 +9,19 @@ from typing import Any
 from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.system.sizes import format_size
 
+WEIGHTS = "weights"
+"""What weights are called in a ledger."""
+
 
 class Ledger:
     """Counts what lies on a device.
 
     Attributes:
         limit_bytes: what may lie there; None for no limit.
-        held_bytes: what lies there now: weights, states and results.
-        peak_bytes: the most that has, with what sessions took for themselves while they ran.
+        held_bytes: what lies there now: weights, states and results. What the provider takes for
+            itself while a graph runs is not in it.
+        peak_bytes: the most that has.
+        passes_peak_bytes: the most that has besides weights.
         crossed_bytes: what has been copied to the device and back so far.
     """
 
@@ -24,37 +29,40 @@ class Ledger:
         self._lock = threading.RLock()  # a value may be collected where one is being counted
         self.limit_bytes: int | None = None
         self.held_bytes = 0
-        self.peak_bytes = 0
+        self.peak_bytes = self.passes_peak_bytes = 0
+        self._weights_bytes = 0
         self.crossed_bytes = 0
 
-    def take(self, size_bytes: int, what: str, work_bytes: int = 0) -> None:
+    def take(self, size_bytes: int, what: str) -> None:
         """Count bytes before they are allocated.
 
         Args:
-            size_bytes: bytes that stay.
-            what: names them, for the message.
-            work_bytes: bytes that are needed beside them for a moment.
+            size_bytes: how many.
+            what: names them, for the message; `WEIGHTS` for weights.
         Raises:
             ShortOfDeviceError: they do not fit in the limit.
         """
         with self._lock:
-            above = self.held_bytes + size_bytes + work_bytes
+            above = self.held_bytes + size_bytes
             if self.limit_bytes is not None and above > self.limit_bytes:
                 raise ShortOfDeviceError(
                     f"{what} would take the device to {format_size(above)} of "
                     f"{format_size(self.limit_bytes)}"
                 )
-            self.held_bytes += size_bytes
+            self.held_bytes = above
+            self._weights_bytes += size_bytes if what == WEIGHTS else 0
             self.peak_bytes = max(self.peak_bytes, above)
+            self.passes_peak_bytes = max(self.passes_peak_bytes, above - self._weights_bytes)
 
-    def give(self, size_bytes: int) -> None:
+    def give(self, size_bytes: int, what: str) -> None:
         """Count bytes that were released."""
         with self._lock:
             self.held_bytes -= size_bytes
+            self._weights_bytes -= size_bytes if what == WEIGHTS else 0
 
-    def follow(self, value: Any, size_bytes: int) -> None:
+    def follow(self, value: Any, size_bytes: int, what: str) -> None:
         """Have bytes that are counted released when a value is collected."""
-        weakref.finalize(value, self.give, size_bytes).atexit = False
+        weakref.finalize(value, self.give, size_bytes, what).atexit = False
 
     def cross(self, size_bytes: int) -> None:
         """Count bytes that are copied between the host and the device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from importlib.resources import files
@@ -41,6 +42,11 @@ class SelfTest:
     cpu_seconds: float
     difference: float
     problem: str
+
+    @property
+    def is_finite(self) -> bool:
+        """Is the difference a number?"""
+        return math.isfinite(self.difference)
 
     def told(self) -> str:
         """In words."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.devices.device import Pages
-from edgezo_runtime.devices.ledger import Ledger
+from edgezo_runtime.devices.ledger import WEIGHTS, Ledger
 
 Put = Callable[[npt.NDArray[Any], str], Any]
 """Copies an array to the device; the words name it where there is no room."""
@@ -62,7 +62,7 @@ class UploadedWeights:
         return self._values
 
     def _upload(self) -> None:
-        self._values = {name: self._put(view, "weights") for name, view in self._views.items()}
+        self._values = {name: self._put(view, WEIGHTS) for name, view in self._views.items()}
         self._pages.drop()  # the copy serves from now on
 
     def fetch(self) -> None:
@@ -115,8 +115,9 @@ class BoundSession:
         made: Sequence[Any] = binding.get_outputs()
         for name, value in zip(outputs, made, strict=True):
             size = value.tensor_size_in_bytes()
-            self._ledger.take(size, f"result {name!r}")
-            self._ledger.follow(value, size)
+            what = f"result {name!r}"
+            self._ledger.take(size, what)
+            self._ledger.follow(value, size, what)
         return made
 
 
@@ -133,8 +134,8 @@ def put_counted(
     try:
         value = copy(own)
     except BaseException:
-        ledger.give(own.nbytes)
+        ledger.give(own.nbytes, what)
         raise
-    ledger.follow(value, own.nbytes)
+    ledger.follow(value, own.nbytes, what)
     ledger.cross(own.nbytes)
     return value

@@ -22,6 +22,7 @@ from edgezo_runtime.data.batches import Batch, behind
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.devices.device import Device
+from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
@@ -110,8 +111,7 @@ class Engine:
         self._release = weakref.finalize(self, _leave, guard, os.getpid())
         self._release.atexit = False  # passes may run until then
         self.model = MODELS.of(bundle, device)
-        workers = device.workers or ENVIRONMENT.threads
-        self._memory = MemoryRelief(self.model, Limits(workers, chunk_tokens))
+        self._memory = MemoryRelief(self.model, Limits(self.most_workers, chunk_tokens))
         self._scheduler = Scheduler(self.model, self._memory)
         self.reliefs = self._memory.reliefs
         self.guard = self._held = guard
@@ -149,6 +149,11 @@ class Engine:
     @reservation.setter
     def reservation(self, reservation: Reservation | None) -> None:
         self._memory.reservation = reservation
+
+    @property
+    def most_workers(self) -> int:
+        """Chunks that can be computed at once: a GPU takes one after the other."""
+        return self.model.device.workers or ENVIRONMENT.threads
 
     @property
     def forked(self) -> bool:
@@ -280,8 +285,11 @@ class Engine:
                     return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
+                    stream = isinstance(error, ShortOfDeviceError)
                 work, chunks = None, []
-                self._memory.shrink(reason)  # here, where nothing holds what the pass held
+                self._memory.shrink(
+                    reason, stream=stream
+                )  # here, where nothing holds what the pass held
 
     def _trim_after(self, seconds: float) -> None:
         """Shrink the arena after a pass that took so long, or that left more than was planned."""

@@ -131,6 +131,11 @@ class LoadedModel:
         """Weights of a block."""
         return self.blocks[index].held.size_bytes
 
+    @property
+    def vocabulary_bytes(self) -> int:
+        """Weights of the scorers that were used so far."""
+        return sum(graph.held.size_bytes for graph in self._scorers.values())
+
     def fetch(self, index: int) -> None:
         """Have a block's weights come while the current ones are used; returns at once."""
         self.blocks[index].held.fetch()

@@ -179,7 +179,8 @@ class Scheduler:
         """Threads that take chunks."""
         if self.alone:
             return 1
-        return min(cutter.limits.workers, ENVIRONMENT.threads, len(chunks))
+        most = self._model.device.workers or ENVIRONMENT.threads
+        return min(cutter.limits.workers, most, len(chunks))
 
 
 def _taken(left: Queue) -> Iterator[Chunk]:

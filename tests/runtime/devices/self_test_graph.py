@@ -1,6 +1,6 @@
 """Writes the graph of the self-test of GPUs:
 
-    python -m tests.runtime.devices.self_test_graph
+python -m tests.runtime.devices.self_test_graph
 """
 
 from __future__ import annotations
