@@ -70,7 +70,7 @@ class BudgetStopError(EdgezoError):
 
 
 class DeviceLostError(BudgetStopError):
-    """A GPU is gone, and all that was on it; what is on disk is whole, and the run can be resumed."""
+    """A GPU is gone, and all that was on it; the state is saved and the run can be resumed."""
 
 
 class DataError(EdgezoError, ValueError):

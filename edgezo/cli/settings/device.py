@@ -60,5 +60,6 @@ def device_use(engine: Engine) -> dict[str, Any]:
         "device": device.name,
         "device_peak_bytes": ledger.peak_bytes,
         "device_budget_bytes": ledger.limit_bytes,
-        "device_crossed_bytes": ledger.crossed_bytes,
+        "device_sent_bytes": ledger.sent_bytes,
+        "device_fetched_bytes": ledger.fetched_bytes,
     }

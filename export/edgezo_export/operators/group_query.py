@@ -168,9 +168,8 @@ class GroupQuery:
     def _node(self, *inputs: ir.Value | None) -> tuple[ir.Value, ...]:
         # onnxruntime 1.19 does not know the attribute
         extra: dict[str, float] = {"softcap": self.softcap} if self.softcap else {}
-        if self.partial and (
-            self.draft.unfused or self.draft.gpu
-        ):  # the operator sees it by the width of the tables
+        expanded = self.draft.unfused or self.draft.gpu
+        if self.partial and expanded:  # the operator sees it by the width of the tables
             extra["partial_rotary"] = 1
         more: list[ir.Value | None] = list(self.tables)
         if self.sinks is not None:

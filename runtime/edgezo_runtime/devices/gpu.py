@@ -93,7 +93,7 @@ class Gpu:
     def fetch(self, value: Any) -> npt.NDArray[Any]:
         """Wait for a value, and copy it to the host."""
         array = cast("npt.NDArray[Any]", value.numpy())
-        self.ledger.cross(array.nbytes)
+        self.ledger.fetched(array.nbytes)
         return array
 
     def weights(self, views: Mapping[str, npt.NDArray[Any]], pages: Pages) -> UploadedWeights:

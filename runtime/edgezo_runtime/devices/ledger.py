@@ -22,7 +22,8 @@ class Ledger:
             itself while a graph runs is not in it.
         peak_bytes: the most that has.
         passes_peak_bytes: the most that has besides weights.
-        crossed_bytes: what has been copied to the device and back so far.
+        sent_bytes: what was copied to the device so far.
+        fetched_bytes: what was copied back.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Ledger:
         self.held_bytes = 0
         self.peak_bytes = self.passes_peak_bytes = 0
         self._weights_bytes = 0
-        self.crossed_bytes = 0
+        self.sent_bytes = self.fetched_bytes = 0
 
     def take(self, size_bytes: int, what: str) -> None:
         """Count bytes before they are allocated.
@@ -64,7 +65,12 @@ class Ledger:
         """Have bytes that are counted released when a value is collected."""
         weakref.finalize(value, self.give, size_bytes, what).atexit = False
 
-    def cross(self, size_bytes: int) -> None:
-        """Count bytes that are copied between the host and the device."""
+    def sent(self, size_bytes: int) -> None:
+        """Count bytes that were copied to the device."""
         with self._lock:
-            self.crossed_bytes += size_bytes
+            self.sent_bytes += size_bytes
+
+    def fetched(self, size_bytes: int) -> None:
+        """Count bytes that were copied back."""
+        with self._lock:
+            self.fetched_bytes += size_bytes

@@ -137,5 +137,5 @@ def put_counted(
         ledger.give(own.nbytes, what)
         raise
     ledger.follow(value, own.nbytes, what)
-    ledger.cross(own.nbytes)
+    ledger.sent(own.nbytes)
     return value

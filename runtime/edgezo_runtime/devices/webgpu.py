@@ -52,7 +52,7 @@ def open_webgpu() -> Gpu:
 
 
 def _here(upload: Callable[[], None]) -> Future[None]:
-    """Copy at once: sessions hand work in and return, so a copy is queued while the GPU computes."""
+    """Copy at once: a session hands work in and returns, so this is while the GPU computes."""
     done: Future[None] = Future()
     try:
         upload()

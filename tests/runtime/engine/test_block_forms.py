@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from edgezo_runtime.bundle.bundle import Manifest
-from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, TensorInfo
+from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, GpuGraphs, TensorInfo
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.engine import block_forms
-from edgezo_runtime.engine.block_forms import runnable
-from edgezo_runtime.errors import MissingExtraError
+from edgezo_runtime.engine.block_forms import row_picker, runnable
+from edgezo_runtime.errors import MissingExtraError, UsageError
 from tests.runtime.tiny_bundle import make_manifest
 
 
 def with_plain(plain: str | None) -> Manifest:
-    """A manifest whose first block has a backward graph, and maybe a plain form."""
+    """A manifest whose blocks have backward graphs, and maybe a plain form."""
     manifest = make_manifest({})
-    block = manifest.graphs.blocks[0]
     grad = TensorInfo(GRAD, "float32", ("R", "S", 8))
-    inputs = (*block.inputs[:2], block.inputs[-1], grad)  # it uses one of the two trainables
-    info = BackwardInfo("graphs/back.onnx", block.file, inputs, (), plain)
-    return dataclasses.replace(manifest, backward=(info,))
+    infos = [
+        # it uses one of the two trainables
+        BackwardInfo("graphs/back.onnx", of.file, (*of.inputs[:2], of.inputs[-1], grad), (), plain)
+        for of in manifest.graphs.blocks
+    ]
+    return dataclasses.replace(manifest, backward=tuple(infos))
 
 
 def test_a_block_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +56,15 @@ def test_without_a_plain_form_onnxruntime_has_to_change(
     monkeypatch.setattr(block_forms, "runs_fused_attention", lambda: False)
     with pytest.raises(MissingExtraError, match=r"onnxruntime>=1\.20"):
         runnable(manifest, CPU)
+
+
+def test_gpus_have_a_form_of_their_own() -> None:
+    manifest = make_manifest({})
+    gpu: Any = SimpleNamespace(name="webgpu", form="gpu")
+    assert row_picker(manifest, CPU) is None
+    with pytest.raises(UsageError, match=r"does not run on the device webgpu: .*--quant w8"):
+        runnable(manifest, gpu)
+    rows, blocks = manifest.graphs.prologue, manifest.graphs.blocks[::-1]
+    able = dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows))
+    assert runnable(able, gpu) == blocks
+    assert row_picker(able, gpu) == rows
