@@ -55,14 +55,21 @@ class UploadedWeights:
         """
         coming, self._coming = self._coming, None
         if coming is not None:
-            coming.result()
+            coming.exception()  # there may be room only now that others were dropped
         if self._values is None:
             self._upload()
         assert self._values is not None
         return self._values
 
     def _upload(self) -> None:
-        self._values = {name: self._put(view, WEIGHTS) for name, view in self._views.items()}
+        made: dict[str, Any] = {}
+        try:
+            for name, view in self._views.items():
+                made[name] = self._put(view, WEIGHTS)
+        except BaseException:
+            made.clear()  # the error's traceback would keep what was copied
+            raise
+        self._values = made
         self._pages.drop()  # the copy serves from now on
 
     def fetch(self) -> None:

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.bundle.manifest import Manifest, copy_bytes
-from edgezo_runtime.bundle.manifest_types import FileInfo
+from edgezo_runtime.bundle.manifest import Manifest, check, copy_bytes
+from edgezo_runtime.bundle.manifest_types import FileInfo, GpuGraphs, TensorInfo
 from edgezo_runtime.errors import BundleError
 from tests.runtime.bundle.manifest_edits import FORWARD, backward, drop, edit, put
 from tests.runtime.tiny_bundle import FILES, make_manifest
@@ -40,6 +40,7 @@ def test_manifest_text_is_stable(root):
         "files",
         "backward",
         "group_size",
+        "gpu",
     ]
     del content["files"]["trainable.safetensors"]  # its bytes are safetensors' business
     canonical = json.dumps(content, sort_keys=True).encode()
@@ -49,7 +50,7 @@ def test_manifest_text_is_stable(root):
 GOLDEN_SHA256 = "d10f4a0f120398d5480db993406aff7ba57daa740190f0e96181b8c45b919fb0"
 
 
-@pytest.mark.parametrize("version", [0, 1, 7, 99, "3", None, True, 3.0])
+@pytest.mark.parametrize("version", [0, 1, 8, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -58,13 +59,13 @@ def test_version_is_checked_before_anything_else(root, version):
     edit(root, change)
     (root / "weights.safetensors").unlink()
     with pytest.raises(
-        BundleError, match=r"version .*reads versions 2 to 6.*'edgezo export --force'"
+        BundleError, match=r"version .*reads versions 2 to 7.*'edgezo export --force'"
     ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=7, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=8, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 
@@ -117,6 +118,35 @@ def test_version_5_is_read(root):
     edit(root, change)
     assert Bundle.open(root).manifest == expected
     assert expected.group_size is None
+
+
+def test_version_6_is_read(root):
+    """It had no graphs for GPUs."""
+
+    def change(content):
+        content["version"] = 6
+        del content["gpu"]
+
+    expected = Bundle.open(root).manifest
+    edit(root, change)
+    assert Bundle.open(root).manifest == expected
+    assert expected.gpu == "the edgezo that exported the bundle made none"
+
+
+def test_graphs_for_gpus_are_checked(root):
+    manifest = Bundle.open(root).manifest
+    prologue, blocks = manifest.graphs.prologue, manifest.graphs.blocks
+    states = TensorInfo("states", "float32", ("rows", "tokens", 8))
+    rows = dataclasses.replace(prologue, inputs=(states,), trainables=(), weights=())
+    check(dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows)))
+    for gpu, message in (
+        (GpuGraphs(blocks[:1], rows), "num_blocks: 2, graphs 1"),
+        (GpuGraphs(blocks, prologue), r"graphs\.rows\.inputs: unknown input"),
+        (GpuGraphs((blocks[0], blocks[0]), rows), r"graphs\.blocks\[1\]: trainables differ"),
+        (GpuGraphs(blocks, dataclasses.replace(rows, file="a.onnx")), "'a.onnx' is missing"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            check(dataclasses.replace(manifest, gpu=gpu))
 
 
 @pytest.mark.parametrize("size", [0, -32, 1.5, "32", 2**40])
