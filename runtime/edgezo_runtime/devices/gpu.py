@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Gpu:
     segments: bool = False
     ledger: Ledger = field(default_factory=Ledger)
     size_nodes: int = 0
+    _waiting: weakref.WeakSet[UploadedWeights] = field(default_factory=weakref.WeakSet)
 
     @property
     def total_bytes(self) -> int | None:
@@ -98,7 +100,7 @@ class Gpu:
 
     def weights(self, views: Mapping[str, npt.NDArray[Any]], pages: Pages) -> UploadedWeights:
         """Weights that are copied to the GPU when they are needed."""
-        return UploadedWeights(views, pages, self._copied, self._ahead)
+        return UploadedWeights(views, pages, self._copied, self._waiting, self._ahead)
 
     def _copied(self, array: npt.NDArray[Any], what: str) -> Any:
         def copy(own: npt.NDArray[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSet, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.devices.device import Pages
+from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.devices.ledger import WEIGHTS, Ledger
 
 Put = Callable[[npt.NDArray[Any], str], Any]
@@ -23,6 +24,7 @@ class UploadedWeights:
         views: of the mapped file, by input.
         pages: where they lie in it; read ahead before they are copied, dropped afterwards.
         put: copies one to the device.
+        waiting: weights of the device that came ahead and were not used yet.
         ahead: copies while the device computes: on a thread, or here where copies are queued behind
             the work that was handed in.
     """
@@ -32,11 +34,13 @@ class UploadedWeights:
         views: Mapping[str, npt.NDArray[Any]],
         pages: Pages,
         put: Put,
+        waiting: MutableSet[UploadedWeights],
         ahead: Callable[[Callable[[], None]], Future[None]],
     ) -> None:
         self._views = views
         self._pages = pages
         self._put = put
+        self._waiting = waiting
         self._ahead = ahead
         self._values: dict[str, Any] | None = None
         self._coming: Future[None] | None = None
@@ -54,10 +58,18 @@ class UploadedWeights:
             ShortOfDeviceError: there is no room for them.
         """
         coming, self._coming = self._coming, None
+        self._waiting.discard(self)
         if coming is not None:
             coming.exception()  # there may be room only now that others were dropped
         if self._values is None:
-            self._upload()
+            try:
+                self._upload()
+            except ShortOfDeviceError:
+                if not self._waiting:
+                    raise
+                for other in list(self._waiting):  # these are needed later
+                    other.drop()
+                self._upload()
         assert self._values is not None
         return self._values
 
@@ -75,13 +87,15 @@ class UploadedWeights:
     def fetch(self) -> None:
         """Copy them while the device computes."""
         if self._values is None and self._coming is None:
+            self._waiting.add(self)
             self._coming = self._ahead(self._upload)
 
     def drop(self) -> None:
         """Release them; they are copied again when they are needed."""
         coming, self._coming = self._coming, None
-        if coming is not None and coming.exception() is not None:
-            return
+        self._waiting.discard(self)
+        if coming is not None:
+            coming.exception()  # it has ended
         self._values = None
 
 

@@ -179,8 +179,7 @@ class Scheduler:
         """Threads that take chunks."""
         if self.alone:
             return 1
-        most = self._model.device.workers or ENVIRONMENT.threads
-        return min(cutter.limits.workers, most, len(chunks))
+        return min(cutter.limits.workers, ENVIRONMENT.threads, len(chunks))
 
 
 def _taken(left: Queue) -> Iterator[Chunk]:

@@ -47,7 +47,7 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "d10f4a0f120398d5480db993406aff7ba57daa740190f0e96181b8c45b919fb0"
+GOLDEN_SHA256 = "513d9f05d089642ac20c2ce5d94a770d083e812a681d9f05f57efd414ed43935"
 
 
 @pytest.mark.parametrize("version", [0, 1, 8, 99, "3", None, True, 3.0])
