@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_blocks_beyond_the_budget_are_streamed(free_gpu: Device) -> None:
     theta, probes = theta_of(bundle), probes_of(2, private=False)
     batch = batch_of(bundle, "labels", SIZES)
     engine, ledger = Engine(bundle, device=free_gpu), free_gpu.ledger
+    engine.limits = dataclasses.replace(engine.limits, fetch_bytes=1)  # one block at a time
     engine.give_back()
     ledger.passes_peak_bytes = 0
     expected = perturbed_scores(engine, theta, batch, probes)
