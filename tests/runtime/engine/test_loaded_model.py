@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.loaded_model import MODELS, LoadedModel, _merged
+from edgezo_runtime.engine.file_pages import _merged
+from edgezo_runtime.engine.loaded_model import MODELS, LoadedModel
 
 
 @pytest.fixture
