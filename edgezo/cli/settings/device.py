@@ -45,7 +45,7 @@ class DeviceSettings:
         from edgezo_runtime.budget.placement import place
 
         found = place(manifest, self.device, self.device_budget)
-        if self.device != "cpu":
+        if self.device in ("auto", "gpu"):
             note(f"device {found.device.name}: {found.reason}")
         return found
 

@@ -72,7 +72,7 @@ def limited_engine(
         MissingExtraError: onnxruntime is not installed.
     """
     device = placement.device
-    device.ledger.limit_bytes = placement.budget_bytes
+    device.ledger.restart(placement.budget_bytes)
     if budget_bytes is None:
         return Engine(bundle, threads=threads, device=device)
     arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())

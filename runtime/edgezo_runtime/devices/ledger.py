@@ -65,6 +65,18 @@ class Ledger:
         """Have bytes that are counted released when a value is collected."""
         weakref.finalize(value, self.give, size_bytes, what).atexit = False
 
+    def restart(self, limit_bytes: int | None) -> None:
+        """Count peaks and copies anew, as where a run begins.
+
+        Args:
+            limit_bytes: what may lie on the device from now on; None for no limit.
+        """
+        with self._lock:
+            self.limit_bytes = limit_bytes
+            self.peak_bytes = self.held_bytes
+            self.passes_peak_bytes = self.held_bytes - self._weights_bytes
+            self.sent_bytes = self.fetched_bytes = 0
+
     def sent(self, size_bytes: int) -> None:
         """Count bytes that were copied to the device."""
         with self._lock:

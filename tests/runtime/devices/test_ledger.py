@@ -41,6 +41,20 @@ def test_what_does_not_fit_is_refused_before_it_is_copied() -> None:
     assert ledger.held_bytes == 900
 
 
+def test_a_run_counts_anew() -> None:
+    ledger = Ledger()
+    value = Value()
+    ledger.take(900, "a value")
+    ledger.follow(value, 900, "a value")
+    ledger.take(100, WEIGHTS)
+    ledger.sent(7)
+    del value
+    gc.collect()
+    ledger.restart(500)
+    assert (ledger.limit_bytes, ledger.held_bytes, ledger.peak_bytes) == (500, 100, 100)
+    assert (ledger.passes_peak_bytes, ledger.sent_bytes) == (0, 0)
+
+
 def test_a_copy_that_fails_is_not_counted() -> None:
     ledger = Ledger()
 
