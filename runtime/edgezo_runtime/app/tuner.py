@@ -76,7 +76,9 @@ class Tuner:
         self._answerer = Answerer(self.run, self.run_events, opened.reader, self.keeper)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
-        self._added = AddedExamples(self.run, self.run_events, self._answerer, opened.longest)
+        self._added = AddedExamples(
+            self.run, self.run_events, self._answerer, opened.longest, opened.plan
+        )
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---

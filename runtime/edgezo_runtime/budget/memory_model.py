@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgezo_runtime.budget.candidates import BACK_COST, STREAM_TOKENS
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
+from edgezo_runtime.data.batches import Int64Array
+from edgezo_runtime.data.heavy_batches import RowSizes
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
 from edgezo_runtime.engine.first_order_pass import PART_TOKENS, answers_of_part
 from edgezo_runtime.engine.forward import SCORED_POSITIONS
@@ -24,6 +29,9 @@ VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer computes at a time."""
 
 _FLOAT = 4
+
+_SCORED_BYTES = VOCABULARY_CHUNK * 20 * _FLOAT
+"""Bytes of the token scorer for one scored token."""
 
 _CODED = ("int8", "w4")
 """Weights that are multiplied with coded activations."""
@@ -47,6 +55,8 @@ class BackwardMemoryModel:
         past: bytes of a part's keys and values of earlier tokens, all blocks, float16.
         waiting: bytes that a part holds while it waits: states at the entries of blocks and between
             two blocks, and keys and values of earlier tokens.
+        token_bytes: bytes of one earlier token's keys and values, all blocks; 0 where whole rows go
+            back.
     """
 
     tokens: int
@@ -57,6 +67,7 @@ class BackwardMemoryModel:
     parts: int
     past: int
     waiting: int
+    token_bytes: int = 0
 
     @classmethod
     def of(cls, run: Run, rows: int, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
@@ -91,7 +102,26 @@ class BackwardMemoryModel:
             parts=-(-rows // rows_of_part),
             past=past,
             waiting=(blocks + 1) * state + past,
+            token_bytes=of_token if answers else 0,
         )
+
+    def part_tokens(self, lengths: Int64Array) -> Int64Array:
+        """Count the earlier tokens, padded, that parts of last tokens hold.
+
+        Args:
+            lengths: (batches, B) tokens of every row.
+        Returns:
+            (batches, B): a number for each part, and zeros.
+        """
+        found = np.zeros_like(lengths)
+        longest = lengths.max(axis=1)
+        sizes = np.array([answers_of_part(int(most), self.token_bytes) for most in longest])
+        for size in np.unique(sizes):
+            own = sizes == size
+            for number, start in enumerate(range(0, lengths.shape[1], int(size))):
+                part = lengths[own, start : start + int(size)]
+                found[own, number] = part.shape[1] * part.max(axis=1)
+        return found
 
     def waves(self, limits: Limits) -> int:
         """Count the waves in which a batch goes through streamed blocks and back."""
@@ -155,6 +185,7 @@ class MemoryModel:
         copies: bytes of a chunk's copies of a block's trainables, at most.
         weights: bytes of a layer's weights while they are made ready for its product.
         back: the backward pass; None where no step is first-order.
+        scored_bytes: bytes of the token scorer for one scored token.
     """
 
     bytes_per_token: int
@@ -170,21 +201,27 @@ class MemoryModel:
     copies: int
     weights: int
     back: BackwardMemoryModel | None
+    scored_bytes: int = 0
 
     @classmethod
-    def of(cls, run: Run, sets: Sequence[ExampleSet]) -> MemoryModel:
+    def of(cls, run: Run, others: Sequence[ExampleSet], sizes: RowSizes) -> MemoryModel:
         """Read the sizes off a run.
 
         Args:
             run: the run.
-            sets: every set of rows that is evaluated.
+            others: every set of rows that is evaluated.
+            sizes: of the rows that steps take.
         """
         bundle = run.engine.bundle
         model = bundle.manifest.model
         groups = run.groups
         virtual = bundle.manifest.scheme.prompt_tokens
-        longest = virtual + max(int(part.lengths().max()) for part in sets)
-        rows = run.batch_size * max(part.sequences_per_example for part in sets)
+        sets = [run.examples, *others]
+        evaluated = functools.reduce(
+            RowSizes.joined, (RowSizes.of(part, sizes.batch) for part in others), sizes
+        )
+        longest = virtual + evaluated.longest
+        rows = sizes.batch * max(part.sequences_per_example for part in sets)
         scores_tokens = any(part.kind not in ("labels", "pairs") for part in sets)
         cache = run.probes.make_cache(None) if run.config.prefix_cache else None
         answers = (cache or NO_CACHE).last_tokens
@@ -192,7 +229,9 @@ class MemoryModel:
         return cls(
             bytes_per_token=bytes_of_token(bundle),
             kept_bytes_per_token=bytes_kept_of_token(bundle),
-            scorer=_token_scores(groups, longest, model.hidden_size) if scores_tokens else 0,
+            scorer=(
+                _token_scores(groups, evaluated.scored, model.hidden_size) if scores_tokens else 0
+            ),
             rows=rows,
             longest=longest,
             groups=groups,
@@ -202,7 +241,8 @@ class MemoryModel:
             hidden=_FLOAT * rows * groups * (1 if answers else longest) * model.hidden_size,
             copies=max(copy, min(COPY_BYTES, rows * copy)),
             weights=bytes_of_weights(bundle),
-            back=BackwardMemoryModel.of(run, rows, longest, answers=answers),
+            back=BackwardMemoryModel.of(run, rows, virtual + sizes.longest, answers=answers),
+            scored_bytes=groups * _SCORED_BYTES if scores_tokens else 0,
         )
 
     def fetches(self, limits: Limits) -> float:
@@ -215,6 +255,31 @@ class MemoryModel:
             return max(1, -(-self.hidden // limits.wave_bytes))
         work = BACK_COST * self.back.parts * self.back.tokens
         return 2 * self.back.waves(limits) * min(1.0, STREAM_TOKENS / work)
+
+    def for_rows(self, longest: int) -> MemoryModel:
+        """The same for a batch whose longest row has so many tokens."""
+        back = self.back
+        if back is not None and back.token_bytes:
+            telling = 2 * answers_of_part(longest, back.token_bytes)
+            back = dataclasses.replace(back, telling_rows=telling)
+        return dataclasses.replace(self, longest=longest, back=back)
+
+    def rows_at_once(self, limits: Limits, longest: Int64Array) -> Int64Array:
+        """Count the rows that the workers take at once where no blocks are streamed.
+
+        Args:
+            limits: what is in memory at once.
+            longest: (batches,) tokens of the longest row of every batch.
+        """
+        row = self.groups * longest
+        rows = limits.workers * (limits.chunk_tokens // row)
+        if self.past_bytes_per_token:
+            row = self.past_bytes_per_token * longest
+            rows = np.maximum(rows, limits.workers * (limits.past_bytes // row))
+        if self.back is not None:
+            rows = np.maximum(rows, self.back_workers(limits) * (PART_TOKENS // longest))
+        found: Int64Array = np.maximum(rows, limits.workers)
+        return found
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.
@@ -247,9 +312,9 @@ class MemoryModel:
         """Do workers go back with several parts, one after the other?"""
         return self.back is not None and self.back.parts > limits.workers
 
-    def waiting(self, limits: Limits, rows: int) -> int:
-        """Count the bytes of states that wait between streamed blocks, of so many rows."""
-        states = rows * self.groups * self.longest * self.state_bytes_per_token
+    def waiting(self, limits: Limits, tokens: int) -> int:
+        """Count the bytes of states that wait between streamed blocks, of so many tokens."""
+        states = tokens * self.groups * self.state_bytes_per_token
         return min(limits.wave_bytes, self.hidden, states)
 
     def unsampled(self, limits: Limits, *, streams: bool) -> int:
@@ -349,11 +414,11 @@ def _half_bytes(bundle: Bundle) -> int:
     return 2 * sum(2 * heads * width for heads, width in _past_shapes(bundle))
 
 
-def _token_scores(groups: int, longest: int, hidden_size: int) -> int:
-    """Count the bytes of the token scorer.
+def _token_scores(groups: int, scored: int, hidden_size: int) -> int:
+    """Count the bytes of the token scorer, for rows of so many scored tokens.
 
     It holds ten chunks of logits and three of the float32 head at once. Logits count twice,
     because their size differs from pass to pass and the arena keeps what it took.
     """
-    positions = groups * min(SCORED_POSITIONS, longest)
-    return VOCABULARY_CHUNK * (20 * positions + 3 * hidden_size) * _FLOAT
+    positions = groups * min(SCORED_POSITIONS, scored)
+    return positions * _SCORED_BYTES + VOCABULARY_CHUNK * 3 * hidden_size * _FLOAT

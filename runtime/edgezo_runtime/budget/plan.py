@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgezo_runtime.budget.growth import Growth
 from edgezo_runtime.budget.ledger import Ledger, budget_for, planned_bytes
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
-from edgezo_runtime.engine.memory_relief import Reservation
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.memory import peak_rss_bytes
 
@@ -53,7 +53,7 @@ class Plan:
         gains: what larger budgets would bring, the smallest first.
         weights_bytes: weights of all blocks.
         anonymous_bytes: bytes of the predicted peak that are not mapped from a file.
-        reservation: what passes take in every way to run.
+        growth: what passes take in every way to run, also with heavier rows.
     """
 
     budget_bytes: int
@@ -65,7 +65,7 @@ class Plan:
     gains: tuple[Gain, ...]
     weights_bytes: int
     anonymous_bytes: int
-    reservation: Reservation
+    growth: Growth
 
     @property
     def predicted_bytes(self) -> int:
@@ -82,7 +82,7 @@ class Plan:
         engine.limits = self.choice.limits
         engine.streamed = self.choice.streamed
         engine.trim_above = self.anonymous_bytes
-        engine.reservation = self.reservation
+        engine.reservation = self.growth.reservation
 
     def words(self) -> str:
         """Describe the choice for people."""
@@ -184,10 +184,7 @@ def plan_workload(workload: TuningWorkload) -> Plan:
         gains=tuple(_gains(workload, planner, choices, choice)),
         weights_bytes=sum(workload.blocks),
         anonymous_bytes=planner.anonymous + ledger.activations,
-        reservation=Reservation(
-            planner.anonymous,
-            {(other.limits, other.streamed): planner.total(other) for other in choices},
-        ),
+        growth=workload.growth(planner),
     )
 
 

@@ -58,6 +58,7 @@ class Rehearsal:
         others: trials of other passes; what takes the most counts.
         holes: share of what workers take that passes take besides, for the holes that chunks of
             other shapes leave in the arena.
+        afresh: begins with an empty arena, as the one before was about another batch.
     """
 
     run: Callable[[], None]
@@ -66,6 +67,7 @@ class Rehearsal:
     shared_bytes: int = 0
     others: tuple[Rehearsal, ...] = ()
     holes: float = 0.0
+    afresh: bool = False
 
     def passes(self, taken: int) -> int:
         """Bytes of passes if the trial took this many."""
@@ -259,6 +261,8 @@ class Planner:
         before = anonymous_bytes()
         failed, passes = False, 0
         for trial in (rehearsal, *rehearsal.others):
+            if trial.afresh:
+                engine.give_back()
             short, peak = self._run(trial, guarded=guarded)
             failed, passes = failed or short, max(passes, trial.passes(peak - before))
         computed = self._workload.computed(choice)

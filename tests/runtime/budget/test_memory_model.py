@@ -17,7 +17,9 @@ from edgezo_runtime.budget.memory_model import (
     bytes_of_token,
     bytes_of_weights,
 )
+from edgezo_runtime.data.heavy_batches import RowSizes
 from edgezo_runtime.engine.chunks import COPY_BYTES, PAST_BYTES, WAVE_BYTES, Limits
+from edgezo_runtime.engine.first_order_pass import answers_of_part
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 
 HIDDEN, WIDE, HEADS, WIDTH, BLOCKS = 64, 96, 2, 16, 3
@@ -51,12 +53,23 @@ def bundle(quant: str = "int8", *, continues: bool = True, prompt_tokens: int = 
     return types.SimpleNamespace(manifest=manifest)
 
 
-def rows(longest: int, kind: str = "labels", per_example: int = 1) -> Any:
-    return types.SimpleNamespace(
-        kind=kind,
-        sequences_per_example=per_example,
-        lengths=lambda: np.array([2, longest, 3]),
-    )
+class Rows(list[Any]):
+    """Three rows, one of which has so many tokens, and scores all of them or one."""
+
+    def __init__(self, longest: int, kind: str = "labels", per_example: int = 1) -> None:
+        scored = [1, 1 if kind == "labels" else longest, 1]
+        super().__init__(types.SimpleNamespace(places=np.arange(count)) for count in scored)
+        self.kind, self.sequences_per_example = kind, per_example
+        self._longest = longest
+
+    def lengths(self) -> Any:
+        return np.array([2, self._longest, 3])
+
+
+def model(of: Any, rows: Rows, *others: Any) -> MemoryModel:
+    """The formula for a run whose steps take these rows."""
+    of.examples = rows
+    return MemoryModel.of(of, others, RowSizes.of(rows, of.batch_size))  # type: ignore[arg-type]
 
 
 def run(
@@ -106,7 +119,7 @@ def test_bytes_that_stay_of_a_token() -> None:
 
 def test_sizes_of_a_run_with_label_words() -> None:
     """Eight rows of up to 50 tokens and four virtual ones, two copies of each."""
-    found = MemoryModel.of(run(bundle(prompt_tokens=4)), [rows(50), rows(20)])
+    found = model(run(bundle(prompt_tokens=4)), Rows(20), Rows(50))
     assert found == MemoryModel(
         bytes_per_token=bytes_of_token(bundle()),
         kept_bytes_per_token=768,
@@ -126,26 +139,27 @@ def test_sizes_of_a_run_with_label_words() -> None:
 
 def test_sizes_of_a_run_that_scores_tokens() -> None:
     """Three sequences per example; ten chunks of logits twice and three of the head."""
-    found = MemoryModel.of(run(), [rows(50), rows(20, "completion", 3)])
+    found = model(run(), Rows(50), Rows(20, "completion", 3))
     assert found.rows == 24
-    assert found.scorer == VOCABULARY_CHUNK * (20 * 2 * 50 + 3 * HIDDEN) * 4
-    longer = MemoryModel.of(run(), [rows(900, "completion")])
+    assert found.scorer == VOCABULARY_CHUNK * (20 * 2 * 20 + 3 * HIDDEN) * 4
+    assert found.scored_bytes == VOCABULARY_CHUNK * 20 * 2 * 4
+    longer = model(run(), Rows(900, "completion"))
     assert longer.scorer == VOCABULARY_CHUNK * (20 * 2 * 256 + 3 * HIDDEN) * 4
 
 
 def test_sizes_of_a_run_that_computes_last_tokens() -> None:
     """Keys and values of all blocks as float16, and of one of the three in float32 twice, for two
     groups."""
-    found = MemoryModel.of(run(answers=True), [rows(50)])
+    found = model(run(answers=True), Rows(50))
     assert found.past_bytes_per_token == 2 * BLOCKS * KEYS_VALUES
     assert found.past == pytest.approx(1 + 2 * (2 + 2) / BLOCKS)
     assert found.hidden == 4 * 8 * 2 * HIDDEN
 
 
 def test_copies_of_trainables_are_bounded() -> None:
-    many = MemoryModel.of(run(batch_size=10**6), [rows(5)])
+    many = model(run(batch_size=10**6), Rows(5))
     assert many.copies == COPY_BYTES
-    assert MemoryModel.of(run(batch_size=10**6, groups=10**6), [rows(5)]).copies == 1200 * 10**6
+    assert model(run(batch_size=10**6, groups=10**6), Rows(5)).copies == 1200 * 10**6
 
 
 @pytest.mark.parametrize(
@@ -154,7 +168,8 @@ def test_copies_of_trainables_are_bounded() -> None:
 def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> None:
     """The last two of three blocks train 300 numbers."""
     first_order = types.SimpleNamespace(first_block=1, names=("a",))
-    found = MemoryModel.of(run(answers=answers, first_order=first_order), [rows(50)])
+    found = model(run(answers=answers, first_order=first_order), Rows(50), Rows(70))
+    assert found.longest == 70  # of all rows; only those of steps go back
     assert found.back == BackwardMemoryModel(
         tokens=tokens,
         telling_rows=telling,
@@ -164,6 +179,7 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         parts=1 if answers else 2,
         past=32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0,
         waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
+        token_bytes=2 * BLOCKS * KEYS_VALUES if answers else 0,
     )
 
 
@@ -296,9 +312,37 @@ def test_rows_that_tell_all() -> None:
 
 def test_states_that_wait() -> None:
     """Rows of 40 tokens with all copies, 256 bytes each."""
-    assert MODEL.waiting(Limits(1), 3) == 3 * 40 * 256
-    assert MODEL.waiting(Limits(1, wave_bytes=9), 3) == 9
-    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 3) == 8
+    assert MODEL.waiting(Limits(1), 60) == 3 * 40 * 256
+    assert MODEL.waiting(Limits(1, wave_bytes=9), 60) == 9
+    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 60) == 8
+
+
+def test_parts_of_last_tokens_hold_padded_prompts() -> None:
+    """The prompts of 1 MiB per token: 16 fit where the longest has 4 tokens, 2 where it has 32.
+    A batch is cut from its front, as the passes cut it."""
+    back = dataclasses.replace(BACK, token_bytes=2**20)
+    lengths = np.array([[3, 4, 2, 4, 1], [1, 8, 32, 4, 5]])
+    assert back.part_tokens(lengths).tolist() == [[5 * 4, 0, 0, 0, 0], [2 * 8, 2 * 32, 5, 0, 0]]
+    for row, size in zip(lengths, (16, 2), strict=True):
+        assert answers_of_part(int(row.max()), 2**20) == size
+
+
+def test_rows_that_workers_take_at_once() -> None:
+    """Two copies of rows of 20 and 200 tokens, in chunks of 256 by three workers."""
+    longest = np.array([20, 200])
+    assert MODEL.rows_at_once(Limits(3), longest).tolist() == [18, 3]
+    both = dataclasses.replace(MODEL, back=BACK)
+    assert both.rows_at_once(Limits(3), longest).tolist() == [3 * 12, 3]
+    answers = dataclasses.replace(MODEL, past_bytes_per_token=PAST_BYTES // 2000)
+    assert answers.rows_at_once(Limits(3), longest).tolist() == [3 * 100, 3 * 10]
+
+
+def test_the_formula_for_one_batch() -> None:
+    back = dataclasses.replace(BACK, token_bytes=2**20)
+    found = dataclasses.replace(MODEL, back=back).for_rows(4)
+    assert (found.longest, found.back) == (4, dataclasses.replace(back, telling_rows=32))
+    assert dataclasses.replace(MODEL, back=BACK).for_rows(4).back == BACK
+    assert MODEL.for_rows(4) == dataclasses.replace(MODEL, longest=4)
 
 
 def test_workers_that_have_rows() -> None:

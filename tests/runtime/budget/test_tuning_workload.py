@@ -7,14 +7,16 @@ import types
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgezo_runtime.budget.candidates import Choice
 from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
-from edgezo_runtime.budget.memory_model import BackwardMemoryModel
+from edgezo_runtime.budget.memory_model import BackwardMemoryModel, MemoryModel
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import BundleError
@@ -96,18 +98,92 @@ def test_the_fastest_way_to_run_comes_first(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_a_rehearsal_is_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the two rows that tell what any number of rows take: they fill a chunk of 16 tokens."""
     asked: list[Any] = []
     monkeypatch.setattr(
         run.evaluator, "rehearse", lambda *args, **options: asked.append((args, options))
     )
     given = workload(run)
-    rehearsal = given.rehearsal(streaming(), BASE)
+    rehearsal = given.rehearsal(streaming(chunk_tokens=16), BASE)
     assert asked == []
     rehearsal.run()
-    rows = given.formula.telling_rows(Limits(1), streams=False)
-    assert asked == [(((), 32), {"max_rows": rows, "alone": True, "part": "losses"})]
+    ((args, options),) = asked
+    rows = options.pop("rows")
+    assert (args, options) == ((), {"alone": True, "part": "losses"})
+    assert rows.lengths().tolist() == [7, 5, 4, 3][: len(rows)]
+    telling = given.formula.for_rows(7).telling_rows(Limits(1, 16), streams=False)
+    assert len(rows) == min(4, telling)
     assert (rehearsal.extra_bytes, rehearsal.workers, rehearsal.shared_bytes) == (0, 1, 0)
     assert rehearsal.others == ()  # no step is first-order
+
+
+def test_evaluations_are_rehearsed_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        run.evaluator, "rehearse", lambda *args, **options: asked.append((args, options))
+    )
+    others = [random_set("labels", (9, 8), 0)]
+    given = TuningWorkload(run, 1000 * MB, others, 32, (0, 0, 0))
+    rehearsal = given.rehearsal(streaming(), BASE)
+    for trial in (rehearsal, *rehearsal.others):
+        trial.run()
+    assert [options["part"] for _, options in asked] == ["evaluations", "losses"]
+    rows = given.formula.telling_rows(Limits(1), streams=False)
+    options = {"max_rows": rows, "alone": True, "part": "evaluations"}
+    assert asked[0] == ((others, 32), options)
+
+
+def needs_by_hand(
+    formula: MemoryModel, examples: ExampleSet, order: list[list[int]], count: int
+) -> list[int]:
+    """The computed bytes of so many rows of every batch, those that need the most."""
+    each = [
+        formula.groups * int(length) * formula.bytes_per_token
+        + min(256, row.places.size) * formula.scored_bytes
+        for row, length in zip(examples, examples.lengths(), strict=True)
+    ]
+    return [sum(sorted((each[i] for i in batch), reverse=True)[:count]) for batch in order]
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_the_heaviest_batches_of_the_order_are_rehearsed(
+    exported: Any, tmp_path: Any, steps: int
+) -> None:
+    """Not the heaviest rows of the set: no batch has them all. Every batch that comes close to the
+    largest need is exceeded by a rehearsed one in tokens, and by one in scored tokens."""
+    bundle = exported("llama").bundle("int8").bundle
+    sizes = [int(size) for size in np.random.default_rng(1).integers(3, 40, 64)]
+    rows = random_set("completion", sizes, bundle.manifest.tokenizer.pad_id, scored=9)
+    config = replace(CONFIG, steps=steps, seed=5)
+    run = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run")).run
+    given = TuningWorkload(run, 1000 * MB, (), 32, (0, 0, 0))
+    order = [run.probes.batches.indices(step) for step in range(steps)]
+    for limits, streams in ((Limits(2, 16), False), (Limits(1, 256), False), (Limits(1), True)):
+        chosen = given.telling_batches(limits, streams=streams)
+        count = 4
+        if not streams and limits.chunk_tokens == 16:
+            count = 2  # each row is a chunk of its own
+        needs = needs_by_hand(given.formula, rows, order, count)
+        assert max(needs) == max(needs[batch] for batch in chosen)
+        lengths, scored = rows.lengths(), [row.places.size for row in rows]
+        for values in (lengths, scored):
+            tops = [
+                sum(sorted((int(values[i]) for i in batch), reverse=True)[:count])
+                for batch in order
+            ]
+            close = [
+                top for top, need in zip(tops, needs, strict=True) if need >= 7 / 8 * max(needs)
+            ]
+            assert max(close) <= max(tops[batch] for batch in chosen)
+    trials = given.rehearsal(Choice(Limits(1, 16), frozenset(), 1.0), BASE)
+    rehearsed = [trial.run.keywords["rows"] for trial in (trials, *trials.others)]  # type: ignore[attr-defined]
+    chosen = given.telling_batches(Limits(1, 16), streams=False)
+    assert [int(part.lengths().max()) for part in rehearsed] == [
+        max(int(rows.lengths()[i]) for i in order[batch]) for batch in chosen
+    ]
+    assert [trial.afresh for trial in (trials, *trials.others)] == [
+        n > 0 for n in range(len(chosen))
+    ]
 
 
 BACK = BackwardMemoryModel(
