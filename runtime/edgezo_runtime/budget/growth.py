@@ -41,6 +41,11 @@ class Growth:
     reservation: Reservation
 
     @property
+    def apart(self) -> bool:
+        """Were losses and gradients measured each by itself? A step has but one of them."""
+        return not self.run.probes.layout.blocks
+
+    @property
     def smallest_bytes(self) -> int:
         """The smallest budget that is enough for the rows that the run has now."""
         return budget_for(min(self.reservation.peaks.values()))

@@ -105,6 +105,20 @@ class BackwardMemoryModel:
             token_bytes=of_token if answers else 0,
         )
 
+    def for_rows(self, longest: int) -> BackwardMemoryModel:
+        """The same for a batch whose longest row has so many tokens."""
+        if self.token_bytes:
+            telling = 2 * answers_of_part(longest, self.token_bytes)
+            return dataclasses.replace(self, telling_rows=telling)
+        tokens = max(PART_TOKENS, longest)
+        return dataclasses.replace(
+            self,
+            tokens=tokens,
+            telling_rows=max(2, -(-2 * tokens // longest)),
+            kept=self.kept * tokens // self.tokens,
+            waiting=self.waiting * tokens // self.tokens,
+        )
+
     def part_tokens(self, lengths: Int64Array) -> Int64Array:
         """Count the earlier tokens, padded, that parts of last tokens hold.
 
@@ -259,9 +273,8 @@ class MemoryModel:
     def for_rows(self, longest: int) -> MemoryModel:
         """The same for a batch whose longest row has so many tokens."""
         back = self.back
-        if back is not None and back.token_bytes:
-            telling = 2 * answers_of_part(longest, back.token_bytes)
-            back = dataclasses.replace(back, telling_rows=telling)
+        if back is not None:
+            back = back.for_rows(longest)
         return dataclasses.replace(self, longest=longest, back=back)
 
     def rows_at_once(self, limits: Limits, longest: Int64Array) -> Int64Array:
@@ -280,6 +293,22 @@ class MemoryModel:
             rows = np.maximum(rows, self.back_workers(limits) * (PART_TOKENS // longest))
         found: Int64Array = np.maximum(rows, limits.workers)
         return found
+
+    def unequal(self, parts: Sequence[int], workers: int) -> float:
+        """Count how many times workers take what the one with the largest part takes.
+
+        Args:
+            parts: tokens of the parts of a batch that goes back; the earlier ones that they hold,
+                where last tokens go back.
+            workers: how many go back at once.
+        """
+        back = self.back
+        assert back is not None
+        fixed, each = float(back.weights), float(self.bytes_per_token)
+        if back.token_bytes:
+            fixed, each = fixed + each * back.tokens, self.past * back.token_bytes
+        needs = sorted((fixed + each * tokens for tokens in parts if tokens), reverse=True)
+        return sum(needs[:workers]) / needs[0]
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
         """Count the rows that take as much as any number of rows.

@@ -82,6 +82,7 @@ class Plan:
         engine.limits = self.choice.limits
         engine.streamed = self.choice.streamed
         engine.trim_above = self.anonymous_bytes
+        engine.apart = self.growth.apart
         engine.reservation = self.growth.reservation
 
     def words(self) -> str:

@@ -53,17 +53,18 @@ class Rehearsal:
         extra_bytes: added to what the trial takes to get the bytes of passes; below 0 where the
             trial takes more than passes.
         workers: how many times passes take what the trial takes: in it one worker computes at a
-            time. Which stages of several workers coincide would differ from trial to trial.
+            time. Which stages of several workers coincide would differ from trial to trial. It is
+            no whole number where other workers have less to do.
         shared_bytes: the part of what the trial takes that passes take once.
         others: trials of other passes; what takes the most counts.
         holes: share of what workers take that passes take besides, for the holes that chunks of
             other shapes leave in the arena.
-        afresh: begins with an empty arena, as the one before was about another batch.
+        afresh: begins with an empty arena, as the passes do.
     """
 
     run: Callable[[], None]
     extra_bytes: int
-    workers: int = 1
+    workers: float = 1
     shared_bytes: int = 0
     others: tuple[Rehearsal, ...] = ()
     holes: float = 0.0
@@ -72,7 +73,7 @@ class Rehearsal:
     def passes(self, taken: int) -> int:
         """Bytes of passes if the trial took this many."""
         own = max(0, taken - self.shared_bytes)
-        more = (self.workers - 1) * own + int(self.holes * self.workers * own)
+        more = int((self.workers - 1) * own + self.holes * self.workers * own)
         return taken + more + self.extra_bytes
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from edgezo_runtime.budget.candidates import Choice, enumerate_choices
 from edgezo_runtime.budget.growth import Growth
 from edgezo_runtime.budget.ledger import Ledger, budget_for, vocabulary_pages
-from edgezo_runtime.budget.memory_model import MemoryModel
+from edgezo_runtime.budget.memory_model import BackwardMemoryModel, MemoryModel
 from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
-from edgezo_runtime.data.batches import Int64Array, heaviest
+from edgezo_runtime.data.batches import Int64Array, heaviest, make_batch
 from edgezo_runtime.data.heavy_batches import heaviest_batches, sums_of_largest
 from edgezo_runtime.engine.chunks import Limits
+from edgezo_runtime.engine.first_order_pass import PART_TOKENS, ExampleCutter
 from edgezo_runtime.engine.memory_relief import Reservation
 from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import DoesNotFitError
@@ -172,10 +173,11 @@ class TuningWorkload:
         tokens = formula.groups * (self._virtual + heavy.lengths)
         needs = tokens * formula.bytes_per_token + heavy.scored * formula.scored_bytes
         measures = [sums_of_largest(part, count) for part in (heavy.lengths, heavy.scored)]
+        total = sums_of_largest(needs, count)
         if formula.back is not None and formula.back.token_bytes and not streams:
             parts = formula.back.part_tokens(self._virtual + heavy.lengths)
-            measures.insert(0, sums_of_largest(parts, formula.back_workers(limits)))
-        return heaviest_batches(sums_of_largest(needs, count), measures, _SHARE)
+            total = sums_of_largest(parts, formula.back_workers(limits))
+        return heaviest_batches(total, measures, _SHARE)
 
     def _steps(self, choice: Choice, batch: int, *, afresh: bool) -> Iterator[Rehearsal]:
         """Steps on a batch: the losses, then the gradient of a first-order step."""
@@ -200,15 +202,29 @@ class TuningWorkload:
             shared_bytes=waiting,
             afresh=afresh,
         )
-        if formula.back is not None:
-            waiting = formula.back.rehearsed(limits) if streams else 0
-            yield Rehearsal(
-                partial(run, part="gradient"),
-                extra - waiting,
-                workers=formula.back_workers(limits),
-                shared_bytes=waiting,
-                holes=_HOLES if formula.back_takes_turns(limits) and not streams else 0.0,
-            )
+        if formula.back is None:
+            return
+        workers = float(formula.back_workers(limits))
+        waiting = formula.back.rehearsed(limits) if streams else 0
+        if not streams:
+            parts = self._parts(formula.back, batch)
+            workers = formula.unequal(parts, formula.back_workers(limits))
+        yield Rehearsal(
+            partial(run, part="gradient"),
+            extra - waiting,
+            workers=workers,
+            shared_bytes=waiting,
+            holes=_HOLES if formula.back_takes_turns(limits) and not streams else 0.0,
+            afresh=not self._run.probes.layout.blocks,  # else the losses leave theirs
+        )
+
+    def _parts(self, back: BackwardMemoryModel, batch: int) -> list[int]:
+        """Tokens of the parts in which a batch goes back."""
+        if back.token_bytes:
+            return [int(n) for n in back.part_tokens(self.heavy.lengths[batch : batch + 1])[0]]
+        made = make_batch(self._run.examples, self.heavy.indices(batch))
+        cutter = ExampleCutter.of(self.engine.bundle.manifest, PART_TOKENS)
+        return [part.rows * part.tokens for part in cutter.cut(made)]
 
     def ledger(self, choice: Choice, passes: int, base: int) -> Ledger:
         """Where the bytes go, at the predicted peak.

@@ -132,7 +132,7 @@ class CarriedError:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(self._cutter.cut(taken)))
 
-        self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        self._engine.run(batch, SharedParams(params), make, cut, planned="gradient")
         return sums.total
 
     def gradient(
@@ -177,7 +177,7 @@ class CarriedError:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(self._cutter.cut(taken)))
 
-        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned="gradient")
         chunks.sort(key=lambda chunk: int(chunk.index[0]))  # as the examples are in the batch
         losses = np.concatenate([chunk.scores for chunk in chunks])
         sampled = self._engine.sampled is not None  # not all blocks ran
