@@ -337,11 +337,26 @@ def test_rows_that_workers_take_at_once() -> None:
     assert answers.rows_at_once(Limits(3), longest).tolist() == [3 * 100, 3 * 10]
 
 
+def test_workers_with_unequal_parts() -> None:
+    """Of 1000 bytes per token and 400 besides; or of what last tokens hold of their prompts."""
+    both = dataclasses.replace(MODEL, back=BACK)
+    assert both.unequal([5, 10, 0, 3], 1) == 1
+    assert both.unequal([5, 10, 0, 3], 2) == (5400 + 10400) / 10400
+    assert both.unequal([5, 10, 0, 3], 9) == (3400 + 5400 + 10400) / 10400
+    back = dataclasses.replace(BACK, token_bytes=100)
+    answers = dataclasses.replace(MODEL, past=1.5, back=back)
+    fixed = 400 + 300 * 1000
+    assert answers.unequal([7, 2], 2) == (2 * fixed + 150 * 9) / (fixed + 150 * 7)
+
+
 def test_the_formula_for_one_batch() -> None:
     back = dataclasses.replace(BACK, token_bytes=2**20)
     found = dataclasses.replace(MODEL, back=back).for_rows(4)
     assert (found.longest, found.back) == (4, dataclasses.replace(back, telling_rows=32))
-    assert dataclasses.replace(MODEL, back=BACK).for_rows(4).back == BACK
+    whole = dataclasses.replace(MODEL, back=BACK).for_rows(128).back
+    assert whole == dataclasses.replace(
+        BACK, tokens=256, telling_rows=4, kept=50 * 256 // 300, waiting=60 * 256 // 300
+    )
     assert MODEL.for_rows(4) == dataclasses.replace(MODEL, longest=4)
 
 

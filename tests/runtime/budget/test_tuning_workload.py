@@ -134,7 +134,7 @@ def test_evaluations_are_rehearsed_first(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def needs_by_hand(
-    formula: MemoryModel, examples: ExampleSet, order: list[list[int]], count: int
+    formula: MemoryModel, examples: ExampleSet, order: list[list[int]], counts: list[int]
 ) -> list[int]:
     """The computed bytes of so many rows of every batch, those that need the most."""
     each = [
@@ -142,7 +142,10 @@ def needs_by_hand(
         + min(256, row.places.size) * formula.scored_bytes
         for row, length in zip(examples, examples.lengths(), strict=True)
     ]
-    return [sum(sorted((each[i] for i in batch), reverse=True)[:count]) for batch in order]
+    return [
+        sum(sorted((each[i] for i in batch), reverse=True)[:count])
+        for batch, count in zip(order, counts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("steps", [2, 30])
@@ -160,20 +163,18 @@ def test_the_heaviest_batches_of_the_order_are_rehearsed(
     order = [run.probes.batches.indices(step) for step in range(steps)]
     for limits, streams in ((Limits(2, 16), False), (Limits(1, 256), False), (Limits(1), True)):
         chosen = given.telling_batches(limits, streams=streams)
-        count = 4
-        if not streams and limits.chunk_tokens == 16:
-            count = 2  # each row is a chunk of its own
-        needs = needs_by_hand(given.formula, rows, order, count)
+        longest = [max(int(rows.lengths()[i]) for i in batch) for batch in order]
+        counts = [4 if streams else min(4, limits.chunk_tokens // (2 * most)) for most in longest]
+        counts = [max(count, limits.workers) for count in counts]
+        needs = needs_by_hand(given.formula, rows, order, counts)
         assert max(needs) == max(needs[batch] for batch in chosen)
-        lengths, scored = rows.lengths(), [row.places.size for row in rows]
-        for values in (lengths, scored):
+        for values in (rows.lengths(), [row.places.size for row in rows]):
             tops = [
                 sum(sorted((int(values[i]) for i in batch), reverse=True)[:count])
-                for batch in order
+                for batch, count in zip(order, counts, strict=True)
             ]
-            close = [
-                top for top, need in zip(tops, needs, strict=True) if need >= 7 / 8 * max(needs)
-            ]
+            pairs = zip(tops, needs, strict=True)
+            close = [top for top, need in pairs if need >= 7 / 8 * max(needs)]
             assert max(close) <= max(tops[batch] for batch in chosen)
     trials = given.rehearsal(Choice(Limits(1, 16), frozenset(), 1.0), BASE)
     rehearsed = [trial.run.keywords["rows"] for trial in (trials, *trials.others)]  # type: ignore[attr-defined]
@@ -187,7 +188,7 @@ def test_the_heaviest_batches_of_the_order_are_rehearsed(
 
 
 BACK = BackwardMemoryModel(
-    tokens=32, telling_rows=2, weights=1, kept=50, sums=60, parts=4, past=0, waiting=70
+    tokens=256, telling_rows=2, weights=1, kept=50, sums=60, parts=4, past=0, waiting=70
 )
 
 
@@ -199,6 +200,7 @@ def test_gradients_are_rehearsed_by_themselves(
     asked: list[Any] = []
     monkeypatch.setattr(run.evaluator, "rehearse", lambda *_, **options: asked.append(options))
     given = workload(run)
+    monkeypatch.setattr(given, "_parts", lambda back, batch: [9] * parts)
     back = replace(BACK, parts=parts)
     given.formula = replace(given.formula, back=back)
     (gradient,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
@@ -208,6 +210,18 @@ def test_gradients_are_rehearsed_by_themselves(
     assert gradient.extra_bytes == workers * 50 + 60
     (streamed,) = given.rehearsal(Choice(Limits(2), frozenset({0}), 1.0), BASE).others
     assert streamed.holes == 0  # the parts of a wave are about equally long
+    monkeypatch.setattr(given, "_parts", lambda back, batch: [0, 3, 9, 2])
+    (unequal,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
+    assert unequal.workers == given.formula.unequal([9, 3, 2], min(2, parts))
+
+
+def test_the_parts_of_a_batch(run: Run) -> None:
+    """Rows of 7, 5, 4 and 3 tokens go back together; of last tokens two at a time."""
+    given = workload(run)
+    assert given._parts(BACK, 0) == [4 * 8]  # the longest row is padded to an even number
+    lengths = given.heavy.lengths[0].tolist()
+    answers = replace(BACK, token_bytes=2**24)
+    assert given._parts(answers, 0)[:2] == [2 * max(lengths[:2]), 2 * max(lengths[2:])]
 
 
 def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
@@ -218,7 +232,7 @@ def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
     many = given.rehearsal(Choice(Limits(64), frozenset(), 1.0), BASE)
     assert many.workers == given.formula.rows == 4
     streamed = given.rehearsal(Choice(Limits(2), frozenset({1}), 1.0), BASE)
-    assert streamed.shared_bytes == given.formula.hidden
+    assert streamed.shared_bytes == (7 + 5 + 4 + 3) * 2 * given.formula.state_bytes_per_token
 
 
 def test_generated_texts_are_there_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
