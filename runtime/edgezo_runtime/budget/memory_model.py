@@ -307,7 +307,7 @@ class MemoryModel:
         fixed, each = float(back.weights), float(self.bytes_per_token)
         if back.token_bytes:
             fixed, each = fixed + each * back.tokens, self.past * back.token_bytes
-        needs = sorted((fixed + each * tokens for tokens in parts if tokens), reverse=True)
+        needs = sorted((fixed + each * tokens for tokens in parts), reverse=True)
         return sum(needs[:workers]) / needs[0]
 
     def telling_rows(self, limits: Limits, *, streams: bool) -> int:
@@ -336,10 +336,6 @@ class MemoryModel:
         if self.back is None:
             return 0
         return min(limits.workers, self.back.parts)
-
-    def back_takes_turns(self, limits: Limits) -> bool:
-        """Do workers go back with several parts, one after the other?"""
-        return self.back is not None and self.back.parts > limits.workers
 
     def waiting(self, limits: Limits, tokens: int) -> int:
         """Count the bytes of states that wait between streamed blocks, of so many tokens."""

@@ -204,24 +204,23 @@ class TuningWorkload:
         )
         if formula.back is None:
             return
-        workers = float(formula.back_workers(limits))
+        parts = self._parts(formula.back, batch)
+        workers = min(limits.workers, len(parts))
         waiting = formula.back.rehearsed(limits) if streams else 0
-        if not streams:
-            parts = self._parts(formula.back, batch)
-            workers = formula.unequal(parts, formula.back_workers(limits))
         yield Rehearsal(
             partial(run, part="gradient"),
             extra - waiting,
-            workers=workers,
+            workers=workers if streams else formula.unequal(parts, workers),
             shared_bytes=waiting,
-            holes=_HOLES if formula.back_takes_turns(limits) and not streams else 0.0,
+            holes=0.0 if streams or len(parts) <= limits.workers else _HOLES,
             afresh=not self._run.probes.layout.blocks,  # else the losses leave theirs
         )
 
     def _parts(self, back: BackwardMemoryModel, batch: int) -> list[int]:
         """Tokens of the parts in which a batch goes back."""
         if back.token_bytes:
-            return [int(n) for n in back.part_tokens(self.heavy.lengths[batch : batch + 1])[0]]
+            (tokens,) = back.part_tokens(self._virtual + self.heavy.lengths[batch : batch + 1])
+            return [int(count) for count in tokens if count]
         made = make_batch(self._run.examples, self.heavy.indices(batch))
         cutter = ExampleCutter.of(self.engine.bundle.manifest, PART_TOKENS)
         return [part.rows * part.tokens for part in cutter.cut(made)]
