@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.quantization.chunk_threads import in_order
 from edgezo_export.quantization.group_codes import (
     GroupCodes,
     round_groups,
@@ -118,8 +119,8 @@ def _write_entry(
     own = [places[part.name] for part in parts]
     if entry.kind == "linear_int8":
         scales: list[npt.NDArray[np.float32]] = []
-        rotated = (rotate_rows(chunk) for chunk in _channels(entry, source))
-        _write_columns(file, place, _quantized(rotated, scales))
+        chunks = _quantized(_channels(entry, source), scales, rotate_rows)
+        _write_columns(file, place, chunks)
         _write_at(file, np.concatenate(scales), own[0].offset)
     elif entry.kind == "embedding_uint8":
         scales = []
@@ -134,8 +135,8 @@ def _write_entry(
         )
     elif entry.kind == "linear_uint8":
         size = entry.shape[1] // parts[0].shape[1]
-        matrices = _channels(entry, source)
-        _write_side_by_side(file, [place, *own], (round_groups_8bit(m, size) for m in matrices))
+        made_8bit = in_order(lambda m: round_groups_8bit(m, size), _channels(entry, source))
+        _write_side_by_side(file, [place, *own], made_8bit)
     else:
         _write_floats(file, entry, place, source)
 
@@ -151,8 +152,7 @@ def _write_floats(
 
 def rounded_codes(entry: PlannedTensor, size: int, source: TensorReader) -> Iterator[GroupCodes]:
     """Round the weights of a linear_int4 to the nearest codes, some outputs at a time."""
-    for chunk in _channels(entry, source):
-        yield round_groups(rotate_rows(chunk), size)
+    return in_order(lambda chunk: round_groups(rotate_rows(chunk), size), _channels(entry, source))
 
 
 def read_float32(entry: PlannedTensor, source: TensorReader) -> npt.NDArray[np.float32]:
@@ -215,9 +215,9 @@ def _all_rows(entry: PlannedTensor, source: TensorReader) -> Iterator[npt.NDArra
 def _quantized(
     chunks: Iterator[npt.NDArray[np.float32]],
     scales: list[npt.NDArray[np.float32]],
+    turn: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] = lambda rows: rows,
 ) -> Iterator[npt.NDArray[np.int8]]:
-    for chunk in chunks:
-        values, scale = quantize_rows(chunk)
+    for values, scale in in_order(lambda chunk: quantize_rows(turn(chunk)), chunks):
         scales.append(scale)
         yield values
 
