@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from edgezo_export.calibration.calibration_text import MOST_ROWS, TOKENS, calibr
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.group_codes import GROUP_SIZES, group_size_of
+from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_file import MakeCodes, write_weights
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.lora import Lora
@@ -31,6 +31,7 @@ from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
 from edgezo_export.trace.trace import Trace, trace_model
+from edgezo_export.unfinished import unfinished
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
     FORMAT,
@@ -84,7 +85,8 @@ def export_bundle(
 ) -> Manifest:
     """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
 
-    The bundle appears under its name only after it is complete.
+    The bundle appears under its name only after it is complete. An export that was killed goes on
+    where it was, if it is called again with the same model and settings.
 
     Args:
         model: what to export, by name or opened.
@@ -111,15 +113,9 @@ def export_bundle(
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        try:
-            manifest = _write(source, folder, config, progress, told)
-            folder.chmod(0o755)
-            _put_in_place(folder, output)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with unfinished(output) as place:
+            manifest = _write(source, place.bundle, config, progress, told)
+            place.finish()
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
@@ -140,15 +136,6 @@ def check_settings(config: ExportConfig) -> None:
         raise UsageError(
             f"`calibration_rows` {config.calibration_rows}: must be from 0 to {MOST_ROWS}"
         )
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    """Rename a finished bundle; the old one is removed only after the new one is in its place."""
-    old = folder.with_name(f"{folder.name}.old")
-    if output.exists():
-        output.rename(old)
-    folder.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -185,7 +172,7 @@ def _is_bundle(folder: Path) -> bool:
 def _write(
     source: Source, folder: Path, config: ExportConfig, progress: Progress | None, warn: Warn
 ) -> Manifest:
-    """Write all files of a bundle to an empty folder."""
+    """Write all files of a bundle to a folder that has none of them, but perhaps weights."""
     tell: Progress = progress or (lambda stage, done, total: None)
     tell("trace", 0, 1)
     cls, task = model_class(source.config, config.task)
@@ -205,15 +192,19 @@ def _write(
     _tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
+    log = TensorLog(folder.parent, _facts_of_export(source, config))
     write_weights(
         folder / WEIGHTS_FILE,
         own.planned(),
         source,
         lambda done, total: tell("weights", done, total),
-        _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell)
+        _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell, log)
         if quant == "w4" and config.calibration_rows
         else None,
+        log,
     )
+    if log.changed is not None:
+        warn(f"an export to the same place was not finished, with another {log.changed}: it began anew")
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
     info = scheme.info()
@@ -249,6 +240,17 @@ def _write(
     return manifest
 
 
+def _facts_of_export(source: Source, config: ExportConfig) -> dict[str, str]:
+    """What the bytes of a bundle depend on, for the log of written tensors."""
+    settings = replace(config, force=False)
+    programs = (f"{name} {_version(name)}" for name in ("numpy", "onnxruntime"))
+    return {
+        "checkpoint": source.stamp(),
+        "setting": repr(settings),
+        "version": ", ".join([_created_by(), *programs]),
+    }
+
+
 def chosen_quant(wanted: Quant | Literal["auto"], source: Source) -> Quant:
     """Choose the form of the weights by the size of the model, where it is left open."""
     if wanted != "auto":
@@ -264,6 +266,7 @@ def _codes(
     max_seq: int,
     config: ExportConfig,
     tell: Progress,
+    log: TensorLog,
 ) -> MakeCodes:
     """Prepare the 4-bit codes; they are made when they are written."""
     rows = rows_to_calibrate_with(tokenizer, info, config.calibration_rows, max_seq)
@@ -273,6 +276,7 @@ def _codes(
         rows,
         config.group_size,
         lambda done, total: tell("calibration", done, total),
+        log=log,
     )
     return calibrated.codes
 
@@ -419,9 +423,11 @@ def _layer_names(trace: Trace) -> list[str]:
 
 
 def _created_by() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+    return f"edgezo {_version('edgezo') or '(source tree)'}"
 
+
+def _version(package: str) -> str | None:
     try:
-        return f"edgezo {version('edgezo')}"
+        return version(package)
     except PackageNotFoundError:
-        return "edgezo (source tree)"
+        return None
