@@ -182,17 +182,17 @@ def _write(
     sizes = model_sizes(source.config)
     trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
-    scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
+    scheme = config.scheme.resolve(facts_of(trace, source.config.model_type, sizes, tokenizer))
     pooling = source.pooling() if task == "embedding" else None
     quant = chosen_quant(config.quant, source)
     _tell_unused_settings(config, quant, warn)
     widths = sizes["hidden_size"], sizes["vocab_size"]
     own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
     _tell_unused(source, own, trace, warn)
-    _tell_larger(own.planned(), quant, config.group_size, warn)
+    tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
-    log = TensorLog(folder.parent, _facts_of_export(source, config))
+    log = TensorLog(folder.parent, log_facts(source.stamp(), config))
     write_weights(
         folder / WEIGHTS_FILE,
         own.planned(),
@@ -204,7 +204,9 @@ def _write(
         log,
     )
     if log.changed is not None:
-        warn(f"an export to the same place was not finished, with another {log.changed}: it began anew")
+        warn(
+            f"an export to the same place was not finished, with another {log.changed}: it began anew"
+        )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
     info = scheme.info()
@@ -223,7 +225,7 @@ def _write(
     paths = sorted(folder.rglob("*"))
     names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
     manifest = Manifest(
-        created_by=_created_by(),
+        created_by=created_by(),
         model=model,
         quant=quant,
         graphs=graphs,
@@ -240,14 +242,18 @@ def _write(
     return manifest
 
 
-def _facts_of_export(source: Source, config: ExportConfig) -> dict[str, str]:
-    """What the bytes of a bundle depend on, for the log of written tensors."""
-    settings = replace(config, force=False)
+def log_facts(stamp: str, config: ExportConfig) -> dict[str, str]:
+    """What the bytes of a bundle depend on, for the log of written tensors.
+
+    Args:
+        stamp: of the weights that are read.
+        config: the settings.
+    """
     programs = (f"{name} {_version(name)}" for name in ("numpy", "onnxruntime"))
     return {
-        "checkpoint": source.stamp(),
-        "setting": repr(settings),
-        "version": ", ".join([_created_by(), *programs]),
+        "checkpoint": stamp,
+        "setting": repr(replace(config, force=False)),
+        "version": ", ".join([created_by(), *programs]),
     }
 
 
@@ -269,7 +275,12 @@ def _codes(
     log: TensorLog,
 ) -> MakeCodes:
     """Prepare the 4-bit codes; they are made when they are written."""
-    rows = rows_to_calibrate_with(tokenizer, info, config.calibration_rows, max_seq)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    rows = rows_to_calibrate_with(encode, info, config.calibration_rows, max_seq)
     calibrated = CalibratedCodes(
         graphs.calibration,
         source,
@@ -282,11 +293,18 @@ def _codes(
 
 
 def rows_to_calibrate_with(
-    tokenizer: Any, info: TokenizerInfo, count: int, max_seq: int
+    encode: Callable[[str], list[int]], info: TokenizerInfo, count: int, max_seq: int
 ) -> npt.NDArray[np.int64]:
-    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64."""
+    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64.
+
+    Args:
+        encode: makes tokens of a text, without special ones.
+        info: the special ones.
+        count: R.
+        max_seq: most tokens of a row.
+    """
     return calibration_rows(
-        lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+        encode,
         count,
         min(TOKENS, max_seq),
         info.bos_id if info.add_bos else None,
@@ -314,7 +332,7 @@ def _tell_unused_settings(config: ExportConfig, quant: Quant, warn: Warn) -> Non
             )
 
 
-def _tell_larger(
+def tell_larger(
     planned: Iterable[PlannedTensor], quant: Quant, group_size: int, warn: Warn
 ) -> None:
     """Warn of matrices whose inputs do not fall into groups."""
@@ -394,13 +412,14 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _facts(
-    trace: Trace, source: Source, sizes: dict[str, int], tokenizer: TokenizerInfo
+def facts_of(
+    trace: Trace, architecture: str, sizes: Mapping[str, int], tokenizer: TokenizerInfo
 ) -> ModelFacts:
+    """Collect what a scheme may ask about a model."""
     known = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id, tokenizer.mask_id)
     special = {token for token in (*known, *tokenizer.eos_ids) if token is not None}
     return ModelFacts(
-        architecture=source.config.model_type,
+        architecture=architecture,
         layers=tuple(_layer_names(trace)),
         num_blocks=len(trace.layers),
         hidden_size=sizes["hidden_size"],
@@ -422,7 +441,8 @@ def _layer_names(trace: Trace) -> list[str]:
     return sorted(found)
 
 
-def _created_by() -> str:
+def created_by() -> str:
+    """Name this program and its version."""
     return f"edgezo {_version('edgezo') or '(source tree)'}"
 
 

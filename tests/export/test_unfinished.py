@@ -212,5 +212,3 @@ def test_what_is_left_of_an_old_log(tmp_path):
         log = TensorLog(tmp_path, {"checkpoint": "a"})
         assert log.begin(tmp_path / "w", b"start", {}) == set()
         assert log.load_states(1) is None
-
-

@@ -63,9 +63,7 @@ def int8_matrix(draft: GraphBuilder, spec: LinearSpec) -> IntegerMatrix:
     size = block_size(spec.in_features)
     rotation = hadamard(size) if size > 1 else None
     values = draft.weight(weight)
-    return IntegerMatrix(
-        lambda tile: tile.of(draft, values, axis=1), draft.weight(scale), rotation
-    )
+    return IntegerMatrix(lambda tile: tile.of(draft, values, axis=1), draft.weight(scale), rotation)
 
 
 def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> IntegerMatrix:
