@@ -205,7 +205,8 @@ def _write(
     )
     if log.changed is not None:
         warn(
-            f"an export to the same place was not finished, with another {log.changed}: it began anew"
+            f"an export to the same place was not finished, and it had another {log.changed}: it "
+            f"began anew"
         )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)

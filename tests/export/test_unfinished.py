@@ -141,7 +141,7 @@ def test_another_model_or_setting_begins_anew(whole, tmp_path, change):
         weights["model.norm.weight"] = np.full_like(weights["model.norm.weight"], 2)
         save_file(weights, model / "model.safetensors", {"format": "pt"})
     (told,) = export(open_source(str(model)), output, config)
-    assert f"with another {change}: it began anew" in told
+    assert f"it had another {change}: it began anew" in told
     (tmp_path / "direct").mkdir()
     direct = tmp_path / "direct" / "bundle"
     export(open_source(str(model)), direct, config)

@@ -85,7 +85,7 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
 
     def made(tile: Tile) -> ir.Value:
         own = tile.of(draft, codes, axis=0), tile.of(draft, multipliers, axis=0)
-        return _unpacked(draft, *own, (width, tile.outputs), size)
+        return _unpacked(draft, *own, (width, tile.outputs(draft.local(spec.name))), size)
 
     return IntegerMatrix(made, draft.weight(scale), reordered_rotation(width))
 

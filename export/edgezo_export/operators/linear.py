@@ -120,7 +120,7 @@ class LinearLowering:
         if self._quant != "fp16" and grouped is None:
             return draft.op("MatMul", x, float_matrix(draft, spec))
         parts = []
-        for tile in tiles_of(spec.in_features, spec.out_features, used):
+        for tile in tiles_of(spec.in_features, spec.out_features, used, least=int(bool(grouped))):
             if grouped is None:
                 weight = half_matrix(draft, spec, tile)
             else:
@@ -173,6 +173,9 @@ class LinearLowering:
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
         rows = draft.op("Reshape", self._rotated(mixed, matrix), draft.ints(-1, spec.in_features))
         quantized, scale = self._quantize(rows)
+        tiles = self._tiles(spec, used)
+        if self._quant == "int8" or self._group(spec) is None:  # multiplied as they are stored
+            tiles = [Tile(0, spec.out_features, whole=True)]
         parts = [
             draft.op(
                 "MatMulIntegerToFloat",
@@ -183,18 +186,21 @@ class LinearLowering:
                 draft.constant(np.uint8(ZERO_POINT)),
                 domain=MICROSOFT,
             )
-            for tile in self._tiles(spec, used)
+            for tile in tiles
         ]
-        scaled = draft.op("Mul", joined(draft, parts), scale)
+        product = joined(draft, parts)
+        if used is not None:
+            flat = draft.op("Shape", quantized, start=0, end=1)
+            product = self._of_used(spec, product, flat, used)
+        scaled = draft.op("Mul", product, scale)
         decoded = draft.op("MatMul", decode, draft.op("Reshape", scaled, by_group))
         shape = draft.op("Concat", leading, draft.ints(spec.out_features), axis=0)
         return draft.op("Reshape", decoded, shape)
 
     def _tiles(self, spec: LinearSpec, used: ir.Value | None) -> list[Tile]:
-        """The tiles of a coded product; int8 weights are multiplied as they lie in the file."""
-        if self._quant == "int8" or self._group(spec) is None:
-            return [Tile(0, spec.out_features, whole=True)]
-        return tiles_of(spec.in_features, spec.out_features, used)
+        """The tiles of a matrix of integers."""
+        codes = self._quant == "w4" and self._group(spec) is not None
+        return tiles_of(spec.in_features, spec.out_features, used, least=int(codes))
 
     def _dequantized(
         self,
@@ -208,7 +214,7 @@ class LinearLowering:
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
         rotated = draft.op("Reshape", self._rotated(x, matrix), shape, allowzero=1)
         parts = []
-        for tile in tiles_of(spec.in_features, spec.out_features, used):
+        for tile in self._tiles(spec, used):
             weight = draft.op("Cast", matrix.tile(tile), to=int(ir.DataType.FLOAT))
             parts.append(draft.op("MatMul", rotated, weight))
         # Scaling the result is cheaper: DequantizeLinear takes longer than the product itself.

@@ -29,35 +29,46 @@ class Tile:
         stop: the end.
         whole: are these all outputs of the layer?
         used: (1,) int64, 0 where the tile is not needed and 1 where it is; None if it always is.
+        least: outputs of a tile that is not needed; operators on quantized numbers need one, as
+            ONNX Runtime does not survive an empty tensor there.
     """
 
     start: int
     stop: int
     whole: bool
     used: ir.Value | None = None
+    least: int = 0
 
-    @property
-    def outputs(self) -> int | str:
-        """Its size; a name where it may be 0."""
-        return self.stop - self.start if self.used is None else "outputs"
+    def outputs(self, layer: str) -> int | str:
+        """Its size; a name where it may be another one.
+
+        Args:
+            layer: makes the name one of its own. ONNX Runtime takes dimensions of one name for
+                equal, and lets values of such shapes share memory.
+        """
+        size = self.stop - self.start
+        return size if self.used is None else f"outputs {self.start} of {layer}"
 
     def of(self, draft: GraphBuilder, values: ir.Value, axis: int) -> ir.Value:
         """Append the part of values whose `axis` has the outputs of the layer."""
         if self.whole and self.used is None:
             return values
         start, stop = draft.ints(self.start), draft.ints(self.stop)
-        if self.used is not None:  # no outputs: nothing is read
-            start, stop = (draft.op("Mul", self.used, end) for end in (start, stop))
+        if self.used is not None:
+            first = self.start + self.least
+            size = draft.op("Mul", self.used, draft.ints(self.stop - first))
+            stop = draft.op("Add", draft.ints(first), size)
         return draft.op("Slice", values, start, stop, draft.ints(axis))
 
 
-def tiles_of(width: int, outputs: int, used: ir.Value | None = None) -> list[Tile]:
+def tiles_of(width: int, outputs: int, used: ir.Value | None = None, least: int = 0) -> list[Tile]:
     """Cut a matrix into tiles of about equal size, `NUMBERS` at most where that is a tile.
 
     Args:
         width: inputs of the layer.
         outputs: outputs of the layer.
         used: as in `Tile`.
+        least: as in `Tile`.
     """
     count = -(-width * outputs // NUMBERS)
     step = -(-outputs // count)
@@ -65,7 +76,8 @@ def tiles_of(width: int, outputs: int, used: ir.Value | None = None) -> list[Til
     if step * width > NUMBERS and step > _ALIGNED:
         step -= _ALIGNED
     starts = range(0, outputs, step)
-    return [Tile(s, min(s + step, outputs), len(starts) == 1, used) for s in starts]
+    whole = len(starts) == 1
+    return [Tile(s, min(s + step, outputs), whole, used, least) for s in starts]
 
 
 def joined(draft: GraphBuilder, parts: Sequence[ir.Value]) -> ir.Value:
