@@ -18,6 +18,11 @@ from edgezo_runtime.system.file_lock import HELD, lock
 from edgezo_runtime.system.files import open_descriptor
 
 
+def folder_of(output: Path) -> Path:
+    """Return the folder of an export to `output` that is not finished."""
+    return output.with_name(f".{output.name}.export")
+
+
 class Unfinished:
     """The folder for one bundle, locked by this process.
 
@@ -34,7 +39,7 @@ class Unfinished:
     """
 
     def __init__(self, output: Path) -> None:
-        self.folder = output.with_name(f".{output.name}.export")
+        self.folder = folder_of(output)
         self.bundle = self.folder / "bundle"
         self._output = output
         output.parent.mkdir(parents=True, exist_ok=True)

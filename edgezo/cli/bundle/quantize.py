@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from edgezo.cli.export import require_extra
+from edgezo.cli.export import require_extra, told_where_it_goes_on
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.settings.options import build, options_of, setting
 from edgezo.cli.terminal.output import json_option, note, print_result, table, warn
@@ -57,6 +57,7 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
     require_extra()
     from edgezo_export.export import ExportConfig
     from edgezo_export.requantize import quantize_bundle
+    from edgezo_export.unfinished import folder_of
     from edgezo_runtime.bundle.bundle import Bundle
 
     settings = build(QuantizeSettings, values)
@@ -70,7 +71,7 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
         force=settings.force,
     )
     warnings: list[str] = []
-    with Progress() as progress:
+    with told_where_it_goes_on(folder_of(output)), Progress() as progress:
 
         def tell(stage: str, done: int, total: int) -> None:
             what = f"quantize: {stage}"
