@@ -12,6 +12,7 @@ from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators import tiles
 from edgezo_export.operators.linear import LinearLowering, LinearSpec
 from edgezo_export.operators.tiles import tiles_of
+from edgezo_runtime.budget.memory_model import TILE_NUMBERS
 from tests.export.graph_runner import run
 
 FLOAT = ir.DataType.FLOAT
@@ -151,3 +152,7 @@ def test_unused_weights(model, tmp_path, quant, rows):
     assert found.shape == (4, rows, OUT)
     expected = product(model, tmp_path / "all", quant, dequantize=True)[:, :rows]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_plan_knows_the_size_of_a_tile():
+    assert TILE_NUMBERS == tiles.NUMBERS
