@@ -55,7 +55,9 @@ EXPORT = [
     "adapters",
     "proofs",
     "bundle_graphs",
+    "unfinished",
     "export",
+    "requantize",
 ]
 """The same of the exporter."""
 

@@ -54,6 +54,7 @@ _EPILOG = (
     cls=_Main,
     verbs={
         "export": "edgezo.cli.export",
+        "bundle": "edgezo.cli.bundle.command",
         "init": "edgezo.cli.init.command",
         "data": "edgezo.cli.data.command",
         "plan": "edgezo.cli.plan",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -173,6 +175,7 @@ def _export(
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
     from edgezo_export.sources.model_source import open_source
+    from edgezo_export.unfinished import folder_of
 
     if settings.seed is not None and not 0 <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")
@@ -190,7 +193,10 @@ def _export(
     source = open_source(name)
     quant = chosen_quant(settings.quant, source)
     note(f"exporting {name} to {output}: {source.parameters():,} parameters, {_WEIGHTS[quant]}")
-    with Progress() as progress:
+    left = folder_of(output)
+    if left.exists():
+        note(f"{left}: an export was interrupted; it goes on if model and settings are the same")
+    with told_where_it_goes_on(left), Progress() as progress:
 
         def tell(stage: str, done: int, total: int) -> None:
             what = f"export: {stage}"
@@ -205,6 +211,17 @@ def _export(
             warnings.append(with_flags(text))
 
         return export_bundle(source, output, config, tell, told)
+
+
+@contextmanager
+def told_where_it_goes_on(left: Path) -> Iterator[None]:
+    """Say what an interrupted export leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if left.exists():
+            note(f"{left} has what is written; the same command goes on there, or remove it")
+        raise
 
 
 _OF_ALL = frozenset({"quant", "group_size", "calibration_rows", "trainable", "task", "force"})

@@ -60,6 +60,7 @@ class GraphBuilder:
         self.planned: dict[str, PlannedTensor] = {}
         self.trainables: list[Binding] = []
         self.weights: list[Binding] = []
+        self.routed: list[str] = []
         self._module = module
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
@@ -243,6 +244,7 @@ class GraphBuilder:
             outputs=tuple(_info(value) for value in self._outputs),
             trainables=tuple(self.trainables),
             weights=tuple(self.weights),
+            routed=tuple(self.routed),
         )
 
     def serialize(self) -> bytes:

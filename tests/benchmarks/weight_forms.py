@@ -154,7 +154,10 @@ class Layers:
             info = self.source.save_tokenizer(Path(temporary), tokenizer)
         sizes = model_sizes(self.source.config)
         rows = rows_to_calibrate_with(
-            tokenizer, info, ExportConfig().calibration_rows, sizes["max_seq"]
+            lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+            info,
+            ExportConfig().calibration_rows,
+            sizes["max_seq"],
         )
         codes = CalibratedCodes(
             self._graphs, self.source, rows, SIZE, lambda done, total: None, rotated=rotate

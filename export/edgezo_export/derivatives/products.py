@@ -79,7 +79,9 @@ def _again(
     if value not in made:
         inputs = [_again(draft, own, made) for own in producer.inputs]
         attributes = {name: attribute.value for name, attribute in producer.attributes.items()}
-        made[value] = draft.op(producer.op_type, *inputs, domain=producer.domain, **attributes)
+        again = draft.op(producer.op_type, *inputs, domain=producer.domain, **attributes)
+        again.type, again.shape = value.type, value.shape  # declared, or None as before
+        made[value] = again
     return made[value]
 
 

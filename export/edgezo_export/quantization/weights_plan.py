@@ -299,8 +299,11 @@ def check_shapes(entry: PlannedTensor, source: TensorReader) -> None:
     else:
         expected = None
     if expected != entry.shape:
+        found = ", ".join(
+            f"{name} {shape}" for name, shape in zip(entry.sources, shapes, strict=True)
+        )
         raise EdgezoError(
-            f"tensor {entry.name!r}: shape {entry.shape} planned, the checkpoint has "
-            f"{dict(zip(entry.sources, shapes, strict=True))} (kind {entry.kind}, "
-            f"transpose {entry.transpose})"
+            f"tensor {entry.name!r}: config.json asks for {entry.shape} (as {entry.kind}"
+            f"{', transposed' if entry.transpose else ''}), and the checkpoint has {found}: "
+            f"weights and config.json are not of the same model; download both again"
         )

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MODEL", "Source", "TensorReader", "embedded_default", "open_source"]
 
+
+_STAMP_BYTES = 64 << 10
 
 _EMBEDDING_MODULES = ("Transformer", "Pooling", "Normalize")
 """Modules of sentence-transformers that an export computes."""
@@ -95,6 +99,28 @@ class Source:
     def parameters(self) -> int:
         """Count the numbers of the checkpoint."""
         return sum(math.prod(self._checkpoint.shape(name)) for name in self._checkpoint.names())
+
+    def stamp(self) -> str:
+        """Return a digest that changes when a file of the model does.
+
+        It is made of names, sizes and times of the files, and of their first and last bytes.
+        """
+        if self._gguf_file is None:
+            files = sorted(path for path in self._folder.iterdir() if path.is_file())
+        else:  # all parts of a split one
+            pattern = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "-*-of-*.gguf", self._gguf_file)
+            split = pattern != self._gguf_file
+            own = self._folder / self._gguf_file
+            files = sorted(self._folder.glob(pattern)) if split else [own]
+        digest = hashlib.sha256(json.dumps(self.config_dict, sort_keys=True).encode())
+        for path in files:
+            info = path.stat()
+            digest.update(f"{path.name}\0{info.st_size}\0{info.st_mtime_ns}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_STAMP_BYTES))
+                file.seek(max(0, info.st_size - _STAMP_BYTES))
+                digest.update(file.read(_STAMP_BYTES))
+        return digest.hexdigest()
 
     def resolve(self, name: str) -> str:
         """Return the name of a parameter in the checkpoint.

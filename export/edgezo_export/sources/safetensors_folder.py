@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,10 @@ class SafetensorsFolder:
         for file in _files(folder):
             for name, stored in _read_header(file).items():
                 if self._stored.setdefault(name, stored) is not stored:
-                    raise EdgezoError(f"tensor {name!r} is in {self._stored[name].file} and {file}")
+                    raise EdgezoError(
+                        f"tensor {name!r} is in {self._stored[name].file} and {file}: the shards "
+                        f"are of several models; download the model again to an empty folder"
+                    )
 
     def names(self) -> list[str]:
         """Return the names of all tensors, in file order."""
@@ -140,7 +144,7 @@ def _read_header(file: Path) -> dict[str, Stored]:
     start = 8 + length
     stored = {}
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_once)
         header.pop("__metadata__", None)
         for name, entry in header.items():
             first, last = (int(offset) for offset in entry["data_offsets"])
@@ -157,6 +161,15 @@ def _read_header(file: Path) -> dict[str, Stored]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EdgezoError(f"{file}: damaged header: {error!r:.200}") from error
     return stored
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of pairs whose names must differ: the last one would win silently."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.80} twice")
+    return found
 
 
 def _check_length(stored: Stored) -> None:

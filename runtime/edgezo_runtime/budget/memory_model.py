@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 VOCABULARY_CHUNK = 4096
 """Vocabulary entries that an exported token scorer computes at a time."""
 
+TILE_NUMBERS = 2 << 20
+"""Numbers of a layer's weights that an exported graph makes ready for a product at a time."""
+
 _FLOAT = 4
 
 _SCORED_BYTES = VOCABULARY_CHUNK * 20 * _FLOAT
@@ -47,7 +50,7 @@ class BackwardMemoryModel:
     Attributes:
         tokens: tokens of a part of the batch that goes back through a block.
         telling_rows: sequences of two such parts.
-        weights: bytes of float32 weights, twice those of the largest layer, and of what they are
+        weights: bytes of float32 weights, twice those of the largest tile, and of what they are
             made of.
         kept: bytes of a part's hidden states at the entries of blocks.
         sums: bytes of the gradients, those of a part that waits, and their sums.
@@ -96,7 +99,7 @@ class BackwardMemoryModel:
         return cls(
             tokens=tokens,
             telling_rows=2 * last if answers else max(2, -(-2 * tokens // longest)),
-            weights=2 * _FLOAT * _largest_layer(engine.bundle) + bytes_of_weights(engine.bundle),
+            weights=2 * _FLOAT * _largest_tile(engine.bundle) + bytes_of_weights(engine.bundle),
             kept=blocks * state,
             sums=numbers * (3 * _FLOAT + 8),
             parts=-(-rows // rows_of_part),
@@ -197,7 +200,7 @@ class MemoryModel:
         state_bytes_per_token: bytes of one token between two blocks.
         hidden: bytes of a batch's hidden states.
         copies: bytes of a chunk's copies of a block's trainables, at most.
-        weights: bytes of a layer's weights while they are made ready for its product.
+        weights: bytes of a tile of weights while it is made ready for its product.
         back: the backward pass; None where no step is first-order.
         scored_bytes: bytes of the token scorer for one scored token.
     """
@@ -384,26 +387,30 @@ def bytes_of_token(bundle: Bundle) -> int:
 
 
 def bytes_of_weights(bundle: Bundle) -> int:
-    """Count the bytes of the largest layer's weights while they are made ready for its product.
+    """Count the bytes of the largest tile of weights while it is made ready for a product.
 
     4-bit codes are int8 twice: by halves, and joined. Other weights become float32, those of w8
     from a transposed copy. int8 and float32 weights are multiplied as they lie in the file.
     """
-    return _MADE_BYTES.get(bundle.manifest.quant, 0) * _largest_layer(bundle)
+    return _MADE_BYTES.get(bundle.manifest.quant, 0) * _largest_tile(bundle)
 
 
-def _largest_layer(bundle: Bundle) -> int:
-    """Count the numbers of the largest weight of a block; copies of one that trains count once."""
+def _largest_tile(bundle: Bundle) -> int:
+    """Count the numbers of the largest tile of a block's weights.
+
+    Copies of a weight that trains count once.
+    """
     per_item = 2 if bundle.manifest.quant == "w4" else 1
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}
-    return max(
+    largest = max(
         math.prod(dim for dim in t.shape if isinstance(dim, int))
         * (per_item if t.dtype == "uint8" else 1)
         for graph in graphs
         for t in graph.inputs
         if t.name in weights
     )
+    return min(largest, TILE_NUMBERS)
 
 
 def bytes_kept_of_token(bundle: Bundle) -> int:

@@ -43,6 +43,7 @@ class LoadedGraph:
         by_token: those of them that are (R, S, ...), the hidden states among them.
         output: name of the first output.
         pages: where its weights lie in the file, (first byte, end) of each stretch.
+        ahead: the same of the weights that every pass reads, whatever is routed where.
     """
 
     session: onnxruntime.InferenceSession
@@ -53,6 +54,7 @@ class LoadedGraph:
     by_token: tuple[str, ...]
     output: str
     pages: tuple[tuple[int, int], ...]
+    ahead: tuple[tuple[int, int], ...]
 
 
 class LoadedModel:
@@ -102,9 +104,12 @@ class LoadedModel:
         return sum(end - start for start, end in self.blocks[index].pages)
 
     def fetch(self, index: int) -> None:
-        """Have the system read a block's weights ahead; returns at once."""
+        """Have the system read a block's weights ahead; returns at once.
+
+        Those of experts are read when a token has been routed to them.
+        """
         with contextlib.suppress(RuntimeError):  # no thread to be had: the pages come when touched
-            for start, end in self.blocks[index].pages:
+            for start, end in self.blocks[index].ahead:
                 self._reader.submit(self.weights.fetch, start, end)
 
     def drop(self, index: int) -> None:
@@ -143,12 +148,15 @@ class LoadedModel:
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         weights: dict[str, Any] = {}
         places: list[tuple[int, int]] = []
+        ahead: list[tuple[int, int]] = []
         for binding in graph.weights:
             tensor = inputs[binding.input]
             shape = tuple(int(dim) for dim in tensor.shape)
             view = self.weights.view(binding.tensor, tensor.dtype, shape, binding.start)
             weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
             places.append(self.weights.span(binding.tensor))
+            if binding.input not in graph.routed:
+                ahead.append(places[-1])
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
         own = {*weights, *trainables, *PAST}
         return LoadedGraph(
@@ -160,6 +168,7 @@ class LoadedModel:
             by_token=tuple(n for n, t in inputs.items() if t.shape[:2] == ("rows", "tokens")),
             output=graph.outputs[0].name,
             pages=_merged(places),
+            ahead=_merged(ahead),
         )
 
 
