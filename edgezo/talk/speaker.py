@@ -1,0 +1,219 @@
+"""A bundle that answers: prompts by its chat template, texts of any of its voices, within a budget.
+
+Texts are written one after another. What a prompt has in common with the text before is not read
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from edgezo.talk.voice import Voice
+from edgezo_runtime.budget.generation_plan import plan_generation, room_beside
+from edgezo_runtime.data.chat.chat_template import ChatTemplate
+from edgezo_runtime.data.chat.messages import check_tools, check_turns
+from edgezo_runtime.data.template import check_text
+from edgezo_runtime.errors import DoesNotFitError, UsageError
+from edgezo_runtime.generation.generator import GenerationConfig, Generator, Look
+from edgezo_runtime.generation.kept_text import KeptText
+
+if TYPE_CHECKING:
+    from edgezo_runtime.data.tokenizer import TextTokenizer
+    from edgezo_runtime.engine.engine import Engine
+    from edgezo_runtime.generation.generator import Delta
+
+LONGEST = 4096
+"""Tokens of prompt and answer that are planned for, where nobody asks for more."""
+
+_LEAST = 64
+"""Tokens of prompt and answer below which no conversation is possible."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Tokens of the last text.
+
+    Attributes:
+        prompt: of its prompt.
+        read: of its prompt that were read; the others were known from the text before.
+        new: that were generated, an end token included.
+    """
+
+    prompt: int = 0
+    read: int = 0
+    new: int = 0
+
+
+class Speaker:
+    """Writes texts with the voices of a bundle; for one thread at a time.
+
+    Args:
+        engine: the model.
+        tokenizer: its tokenizer.
+        voices: by name.
+        beside_steps: does a run take steps with the engine meanwhile? Then its plan holds, and
+            keys and values get what its budget leaves at each text.
+
+    Attributes:
+        engine: the model.
+        tokenizer: its tokenizer.
+        voices: by name.
+        context: most tokens of prompt and answer.
+        counts: of the last text.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: TextTokenizer,
+        voices: Mapping[str, Voice],
+        *,
+        beside_steps: bool = False,
+    ) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.voices = dict(voices)
+        self.context = engine.bundle.manifest.model.max_seq
+        self.counts = Counts()
+        self._beside_steps = beside_steps
+        self._kept = KeptText()
+        self._generators = {
+            scope: Generator(engine, tokenizer, scope=scope)
+            for scope in {voice.scope for voice in voices.values()}
+        }
+
+    # --- before ---
+
+    def plan(self, budget_bytes: int, context: int, new_tokens: int) -> None:
+        """Plan the memory for the longest text, and shorten it until it fits.
+
+        Args:
+            budget_bytes: what the process may take.
+            context: most tokens of prompt and answer; 0 takes as many as fit, `LONGEST` at most.
+            new_tokens: of the answer.
+        Raises:
+            UsageError: the model takes fewer tokens.
+            DoesNotFitError: the budget is too small for this context, or for any.
+        """
+        longest = self.engine.bundle.manifest.model.max_seq
+        if context > longest:
+            raise UsageError(f"`context` {context}: the model takes {longest} tokens in all")
+        if context and context <= new_tokens:
+            raise UsageError(
+                f"`context` {context}: `max_new_tokens` {new_tokens} leaves no room for a prompt"
+            )
+        size = context or min(longest, LONGEST)
+        voice = next(iter(self.voices.values()))
+        generator, tensors = self._generators[voice.scope], voice.tensors()
+        while True:
+            new = min(new_tokens, max(1, size // 2))
+            try:
+                plan = plan_generation(
+                    generator, [size - new], tensors, GenerationConfig(new), budget_bytes
+                )
+                break
+            except DoesNotFitError:
+                if context or size // 2 < _LEAST:
+                    raise
+                self.engine.give_back()
+                size //= 2
+        for own in self._generators.values():
+            plan.apply(own)
+        self.context = size
+
+    def limit(self, context: int) -> None:
+        """Set the most tokens of prompt and answer, where another plan holds."""
+        self.context = min(context, self.engine.bundle.manifest.model.max_seq)
+
+    # --- prompts ---
+
+    @property
+    def chats(self) -> bool:
+        """Has the bundle a chat template?"""
+        return self.tokenizer.chat_template is not None
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self.tokenizer)
+
+    def chat_prompt(self, messages: object, tools: object = None) -> list[int]:
+        """The tokens of a conversation, up to where the assistant answers.
+
+        Args:
+            messages: objects with a role and a content.
+            tools: descriptions of tools, for templates that show them; None for none.
+        Raises:
+            DataError: they are no conversation, or the template refuses them.
+            BundleError: there is no usable chat template.
+        """
+        turns = check_turns(messages, "messages")
+        own = check_tools(tools, "tools")
+        filled = list(self._template.with_contents(turns, "messages", tools=own))
+        text = self._template.render(filled, "messages", tools=own, generation_prompt=True)
+        return self.tokenizer.encode(text, add_special=False)
+
+    def text_prompt(self, text: str) -> list[int]:
+        """The tokens of a text that is continued.
+
+        Raises:
+            DataError: it has no UTF-8 form.
+        """
+        return self.tokenizer.encode(check_text(text, "the text", "prompt"), add_special=True)
+
+    # --- texts ---
+
+    def write(
+        self,
+        name: str,
+        prompt: Sequence[int],
+        config: GenerationConfig,
+        check: Callable[[], None] = lambda: None,
+        look: Look | None = None,
+    ) -> Iterator[Delta]:
+        """Write a text, token by token.
+
+        Args:
+            name: of the voice.
+            prompt: tokens.
+            config: how it is generated.
+            check: called at every block and every token; raises to end the text.
+            look: given the logits of every token.
+        Raises:
+            UsageError: the prompt is empty, or too long for what was planned.
+            DoesNotFitError: keys and values do not fit beside the run.
+            EdgezoError: memory is short, or a logit is not a number.
+        """
+        voice = self.voices[name]
+        generator = self._generators[voice.scope]
+        if len(prompt) + config.max_new_tokens > self.context:
+            raise UsageError(
+                f"the prompt has {len(prompt)} tokens, the answer up to {config.max_new_tokens}; "
+                f"there is room for {self.context} in all"
+            )
+        if self._beside_steps:
+            generator.cache_bytes = room_beside(self.engine)
+        kept = self._kept if voice.keeps and not self._beside_steps else None
+        read, new = generator.prompt_tokens, generator.new_tokens
+        tensors = voice.tensors()
+        deltas = generator.stream([prompt], tensors, config, look, kept)
+        try:
+            while True:
+                with self.engine.interruptible(check):
+                    delta = next(deltas, None)
+                self.counts = Counts(
+                    len(prompt), generator.prompt_tokens - read, generator.new_tokens - new
+                )
+                if delta is None:
+                    return
+                yield delta
+                check()
+        finally:
+            deltas.close()  # type: ignore[attr-defined]
+
+    def forget(self) -> None:
+        """Release keys and values of the text before."""
+        self._kept.clear()
+        self.engine.trim()
