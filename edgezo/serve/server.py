@@ -29,7 +29,7 @@ def require_extra() -> None:
         MissingExtraError: it is not installed.
     """
     try:
-        import starlette.applications
+        import starlette.applications  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
