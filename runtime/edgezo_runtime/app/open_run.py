@@ -79,6 +79,7 @@ def open_run(
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda stage: None,
+    answer_tokens: int = 0,
 ) -> OpenedRun:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -99,6 +100,8 @@ def open_run(
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
         tell: given the name of each part before it begins.
+        answer_tokens: prompt and answer of the longest text that others ask for between steps, and
+            that the plan counts; 0 plans for none.
 
     Raises:
         DoesNotFitError: the budget is too small, or memory was refused.
@@ -121,7 +124,8 @@ def open_run(
         )
         train, sources, why_none = held_out(data, train, config, folder, resume=resume)
         sets, questions = read_others(train, reader, sources)
-        if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
+        follow = process_bytes is None  # may rows follow?
+        if not follow and not answer_tokens:  # the tokenizer takes some megabytes
             reader = None
         check()
         release_freed()
@@ -137,7 +141,7 @@ def open_run(
             plan, longest = None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
-                if reader is not None:
+                if follow and reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
                 tell("measuring passes for the memory plan")
@@ -149,6 +153,7 @@ def open_run(
                     process_bytes=process_bytes or 0,
                     data_bytes=data_bytes,
                     start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                    answer_tokens=answer_tokens,
                 )
                 check()
                 plan.apply(engine)

@@ -124,6 +124,7 @@ def make_plan(
     process_bytes: int = 0,
     data_bytes: int = 0,
     start_bytes: int = 0,
+    answer_tokens: int = 0,
 ) -> Plan:
     """Plan a run that has not started.
 
@@ -136,6 +137,7 @@ def make_plan(
         data_bytes: what the data took.
         start_bytes: peak of the process so far if the budget covers its whole life; 0 if the
             budget covers the run only.
+        answer_tokens: prompt and answer of the longest text that is generated between steps.
     Raises:
         DoesNotFitError: the budget is too small for any way to run.
         BundleError: the weights' header cannot be read.
@@ -143,7 +145,7 @@ def make_plan(
     before = (process_bytes, data_bytes, start_bytes)
 
     def plan() -> Plan:
-        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before)
+        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before, answer_tokens)
         return plan_workload(workload)
 
     try:
