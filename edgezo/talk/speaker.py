@@ -6,7 +6,9 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from edgezo_runtime.data.tokenizer import TextTokenizer
     from edgezo_runtime.engine.engine import Engine
     from edgezo_runtime.generation.generator import Delta
+
+RunWaits = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""Makes a run wait; see `Speaker`."""
 
 LONGEST = 4096
 """Tokens of prompt and answer that are planned for, where nobody asks for more."""
@@ -54,8 +59,9 @@ class Speaker:
         engine: the model.
         tokenizer: its tokenizer.
         voices: by name.
-        beside_steps: does a run take steps with the engine meanwhile? Then its plan holds, and
-            keys and values get what its budget leaves at each text.
+        run_waits: makes the run wait that takes steps with the engine, for as long as a text is
+            written; is given a function that raises to end the text. The plan of the run holds,
+            and keys and values get what its budget leaves. None: there is no run.
 
     Attributes:
         engine: the model.
@@ -71,14 +77,14 @@ class Speaker:
         tokenizer: TextTokenizer,
         voices: Mapping[str, Voice],
         *,
-        beside_steps: bool = False,
+        run_waits: RunWaits | None = None,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.voices = dict(voices)
         self.context = engine.bundle.manifest.model.max_seq
         self.counts = Counts()
-        self._beside_steps = beside_steps
+        self._run_waits = run_waits
         self._kept = KeptText()
         self._generators = {
             scope: Generator(engine, tokenizer, scope=scope)
@@ -193,9 +199,23 @@ class Speaker:
                 f"the prompt has {len(prompt)} tokens, the answer up to {config.max_new_tokens}; "
                 f"there is room for {self.context} in all"
             )
-        if self._beside_steps:
-            generator.cache_bytes = room_beside(self.engine)
-        kept = self._kept if voice.keeps and not self._beside_steps else None
+        waits = contextlib.nullcontext() if self._run_waits is None else self._run_waits(check)
+        with waits:
+            yield from self._write(voice, generator, prompt, config, check, look)
+
+    def _write(
+        self,
+        voice: Voice,
+        generator: Generator,
+        prompt: Sequence[int],
+        config: GenerationConfig,
+        check: Callable[[], None],
+        look: Look | None,
+    ) -> Iterator[Delta]:
+        """Write a text, while no step is taken."""
+        kept = self._kept if voice.keeps else None
+        if self._run_waits is not None:
+            generator.cache_bytes, kept = room_beside(self.engine), None
         read, new = generator.prompt_tokens, generator.new_tokens
         tensors = voice.tensors()
         deltas = generator.stream([prompt], tensors, config, look, kept)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from edgezo.serve.guard import Guard
     from edgezo.talk.speaker import Speaker
     from edgezo_runtime.app.tuner import Tuner
+
+LONGEST_STEP_S = 10.0
+"""Seconds that an answer waits for a step after the answer before; evaluations last longer."""
 
 WAITING = 8
 """Requests that wait while one is answered."""
@@ -119,6 +123,32 @@ def speaker_of(tuner: Tuner, context: int) -> Speaker:
         ),
         Voice(base if base != name else f"{base}-base", fixed(engine.bundle.trainables())),
     ]
-    speaker = Speaker(engine, tokenizer, by_name(voices), beside_steps=True)
+    waits = _Turns(tuner).waiting
+    speaker = Speaker(engine, tokenizer, by_name(voices), run_waits=waits)
     speaker.limit(context)
     return speaker
+
+
+class _Turns:
+    """Answers and steps in turn: steps wait for an answer, and a step is taken between two answers.
+
+    Args:
+        tuner: takes the steps.
+    """
+
+    def __init__(self, tuner: Tuner) -> None:
+        self._tuner = tuner
+        self._answered_at = -1
+
+    @contextlib.contextmanager
+    def waiting(self, check: Callable[[], None]) -> Iterator[None]:
+        """Hold the steps for a block of code; raises what `check` raises."""
+        tuner, end = self._tuner, time.monotonic() + LONGEST_STEP_S
+        while tuner.step_number == self._answered_at and not tuner.done:
+            if time.monotonic() > end:
+                break
+            check()
+            time.sleep(0.02)
+        with tuner.paused("an answer is written"):
+            yield
+        self._answered_at = tuner.step_number
