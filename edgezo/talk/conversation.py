@@ -1,7 +1,10 @@
 """A conversation with one voice at a time: what was said, and the prompts it makes.
 
-There are three kinds. With a chat template, turns follow each other. A voice that was tuned on rows
-of a template gets each text alone, in that template. Without either, texts are continued.
+There are three kinds. With a chat template, turns follow each other. A voice tuned on rows of a
+template gets each text alone, in that template, and chooses a label word if the rows had any.
+Without either, texts are continued.
+
+The base model is spoken to as the adapter before it was, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgezo.talk.speaker import Speaker
+    from edgezo_runtime.data.reading import Reading
 
 Kind = Literal["turns", "rows", "text"]
 
@@ -26,12 +30,10 @@ class Prompt:
     Attributes:
         tokens: of the prompt.
         left_out: messages of the conversation that there was no room for.
-        most: most new tokens that make sense; None for no such limit.
     """
 
     tokens: list[int]
     left_out: int = 0
-    most: int | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class Conversation:
         system: the system message; None for that of the template.
         messages: of user and assistant, without it.
         text: all that was continued, where there are no turns.
+        reading: how the rows are read that a line stands for; None: by no template.
     """
 
     speaker: Speaker
@@ -51,21 +54,44 @@ class Conversation:
     system: str | None = None
     messages: list[Message] = field(default_factory=list)
     text: str = ""
+    reading: Reading | None = None
+
+    def __post_init__(self) -> None:
+        """Speak to the first voice as it was tuned."""
+        self.speak_to(self.voice)
 
     @property
     def kind(self) -> Kind:
         """How the voice is spoken to."""
-        if self.speaker.voices[self.voice].template is not None:
+        if self.reading is not None and self.reading.template is not None:
             return "rows"
         return "turns" if self.speaker.chats else "text"
 
-    def check(self) -> None:
-        """Refuse voices that nobody can speak to in lines.
+    @property
+    def chooses(self) -> bool:
+        """Is an answer one of some label words?"""
+        return self.kind == "rows" and self.reading is not None and bool(self.reading.labels)
+
+    def speak_to(self, name: str) -> None:
+        """Have another voice answer.
 
         Raises:
-            UsageError: its template has several fields.
+            UsageError: its template has several fields, which a line does not have.
         """
-        self._field()
+        reading = self.speaker.voices[name].reading or self.reading
+        if reading is not None and reading.template is not None:
+            names = dict.fromkeys(Template.parse(reading.template).names)
+            if len(names) > 1:
+                raise UsageError(
+                    f"{name} was tuned on rows of several fields ({', '.join(names)}), which a "
+                    f"line does not have; 'edgezo generate --row' takes them"
+                )
+        self.voice, self.reading = name, reading
+
+    def choose(self, line: str) -> list[tuple[str, float]]:
+        """The label words for a line, with their probabilities, the likeliest first."""
+        assert self.reading is not None
+        return self.speaker.choose(self.voice, self.reading, line)
 
     def prompt(self, line: str, new_tokens: int) -> Prompt:
         """The prompt for the answer to a line, which is not noted yet.
@@ -78,9 +104,8 @@ class Conversation:
             EdgezoError: the template refuses it.
         """
         room = self.speaker.context - new_tokens
-        name = self._field()
-        if name is not None:
-            return self._row(name, line, room)
+        if self.kind == "rows":
+            return self._row(line, room)
         if self.kind == "text":
             return self._continued(self.text + line, room)
         asked = [*self.messages, {"role": "user", "content": line}]
@@ -126,31 +151,15 @@ class Conversation:
 
     # --- parts ---
 
-    def _field(self) -> str | None:
-        """The only field of the voice's template; None without a template."""
-        voice = self.speaker.voices[self.voice]
-        if voice.template is None:
-            return None
-        names = dict.fromkeys(Template.parse(voice.template).names)
-        if len(names) > 1:
-            raise UsageError(
-                f"{voice.name} was tuned on rows of several fields ({', '.join(names)}), which a "
-                f"line does not have; 'edgezo generate --row' takes them"
-            )
-        return next(iter(names))
-
-    def _row(self, name: str, line: str, room: int) -> Prompt:
-        """A line in the template of the voice; an answer is no longer than its label words."""
-        voice, tokenizer = self.speaker.voices[self.voice], self.speaker.tokenizer
-        assert voice.reading is not None
-        assert voice.template is not None
-        text = Template.parse(voice.template).render({name: line})
-        tokens = self.speaker.text_prompt(text)
+    def _row(self, line: str, room: int) -> Prompt:
+        """A line in the template."""
+        assert self.reading is not None
+        assert self.reading.template is not None
+        template = Template.parse(self.reading.template)
+        tokens = self.speaker.text_prompt(template.render(dict.fromkeys(template.names, line)))
         if len(tokens) > room:
             raise UsageError(f"the line has {len(tokens)} tokens; there is room for {room}")
-        labels = voice.reading.labels
-        sizes = [len(tokenizer.encode(label, add_special=False)) for label in labels]
-        return Prompt(tokens, most=max(sizes, default=0) or None)
+        return Prompt(tokens)
 
     def _continued(self, text: str, room: int) -> Prompt:
         """The end of the text, as much as there is room for."""

@@ -17,12 +17,15 @@ from edgezo.talk.voice import Voice
 from edgezo_runtime.budget.generation_plan import plan_generation, room_beside
 from edgezo_runtime.data.chat.chat_template import ChatTemplate
 from edgezo_runtime.data.chat.messages import check_tools, check_turns
+from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.template import check_text
 from edgezo_runtime.errors import DoesNotFitError, UsageError
+from edgezo_runtime.evaluation.classify import classify
 from edgezo_runtime.generation.generator import GenerationConfig, Generator, Look
 from edgezo_runtime.generation.kept_text import KeptText
 
 if TYPE_CHECKING:
+    from edgezo_runtime.data.reading import Reading
     from edgezo_runtime.data.tokenizer import TextTokenizer
     from edgezo_runtime.engine.engine import Engine
     from edgezo_runtime.generation.generator import Delta
@@ -168,6 +171,25 @@ class Speaker:
             DataError: it has no UTF-8 form.
         """
         return self.tokenizer.encode(check_text(text, "the text", "prompt"), add_special=True)
+
+    # --- label words ---
+
+    def choose(self, name: str, reading: Reading, text: str) -> list[tuple[str, float]]:
+        """The label words for a text, with their probabilities, the likeliest first.
+
+        Args:
+            name: of the voice.
+            reading: has the template, of one field, and the label words.
+            text: of the field.
+        Raises:
+            DataError: the text has no UTF-8 form.
+        """
+        reader = RowReader(self.tokenizer, **reading.settings())
+        rows = reader.take([reader.text_row(text)], with_class=False)
+        voice = self.voices[name]
+        (found,) = classify(self.engine, voice.tensors(), rows, 1, scope=voice.scope)
+        shares = zip(reading.labels, found.probabilities, strict=True)
+        return sorted(shares, key=lambda pair: -pair[1])
 
     # --- texts ---
 

@@ -101,12 +101,7 @@ class Commands:
             raise UsageError("/adapter on: there is no adapter; give `adapter` at the start")
         if name not in voices:
             raise UsageError(f"/adapter {printable(rest)}: there are {', '.join(voices)}")
-        before, self._conversation.voice = self._conversation.voice, name
-        try:
-            self._conversation.check()
-        except UsageError:
-            self._conversation.voice = before
-            raise
+        self._conversation.speak_to(name)
         if name != self._base:
             self._last = name
         note(f"{name} answers")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import click
 
 from edgezo.cli.chat.commands import Commands
 from edgezo.cli.chat.lines import Lines, shown_safely
@@ -58,7 +59,6 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
     names = list(speaker.voices)
     voice = parse_named(settings.adapter[0])[0] if settings.adapter else names[0]
     conversation = Conversation(speaker, voice, settings.system)
-    conversation.check()
     note(f"{voice} answers; up to {speaker.context} tokens; /help lists the commands")
     if _KINDS[conversation.kind]:
         note(f"{voice}: {_KINDS[conversation.kind]}")
@@ -112,15 +112,15 @@ class ChatSession:
         """Answer a line, and note both."""
         conversation, config = self._conversation, self._commands.config
         speaker = conversation.speaker
+        if conversation.chooses:
+            self._choose(line)
+            return
         prompt = conversation.prompt(line, config.max_new_tokens)
         if prompt.left_out:
             note(
                 f"the oldest {prompt.left_out} messages are left out: there is room for "
                 f"{speaker.context} tokens"
             )
-        if prompt.most is not None:
-            most = min(prompt.most, config.max_new_tokens)
-            config = dataclasses.replace(config, max_new_tokens=most)
         text, finish, stopped = "", None, False
         with StopSignals() as signals:
             began = first = time.monotonic()
@@ -149,6 +149,14 @@ class ChatSession:
             f"{counts.new} tokens" + (f", {speed}" if speed else ""),
             f"{counts.read} read in {first - began:.1f} s" + (f", {known} known" if known else ""),
             *(["stopped"] if stopped else []),
-            *(["longest answer reached"] if finish == "length" and prompt.most is None else []),
+            *(["longest answer reached"] if finish == "length" else []),
         ]
         note(f"({'; '.join(parts)})")
+
+    def _choose(self, line: str) -> None:
+        """Answer a line by a label word."""
+        (word, share), *others = self._conversation.choose(line)
+        click.echo(shown_safely(word.strip()))
+        self._conversation.note(line, word)
+        shown = [f"{share:.0%}", *(f"{own.strip()} {part:.0%}" for own, part in others[:2])]
+        note(f"({'; '.join(shown)})")
