@@ -56,7 +56,7 @@ def parse_address(text: str, port: int) -> tuple[str, int]:
         host, given = "", host
     if given:
         if not (given.isdecimal() and len(given) < 6 and int(given) < 65536):
-            raise UsageError(f"address {text:.80!r}: the port must be 0 to 65535")
+            raise UsageError(f"address {text!r:.80}: the port must be 0 to 65535")
         port = int(given)
     return host or "127.0.0.1", port
 
