@@ -22,7 +22,7 @@ from edgezo.wording import rate
 from edgezo_runtime.errors import BundleError, DataError, EdgezoError, InterruptedRunError
 
 if TYPE_CHECKING:
-    from edgezo.cli.chat.command import ChatSettings
+    from edgezo.cli.chat.settings import ChatSettings
     from edgezo_runtime.generation.generator import GenerationConfig
 
 _KINDS = {

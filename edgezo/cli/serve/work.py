@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from edgezo.cli.serve.command import KEY_VARIABLE
+from edgezo.cli.serve.settings import KEY_VARIABLE
 from edgezo.cli.talk.opened_speaker import SpeakerSettings, open_speaker
 from edgezo.cli.terminal.output import harmless, note, warn
 from edgezo.cli.terminal.progress import Progress
@@ -19,7 +19,7 @@ from edgezo_runtime.errors import UsageError
 from edgezo_runtime.system.sizes import parse_size
 
 if TYPE_CHECKING:
-    from edgezo.cli.serve.command import ServeSettings
+    from edgezo.cli.serve.settings import ServeSettings
     from edgezo.talk.speaker import Speaker
 
 

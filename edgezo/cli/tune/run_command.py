@@ -85,7 +85,7 @@ def tune(
             signals,
             judge,
             resume=run.has_journal(),
-            tell=lambda stage: progress.update(stage, work=stage),
+            tell=progress.tally,
             answer_tokens=0 if serving is None else serving.context,
         )
         progress.end()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgezo.cli.serve.command import KEY_VARIABLE
+from edgezo.cli.serve.settings import KEY_VARIABLE
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
