@@ -119,9 +119,9 @@ class TextReader:
         for start in range(first, len(prompt), size):
             part = prompt[start : start + size]
             last = start + size >= len(prompt)
-            active = np.ones(len(part), np.float32)
-            if self._scope == "answer":  # the pass over the whole prompt does the same
-                active = np.arange(start, start + len(part)) >= len(prompt) - 1
+            places = np.arange(start, start + len(part))
+            # as in the pass over a whole prompt
+            active = places >= (len(prompt) - 1 if self._scope == "answer" else 0)
             make = partial(
                 self._token_pass,
                 states=states,
