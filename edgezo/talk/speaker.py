@@ -96,36 +96,32 @@ class Speaker:
 
     # --- before ---
 
-    def plan(self, budget_bytes: int, context: int, new_tokens: int) -> None:
-        """Plan the memory for the longest text, and shorten it until it fits.
+    def plan(self, budget_bytes: int, context: int) -> None:
+        """Plan the memory for the longest prompt, and shorten it until it fits.
 
         Args:
             budget_bytes: what the process may take.
             context: most tokens of prompt and answer; 0 takes as many as fit, `LONGEST` at most.
-            new_tokens: of the answer.
         Raises:
             UsageError: the model takes fewer tokens.
             DoesNotFitError: the budget is too small for this context, or for any.
         """
         longest = self.engine.bundle.manifest.model.max_seq
-        if context > longest:
-            raise UsageError(f"`context` {context}: the model takes {longest} tokens in all")
-        if context and context <= new_tokens:
-            raise UsageError(
-                f"`context` {context}: `max_new_tokens` {new_tokens} leaves no room for a prompt"
-            )
+        if context > longest or context == 1:
+            raise UsageError(f"`context` {context}: must be 2 to {longest}, what the model takes")
         size = context or min(longest, LONGEST)
         voice = next(iter(self.voices.values()))
         generator, tensors = self._generators[voice.scope], voice.tensors()
         while True:
-            new = min(new_tokens, max(1, size // 2))
             try:
                 plan = plan_generation(
-                    generator, [size - new], tensors, GenerationConfig(new), budget_bytes
+                    generator, [size - 1], tensors, GenerationConfig(1), budget_bytes
                 )
                 break
-            except DoesNotFitError:
-                if context or size // 2 < _LEAST:
+            except DoesNotFitError as error:
+                if context:
+                    raise DoesNotFitError(f"`context` {context}: {error}") from error
+                if size // 2 < _LEAST:
                     raise
                 self.engine.give_back()
                 size //= 2

@@ -98,6 +98,17 @@ def test_wrong_lines_end_a_pipe_with_the_reason(chatty: Bundle, line: str, messa
     assert message in found.stderr
 
 
+def test_a_short_context_limits_answers(chatty: Bundle) -> None:
+    """512 new tokens left no room for a prompt."""
+    found = chat(chatty.root, "--threads", "1", "--context", 60, lines="great film\n")
+    assert found.exit_code == 0
+    assert "answers are limited to 30 tokens" in found.stderr
+    assert found.stdout == answer(chatty, "<user>great film<s><assistant>", 30) + "\n"
+    assert chat(chatty.root, "--context", 257, lines="").exit_code == 2
+    small = chat(chatty.root, "--context", 200, "--budget", "60MB", lines="")
+    assert small.exit_code == 3
+
+
 def test_a_full_context_leaves_the_oldest_turns_out(chatty: Bundle) -> None:
     lines = "".join(f"great film number {n}\n" for n in range(4))
     found = chat(chatty.root, *FEW, "--context", 80, lines=lines)

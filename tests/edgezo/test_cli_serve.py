@@ -58,7 +58,7 @@ def test_a_server_answers_until_it_is_stopped(
     monkeypatch.setenv("EDGEZO_API_KEY", "k")
     bundle = chat_bundle(tmp_path / "bundle")
     process = start("serve", bundle.root, "--port", 0, "--name", "me", "--threads", 1, "--context",
-                    100, "--max-new-tokens", 20, cwd=tmp_path)  # fmt: skip
+                    100, cwd=tmp_path)  # fmt: skip
     ended.append(process)
     url = listening(process)
     found = client(url).chat.completions.create(

@@ -49,7 +49,6 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
         base=None,
         budget=settings.budget,
         context=settings.context,
-        new_tokens=config.max_new_tokens,
         threads=settings.threads,
         verify=settings.verify,
     )
@@ -60,6 +59,10 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
     voice = parse_named(settings.adapter[0])[0] if settings.adapter else names[0]
     conversation = Conversation(speaker, voice, settings.system)
     note(f"{voice} answers; up to {speaker.context} tokens; /help lists the commands")
+    most = speaker.context // 2
+    if config.max_new_tokens > most:
+        note(f"answers are limited to {most} tokens, half of what there is room for")
+        config = dataclasses.replace(config, max_new_tokens=most)
     if _KINDS[conversation.kind]:
         note(f"{voice}: {_KINDS[conversation.kind]}")
     if settings.system is not None and conversation.kind != "turns":

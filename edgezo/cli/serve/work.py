@@ -41,7 +41,6 @@ def serve(bundle: str | None, settings: ServeSettings) -> None:
         base=settings.name,
         budget=settings.budget,
         context=settings.context,
-        new_tokens=settings.max_new_tokens,
         threads=settings.threads,
         verify=settings.verify,
     )

@@ -34,7 +34,6 @@ class SpeakerSettings:
         base: name of the bundle without adapters; None for its own.
         budget: as on the command line.
         context: most tokens of prompt and answer; 0 takes as many as fit.
-        new_tokens: of an answer.
         threads: compute threads; 0 takes one per core.
         verify: check the digests of the bundle's files first.
     """
@@ -44,7 +43,6 @@ class SpeakerSettings:
     base: str | None
     budget: str
     context: int
-    new_tokens: int
     threads: int
     verify: bool
 
@@ -83,7 +81,7 @@ def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
         speaker = Speaker(engine, open_tokenizer(bundle), by_name(voices))
     signals.check()
     with engine.interruptible(signals.check):
-        speaker.plan(budget, settings.context, settings.new_tokens)
+        speaker.plan(budget, settings.context)
     return speaker
 
 
