@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgezo.cli import main
+from edgezo.cli.chat.lines import shown_safely
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.engine.engine import Engine
@@ -107,6 +109,21 @@ def test_a_short_context_limits_answers(chatty: Bundle) -> None:
     assert chat(chatty.root, "--context", 257, lines="").exit_code == 2
     small = chat(chatty.root, "--context", 200, "--budget", "60MB", lines="")
     assert small.exit_code == 3
+
+
+def test_a_text_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    text = "a\x1b[2Jb\n\tc\u202e\u00e9"
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    shown = shown_safely(text)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    plain = shown_safely(text)
+    monkeypatch.undo()
+    assert shown == "a\ufffd[2Jb\n\tc\ufffd\u00e9"
+    assert plain == text
 
 
 def test_a_full_context_leaves_the_oldest_turns_out(chatty: Bundle) -> None:

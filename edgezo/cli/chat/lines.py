@@ -34,7 +34,9 @@ class Lines:
 
 
 def shown_safely(text: str) -> str:
-    """A model's text without what would steer a terminal."""
+    """A model's text for stdout: on a terminal, without what would steer it."""
+    if not sys.stdout.isatty():
+        return text
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
