@@ -61,7 +61,7 @@ EXPORT = [
 ]
 """The same of the exporter."""
 
-TOP = ["wording", "pictures", "runs", "report", "trackers", "data_check", "cli"]
+TOP = ["wording", "pictures", "runs", "report", "trackers", "data_check", "talk", "serve", "cli"]
 """The same of `edgezo`: its packages, and the module `wording`."""
 
 WORKSTATION_ONLY = ["torch", "onnx", "onnx_ir", "onnxscript", "transformers", "optimum", "gguf"]

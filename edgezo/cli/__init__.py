@@ -61,6 +61,8 @@ _EPILOG = (
         "tune": "edgezo.cli.tune.command",
         "eval": "edgezo.cli.eval.command",
         "generate": "edgezo.cli.generate.command",
+        "chat": "edgezo.cli.chat.command",
+        "serve": "edgezo.cli.serve.command",
         "adapter": "edgezo.cli.adapter.command",
         "report": "edgezo.cli.report.command",
         "runs": "edgezo.cli.runs.command",

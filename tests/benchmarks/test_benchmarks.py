@@ -34,6 +34,7 @@ from tests.benchmarks import (
     step,
     streamed_steps,
     streaming,
+    turns,
 )
 from tests.benchmarks.children import Child, call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
@@ -437,3 +438,13 @@ def test_generation_is_timed_for_everyone(folder: Path, int8: Path, capsys: Any)
     targets = generation.report(children, 8)
     assert [target.value > 0 for target in targets] == [True, True]
     assert "tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_turns_are_timed_with_and_without_those_before(int8: Path, capsys: Any) -> None:
+    found = turns.talking(str(int8), turns=3, more=6, new=4)
+    assert [own["prompt"] for own in found["turns"]] == [6, 16, 26]
+    assert [own["read"] for own in found["turns"]] == [6, 7, 7]  # the last token was not read
+    (target,) = turns.report(Child(found, 100.0, 1.0))
+    assert target.value > 0
+    assert "tokens, kept" in capsys.readouterr().out

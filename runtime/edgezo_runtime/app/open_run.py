@@ -78,7 +78,8 @@ def open_run(
     adapter: Adapter | str | Path | None = None,
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
-    tell: Callable[[str], None] = lambda stage: None,
+    tell: Callable[[str, int], None] = lambda stage, done: None,
+    answer_tokens: int = 0,
 ) -> OpenedRun:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -98,7 +99,9 @@ def open_run(
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
-        tell: given the name of each part before it begins.
+        tell: given the name of a part, and how many of its rows or rehearsals are done.
+        answer_tokens: prompt and answer of the longest text that others ask for between steps, and
+            that the plan counts; 0 plans for none.
 
     Raises:
         DoesNotFitError: the budget is too small, or memory was refused.
@@ -108,7 +111,7 @@ def open_run(
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
         data, doubts = settled(bundle, data, initial, folder, resume=resume)
-        tell("reading rows")
+        tell("tokenizing rows", 0)
         train, reader = read_given(
             bundle,
             data.train,
@@ -118,10 +121,12 @@ def open_run(
             data.max_seq,
             train_on=data.train_on,
             long=data.long,
+            tell=lambda rows: tell("tokenizing rows", rows),
         )
         train, sources, why_none = held_out(data, train, config, folder, resume=resume)
         sets, questions = read_others(train, reader, sources)
-        if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
+        follow = process_bytes is None  # may rows follow?
+        if not follow and not answer_tokens:  # the tokenizer takes some megabytes
             reader = None
         check()
         release_freed()
@@ -137,10 +142,9 @@ def open_run(
             plan, longest = None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
-                if reader is not None:
+                if follow and reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
-                tell("measuring passes for the memory plan")
                 plan = make_plan(
                     run,
                     budget_bytes,
@@ -149,6 +153,8 @@ def open_run(
                     process_bytes=process_bytes or 0,
                     data_bytes=data_bytes,
                     start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                    answer_tokens=answer_tokens,
+                    tell=lambda count: tell("measuring passes for the memory plan", count),
                 )
                 check()
                 plan.apply(engine)

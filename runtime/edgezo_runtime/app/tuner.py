@@ -28,7 +28,7 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import LongRows, TrainOn
-from edgezo_runtime.data.row_reader import Fields
+from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.sources import Given, Source
 from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.classify import Prediction
@@ -281,6 +281,11 @@ class Tuner:
         time may have taken fewer steps than planned: `status` has both numbers.
         """
         return self.run.ended_by
+
+    @property
+    def reader(self) -> RowReader | None:
+        """Reads rows like those of the run; None if there are only tokens."""
+        return self._answerer.reader
 
     @property
     def closed(self) -> bool:

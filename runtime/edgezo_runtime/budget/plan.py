@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,8 @@ def make_plan(
     process_bytes: int = 0,
     data_bytes: int = 0,
     start_bytes: int = 0,
+    answer_tokens: int = 0,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> Plan:
     """Plan a run that has not started.
 
@@ -137,6 +139,8 @@ def make_plan(
         data_bytes: what the data took.
         start_bytes: peak of the process so far if the budget covers its whole life; 0 if the
             budget covers the run only.
+        answer_tokens: prompt and answer of the longest text that is generated between steps.
+        tell: given the number of the rehearsal that begins.
     Raises:
         DoesNotFitError: the budget is too small for any way to run.
         BundleError: the weights' header cannot be read.
@@ -144,8 +148,8 @@ def make_plan(
     before = (process_bytes, data_bytes, start_bytes)
 
     def plan() -> Plan:
-        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before)
-        return plan_workload(workload)
+        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before, answer_tokens)
+        return plan_workload(workload, tell)
 
     try:
         try:
@@ -159,13 +163,18 @@ def make_plan(
         run.engine.reliefs.clear()
 
 
-def plan_workload(workload: TuningWorkload) -> Plan:
+def plan_workload(
+    workload: TuningWorkload, tell: Callable[[int], None] = lambda count: None
+) -> Plan:
     """Plan the fastest way to run that fits.
 
+    Args:
+        workload: the run.
+        tell: given the number of the rehearsal that begins.
     Raises:
         DoesNotFitError: no way to run fits.
     """
-    planner = Planner(workload)
+    planner = Planner(workload, tell)
     choice = planner.choose()
     passes = planner.passes(choice)
     spare = planned_bytes(workload.budget_bytes) - planner.total(choice)

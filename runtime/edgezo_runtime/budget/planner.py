@@ -157,8 +157,11 @@ class Planner:
         measured: what rehearsals took.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(
+        self, workload: Workload, tell: Callable[[int], None] = lambda count: None
+    ) -> None:
         self._workload = workload
+        self._tell = tell
         self._policy = workload.policy
         self._scale = self._policy.expected
         self._failed: set[Shape] = set()
@@ -253,6 +256,7 @@ class Planner:
             guarded: leave the memory guard on; None does so for a workload without
                 `sampled_bytes`. Without the guard the whole need is measured.
         """
+        self._tell(len(self.measured) + 1)
         engine, policy = self._workload.engine, self._policy
         if guarded is None:
             guarded = self._workload.sampled_bytes is None

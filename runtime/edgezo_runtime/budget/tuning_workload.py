@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgezo_runtime.budget.candidates import Choice, enumerate_choices
+from edgezo_runtime.budget.generation_plan import answer_bytes
 from edgezo_runtime.budget.growth import Growth
 from edgezo_runtime.budget.ledger import Ledger, budget_for, vocabulary_pages
 from edgezo_runtime.budget.memory_model import BackwardMemoryModel, MemoryModel
@@ -60,6 +61,8 @@ class TuningWorkload:
         eval_batch_size: examples per pass of an evaluation.
         before: bytes of the process before data were read, of the data, and of the peak so far;
             each 0 if unknown.
+        answer_tokens: prompt and answer of the longest text that is generated between steps; 0 if
+            none are.
     """
 
     policy = _POLICY
@@ -71,6 +74,7 @@ class TuningWorkload:
         others: Sequence[ExampleSet],
         eval_batch_size: int,
         before: tuple[int, int, int],
+        answer_tokens: int = 0,
     ) -> None:
         self.engine = run.engine
         self.budget_bytes = budget_bytes
@@ -90,6 +94,9 @@ class TuningWorkload:
         self._copy_bytes = sum(value.nbytes for value in theta) if others else 0
         self._virtual = self.engine.bundle.manifest.scheme.prompt_tokens
         self._texts = run.evaluator.grant(budget_bytes, longest)
+        if answer_tokens:  # at another time than those of a step
+            answers = answer_bytes(self.engine.bundle, answer_tokens)
+            self._texts = max(self._texts, answers)
 
     @property
     def sampled_bytes(self) -> int:
