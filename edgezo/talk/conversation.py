@@ -30,10 +30,12 @@ class Prompt:
     Attributes:
         tokens: of the prompt.
         left_out: messages of the conversation that there was no room for.
+        cut: tokens at the beginning of a text that there was no room for.
     """
 
     tokens: list[int]
     left_out: int = 0
+    cut: int = 0
 
 
 @dataclass(slots=True)
@@ -164,4 +166,5 @@ class Conversation:
     def _continued(self, text: str, room: int) -> Prompt:
         """The end of the text, as much as there is room for."""
         tokens = self.speaker.text_prompt(text)
-        return Prompt(tokens[-room:] if len(tokens) > room else tokens)
+        cut = max(0, len(tokens) - room)
+        return Prompt(tokens[cut:], cut=cut)

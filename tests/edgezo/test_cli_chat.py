@@ -141,6 +141,8 @@ def test_a_bundle_without_a_template_continues_texts(tmp_path: Path) -> None:
     assert "--system: there is no place" in found.stderr
     first = answer(bundle, "the film")
     assert found.stdout == f"{first}\n{answer(bundle, f'the film{first} great')}\n"
+    long = chat(bundle.root, *FEW, "--context", 20, lines="film " * 20 + "\n")
+    assert "tokens of the text are left out: there is room for 20" in long.stderr
 
 
 @pytest.mark.slow

@@ -125,6 +125,11 @@ class ChatSession:
                 f"the oldest {prompt.left_out} messages are left out: there is room for "
                 f"{speaker.context} tokens"
             )
+        if prompt.cut:
+            note(
+                f"the first {prompt.cut} tokens of the text are left out: there is room for "
+                f"{speaker.context}"
+            )
         text, finish, stopped = "", None, False
         with StopSignals() as signals:
             began = first = time.monotonic()

@@ -149,6 +149,8 @@ class _Turns:
                 break
             check()
             time.sleep(0.02)
-        with tuner.paused("an answer is written"):
-            yield
-        self._answered_at = tuner.step_number
+        try:
+            with tuner.paused("an answer is written"):
+                yield
+        finally:  # also where nobody waits for the answer any more
+            self._answered_at = tuner.step_number
