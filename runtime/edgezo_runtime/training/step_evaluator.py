@@ -31,7 +31,7 @@ from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
 
-_MOST_ROWS = 2**20
+_MOST_ROWS = 2**17
 """Rows of a run, each counted as often as a step takes it, whose order is looked at."""
 
 

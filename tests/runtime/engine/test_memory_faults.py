@@ -37,7 +37,7 @@ answer with SystemError or a broken pointer: against these only a margin helps."
 MOST = 3000
 """More calls than a run here makes."""
 
-EVERY, FEW = 12, 12
+EVERY, FEW = 24, 12
 """Where a run asks more often than a few times, one call in so many is refused."""
 
 
@@ -150,7 +150,7 @@ def test_an_allocation_that_fails_changes_no_bit(run, tmp_path, how):
 def test_an_arena_of_any_size_changes_no_bit(run, undisturbed, tmp_path):
     expected = undisturbed(run)
     found = {}
-    for exponent in sample(range(10, 22), 3):
+    for exponent in sample(range(10, 22), 4):
         folder = tmp_path / str(exponent)
         args = (run.bundle.root, folder, kind_of(run), 3 << exponent)
         done = child("tests.runtime.arena_run", *args)

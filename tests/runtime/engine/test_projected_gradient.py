@@ -249,7 +249,7 @@ def parameters(bundle):
 def test_two_point_is_the_slope_on_smollm2(smollm2):
     """At eps 1e-3 what is left is float32: half of it is gone at twice the eps."""
     bundles, examples, model = smollm2
-    batch = make_batch(examples, range(2))  # float64 and all logits: torch takes some 2 GB
+    batch = make_batch(examples, range(4))  # float64 and all logits: torch takes some 4 GB
     theta, active = parameters(bundles["fp32"])
     slopes = Slopes(load_torch(model), bundles["fp32"], theta, active, batch)
     seeds = SEEDS[:2]
@@ -267,7 +267,7 @@ def test_two_point_is_the_slope_on_smollm2(smollm2):
 @pytest.mark.parametrize("eps", [1e-2, 1e-3])
 def test_int8_correlates_with_float_on_smollm2(smollm2, eps):
     bundles, examples, _ = smollm2
-    batch, found = make_batch(examples, range(4)), {}
+    batch, found = make_batch(examples, range(8)), {}
     for quant, bundle in bundles.items():
         engine, (theta, active) = Engine(bundle), parameters(bundle)
         found[quant] = [
