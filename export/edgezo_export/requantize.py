@@ -214,7 +214,7 @@ def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
     """Shapes of the parameters of a trace, by their names in the checkpoint."""
     names = Checkpoint(trace.tied, trace.buffers, 0)
     return {
-        names.name(value): tuple(int(dim) for dim in value.shape)
+        names.name(value): tuple(dim for dim in value.shape if isinstance(dim, int))
         for value in trace.model.graph.initializers.values()
         if value.shape is not None and all(isinstance(dim, int) for dim in value.shape)
     }

@@ -42,6 +42,7 @@ class Unfinished:
         self.folder = folder_of(output)
         self.bundle = self.folder / "bundle"
         self._output = output
+        self._old = self.folder / "old"
         output.parent.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(mode=0o700, exist_ok=True)
         self._lock = open_descriptor(self.folder / "lock", os.O_RDWR | os.O_CREAT, follow=False)
@@ -50,6 +51,7 @@ class Unfinished:
         except BaseException:
             os.close(self._lock)
             raise
+        self._restore()
         self.bundle.mkdir(exist_ok=True)
         for path in self.bundle.iterdir():  # quick to make again
             if path.name != WEIGHTS_FILE:
@@ -66,12 +68,20 @@ class Unfinished:
                 f"another `output`"
             ) from error
 
+    def _restore(self) -> None:
+        """Put back an old bundle that a process ended without replacing."""
+        if not self._old.exists():
+            return
+        if self._output.exists():
+            shutil.rmtree(self._old)
+        else:
+            self._old.rename(self._output)
+
     def finish(self) -> None:
         """Rename the bundle to its place; an old one is removed only after that."""
         self.bundle.chmod(0o755)
-        old = self.folder / "old"
         if self._output.exists():
-            self._output.rename(old)
+            self._output.rename(self._old)
         self.bundle.rename(self._output)
         self.discard()
 

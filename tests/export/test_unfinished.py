@@ -203,6 +203,23 @@ def test_two_exports_to_one_place(tmp_path):
     Unfinished(tmp_path / "bundle").close()
 
 
+def test_an_old_bundle_that_was_not_replaced_comes_back(tmp_path):
+    """A process ended between the two renames of `finish`."""
+    old = tmp_path / ".bundle.export" / "old"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text("old")
+    place = Unfinished(tmp_path / "bundle")
+    place.discard()
+    place.close()
+    assert (tmp_path / "bundle" / "manifest.json").read_text() == "old"
+    place = Unfinished(tmp_path / "bundle")
+    (place.bundle / "manifest.json").write_text("new")
+    place.finish()
+    place.close()
+    assert (tmp_path / "bundle" / "manifest.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
 def test_what_is_left_of_an_old_log(tmp_path):
     """A file that is no log, or one without weights, is no reason to fail."""
     from edgezo_export.quantization.tensor_log import TensorLog

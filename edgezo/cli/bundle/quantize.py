@@ -87,6 +87,7 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
 
         manifest = quantize_bundle(opened, output, config, tell, told)
     size = sum(info.bytes for info in manifest.files.values())
+    seconds = time.monotonic() - started
     result = {
         "bundle": str(output),
         "model": manifest.model.id,
@@ -95,9 +96,9 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
         "bytes": size,
         "bytes_before": opened.size_bytes,
         "warnings": warnings,
-        "seconds": round(time.monotonic() - started, 3),
+        "seconds": round(seconds, 3),
     }
     sizes = f"{format_size(size)}, {format_size(opened.size_bytes)} before"
     rows = [("bundle", str(output)), ("weights", f"{manifest.quant}, {sizes}")]
-    rows.append(("time", duration(result["seconds"])))
+    rows.append(("time", duration(seconds)))
     print_result(result, table(rows), as_json)

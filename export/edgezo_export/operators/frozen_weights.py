@@ -118,8 +118,8 @@ def _unpacked(
         signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
         grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, -1))
         scaled = (grouped, one, centre, each, one, zero, steps, zero)
-        known = (groups, size // 2, outputs), ir.DataType.INT8
-        levels = _quantized(draft, "QLinearMul", *known, *scaled)
+        made = (groups, size // 2, outputs), ir.DataType.INT8
+        levels = _quantized(draft, "QLinearMul", *made, *scaled)
         halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, -1)))
     joined = draft.op("Concat", *halves, axis=1)
     return draft.op("Reshape", joined, draft.ints(width, -1))

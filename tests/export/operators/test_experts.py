@@ -10,6 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from edgezo_export.derivatives.pull_back import pull_back
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators.experts import emit_expert_linear, emit_routing
 from edgezo_export.operators.linear import LinearLowering, LinearSpec
@@ -122,6 +123,36 @@ def test_only_the_experts_that_are_used_are_read(tmp_path, quant, dequantize):
     assert [share == 1 for share in shares] == [True, True, False, True, False], shares
     # pages near a matrix that is read are mapped with it
     assert max(shares[2], shares[4]) < 0.7, shares
+
+
+@pytest.mark.parametrize(
+    ("quant", "tolerance"),
+    [("fp32", 1e-5), ("fp16", 2e-3), ("int8", 0.02), ("w8", 0.02), ("w4", 0.2)],
+)
+def test_gradients_of_used_experts(tmp_path, quant, tolerance):
+    """g_x = sum of W' g over the experts of a token; two experts have no tokens."""
+    width, out = 32, 16
+    draft = GraphBuilder("experts")
+    x = draft.input("x", FLOAT, ("t", width))
+    index = draft.input("index", ir.DataType.INT64, ("t", SLOTS))
+    linears = LinearLowering(draft, quant, dequantize=True)
+    routing = emit_routing(draft, index, draft.ints(1), EXPERTS, SLOTS)
+    specs = [LinearSpec((f"e[{n}]",), (out,), width, False, ()) for n in range(EXPERTS)]
+    y = emit_expert_linear(draft, linears, specs, x, routing, by_slot=False)
+    grad = draft.input("grad", FLOAT, ("t", SLOTS, out))
+    (found,) = pull_back(draft, {y: grad}, [x])
+    draft.output(found, "g", FLOAT, ("t", width))
+    matrices = np.random.default_rng(1).normal(size=(EXPERTS, out, width)).astype(np.float32)
+    model = Matrices()
+    model.all = matrices / np.float32(np.sqrt(width))
+    feed = {
+        "x": np.random.default_rng(0).normal(size=(TOKENS, width)).astype(np.float32),
+        "index": INDEX,
+        "grad": np.random.default_rng(2).normal(size=(TOKENS, SLOTS, out)).astype(np.float32),
+    }
+    made = run(draft, feed, model, tmp_path)["g"]
+    expected = np.einsum("tkow,tko->tw", model.all[INDEX], feed["grad"])
+    assert np.abs(made - expected).max() < tolerance * np.abs(expected).max()
 
 
 class Arrays:
