@@ -21,16 +21,23 @@ EVERY = every(45)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", [("--first-order", "0", "--lr", "0.1", "--eps", "0.1"), ()], ids=str
+    "method",
+    [
+        ("--first-order", "0", "--lr", "0.1", "--eps", "0.1"),
+        (),
+        ("--method", "feedback", "--pairs", "16"),
+        ("--method", "feedback", "--scope", "all"),
+    ],
+    ids=str,
 )
 def test_a_disk_that_fails_loses_nothing(
-    tiny: Tiny, tmp_path: Path, method: tuple[str, ...]
+    deep: Tiny, tmp_path: Path, method: tuple[str, ...]
 ) -> None:
     library = build(tmp_path, SOURCE)
     runs = tmp_path / "runs"
     runs.mkdir()
     args = [
-        tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4", "--batch-size", "8",
+        deep.int8, "--budget", "8GB", "--data", deep.data, "--steps", "4", "--batch-size", "8",
         "--threads", "1", "--max-time", "0", "--save-every", "2", *method,
     ]  # fmt: skip
     path = os.pathsep.join(entry for entry in sys.path if entry)
