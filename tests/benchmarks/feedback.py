@@ -2,14 +2,15 @@
 
     python -m tests.benchmarks.feedback [--int8 BUNDLE] [--task sst2] [--seeds 0] [--pairs 1024]
                                         [--eps 0.3] [--first-block 12] [--lr 3,...] [--steps 250]
-                                        [--sites all|last] [--share 0.1]
+                                        [--sites all|last] [--share 0.1] [--cosines]
 
 Pairs of passes with perturbed hidden states first, which estimate how the label logits answer to
 the states behind every block from `--first-block` on. Then steps of Adam on A of the adapter
 y + B A x beside the layers that every block adds to the residual (all, or the last of a block),
 with B the estimate: one unperturbed pass of 16 rows each, learning rate falling to zero. `--share`
-is what a gradient keeps along the mean input. Every line is an evaluation on the validation rows. A
-forward is one row through the model; the rows of evaluations do not count.
+is what a gradient keeps along the mean input. `--cosines` compares the gradients of a batch with
+the exact ones at every evaluation. Every line is an evaluation on the validation rows. A forward is
+one row through the model; the rows of evaluations do not count.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.feedback import FeedbackPasses
 from edgezo_runtime.engine.feedback_pass import LocalSite, NodeNoise
+from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.losses import example_losses, predictions
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.methods.rules.adam import Adam
@@ -51,6 +53,7 @@ from edgezo_runtime.training.feedback_sites import (
     noise_name,
 )
 from tests.benchmarks import models
+from tests.benchmarks.feedback_texts import cosine
 from tests.benchmarks.targets import missing_data, parser
 from tests.benchmarks.tasks import find_rows
 from tests.benchmarks.torch_training import load_rows
@@ -191,6 +194,18 @@ class Learner:
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
         return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
 
+    def cosines(self) -> dict[int, list[float]]:
+        """Of the gradient of the next batch with the exact one: of every site, by block."""
+        batch = self._batches.batch(self._number)
+        found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
+        exact = FirstOrderGradient(self._engine, self._entry, tensors=list(found)).gradient(
+            batch, self.theta, "answer", self._caches[0], self._entry
+        )
+        by_site = by_block(
+            self.sites, lambda site: cosine(found[site.name_a], exact.gradients[site.name_a])
+        )
+        return {block: list(values) for block, values in by_site.items()}
+
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""
         losses, right = [], 0
@@ -203,6 +218,13 @@ class Learner:
             right += int((predictions(batch, scores)[0] == batch.labels).sum())
         accuracy = right / len(losses)
         return Point(self.forwards, steps, self.seconds, accuracy, float(np.mean(losses)))
+
+
+def cosine_line(learner: Learner) -> str:
+    """The cosines of every block's sites, for people."""
+    found = learner.cosines().items()
+    words = (f"{block}: {'/'.join(f'{value:.2f}' for value in own)}" for block, own in found)
+    return f"  cosines {', '.join(words)}"
 
 
 def main() -> int:
@@ -218,6 +240,7 @@ def main() -> int:
     found.add_argument("--lr", default="3")
     found.add_argument("--sites", choices=("all", "last"), default="all")
     found.add_argument("--share", type=float, default=SHARE)
+    found.add_argument("--cosines", action="store_true")
     found.add_argument("--steps", type=int, default=250)
     found.add_argument("--evaluate-at", default="10,25,60,125,250")
     options = found.parse_args()
@@ -244,9 +267,13 @@ def main() -> int:
             for lr in map(float, options.lr.split(",")):
                 print(f"lr {lr:g}")
                 before = learner.state()
+                if options.cosines:
+                    print(cosine_line(learner), flush=True)
                 for step in learner.steps(options.steps, lr):
                     if step in told:
                         print(learner.evaluate(step).line(), flush=True)
+                        if options.cosines:
+                            print(cosine_line(learner), flush=True)
                 learner.restore(before)
             learner.close()
     return 0

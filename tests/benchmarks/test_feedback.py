@@ -24,6 +24,7 @@ def test_it_learns_rows_by_heart(exported, tmp_path, quant):
     estimate = learner.probe(512, 0.1)
     assert estimate.pairs == 512
     assert learner.evaluate().loss == pytest.approx(before.loss, abs=1e-6)  # A is zero
+    assert all(value > 0.5 for own in learner.cosines().values() for value in own)
     state = learner.state()
     for _ in learner.steps(60, 0.2):
         pass

@@ -133,7 +133,8 @@ class CarriedError:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(self._cutter.cut(taken)), more=True)
 
-        self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        # Not reserved: the sums are there between passes, and the plan has counted them.
+        self._engine.run(batch, SharedParams(params), make, cut)
 
     def rehearse(self, batch: Batch, params: Mapping[str, Float32]) -> None:
         """Run a pass that learns, in blocks that stand for others; the results are discarded."""

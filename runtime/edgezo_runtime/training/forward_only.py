@@ -1,0 +1,60 @@
+"""The method of a run whose exact gradients are not to be had: `auto` then learns feedback."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgezo_runtime.bundle.manifest import Manifest
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.scope import choose_scope
+from edgezo_runtime.errors import UsageError
+from edgezo_runtime.methods.catalogue import METHODS
+from edgezo_runtime.training.carried_layout import carried_sites, carries_error
+from edgezo_runtime.training.feedback_layout import FeedbackLayout
+from edgezo_runtime.training.first_order_layout import why_no_first_order
+
+_FEEDBACK = "feedback"
+
+
+def settle_method(
+    config: TuneConfig, manifest: Manifest, examples: ExampleSet, *, begun: bool = False
+) -> TuneConfig:
+    """The configuration with feedback in the place of `auto`, where `auto` would estimate.
+
+    That is where `first_order` is 0, or the bundle has no backward graphs; and where bundle and
+    rows allow feedback, and no setting asks for estimates.
+
+    Args:
+        config: as given.
+        manifest: of the bundle.
+        examples: training data.
+        begun: does the run begin with an adapter? Feedback cannot.
+    """
+    if begun or not leaves_to_feedback(config):
+        return config
+    if config.first_order == "auto" and why_no_first_order(manifest) is None:
+        return config
+    feedback = dataclasses.replace(config, method=_FEEDBACK, **_settings())
+    try:
+        graphs = manifest.graphs
+        scope = choose_scope(config.scope, examples, graphs.continues, manifest.scheme)
+        if carries_error(feedback, examples.kind, scope):
+            carried_sites(manifest, feedback)
+        else:
+            FeedbackLayout(manifest, feedback)
+    except UsageError:  # the run estimates, as these settings do wherever feedback cannot be had
+        return config
+    return feedback
+
+
+def leaves_to_feedback(config: TuneConfig) -> bool:
+    """Does a configuration leave the method to `auto`, and nothing in it ask for estimates?"""
+    plain = dataclasses.replace(config, first_order="auto")
+    return plain.wants_first_order and config.modules == "auto" and config.prefix_cache
+
+
+def _settings() -> dict[str, bool | float]:
+    """What feedback sets other than the defaults."""
+    settings: dict[str, bool | float] = dict(METHODS[_FEEDBACK].settings)  # type: ignore[arg-type]
+    return settings
