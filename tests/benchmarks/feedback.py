@@ -9,8 +9,9 @@ the states behind every block from `--first-block` on. Then steps of Adam on A o
 y + B A x beside the layers that every block adds to the residual (all, or the last of a block),
 with B the estimate: one unperturbed pass of 16 rows each, learning rate falling to zero. `--share`
 is what a gradient keeps along the mean input. `--cosines` compares the gradients of a batch with
-the exact ones at every evaluation. Every line is an evaluation on the validation rows. A forward is
-one row through the model; the rows of evaluations do not count.
+the exact ones at every evaluation, and with differences of losses of which they are a control
+variate. Every line is an evaluation on the validation rows. A forward is one row through the model;
+the rows of evaluations do not count.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ from tests.benchmarks.torch_training import load_rows
 Float32 = npt.NDArray[np.float32]
 
 BATCH = 16
+PAIRS = 1, 16, 256
+"""Numbers of pairs that the gradient is a control variate of."""
+
 EVALUATED = 100
 """Rows of a pass of an evaluation."""
 
@@ -194,17 +198,14 @@ class Learner:
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
         return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
 
-    def cosines(self) -> dict[int, list[float]]:
-        """Of the gradient of the next batch with the exact one: of every site, by block."""
+    def compare(self) -> tuple[dict[str, Float32], dict[str, Float32]]:
+        """The gradient of the next batch, by the name of A, and the exact one."""
         batch = self._batches.batch(self._number)
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
         exact = FirstOrderGradient(self._engine, self._entry, tensors=list(found)).gradient(
             batch, self.theta, "answer", self._caches[0], self._entry
         )
-        by_site = by_block(
-            self.sites, lambda site: cosine(found[site.name_a], exact.gradients[site.name_a])
-        )
-        return {block: list(values) for block, values in by_site.items()}
+        return found, exact.gradients
 
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""
@@ -220,11 +221,44 @@ class Learner:
         return Point(self.forwards, steps, self.seconds, accuracy, float(np.mean(losses)))
 
 
-def cosine_line(learner: Learner) -> str:
-    """The cosines of every block's sites, for people."""
-    found = learner.cosines().items()
-    words = (f"{block}: {'/'.join(f'{value:.2f}' for value in own)}" for block, own in found)
-    return f"  cosines {', '.join(words)}"
+def errors(found: Float32, exact: Float32, pairs: int, seed: int = 0) -> tuple[float, float]:
+    """Mean squared errors of a gradient and of what it makes as a control variate.
+
+    The differences of `pairs` pairs of passes along random signs z, less those that the gradient
+    predicts, are estimates of the rest: g + z z' (exact - g), which have no bias. Both errors are
+    shares of the exact gradient's square; the gradient has the length that makes its own least.
+
+    Args:
+        found: the gradient, as a vector (d,).
+        exact: the exact one.
+        pairs: whose mean is taken.
+        seed: of the signs.
+    Returns:
+        The error of the gradient, and that of the estimate.
+    """
+    exact = exact.astype(np.float64)
+    scaled = found * (found @ exact) / (found.astype(np.float64) @ found)
+    rest, size = exact - scaled, exact @ exact
+    made = np.zeros_like(rest)
+    generator = np.random.default_rng(seed)
+    for _ in range(pairs):
+        z = generator.choice((-1.0, 1.0), len(rest))
+        made += z * (z @ rest) / pairs
+    return float(rest @ rest / size), float((made - rest) @ (made - rest) / size)
+
+
+def cosine_lines(learner: Learner) -> Iterator[str]:
+    """The cosines of every block's sites, and of the whole; errors as a control variate."""
+    found, exact = learner.compare()
+    own = by_block(learner.sites, lambda s: f"{cosine(found[s.name_a], exact[s.name_a]):.2f}")
+    yield f"  cosines {', '.join(f'{block}: {chr(47).join(v)}' for block, v in own.items())}"
+    whole, true = (np.concatenate([g[n].ravel() for n in found]) for g in (found, exact))
+    alone, _ = errors(whole, true, 1)
+    made = [f"{pairs}: {errors(whole, true, pairs)[1]:.3g}" for pairs in PAIRS]
+    yield (
+        f"  of all {len(whole)} numbers {cosine(whole, true):.3f}, error {alone:.3f}; as a control "
+        f"variate of pairs {', '.join(made)}"
+    )
 
 
 def main() -> int:
@@ -268,12 +302,12 @@ def main() -> int:
                 print(f"lr {lr:g}")
                 before = learner.state()
                 if options.cosines:
-                    print(cosine_line(learner), flush=True)
+                    print(*cosine_lines(learner), sep="\n", flush=True)
                 for step in learner.steps(options.steps, lr):
                     if step in told:
                         print(learner.evaluate(step).line(), flush=True)
                         if options.cosines:
-                            print(cosine_line(learner), flush=True)
+                            print(*cosine_lines(learner), sep="\n", flush=True)
                 learner.restore(before)
             learner.close()
     return 0

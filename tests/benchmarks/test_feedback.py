@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.engine.engine import Engine
-from tests.benchmarks.feedback import BATCH, Learner
+from tests.benchmarks.feedback import BATCH, Learner, errors
+from tests.benchmarks.feedback_texts import cosine
 from tests.runtime.tiny_sets import random_set
 
 ROWS = 2 * BATCH
@@ -24,7 +26,8 @@ def test_it_learns_rows_by_heart(exported, tmp_path, quant):
     estimate = learner.probe(512, 0.1)
     assert estimate.pairs == 512
     assert learner.evaluate().loss == pytest.approx(before.loss, abs=1e-6)  # A is zero
-    assert all(value > 0.5 for own in learner.cosines().values() for value in own)
+    found, exact = learner.compare()
+    assert all(cosine(found[name], exact[name]) > 0.5 for name in found)
     state = learner.state()
     for _ in learner.steps(60, 0.2):
         pass
@@ -36,3 +39,13 @@ def test_it_learns_rows_by_heart(exported, tmp_path, quant):
     assert not any(learner.theta[site.name_a].any() for site in learner.sites)
     learner.close()
     engine.close()
+
+
+def test_a_control_variate_needs_as_many_pairs_as_there_are_numbers():
+    """The rest of a pair has d - 1 times its own square as variance, whatever its size."""
+    generator = np.random.default_rng(0)
+    exact = generator.normal(size=400).astype(np.float32)
+    near = exact + 0.3 * generator.normal(size=400).astype(np.float32)
+    for pairs in (1, 40, 400):
+        made = np.array([errors(near, exact, pairs, seed) for seed in range(40)])
+        assert made[:, 1].mean() == pytest.approx(399 / pairs * made[0, 0], rel=0.2)

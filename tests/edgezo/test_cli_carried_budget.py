@@ -66,7 +66,7 @@ def test_learning_mean_derivatives_is_in_the_plan(broad: Path, tmp_path: Path) -
     assert code == 0, err
     predicted = json.loads(out)["predicted_bytes"]
     assert predicted - learning_bytes(HIDDEN, 2) < peak <= predicted
-    budget = predicted * 25 // 24 + 2**20
+    budget = predicted * 25 // 24 + 2**20  # with the reserve
     code, peak, out, err = run(COMMAND, *args, "--budget", budget, "-o", "tight", folder=tmp_path)
     assert code == 0, err
     assert json.loads(out)["reliefs"] == []

@@ -130,7 +130,13 @@ def open_run(
         engine = limited_engine(bundle, budget_bytes, threads)
         try:
             task = AnswerTask(questions.get("train"), reward)
-            own = settle_method(config, bundle.manifest, sets["train"], begun=initial is not None)
+            own = settle_method(
+                config,
+                bundle.manifest,
+                sets["train"],
+                adapter=initial is not None,
+                resumed=folder if resume else None,
+            )
             run = Run(
                 engine, sets["train"], own, folder, adapter=initial, task=task, governors=chosen
             )

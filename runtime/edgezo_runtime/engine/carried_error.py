@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -116,6 +117,10 @@ class CarriedError:
             self.probe(batch, params, seed + number, sums)
             rows += 2 * batch.num_rows
         self.carries = {block: _solve(sums.total, block) for block in blocks if rows}
+        planned = self._engine.reservation
+        if planned is not None:  # which has counted them among what a pass takes
+            known = planned.anonymous_bytes + sum(own.nbytes for own in self.carries.values())
+            self._engine.reservation = dataclasses.replace(planned, anonymous_bytes=known)
         return rows
 
     def probe(

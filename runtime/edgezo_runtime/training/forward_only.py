@@ -9,6 +9,9 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.scope import choose_scope
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.journal.journal import read_journal
+from edgezo_runtime.journal.run_folder import RunFolder
+from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.methods.catalogue import METHODS
 from edgezo_runtime.training.carried_layout import carried_sites, carries_error
 from edgezo_runtime.training.feedback_layout import FeedbackLayout
@@ -18,7 +21,12 @@ _FEEDBACK = "feedback"
 
 
 def settle_method(
-    config: TuneConfig, manifest: Manifest, examples: ExampleSet, *, begun: bool = False
+    config: TuneConfig,
+    manifest: Manifest,
+    examples: ExampleSet,
+    *,
+    adapter: bool = False,
+    resumed: RunFolder | None = None,
 ) -> TuneConfig:
     """The configuration with feedback in the place of `auto`, where `auto` would estimate.
 
@@ -29,10 +37,18 @@ def settle_method(
         config: as given.
         manifest: of the bundle.
         examples: training data.
-        begun: does the run begin with an adapter? Feedback cannot.
+        adapter: does the run begin with an adapter? Feedback cannot.
+        resumed: the run that is gone on with, if the folder holds one: what earlier versions began
+            with estimates goes on with them.
+    Raises:
+        RunFileError: the journal of that run is damaged.
     """
-    if begun or not leaves_to_feedback(config):
+    if adapter or not leaves_to_feedback(config):
         return config
+    if resumed is not None and resumed.has_journal():
+        header = RunHeader.read(read_journal(resumed.journal).header.meta, resumed.journal)
+        if header.config.method == config.method:
+            return config
     if config.first_order == "auto" and why_no_first_order(manifest) is None:
         return config
     feedback = dataclasses.replace(config, method=_FEEDBACK, **_settings())

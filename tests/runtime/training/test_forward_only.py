@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from edgezo_runtime.app import open_run
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.training.forward_only import settle_method
@@ -80,7 +81,7 @@ def test_bundles_without_sites_and_runs_from_an_adapter_estimate(manifest):
     other = dataclasses.replace(manifest, scheme=scheme)
     config = dataclasses.replace(NONE, scope="answer")
     assert settle_method(config, other, rows) is config
-    assert settle_method(config, manifest, rows, begun=True) is config
+    assert settle_method(config, manifest, rows, adapter=True) is config
 
 
 @pytest.mark.usefixtures("unsynced")
@@ -93,4 +94,19 @@ def test_such_a_run_resumes(exported, tmp_path):
         assert tuner.run.trajectory.layout.feedback is not None
     with Tuner.open(bundle, rows, config, tmp_path) as tuner:
         assert tuner.step_number == 1
+        tuner.step()
+
+
+@pytest.mark.usefixtures("unsynced")
+def test_a_run_that_was_begun_with_estimates_goes_on_with_them(exported, tmp_path, monkeypatch):
+    bundle = exported("llama").bundle("fp32").bundle
+    config = TuneConfig(first_order=0, scope="answer", steps=3, batch_size=2)
+    rows = examples(bundle.manifest)
+    with monkeypatch.context() as patched:
+        patched.setattr(open_run, "settle_method", lambda config, *_, **__: config)
+        with Tuner.open(bundle, rows, config, tmp_path) as tuner:
+            tuner.step()
+    with Tuner.open(bundle, rows, config, tmp_path) as tuner:
+        assert tuner.step_number == 1
+        assert tuner.run.trajectory.layout.feedback is None
         tuner.step()
