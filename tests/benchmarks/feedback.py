@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.feedback [--int8 BUNDLE] [--task sst2] [--seeds 0] [--pairs 1024]
                                         [--eps 0.3] [--first-block 12] [--lr 3,...] [--steps 250]
-                                        [--sites all|last] [--share 0.1] [--cosines]
+                                        [--sites all|last] [--share 0.1] [--cosines] [--exact]
 
 Pairs of passes with perturbed hidden states first, which estimate how the label logits answer to
 the states behind every block from `--first-block` on. Then steps of Adam on A of the adapter
@@ -10,8 +10,9 @@ y + B A x beside the layers that every block adds to the residual (all, or the l
 with B the estimate: one unperturbed pass of 16 rows each, learning rate falling to zero. `--share`
 is what a gradient keeps along the mean input. `--cosines` compares the gradients of a batch with
 the exact ones at every evaluation, and with differences of losses of which they are a control
-variate. Every line is an evaluation on the validation rows. A forward is one row through the model;
-the rows of evaluations do not count.
+variate. `--exact` steps by exact gradients of the same A, behind the same B: what better estimates
+could bring at most. Every line is an evaluation on the validation rows. A forward is one row
+through the model; the rows of evaluations do not count.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Learner:
         seed: of the noise and the order of the data.
         last: train beside the last layer of each block only.
         share: what a gradient keeps along the mean input.
+        exact: take the exact gradients of the same A, behind the same B.
     """
 
     def __init__(
@@ -112,8 +114,10 @@ class Learner:
         *,
         last: bool = False,
         share: float = SHARE,
+        exact: bool = False,
     ) -> None:
         self._engine, self._valid, self._seed, self._share = engine, valid, seed, share
+        self._exact = exact
         self._manifest = engine.bundle.manifest
         self._entry = first_block
         self._batches = Batches(train, BATCH, seed)
@@ -194,8 +198,11 @@ class Learner:
             yield step + 1
 
     def _gradient(self) -> dict[str, Float32]:
-        batch = self._batches.batch(self._number)
-        found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
+        if self._exact:
+            _, found = self.compare()
+        else:
+            batch = self._batches.batch(self._number)
+            found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
         return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
 
     def compare(self) -> tuple[dict[str, Float32], dict[str, Float32]]:
@@ -275,6 +282,7 @@ def main() -> int:
     found.add_argument("--sites", choices=("all", "last"), default="all")
     found.add_argument("--share", type=float, default=SHARE)
     found.add_argument("--cosines", action="store_true")
+    found.add_argument("--exact", action="store_true")
     found.add_argument("--steps", type=int, default=250)
     found.add_argument("--evaluate-at", default="10,25,60,125,250")
     options = found.parse_args()
@@ -295,6 +303,7 @@ def main() -> int:
                 seed,
                 last=options.sites == "last",
                 share=options.share,
+                exact=options.exact,
             )
             print(f"seed {seed}, untuned: {learner.evaluate().line()}", flush=True)
             learner.probe(options.pairs, options.eps)

@@ -36,7 +36,7 @@ def test_blocks(exported, blocks, expected):
 
 def test_pairs(exported):
     manifest = exported("llama").bundle("fp32").manifest
-    assert FeedbackLayout(manifest, method_config("feedback")).pairs == 1024
+    assert FeedbackLayout(manifest, method_config("feedback")).pairs == 960
     assert FeedbackLayout(manifest, method_config("feedback", pairs=7)).pairs == 7
     with pytest.raises(UsageError, match="`pairs` 0: must be 1 or more"):
         FeedbackLayout(manifest, method_config("feedback", pairs=0))
