@@ -11,8 +11,9 @@ with B the estimate: one unperturbed pass of 16 rows each, learning rate falling
 is what a gradient keeps along the mean input. `--cosines` compares the gradients of a batch with
 the exact ones at every evaluation, and with differences of losses of which they are a control
 variate. `--exact` steps by exact gradients of the same A, behind the same B: what better estimates
-could bring at most. Every line is an evaluation on the validation rows. A forward is one row
-through the model; the rows of evaluations do not count.
+could bring at most. Both take a bundle that was exported with `--lora-train ab`. Every line is an
+evaluation on the validation rows. A forward is one row through the model; the rows of evaluations
+do not count.
 """
 
 from __future__ import annotations
@@ -206,7 +207,13 @@ class Learner:
         return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
 
     def compare(self) -> tuple[dict[str, Float32], dict[str, Float32]]:
-        """The gradient of the next batch, by the name of A, and the exact one."""
+        """The gradient of the next batch, by the name of A, and the exact one.
+
+        Raises:
+            SystemExit: the backward graphs of the bundle give no gradient of A.
+        """
+        if not all(i.trains for i in self._manifest.trainables if i.role == "lora_A"):
+            raise SystemExit("exact gradients of A: export the bundle with --lora-train ab")
         batch = self._batches.batch(self._number)
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
         exact = FirstOrderGradient(self._engine, self._entry, tensors=list(found)).gradient(

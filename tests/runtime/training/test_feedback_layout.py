@@ -47,7 +47,7 @@ def test_epochs_begin_after_the_pairs(exported):
     manifest = exported("llama").bundle("fp32").manifest
     layout = RunLayout(manifest, method_config("feedback", pairs=40), 100)
     assert (layout.blocks, layout.first, layout.batch_size) == ([], 1, 16)
-    assert layout.config.steps == 25 + 3
+    assert layout.config.steps == 75 + 3  # twelve passes over few rows
 
 
 def test_a_bundle_without_sites_is_refused():
