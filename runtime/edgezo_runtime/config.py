@@ -267,6 +267,7 @@ class TuneConfig:
 OBJECTIVES = ("loss", "accuracy", "f1", "exact-match", "reward")
 """The quantities that a run can optimize."""
 
+
 def _feedback_epochs(rows: int) -> float:
     """Passes over so many examples after the pairs of feedback."""
     least, most = _FEEDBACK_EPOCHS

@@ -112,10 +112,17 @@ class CarriedError:
         for name in [f"{block}.{kind}" for block in blocks for kind in (IN_IN, IN_OUT)]:
             # Written at once: passes that grow look to the memory guard as if each would.
             sums.total[name] = np.full((self._hidden_size,) * 2, 0.0)
-        rows = 0
-        for number, batch in enumerate(batches if blocks else ()):
-            self.probe(batch, params, seed + number, sums)
+        taken = list(batches) if blocks else []
+        rows = number = 0
+        while number < len(taken):
+            batch = taken[number]
             rows += 2 * batch.num_rows
+            if self.probe(batch, params, seed + number, sums):
+                number += 1
+                continue
+            number = 0
+            for total in sums.total.values():
+                total[...] = 0.0
         self.carries = {block: _solve(sums.total, block) for block in blocks if rows}
         planned = self._engine.reservation
         if planned is not None:  # which has counted them among what a pass takes
@@ -125,8 +132,14 @@ class CarriedError:
 
     def probe(
         self, batch: Batch, params: Mapping[str, Float32], seed: int, sums: OrderedSums
-    ) -> None:
-        """Add sums over the tokens of a batch to those so far; see `BlockProbePass`."""
+    ) -> bool:
+        """Add sums over the tokens of a batch to those so far; see `BlockProbePass`.
+
+        Returns:
+            Were they added once? Not if memory was short and the pass ran again: some of its parts
+            may be there twice.
+        """
+        begun = 0
         blocks = self._engine.sampled or self.probed  # a rehearsal has blocks that stand for them
         code = code_matrices((NOISE, -NOISE))
         entries = EntryNoise(seed, NOISE, tuple(sorted(blocks)), batch.seq, self._hidden_size)
@@ -136,10 +149,13 @@ class CarriedError:
             return BlockProbePass(*own, entries=entries, sums=sums)
 
         def cut(taken: Batch) -> list[Chunk]:
+            nonlocal begun
+            begun += 1
             return sums.begin(longest_first(self._cutter.cut(taken)), more=True)
 
         # Not reserved: the sums are there between passes, and the plan has counted them.
         self._engine.run(batch, SharedParams(params), make, cut)
+        return begun == 1
 
     def rehearse(self, batch: Batch, params: Mapping[str, Float32]) -> None:
         """Run a pass that learns, in blocks that stand for others; the results are discarded."""

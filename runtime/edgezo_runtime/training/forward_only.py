@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from edgezo_runtime.bundle.manifest import Manifest
 from edgezo_runtime.config import TuneConfig
@@ -51,7 +52,8 @@ def settle_method(
             return config
     if config.first_order == "auto" and why_no_first_order(manifest) is None:
         return config
-    feedback = dataclasses.replace(config, method=_FEEDBACK, **_settings())
+    settings: dict[str, Any] = {**METHODS[_FEEDBACK].settings}
+    feedback = dataclasses.replace(config, method=_FEEDBACK, **settings)
     try:
         graphs = manifest.graphs
         scope = choose_scope(config.scope, examples, graphs.continues, manifest.scheme)
@@ -68,9 +70,3 @@ def leaves_to_feedback(config: TuneConfig) -> bool:
     """Does a configuration leave the method to `auto`, and nothing in it ask for estimates?"""
     plain = dataclasses.replace(config, first_order="auto")
     return plain.wants_first_order and config.modules == "auto" and config.prefix_cache
-
-
-def _settings() -> dict[str, bool | float]:
-    """What feedback sets other than the defaults."""
-    settings: dict[str, bool | float] = dict(METHODS[_FEEDBACK].settings)  # type: ignore[arg-type]
-    return settings

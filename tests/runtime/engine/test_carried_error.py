@@ -132,6 +132,28 @@ def test_a_mean_derivative_is_learned(made, exported, monkeypatch):
     assert alike > 0.9
 
 
+def test_a_pass_that_runs_again_is_not_counted_twice(made, monkeypatch):
+    """As where memory is short at its end: learning begins anew."""
+    engine, _, bundle = made
+    monkeypatch.setattr(carried_error, "LEARNED", 1)
+    _, batch = batch_of(bundle, "completion")
+    carried = CarriedError(engine, sites_of(bundle.manifest))
+    assert carried.learn([batch, batch], seed=3) == 4 * len(SIZES)
+    expected = carried.carries[1]
+    run, calls = engine.run, []
+
+    def again(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            run(*args, **kwargs)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "run", again)
+    assert carried.learn([batch, batch], seed=3) == 8 * len(SIZES)
+    assert len(calls) == 4
+    np.testing.assert_array_equal(carried.carries[1], expected)
+
+
 def test_learning_takes_no_more_than_its_bytes():
     """Sums of two blocks, one part that waits for another; then the solution of each."""
     width, blocks, sums = 512, (3, 4), OrderedSums()
