@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from edgezo_runtime.engine.carried_error import learning_bytes
+from tests.edgezo import test_cli_budgets
 from tests.edgezo.conftest import write_rows
-from tests.edgezo.test_cli_budgets import COMMAND, pytestmark, run
+from tests.edgezo.test_cli_budgets import COMMAND, run
 
-__all__ = ["pytestmark"]
+pytestmark = test_cli_budgets.pytestmark
 
 HIDDEN = 1024
 
