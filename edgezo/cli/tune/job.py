@@ -132,7 +132,7 @@ class Job:
 
     def _method(self) -> str:
         """The method, its rates, and the blocks that take first-order steps."""
-        config, first_order = self.config, len(self.run.first_order_blocks)
+        config, first_order = self.run.config, len(self.run.first_order_blocks)
         own = f"first-order steps of the last {self.run.rates.num_first_order} blocks"
         own += f", lr {_rate(config.first_order_lr)}"
         if self.run.trajectory.layout.feedback is not None:

@@ -34,6 +34,7 @@ from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.training.feedback_layout import learns_feedback
+from edgezo_runtime.training.forward_only import leaves_to_feedback
 
 MOST_RANK = 8
 """Largest rank that is chosen for a run."""
@@ -123,7 +124,8 @@ def tune(
 def _rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
     """The rank of the default model's adapters: with feedback, one for each direction of errors."""
     directions = len(inputs.label) - 1 if inputs.label else MOST_RANK
-    return min(directions, MOST_RANK) if learns_feedback(config) and directions > 1 else None
+    learns = learns_feedback(config) or (config.first_order == 0 and leaves_to_feedback(config))
+    return min(directions, MOST_RANK) if learns and directions > 1 else None
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from edgezo_runtime.system.memory import (
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
+from edgezo_runtime.training.forward_only import settle_method
 from edgezo_runtime.training.initial_adapter import load_initial_adapter
 from edgezo_runtime.training.run import Run
 
@@ -134,8 +135,15 @@ def open_run(
         engine = limited_engine(bundle, budget_bytes, threads)
         try:
             task = AnswerTask(questions.get("train"), reward)
+            own = settle_method(
+                config,
+                bundle.manifest,
+                sets["train"],
+                adapter=initial is not None,
+                resumed=folder if resume else None,
+            )
             run = Run(
-                engine, sets["train"], config, folder, adapter=initial, task=task, governors=chosen
+                engine, sets["train"], own, folder, adapter=initial, task=task, governors=chosen
             )
             if resume:
                 run.log.recall()
@@ -158,7 +166,7 @@ def open_run(
                 )
                 check()
                 plan.apply(engine)
-            warnings = [*absent, *doubts, *_warnings(run, sets, plan)]
+            warnings = [*absent, *doubts, *_warnings(run, config, sets, plan)]
             if why_none:
                 warnings.append(
                     f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
@@ -169,7 +177,9 @@ def open_run(
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none)
 
 
-def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> list[str]:
+def _warnings(
+    run: Run, given: TuneConfig, sets: Mapping[str, ExampleSet], plan: Plan | None
+) -> list[str]:
     """Warnings for the user, one sentence each."""
     found: list[str] = []
     manifest, config = run.engine.bundle.manifest, run.config
@@ -181,9 +191,12 @@ def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> li
     for name, examples in sets.items():
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     found += [warning.message for warning in run.probes.batches.warnings]
-    if config.wants_first_order and not run.first_order_blocks:
+    if given.wants_first_order and (config.method != given.method or not run.first_order_blocks):
         reason = why_no_first_order(manifest) or "the budget has no room for gradients"
-        found.append(f"no first-order steps; the run estimates gradients from losses: {reason}")
+        how = "estimates gradients from losses"
+        if config.method != given.method:
+            how = f"takes the method {config.method}"
+        found.append(f"no first-order steps; the run {how}: {reason}")
     scheme, kind = METHODS[config.method].scheme, manifest.scheme.kind
     if scheme and scheme != kind:
         found.append(

@@ -16,6 +16,7 @@ from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest import copy_bytes
 from edgezo_runtime.data.batches import Int64Array
 from edgezo_runtime.data.heavy_batches import RowSizes
+from edgezo_runtime.engine.carried_error import learning_bytes, probed_blocks
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
 from edgezo_runtime.engine.first_order_pass import PART_TOKENS, answers_of_part
 from edgezo_runtime.engine.forward import SCORED_POSITIONS
@@ -53,13 +54,16 @@ class BackwardMemoryModel:
         weights: bytes of float32 weights, twice those of the largest tile, and of what they are
             made of.
         kept: bytes of a part's hidden states at the entries of blocks.
-        sums: bytes of the gradients, those of a part that waits, and their sums.
+        sums: bytes of the gradients, those of a part that waits, and their sums; and of mean
+            derivatives.
         parts: most parts of a batch.
         past: bytes of a part's keys and values of earlier tokens, all blocks, float16.
         waiting: bytes that a part holds while it waits: states at the entries of blocks and between
             two blocks, and keys and values of earlier tokens.
         token_bytes: bytes of one earlier token's keys and values, all blocks; 0 where whole rows go
             back.
+        learning: bytes of the sums that mean derivatives are learned from, before the first step;
+            0 for exact gradients.
     """
 
     tokens: int
@@ -71,6 +75,7 @@ class BackwardMemoryModel:
     past: int
     waiting: int
     token_bytes: int = 0
+    learning: int = 0
 
     @classmethod
     def of(cls, run: Run, rows: int, longest: int, *, answers: bool) -> BackwardMemoryModel | None:
@@ -96,16 +101,23 @@ class BackwardMemoryModel:
         state = _FLOAT * tokens * engine.bundle.manifest.model.hidden_size
         past = last * longest * of_token if answers else 0
         rows_of_part = last if answers else max(1, PART_TOKENS // longest)
+        carried = run.trajectory.layout.carried
+        carries = learning = 0
+        if carried is not None:
+            hidden = engine.bundle.manifest.model.hidden_size
+            probed = len(probed_blocks(carried, engine.num_blocks))
+            carries, learning = _FLOAT * hidden**2 * probed, learning_bytes(hidden, probed)
         return cls(
             tokens=tokens,
             telling_rows=2 * last if answers else max(2, -(-2 * tokens // longest)),
             weights=2 * _FLOAT * _largest_tile(engine.bundle) + bytes_of_weights(engine.bundle),
             kept=blocks * state,
-            sums=numbers * (3 * _FLOAT + 8),
+            sums=numbers * (3 * _FLOAT + 8) + carries,
             parts=-(-rows // rows_of_part),
             past=past,
             waiting=(blocks + 1) * state + past,
             token_bytes=of_token if answers else 0,
+            learning=learning,
         )
 
     def for_rows(self, longest: int) -> BackwardMemoryModel:
@@ -349,7 +361,8 @@ class MemoryModel:
         """Count the bytes of a step that a rehearsal in one block of each kind does not take."""
         if self.back is None:
             return 0
-        return self.back.held(limits, streams=streams) + self.back.sums
+        held = self.back.held(limits, streams=streams) + self.back.sums
+        return max(held, self.back.learning)
 
     def activations(self, limits: Limits, *, streams: bool) -> int:
         """Count the bytes of all workers' passes."""

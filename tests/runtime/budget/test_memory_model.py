@@ -79,6 +79,7 @@ def run(
     batch_size: int = 8,
     answers: bool = False,
     first_order: Any = None,
+    carried: Any = None,
 ) -> Any:
     """A tuning run, as far as the formula reads it."""
     cache = object.__new__(AnswerCache) if answers else None
@@ -87,7 +88,7 @@ def run(
         num_blocks=BLOCKS,
         model=types.SimpleNamespace(block_bytes=lambda index: BLOCK_BYTES + index),
     )
-    layout = types.SimpleNamespace(first_order=first_order)
+    layout = types.SimpleNamespace(first_order=first_order, carried=carried)
     return types.SimpleNamespace(
         engine=engine,
         batch_size=batch_size,
@@ -181,6 +182,26 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
         token_bytes=2 * BLOCKS * KEYS_VALUES if answers else 0,
     )
+
+
+def test_sizes_of_mean_derivatives() -> None:
+    """Those of the last two blocks: float32, behind sums of twice their width and number."""
+    first_order = types.SimpleNamespace(first_block=0, names=("a",))
+    site = types.SimpleNamespace(last=True)
+    own = run(first_order=first_order, carried={0: [site], 1: [site], 2: [site]})
+    back = MemoryModel.of(own, [rows(50)]).back
+    assert back is not None
+    assert back.learning == 8 * HIDDEN**2 * (4 + 4)
+    assert back.sums == 300 * 20 + 2 * 4 * HIDDEN**2
+    last = MemoryModel.of(run(first_order=first_order, carried={2: [site]}), [rows(50)]).back
+    assert last is not None
+    assert last.learning == 0
+
+
+def test_learning_and_steps_share_their_memory() -> None:
+    learns = dataclasses.replace(MODEL, back=dataclasses.replace(BACK, learning=200))
+    assert learns.unsampled(Limits(1), streams=False) == 200
+    assert learns.unsampled(Limits(4), streams=False) == 4 * 50 + 60
 
 
 MODEL = MemoryModel(
