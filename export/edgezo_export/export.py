@@ -200,7 +200,15 @@ def _write(
     quant = chosen_quant(config.quant, source)
     _tell_unused_settings(config, quant, warn)
     widths = sizes["hidden_size"], sizes["vocab_size"]
-    own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
+    own = build_graphs(
+        trace,
+        scheme,
+        quant,
+        *widths,
+        pooling,
+        config.group_size,
+        source.form if quant == "keep" else None,
+    )
     _tell_unused(source, own, trace, warn)
     _tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
@@ -213,6 +221,7 @@ def _write(
         _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell)
         if quant == "w4" and config.calibration_rows
         else None,
+        source.read_codes,
     )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)

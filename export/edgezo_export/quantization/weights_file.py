@@ -16,6 +16,7 @@ from edgezo_export.quantization.group_codes import (
     round_groups,
     round_groups_8bit,
 )
+from edgezo_export.quantization.kept_plan import ReadCodes, kept_arrays
 from edgezo_export.quantization.quantize import (
     NonFiniteWeightError,
     count_not_finite,
@@ -62,6 +63,7 @@ def write_weights(
     source: TensorReader,
     progress: Progress | None = None,
     codes: MakeCodes | None = None,
+    kept: ReadCodes | None = None,
 ) -> WrittenWeights:
     """Read, quantize and write every tensor of a plan.
 
@@ -73,6 +75,7 @@ def write_weights(
         source: the checkpoint.
         progress: called after every tensor read.
         codes: makes the 4-bit codes; each weight is rounded to the nearest one if None.
+        kept: reads the codes of the checkpoint, if the plan has any.
     Returns:
         Places of the tensors, size and SHA-256 of the file.
     Raises:
@@ -96,7 +99,7 @@ def write_weights(
                 file.truncate(end)
                 done = 0
                 for entry, parts in pairs:
-                    _write_entry(file, entry, parts, source, places, codes)
+                    _write_entry(file, entry, parts, source, places, codes, kept)
                     done += sum(places[tensor.name].length for tensor in (entry, *parts))
                     if progress is not None:
                         progress(done, total)
@@ -113,6 +116,7 @@ def _write_entry(
     source: TensorReader,
     places: dict[str, WrittenTensor],
     codes: MakeCodes | None,
+    kept: ReadCodes | None,
 ) -> None:
     place = places[entry.name]
     own = [places[part.name] for part in parts]
@@ -136,6 +140,11 @@ def _write_entry(
         size = entry.shape[1] // parts[0].shape[1]
         matrices = _channels(entry, source)
         _write_side_by_side(file, [place, *own], (round_groups_8bit(m, size) for m in matrices))
+    elif entry.kind == "kept_codes":
+        if kept is None:
+            raise ValueError(f"tensor {entry.name!r}: there is nothing to read codes with")
+        rows = [source.shape(name)[0] for name in entry.sources]
+        _write_side_by_side(file, [place, *own], kept_arrays(entry, parts, kept, rows))
     else:
         _write_floats(file, entry, place, source)
 
@@ -284,12 +293,14 @@ def _write_rows(file: BinaryIO, place: WrittenTensor, chunks: Iterator[npt.NDArr
 def _write_side_by_side(
     file: BinaryIO,
     places: Sequence[WrittenTensor],
-    chunks: Iterator[Sequence[npt.NDArray[Any]]],
+    chunks: Iterator[Sequence[npt.NDArray[Any] | None]],
 ) -> None:
-    """Write chunks of rows of several tensors."""
+    """Write chunks of rows of several tensors; None where a tensor has no rows in a chunk."""
     positions = [place.offset for place in places]
     for arrays in chunks:
         for index, array in enumerate(arrays):
+            if array is None:
+                continue
             _write_at(file, array, positions[index])
             positions[index] += array.nbytes
 
