@@ -1,7 +1,9 @@
 """Layers of bitsandbytes in NF4: codes of 4 bits, and the largest magnitude of every block.
 
     w = NF4[code] * absmax[block]
-    absmax = nested_quant_map[code'] * nested_absmax[block'] + nested_offset    (double quantization)
+    absmax = nested_quant_map[code'] * nested_absmax[block'] + nested_offset
+
+The second line is double quantization, which a layer may have.
 
 References:
     Dettmers et al. 2023, QLoRA, arXiv:2305.14314. bitsandbytes, functional.py, `QuantState`.

@@ -78,8 +78,8 @@ FORMAT = "edgezo-bundle"
 VERSION = 7
 READABLE = (2, 3, 4, 5, 6, 7)
 """Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
-has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only, version 6 none that
-are kept as a checkpoint has them."""
+has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only,
+version 6 none that are kept as a checkpoint has them."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
