@@ -40,7 +40,7 @@ def plan_kept(
         made[kind] = PlannedTensor(f"{stem}.{suffix}", dtype, size, names, kind, False, form)
 
     for kind, bits in zip(("kept_codes", "kept_plane"), form.planes, strict=False):
-        add(kind, f"codes{bits}", "U8", (outputs, width * bits // 8))  # type: ignore[arg-type]
+        add(kind, "nf4" if form.nf4 else f"codes{bits}", "U8", (outputs, width * bits // 8))  # type: ignore[arg-type]
     add("kept_scale", "scale", form.scale, (outputs, coarse))
     if form.zero is None:
         add("kept_zero", "zero", "U8", (outputs, groups))
