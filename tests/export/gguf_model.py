@@ -29,6 +29,7 @@ def write_gguf(
     more_tokens: int = 0,
     ends: Mapping[str, int] | None = None,
     raw: Mapping[str, tuple[np.ndarray[Any, Any], Any]] | None = None,
+    split: int = 0,
 ) -> None:
     """A GGUF file as llama.cpp's converter would write it (float32, or Q8_0 matrices).
 
@@ -41,9 +42,10 @@ def write_gguf(
         more_tokens: tokens without a row in the embedding.
         ends: end tokens, by "eos", "eot" and "eom".
         raw: blocks and type of tensors that are quantized already, by their names in the model.
+        split: most tensors of a file, PATH-00001-of-...; 0 for one file.
     """
     config = model.config
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
     writer.add_name("tiny")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)

@@ -190,20 +190,22 @@ def random_blocks(kind: Any, shape: tuple[int, int], random: np.random.Generator
     name = kind.name
     share = {"Q4_0": 8, "Q4_1": 8, "Q5_0": 16, "Q5_1": 16, "Q8_0": 128}.get(name, 500)
     share = 30 * share if name == "Q6_K" else share
-    places = [208] if name == "Q6_K" else [0, 2] if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [0]
+    places = (
+        [208] if name == "Q6_K" else [0, 2] if name in ("Q4_1", "Q5_1", "Q4_K", "Q5_K") else [0]
+    )
     for place in places:
         largest = 0.2 / (share if place != 2 or name.endswith("K") else 1)
         halves = random.uniform(0.3 * largest, largest, (len(blocks), 1)).astype("<f2")
-        blocks[:, place : place + 2] = (-halves if place == 2 and share < 500 else halves).view("u1")
+        blocks[:, place : place + 2] = (-halves if place == 2 and share < 500 else halves).view(
+            "u1"
+        )
     return blocks.reshape(shape[0], -1)
 
 
 KINDS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F16", "BF16")
 
 
-def write_mixed_gguf(
-    path: Path, first: int = 0, **changes: Any
-) -> transformers.LlamaForCausalLM:
+def write_mixed_gguf(path: Path, first: int = 0, **changes: Any) -> transformers.LlamaForCausalLM:
     """Save a llama whose matrices have all types in turn; returns the model that it means."""
     sizes = {"hidden_size": 256, "intermediate_size": 256, "tie_word_embeddings": True}
     model = tiny_llama(**sizes | changes)
