@@ -70,9 +70,7 @@ def test_damaged_layers(tmp_path, packing, change, message):
     write_folder(tmp_path, PACKINGS[packing])
     changed(tmp_path, change)
     with pytest.raises(EdgezoError, match=message):
-        source = open_source(str(tmp_path))
-        source.form(f"{Q}.weight")
-        source.read_codes(f"{Q}.weight", 0, 1)
+        open_source(str(tmp_path)).read(f"{Q}.weight")
 
 
 @pytest.mark.parametrize(
