@@ -33,6 +33,7 @@ _WEIGHTS = {
     "w8": "weights in 8 bits by groups (w8)",
     "fp16": "weights in 16 bits (fp16)",
     "fp32": "weights in 32 bits (fp32)",
+    "keep": "weights as the checkpoint has them (keep)",
 }
 
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "huggingface_hub")
@@ -42,10 +43,11 @@ _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", 
 class ExportSettings:
     """Settings of `edgezo export`."""
 
-    quant: Literal["auto", "int8", "w4", "w8", "fp16", "fp32"] = setting(
+    quant: Literal["auto", "int8", "w4", "w8", "fp16", "fp32", "keep"] = setting(
         "auto",
         "form of the frozen weights: int8; w4 and w8, 4 and 8 bits in groups of inputs; fp16; "
-        "fp32; auto takes int8 below a billion parameters, else w4",
+        "fp32; keep, the codes of a quantized checkpoint as they are; auto takes int8 below a "
+        "billion parameters, else w4",
     )
     group_size: int = setting(32, "inputs of a group of w4 and w8: 16, 32, 64 or 128")
     calibration_rows: int = setting(

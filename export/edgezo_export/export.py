@@ -187,7 +187,15 @@ def _write(
     quant = chosen_quant(config.quant, source)
     _tell_unused_settings(config, quant, warn)
     widths = sizes["hidden_size"], sizes["vocab_size"]
-    own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
+    own = build_graphs(
+        trace,
+        scheme,
+        quant,
+        *widths,
+        pooling,
+        config.group_size,
+        source.form if quant == "keep" else None,
+    )
     _tell_unused(source, own, trace, warn)
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
@@ -202,6 +210,7 @@ def _write(
         if quant == "w4" and config.calibration_rows
         else None,
         log,
+        source.read_codes,
     )
     if log.changed is not None:
         warn(

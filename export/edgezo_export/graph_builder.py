@@ -20,6 +20,7 @@ OPSETS = {"": 21, MICROSOFT: 1}
 _DTYPES = {
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
+    "I32": ir.DataType.INT32,
     "I8": ir.DataType.INT8,
     "U8": ir.DataType.UINT8,
 }

@@ -9,9 +9,12 @@ depend on its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
+from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.operators.frozen_weights import (
     IntegerMatrix,
@@ -21,11 +24,13 @@ from edgezo_export.operators.frozen_weights import (
     int8_matrix,
     unpacked_matrix,
 )
+from edgezo_export.operators.kept_weights import kept_product
 from edgezo_export.operators.layers import LinearSpec, Quant
 from edgezo_export.operators.tiles import Tile, joined, tiles_of
 from edgezo_export.quantization.group_codes import group_size_of
 from edgezo_export.quantization.quantize import LEVELS, ZERO_POINT
 from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.sources.stored_codes import CodeForm, StoredForm
 
 __all__ = ["SMALLEST_SCALE", "LinearLowering", "LinearSpec", "Quant", "Taps"]
 
@@ -34,6 +39,9 @@ SMALLEST_SCALE = 1e-30
 
 Taps = list[tuple[LinearSpec, ir.Value]]
 """Linear layers and their inputs."""
+
+FormOf = Callable[[str], StoredForm]
+"""Returns how the checkpoint stores a parameter."""
 
 
 class LinearLowering:
@@ -47,6 +55,7 @@ class LinearLowering:
         dequantize: compute with the float32 values of integer weights and leave the activations
             unquantized; this form has a derivative.
         taps: collects what layers read.
+        form_of: tells the forms of weights that are kept.
     """
 
     def __init__(
@@ -57,12 +66,14 @@ class LinearLowering:
         group_size: int = 32,
         dequantize: bool = False,
         taps: Taps | None = None,
+        form_of: FormOf | None = None,
     ) -> None:
         self._draft = draft
         self._quant = quant
         self._group_size = group_size
         self._dequantize = dequantize
         self._taps = taps
+        self._form_of = form_of
         self._code: tuple[ir.Value, ir.Value] | None = None
 
     def declare_code(self) -> None:
@@ -95,12 +106,31 @@ class LinearLowering:
         """
         if self._taps is not None:
             self._taps.append((spec, x))
+        form = self.form(spec)
+        if isinstance(form, CodeForm):
+            return kept_product(self._draft, spec, form, x, leading)
         integers = self._integers(spec)
         if integers is None:
             return self._multiplied(spec, x, leading, used)
         if self._dequantize:
             return self._dequantized(spec, integers, x, leading, used)
         return self._coded(spec, integers, x, leading, used)
+
+    def form(self, spec: LinearSpec) -> StoredForm | None:
+        """Return how the checkpoint stores the first layer of `spec`; None if that is not kept.
+
+        Raises:
+            UnsupportedModelError: it has codes, and is stored (in, out).
+        """
+        if self._quant != "keep" or self._form_of is None:
+            return None
+        form = self._form_of(spec.sources[0])
+        if isinstance(form, CodeForm) and spec.in_out:
+            raise UnsupportedModelError(
+                f"layer {spec.modules[0]!r} is stored as (inputs, outputs), and codes of such "
+                f"layers cannot be kept; export with another `quant`"
+            )
+        return form
 
     def _integers(self, spec: LinearSpec) -> IntegerMatrix | None:
         """Append the weights as integers, if they are multiplied as such."""
@@ -117,7 +147,8 @@ class LinearLowering:
         """Append the product with float32 weights, or with others made float32 tile by tile."""
         draft, size = self._draft, self._group(spec)
         grouped = size if self._quant == "w8" else None
-        if self._quant != "fp16" and grouped is None:
+        half = self._quant == "fp16" or self.form(spec) == "F16"
+        if not half and grouped is None:
             return draft.op("MatMul", x, float_matrix(draft, spec))
         parts = []
         for tile in tiles_of(spec.in_features, spec.out_features, used, least=int(bool(grouped))):

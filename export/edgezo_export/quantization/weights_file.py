@@ -18,6 +18,7 @@ from edgezo_export.quantization.group_codes import (
     round_groups,
     round_groups_8bit,
 )
+from edgezo_export.quantization.kept_plan import ReadCodes, kept_arrays
 from edgezo_export.quantization.quantize import (
     NonFiniteWeightError,
     count_not_finite,
@@ -66,6 +67,7 @@ def write_weights(
     progress: Progress | None = None,
     codes: MakeCodes | None = None,
     log: TensorLog | None = None,
+    kept: ReadCodes | None = None,
 ) -> WrittenWeights:
     """Read, quantize and write every tensor of a plan.
 
@@ -79,6 +81,7 @@ def write_weights(
         progress: called after every tensor read.
         codes: makes the 4-bit codes; each weight is rounded to the nearest one if None.
         log: of the tensors that are written.
+        kept: reads the codes of the checkpoint, if the plan has any.
     Returns:
         Places of the tensors, size and SHA-256 of the file.
     Raises:
@@ -105,7 +108,7 @@ def write_weights(
                 for entry, parts in pairs:
                     names = [tensor.name for tensor in (entry, *parts)]
                     if not written.issuperset(names):
-                        _write_entry(file, entry, parts, source, places, codes)
+                        _write_entry(file, entry, parts, source, places, codes, kept)
                         if log is not None:
                             file.flush()
                             log.add(path, names, places)
@@ -128,6 +131,7 @@ def _write_entry(
     source: TensorReader,
     places: dict[str, WrittenTensor],
     codes: MakeCodes | None,
+    kept: ReadCodes | None,
 ) -> None:
     place = places[entry.name]
     own = [places[part.name] for part in parts]
@@ -151,6 +155,11 @@ def _write_entry(
         size = entry.shape[1] // parts[0].shape[1]
         made_8bit = in_order(lambda m: round_groups_8bit(m, size), _channels(entry, source))
         _write_side_by_side(file, [place, *own], made_8bit)
+    elif entry.kind == "kept_codes":
+        if kept is None:
+            raise ValueError(f"tensor {entry.name!r}: there is nothing to read codes with")
+        rows = [source.shape(name)[0] for name in entry.sources]
+        _write_side_by_side(file, [place, *own], kept_arrays(entry, parts, kept, rows))
     else:
         _write_floats(file, entry, place, source)
 
@@ -298,12 +307,14 @@ def _write_rows(file: BinaryIO, place: WrittenTensor, chunks: Iterator[npt.NDArr
 def _write_side_by_side(
     file: BinaryIO,
     places: Sequence[WrittenTensor],
-    chunks: Iterator[Sequence[npt.NDArray[Any]]],
+    chunks: Iterator[Sequence[npt.NDArray[Any] | None]],
 ) -> None:
-    """Write chunks of rows of several tensors."""
+    """Write chunks of rows of several tensors; None where a tensor has no rows in a chunk."""
     positions = [place.offset for place in places]
     for arrays in chunks:
         for index, array in enumerate(arrays):
+            if array is None:
+                continue
             _write_at(file, array, positions[index])
             positions[index] += array.nbytes
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.sources.pointer_files import refuse_pointer
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm
 from edgezo_runtime.errors import EdgezoError
 
 SINGLE_FILE = "model.safetensors"
@@ -28,6 +29,13 @@ _READ_AS: dict[str, npt.DTypeLike] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
+}
+
+_INTEGERS: dict[str, npt.DTypeLike] = {
+    "I8": np.int8,
+    "U8": np.uint8,
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
 }
 
 
@@ -79,6 +87,36 @@ class SafetensorsFolder:
     def stored(self, name: str) -> Stored:
         """Return the place of a tensor."""
         return self._stored[name]
+
+    def form(self, name: str) -> StoredForm:
+        """Return how a tensor is stored: as numbers."""
+        return "F16" if self._stored[name].dtype in ("F16", "BF16") else "F32"
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Refuse to read codes: there are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"tensor {name!r} is stored as numbers, rows {start}..{stop} asked for")
+
+    def read_integers(self, name: str) -> npt.NDArray[Any]:
+        """Read a whole tensor of integers.
+
+        Raises:
+            EdgezoError: its dtype is another one, or the file ends early.
+        """
+        stored = self._stored[name]
+        dtype = _INTEGERS.get(stored.dtype)
+        if dtype is None:
+            raise EdgezoError(
+                f"tensor {name!r} is {stored.dtype} in {stored.file}, and should hold integers; "
+                f"download the model again"
+            )
+        values = np.fromfile(stored.file, dtype, math.prod(stored.shape), offset=stored.offset)
+        if values.nbytes != stored.length:
+            raise EdgezoError(f"{stored.file}: ends inside {name!r}; download the model again")
+        return values.reshape(stored.shape)
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read a whole tensor as float32.

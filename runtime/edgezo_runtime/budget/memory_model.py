@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,10 @@ _CODED = ("int8", "w4")
 
 _MADE_BYTES = {"w4": 2, "w8": 5, "fp16": 4}
 """Bytes per weight of a layer while its product takes them."""
+
+_KEPT = {"codes8": (1, 4), "codes4": (2, 6), "nf4": (2, 10)}
+"""Last part of the name of kept codes -> weights per byte, and bytes per weight made ready: opened
+and float32, and for nf4 places in its table and numbers without their scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +409,21 @@ def bytes_of_weights(bundle: Bundle) -> int:
     4-bit codes are int8 twice: by halves, and joined. Other weights become float32, those of w8
     from a transposed copy. int8 and float32 weights are multiplied as they lie in the file.
     """
+    if bundle.manifest.quant == "keep":
+        return max(count * made for count, made in _kept_weights(bundle))
     return _MADE_BYTES.get(bundle.manifest.quant, 0) * _largest_tile(bundle)
+
+
+def _kept_weights(bundle: Bundle) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of every matrix of a block, and the bytes that one takes made ready."""
+    for graph in bundle.manifest.graphs.blocks:
+        weights = {binding.input for binding in graph.weights}
+        for tensor in graph.inputs:
+            if tensor.name in weights:
+                stored = math.prod(dim for dim in tensor.shape if isinstance(dim, int))
+                halves = 4 if tensor.dtype == "float16" else 0
+                per_byte, made = _KEPT.get(tensor.name.rpartition(".")[2], (1, halves))
+                yield stored * per_byte, made
 
 
 def _largest_tile(bundle: Bundle) -> int:
@@ -413,6 +431,8 @@ def _largest_tile(bundle: Bundle) -> int:
 
     Copies of a weight that trains count once.
     """
+    if bundle.manifest.quant == "keep":
+        return max(count for count, _ in _kept_weights(bundle))
     per_item = 2 if bundle.manifest.quant == "w4" else 1
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}

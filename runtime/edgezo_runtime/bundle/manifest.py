@@ -1,4 +1,4 @@
-"""The manifest of a bundle: the only contract between the exporter and the runtime (version 6).
+"""The manifest of a bundle: the only contract between the exporter and the runtime (version 7).
 
 Importing this module loads no array library.
 """
@@ -75,10 +75,11 @@ __all__ = [
 ]
 
 FORMAT = "edgezo-bundle"
-VERSION = 6
-READABLE = (2, 3, 4, 5, 6)
+VERSION = 7
+READABLE = (2, 3, 4, 5, 6, 7)
 """Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
-has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only."""
+has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only,
+version 6 none that are kept as a checkpoint has them."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -102,7 +103,7 @@ class Manifest:
 
     created_by: str
     model: ModelInfo
-    quant: Literal["int8", "w4", "w8", "fp16", "fp32"]
+    quant: Literal["int8", "w4", "w8", "fp16", "fp32", "keep"]
     graphs: Graphs
     trainables: tuple[TrainableInfo, ...]
     scheme: SchemeInfo

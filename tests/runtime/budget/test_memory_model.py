@@ -113,6 +113,24 @@ def test_bytes_of_weights_made_ready(quant: str, size: int) -> None:
     assert bytes_of_weights(bundle(quant)) == size * HIDDEN * WIDE
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "size"),
+    [
+        ("q.codes4", "uint8", 2 * 6),  # two codes per byte: opened, joined, float32
+        ("q.codes8", "uint8", 4),
+        ("q.nf4", "uint8", 2 * 10),
+        ("q.weight", "float16", 4),
+        ("q.weight", "float32", 0),
+    ],
+)
+def test_bytes_of_kept_weights_made_ready(name: str, dtype: str, size: int) -> None:
+    own = bundle("keep")
+    weight = types.SimpleNamespace(name=name, shape=(HIDDEN, WIDE), dtype=dtype)
+    graph = types.SimpleNamespace(inputs=[weight], weights=[types.SimpleNamespace(input=name)])
+    own.manifest.graphs.blocks = [graph]
+    assert bytes_of_weights(own) == size * HIDDEN * WIDE
+
+
 def test_bytes_that_stay_of_a_token() -> None:
     assert bytes_kept_of_token(bundle()) == 4 * (HIDDEN + 2 * KEYS_VALUES)
     assert bytes_kept_of_token(bundle(continues=False)) == 0

@@ -46,10 +46,10 @@ def test_manifest_text_is_stable(root):
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "d10f4a0f120398d5480db993406aff7ba57daa740190f0e96181b8c45b919fb0"
+GOLDEN_SHA256 = "a666cdc350eb2afe703f462888ce8b85154f6cfca0113244cabc01ba8f9b0558"
 
 
-@pytest.mark.parametrize("version", [0, 1, 7, 99, "3", None, True, 3.0])
+@pytest.mark.parametrize("version", [0, 1, 8, 99, "3", None, True, 3.0])
 def test_version_is_checked_before_anything_else(root, version):
     def change(content):
         content["version"] = version
@@ -58,13 +58,13 @@ def test_version_is_checked_before_anything_else(root, version):
     edit(root, change)
     (root / "weights.safetensors").unlink()
     with pytest.raises(
-        BundleError, match=r"version .*reads versions 2 to 6.*'edgezo export --force'"
+        BundleError, match=r"version .*reads versions 2 to 7.*'edgezo export --force'"
     ):
         Bundle.open(root)
 
 
 def test_a_newer_version_says_who_wrote_it(root):
-    edit(root, lambda content: content.update(version=7, created_by="edgezo 7.1"))
+    edit(root, lambda content: content.update(version=8, created_by="edgezo 7.1"))
     with pytest.raises(BundleError, match=r"install the edgezo that wrote it \(edgezo 7\.1\)"):
         Bundle.open(root)
 
@@ -117,6 +117,13 @@ def test_version_5_is_read(root):
     edit(root, change)
     assert Bundle.open(root).manifest == expected
     assert expected.group_size is None
+
+
+def test_version_6_is_read(root):
+    """It had no weights that are kept as a checkpoint has them."""
+    expected = Bundle.open(root).manifest
+    edit(root, lambda content: content.update(version=6))
+    assert Bundle.open(root).manifest == expected
 
 
 @pytest.mark.parametrize("size", [0, -32, 1.5, "32", 2**40])
