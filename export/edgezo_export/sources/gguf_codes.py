@@ -10,7 +10,8 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,12 +146,8 @@ def coded_rows(data: UInt8, kind: str) -> CodedRows:
     rows = len(data)
     found = BLOCKS[kind].decode(data.reshape(-1, BLOCKS[kind].size_bytes))
 
-    def wide(part: npt.NDArray[np.generic] | None) -> npt.NDArray[np.generic] | None:
+    def wide(part: npt.NDArray[Any] | None) -> Any:
         return None if part is None else part.reshape(rows, -1)
 
-    return CodedRows(
-        *(wide(part) for part in (found.codes, found.scale)),  # type: ignore[arg-type]
-        minimum=wide(found.minimum),  # type: ignore[arg-type]
-        factor=wide(found.factor),  # type: ignore[arg-type]
-        minimum_factor=wide(found.minimum_factor),  # type: ignore[arg-type]
-    )
+    parts = {field.name: wide(getattr(found, field.name)) for field in fields(CodedRows)}
+    return CodedRows(**parts)

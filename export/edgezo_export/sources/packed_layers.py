@@ -54,7 +54,7 @@ class PackedLayers:
         size: inputs of a group, None for all of a layer.
     """
 
-    _SUFFIXES = ("qweight", "qzeros", "scales", "g_idx")
+    _SUFFIXES: tuple[str, ...] = ("qweight", "qzeros", "scales", "g_idx")
 
     def __init__(self, files: SafetensorsFolder, bits: int, size: int | None) -> None:
         self._files = files

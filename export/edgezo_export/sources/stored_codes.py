@@ -112,7 +112,9 @@ class CodedRows:
         if form.nf4:
             found = NF4[self.codes].reshape(groups) * scale
         else:
-            zero = form.zero if self.zero is None else self.zero.astype(np.int32)[..., None]
+            zero = np.full((1, 1, 1), form.zero or 0, np.int32)
+            if self.zero is not None:
+                zero = self.zero.astype(np.int32)[..., None]
             found = (self.codes.reshape(groups).astype(np.int32) - zero).astype(np.float32) * scale
         if self.minimum is not None:
             # The zero of such forms is the middle of the codes, which the minimum does not know of.
@@ -124,10 +126,6 @@ class CodedRows:
         ordered = np.empty_like(values)
         ordered[:, self.order] = values
         return ordered
-
-    def rows(self, first: int, last: int) -> CodedRows:
-        """Return some of the rows."""
-        return self.taken(slice(first, last))
 
     def taken(self, which: Any) -> CodedRows:
         """Return the rows of an index."""
