@@ -102,8 +102,11 @@ class LinearLowering:
             spec: the layers.
             x: (R, S, in) or (R*S, in).
             leading: int64 vector, the dimensions of x before the last.
-            used: (1,) int64, 0 where x may have no rows: no weights are read then; else 1.
+            used: (1,) int64, 0 where x has no rows: no weights are read then; else 1. Not in the
+                form that has a derivative: ONNX Runtime refuses products over no outputs.
         """
+        if self._dequantize:
+            used = None
         if self._taps is not None:
             self._taps.append((spec, x))
         form = self.form(spec)
@@ -113,7 +116,7 @@ class LinearLowering:
         if integers is None:
             return self._multiplied(spec, x, leading, used)
         if self._dequantize:
-            return self._dequantized(spec, integers, x, leading, used)
+            return self._dequantized(spec, integers, x, leading)
         return self._coded(spec, integers, x, leading, used)
 
     def form(self, spec: LinearSpec) -> StoredForm | None:
@@ -239,18 +242,16 @@ class LinearLowering:
         matrix: IntegerMatrix,
         x: ir.Value,
         leading: ir.Value,
-        used: ir.Value | None,
     ) -> ir.Value:
         draft = self._draft
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
         rotated = draft.op("Reshape", self._rotated(x, matrix), shape, allowzero=1)
         parts = []
-        for tile in self._tiles(spec, used):
+        for tile in self._tiles(spec, None):
             weight = draft.op("Cast", matrix.tile(tile), to=int(ir.DataType.FLOAT))
             parts.append(draft.op("MatMul", rotated, weight))
         # Scaling the result is cheaper: DequantizeLinear takes longer than the product itself.
-        product = self._of_used(spec, joined(draft, parts), leading, used)
-        return draft.op("Mul", product, matrix.scale)
+        return draft.op("Mul", joined(draft, parts), matrix.scale)
 
     def _rotated(self, mixed: ir.Value, matrix: IntegerMatrix) -> ir.Value:
         if matrix.rotation is None:

@@ -82,13 +82,12 @@ def touched(array: np.ndarray) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which pages are mapped")
-@pytest.mark.parametrize("dequantize", [False, True])
 @pytest.mark.parametrize("quant", ["int8", "w4", "w8", "fp16", "fp32"])
-def test_only_the_experts_that_are_used_are_read(tmp_path, quant, dequantize):
+def test_only_the_experts_that_are_used_are_read(tmp_path, quant):
     draft = GraphBuilder("experts")
     x = draft.input("x", FLOAT, ("t", WIDE))
     index = draft.input("index", ir.DataType.INT64, ("t", SLOTS))
-    linears = LinearLowering(draft, quant, dequantize=dequantize)
+    linears = LinearLowering(draft, quant)
     linears.declare_code()
     routing = emit_routing(draft, index, draft.ints(1), EXPERTS, SLOTS)
     specs = [LinearSpec((f"e[{n}]",), (WIDE,), WIDE, False, ()) for n in range(EXPERTS)]

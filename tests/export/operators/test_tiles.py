@@ -144,13 +144,15 @@ def test_unused_weights(model, tmp_path, quant, rows):
     draft = GraphBuilder("linear", "m.")
     x = draft.input("x", FLOAT, ("rows", "tokens", WIDTH))
     used = draft.input("used", ir.DataType.INT64, (1,))
-    linears = LinearLowering(draft, quant, dequantize=True)
+    linears = LinearLowering(draft, quant)
+    linears.declare_code()
     leading = draft.op("Shape", x, start=0, end=2)
     draft.output(linears.emit(SPEC, x, leading, used), "y", FLOAT, ("rows", "tokens", OUT))
     values = feed()["x"][:, :rows]
-    found = run(draft, {"x": values, "used": np.array([min(rows, 1)])}, model, tmp_path)["y"]
+    own = feed() | {"x": values, "used": np.array([min(rows, 1)])}
+    found = run(draft, own, model, tmp_path)["y"]
     assert found.shape == (4, rows, OUT)
-    expected = product(model, tmp_path / "all", quant, dequantize=True)[:, :rows]
+    expected = product(model, tmp_path / "all", quant)[:, :rows]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -207,11 +207,11 @@ def test_sizes_of_mean_derivatives() -> None:
     first_order = types.SimpleNamespace(first_block=0, names=("a",))
     site = types.SimpleNamespace(last=True)
     own = run(first_order=first_order, carried={0: [site], 1: [site], 2: [site]})
-    back = MemoryModel.of(own, [rows(50)]).back
+    back = model(own, Rows(50)).back
     assert back is not None
     assert back.learning == 8 * HIDDEN**2 * (4 + 4)
     assert back.sums == 300 * 20 + 2 * 4 * HIDDEN**2
-    last = MemoryModel.of(run(first_order=first_order, carried={2: [site]}), [rows(50)]).back
+    last = model(run(first_order=first_order, carried={2: [site]}), Rows(50)).back
     assert last is not None
     assert last.learning == 0
 
