@@ -56,11 +56,13 @@ EXPORT = [
     "adapters",
     "proofs",
     "bundle_graphs",
+    "unfinished",
     "export",
+    "requantize",
 ]
 """The same of the exporter."""
 
-TOP = ["wording", "pictures", "runs", "report", "trackers", "data_check", "cli"]
+TOP = ["wording", "pictures", "runs", "report", "trackers", "data_check", "talk", "serve", "cli"]
 """The same of `edgezo`: its packages, and the module `wording`."""
 
 WORKSTATION_ONLY = ["torch", "onnx", "onnx_ir", "onnxscript", "transformers", "optimum", "gguf"]

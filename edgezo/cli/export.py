@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +33,7 @@ _WEIGHTS = {
     "w8": "weights in 8 bits by groups (w8)",
     "fp16": "weights in 16 bits (fp16)",
     "fp32": "weights in 32 bits (fp32)",
+    "keep": "weights as the checkpoint has them (keep)",
 }
 
 _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", "huggingface_hub")
@@ -40,10 +43,11 @@ _NEEDED = ("torch", "transformers", "optimum", "onnx", "onnx_ir", "onnxscript", 
 class ExportSettings:
     """Settings of `edgezo export`."""
 
-    quant: Literal["auto", "int8", "w4", "w8", "fp16", "fp32"] = setting(
+    quant: Literal["auto", "int8", "w4", "w8", "fp16", "fp32", "keep"] = setting(
         "auto",
         "form of the frozen weights: int8; w4 and w8, 4 and 8 bits in groups of inputs; fp16; "
-        "fp32; auto takes int8 below a billion parameters, else w4",
+        "fp32; keep, the codes of a quantized checkpoint as they are; auto takes int8 below a "
+        "billion parameters, else w4",
     )
     group_size: int = setting(32, "inputs of a group of w4 and w8: 16, 32, 64 or 128")
     calibration_rows: int = setting(
@@ -173,6 +177,7 @@ def _export(
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
     from edgezo_export.sources.model_source import open_source
+    from edgezo_export.unfinished import folder_of
 
     if settings.seed is not None and not 0 <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")
@@ -190,7 +195,10 @@ def _export(
     source = open_source(name)
     quant = chosen_quant(settings.quant, source)
     note(f"exporting {name} to {output}: {source.parameters():,} parameters, {_WEIGHTS[quant]}")
-    with Progress() as progress:
+    left = folder_of(output)
+    if left.exists():
+        note(f"{left}: an export was interrupted; it goes on if model and settings are the same")
+    with told_where_it_goes_on(left), Progress() as progress:
 
         def tell(stage: str, done: int, total: int) -> None:
             what = f"export: {stage}"
@@ -205,6 +213,17 @@ def _export(
             warnings.append(with_flags(text))
 
         return export_bundle(source, output, config, tell, told)
+
+
+@contextmanager
+def told_where_it_goes_on(left: Path) -> Iterator[None]:
+    """Say what an interrupted export leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if left.exists():
+            note(f"{left} has what is written; the same command goes on there, or remove it")
+        raise
 
 
 _OF_ALL = frozenset({"quant", "group_size", "calibration_rows", "trainable", "task", "force"})

@@ -58,11 +58,13 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
     check_config(config)
     if not inputs.data and (inputs.valid or inputs.test or inputs.template):
         raise UsageError("--valid, --test and --template need --data")
+    from edgezo.cli.terminal.progress import Progress
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune.job import prepare
     from edgezo.cli.tune.plan_report import print_plan
     from edgezo_runtime.journal.run_folder import RunFolder
 
-    with StopSignals() as signals:
-        job = prepare(Path(bundle), inputs, config, RunFolder(Path("run")), signals)
+    with StopSignals() as signals, Progress() as progress:
+        folder = RunFolder(Path("run"))
+        job = prepare(Path(bundle), inputs, config, folder, signals, tell=progress.tally)
     print_plan(job, {}, [], enforce=enforce, as_json=as_json)

@@ -99,7 +99,8 @@ def inspect(
     findings += _words(train, scored, labels)
     if task == "unclear" and chosen is None:
         return Inspection(task, found, findings, chosen, scored)
-    sets = _tokenized(splits, tokenizer, chosen, longest, tell)
+    rows_of = {name: own.rows for name, own in found.items()}
+    sets = _tokenized(splits, tokenizer, chosen, longest, rows_of, tell)
     for name, examples in sets.items():
         findings += length_findings(name, examples)
     fitting = max_seq or longest_row(list(sets.values()), longest)
@@ -111,15 +112,21 @@ def _tokenized(
     tokenizer: TextTokenizer,
     chosen: Proposal | None,
     longest: int,
+    rows: Mapping[str, int],
     tell: Tell,
 ) -> dict[str, ExampleSet]:
     template, labels = (None, ()) if chosen is None else (chosen.template, chosen.labels)
-    reader = RowReader(tokenizer, template, labels, longest)
-    found = {}
-    for at, (name, files) in enumerate(splits.items()):
-        tell("tokenizing", at, len(splits))
+    found: dict[str, ExampleSet] = {}
+    total, done = sum(rows.values()), 0
+
+    def count(read: int) -> None:
+        tell("tokenizing rows", min(total, done + read), total)
+
+    reader = RowReader(tokenizer, template, labels, longest, tell=count)
+    for name, files in splits.items():
         found[name] = reader.read(files)
-    tell("tokenizing", len(splits), len(splits))
+        done += rows[name]
+    tell("tokenizing rows", total, total)
     return found
 
 

@@ -31,9 +31,11 @@ def length_findings(name: str, examples: ExampleSet) -> list[Finding]:
     cut = examples.report.truncation
     if cut.rows:
         share = percent(cut.rows / max(1, examples.report.rows))
+        rows, are = ("row", "is") if cut.rows == 1 else ("rows", "are")
         told = (
-            f"{cut.rows:,} {name} rows ({share}) are longer than {examples.max_seq} tokens and are "
-            f"cut: prompts lose {cut.prompt_tokens:,} tokens, answers {cut.completion_tokens:,}"
+            f"{cut.rows:,} {name} {rows} ({share}) {are} longer than {examples.max_seq} tokens and "
+            f"{are} cut: prompts lose {cut.prompt_tokens:,} tokens, answers "
+            f"{cut.completion_tokens:,}; raise `max_seq` to keep more"
         )
         found.append(Finding("cut", told, True))
     others = [own for own in examples.warnings if own.name != "truncated"]

@@ -250,8 +250,9 @@ def memory_rows(run: RunRecord) -> list[tuple[str, str]]:
     receipt, found = run.receipt, []
     sizes = (("budget", "budget_bytes"), ("predicted peak", "predicted_bytes"))
     for name, key in sizes:
-        if isinstance(receipt.get(key), int):
-            found.append((name, format_size(receipt[key])))
+        size = run.budget_bytes if key == "budget_bytes" else receipt.get(key)
+        if isinstance(size, int):
+            found.append((name, format_size(size)))
     if run.peak_bytes is not None:
         found.append(("measured peak", format_size(run.peak_bytes)))
     plan = receipt.get("plan")

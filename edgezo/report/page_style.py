@@ -88,13 +88,36 @@ footer{margin-top:48px;color:var(--muted);font-size:13px}
   .what{display:none}
   .names th{white-space:normal;width:34%;padding-right:12px}
 }
+@page{margin:13mm}
 @media print{
-  body{background:#fff;font-size:11pt}
+  body{background:#fff;font-size:9pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}
   main{max-width:none;padding:0}
-  .panel,figure,.rows li,pre{break-inside:avoid}
-  h2,h3{break-after:avoid}
+  h1{font-size:17pt}h2{font-size:12pt;margin:16pt 0 7pt}h3{font-size:9.5pt}
+  .panel,figure,.card,.rows li,.sample,tr,pre{break-inside:avoid}
+  h2,h3,.facts{break-after:avoid}
+  p,.text{orphans:3;widows:3}
+  .cards{grid-template-columns:repeat(4,1fr);gap:8pt;margin:12pt 0 8pt}
+  .card .value{font-size:13pt;white-space:nowrap}
+  .card .note,.card .label,figcaption .sub,.sub,.legend,.rows .facts{font-size:7.5pt}
+  .grid{gap:8pt;grid-template-columns:repeat(3,minmax(0,1fr))}
+  .wide{grid-column:span 3}.grid:has(table)>.wide{grid-column:span 2}
+  .matrices{grid-template-columns:repeat(2,minmax(0,1fr))}
+  .wider{display:block}.narrow{display:none}
+  .panel{padding:9pt 11pt;border-radius:6pt}
+  figcaption{min-height:0}
+  table{font-size:8pt}th,td{padding:2.5pt 8pt 2.5pt 0}
+  .rows li{padding:5pt 0}
+  .rows .text,.sample .text,.notes{font-size:8.5pt}
+  code,pre,.mono{font-size:7.5pt}
+  pre{padding:5pt 8pt;margin:1pt 0 6pt}
+  details:not([open]){display:none}
   .run{break-before:page;border-top:0;margin-top:0}
-  .scroll{overflow:visible}.compare{min-width:0}
+  .run header{padding-top:0}
+  .scroll{overflow:visible}
+  .compare{min-width:0;font-size:7.5pt}
+  .compare th,.compare td{padding-right:6pt;overflow-wrap:normal}
+  .compare td:nth-child(-n+3){overflow-wrap:anywhere}
+  footer{margin-top:14pt}
 }
 """
 

@@ -105,7 +105,11 @@ def _accuracy(run: RunRecord) -> list[str]:
         for when in ("before", "after")
         if when in own and own[when].confusion
     ]
-    return [text("h2", "Right and wrong"), block("div", *panels, cls="grid")] if panels else []
+    return (
+        [text("h2", "Right and wrong"), block("div", *panels, cls="grid matrices")]
+        if panels
+        else []
+    )
 
 
 def _confusion(run: RunRecord, split: str, when: str) -> str:

@@ -7,7 +7,6 @@ the run, and whoever reads the file has the bundle's.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,14 +17,7 @@ import numpy as np
 from edgezo_runtime.data.example_set import Example, ExampleSet
 from edgezo_runtime.errors import RunFileError
 from edgezo_runtime.evaluation.evaluate import Evaluation
-from edgezo_runtime.system.files import atomic_write, read_regular
-from edgezo_runtime.system.typed_json import (
-    LONGEST_TEXT,
-    JsonShapeError,
-    decode,
-    encode,
-    parse_object,
-)
+from edgezo_runtime.journal.versioned_file import read_versioned, write_versioned
 
 VERSION = 1
 
@@ -132,11 +124,7 @@ class EvaluatedRows:
         Raises:
             RunFileError: the disk did not take it; an older file is as it was.
         """
-        text = json.dumps(encode(self), allow_nan=False) + "\n"
-        try:
-            atomic_write(path, text.encode())
-        except OSError as error:
-            raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+        write_versioned(path, self)
 
 
 def read_rows(path: Path) -> EvaluatedRows:
@@ -145,21 +133,11 @@ def read_rows(path: Path) -> EvaluatedRows:
     Raises:
         RunFileError: the file is damaged, or of another version.
     """
-    if not path.exists():
-        return EvaluatedRows()
     remedy = "remove it; reports of the run then lack single rows"
-    try:
-        content = parse_object(read_regular(path, LONGEST_TEXT).decode("utf-8"))
-        if content.get("version") != VERSION:
-            raise RunFileError(
-                f"{path}: has version {content.get('version')!r:.20}, this edgezo reads {VERSION}; "
-                f"use the edgezo that wrote it, or {remedy}"
-            )
-        found = decode(EvaluatedRows, content)
-    except OSError as error:
-        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, JsonShapeError) as error:
-        raise RunFileError(f"{path}: not the rows of a run: {error}; {remedy}") from error
+    what = "the rows of a run"
+    found = read_versioned(path, EvaluatedRows, VERSION, what=what, remedy=remedy)
+    if found is None:
+        return EvaluatedRows()
     if not all(map(_is_sound, (own for sets in found.sets.values() for own in sets.values()))):
         raise RunFileError(f"{path}: has results that no run writes; {remedy}")
     return found

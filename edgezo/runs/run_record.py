@@ -16,11 +16,12 @@ from edgezo.runs.metrics_lines import metrics_lines
 from edgezo.runs.receipt_check import check_receipt
 from edgezo.runs.run_state import State, run_state
 from edgezo_runtime.bundle.bundle import MANIFEST_FILE
-from edgezo_runtime.errors import RunFileError
+from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.journal.journal_header import read_journal_header
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.journal.run_header import RunHeader
 from edgezo_runtime.system.files import open_regular, read_regular
+from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.system.typed_json import LONGEST_TEXT, JsonShapeError, parse_object
 
 _COLUMNS = (
@@ -203,9 +204,20 @@ class RunRecord:
 
     @property
     def budget_bytes(self) -> int | None:
-        """The budget; None before the first session has ended."""
+        """The budget; before the first session has ended that of the settings.
+
+        None if it is not known: what a share of the free memory was is in the receipt only.
+        """
         found = self.receipt.get("budget_bytes")
-        return found if isinstance(found, int) else None
+        if isinstance(found, int):
+            return found
+        given = self.settings.get("budget")
+        if not isinstance(given, str) or given.endswith("%") or given.lower() == "auto":
+            return None
+        try:
+            return parse_size(given)
+        except UsageError:
+            return None
 
 
 def is_run(path: Path) -> bool:

@@ -21,6 +21,7 @@ from edgezo_export.graphs.prologue import lower_prologue
 from edgezo_export.graphs.text_embedding import Pooling, lower_embedding_scorers
 from edgezo_export.graphs.token_scorer import lower_token_scorer
 from edgezo_export.operators.layers import Quant
+from edgezo_export.operators.linear import FormOf
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.canonical import canonicalize
@@ -165,6 +166,7 @@ def build_graphs(
     vocab_size: int,
     pooling: Pooling | None = None,
     group_size: int = 32,
+    form_of: FormOf | None = None,
 ) -> BundleGraphs:
     """Split a trace and lower every part.
 
@@ -176,6 +178,7 @@ def build_graphs(
         vocab_size: V.
         pooling: how states become the embedding of a text; None for a model with a head.
         group_size: inputs of a group of w4 and w8.
+        form_of: tells how the checkpoint stores a parameter, which keep needs.
 
     Raises:
         UnsupportedModelError: the trace cannot be split into blocks, or a part cannot be lowered.
@@ -183,7 +186,7 @@ def build_graphs(
     """
     canonicalize(trace.model)
     cut = partition(trace.model, trace.layers)
-    checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size)
+    checkpoint = Checkpoint(trace.tied, trace.buffers, vocab_size, form_of)
     context = Context()
     blocks: list[GraphBuilder] = []
     edits: list[Edit] = []

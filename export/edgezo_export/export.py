@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from edgezo_export.calibration.calibration_text import MOST_ROWS, TOKENS, calibr
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.operators.layers import Quant
 from edgezo_export.quantization.group_codes import GROUP_SIZES, group_size_of
+from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_file import MakeCodes, write_weights
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.lora import Lora
@@ -31,6 +31,7 @@ from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
 from edgezo_export.trace.trace import Trace, trace_model
+from edgezo_export.unfinished import unfinished
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
     FORMAT,
@@ -84,7 +85,8 @@ def export_bundle(
 ) -> Manifest:
     """Export a Hugging Face id, a local folder or a .gguf file to a bundle.
 
-    The bundle appears under its name only after it is complete.
+    The bundle appears under its name only after it is complete. An export that was killed goes on
+    where it was, if it is called again with the same model and settings.
 
     Args:
         model: what to export, by name or opened.
@@ -111,15 +113,9 @@ def export_bundle(
     check_output(output, config.force)
     source = model if isinstance(model, Source) else open_source(model)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        try:
-            manifest = _write(source, folder, config, progress, told)
-            folder.chmod(0o755)
-            _put_in_place(folder, output)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with unfinished(output) as place:
+            manifest = _write(source, place.bundle, config, progress, told)
+            place.finish()
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
@@ -140,15 +136,6 @@ def check_settings(config: ExportConfig) -> None:
         raise UsageError(
             f"`calibration_rows` {config.calibration_rows}: must be from 0 to {MOST_ROWS}"
         )
-
-
-def _put_in_place(folder: Path, output: Path) -> None:
-    """Rename a finished bundle; the old one is removed only after the new one is in its place."""
-    old = folder.with_name(f"{folder.name}.old")
-    if output.exists():
-        output.rename(old)
-    folder.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -185,7 +172,7 @@ def _is_bundle(folder: Path) -> bool:
 def _write(
     source: Source, folder: Path, config: ExportConfig, progress: Progress | None, warn: Warn
 ) -> Manifest:
-    """Write all files of a bundle to an empty folder."""
+    """Write all files of a bundle to a folder that has none of them, but perhaps weights."""
     tell: Progress = progress or (lambda stage, done, total: None)
     tell("trace", 0, 1)
     cls, task = model_class(source.config, config.task)
@@ -195,26 +182,42 @@ def _write(
     sizes = model_sizes(source.config)
     trace = _trace(source, cls, task == "causal-lm", sizes["max_seq"], warn)
     tell("trace", 1, 1)
-    scheme = config.scheme.resolve(_facts(trace, source, sizes, tokenizer))
+    scheme = config.scheme.resolve(facts_of(trace, source.config.model_type, sizes, tokenizer))
     pooling = source.pooling() if task == "embedding" else None
     quant = chosen_quant(config.quant, source)
     _tell_unused_settings(config, quant, warn)
     widths = sizes["hidden_size"], sizes["vocab_size"]
-    own = build_graphs(trace, scheme, quant, *widths, pooling, config.group_size)
+    own = build_graphs(
+        trace,
+        scheme,
+        quant,
+        *widths,
+        pooling,
+        config.group_size,
+        source.form if quant == "keep" else None,
+    )
     _tell_unused(source, own, trace, warn)
-    _tell_larger(own.planned(), quant, config.group_size, warn)
+    tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
     gpu = own.save_gpu(folder)
+    log = TensorLog(folder.parent, log_facts(source.stamp(), config))
     write_weights(
         folder / WEIGHTS_FILE,
         own.planned(),
         source,
         lambda done, total: tell("weights", done, total),
-        _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell)
+        _codes(own, source, given, tokenizer, sizes["max_seq"], config, tell, log)
         if quant == "w4" and config.calibration_rows
         else None,
+        log,
+        source.read_codes,
     )
+    if log.changed is not None:
+        warn(
+            f"an export to the same place was not finished, and it had another {log.changed}: it "
+            f"began anew"
+        )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
     info = scheme.info()
@@ -233,7 +236,7 @@ def _write(
     paths = sorted(folder.rglob("*"))
     names = [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
     manifest = Manifest(
-        created_by=_created_by(),
+        created_by=created_by(),
         model=model,
         quant=quant,
         graphs=graphs,
@@ -251,6 +254,21 @@ def _write(
     return manifest
 
 
+def log_facts(stamp: str, config: ExportConfig) -> dict[str, str]:
+    """What the bytes of a bundle depend on, for the log of written tensors.
+
+    Args:
+        stamp: of the weights that are read.
+        config: the settings.
+    """
+    programs = (f"{name} {_version(name)}" for name in ("numpy", "onnxruntime"))
+    return {
+        "checkpoint": stamp,
+        "setting": repr(replace(config, force=False)),
+        "version": ", ".join([created_by(), *programs]),
+    }
+
+
 def chosen_quant(wanted: Quant | Literal["auto"], source: Source) -> Quant:
     """Choose the form of the weights by the size of the model, where it is left open."""
     if wanted != "auto":
@@ -266,25 +284,39 @@ def _codes(
     max_seq: int,
     config: ExportConfig,
     tell: Progress,
+    log: TensorLog,
 ) -> MakeCodes:
     """Prepare the 4-bit codes; they are made when they are written."""
-    rows = rows_to_calibrate_with(tokenizer, info, config.calibration_rows, max_seq)
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    rows = rows_to_calibrate_with(encode, info, config.calibration_rows, max_seq)
     calibrated = CalibratedCodes(
         graphs.calibration,
         source,
         rows,
         config.group_size,
         lambda done, total: tell("calibration", done, total),
+        log=log,
     )
     return calibrated.codes
 
 
 def rows_to_calibrate_with(
-    tokenizer: Any, info: TokenizerInfo, count: int, max_seq: int
+    encode: Callable[[str], list[int]], info: TokenizerInfo, count: int, max_seq: int
 ) -> npt.NDArray[np.int64]:
-    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64."""
+    """Cut the rows that 4-bit codes are calibrated with, (R, S) int64.
+
+    Args:
+        encode: makes tokens of a text, without special ones.
+        info: the special ones.
+        count: R.
+        max_seq: most tokens of a row.
+    """
     return calibration_rows(
-        lambda text: tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+        encode,
         count,
         min(TOKENS, max_seq),
         info.bos_id if info.add_bos else None,
@@ -312,7 +344,7 @@ def _tell_unused_settings(config: ExportConfig, quant: Quant, warn: Warn) -> Non
             )
 
 
-def _tell_larger(
+def tell_larger(
     planned: Iterable[PlannedTensor], quant: Quant, group_size: int, warn: Warn
 ) -> None:
     """Warn of matrices whose inputs do not fall into groups."""
@@ -392,13 +424,14 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
-def _facts(
-    trace: Trace, source: Source, sizes: dict[str, int], tokenizer: TokenizerInfo
+def facts_of(
+    trace: Trace, architecture: str, sizes: Mapping[str, int], tokenizer: TokenizerInfo
 ) -> ModelFacts:
+    """Collect what a scheme may ask about a model."""
     known = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id, tokenizer.mask_id)
     special = {token for token in (*known, *tokenizer.eos_ids) if token is not None}
     return ModelFacts(
-        architecture=source.config.model_type,
+        architecture=architecture,
         layers=tuple(_layer_names(trace)),
         num_blocks=len(trace.layers),
         hidden_size=sizes["hidden_size"],
@@ -420,10 +453,13 @@ def _layer_names(trace: Trace) -> list[str]:
     return sorted(found)
 
 
-def _created_by() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def created_by() -> str:
+    """Name this program and its version."""
+    return f"edgezo {_version('edgezo') or '(source tree)'}"
 
+
+def _version(package: str) -> str | None:
     try:
-        return f"edgezo {version('edgezo')}"
+        return version(package)
     except PackageNotFoundError:
-        return "edgezo (source tree)"
+        return None

@@ -20,6 +20,7 @@ OPSETS = {"": 21, MICROSOFT: 1}
 _DTYPES = {
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
+    "I32": ir.DataType.INT32,
     "I8": ir.DataType.INT8,
     "U8": ir.DataType.UINT8,
 }
@@ -70,6 +71,7 @@ class GraphBuilder:
         self.planned: dict[str, PlannedTensor] = {}
         self.trainables: list[Binding] = []
         self.weights: list[Binding] = []
+        self.routed: list[str] = []
         self._module = module
         self._nodes: list[ir.Node] = []
         self._inputs: list[ir.Value] = []
@@ -253,6 +255,7 @@ class GraphBuilder:
             outputs=tuple(_info(value) for value in self._outputs),
             trainables=tuple(self.trainables),
             weights=tuple(self.weights),
+            routed=tuple(self.routed),
         )
 
     def serialize(self) -> bytes:

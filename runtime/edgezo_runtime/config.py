@@ -13,6 +13,10 @@ from typing import Any, Literal
 _BATCH, _EPOCHS = 16, 4
 """Examples per step and passes over the data of first-order steps; docs/decisions/0013."""
 
+_FEEDBACK_EPOCHS, _FEEDBACK_ROWS = (6, 12), 6000
+"""Fewest and most passes over the data of feedback on label words, and the rows that are enough;
+docs/feedback.md."""
+
 _LONGEST_S = 300.0
 """Longest time of a run that is given neither steps nor epochs; docs/decisions/0024."""
 
@@ -141,7 +145,8 @@ class TuneConfig:
     epochs: float | Literal["auto"] = option(
         "auto",
         "longest run, in passes over the data; 0 sets no limit; auto takes 4 where all steps are "
-        "first-order and `steps` is not given, else no limit",
+        "first-order and `steps` is not given, with feedback on label words 6, or up to 12 where "
+        "rows are few; else no limit",
     )
     batch_size: int | Literal["auto"] = option(
         "auto",
@@ -248,7 +253,8 @@ class TuneConfig:
         if batch == "auto":
             batch = _BATCH if all_first_order or self.needs_answers else _BATCH_OF_ESTIMATES
         if epochs == "auto":
-            epochs = _EPOCHS if all_first_order and not steps else 0
+            epochs = _EPOCHS if not pairs else _feedback_epochs(rows)
+            epochs = epochs if all_first_order and not steps else 0
         if epochs:
             limit = math.ceil(epochs * rows / min(batch, rows))
             limit += math.ceil(pairs / min(batch, rows))
@@ -260,5 +266,12 @@ class TuneConfig:
 
 OBJECTIVES = ("loss", "accuracy", "f1", "exact-match", "reward")
 """The quantities that a run can optimize."""
+
+
+def _feedback_epochs(rows: int) -> float:
+    """Passes over so many examples after the pairs of feedback."""
+    least, most = _FEEDBACK_EPOCHS
+    return max(least, min(most, _FEEDBACK_ROWS / rows))
+
 
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(TuneConfig)}

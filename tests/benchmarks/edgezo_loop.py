@@ -83,12 +83,14 @@ def edgezo_steps(
             plan = made.as_json()
         tuner.start()
         seconds: list[float] = []
+        cores: list[float] = []
         read: list[int] = []
         for _ in range(warm_up + steps):
             if cold:
                 evict_weights(engine)
-            before = disk_bytes()
+            before, busy = disk_bytes(), time.process_time()
             seconds.append(timed(tuner.step))
+            cores.append(time.process_time() - busy)
             read.append(disk_bytes() - before)
     trained = [t.shape for t in opened.manifest.trainables if t.trains]
     return {
@@ -96,6 +98,7 @@ def edgezo_steps(
         "streamed": len(engine.streamed),
         "reliefs": engine.reliefs,
         "seconds": seconds[warm_up:],
+        "cores": cores[warm_up:],
         "read": read[warm_up:],
         "trained": sum(rows * columns for rows, columns in trained),
     }

@@ -2,14 +2,18 @@
 
     python -m tests.benchmarks.feedback [--int8 BUNDLE] [--task sst2] [--seeds 0] [--pairs 1024]
                                         [--eps 0.3] [--first-block 12] [--lr 3,...] [--steps 250]
-                                        [--sites all|last] [--share 0.1]
+                                        [--sites all|last] [--share 0.1] [--cosines] [--exact]
 
 Pairs of passes with perturbed hidden states first, which estimate how the label logits answer to
 the states behind every block from `--first-block` on. Then steps of Adam on A of the adapter
 y + B A x beside the layers that every block adds to the residual (all, or the last of a block),
 with B the estimate: one unperturbed pass of 16 rows each, learning rate falling to zero. `--share`
-is what a gradient keeps along the mean input. Every line is an evaluation on the validation rows. A
-forward is one row through the model; the rows of evaluations do not count.
+is what a gradient keeps along the mean input. `--cosines` compares the gradients of a batch with
+the exact ones at every evaluation, and with differences of losses of which they are a control
+variate. `--exact` steps by exact gradients of the same A, behind the same B: what better estimates
+could bring at most. Both take a bundle that was exported with `--lora-train ab`. Every line is an
+evaluation on the validation rows. A forward is one row through the model; the rows of evaluations
+do not count.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.engine import Engine, SharedParams
 from edgezo_runtime.engine.feedback import FeedbackPasses
 from edgezo_runtime.engine.feedback_pass import LocalSite, NodeNoise
+from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.losses import example_losses, predictions
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 from edgezo_runtime.methods.rules.adam import Adam
@@ -51,6 +56,7 @@ from edgezo_runtime.training.feedback_sites import (
     noise_name,
 )
 from tests.benchmarks import models
+from tests.benchmarks.feedback_texts import cosine
 from tests.benchmarks.targets import missing_data, parser
 from tests.benchmarks.tasks import find_rows
 from tests.benchmarks.torch_training import load_rows
@@ -58,6 +64,9 @@ from tests.benchmarks.torch_training import load_rows
 Float32 = npt.NDArray[np.float32]
 
 BATCH = 16
+PAIRS = 1, 16, 256
+"""Numbers of pairs that the gradient is a control variate of."""
+
 EVALUATED = 100
 """Rows of a pass of an evaluation."""
 
@@ -92,6 +101,7 @@ class Learner:
         seed: of the noise and the order of the data.
         last: train beside the last layer of each block only.
         share: what a gradient keeps along the mean input.
+        exact: take the exact gradients of the same A, behind the same B.
     """
 
     def __init__(
@@ -105,8 +115,10 @@ class Learner:
         *,
         last: bool = False,
         share: float = SHARE,
+        exact: bool = False,
     ) -> None:
         self._engine, self._valid, self._seed, self._share = engine, valid, seed, share
+        self._exact = exact
         self._manifest = engine.bundle.manifest
         self._entry = first_block
         self._batches = Batches(train, BATCH, seed)
@@ -187,9 +199,27 @@ class Learner:
             yield step + 1
 
     def _gradient(self) -> dict[str, Float32]:
+        if self._exact:
+            _, found = self.compare()
+        else:
+            batch = self._batches.batch(self._number)
+            found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
+        return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
+
+    def compare(self) -> tuple[dict[str, Float32], dict[str, Float32]]:
+        """The gradient of the next batch, by the name of A, and the exact one.
+
+        Raises:
+            SystemExit: the backward graphs of the bundle give no gradient of A.
+        """
+        if not all(i.trains for i in self._manifest.trainables if i.role == "lora_A"):
+            raise SystemExit("exact gradients of A: export the bundle with --lora-train ab")
         batch = self._batches.batch(self._number)
         found = self._passes.gradient(batch, self.theta, self._local, self._caches[0]).gradients
-        return {name: lessened(g, self._units[name], self._share) for name, g in found.items()}
+        exact = FirstOrderGradient(self._engine, self._entry, tensors=list(found)).gradient(
+            batch, self.theta, "answer", self._caches[0], self._entry
+        )
+        return found, exact.gradients
 
     def evaluate(self, steps: int = 0) -> Point:
         """Evaluate on the validation rows."""
@@ -205,6 +235,46 @@ class Learner:
         return Point(self.forwards, steps, self.seconds, accuracy, float(np.mean(losses)))
 
 
+def errors(found: Float32, exact: Float32, pairs: int, seed: int = 0) -> tuple[float, float]:
+    """Mean squared errors of a gradient and of what it makes as a control variate.
+
+    The differences of `pairs` pairs of passes along random signs z, less those that the gradient
+    predicts, are estimates of the rest: g + z z' (exact - g), which have no bias. Both errors are
+    shares of the exact gradient's square; the gradient has the length that makes its own least.
+
+    Args:
+        found: the gradient, as a vector (d,).
+        exact: the exact one.
+        pairs: whose mean is taken.
+        seed: of the signs.
+    Returns:
+        The error of the gradient, and that of the estimate.
+    """
+    exact = exact.astype(np.float64)
+    scaled = found * (found @ exact) / (found.astype(np.float64) @ found)
+    rest, size = exact - scaled, exact @ exact
+    made = np.zeros_like(rest)
+    generator = np.random.default_rng(seed)
+    for _ in range(pairs):
+        z = generator.choice((-1.0, 1.0), len(rest))
+        made += z * (z @ rest) / pairs
+    return float(rest @ rest / size), float((made - rest) @ (made - rest) / size)
+
+
+def cosine_lines(learner: Learner) -> Iterator[str]:
+    """The cosines of every block's sites, and of the whole; errors as a control variate."""
+    found, exact = learner.compare()
+    own = by_block(learner.sites, lambda s: f"{cosine(found[s.name_a], exact[s.name_a]):.2f}")
+    yield f"  cosines {', '.join(f'{block}: {chr(47).join(v)}' for block, v in own.items())}"
+    whole, true = (np.concatenate([g[n].ravel() for n in found]) for g in (found, exact))
+    alone, _ = errors(whole, true, 1)
+    made = [f"{pairs}: {errors(whole, true, pairs)[1]:.3g}" for pairs in PAIRS]
+    yield (
+        f"  of all {len(whole)} numbers {cosine(whole, true):.3f}, error {alone:.3f}; as a control "
+        f"variate of pairs {', '.join(made)}"
+    )
+
+
 def main() -> int:
     """Learn with every rate and seed."""
     found = parser(__doc__)
@@ -218,6 +288,8 @@ def main() -> int:
     found.add_argument("--lr", default="3")
     found.add_argument("--sites", choices=("all", "last"), default="all")
     found.add_argument("--share", type=float, default=SHARE)
+    found.add_argument("--cosines", action="store_true")
+    found.add_argument("--exact", action="store_true")
     found.add_argument("--steps", type=int, default=250)
     found.add_argument("--evaluate-at", default="10,25,60,125,250")
     options = found.parse_args()
@@ -238,15 +310,20 @@ def main() -> int:
                 seed,
                 last=options.sites == "last",
                 share=options.share,
+                exact=options.exact,
             )
             print(f"seed {seed}, untuned: {learner.evaluate().line()}", flush=True)
             learner.probe(options.pairs, options.eps)
             for lr in map(float, options.lr.split(",")):
                 print(f"lr {lr:g}")
                 before = learner.state()
+                if options.cosines:
+                    print(*cosine_lines(learner), sep="\n", flush=True)
                 for step in learner.steps(options.steps, lr):
                     if step in told:
                         print(learner.evaluate(step).line(), flush=True)
+                        if options.cosines:
+                            print(*cosine_lines(learner), sep="\n", flush=True)
                 learner.restore(before)
             learner.close()
     return 0

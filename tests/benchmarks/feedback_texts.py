@@ -68,7 +68,7 @@ def settings(method: str, steps: int, batch: int, lr: str) -> TuneConfig:
     """The configuration of a method."""
     given: dict[str, object] = {"steps": steps, "batch_size": batch, "scope": "all"}
     if method.startswith("zo:"):
-        given["first_order"] = 0
+        given |= {"first_order": 0, "modules": "down_proj"}  # else `auto` learns feedback itself
     if lr != "auto":
         given["lr" if method == "feedback" else "first_order_lr"] = float(lr)
     return method_config(method.removeprefix("zo:"), **given)

@@ -6,16 +6,17 @@
 
 Runs `edgezo tune` for every method, task and seed, one after the other, each with the settings of
 the method and with --lr auto --eps auto; arguments after "--" go to every run unchanged. "auto"
-takes exact gradients, and "auto-estimates" is the same method without them (--first-order 0). A
-method with trainables of its own (adazeta, qzo) runs on a bundle that is exported for it into the
-output folder; all others run on the default bundle or the named one.
+takes exact gradients, and "auto-estimates" is the same method without them (--first-order 0, and
+the layers that estimates take, as it would learn feedback otherwise). A method with trainables of
+its own (adazeta, qzo) runs on a bundle that is exported for it into the output folder; all others
+run on the default bundle or the named one.
 
 Prints one table per task, best method first. Accuracy on the validation rows: before, after (the
 mean over the seeds, the smallest and the largest), and at the forwards and seconds that all methods
 had (a run that ended earlier has its last accuracy). Accuracy on the test rows, if there are any.
 Steps, forwards (rows of the model evaluated), median seconds per step, peak memory. Seconds are
-those of tuning, calibration included; forwards are those of the steps alone. If matplotlib is
-installed (extra `bench`), pictures of accuracy over seconds and over forwards are saved.
+those of tuning, calibration included; forwards are those of the steps alone. A picture of accuracy
+over seconds and over forwards is saved for every task.
 
 Results go to results.jsonl of the output folder as runs end: --resume runs the missing ones,
 --only-report runs nothing. A method that cannot run is a row with the reason.
@@ -27,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import shutil
 import statistics
 import sys
@@ -39,6 +39,7 @@ from typing import Any
 from edgezo_runtime.methods.catalogue import METHODS
 from tests.benchmarks import models
 from tests.benchmarks.curves import common_end, mean_at, read_metrics, read_points
+from tests.benchmarks.methods_picture import draw
 from tests.benchmarks.result_file import DONE, FAILED, MISSING, ResultFile, points_of
 from tests.benchmarks.targets import DATA, missing_data, parser, print_table
 from tests.benchmarks.tasks import TASKS, find_rows
@@ -46,7 +47,7 @@ from tests.benchmarks.tune_child import edgezo, tune
 
 KEYS = ("method", "task", "seed")
 FLAGS = {name: ["--method", name] for name in METHODS}
-FLAGS["auto-estimates"] = ["--method", "auto", "--first-order", "0"]
+FLAGS["auto-estimates"] = ["--method", "auto", "--first-order", "0", "--modules", "down_proj"]
 HEAD = (
     "method", "before", "after", "of seeds", "equal forwards", "equal time", "test",
     "steps", "forwards", "s per step", "peak MB",
@@ -245,16 +246,11 @@ def main() -> int:
             return 0
         run_all(options, results)
     report(results.all())
-    if importlib.util.find_spec("matplotlib") is None:
-        print("no pictures: matplotlib is not installed; pip install 'edgezo[bench]'")
-        return 0
-    from tests.benchmarks.methods_picture import draw
-
     for task in dict.fromkeys(result["task"] for result in results.all()):
         done = by_method(results.all(), task)
         if done:
-            draw(done, task, options.output / f"{task}.png")
-            print(f"picture: {options.output / task}.png")
+            draw(done, task, options.output / f"{task}.svg")
+            print(f"picture: {options.output / task}.svg")
     return 0
 
 

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from edgezo.pictures.line_chart import Line, LineChart
+from edgezo.pictures.svg import picture, tag, words
+from edgezo.pictures.theme import LIGHT, SERIES, fixed_rules
 from tests.benchmarks.curves import Axis, Point, common_end, mean_at
 from tests.benchmarks.result_file import points_of
 
-ALWAYS = {"auto": "#c1272d", "zo-sgd": "#111111"}
-"""Methods that are always in colour: the product's own and the field's baseline."""
+ALWAYS = ("auto", "feedback", "zo-sgd")
+"""Methods that are always in colour: the product's own two and the field's baseline."""
 
-OTHERS = ("#0072b2", "#e69f00", "#009e73", "#9467bd", "#56b4e9")
-"""Colours of the best others, told apart by people who do not tell red from green."""
-
-GREY = "#c8c8c8"
+WIDTH, HEIGHT, TOP = 560.0, 380.0, 56.0
 SAMPLES = 60
 
+AXES: tuple[tuple[Axis, str], ...] = (
+    ("seconds", "seconds of tuning"),
+    ("forwards", "forwards (rows evaluated)"),
+)
 
-def colours(order: Sequence[str]) -> dict[str, str]:
-    """Colour of each method that stands out.
+
+def coloured(order: Sequence[str]) -> list[str]:
+    """The methods that stand out, in the order of their colours.
 
     Args:
         order: methods, best first.
     """
-    best = [method for method in order if method not in ALWAYS][: len(OTHERS)]
-    return {**{name: ALWAYS[name] for name in ALWAYS if name in order}, **dict(zip(best, OTHERS))}  # noqa: B905
+    always = [name for name in ALWAYS if name in order]
+    others = [name for name in order if name not in ALWAYS]
+    return [*always, *others][:SERIES]
 
 
 def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> list[tuple[float, float]]:
@@ -39,73 +44,40 @@ def mean_curve(curves: Sequence[Sequence[Point]], axis: Axis) -> list[tuple[floa
     return [(place, mean_at(curves, place, axis)) for place in places]
 
 
-def spread(values: Sequence[float], gap: float) -> list[float]:
-    """Places of labels, as near as possible to their curves, at least a gap apart."""
-    order = sorted(range(len(values)), key=lambda number: values[number])
-    placed = list(values)
-    for below, above in pairwise(order):
-        placed[above] = max(placed[above], placed[below] + gap)
-    excess = sum(placed) / len(placed) - sum(values) / len(values) if values else 0.0
-    return [place - excess for place in placed]
-
-
-def draw(done: Mapping[str, Sequence[Mapping[str, Any]]], task: str, picture: Path) -> None:
+def draw(done: Mapping[str, Sequence[Mapping[str, Any]]], task: str, file: Path) -> None:
     """Draw one task.
 
     Args:
         done: runs of each method, best method first.
         task: for the title.
-        picture: file to write.
+        file: SVG to write.
     """
-    import matplotlib.figure  # type: ignore[import-not-found, unused-ignore]
-
-    figure = matplotlib.figure.Figure(figsize=(13, 5.5), layout="constrained")
-    bright = colours(list(done))
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, (name, title) in zip(
-        axes,
-        (("seconds", "seconds of tuning"), ("forwards", "forwards (rows evaluated)")),
-        strict=True,
-    ):
-        lines = {
-            method: mean_curve([points_of(run) for run in runs], name)  # type: ignore[arg-type]
-            for method, runs in done.items()
-        }
-        _draw_lines(axis, lines, bright)
-        if name == "forwards":
-            axis.set_xscale("symlog", linthresh=1000)
-            axis.set_xlim(left=0)
-        axis.set_xlabel(title)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", color="#eeeeee")
-    axes[0].set_ylabel("accuracy on validation rows")
+    bright = coloured(list(done))
     seeds = max(len(runs) for runs in done.values())
-    grey = len(done) - len(bright)
-    figure.suptitle(
-        f"{task}, {seeds} seed{'s' if seeds > 1 else ''}"
-        + (f"; grey: {grey} other methods" if grey else "")
-    )
-    figure.savefig(picture, dpi=130)
+    title = f"{task}: accuracy on validation rows, {seeds} seed{'s' if seeds > 1 else ''}"
+    parts = [tag("style", fixed_rules(LIGHT)), tag("rect", width="100%", height="100%", cls="back")]
+    parts += [words(12, 20, title, "t b"), *_legend(bright)]
+    for number, (axis, label) in enumerate(AXES):
+        lines = [_line(name, runs, axis, bright) for name, runs in done.items()]
+        lines.sort(key=lambda line: line.style != "thin")  # those in colour on top
+        chart = LineChart(title, lines, label).drawing(WIDTH, HEIGHT)
+        parts.append(tag("g", chart, transform=f"translate({number * WIDTH:g} {TOP:g})"))
+    text = picture(2 * WIDTH, HEIGHT + TOP, title, *parts)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
-def _draw_lines(
-    axis: Any, lines: Mapping[str, list[tuple[float, float]]], bright: Mapping[str, str]
-) -> None:
-    for method, points in sorted(lines.items(), key=lambda item: item[0] in bright):
-        width = 2.6 if method == "auto" else 1.6 if method in bright else 1.0
-        axis.plot(*zip(*points, strict=True), color=bright.get(method, GREY), linewidth=width)
-    low, high = axis.get_ylim()
-    ends = {method: lines[method][-1] for method in bright}
-    places = spread([accuracy for _, accuracy in ends.values()], 0.035 * (high - low))
-    for (method, (x, y)), place in zip(ends.items(), places, strict=True):
-        axis.annotate(
-            method,
-            (x, y),
-            xytext=(1.02, (place - low) / (high - low)),
-            textcoords="axes fraction",
-            color=bright[method],
-            va="center",
-            fontsize=9,
-            fontweight="bold" if method == "auto" else "normal",
-            arrowprops={"arrowstyle": "-", "color": bright[method], "linewidth": 0.4},
-        )
+def _line(name: str, runs: Sequence[Mapping[str, Any]], axis: Axis, bright: Sequence[str]) -> Line:
+    points = mean_curve([points_of(run) for run in runs], axis)
+    if name not in bright:
+        return Line(points, name, style="thin")
+    return Line(points, name, bright.index(name))
+
+
+def _legend(bright: Sequence[str]) -> list[str]:
+    parts, place = [], 12.0
+    for series, name in enumerate(bright):
+        ends = {"x1": place, "x2": place + 22, "y1": 39.0, "y2": 39.0}
+        parts.append(tag("line", cls=f"line k-s{series}", **ends))
+        parts.append(words(place + 28, 43, name))
+        place += 60 + 7.2 * len(name)
+    return parts

@@ -57,7 +57,13 @@ class Quality:
     accuracy: float
 
 
-def measure(bundle: Path, text: Path, rows: Path, limit: int | None = None) -> Quality:
+def measure(
+    bundle: Path,
+    text: Path,
+    rows: Path,
+    limit: int | None = None,
+    labelled_rows: int | None = None,
+) -> Quality:
     """Score a bundle.
 
     Args:
@@ -65,6 +71,7 @@ def measure(bundle: Path, text: Path, rows: Path, limit: int | None = None) -> Q
         text: .jsonl file with the field text.
         rows: .jsonl file with the fields sentence and label.
         limit: rows of either, None for all of the text and `SST2_ROWS`.
+        labelled_rows: of `rows`, where that is another number.
     """
     opened = Bundle.open(bundle)
     manifest = opened.manifest
@@ -79,7 +86,7 @@ def measure(bundle: Path, text: Path, rows: Path, limit: int | None = None) -> Q
         template=TASKS["sst2"].template,
         labels=TASKS["sst2"].labels,
         max_seq=max_seq,
-        limit=limit or SST2_ROWS,
+        limit=labelled_rows or limit or SST2_ROWS,
     )
     margins = label_margins(engine, params, labelled)
     classes = np.array([example.label for example in labelled])

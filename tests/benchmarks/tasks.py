@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import edgezo
 from tests.benchmarks.children import environment
 from tests.benchmarks.targets import DATA, parser, print_table
 
@@ -57,6 +58,10 @@ TASKS = {
         "number?\nType:",
         (" description", " entity", " expression", " human", " location", " number"),
     ),
+    "device_commands": Task(
+        '"{text}" is about the',
+        (" light", " music", " timer", " weather", " message", " map", " volume", " heat"),
+    ),
 }
 
 
@@ -82,6 +87,10 @@ class TaskRows:
         return ["--data", str(self.train), "--valid", str(self.valid), *test, *self.task.options()]
 
 
+PACKAGED = "device_commands"
+"""The task whose rows are those of edgezo itself."""
+
+
 def find_rows(name: str, data: Path = DATA) -> TaskRows:
     """The files of a task, without a check that they exist; a test set only if it exists.
 
@@ -90,6 +99,10 @@ def find_rows(name: str, data: Path = DATA) -> TaskRows:
     """
     if name not in TASKS:
         raise ValueError(f"task {name}: expected one of {', '.join(TASKS)}")
+    if name == PACKAGED:
+        folder = Path(edgezo.__file__).parent / "data" / PACKAGED
+        own = (folder / f"{part}.jsonl" for part in ("train", "valid", "test"))
+        return TaskRows(TASKS[name], *own)
     train, valid, test = (data / name / f"{part}.jsonl" for part in ("train", "validation", "test"))
     return TaskRows(TASKS[name], train, valid, test if test.is_file() else None)
 

@@ -29,10 +29,12 @@ from tests.benchmarks import (
     models,
     page_cache,
     quantization,
+    random_models,
     startup,
     step,
     streamed_steps,
     streaming,
+    turns,
 )
 from tests.benchmarks.children import Child, call
 from tests.benchmarks.edgezo_loop import LABEL_IDS, edgezo_steps
@@ -313,8 +315,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundle
 
 
-def large_checkpoint(seed: int = 0) -> large_bundle.RandomCheckpoint:
-    return large_bundle.RandomCheckpoint(dict(export_memory.shapes(LARGE.config())), seed)
+def large_checkpoint(seed: int = 0) -> random_models.RandomCheckpoint:
+    return random_models.RandomCheckpoint(dict(export_memory.shapes(LARGE.config())), seed)
 
 
 def test_random_tensors_are_the_same_however_they_are_cut() -> None:
@@ -324,7 +326,7 @@ def test_random_tensors_are_the_same_however_they_are_cut() -> None:
     cuts = [0, 7, 16, 17, 50, len(whole)]
     pieces = [checkpoint.read_rows(name, *cut) for cut in pairwise(cuts)]
     assert np.array_equal(np.concatenate(pieces), whole)
-    assert whole.std() == pytest.approx(large_bundle.STD, rel=0.05)
+    assert whole.std() == pytest.approx(random_models.STD, rel=0.05)
     assert not np.array_equal(whole, checkpoint.read(name.replace("1", "0")))
     assert not np.array_equal(whole, large_checkpoint(seed=1).read(name))
     assert set(checkpoint.read("model.norm.weight")) == {1}
@@ -339,7 +341,7 @@ def test_large_bundle_is_what_a_checkpoint_of_its_weights_gives(
     folder, checkpoint = tmp_path / "model", large_checkpoint()
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(LARGE.config()))
-    large_bundle.write_tokenizer(folder, LARGE.vocab)
+    random_models.write_tokenizer(folder, LARGE.vocab)
     tensors = {name: checkpoint.read(name) for name in checkpoint.names()}
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
     found, expected = Bundle.open(large, verify=True).manifest, tmp_path / "expected"
@@ -436,3 +438,13 @@ def test_generation_is_timed_for_everyone(folder: Path, int8: Path, capsys: Any)
     targets = generation.report(children, 8)
     assert [target.value > 0 for target in targets] == [True, True]
     assert "tokens/s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_turns_are_timed_with_and_without_those_before(int8: Path, capsys: Any) -> None:
+    found = turns.talking(str(int8), turns=3, more=6, new=4)
+    assert [own["prompt"] for own in found["turns"]] == [6, 16, 26]
+    assert [own["read"] for own in found["turns"]] == [6, 7, 7]  # the last token was not read
+    (target,) = turns.report(Child(found, 100.0, 1.0))
+    assert target.value > 0
+    assert "tokens, kept" in capsys.readouterr().out

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from string import Formatter
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -140,24 +140,21 @@ def test_table_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_colours_are_few() -> None:
     order = ["lozo", "auto", *(f"m{number}" for number in range(20)), "zo-sgd"]
-    found = methods_picture.colours(order)
-    assert list(found) == ["auto", "zo-sgd", "lozo", "m0", "m1", "m2", "m3"]
-    assert len(set(found.values())) == len(found)
-    assert methods_picture.GREY not in found.values()
+    assert methods_picture.coloured(order) == ["auto", "zo-sgd", "lozo", "m0", "m1", "m2"]
 
 
-def test_labels_keep_apart() -> None:
-    placed = methods_picture.spread([0.8, 0.5, 0.81, 0.8], gap=0.1)
-    assert np.diff(sorted(placed)).min() == pytest.approx(0.1)
-    assert np.argmin(placed) == 1
-    assert methods_picture.spread([0.2, 0.6], gap=0.1) == [0.2, 0.6]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="no matplotlib")
 def test_picture(tmp_path: Path) -> None:
     done = {f"m{n}": [result(f"m{n}", seed, n / 20) for seed in (0, 1)] for n in range(10, 20)}
-    methods_picture.draw(done, "sst2", tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    methods_picture.draw(done, "sst2", tmp_path / "picture.svg")
+    text = (tmp_path / "picture.svg").read_text()
+    found = ElementTree.fromstring(text)
+    assert found.tag.endswith("svg")
+    for name in ("m10", "m15"):
+        assert text.count(f">{name}<") == 1
+    assert "m16" not in text  # grey, in both charts
+    paths = [part.get("class", "") for part in found.iter() if part.tag.endswith("path")]
+    assert sum(cls.startswith("thin") for cls in paths) == 2 * 4
+    assert sum(cls.startswith("line") for cls in paths) == 2 * 6
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -167,7 +164,7 @@ def test_tasks_name_fields_and_classes(name: str) -> None:
         pytest.skip(f"no task data in {DATA}")
     fields = {field for _, field, _, _ in Formatter().parse(rows.task.template) if field}
     first = json.loads(rows.valid.read_text(encoding="utf-8").splitlines()[0])
-    assert fields == first.keys() - {"label"}
+    assert fields <= first.keys() - {"label"}
     counts = class_counts(rows.train)
     assert sorted(counts) == list(range(len(rows.task.labels)))
     assert 1 / len(rows.task.labels) <= majority(counts) < 0.7

@@ -31,7 +31,7 @@ from tests.bundles.tiny import tiny_bundle
 METHODS: dict[str, list[str]] = {
     "two-point": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01"],
     "adam": ["--method", "zo-adam", "--lr", "0.001", "--eps", "0.01"],
-    "per-example": ["--method", "auto", "--first-order", "0"],
+    "per-example": ["--method", "auto", "--first-order", "0", "--modules", "down_proj"],
     "first_order": ["--method", "zo-sgd", "--lr", "0.01", "--eps", "0.01", "--first-order", "1"],
     "first-order": [],
     "feedback": ["--method", "feedback", "--pairs", "100"],

@@ -29,6 +29,8 @@ CONFIGS = {
         "zo-sgd", lr=0.01, eps=0.01, first_order=1, first_order_lr=0.01, **_COMMON
     ),
     "first-order": method_config("auto", first_order=2, first_order_lr=0.01, **_COMMON),
+    "feedback": method_config("feedback", pairs=3, scope="answer", blocks="all", **_COMMON),
+    "carried": method_config("feedback", scope="all", blocks="all", **{**_COMMON, "batch_size": 8}),
     "measured": method_config("zo-adam", lr="auto", eps="auto", schedule="random:1", **_COMMON),
     "returning": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),
     "growing": method_config("zo-adam", lr=0.01, eps=0.01, blocks="all", **_COMMON),

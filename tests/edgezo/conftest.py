@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edgezo.cli import main
-from tests.bundles.tiny import tiny_model, tuned_bundle
+from tests.bundles.tiny import tiny_bundle, tiny_model, tuned_bundle
 from tests.conftest import copied, there
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         copied(folder / f"tiny.{quant}", tuned_bundle, quant) for quant in ("int8", "fp32")
     )
     return Tiny(model, int8, fp32, _data(folder), _prompts(folder))
+
+
+@pytest.fixture
+def deep(tiny: Tiny, tmp_path: Path) -> Tiny:
+    """With adapters at the layers that blocks add to the residual."""
+    layers = ("q_proj", "o_proj", "down_proj")
+    bundle = copied(tmp_path / "deep.int8", tiny_bundle, "llama", "int8", (2, 4.0), layers)
+    return dataclasses.replace(tiny, int8=bundle)
 
 
 def _data(folder: Path) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,9 @@ from edgezo.cli.tune import run_command
 from edgezo.cli.tune.default_bundle import default_name
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.errors import UsageError
-from tests.bundles.tiny import tiny_bundle
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 
 FEEDBACK = ("--method", "feedback", "--pairs", "24", "--batch-size", "8", "--steps", "8")
-
-
-@pytest.fixture
-def deep(tiny: Tiny, tmp_path: Path) -> Tiny:
-    """With adapters at the layers that blocks add to the residual."""
-    bundle = tmp_path / "deep"
-    shutil.copytree(
-        tiny_bundle("llama", "int8", (2, 4.0), ("q_proj", "o_proj", "down_proj")), bundle
-    )
-    return dataclasses.replace(tiny, int8=bundle)
 
 
 @pytest.mark.slow

@@ -15,22 +15,29 @@ from tests.crash.disk_library import SOURCE
 from tests.crash.sampling import every
 from tests.edgezo.conftest import Tiny
 
-EVERY = every(45)
+EVERY = every(60)
 """Every so many operations are tried; 1 takes some minutes a method."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "method", [("--first-order", "0", "--lr", "0.1", "--eps", "0.1"), ()], ids=str
+    "method",
+    [
+        ("--first-order", "0", "--lr", "0.1", "--eps", "0.1"),
+        (),
+        ("--method", "feedback", "--pairs", "16"),
+        ("--method", "feedback", "--scope", "all"),
+    ],
+    ids=str,
 )
 def test_a_disk_that_fails_loses_nothing(
-    tiny: Tiny, tmp_path: Path, method: tuple[str, ...]
+    deep: Tiny, tmp_path: Path, method: tuple[str, ...]
 ) -> None:
     library = build(tmp_path, SOURCE)
     runs = tmp_path / "runs"
     runs.mkdir()
     args = [
-        tiny.int8, "--budget", "8GB", "--data", tiny.data, "--steps", "4", "--batch-size", "8",
+        deep.int8, "--budget", "8GB", "--data", deep.data, "--steps", "4", "--batch-size", "8",
         "--threads", "1", "--max-time", "0", "--save-every", "2", *method,
     ]  # fmt: skip
     path = os.pathsep.join(entry for entry in sys.path if entry)

@@ -24,8 +24,8 @@ def test_a_pipe_gets_plain_lines(tiny: Tiny, invoke: Invoke) -> None:
     told = invoke(*tune_args(tiny)).stderr
     assert "\x1b" not in told
     assert "\r" not in told
-    assert "reading rows\n" in told
-    assert "measuring passes for the memory plan\n" in told
+    assert "tokenizing rows\n" in told
+    assert "measuring passes for the memory plan, 1\n" in told
     assert "step 1 of 4  loss" in told
 
 

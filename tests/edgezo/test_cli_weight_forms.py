@@ -78,6 +78,30 @@ def test_other_forms_tune(invoke: Invoke, tiny: Tiny, quant: str) -> None:
         shutil.rmtree("r")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_kept_codes_from_export_to_adapters(invoke: Invoke, tiny: Tiny, tmp_path: Path) -> None:
+    """A folder of GPTQ: exported, tuned both ways, its adapter written for two programs."""
+    pytest.importorskip("peft")
+    from tests.export.quantized_models import PACKINGS, write_folder
+
+    write_folder(tmp_path / "gptq", PACKINGS["gptq-act-order"])
+    told = invoke("export", tmp_path / "gptq", "-o", "kept", "--quant", "keep").stderr
+    assert "weights as the checkpoint has them (keep)" in told
+    for options in ((), ZEROTH):
+        shutil.rmtree("run", ignore_errors=True)
+        invoke("tune", "kept", "--data", tiny.data, *RUN, *options, "-o", "run")
+    for name in ("peft", "gguf"):
+        made = result_of(invoke, "adapter", "export", "run", f"out.{name}", "--format", name)
+        assert made["format"] == name
+    own = result_of(invoke, "eval", "kept", "--data", tiny.data, "--adapter", "run")["loss"]
+    back = ("adapter", "import", "out.peft", "kept", "-o", "in.safetensors")
+    result_of(invoke, *back, "--base-model", tmp_path / "gptq")
+    adapter = ("--adapter", "in.safetensors")
+    again = result_of(invoke, "eval", "kept", "--data", tiny.data, *adapter)["loss"]
+    assert again == pytest.approx(own, rel=1e-6)
+
+
 def test_wrong_sizes_are_refused(invoke: Invoke, tiny: Tiny) -> None:
     export = ("export", tiny.model, "-o", "bundle", "--quant", "w4")
     told = invoke(*export, "--group-size", "48", code=2).stderr

@@ -117,3 +117,18 @@ def test_a_quiet_command_shows_nothing() -> None:
         progress.count("rows")(1, 2)
         progress.show(Board("step 1"), "step 1")
     assert stream.getvalue() == ""
+
+
+def test_work_of_unknown_length_is_counted() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(stream, clock)
+    for rows in range(0, 2000, 250):
+        progress.tally("tokenizing rows", rows)
+        clock.now += 3.0
+    progress.tally("measuring passes", 1)  # other work tells its first line at once
+    assert stream.getvalue().splitlines() == [
+        "tokenizing rows", "tokenizing rows, 1000", "tokenizing rows, 1750", "measuring passes, 1",
+    ]  # fmt: skip
+    terminal = Terminal()
+    Progress(terminal, clock).tally("tokenizing rows", 250)
+    assert terminal.getvalue().strip() == "tokenizing rows, 250"

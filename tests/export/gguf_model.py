@@ -28,6 +28,8 @@ def write_gguf(
     changes: Mapping[str, Array] | None = None,
     more_tokens: int = 0,
     ends: Mapping[str, int] | None = None,
+    raw: Mapping[str, tuple[np.ndarray[Any, Any], Any]] | None = None,
+    split: int = 0,
 ) -> None:
     """A GGUF file as llama.cpp's converter would write it (float32, or Q8_0 matrices).
 
@@ -39,9 +41,11 @@ def write_gguf(
         changes: added to tensors, by their names in the file.
         more_tokens: tokens without a row in the embedding.
         ends: end tokens, by "eos", "eot" and "eom".
+        raw: blocks and type of tensors that are quantized already, by their names in the model.
+        split: most tensors of a file, PATH-00001-of-...; 0 for one file.
     """
     config = model.config
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
     writer.add_name("tiny")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -86,7 +90,9 @@ def write_gguf(
             values = values + 1
         values = np.ascontiguousarray(values + (changes or {}).get(own, np.float32(0)))
         raw_dtype = None
-        if quantize and values.ndim == 2:
+        if raw is not None and name in raw:
+            values, raw_dtype = raw[name]
+        elif quantize and values.ndim == 2:
             raw_dtype = gguf.GGMLQuantizationType.Q8_0
             values = gguf.quants.quantize(values, raw_dtype)
         writer.add_tensor(own, values, raw_dtype=raw_dtype)

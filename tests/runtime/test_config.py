@@ -39,6 +39,15 @@ def test_batches_and_the_end_of_a_run(
 
 
 @pytest.mark.parametrize(
+    ("rows", "steps"), [(1000, 375 + 60), (20_000, 7500 + 60), (600, 375 + 60), (160, 120 + 60)]
+)
+def test_feedback_passes_more_often_over_few_rows(rows: int, steps: int) -> None:
+    """Six times, or until 6,000 rows are seen, at most twelve times."""
+    settled = TuneConfig().settled(rows, all_first_order=True, pairs=960)
+    assert (settled.batch_size, settled.steps) == (16, steps)
+
+
+@pytest.mark.parametrize(
     ("given", "longest_s"),
     [
         ({}, 300.0),

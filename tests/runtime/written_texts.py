@@ -14,7 +14,8 @@ from edgezo_runtime.data.example_set import Example, ExampleSet, LoadReport, Tru
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.data.tokenizer import TextTokenizer
 from edgezo_runtime.engine.engine import Engine, SharedParams
-from edgezo_runtime.generation.generator import GenerationConfig, Generator, Text
+from edgezo_runtime.generation.generator import GenerationConfig, Generator
+from edgezo_runtime.generation.text_reader import Text
 
 SIZES = (5, 1, 13, 21, 2, 21, 8)
 NEW = 24

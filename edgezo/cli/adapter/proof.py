@@ -93,7 +93,7 @@ def prove(job: ExportJob) -> dict[str, Any]:
     own = own_scores(engine, job.adapter.params(bundle), initial, sample)
     made = _PROOFS[job.settings.format](job, engine, sample)
     found = Agreement.of(own, made.scores)
-    bound = _EXACT if made.exact and manifest.quant == "fp32" else _ROUNDED
+    bound = _EXACT if made.exact and manifest.quant in ("fp32", "keep") else _ROUNDED
     if not found.relative <= bound:
         raise EdgezoError(f"{job.output}: {_disagreement(made, found, bound)}")
     return {"program": made.program, "bound": bound, **dataclasses.asdict(found)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.terminal.output import harmless, json_option, print_result, table
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.quiet import quiet_option
@@ -116,4 +117,4 @@ def lines(found: Inspection) -> list[str]:
         rows += [] if found.max_seq is None else [("longest row", f"{found.max_seq} tokens")]
         shown += ["", *table([(name, harmless(value)) for name, value in rows])]
     doubts = [harmless(own.text) for own in found.findings if own.warns]
-    return [*shown, *([""] if doubts else []), *(f"warning: {text}" for text in doubts)]
+    return [*shown, *([""] if doubts else []), *(f"warning: {with_flags(text)}" for text in doubts)]

@@ -90,10 +90,10 @@ def _evaluate(
     generated = generation.settled(names, tuned.answers if settings.answers else None)
     differences = (*tuned.differences, *generated.differences)
     warnings = [*settled.warnings(*differences), *([warning] if warning else [])]
-    with naming_the_template(settled):
+    with naming_the_template(settled), Progress() as progress:
         task = read_rows_to_score(
             settings, settled.reading, generated.settings.config(), bundle,
-            open_tokenizer(bundle), budget,
+            open_tokenizer(bundle), budget, lambda rows: progress.tally("tokenizing rows", rows),
         )  # fmt: skip
     if settings.predictions is not None and not task.predicts:
         raise UsageError(

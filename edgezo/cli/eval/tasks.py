@@ -194,6 +194,7 @@ def read_rows_to_score(
     bundle: Bundle,
     tokenizer: TextTokenizer,
     budget: int | None,
+    tell: Callable[[int], None],
 ) -> EvalTask:
     """Read the rows for the way of scoring that the settings choose.
 
@@ -204,6 +205,7 @@ def read_rows_to_score(
         bundle: the model.
         tokenizer: the bundle's.
         budget: in bytes; None sets no limit.
+        tell: given the number of rows read, now and then.
     Raises:
         EdgezoError: the rows cannot be read, or not for that way of scoring.
     """
@@ -218,7 +220,7 @@ def read_rows_to_score(
             limit=limit, long=reading.long,
         )  # fmt: skip
         return ChoiceRows(choices, settings.batch_size)
-    reader = RowReader(tokenizer, **reading.settings())
+    reader = RowReader(tokenizer, **reading.settings(), tell=tell)
     if settings.answers:
         room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
         asking = dataclasses.replace(reader, labels=(), max_seq=min(longest, room))

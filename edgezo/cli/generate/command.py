@@ -27,7 +27,8 @@ from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgezo_runtime.data.tokenizer import TextTokenizer
-    from edgezo_runtime.generation.generator import Generator, Text
+    from edgezo_runtime.generation.generator import Generator
+    from edgezo_runtime.generation.text_reader import Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,6 +128,15 @@ class Progress:
 
         return tell
 
+    def tally(self, what: str, done: int) -> None:
+        """Show how much of some work is done where nobody knows how much there is.
+
+        Args:
+            what: is done.
+            done: parts so far; 0 shows none.
+        """
+        self.update(f"{what}, {done}" if done else what, work=what)
+
     def end(self) -> None:
         """Clear the live lines; the next update is shown at once. Plain lines keep their rhythm."""
         if self._block is not None:

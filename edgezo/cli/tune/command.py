@@ -74,6 +74,22 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
     help="function that scores a generated text, given the text and its row; higher is better. It "
     "becomes the objective, and has to be given again to resume the run",
 )
+@click.option(
+    "--serve",
+    is_flag=False,
+    flag_value="127.0.0.1:8000",
+    metavar="[HOST:PORT]",
+    help="answer by the OpenAI API meanwhile, with the adapter as it is; the plan counts the "
+    "memory  [127.0.0.1:8000 without a value]",
+)
+@click.option(
+    "--serve-context",
+    type=click.IntRange(min=16),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="most tokens of a served prompt and its answer",
+)
 @click.option("--dry-run", is_flag=True, help="check and plan the run, but tune nothing")
 @enforce_option
 @quiet_option
@@ -83,6 +99,8 @@ def command(
     output: Path | None,
     resume: bool,
     reward: str | None,
+    serve: str | None,
+    serve_context: int,
     dry_run: bool,
     enforce: bool,
     as_json: bool,
@@ -110,6 +128,7 @@ def command(
             )
         config = dataclasses.replace(config, objective="reward")
     from edgezo.cli.tune.run_command import tune
+    from edgezo.cli.tune.serving import Serving
 
     tune(
         bundle,
@@ -117,6 +136,7 @@ def command(
         config,
         output,
         reward=reward,
+        serving=None if serve is None else Serving.at(serve, serve_context),
         dry_run=dry_run,
         enforce=enforce,
         as_json=as_json,

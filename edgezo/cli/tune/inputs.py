@@ -35,6 +35,7 @@ TUNE_GROUPS: OptionGroups = {
     "Estimates": ("eps", "noise", "normalize", "clip", "rule", "average"),
     "Length of the run": ("steps", "max_time_s", "epochs"),
     "Evaluation": ("eval_every_s", "eval_batch_size", "keep"),
+    "Answers meanwhile": ("serve", "serve_context"),
     "Run folder and output": ("output", "resume", "save_every", "log", "quiet", "as_json"),
 }
 """Headings of the help of `edgezo tune` and `edgezo plan`."""

@@ -132,7 +132,7 @@ class Job:
 
     def _method(self) -> str:
         """The method, its rates, and the blocks that take first-order steps."""
-        config, first_order = self.config, len(self.run.first_order_blocks)
+        config, first_order = self.run.config, len(self.run.first_order_blocks)
         own = f"first-order steps of the last {self.run.rates.num_first_order} blocks"
         own += f", lr {_rate(config.first_order_lr)}"
         if self.run.trajectory.layout.feedback is not None:
@@ -158,7 +158,8 @@ def prepare(
     reward: Reward | None = None,
     *,
     resume: bool = False,
-    tell: Callable[[str], None] = lambda stage: None,
+    tell: Callable[[str, int], None] = lambda stage, done: None,
+    answer_tokens: int = 0,
 ) -> Job:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -170,7 +171,8 @@ def prepare(
         signals: can interrupt it.
         reward: scores texts, if that is the objective.
         resume: resume the run in the folder.
-        tell: given the name of each part of the work before it begins.
+        tell: given the name of a part of the work, and how much of it is done.
+        answer_tokens: prompt and answer of the longest text that is served meanwhile.
     Raises:
         EdgezoError: an input is missing, is damaged, or does not fit.
     """
@@ -214,6 +216,7 @@ def prepare(
                 resume=resume,
                 check=signals.check,
                 tell=tell,
+                answer_tokens=answer_tokens,
             )
     if inputs.eval_every_s not in (AUTO, 0) and "valid" not in opened.sets:
         opened.run.close()

@@ -48,7 +48,7 @@ def make_receipt(
         "ended_by": result["ended_by"],
         "run": str(run.folder.path),
         "model": job.bundle.manifest.model.id,
-        "method": job.config.method,
+        "method": run.config.method,
         "objective": run.probes.objective.reward or job.config.objective,
         "estimated_blocks": estimated,
         "first_order_blocks": run.first_order_blocks,

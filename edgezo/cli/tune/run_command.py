@@ -21,6 +21,7 @@ from edgezo.cli.tune.plan_report import limit_lines, print_plan
 from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.run_end import early_end, resume_command
+from edgezo.cli.tune.serving import Serving
 from edgezo.cli.tune.session import Session
 from edgezo.trackers.tracker import Open, TrackedRun, load_trackers
 from edgezo.trackers.tracking import Tracking
@@ -33,6 +34,7 @@ from edgezo_runtime.methods.config_check import check_config
 from edgezo_runtime.system.files import atomic_write
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.training.feedback_layout import learns_feedback
+from edgezo_runtime.training.forward_only import leaves_to_feedback
 
 MOST_RANK = 8
 """Largest rank that is chosen for a run."""
@@ -45,6 +47,7 @@ def tune(
     output: Path | None,
     *,
     reward: str | None,
+    serving: Serving | None = None,
     dry_run: bool,
     enforce: bool,
     as_json: bool,
@@ -57,6 +60,7 @@ def tune(
         config: how to tune.
         output: folder of the run, which is resumed if it holds one; None for a new folder.
         reward: file and function that scores texts.
+        serving: where to answer meanwhile; None: nowhere.
         dry_run: stop before anything is written.
         enforce: show the memory limits.
         as_json: print the result as JSON.
@@ -82,7 +86,8 @@ def tune(
             signals,
             judge,
             resume=run.has_journal(),
-            tell=lambda stage: progress.update(stage, work=stage),
+            tell=progress.tally,
+            answer_tokens=0 if serving is None else serving.context,
         )
         progress.end()
         if dry_run:
@@ -96,7 +101,7 @@ def tune(
             if enforce:
                 for line in limit_lines(job):
                     note(line)
-            result = _run(job, signals, progress, openers)
+            result = _run(job, signals, progress, openers, serving)
         except MemoryError as error:
             raise budget_stop(
                 error,
@@ -119,7 +124,8 @@ def tune(
 def _rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
     """The rank of the default model's adapters: with feedback, one for each direction of errors."""
     directions = len(inputs.label) - 1 if inputs.label else MOST_RANK
-    return min(directions, MOST_RANK) if learns_feedback(config) and directions > 1 else None
+    learns = learns_feedback(config) or (config.first_order == 0 and leaves_to_feedback(config))
+    return min(directions, MOST_RANK) if learns and directions > 1 else None
 
 
 @contextlib.contextmanager
@@ -165,7 +171,11 @@ def _write_config(job: Job, run: RunFolder) -> None:
 
 
 def _run(
-    job: Job, signals: StopSignals, progress: Progress, openers: Mapping[str, Open]
+    job: Job,
+    signals: StopSignals,
+    progress: Progress,
+    openers: Mapping[str, Open],
+    serving: Serving | None,
 ) -> dict[str, Any]:
     with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
@@ -177,8 +187,10 @@ def _run(
         )
         tracking = Tracking(openers, tracked, warn)
         metrics = Metrics(folder.metrics, tuner.step_number, tracking.take)
+        answers = contextlib.nullcontext() if serving is None else serving.beside(tuner, progress)
         try:
-            return Session(job, tuner, metrics, signals, progress).tune()
+            with answers:
+                return Session(job, tuner, metrics, signals, progress).tune()
         finally:
             tracking.close()
             metrics.close()

@@ -16,6 +16,7 @@ from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.quantization.error_compensation import Factor, Moments, compensated_groups
 from edgezo_export.quantization.group_codes import GroupCodes, group_size_of
 from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_file import read_float32, read_tables
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.sources.model_source import TensorReader
@@ -43,6 +44,7 @@ class CalibratedCodes:
         rows: (R, S) int64 token ids.
         group_size: inputs of a group, where the layer allows so many.
         tell: called after every block.
+        log: keeps the states of the rows, so that a killed export goes on at its block.
         rotated: the codes are those of rotated weights, as in a bundle.
     Memory:
         The float32 weights of one block and its codes (a byte each), the hidden states of all rows,
@@ -58,6 +60,7 @@ class CalibratedCodes:
         group_size: int,
         tell: Tell,
         *,
+        log: TensorLog | None = None,
         rotated: bool = True,
     ) -> None:
         self._turn: Callable[[Float32], Float32] = rotate_rows if rotated else lambda rows: rows
@@ -66,6 +69,7 @@ class CalibratedCodes:
         self._rows = rows
         self._group_size = group_size
         self._tell = tell
+        self._log = log
         self._made: dict[str, dict[tuple[str, ...], GroupCodes]] = {}
         self._running: Iterator[None] | None = None
         self._contents: dict[GraphBuilder, bytes] = {}
@@ -98,8 +102,14 @@ class CalibratedCodes:
     def _blocks(self) -> Iterator[None]:
         blocks = self._graphs.blocks()
         states, context = self._start(self._graphs.prologue())
+        stored = None if self._log is None else self._log.load_states(len(states))
+        first, states = (0, states) if stored is None else stored
         for index, block in enumerate(blocks):
+            if index < first:
+                continue
             self._made.clear()
+            if self._log is not None and index > first:  # the codes before it are written
+                self._log.save_states(index, states)
             weights = {
                 binding.input: read_float32(block.draft.planned[binding.tensor], self._source)
                 for binding in block.draft.weights

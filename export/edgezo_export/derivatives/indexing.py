@@ -31,11 +31,24 @@ def _gather_nd(a: Adjoint) -> Sequence[ir.Value | None]:
 
 
 def _gather(a: Adjoint) -> Sequence[ir.Value | None]:
-    """Rows of the first axis, or one place of another axis."""
+    """Rows of the first axis, or one place or several of another axis."""
     axis = int(a.attribute("axis", 0))
+    if axis and len(a.shapes.get(str(a.input(1).name), ())) == 1:
+        return [_scattered_inside(a, axis)]
     if axis:
         return [_placed(a, axis)]
     return [_scattered(a, a.op("Unsqueeze", a.input(1), a.draft.ints(-1)))]
+
+
+def _scattered_inside(a: Adjoint, axis: int) -> ir.Value:
+    """Append the sum of the gradients at every place of an inner axis of a matrix."""
+    shape = a.shapes.get(str(a.input(0).name), ())
+    if len(shape) != 2 or axis not in (1, -1):
+        raise UnsupportedModelError("the gradient of a Gather of several places of an inner axis")
+    zero = ir.tensor(np.zeros(1, np.float32))
+    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    places = a.op("Expand", a.input(1), a.op("Shape", a.grad))
+    return a.op("ScatterElements", nothing, places, a.grad, axis=1, reduction="add")
 
 
 def _placed(a: Adjoint, axis: int) -> ir.Value:

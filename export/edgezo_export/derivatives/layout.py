@@ -12,7 +12,8 @@ from edgezo_export.errors import UnsupportedModelError
 
 
 def _reshape(a: Adjoint) -> Sequence[ir.Value | None]:
-    return [a.op("Reshape", a.grad, a.op("Shape", a.input(0)))]
+    # 0 is a size here: an expert may have no tokens
+    return [a.op("Reshape", a.grad, a.op("Shape", a.input(0)), allowzero=1)]
 
 
 def _transpose(a: Adjoint) -> Sequence[ir.Value | None]:

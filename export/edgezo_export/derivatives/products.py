@@ -48,23 +48,48 @@ def _recomputed(draft: GraphBuilder, value: ir.Value) -> ir.Value:
 
     So would what it is made of: all nodes before it, which read weights alone, are appended again.
     """
-    producer = value.producer()
-    if producer is None or producer.op_type not in ("Cast", "DequantizeLinear"):
+    if not _is_weight(draft, value):
         return value
     return _again(draft, value, {}) or value
 
 
+def _is_weight(draft: GraphBuilder, value: ir.Value) -> bool:
+    """Is a value made of a stored weight, of weights and constants alone?"""
+    stored = {binding.input for binding in draft.weights}
+    waiting, found, seen = [value], False, set[ir.Value]()
+    while waiting:
+        own = waiting.pop()
+        producer = own.producer()
+        if own in seen or own.const_value is not None:
+            continue
+        seen.add(own)
+        if producer is None:
+            if own.name not in stored:
+                return False
+            found = True
+        elif producer.op_type in _OF_WEIGHTS:
+            waiting += [each for each in producer.inputs if each is not None]
+        else:
+            return False
+    return found and value.producer() is not None
+
+
 _OF_WEIGHTS = frozenset(
     {
+        "Add",
         "Cast",
         "Concat",
         "DequantizeLinear",
         "Expand",
+        "Gather",
+        "Mul",
         "QLinearAdd",
         "QLinearMul",
         "Reshape",
+        "Shape",
         "Slice",
         "Transpose",
+        "Unsqueeze",
     }
 )
 """Operators that make a float32 weight of a stored one."""
@@ -79,7 +104,9 @@ def _again(
     if value not in made:
         inputs = [_again(draft, own, made) for own in producer.inputs]
         attributes = {name: attribute.value for name, attribute in producer.attributes.items()}
-        made[value] = draft.op(producer.op_type, *inputs, domain=producer.domain, **attributes)
+        again = draft.op(producer.op_type, *inputs, domain=producer.domain, **attributes)
+        again.type, again.shape = value.type, value.shape  # declared, or None as before
+        made[value] = again
     return made[value]
 
 

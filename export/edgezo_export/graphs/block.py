@@ -64,7 +64,14 @@ def lower_block(
     draft = GraphBuilder("block", f"{module}.", expand, gpu=gpu)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs = _Inputs(draft, hidden, context)
-    linears = LinearLowering(draft, quant, group_size=group_size, dequantize=unfused, taps=taps)
+    linears = LinearLowering(
+        draft,
+        quant,
+        group_size=group_size,
+        dequantize=unfused,
+        taps=taps,
+        form_of=checkpoint.form_of,
+    )
     if not unfused:
         linears.declare_code()
     edits = BlockEdits(draft, scheme, index, module, segment.nodes)

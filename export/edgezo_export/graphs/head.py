@@ -15,10 +15,12 @@ from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.segment import SegmentLowering
-from edgezo_export.operators.embedding import embedding_rows, embedding_tensors
+from edgezo_export.operators.embedding import TableForm, embedding_rows, embedding_tensors
+from edgezo_export.operators.kept_weights import kept_part, rows_times
 from edgezo_export.operators.linear import LinearLowering, Quant
 from edgezo_export.quantization.quantize import ZERO_POINT
 from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.sources.stored_codes import CodeForm
 from edgezo_export.trace.partition import Segment
 from edgezo_export.trace.symbols import DOMAIN
 
@@ -37,17 +39,19 @@ class Head:
         name: of its matrix.
         shape: of its matrix, (V, H); a classification head has a row per class.
         bias: name of its bias, if it has one.
+        checkpoint: tells the form of a matrix that is kept.
         of_tokens: has it a row per token? Else its rows are classes, which stay float32.
     """
 
     name: str
     shape: tuple[int, int]
     bias: str | None
+    checkpoint: Checkpoint
     of_tokens: bool = True
 
-    def form(self, quant: Quant) -> Quant:
-        """Return the form of its matrix, where that of embeddings is `quant`."""
-        return quant if self.of_tokens else "fp32"
+    def form(self, quant: Quant) -> TableForm:
+        """Return the form of its matrix, where that of the weights is `quant`."""
+        return self.checkpoint.table_form(self.name, quant) if self.of_tokens else "fp32"
 
 
 def gathered(
@@ -78,7 +82,8 @@ def gathered(
     shape = tuple(int(dim) for dim in head.inputs[1].shape or ())  # type: ignore[arg-type]
     bias = checkpoint.name(head.inputs[2]) if len(head.inputs) > 2 and head.inputs[2] else None
     of_tokens = shape[0] == checkpoint.vocab_size
-    known = Head(checkpoint.name(head.inputs[1]), (shape[0], shape[1]), bias, of_tokens)
+    name = checkpoint.name(head.inputs[1])
+    known = Head(name, (shape[0], shape[1]), bias, checkpoint, of_tokens)
     return lowering, states, known, (head, tuple(after))
 
 
@@ -156,13 +161,32 @@ def chunk_logits(
     total: ir.Value | None,
 ) -> ir.Value:
     """Append the logits (T, len(tokens)) of a range of the vocabulary, computed after `total`."""
-    table, scale = embedding_tensors(head.name, head.shape, head.form(quant))
+    span = (tokens.start, tokens.stop)
+    logits = _chunk_product(draft, states, head, head.form(quant), tokens, total)
+    if head.bias is not None:
+        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
+        logits = draft.op("Add", logits, draft.weight(bias, span))
+    return logits
+
+
+def _chunk_product(
+    draft: GraphBuilder,
+    states: ir.Value,
+    head: Head,
+    form: TableForm,
+    tokens: range,
+    total: ir.Value | None,
+) -> ir.Value:
+    """Append the products of states with the rows of a range of the vocabulary."""
+    if isinstance(form, CodeForm):
+        start = _zero_after(draft, total)
+        part = kept_part(draft, head.name, form, head.shape, tokens, start)
+        return rows_times(draft, states, part, form)
+    table, scale = embedding_tensors(head.name, head.shape, form)
     span = (tokens.start, tokens.stop)
     rows = draft.weight(table, span)
-    if quant == "fp16":
-        # Which rows to take depends on `total`: a Cast of the weight itself would come too early.
-        first = draft.op("Cast", _after(draft, draft.scalar(0.0), total), to=int(ir.DataType.INT64))
-        start = draft.op("Reshape", first, draft.ints(1))
+    if form == "fp16":
+        start = _zero_after(draft, total)
         chunk = draft.op("Slice", rows, start, draft.ints(len(tokens)), draft.ints(0))
         chunk = draft.op("Reshape", chunk, draft.ints(len(tokens), head.shape[1]))
         rows = draft.op("Cast", chunk, to=int(ir.DataType.FLOAT))
@@ -172,11 +196,16 @@ def chunk_logits(
         vector = _after(draft, draft.weight(scale, span, shape=(len(tokens),)), total)
         zero = draft.constant(np.full(len(tokens), ZERO_POINT, np.uint8))
         rows = draft.op("DequantizeLinear", rows, vector, zero, axis=0)
-    logits = draft.op("Gemm", states, rows, transB=1)
-    if head.bias is not None:
-        bias = PlannedTensor(head.bias, "F32", (head.shape[0],), (head.bias,), "plain", False)
-        logits = draft.op("Add", logits, draft.weight(bias, span))
-    return logits
+    return draft.op("Gemm", states, rows, transB=1)
+
+
+def _zero_after(draft: GraphBuilder, total: ir.Value | None) -> ir.Value:
+    """Append (1,) int64 of value 0: where to start to take rows, known after `total`.
+
+    What is made of a weight itself would come too early.
+    """
+    first = draft.op("Cast", _after(draft, draft.scalar(0.0), total), to=int(ir.DataType.INT64))
+    return draft.op("Reshape", first, draft.ints(1))
 
 
 def after_head(

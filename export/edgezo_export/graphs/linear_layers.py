@@ -16,7 +16,7 @@ from edgezo_export.trace.values import fixed_shape, present
 
 
 class LinearLayers:
-    """Lowers traced linear layers; layers that read the same input become one product.
+    """Lowers traced linear layers; layers of one form that read the same input become one product.
 
     Args:
         draft: the graph.
@@ -68,8 +68,11 @@ class LinearLayers:
                 made |= self._emit([(sibling, edits)], x)
             else:
                 together.append((sibling, edits))
-        if together:
-            made |= self._emit(together, x)
+        by_form: dict[object, list[tuple[ir.Node, Sequence[Edit]]]] = {}
+        for layer in together:
+            by_form.setdefault(self._linears.form(self._spec([layer[0]])), []).append(layer)
+        for layers in by_form.values():
+            made |= self._emit(layers, x)
         return made
 
     def _edits_of(self, node: ir.Node) -> Sequence[Edit]:

@@ -252,7 +252,8 @@ class SegmentLowering:
         table, ids = present(node.inputs[0]), present(node.inputs[1])
         rows, width = fixed_shape(table)
         name = self._checkpoint.name(table)
-        found = embedding_rows(self.draft, name, (rows, width), self._quant, self.value(ids))
+        form = self._checkpoint.table_form(name, self._quant)
+        found = embedding_rows(self.draft, name, (rows, width), form, self.value(ids))
         self.bind(node.outputs[0], found)
 
 

@@ -1,12 +1,13 @@
 """The frozen matrix of linear layers in the forms that a bundle stores, made ready for a product.
 
-4-bit codes become int8 levels, a matrix at a time, by quantized element-wise operators. These are
+4-bit codes become int8 levels, a tile at a time, by quantized element-wise operators. These are
 vectorized where the bitwise ones of ONNX Runtime (BitwiseAnd, BitShift) are not, which are a few
 times slower.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx_ir as ir
 
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.operators.layers import LinearSpec
+from edgezo_export.operators.tiles import Tile
 from edgezo_export.quantization.group_codes import CODE_ZERO, GROUP_SIZES, STEPS
 from edgezo_export.quantization.quantize import ZERO_POINT
 from edgezo_export.quantization.rotation import block_size, hadamard
@@ -36,15 +38,15 @@ _FLOOR = 1 / 16.02
 
 @dataclass(frozen=True, slots=True)
 class IntegerMatrix:
-    """Weights as integers.
+    """Weights as integers, (in, out) int8, made tile by tile.
 
     Attributes:
-        values: (in, out) int8.
+        tile: appends the columns of a tile.
         scale: (out,) float32.
         rotation: (b, b) float32, what blocks of b inputs are multiplied by first; None for nothing.
     """
 
-    values: ir.Value
+    tile: Callable[[Tile], ir.Value]
     scale: ir.Value
     rotation: npt.NDArray[np.float32] | None
 
@@ -60,7 +62,8 @@ def int8_matrix(draft: GraphBuilder, spec: LinearSpec) -> IntegerMatrix:
     )
     size = block_size(spec.in_features)
     rotation = hadamard(size) if size > 1 else None
-    return IntegerMatrix(draft.weight(weight), draft.weight(scale), rotation)
+    values = draft.weight(weight)
+    return IntegerMatrix(lambda tile: tile.of(draft, values, axis=1), draft.weight(scale), rotation)
 
 
 def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> IntegerMatrix:
@@ -78,8 +81,26 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
         size,
         transpose=not spec.in_out,
     )
+    codes, multipliers = draft.weight(packed), draft.weight(multiplier)
+
+    def made(tile: Tile) -> ir.Value:
+        own = tile.of(draft, codes, axis=0), tile.of(draft, multipliers, axis=0)
+        return _unpacked(draft, *own, (width, tile.outputs(draft.local(spec.name))), size)
+
+    return IntegerMatrix(made, draft.weight(scale), reordered_rotation(width))
+
+
+def _unpacked(
+    draft: GraphBuilder,
+    packed: ir.Value,
+    multiplier: ir.Value,
+    shape: tuple[int, int | str],
+    size: int,
+) -> ir.Value:
+    """Append the levels (in, out), a `shape`, of codes (out, in / 2), multipliers (out, groups)."""
+    width, outputs = shape
     one, none = draft.scalar(1.0), draft.constant(np.uint8(0))
-    by_input = draft.op("Transpose", draft.weight(packed), perm=[1, 0])
+    by_input = draft.op("Transpose", packed, perm=[1, 0])
     sixteenth, before = draft.scalar(_FLOOR), draft.constant(np.uint8(7))
     unit = draft.constant(np.uint8(1))
     known = (width // 2, outputs), ir.DataType.UINT8
@@ -87,22 +108,21 @@ def unpacked_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> Integer
     high = _quantized(draft, "QLinearMul", *known, *above)
     less = draft.scalar(-16.0)
     low = _quantized(draft, "QLinearAdd", *known, by_input, one, none, high, less, none, one, none)
-    multipliers = draft.op("Transpose", draft.weight(multiplier), perm=[1, 0])
+    multipliers = draft.op("Transpose", multiplier, perm=[1, 0])
     groups = width // size
-    each = draft.op("Reshape", multipliers, draft.ints(groups, 1, outputs))
+    each = draft.op("Reshape", multipliers, draft.ints(groups, 1, -1))
     centre, zero = draft.constant(np.int8(CODE_ZERO)), draft.constant(np.int8(0))
     steps = draft.scalar(float(STEPS))
     halves = []
     for codes in (low, high):
         signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
-        grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, outputs))
-        shape = (groups, size // 2, outputs)
+        grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, -1))
         scaled = (grouped, one, centre, each, one, zero, steps, zero)
-        levels = _quantized(draft, "QLinearMul", shape, ir.DataType.INT8, *scaled)
-        halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, outputs)))
+        made = (groups, size // 2, outputs), ir.DataType.INT8
+        levels = _quantized(draft, "QLinearMul", *made, *scaled)
+        halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, -1)))
     joined = draft.op("Concat", *halves, axis=1)
-    values = draft.op("Reshape", joined, draft.ints(width, outputs))
-    return IntegerMatrix(values, draft.weight(scale), reordered_rotation(width))
+    return draft.op("Reshape", joined, draft.ints(width, -1))
 
 
 def reordered_rotation(width: int) -> npt.NDArray[np.float32]:
@@ -115,7 +135,7 @@ def reordered_rotation(width: int) -> npt.NDArray[np.float32]:
 def _quantized(
     draft: GraphBuilder,
     op_type: str,
-    shape: tuple[int, ...],
+    shape: tuple[int | str, ...],
     dtype: ir.DataType,
     *inputs: ir.Value,
 ) -> ir.Value:
@@ -133,9 +153,9 @@ def float_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:
     return draft.weight(_joined(spec, half=False))
 
 
-def half_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:
-    """Append the float16 weights of `spec` as float32, (in, out)."""
-    weight = draft.weight(_joined(spec, half=True))
+def half_matrix(draft: GraphBuilder, spec: LinearSpec, tile: Tile) -> ir.Value:
+    """Append a tile of the float16 weights of `spec` as float32, (in, out)."""
+    weight = tile.of(draft, draft.weight(_joined(spec, half=True)), axis=1)
     return draft.op("Cast", weight, to=int(ir.DataType.FLOAT))
 
 
@@ -150,8 +170,8 @@ def _joined(spec: LinearSpec, *, half: bool) -> PlannedTensor:
     )
 
 
-def group_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> ir.Value:
-    """Append the 8-bit weights of `spec` in groups of `size` inputs as float32, (in, out)."""
+def group_matrix(draft: GraphBuilder, spec: LinearSpec, size: int, tile: Tile) -> ir.Value:
+    """Append a tile of the 8-bit weights of `spec` in groups of inputs as float32, (in, out)."""
     weight, scale = plan_groups(
         f"{spec.name}.weight",
         f"{spec.name}.scale",
@@ -160,8 +180,8 @@ def group_matrix(draft: GraphBuilder, spec: LinearSpec, size: int) -> ir.Value:
         size,
         transpose=not spec.in_out,
     )
-    values = draft.op("Transpose", draft.weight(weight), perm=[1, 0])
-    scales = draft.op("Transpose", draft.weight(scale), perm=[1, 0])
+    values = draft.op("Transpose", tile.of(draft, draft.weight(weight), axis=0), perm=[1, 0])
+    scales = draft.op("Transpose", tile.of(draft, draft.weight(scale), axis=0), perm=[1, 0])
     zero = draft.constant(np.uint8(ZERO_POINT))
-    zeros = draft.op("Expand", zero, draft.ints(spec.in_features // size, spec.out_features))
+    zeros = draft.op("Expand", zero, draft.op("Shape", scales))
     return draft.op("DequantizeLinear", values, scales, zeros, axis=0, block_size=size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Quant = Literal["int8", "w4", "w8", "fp16", "fp32"]
+Quant = Literal["int8", "w4", "w8", "fp16", "fp32", "keep"]
 """Forms of the frozen weights.
 
 int8   one scale per output, activations coded as int8
@@ -13,6 +13,7 @@ w4     4-bit codes in groups of inputs, multiplied as int8, activations coded as
 w8     8 bits in groups of inputs, multiplied as float32
 fp16   multiplied as float32
 fp32   float32
+keep   as the checkpoint stores them: codes, 16 or 32 bits; multiplied as float32
 """
 
 

@@ -9,6 +9,8 @@ depend on its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -24,10 +26,13 @@ from edgezo_export.operators.frozen_weights import (
     int8_matrix,
     unpacked_matrix,
 )
+from edgezo_export.operators.kept_weights import kept_product
 from edgezo_export.operators.layers import LinearSpec, Quant
+from edgezo_export.operators.tiles import Tile, joined, tiles_of
 from edgezo_export.quantization.group_codes import group_size_of
 from edgezo_export.quantization.quantize import LEVELS, ZERO_POINT
 from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.sources.stored_codes import CodeForm, StoredForm
 
 __all__ = ["SMALLEST_SCALE", "LinearLowering", "LinearSpec", "Quant", "Taps"]
 
@@ -36,6 +41,9 @@ SMALLEST_SCALE = 1e-30
 
 Taps = list[tuple[LinearSpec, ir.Value]]
 """Linear layers and their inputs."""
+
+FormOf = Callable[[str], StoredForm]
+"""Returns how the checkpoint stores a parameter."""
 
 
 class LinearLowering:
@@ -49,6 +57,7 @@ class LinearLowering:
         dequantize: compute with the float32 values of integer weights and leave the activations
             unquantized; this form has a derivative.
         taps: collects what layers read.
+        form_of: tells the forms of weights that are kept.
     """
 
     def __init__(
@@ -59,12 +68,14 @@ class LinearLowering:
         group_size: int = 32,
         dequantize: bool = False,
         taps: Taps | None = None,
+        form_of: FormOf | None = None,
     ) -> None:
         self._draft = draft
         self._quant = quant
         self._group_size = group_size
         self._dequantize = dequantize
         self._taps = taps
+        self._form_of = form_of
         self._code: tuple[ir.Value, ir.Value] | None = None
 
     def declare_code(self) -> None:
@@ -84,24 +95,49 @@ class LinearLowering:
             return self._draft.op("Shape", self._code[0], start=0, end=1)
         return self._draft.ints(1)
 
-    def emit(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
+    def emit(
+        self, spec: LinearSpec, x: ir.Value, leading: ir.Value, used: ir.Value | None = None
+    ) -> ir.Value:
         """Append x W for all layers of `spec` side by side.
 
         Args:
             spec: the layers.
             x: (R, S, in) or (R*S, in).
             leading: int64 vector, the dimensions of x before the last.
+            used: (1,) int64, 0 where x has no rows: no weights are read then; else 1. Not in the
+                form that has a derivative: ONNX Runtime refuses products over no outputs.
         """
+        if self._dequantize:
+            used = None
         if self._taps is not None:
             self._taps.append((spec, x))
         if self._draft.gpu:
             return self._for_gpus(spec, x, leading)
+        form = self.form(spec)
+        if isinstance(form, CodeForm):
+            return kept_product(self._draft, spec, form, x, leading)
         integers = self._integers(spec)
         if integers is None:
-            return self._draft.op("MatMul", x, self._floats(spec))
+            return self._multiplied(spec, x, leading, used)
         if self._dequantize:
             return self._dequantized(spec, integers, x, leading)
-        return self._coded(spec, integers, x, leading)
+        return self._coded(spec, integers, x, leading, used)
+
+    def form(self, spec: LinearSpec) -> StoredForm | None:
+        """Return how the checkpoint stores the first layer of `spec`; None if that is not kept.
+
+        Raises:
+            UnsupportedModelError: it has codes, and is stored (in, out).
+        """
+        if self._quant != "keep" or self._form_of is None:
+            return None
+        form = self._form_of(spec.sources[0])
+        if isinstance(form, CodeForm) and spec.in_out:
+            raise UnsupportedModelError(
+                f"layer {spec.modules[0]!r} is stored as (inputs, outputs), and codes of such "
+                f"layers cannot be kept; export with another `quant`"
+            )
+        return form
 
     def _for_gpus(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
         """Append a product with the weights as they are stored, activations in float32.
@@ -133,13 +169,32 @@ class LinearLowering:
             return int8_matrix(self._draft, spec)
         return unpacked_matrix(self._draft, spec, size)
 
-    def _floats(self, spec: LinearSpec) -> ir.Value:
-        size = self._group(spec)
-        if self._quant == "fp16":
-            return half_matrix(self._draft, spec)
-        if size is None or self._quant != "w8":
-            return float_matrix(self._draft, spec)
-        return group_matrix(self._draft, spec, size)
+    def _multiplied(
+        self, spec: LinearSpec, x: ir.Value, leading: ir.Value, used: ir.Value | None
+    ) -> ir.Value:
+        """Append the product with float32 weights, or with others made float32 tile by tile."""
+        draft, size = self._draft, self._group(spec)
+        grouped = size if self._quant == "w8" else None
+        half = self._quant == "fp16" or self.form(spec) == "F16"
+        if not half and grouped is None:
+            return draft.op("MatMul", x, float_matrix(draft, spec))
+        parts = []
+        for tile in tiles_of(spec.in_features, spec.out_features, used, least=int(bool(grouped))):
+            if grouped is None:
+                weight = half_matrix(draft, spec, tile)
+            else:
+                weight = group_matrix(draft, spec, grouped, tile)
+            parts.append(draft.op("MatMul", x, weight))
+        return self._of_used(spec, joined(draft, parts), leading, used)
+
+    def _of_used(
+        self, spec: LinearSpec, y: ir.Value, leading: ir.Value, used: ir.Value | None
+    ) -> ir.Value:
+        """Append y with all outputs, where unused weights have made a product without any."""
+        if used is None:
+            return y
+        shape = self._draft.op("Concat", leading, self._draft.ints(spec.out_features), axis=0)
+        return self._draft.op("Reshape", y, shape, allowzero=1)
 
     def _group(self, spec: LinearSpec) -> int | None:
         return group_size_of(spec.in_features, self._group_size)
@@ -161,44 +216,69 @@ class LinearLowering:
         return self._draft.op("Add", y, self._draft.weight(bias, part))
 
     def _coded(
-        self, spec: LinearSpec, matrix: IntegerMatrix, x: ir.Value, leading: ir.Value
+        self,
+        spec: LinearSpec,
+        matrix: IntegerMatrix,
+        x: ir.Value,
+        leading: ir.Value,
+        used: ir.Value | None,
     ) -> ir.Value:
         if self._code is None:
             raise RuntimeError("declare_code() comes first")
         draft = self._draft
         code, decode = self._code
-        by_group = draft.op(
-            "Concat", draft.op("Shape", code, start=0, end=1), draft.ints(-1), axis=0
-        )
+        groups = draft.op("Shape", code, start=0, end=1)
+        by_group = draft.op("Concat", groups, draft.ints(-1), axis=0)
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
         rows = draft.op(
             "Reshape", self._rotated(mixed, matrix.rotation), draft.ints(-1, spec.in_features)
         )
         quantized, scale = self._quantize(rows)
-        product = draft.op(
-            "MatMulIntegerToFloat",
-            quantized,
-            matrix.values,
-            draft.scalar(1.0),
-            matrix.scale,
-            draft.constant(np.uint8(ZERO_POINT)),
-            domain=MICROSOFT,
-        )
+        tiles = self._tiles(spec, used)
+        if self._quant == "int8" or self._group(spec) is None:  # multiplied as they are stored
+            tiles = [Tile(0, spec.out_features, whole=True)]
+        parts = [
+            draft.op(
+                "MatMulIntegerToFloat",
+                quantized,
+                matrix.tile(tile),
+                draft.scalar(1.0),
+                tile.of(draft, matrix.scale, axis=0),
+                draft.constant(np.uint8(ZERO_POINT)),
+                domain=MICROSOFT,
+            )
+            for tile in tiles
+        ]
+        product = joined(draft, parts)
+        if used is not None:
+            flat = draft.op("Shape", quantized, start=0, end=1)
+            product = self._of_used(spec, product, flat, used)
         scaled = draft.op("Mul", product, scale)
         decoded = draft.op("MatMul", decode, draft.op("Reshape", scaled, by_group))
         shape = draft.op("Concat", leading, draft.ints(spec.out_features), axis=0)
         return draft.op("Reshape", decoded, shape)
 
+    def _tiles(self, spec: LinearSpec, used: ir.Value | None) -> list[Tile]:
+        """The tiles of a matrix of integers."""
+        codes = self._quant == "w4" and self._group(spec) is not None
+        return tiles_of(spec.in_features, spec.out_features, used, least=int(codes))
+
     def _dequantized(
-        self, spec: LinearSpec, matrix: IntegerMatrix, x: ir.Value, leading: ir.Value
+        self,
+        spec: LinearSpec,
+        matrix: IntegerMatrix,
+        x: ir.Value,
+        leading: ir.Value,
     ) -> ir.Value:
         draft = self._draft
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
         rotated = draft.op("Reshape", self._rotated(x, matrix.rotation), shape, allowzero=1)
+        parts = []
+        for tile in self._tiles(spec, None):
+            weight = draft.op("Cast", matrix.tile(tile), to=int(ir.DataType.FLOAT))
+            parts.append(draft.op("MatMul", rotated, weight))
         # Scaling the result is cheaper: DequantizeLinear takes longer than the product itself.
-        weight = draft.op("Cast", matrix.values, to=int(ir.DataType.FLOAT))
-        product = draft.op("MatMul", rotated, weight)
-        return draft.op("Mul", product, matrix.scale)
+        return draft.op("Mul", joined(draft, parts), matrix.scale)
 
     def _rotated(self, mixed: ir.Value, rotation: npt.NDArray[np.float32] | None) -> ir.Value:
         if rotation is None:

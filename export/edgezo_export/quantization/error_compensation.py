@@ -102,13 +102,12 @@ def compensated_groups(weights: Float32, size: int, factors: Sequence[Factor]) -
     columns = np.ascontiguousarray((weights / scales[:, None]).T)  # (K, N), in units of the scale
     codes = np.empty(columns.shape, np.int8)
     multipliers = np.empty((len(columns) // size, len(scales)), np.int8)
-    one = np.ones(len(scales), np.float32)
     for factor in factors:
         part = columns[factor.start : factor.stop]
         for first in range(0, len(part), size):
             last = first + size
             index = (factor.start + first) // size
-            multipliers[index] = best_multipliers(part[first:last], one)
+            multipliers[index] = best_multipliers(part[first:last])
             own = multipliers[index].astype(np.float32)
             errors = np.empty((size, len(scales)), np.float32)
             for row in range(first, last):

@@ -88,37 +88,62 @@ def channel_scales(weights: Float32) -> Float32:
     return scales
 
 
-def best_multipliers(group: Float32, scales: Float32) -> Int8:
-    """Choose the multipliers of one group of every row, by the squared error.
+def best_multipliers(scaled: Float32) -> Int8:
+    """Choose the multiplier of every group, by the squared error.
 
     Args:
-        group: (g, N) weights, a column for each row of the matrix.
-        scales: (N,) scales of the rows.
+        scaled: (..., g, N) weights in units of their scale, a column for each row of the matrix.
     Returns:
-        (N,) int8.
+        (..., N) int8.
     """
-    scaled = group / scales
-    largest = scaled[np.abs(scaled).argmax(axis=0), np.arange(scaled.shape[1])]
-    best = np.zeros(len(scales), np.int8)
-    least = np.full(len(scales), np.inf, np.float32)
+    largest = _largest(scaled)
+    best = np.zeros(largest.shape, np.float32)
+    least = np.full(largest.shape, np.inf, np.float32)
+    error = np.empty_like(scaled)
     for end, share in [(LOWEST, share) for share in _SHRUNK] + [(HIGHEST, 1.0)]:
-        wanted = np.rint(largest * np.float32(share * STEPS / end))
-        tried = np.clip(wanted, -LEVELS, LEVELS).astype(np.float32)
-        error = scaled - levels_of(nearest_codes(scaled, tried), tried)
-        squares = np.square(error, out=error).sum(axis=0)
+        tried = np.rint(largest * np.float32(share * STEPS / end))
+        np.clip(tried, -LEVELS, LEVELS, out=tried)
+        _nearest(scaled, tried, error)
+        error *= (tried * np.float32(1 / STEPS))[..., None, :]
+        np.rint(error, out=error)  # the levels
+        np.subtract(scaled, error, out=error)
+        squares = np.square(error, out=error).sum(axis=-2)
         better = squares < least
-        best[better] = tried[better].astype(np.int8)
-        least[better] = squares[better]
-    return best
+        np.copyto(best, tried, where=better)
+        np.copyto(least, squares, where=better)
+    return best.astype(np.int8)
+
+
+def _largest(scaled: Float32) -> Float32:
+    """The number of each column with the largest magnitude; of two such, the first one."""
+    highest, lowest = scaled.max(axis=-2), scaled.min(axis=-2)
+    found: Float32 = np.where(highest > -lowest, highest, lowest)
+    for place in zip(*np.nonzero((highest == -lowest) & (highest > 0)), strict=True):
+        column = scaled[(*place[:-1], slice(None), place[-1])]
+        found[place] = column[np.abs(column).argmax()]
+    return found
 
 
 def nearest_codes(scaled: Float32, multipliers: Float32) -> Float32:
-    """Round weights, in units of the scale, to codes; those of multiplier 0 are 0."""
+    """Round weights (..., N), in units of the scale, to codes; those of multiplier 0 are 0."""
+    codes = np.empty_like(scaled)
+    _nearest(scaled[..., None, :], multipliers, codes[..., None, :])
+    return codes
+
+
+def _nearest(scaled: Float32, multipliers: Float32, codes: Float32) -> None:
+    """Round weights (..., g, N) to `codes` of the same shape."""
     steps = np.where(multipliers == 0, np.float32(np.inf), multipliers * np.float32(1 / STEPS))
-    codes: Float32 = (scaled / steps).astype(np.float32, copy=False)
+    np.divide(scaled, steps[..., None, :], out=codes)
     np.rint(codes, out=codes)
     np.clip(codes, LOWEST, HIGHEST, out=codes)
-    return codes
+
+
+_TOGETHER = 1 << 16
+"""Weights whose codes are chosen at a time: they and two copies stay in a core's cache."""
+
+_STRIP, _APART = 64, 16
+"""Columns that are transposed at a time, and floats between two rows."""
 
 
 def round_groups(weights: Float32, size: int) -> GroupCodes:
@@ -128,18 +153,37 @@ def round_groups(weights: Float32, size: int) -> GroupCodes:
         weights: (N, K), finite.
         size: inputs of a group; divides K.
     Memory:
-        Four float32 temporaries of the size of `weights`.
+        Two float32 temporaries of the size of `weights`.
     """
     scales = channel_scales(weights)
-    columns = np.ascontiguousarray(weights.T)  # (K, N)
-    codes = np.empty(columns.shape, np.int8)
-    multipliers = np.empty((len(columns) // size, len(scales)), np.int8)
-    for index in range(len(multipliers)):
-        part = slice(index * size, (index + 1) * size)
-        multipliers[index] = best_multipliers(columns[part], scales)
-        own = multipliers[index].astype(np.float32)
-        codes[part] = nearest_codes(columns[part] / scales, own).astype(np.int8)
-    return GroupCodes(np.ascontiguousarray(codes.T), np.ascontiguousarray(multipliers.T), scales)
+    rows, width = weights.shape
+    scaled = _columns(weights, scales).reshape(-1, size, rows)
+    codes = np.empty(scaled.shape, np.int8)
+    multipliers = np.empty((width // size, rows), np.int8)
+    step = max(1, _TOGETHER // (size * rows))
+    for first in range(0, len(scaled), step):
+        part = slice(first, first + step)
+        own = best_multipliers(scaled[part])
+        multipliers[part] = own
+        made = scaled[part]
+        _nearest(made, own.astype(np.float32), made)
+        codes[part] = made
+    by_row = np.empty((rows, width), np.int8)
+    for first in range(0, width, _STRIP):  # a whole transposed copy takes three times as long
+        part = slice(first, first + _STRIP)
+        by_row[:, part] = codes.reshape(width, rows)[part].T
+    return GroupCodes(by_row, np.ascontiguousarray(multipliers.T), scales)
+
+
+def _columns(weights: Float32, scales: Float32) -> Float32:
+    """Compute (K, N) weights in units of the scales of their rows.
+
+    Rows of a power of 2 would share the few lines of a cache that their columns may lie in.
+    """
+    rows, width = weights.shape
+    apart = np.empty((rows, width + _APART), np.float32)[:, :width]
+    np.divide(weights, scales[:, None], out=apart)
+    return np.ascontiguousarray(apart.T)
 
 
 def round_groups_8bit(weights: Float32, size: int) -> tuple[npt.NDArray[np.uint8], Float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,11 +12,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.quantization.chunk_threads import in_order
 from edgezo_export.quantization.group_codes import (
     GroupCodes,
     round_groups,
     round_groups_8bit,
 )
+from edgezo_export.quantization.kept_plan import ReadCodes, kept_arrays
 from edgezo_export.quantization.quantize import (
     NonFiniteWeightError,
     count_not_finite,
@@ -23,6 +26,7 @@ from edgezo_export.quantization.quantize import (
     to_unsigned,
 )
 from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_plan import (
     NUMPY,
     PlannedTensor,
@@ -33,7 +37,7 @@ from edgezo_export.quantization.weights_plan import (
 )
 from edgezo_export.sources.model_source import TensorReader
 from edgezo_runtime.errors import EdgezoError
-from edgezo_runtime.system.files import atomic_path, sha256_file
+from edgezo_runtime.system.files import atomic_path, sha256_file, sync_descriptor
 
 _CHUNK_BYTES = 8 << 20  # float32 values read at a time
 _STRIP_BYTES = 32 << 20  # transposed values collected before they are written
@@ -62,10 +66,13 @@ def write_weights(
     source: TensorReader,
     progress: Progress | None = None,
     codes: MakeCodes | None = None,
+    log: TensorLog | None = None,
+    kept: ReadCodes | None = None,
 ) -> WrittenWeights:
     """Read, quantize and write every tensor of a plan.
 
-    The file appears under its name only after it is complete and on the disk.
+    The file appears under its name only after it is complete and on the disk; with a log it has
+    its name at once, and tensors that the log has are not written again.
 
     Args:
         path: the .safetensors file to write; replaced if it exists.
@@ -73,6 +80,8 @@ def write_weights(
         source: the checkpoint.
         progress: called after every tensor read.
         codes: makes the 4-bit codes; each weight is rounded to the nearest one if None.
+        log: of the tensors that are written.
+        kept: reads the codes of the checkpoint, if the plan has any.
     Returns:
         Places of the tensors, size and SHA-256 of the file.
     Raises:
@@ -80,8 +89,8 @@ def write_weights(
         EdgezoError: a tensor is missing, has another shape or values that are not finite, or the
             disk is full.
     Memory:
-        About 70 MB beyond that of the source, whatever the size of the tensors; and what `codes`
-        holds.
+        About 70 MB and 40 MB for each thread beyond that of the source, whatever the size of the
+        tensors; and what `codes` holds.
     """
     start, places = layout(plan)
     pairs = steps(plan)
@@ -90,17 +99,26 @@ def write_weights(
     total = sum(place.length for place in places.values())
     end = max([len(start), *(place.offset + place.length for place in places.values())])
     try:
-        with atomic_path(path) as temporary:
-            with temporary.open("wb") as file:
+        with atomic_path(path) if log is None else nullcontext(path) as file_path:
+            written = set() if log is None else log.begin(path, start, places)
+            with file_path.open("r+b" if written else "wb") as file:
                 _write_at(file, start, 0)
                 file.truncate(end)
                 done = 0
                 for entry, parts in pairs:
-                    _write_entry(file, entry, parts, source, places, codes)
-                    done += sum(places[tensor.name].length for tensor in (entry, *parts))
+                    names = [tensor.name for tensor in (entry, *parts)]
+                    if not written.issuperset(names):
+                        _write_entry(file, entry, parts, source, places, codes, kept)
+                        if log is not None:
+                            file.flush()
+                            log.add(path, names, places)
+                    done += sum(places[name].length for name in names)
                     if progress is not None:
                         progress(done, total)
-            digest = sha256_file(temporary)
+                if log is not None:
+                    file.flush()
+                    sync_descriptor(file.fileno())
+            digest = sha256_file(file_path)
     except OSError as error:
         raise EdgezoError(f"cannot write {path}: {error.strerror or error}") from error
     return WrittenWeights(places, end, digest)
@@ -113,13 +131,14 @@ def _write_entry(
     source: TensorReader,
     places: dict[str, WrittenTensor],
     codes: MakeCodes | None,
+    kept: ReadCodes | None,
 ) -> None:
     place = places[entry.name]
     own = [places[part.name] for part in parts]
     if entry.kind == "linear_int8":
         scales: list[npt.NDArray[np.float32]] = []
-        rotated = (rotate_rows(chunk) for chunk in _channels(entry, source))
-        _write_columns(file, place, _quantized(rotated, scales))
+        chunks = _quantized(_channels(entry, source), scales, rotate_rows)
+        _write_columns(file, place, chunks)
         _write_at(file, np.concatenate(scales), own[0].offset)
     elif entry.kind == "embedding_uint8":
         scales = []
@@ -134,8 +153,13 @@ def _write_entry(
         )
     elif entry.kind == "linear_uint8":
         size = entry.shape[1] // parts[0].shape[1]
-        matrices = _channels(entry, source)
-        _write_side_by_side(file, [place, *own], (round_groups_8bit(m, size) for m in matrices))
+        made_8bit = in_order(lambda m: round_groups_8bit(m, size), _channels(entry, source))
+        _write_side_by_side(file, [place, *own], made_8bit)
+    elif entry.kind == "kept_codes":
+        if kept is None:
+            raise ValueError(f"tensor {entry.name!r}: there is nothing to read codes with")
+        rows = [source.shape(name)[0] for name in entry.sources]
+        _write_side_by_side(file, [place, *own], kept_arrays(entry, parts, kept, rows))
     else:
         _write_floats(file, entry, place, source)
 
@@ -151,8 +175,7 @@ def _write_floats(
 
 def rounded_codes(entry: PlannedTensor, size: int, source: TensorReader) -> Iterator[GroupCodes]:
     """Round the weights of a linear_int4 to the nearest codes, some outputs at a time."""
-    for chunk in _channels(entry, source):
-        yield round_groups(rotate_rows(chunk), size)
+    return in_order(lambda chunk: round_groups(rotate_rows(chunk), size), _channels(entry, source))
 
 
 def read_float32(entry: PlannedTensor, source: TensorReader) -> npt.NDArray[np.float32]:
@@ -215,9 +238,9 @@ def _all_rows(entry: PlannedTensor, source: TensorReader) -> Iterator[npt.NDArra
 def _quantized(
     chunks: Iterator[npt.NDArray[np.float32]],
     scales: list[npt.NDArray[np.float32]],
+    turn: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]] = lambda rows: rows,
 ) -> Iterator[npt.NDArray[np.int8]]:
-    for chunk in chunks:
-        values, scale = quantize_rows(chunk)
+    for values, scale in in_order(lambda chunk: quantize_rows(turn(chunk)), chunks):
         scales.append(scale)
         yield values
 
@@ -284,12 +307,14 @@ def _write_rows(file: BinaryIO, place: WrittenTensor, chunks: Iterator[npt.NDArr
 def _write_side_by_side(
     file: BinaryIO,
     places: Sequence[WrittenTensor],
-    chunks: Iterator[Sequence[npt.NDArray[Any]]],
+    chunks: Iterator[Sequence[npt.NDArray[Any] | None]],
 ) -> None:
-    """Write chunks of rows of several tensors."""
+    """Write chunks of rows of several tensors; None where a tensor has no rows in a chunk."""
     positions = [place.offset for place in places]
     for arrays in chunks:
         for index, array in enumerate(arrays):
+            if array is None:
+                continue
             _write_at(file, array, positions[index])
             positions[index] += array.nbytes
 

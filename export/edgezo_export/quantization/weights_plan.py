@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.sources.model_source import TensorReader
+from edgezo_export.sources.stored_codes import CodeForm
 from edgezo_runtime.errors import EdgezoError
 
 PADDING_PREFIX = "__padding__."
@@ -26,7 +27,7 @@ PAGE_BYTES = 4096
 _SMALL_ALIGNMENT = 64
 _PAGE_FROM_BYTES = 64 << 10
 
-Dtype = Literal["F32", "F16", "I8", "U8"]
+Dtype = Literal["F32", "F16", "I32", "I8", "U8"]
 Kind = Literal[
     "plain",
     "plain_half",
@@ -40,20 +41,36 @@ Kind = Literal[
     "group_scale",
     "embedding_uint8",
     "embedding_scale",
+    "kept_codes",
+    "kept_plane",
+    "kept_scale",
+    "kept_zero",
+    "kept_minimum",
+    "kept_factor",
+    "kept_minimum_factor",
+    "kept_order",
 ]
-_DTYPE_OF: dict[Kind, Dtype] = {
-    "plain": "F32",
-    "plain_half": "F16",
-    "concat": "F32",
-    "concat_half": "F16",
-    "linear_int8": "I8",
-    "linear_int4": "U8",
-    "linear_multiplier": "I8",
-    "linear_scale": "F32",
-    "linear_uint8": "U8",
-    "group_scale": "F32",
-    "embedding_uint8": "U8",
-    "embedding_scale": "F32",
+_DTYPES_OF: dict[Kind, tuple[Dtype, ...]] = {
+    "plain": ("F32",),
+    "plain_half": ("F16",),
+    "concat": ("F32",),
+    "concat_half": ("F16",),
+    "linear_int8": ("I8",),
+    "linear_int4": ("U8",),
+    "linear_multiplier": ("I8",),
+    "linear_scale": ("F32",),
+    "linear_uint8": ("U8",),
+    "group_scale": ("F32",),
+    "embedding_uint8": ("U8",),
+    "embedding_scale": ("F32",),
+    "kept_codes": ("U8",),
+    "kept_plane": ("U8",),
+    "kept_scale": ("F16", "F32"),
+    "kept_zero": ("U8",),
+    "kept_minimum": ("F16", "F32"),
+    "kept_factor": ("I8",),
+    "kept_minimum_factor": ("I8",),
+    "kept_order": ("I32",),
 }
 _PARTS_OF: dict[Kind, tuple[Kind, ...]] = {
     "linear_int8": ("linear_scale",),
@@ -61,10 +78,26 @@ _PARTS_OF: dict[Kind, tuple[Kind, ...]] = {
     "linear_uint8": ("group_scale",),
     "embedding_uint8": ("embedding_scale",),
 }
-_PARTS = frozenset(part for parts in _PARTS_OF.values() for part in parts)
+_OPTIONAL_PARTS_OF: dict[Kind, tuple[Kind, ...]] = {
+    "kept_codes": (
+        "kept_plane",
+        "kept_scale",
+        "kept_zero",
+        "kept_minimum",
+        "kept_factor",
+        "kept_minimum_factor",
+        "kept_order",
+    ),
+}
+"""Parts that some forms of a kind have."""
+
+_PARTS = frozenset(
+    part for of in (_PARTS_OF, _OPTIONAL_PARTS_OF) for parts in of.values() for part in parts
+)
 NUMPY: dict[Dtype, npt.DTypeLike] = {
     "F32": np.float32,
     "F16": np.float16,
+    "I32": np.int32,
     "I8": np.int8,
     "U8": np.uint8,
 }
@@ -90,6 +123,9 @@ class PlannedTensor:
     group_scale        the scales of the linear_uint8 of these sources; (sum out, groups)
     embedding_uint8    one source, uint8 with zero point 128; (V, H)
     embedding_scale    the scales of the embedding_uint8 of that source; (V, 1)
+    kept_codes         the lowest bits of the codes of these sources, as the checkpoint has them
+                       (`edgezo_export.sources.stored_codes`); (sum out, in bits / 8)
+    kept_...           what else belongs to the codes, see `edgezo_export.quantization.kept_plan`
 
     Attributes:
         name: name in the file.
@@ -100,6 +136,7 @@ class PlannedTensor:
         transpose: the source matrices are (out, in), as torch's Linear stores them, and are written
             as (in, out). False for matrices stored (in, out) (GPT-2's Conv1D). Ignored for
             embeddings and vectors.
+        form: of kept codes and their parts.
     """
 
     name: str
@@ -108,6 +145,7 @@ class PlannedTensor:
     sources: tuple[str, ...]
     kind: Kind
     transpose: bool
+    form: CodeForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +276,9 @@ def layout(plan: Sequence[PlannedTensor]) -> tuple[bytes, dict[str, WrittenTenso
 def _check_entry(entry: PlannedTensor, taken: dict[str, dict[str, object]]) -> None:
     if entry.name in taken or entry.name.startswith("__"):
         raise ValueError(f"tensor name {entry.name!r} is taken or reserved")
-    if entry.dtype != _DTYPE_OF[entry.kind]:
-        raise ValueError(f"tensor {entry.name!r}: {entry.kind} is {_DTYPE_OF[entry.kind]}")
+    if entry.dtype not in _DTYPES_OF[entry.kind]:
+        allowed = " or ".join(_DTYPES_OF[entry.kind])
+        raise ValueError(f"tensor {entry.name!r}: {entry.kind} is {allowed}")
     if not entry.sources or math.prod(entry.shape) <= 0:
         raise ValueError(f"tensor {entry.name!r}: shape {entry.shape} from {entry.sources}")
 
@@ -267,6 +306,8 @@ def steps(plan: Sequence[PlannedTensor]) -> list[Step]:
         parts = [scales.pop((kind, entry.sources), None) for kind in _PARTS_OF.get(entry.kind, ())]
         if any(part is None for part in parts):
             raise ValueError(f"tensor {entry.name!r}: its scales are not in the plan")
+        more = _OPTIONAL_PARTS_OF.get(entry.kind, ())
+        parts += [scales.pop((kind, entry.sources), None) for kind in more]
         found.append((entry, tuple(part for part in parts if part is not None)))
     if scales:
         orphan = next(iter(scales.values()))
@@ -287,6 +328,10 @@ def check_shapes(entry: PlannedTensor, source: TensorReader) -> None:
             expected = expected[::-1] if len(expected) == 2 else None
     elif all(len(shape) == 1 for shape in shapes) and entry.kind in ("concat", "concat_half"):
         expected = (sum(shape[0] for shape in shapes),)
+    elif entry.kind == "kept_codes" and entry.form is not None:
+        rows, widths = sum(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
+        wide = entry.shape[1] * 8 // entry.form.planes[0]
+        expected = (rows, entry.shape[1]) if widths == {(wide,)} else None
     elif all(len(shape) == 2 for shape in shapes):
         oriented = [shape[::-1] if entry.transpose else shape for shape in shapes]
         widths = {shape[0] for shape in oriented}
@@ -299,8 +344,11 @@ def check_shapes(entry: PlannedTensor, source: TensorReader) -> None:
     else:
         expected = None
     if expected != entry.shape:
+        found = ", ".join(
+            f"{name} {shape}" for name, shape in zip(entry.sources, shapes, strict=True)
+        )
         raise EdgezoError(
-            f"tensor {entry.name!r}: shape {entry.shape} planned, the checkpoint has "
-            f"{dict(zip(entry.sources, shapes, strict=True))} (kind {entry.kind}, "
-            f"transpose {entry.transpose})"
+            f"tensor {entry.name!r}: config.json asks for {entry.shape} (as {entry.kind}"
+            f"{', transposed' if entry.transpose else ''}), and the checkpoint has {found}: "
+            f"weights and config.json are not of the same model; download both again"
         )

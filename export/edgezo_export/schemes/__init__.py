@@ -20,7 +20,7 @@ from edgezo_export.schemes.prompt import Prompt
 from edgezo_export.schemes.scales import Scales
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.schemes.tt import TensorTrain
-from edgezo_runtime.bundle.manifest import SchemeKind
+from edgezo_runtime.bundle.manifest import SchemeInfo, SchemeKind
 from edgezo_runtime.errors import UsageError
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "Scheme",
     "TensorTrain",
     "make_scheme",
+    "scheme_of",
 ]
 
 SCHEMES: dict[SchemeKind, type[Scheme]] = {
@@ -71,6 +72,24 @@ def make_scheme(kind: str, options: Mapping[str, Any]) -> Scheme:
                 f"{', '.join(owners)}"
             )
     made: Scheme = cast(Any, SCHEMES[kind])(**options)
+    return made
+
+
+def scheme_of(info: SchemeInfo) -> Scheme:
+    """Make the scheme that a manifest records; initial values are not part of the record."""
+    kind: Any = SCHEMES[info.kind]
+    recorded = {
+        "targets": info.targets,
+        "rank": info.rank,
+        "alpha": info.alpha,
+        "lora_train": info.train,
+        "biases": info.biases,
+        "bottleneck": info.bottleneck,
+        "last_layers": info.layers,
+        "tokens": info.tokens,
+    }
+    own = {field.name for field in dataclasses.fields(kind)}
+    made: Scheme = kind(**{n: value for n, value in recorded.items() if n in own and value})
     return made
 
 

@@ -26,7 +26,7 @@ class Prefix:
     Attributes:
         virtual_tokens: N.
         seed: of the choice of real tokens.
-        tokens: the chosen tokens, filled in by `resolve`.
+        tokens: the chosen tokens; `resolve` chooses them where there are none.
         architecture: of the model, filled in by `resolve`.
     """
 
@@ -40,7 +40,7 @@ class Prefix:
 
     def resolve(self, model: ModelFacts) -> Prefix:
         """Choose the tokens that the virtual tokens start as."""
-        tokens = choose_tokens(self.virtual_tokens, model, self.seed)
+        tokens = self.tokens or choose_tokens(self.virtual_tokens, model, self.seed)
         return replace(self, tokens=tokens, architecture=model.architecture)
 
     def info(self) -> SchemeInfo:

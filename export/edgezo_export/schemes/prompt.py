@@ -27,7 +27,7 @@ class Prompt:
     Attributes:
         virtual_tokens: N.
         seed: of the choice of real tokens.
-        tokens: the chosen tokens, filled in by `resolve`.
+        tokens: the chosen tokens; `resolve` chooses them where there are none.
         embedding: name of the table, filled in by `resolve`.
     """
 
@@ -41,7 +41,7 @@ class Prompt:
 
     def resolve(self, model: ModelFacts) -> Prompt:
         """Choose the tokens that the virtual tokens start as."""
-        tokens = choose_tokens(self.virtual_tokens, model, self.seed)
+        tokens = self.tokens or choose_tokens(self.virtual_tokens, model, self.seed)
         return replace(self, tokens=tokens, embedding=model.embedding)
 
     def info(self) -> SchemeInfo:

@@ -8,12 +8,14 @@ every expert, some of which follow each other in P[e] (gate and up).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm, joined_rows
 
 _EXPERT = re.compile(r"(.+)\[(\d+)\]\.weight")
 
@@ -64,15 +66,34 @@ class ExpertMatrix:
         if self.whole is not None:
             whole: Float32 = self.tensors.read_rows(self.whole, self.index, self.index + 1)[0]
             return whole[start:stop]
-        found: list[Float32] = []
+        found = [self.tensors.read_rows(name, *own) for name, own in self._spans(start, stop)]
+        return np.concatenate(found)
+
+    def form(self, form_of: Callable[[str], StoredForm]) -> StoredForm:
+        """Return how the checkpoint stores it; as numbers where its tensors differ.
+
+        Args:
+            form_of: returns the form of a tensor.
+        """
+        forms = {form_of(name) for name in self.parts or (self.whole or "",)}
+        if len(forms) == 1 and not (self.whole and not isinstance(next(iter(forms)), str)):
+            return forms.pop()
+        return "F32"
+
+    def read_codes(
+        self, read: Callable[[str, int, int], CodedRows], start: int, stop: int
+    ) -> CodedRows:
+        """Read the codes of rows start..stop, where all its tensors have codes of one form."""
+        return joined_rows([read(name, *own) for name, own in self._spans(start, stop)])
+
+    def _spans(self, start: int, stop: int) -> Iterator[tuple[str, tuple[int, int]]]:
+        """Yield the tensors that rows start..stop lie in, and their rows there."""
         first = 0
         for name in self.parts:
             last = first + self.tensors.shape(name)[0]
             if start < last and stop > first:
-                own = max(start, first) - first, min(stop, last) - first
-                found.append(self.tensors.read_rows(name, *own))
+                yield name, (max(start, first) - first, min(stop, last) - first)
             first = last
-        return np.concatenate(found)
 
 
 class ExpertNames:

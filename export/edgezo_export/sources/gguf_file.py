@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.sources.gguf_codes import BLOCKS, FLOATS, coded_rows
+from edgezo_export.sources.gguf_parts import check_parts, parts_of
 from edgezo_export.sources.pointer_files import refuse_pointer
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm
 from edgezo_runtime.errors import EdgezoError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ _ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
+    file: Path
     offset: int
     kind: Any  # GGMLQuantizationType
     shape: tuple[int, ...]
@@ -40,7 +44,9 @@ class _Stored:
 
 
 class GgufFile:
-    """The tensors of a .gguf file, named as the transformers model names them.
+    """The tensors of a .gguf file, or of several that a model is split into.
+
+    They are named as the transformers model names them.
 
     Attributes:
         architecture: as llama.cpp names it.
@@ -58,22 +64,13 @@ class GgufFile:
         Memory:
             The header, including the vocabulary, until this returns.
         """
-        from gguf import GGUFReader
-
-        refuse_pointer(path)
         self._path = path
-        try:
-            reader = GGUFReader(path)
-            fields = {
-                name: field.contents()
-                for name, field in reader.fields.items()
-                if not name.startswith("tokenizer.") or name in _ENDS
-            }
-            self.tokens = len(reader.fields[_TOKENS].data) if _TOKENS in reader.fields else 0
-        except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
-            raise EdgezoError(f"{path}: damaged or truncated GGUF file: {error!r:.200}") from error
-        if reader.byte_order != "I":
-            raise EdgezoError(f"{path}: byte order differs from this machine's")
+        self._raw: dict[str, tuple[Path, int, Any, tuple[int, ...]]] = {}
+        files = parts_of(path)
+        self.tokens = 0
+        found = [self._read_header(file) for file in files]
+        check_parts(files, found, len(self._raw))
+        fields = found[0]
         self.architecture = str(fields.get("general.architecture"))
         if self.architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
@@ -85,15 +82,33 @@ class GgufFile:
         ends = (fields.get(name) for name in _ENDS)
         self.eos_ids = tuple(dict.fromkeys(end for end in ends if isinstance(end, int)))
         self._check_rotary(fields)
-        self._raw = {
-            str(tensor.name): (
-                int(tensor.data_offset),
-                tensor.tensor_type,
-                tuple(int(dim) for dim in reversed(tensor.shape.tolist())),
-            )
-            for tensor in reader.tensors
-        }
         self._stored: dict[str, _Stored] = {}
+
+    def _read_header(self, file: Path) -> dict[str, object]:
+        """Add the tensors of a file, and return its metadata without the vocabulary."""
+        from gguf import GGUFReader
+
+        refuse_pointer(file)
+        try:
+            reader = GGUFReader(file)
+            fields = {
+                name: field.contents()
+                for name, field in reader.fields.items()
+                if not name.startswith("tokenizer.") or name in _ENDS
+            }
+            if _TOKENS in reader.fields:
+                self.tokens = len(reader.fields[_TOKENS].data)
+        except (ValueError, KeyError, IndexError, OverflowError, MemoryError) as error:
+            raise EdgezoError(f"{file}: damaged or truncated GGUF file: {error!r:.200}") from error
+        if reader.byte_order != "I":
+            raise EdgezoError(f"{file}: byte order differs from this machine's")
+        for tensor in reader.tensors:
+            name, offset = str(tensor.name), int(tensor.data_offset)
+            if name in self._raw:
+                raise EdgezoError(f"{file}: tensor {name!r} is in {self._raw[name][0]} as well")
+            shape = tuple(int(dim) for dim in reversed(tensor.shape.tolist()))
+            self._raw[name] = file, offset, tensor.tensor_type, shape
+        return fields
 
     def _check_rotary(self, fields: dict[str, object]) -> None:
         scaling = fields.get(f"{self.architecture}.rope.scaling.type", "none")
@@ -118,7 +133,7 @@ class GgufFile:
                 f"{self._path}: {len(lost)} tensors have no place in {type(config).__name__}, "
                 f"first {lost[0]!r}; export the Hugging Face model instead"
             )
-        for gguf_name, (offset, kind, shape) in self._raw.items():
+        for gguf_name, (file, offset, kind, shape) in self._raw.items():
             name, expected = by_gguf[gguf_name]
             if shape != expected:
                 self._check_vocabulary(gguf_name, shape)
@@ -133,7 +148,7 @@ class GgufFile:
                 heads = config.num_key_value_heads
             offset_norm = self.architecture in _OFFSET_NORMS and gguf_name.endswith("norm.weight")
             shift = -1.0 if offset_norm else 0.0
-            self._stored[name] = _Stored(offset, kind, shape, heads, shift)
+            self._stored[name] = _Stored(file, offset, kind, shape, heads, shift)
 
     def _check_vocabulary(self, gguf_name: str, shape: tuple[int, ...]) -> None:
         if gguf_name in ("token_embd.weight", "output.weight") and self.tokens > shape[0]:
@@ -183,31 +198,72 @@ class GgufFile:
             values = values + np.float32(stored.shift)
         return values[start - first : stop - first]
 
-    def _dequantize(
-        self, stored: _Stored, first: int, last: int, width: int
-    ) -> npt.NDArray[np.float32]:
-        """Read rows first..last of `width` values, (rows, width)."""
+    def form(self, name: str) -> StoredForm:
+        """Return how a tensor is stored.
+
+        Raises:
+            UsageError: in a type whose codes cannot be kept.
+        """
+        stored = self._stored[name]
+        kind = stored.kind.name
+        if kind in FLOATS:
+            return "F32" if stored.shift else FLOATS[kind]
+        if kind in BLOCKS and len(stored.shape) == 2:
+            return BLOCKS[kind].form
+        raise UsageError(
+            f"{stored.file}: tensor {name!r} is {kind}, whose codes cannot be kept; `quant` keep "
+            f"takes {', '.join((*BLOCKS, *FLOATS))}: take another file of the model, or another "
+            f"`quant`, which rounds the weights again"
+        )
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Read the codes of rows start..stop.
+
+        Raises:
+            EdgezoError: the file ends early.
+        """
+        stored = self._stored[name]
+        head = stored.shape[0] // stored.heads if stored.heads else 1
+        first, last = start // head * head, -(-stop // head) * head
+        found = coded_rows(self._bytes(stored, first, last, stored.shape[1]), stored.kind.name)
+        if stored.heads:
+            order = deinterleave(np.arange(last - first), (last - first) // head)
+            found = found.taken(order)
+        return found.taken(slice(start - first, stop - first))
+
+    def _bytes(self, stored: _Stored, first: int, last: int, width: int) -> npt.NDArray[np.uint8]:
+        """Read rows first..last of `width` values, (rows, bytes)."""
         from gguf.constants import GGML_QUANT_SIZES
-        from gguf.quants import dequantize
 
         block, block_bytes = GGML_QUANT_SIZES[stored.kind]
         row_bytes = width // block * block_bytes
         count = (last - first) * row_bytes
         if count == 0:
-            return np.empty((last - first, width), np.float32)
-        data = np.fromfile(
-            self._path, np.uint8, count, offset=stored.offset + first * row_bytes
-        ).reshape(-1)
+            return np.empty((last - first, row_bytes), np.uint8)
+        data = np.fromfile(stored.file, np.uint8, count, offset=stored.offset + first * row_bytes)
         if len(data) != count:
-            raise EdgezoError(f"{self._path}: ends inside a tensor; download the file again")
-        rows = data.reshape(last - first, row_bytes)
+            raise EdgezoError(f"{stored.file}: ends inside a tensor; download the file again")
+        return data.reshape(last - first, row_bytes)
+
+    def _dequantize(
+        self, stored: _Stored, first: int, last: int, width: int
+    ) -> npt.NDArray[np.float32]:
+        """Read rows first..last of `width` values, (rows, width)."""
+        from gguf.quants import dequantize
+
+        rows = self._bytes(stored, first, last, width)
+        if rows.size == 0:
+            return np.empty((last - first, width), np.float32)
         plain = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
         if stored.kind.name in plain:
             return rows.view(plain[stored.kind.name]).astype(np.float32, copy=False)
         try:
             values = dequantize(rows, stored.kind)
         except NotImplementedError as error:
-            raise EdgezoError(f"{self._path}: {stored.kind.name} cannot be dequantized") from error
+            raise EdgezoError(
+                f"{stored.file}: {stored.kind.name} cannot be dequantized; take another file of "
+                f"the model, such as Q4_K_M"
+            ) from error
         return values.astype(np.float32, copy=False)
 
 
@@ -218,7 +274,7 @@ def interleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.fl
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(values.shape)
 
 
-def deinterleave(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
+def deinterleave(values: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     """Reorder the rows of each head from (pair, half), as in llama.cpp, to (half, pair)."""
     pairs = values.shape[0] // heads // 2
     split = values.reshape(heads, pairs, 2, *values.shape[1:])

@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm
+
 Float32 = npt.NDArray[np.float32]
 
 _CHUNK = 2 << 20
@@ -33,6 +35,12 @@ class Checkpoint(Protocol):
 
     def read_rows(self, name: str, start: int, stop: int) -> Float32:
         """Read rows start..stop of the first axis."""
+
+    def form(self, name: str) -> StoredForm:
+        """Return how a tensor is stored."""
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Read the codes of rows start..stop."""
 
 
 class GrownVocabulary:
@@ -82,6 +90,15 @@ class GrownVocabulary:
         row = self._new_row(name)
         new = np.broadcast_to(row, (stop - max(start, stored), *row.shape))
         return np.concatenate([known, new])
+
+    def form(self, name: str) -> StoredForm:
+        """Return how a tensor is stored; numbers where it grows, as a mean has no code."""
+        found = self._checkpoint.form(name)
+        return "F32" if name in self._grown and not isinstance(found, str) else found
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Read the codes of rows start..stop of a tensor that does not grow."""
+        return self._checkpoint.read_codes(name, start, stop)
 
     def _new_row(self, name: str) -> Float32:
         if name in self._zeros:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.sources.gguf_file import GgufFile
+from edgezo_export.sources.gguf_parts import first_part
 from edgezo_export.sources.grown_vocabulary import GrownVocabulary
 from edgezo_export.sources.hub import DEFAULT_MODEL, embedded_default, fetch, find_wheel_model
 from edgezo_export.sources.parameter_names import (
@@ -29,7 +32,8 @@ from edgezo_export.sources.parameter_names import (
     vocabulary_parameters,
 )
 from edgezo_export.sources.pointer_files import refuse_pointers
-from edgezo_export.sources.safetensors_folder import SafetensorsFolder
+from edgezo_export.sources.quantized_folder import open_checkpoint
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm
 from edgezo_export.sources.tied_tensors import separate_tensors
 from edgezo_export.sources.tokenizer_files import load_tokenizer, token_count, write_tokenizer
 from edgezo_runtime.bundle.bundle import TokenizerInfo
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_MODEL", "Source", "TensorReader", "embedded_default", "open_source"]
 
+
+_STAMP_BYTES = 64 << 10
 
 _EMBEDDING_MODULES = ("Transformer", "Pooling", "Normalize")
 """Modules of sentence-transformers that an export computes."""
@@ -60,6 +66,10 @@ class TensorReader(Protocol):
 
 class _Checkpoint(TensorReader, Protocol):
     def names(self) -> list[str]: ...
+
+    def form(self, name: str) -> StoredForm: ...
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,28 @@ class Source:
     def parameters(self) -> int:
         """Count the numbers of the checkpoint."""
         return sum(math.prod(self._checkpoint.shape(name)) for name in self._checkpoint.names())
+
+    def stamp(self) -> str:
+        """Return a digest that changes when a file of the model does.
+
+        It is made of names, sizes and times of the files, and of their first and last bytes.
+        """
+        if self._gguf_file is None:
+            files = sorted(path for path in self._folder.iterdir() if path.is_file())
+        else:  # all parts of a split one
+            pattern = re.sub(r"-\d{5}-of-\d{5}\.gguf$", "-*-of-*.gguf", self._gguf_file)
+            split = pattern != self._gguf_file
+            own = self._folder / self._gguf_file
+            files = sorted(self._folder.glob(pattern)) if split else [own]
+        digest = hashlib.sha256(json.dumps(self.config_dict, sort_keys=True).encode())
+        for path in files:
+            info = path.stat()
+            digest.update(f"{path.name}\0{info.st_size}\0{info.st_mtime_ns}\0".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_STAMP_BYTES))
+                file.seek(max(0, info.st_size - _STAMP_BYTES))
+                digest.update(file.read(_STAMP_BYTES))
+        return digest.hexdigest()
 
     def resolve(self, name: str) -> str:
         """Return the name of a parameter in the checkpoint.
@@ -146,6 +178,29 @@ class Source:
         if expert is not None:
             return expert.read_rows(start, stop)
         return self._checkpoint.read_rows(self.resolve(name), start, stop)
+
+    def form(self, name: str) -> StoredForm:
+        """Return how the checkpoint stores a parameter.
+
+        Raises:
+            EdgezoError: it is missing.
+            UsageError: its codes cannot be kept.
+        """
+        expert = self._names.expert(name, self._checkpoint)
+        if expert is not None:
+            return expert.form(self._checkpoint.form)
+        return self._checkpoint.form(self.resolve(name))
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Read the codes of rows start..stop of a parameter whose form has codes.
+
+        Raises:
+            EdgezoError: it is missing, truncated, or its scales do not fit.
+        """
+        expert = self._names.expert(name, self._checkpoint)
+        if expert is not None:
+            return expert.read_codes(self._checkpoint.read_codes, start, stop)
+        return self._checkpoint.read_codes(self.resolve(name), start, stop)
 
     def separate(self, tied: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         """Find the tied parameters that have values of their own, as `separate_tensors` says."""
@@ -320,18 +375,14 @@ def _open_folder(folder: Path, model: str) -> Source:
         raise UsageError(f"{folder} has no config.json: not a Hugging Face model")
     refuse_pointers(folder)
     config = _load_config(folder)
-    quantization = getattr(config, "quantization_config", None)
-    if quantization is not None:
-        raise UsageError(
-            f"model {model!r} is quantized already; export the unquantized model it was made from"
-        )
-    checkpoint = SafetensorsFolder(folder)
-    resolver = NameResolver(config, frozenset(checkpoint.names()))
     content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    checkpoint = open_checkpoint(folder, content.get("quantization_config"))
+    resolver = NameResolver(config, frozenset(checkpoint.names()))
     return Source(model, config, content, checkpoint, resolver, folder, None)
 
 
 def _open_gguf(path: Path) -> Source:
+    path = first_part(path)
     file = GgufFile(path)
     config = _load_config(path.parent, path.name)
     config.architectures = [causal_class(config).__name__]

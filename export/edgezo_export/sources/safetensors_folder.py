@@ -11,11 +11,13 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.sources.pointer_files import refuse_pointer
+from edgezo_export.sources.stored_codes import CodedRows, StoredForm
 from edgezo_runtime.errors import EdgezoError
 
 SINGLE_FILE = "model.safetensors"
@@ -27,6 +29,13 @@ _READ_AS: dict[str, npt.DTypeLike] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
+}
+
+_INTEGERS: dict[str, npt.DTypeLike] = {
+    "I8": np.int8,
+    "U8": np.uint8,
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
 }
 
 
@@ -62,7 +71,10 @@ class SafetensorsFolder:
         for file in _files(folder):
             for name, stored in _read_header(file).items():
                 if self._stored.setdefault(name, stored) is not stored:
-                    raise EdgezoError(f"tensor {name!r} is in {self._stored[name].file} and {file}")
+                    raise EdgezoError(
+                        f"tensor {name!r} is in {self._stored[name].file} and {file}: the shards "
+                        f"are of several models; download the model again to an empty folder"
+                    )
 
     def names(self) -> list[str]:
         """Return the names of all tensors, in file order."""
@@ -75,6 +87,36 @@ class SafetensorsFolder:
     def stored(self, name: str) -> Stored:
         """Return the place of a tensor."""
         return self._stored[name]
+
+    def form(self, name: str) -> StoredForm:
+        """Return how a tensor is stored: as numbers."""
+        return "F16" if self._stored[name].dtype in ("F16", "BF16") else "F32"
+
+    def read_codes(self, name: str, start: int, stop: int) -> CodedRows:
+        """Refuse to read codes: there are none.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"tensor {name!r} is stored as numbers, rows {start}..{stop} asked for")
+
+    def read_integers(self, name: str) -> npt.NDArray[Any]:
+        """Read a whole tensor of integers.
+
+        Raises:
+            EdgezoError: its dtype is another one, or the file ends early.
+        """
+        stored = self._stored[name]
+        dtype = _INTEGERS.get(stored.dtype)
+        if dtype is None:
+            raise EdgezoError(
+                f"tensor {name!r} is {stored.dtype} in {stored.file}, and should hold integers; "
+                f"download the model again"
+            )
+        values = np.fromfile(stored.file, dtype, math.prod(stored.shape), offset=stored.offset)
+        if values.nbytes != stored.length:
+            raise EdgezoError(f"{stored.file}: ends inside {name!r}; download the model again")
+        return values.reshape(stored.shape)
 
     def read(self, name: str) -> npt.NDArray[np.float32]:
         """Read a whole tensor as float32.
@@ -140,7 +182,7 @@ def _read_header(file: Path) -> dict[str, Stored]:
     start = 8 + length
     stored = {}
     try:
-        header = json.loads(text)
+        header = json.loads(text, object_pairs_hook=_once)
         header.pop("__metadata__", None)
         for name, entry in header.items():
             first, last = (int(offset) for offset in entry["data_offsets"])
@@ -157,6 +199,15 @@ def _read_header(file: Path) -> dict[str, Stored]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EdgezoError(f"{file}: damaged header: {error!r:.200}") from error
     return stored
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of pairs whose names must differ: the last one would win silently."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.80} twice")
+    return found
 
 
 def _check_length(stored: Stored) -> None:

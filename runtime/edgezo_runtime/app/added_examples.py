@@ -8,9 +8,12 @@ import time
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.events import ExamplesEvent
 from edgezo_runtime.app.run_events import RunEvents
+from edgezo_runtime.budget.plan import Plan
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.sources import Source, require_alike
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.governors.gate import GLANCE_S
+from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.run import Run
 
 
@@ -22,15 +25,23 @@ class AddedExamples:
         events: events of the run.
         answerer: reads rows like those of the run.
         longest: tokens of the longest row that the plan covers; None without a budget.
+        plan: memory plan of the run; None without a budget.
     """
 
     def __init__(
-        self, run: Run, events: RunEvents, answerer: Answerer, longest: int | None
+        self,
+        run: Run,
+        events: RunEvents,
+        answerer: Answerer,
+        longest: int | None,
+        plan: Plan | None = None,
     ) -> None:
         self._run = run
         self._events = events
         self._answerer = answerer
         self._longest = longest
+        self._budget = 0 if plan is None else plan.budget_bytes
+        self._growth = None if plan is None else plan.growth
         self._changed = threading.Condition()
 
     def add(self, rows: Source) -> int:
@@ -46,11 +57,35 @@ class AddedExamples:
         require_alike(more, run.examples, self._longest, run.scope)
         with self._changed:
             with run.lock:
+                self._reserve(more)
                 count = run.log.add(more)
                 run.note_progress()
             self._changed.notify_all()
         self._events.emit(ExamplesEvent(run.step_number, len(more), count))
         return count
+
+    def _reserve(self, more: ExampleSet) -> None:
+        """Have passes reserve what they may take with these rows besides.
+
+        Raises:
+            DataError: no way to run would fit in the budget.
+        """
+        if self._growth is None:
+            return
+        run = self._run
+        batch = min(run.probes.batches.wanted_size, len(run.examples) + len(more))
+        growth = self._growth.with_rows(more, batch)
+        if growth is self._growth:
+            return
+        if growth.smallest_bytes > self._budget:
+            needed = format_size(growth.smallest_bytes, up=True)
+            raise DataError(
+                f"{more.path}: a row of {int(more.lengths().max())} tokens; steps on such rows may "
+                f"take {needed}, and the budget is {format_size(self._budget)}; open the run with "
+                f"a smaller `max_seq`, or with `budget='{needed}'`"
+            )
+        self._growth = growth
+        run.engine.reservation = growth.reservation
 
     def wait_for_step(self, timeout_s: float | None = None) -> bool:
         """Wait until a step is left; False if the run was stopped or closed, or time is up."""

@@ -35,6 +35,7 @@ from edgezo_runtime.system.memory import (
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
+from edgezo_runtime.training.forward_only import settle_method
 from edgezo_runtime.training.initial_adapter import load_initial_adapter
 from edgezo_runtime.training.run import Run
 
@@ -83,7 +84,8 @@ def open_run(
     adapter: Adapter | str | Path | None = None,
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
-    tell: Callable[[str], None] = lambda stage: None,
+    tell: Callable[[str, int], None] = lambda stage, done: None,
+    answer_tokens: int = 0,
 ) -> OpenedRun:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
 
@@ -104,7 +106,9 @@ def open_run(
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
-        tell: given the name of each part before it begins.
+        tell: given the name of a part, and how many of its rows or rehearsals are done.
+        answer_tokens: prompt and answer of the longest text that others ask for between steps, and
+            that the plan counts; 0 plans for none.
 
     Raises:
         DoesNotFitError: the budget is too small, or memory was refused.
@@ -115,7 +119,7 @@ def open_run(
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
         data, doubts = settled(bundle, data, initial, folder, resume=resume)
-        tell("reading rows")
+        tell("tokenizing rows", 0)
         train, reader = read_given(
             bundle,
             data.train,
@@ -125,10 +129,12 @@ def open_run(
             data.max_seq,
             train_on=data.train_on,
             long=data.long,
+            tell=lambda rows: tell("tokenizing rows", rows),
         )
         train, sources, why_none = held_out(data, train, config, folder, resume=resume)
         sets, questions = read_others(train, reader, sources)
-        if process_bytes is not None:  # no rows will follow: the tokenizer takes some megabytes
+        follow = process_bytes is None  # may rows follow?
+        if not follow and not answer_tokens:  # the tokenizer takes some megabytes
             reader = None
         check()
         release_freed()
@@ -136,18 +142,24 @@ def open_run(
         engine = limited_engine(bundle, budget_bytes, threads, placement)
         try:
             task = AnswerTask(questions.get("train"), reward)
+            own = settle_method(
+                config,
+                bundle.manifest,
+                sets["train"],
+                adapter=initial is not None,
+                resumed=folder if resume else None,
+            )
             run = Run(
-                engine, sets["train"], config, folder, adapter=initial, task=task, governors=chosen
+                engine, sets["train"], own, folder, adapter=initial, task=task, governors=chosen
             )
             if resume:
                 run.log.recall()
             plan, longest, device_plan = None, None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
-                if reader is not None:
+                if follow and reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
-                tell("measuring passes for the memory plan")
                 plan = make_plan(
                     run,
                     budget_bytes,
@@ -156,11 +168,13 @@ def open_run(
                     process_bytes=process_bytes or 0,
                     data_bytes=data_bytes,
                     start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                    answer_tokens=answer_tokens,
+                    tell=lambda count: tell("measuring passes for the memory plan", count),
                 )
                 check()
                 plan.apply(engine)
                 device_plan = plan_device(engine)
-            warnings = [*absent, *doubts, *_warnings(run, sets, plan)]
+            warnings = [*absent, *doubts, *_warnings(run, config, sets, plan)]
             if why_none:
                 warnings.append(
                     f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
@@ -171,7 +185,9 @@ def open_run(
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none, device_plan)
 
 
-def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> list[str]:
+def _warnings(
+    run: Run, given: TuneConfig, sets: Mapping[str, ExampleSet], plan: Plan | None
+) -> list[str]:
     """Warnings for the user, one sentence each."""
     found: list[str] = []
     manifest, config = run.engine.bundle.manifest, run.config
@@ -183,9 +199,12 @@ def _warnings(run: Run, sets: Mapping[str, ExampleSet], plan: Plan | None) -> li
     for name, examples in sets.items():
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     found += [warning.message for warning in run.probes.batches.warnings]
-    if config.wants_first_order and not run.first_order_blocks:
+    if given.wants_first_order and (config.method != given.method or not run.first_order_blocks):
         reason = why_no_first_order(manifest) or "the budget has no room for gradients"
-        found.append(f"no first-order steps; the run estimates gradients from losses: {reason}")
+        how = "estimates gradients from losses"
+        if config.method != given.method:
+            how = f"takes the method {config.method}"
+        found.append(f"no first-order steps; the run {how}: {reason}")
     scheme, kind = METHODS[config.method].scheme, manifest.scheme.kind
     if scheme and scheme != kind:
         found.append(

@@ -29,7 +29,7 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.prompts import Prompt
 from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import LongRows, TrainOn
-from edgezo_runtime.data.row_reader import Fields
+from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.sources import Given, Source
 from edgezo_runtime.devices.choice import Wanted
 from edgezo_runtime.errors import InterruptedRunError
@@ -78,7 +78,9 @@ class Tuner:
         self._answerer = Answerer(self.run, self.run_events, opened.reader, self.keeper)
         self.loop = TrainingLoop(self.run, self.run_events)
         self._steps = StepTurn(self.run.engine)
-        self._added = AddedExamples(self.run, self.run_events, self._answerer, opened.longest)
+        self._added = AddedExamples(
+            self.run, self.run_events, self._answerer, opened.longest, opened.plan
+        )
         self._backgrounds: tuple[Background, ...] = ()
 
     # --- life ---
@@ -289,6 +291,11 @@ class Tuner:
         time may have taken fewer steps than planned: `status` has both numbers.
         """
         return self.run.ended_by
+
+    @property
+    def reader(self) -> RowReader | None:
+        """Reads rows like those of the run; None if there are only tokens."""
+        return self._answerer.reader
 
     @property
     def closed(self) -> bool:

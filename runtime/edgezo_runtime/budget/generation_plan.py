@@ -13,13 +13,14 @@ from edgezo_runtime.budget.candidates import Choice, enumerate_choices
 from edgezo_runtime.budget.ledger import FAULT_BYTES, budget_for, planned_bytes
 from edgezo_runtime.budget.memory_model import VOCABULARY_CHUNK, bytes_kept_of_token, bytes_of_token
 from edgezo_runtime.budget.planner import UNMEASURED, Planner, Policy, Rehearsal
+from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import GraphInfo
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.generation.decode_pass import LOGIT_ROWS
 from edgezo_runtime.generation.generator import MOST_ROWS, GenerationConfig, Generator, least_rows
-from edgezo_runtime.generation.kv_cache import past_shapes, turnover
+from edgezo_runtime.generation.kv_cache import bytes_per_token, past_shapes, room_for, turnover
 from edgezo_runtime.system.memory import peak_rss_bytes, release_freed
 from edgezo_runtime.system.sizes import format_size
 
@@ -106,6 +107,24 @@ def room_beside(engine: Engine) -> int | None:
         return None
     left = planned_bytes(guard.budget_bytes) - guard.resident()
     return max(0, int(left / turnover(engine.bundle.manifest.graphs)))
+
+
+def answer_bytes(bundle: Bundle, tokens: int) -> int:
+    """Bytes that a text takes which is generated between the steps of a run.
+
+    They are its keys and values at its longest, the same again of one block at a time, and logits.
+    Passes over its prompt take turns with those of steps; what they hold is no more than those do,
+    but for the prompt's own states.
+
+    Args:
+        bundle: the model.
+        tokens: of the prompt and the answer.
+    """
+    graphs, model = bundle.manifest.graphs, bundle.manifest.model
+    states = room_for(tokens, model.max_seq) * bytes_per_token(graphs)
+    head = VOCABULARY_CHUNK * (2 * model.hidden_size + 4) + 6 * model.vocab_size
+    kept = bytes_kept_of_token(bundle) * tokens
+    return math.ceil(states * turnover(graphs)) + _FLOAT * head + kept
 
 
 class GenerationWorkload:

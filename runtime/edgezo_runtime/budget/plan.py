@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgezo_runtime.budget.growth import Growth
 from edgezo_runtime.budget.ledger import Ledger, budget_for, planned_bytes
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
-from edgezo_runtime.engine.memory_relief import Reservation
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.memory import peak_rss_bytes
 
@@ -53,7 +53,7 @@ class Plan:
         gains: what larger budgets would bring, the smallest first.
         weights_bytes: weights of all blocks.
         anonymous_bytes: bytes of the predicted peak that are not mapped from a file.
-        reservation: what passes take in every way to run.
+        growth: what passes take in every way to run, also with heavier rows.
     """
 
     budget_bytes: int
@@ -65,7 +65,7 @@ class Plan:
     gains: tuple[Gain, ...]
     weights_bytes: int
     anonymous_bytes: int
-    reservation: Reservation
+    growth: Growth
 
     @property
     def predicted_bytes(self) -> int:
@@ -82,7 +82,8 @@ class Plan:
         engine.limits = self.choice.limits
         engine.streamed = self.choice.streamed
         engine.trim_above = self.anonymous_bytes
-        engine.reservation = self.reservation
+        engine.apart = self.growth.apart
+        engine.reservation = self.growth.reservation
 
     def words(self) -> str:
         """Describe the choice for people."""
@@ -124,6 +125,8 @@ def make_plan(
     process_bytes: int = 0,
     data_bytes: int = 0,
     start_bytes: int = 0,
+    answer_tokens: int = 0,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> Plan:
     """Plan a run that has not started.
 
@@ -136,6 +139,8 @@ def make_plan(
         data_bytes: what the data took.
         start_bytes: peak of the process so far if the budget covers its whole life; 0 if the
             budget covers the run only.
+        answer_tokens: prompt and answer of the longest text that is generated between steps.
+        tell: given the number of the rehearsal that begins.
     Raises:
         DoesNotFitError: the budget is too small for any way to run.
         BundleError: the weights' header cannot be read.
@@ -143,8 +148,8 @@ def make_plan(
     before = (process_bytes, data_bytes, start_bytes)
 
     def plan() -> Plan:
-        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before)
-        return plan_workload(workload)
+        workload = TuningWorkload(run, budget_bytes, others, eval_batch_size, before, answer_tokens)
+        return plan_workload(workload, tell)
 
     try:
         try:
@@ -158,13 +163,18 @@ def make_plan(
         run.engine.reliefs.clear()
 
 
-def plan_workload(workload: TuningWorkload) -> Plan:
+def plan_workload(
+    workload: TuningWorkload, tell: Callable[[int], None] = lambda count: None
+) -> Plan:
     """Plan the fastest way to run that fits.
 
+    Args:
+        workload: the run.
+        tell: given the number of the rehearsal that begins.
     Raises:
         DoesNotFitError: no way to run fits.
     """
-    planner = Planner(workload)
+    planner = Planner(workload, tell)
     choice = planner.choose()
     passes = planner.passes(choice)
     spare = planned_bytes(workload.budget_bytes) - planner.total(choice)
@@ -184,10 +194,7 @@ def plan_workload(workload: TuningWorkload) -> Plan:
         gains=tuple(_gains(workload, planner, choices, choice)),
         weights_bytes=sum(workload.blocks),
         anonymous_bytes=planner.anonymous + ledger.activations,
-        reservation=Reservation(
-            planner.anonymous,
-            {(other.limits, other.streamed): planner.total(other) for other in choices},
-        ),
+        growth=workload.growth(planner),
     )
 
 

@@ -53,24 +53,27 @@ class Rehearsal:
         extra_bytes: added to what the trial takes to get the bytes of passes; below 0 where the
             trial takes more than passes.
         workers: how many times passes take what the trial takes: in it one worker computes at a
-            time. Which stages of several workers coincide would differ from trial to trial.
+            time. Which stages of several workers coincide would differ from trial to trial. It is
+            no whole number where other workers have less to do.
         shared_bytes: the part of what the trial takes that passes take once.
         others: trials of other passes; what takes the most counts.
         holes: share of what workers take that passes take besides, for the holes that chunks of
             other shapes leave in the arena.
+        afresh: begins with an empty arena, as the passes do.
     """
 
     run: Callable[[], None]
     extra_bytes: int
-    workers: int = 1
+    workers: float = 1
     shared_bytes: int = 0
     others: tuple[Rehearsal, ...] = ()
     holes: float = 0.0
+    afresh: bool = False
 
     def passes(self, taken: int) -> int:
         """Bytes of passes if the trial took this many."""
         own = max(0, taken - self.shared_bytes)
-        more = (self.workers - 1) * own + int(self.holes * self.workers * own)
+        more = int((self.workers - 1) * own + self.holes * self.workers * own)
         return taken + more + self.extra_bytes
 
 
@@ -154,8 +157,11 @@ class Planner:
         measured: what rehearsals took.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(
+        self, workload: Workload, tell: Callable[[int], None] = lambda count: None
+    ) -> None:
         self._workload = workload
+        self._tell = tell
         self._policy = workload.policy
         self._scale = self._policy.expected
         self._failed: set[Shape] = set()
@@ -250,6 +256,7 @@ class Planner:
             guarded: leave the memory guard on; None does so for a workload without
                 `sampled_bytes`. Without the guard the whole need is measured.
         """
+        self._tell(len(self.measured) + 1)
         engine, policy = self._workload.engine, self._policy
         if guarded is None:
             guarded = self._workload.sampled_bytes is None
@@ -259,6 +266,8 @@ class Planner:
         before = anonymous_bytes()
         failed, passes = False, 0
         for trial in (rehearsal, *rehearsal.others):
+            if trial.afresh:
+                engine.give_back()
             short, peak = self._run(trial, guarded=guarded)
             failed, passes = failed or short, max(passes, trial.passes(peak - before))
         computed = self._workload.computed(choice)

@@ -100,6 +100,8 @@ def check_graph(where: str, graph: GraphInfo) -> None:
     unique((binding.tensor for binding in graph.trainables), f"graphs.{where}.trainables")
     lost = {binding.input for binding in bound} - {tensor.name for tensor in graph.inputs}
     require(not lost, f"graphs.{where}: {min(lost, default='')!r} is bound but not an input")
+    odd = set(graph.routed) - {binding.input for binding in graph.weights}
+    require(not odd, f"graphs.{where}.routed: {min(odd, default='')[:80]!r} is no weight")
     shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
     past = [shapes[name] for name in PAST if name in shapes]
     if past:

@@ -81,7 +81,7 @@ VERSION = 7
 READABLE = (2, 3, 4, 5, 6, 7)
 """Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
 has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only,
-version 6 has no graphs for GPUs."""
+version 6 has no kept codes and no graphs for GPUs."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -106,7 +106,7 @@ class Manifest:
 
     created_by: str
     model: ModelInfo
-    quant: Literal["int8", "w4", "w8", "fp16", "fp32"]
+    quant: Literal["int8", "w4", "w8", "fp16", "fp32", "keep"]
     graphs: Graphs
     trainables: tuple[TrainableInfo, ...]
     scheme: SchemeInfo

@@ -56,13 +56,17 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class GraphInfo:
-    """An ONNX file with its inputs and outputs; blocks that differ only in tensors share a file."""
+    """An ONNX file with its inputs and outputs; blocks that differ only in tensors share a file.
+
+    `routed` names inputs of `weights` that are read only if a token is routed to their expert.
+    """
 
     file: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     trainables: tuple[Binding, ...]
     weights: tuple[Binding, ...]
+    routed: tuple[str, ...] = ()
 
     @property
     def past(self) -> tuple[int, int] | None:

@@ -25,7 +25,9 @@ __all__ = ["READ_AHEAD_BYTES", "StoredTensor", "WeightsFile", "read_header"]
 READ_AHEAD_BYTES = 128 << 10
 """The usual read-ahead of a disk in Linux."""
 
-_DTYPES = frozenset(np.dtype(kind) for kind in (np.float32, np.float16, np.int8, np.uint8))
+_DTYPES = frozenset(
+    np.dtype(kind) for kind in (np.float32, np.float16, np.int32, np.int8, np.uint8)
+)
 """Dtypes that graphs take."""
 
 

@@ -248,6 +248,16 @@ class Batches:
             self._order, self._epoch = self._epoch_order(epoch), epoch
         return [int(index) for index in self._order[place]]
 
+    def order(self, until: int) -> Int64Array:
+        """Return the examples of every batch from the present order's first on, (batches, B).
+
+        Args:
+            until: the step after the last one; one batch is returned at least.
+        """
+        count = max(1, until - self._from_step)
+        epochs = range(-(-count // self.steps_per_epoch))
+        return np.concatenate([self._epoch_order(epoch) for epoch in epochs])[:count]
+
     def _epoch_order(self, epoch: int) -> Int64Array:
         """Return the examples of each batch of an epoch, (steps_per_epoch, batch_size)."""
         steps, size = self.steps_per_epoch, self.batch_size

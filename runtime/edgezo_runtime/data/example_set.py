@@ -200,6 +200,12 @@ class ExampleSet:
         """Return a set of the first `count` examples."""
         return self if count >= len(self) else replace(self, examples=self.examples[:count])
 
+    def chosen(self, indices: Sequence[int]) -> ExampleSet:
+        """Return a set of the examples with these indices, numbered anew from 0."""
+        examples = (self.examples[index] for index in indices)
+        numbered = tuple(replace(one, example_id=number) for number, one in enumerate(examples))
+        return replace(self, examples=numbered)
+
     def tokens_sha256(self) -> str:
         """Return the SHA-256 of the token ids, scored places and classes.
 

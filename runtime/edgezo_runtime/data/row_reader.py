@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ Fields = Mapping[str, Any]
 """A row: its fields by name, as in a line of a JSON Lines file."""
 
 
+_TOLD_ROWS = 250
+
+
 @dataclass(frozen=True, slots=True)
 class RowReader:
     """Makes examples from rows of a file or rows in memory.
@@ -48,6 +51,7 @@ class RowReader:
         train_on: turns of a conversation that are scored: all of the assistant's, or the last one.
         long: what happens to rows longer than `max_seq`: "truncate" cuts them as `truncation` says,
             "drop" leaves them out.
+        tell: given the number of rows read, now and then; not a setting.
 
     Raises:
         UsageError: the settings contradict each other.
@@ -59,6 +63,7 @@ class RowReader:
     max_seq: int = MAX_SEQ
     train_on: TrainOn = "all"
     long: LongRows = "truncate"
+    tell: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -163,7 +168,9 @@ class RowReader:
         with_class: bool = True,
         questions: bool = False,
     ) -> ExampleSet:
-        prompt = self._prompt()
+        prompt, given = self._prompt(), rows
+        if (tell := self.tell) is not None:
+            rows = lambda: _telling(given(), tell)  # noqa: E731
         long = self.long if with_class else "truncate"  # every row to classify gets an answer
         kind: Kind
         label_tokens: tuple[tuple[int, ...], ...]
@@ -228,6 +235,14 @@ class RowReader:
             label_tokens=label_tokens,
             reading=self.reading,
         )
+
+
+def _telling(rows: Iterable[Row], tell: Callable[[int], None]) -> Iterator[Row]:
+    """Tell how many rows have been read, every `_TOLD_ROWS`."""
+    for count, row in enumerate(rows):
+        if count % _TOLD_ROWS == 0:
+            tell(count)
+        yield row
 
 
 def numbered(rows: Iterable[Fields]) -> Iterator[Row]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -163,6 +164,7 @@ def read_given(
     *,
     train_on: TrainOn | None = None,
     long: LongRows | None = None,
+    tell: Callable[[int], None] | None = None,
 ) -> tuple[ExampleSet | QuestionSet, RowReader | None]:
     """Read the data with which a run begins.
 
@@ -177,6 +179,7 @@ def read_given(
         max_seq: longest row in tokens, as in `open_reader`.
         train_on: turns that are scored, as in `open_reader`.
         long: what happens to longer rows, as in `open_reader`.
+        tell: given the number of rows read, now and then.
     Returns:
         Examples or questions, and the reader for later rows; None if the app gave tokens.
     Raises:
@@ -190,11 +193,11 @@ def read_given(
         return given, None
     if not config.needs_answers or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq, train_on=train_on, long=long)
-        return read_source(reader, given), reader
+        return read_source(replace(reader, tell=tell), given), reader
     room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
     longest = min(MAX_SEQ if max_seq is None else max_seq, room)
     reader = open_reader(bundle, template, labels, longest, train_on=train_on, long=long)
-    return make_questions(reader, given), reader
+    return make_questions(replace(reader, tell=tell), given), reader
 
 
 def rows_to_come(bundle: Bundle, examples: ExampleSet, longest: int) -> ExampleSet:

@@ -66,4 +66,5 @@ def _plain(manifest: Manifest, graph: GraphInfo) -> GraphInfo:
         outputs=graph.outputs,
         trainables=tuple(binding for binding in graph.trainables if binding.input in names),
         weights=tuple(binding for binding in graph.weights if binding.input in names),
+        routed=tuple(name for name in graph.routed if name in names),
     )

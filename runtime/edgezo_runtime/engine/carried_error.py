@@ -17,6 +17,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -52,7 +53,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 LEARNED = 2
-"""Last blocks whose mean derivative is learned; docs/feedback.md has what more would gain."""
+"""Last blocks whose mean derivative is learned; docs/feedback-texts.md has what more would gain."""
 
 NOISE = 0.02
 """Size of a perturbation as a share of that of a hidden state."""
@@ -88,10 +89,8 @@ class CarriedError:
 
     @property
     def probed(self) -> tuple[int, ...]:
-        """The blocks whose mean derivative is learned: of the last ones those that errors pass."""
-        total, first = self._engine.num_blocks, min(self._sites)
-        first += all(site.last for site in self._sites[first])
-        return tuple(range(max(first, total - LEARNED), total))
+        """The blocks whose mean derivative is learned."""
+        return probed_blocks(self._sites, self._engine.num_blocks)
 
     def learn(self, batches: Iterable[Batch], seed: int) -> int:
         """Learn the mean derivatives of the last blocks, with the bundle's own trainables.
@@ -105,35 +104,63 @@ class CarriedError:
             DivergedError: a number is not finite.
 
         Memory:
-            Two sums (H, H) in float64 for each of the blocks.
+            See `learning_bytes`.
         """
         blocks = self.probed
         params = self._engine.bundle.trainables()
-        total: dict[str, Float64] = {}
-        rows = 0
-        for number, batch in enumerate(batches if blocks else ()):
-            for name, value in self.probe(batch, params, seed + number).items():
-                total[name] = total[name] + value if name in total else value
+        sums = OrderedSums()
+        for name in [f"{block}.{kind}" for block in blocks for kind in (IN_IN, IN_OUT)]:
+            # Written at once: passes that grow look to the memory guard as if each would.
+            sums.total[name] = np.full((self._hidden_size,) * 2, 0.0)
+        taken = list(batches) if blocks else []
+        rows = number = 0
+        while number < len(taken):
+            batch = taken[number]
             rows += 2 * batch.num_rows
-        self.carries = {block: _solve(total, block) for block in blocks if total}
+            if self.probe(batch, params, seed + number, sums):
+                number += 1
+                continue
+            number = 0
+            for total in sums.total.values():
+                total[...] = 0.0
+        self.carries = {block: _solve(sums.total, block) for block in blocks if rows}
+        planned = self._engine.reservation
+        if planned is not None:  # which has counted them among what a pass takes
+            known = planned.anonymous_bytes + sum(own.nbytes for own in self.carries.values())
+            self._engine.reservation = dataclasses.replace(planned, anonymous_bytes=known)
         return rows
 
-    def probe(self, batch: Batch, params: Mapping[str, Float32], seed: int) -> dict[str, Float64]:
-        """Sums over the tokens of a batch; see `BlockProbePass`."""
-        sums = OrderedSums()
-        blocks = self.probed
+    def probe(
+        self, batch: Batch, params: Mapping[str, Float32], seed: int, sums: OrderedSums
+    ) -> bool:
+        """Add sums over the tokens of a batch to those so far; see `BlockProbePass`.
+
+        Returns:
+            Were they added once? Not if memory was short and the pass ran again: some of its parts
+            may be there twice.
+        """
+        begun = 0
+        blocks = self._engine.sampled or self.probed  # a rehearsal has blocks that stand for them
         code = code_matrices((NOISE, -NOISE))
-        entries = EntryNoise(seed, NOISE, blocks, batch.seq, self._hidden_size)
+        entries = EntryNoise(seed, NOISE, tuple(sorted(blocks)), batch.seq, self._hidden_size)
 
         def make(work: Work) -> Forward:
-            own = (work, code, blocks[0], None, 0, "all")
+            own = (work, code, entries.blocks[0], None, 0, "all")
             return BlockProbePass(*own, entries=entries, sums=sums)
 
         def cut(taken: Batch) -> list[Chunk]:
-            return sums.begin(longest_first(self._cutter.cut(taken)))
+            nonlocal begun
+            begun += 1
+            return sums.begin(longest_first(self._cutter.cut(taken)), more=True)
 
-        self._engine.run(batch, SharedParams(params), make, cut, planned=True)
-        return sums.total
+        # Not reserved: the sums are there between passes, and the plan has counted them.
+        self._engine.run(batch, SharedParams(params), make, cut)
+        return begun == 1
+
+    def rehearse(self, batch: Batch, params: Mapping[str, Float32]) -> None:
+        """Run a pass that learns, in blocks that stand for others; the results are discarded."""
+        if self.probed:
+            self.probe(batch, params, 0, OrderedSums())
 
     def gradient(
         self,
@@ -177,7 +204,7 @@ class CarriedError:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(self._cutter.cut(taken)))
 
-        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned="gradient")
         chunks.sort(key=lambda chunk: int(chunk.index[0]))  # as the examples are in the batch
         losses = np.concatenate([chunk.scores for chunk in chunks])
         sampled = self._engine.sampled is not None  # not all blocks ran
@@ -190,17 +217,37 @@ class CarriedError:
         return FirstOrderResult(losses, mean)
 
 
-def _solve(total: Mapping[str, Float64], block: int) -> Float32:
-    """The mean derivative D (H, H) of what a block adds.
+def probed_blocks(sites: Mapping[int, Sequence[CarriedSite]], total: int) -> tuple[int, ...]:
+    """The blocks whose mean derivative is learned: of the last ones those that errors pass.
+
+    Args:
+        sites: by block.
+        total: number of blocks of the model.
+    """
+    first = min(sites)
+    first += all(site.last for site in sites[first])
+    return tuple(range(max(first, total - LEARNED), total))
+
+
+def learning_bytes(hidden_size: int, blocks: int) -> int:
+    """Most bytes that learning the mean derivatives of blocks takes besides its passes.
+
+    Two sums (H, H) in float64 for each block, and as much as four while one part is added and
+    another waits for its turn, or while `_solve` has copies.
+    """
+    return 8 * hidden_size**2 * (2 * blocks + 4) if blocks else 0
+
+
+def _solve(total: dict[str, Float64], block: int) -> Float32:
+    """The mean derivative D (H, H) of what a block adds; takes its sums out of `total`.
 
     Changes are rows, left = entered D', and so is the error: D' e as a row is e D.
     """
-    known, answer = total[f"{block}.{IN_IN}"], total[f"{block}.{IN_OUT}"]
+    known, answer = total.pop(f"{block}.{IN_IN}"), total.pop(f"{block}.{IN_OUT}")
     if not (np.isfinite(known).all() and np.isfinite(answer).all() and np.trace(known) > 0):
         raise DivergedError(
             f"block {block} gives numbers that are not finite where what enters it is perturbed"
         )
-    ridge = RIDGE * np.trace(known) / len(known)
-    found = np.linalg.solve(known + ridge * np.eye(len(known)), answer)
-    derivative: Float32 = found.T.astype(np.float32)
+    known[np.diag_indices_from(known)] += RIDGE * np.trace(known) / len(known)
+    derivative: Float32 = np.linalg.solve(known, answer).T.astype(np.float32)
     return derivative

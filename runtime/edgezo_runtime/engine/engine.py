@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,9 @@ from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
 __all__ = ["Engine", "Params", "SharedParams"]
+
+Planned = Literal["scores", "gradient"]
+"""Passes whose memory is planned."""
 
 LONG_PASS_S = 4.0
 """Seconds from which on a pass is long beside the time that it takes to fill the arena anew."""
@@ -77,6 +81,8 @@ class Engine:
         trim_above: anonymous memory of the process beyond which, after a pass, the arena gives back
             what it does not need, as it does after every long pass; None for never. The arena keeps
             what it ever took, and shapes that change from pass to pass leave holes in it.
+        apart: between a pass for scores and one for a gradient, the arena gives back what it does
+            not need, as the plan measured each by itself.
 
     Raises:
         UsageError: `threads` or `chunk_tokens` is below 1, or the bundle has no graphs for the
@@ -118,6 +124,8 @@ class Engine:
         if guard is not None:
             BUDGET.hold(guard)
         self.trim_above: int | None = None
+        self.apart = False
+        self._last: Planned | None = None
         self._own = _ThreadCheck()
         self._process = os.getpid()
         self._turns = ENVIRONMENT.turns
@@ -231,7 +239,7 @@ class Engine:
         def cut(taken: Batch) -> list[Chunk]:
             return cache.cut(self.cutter(params.private), taken, groups)
 
-        chunks = self.run(batch, params, make, cut, planned=True)
+        chunks = self.run(batch, params, make, cut, planned="scores")
         return np.concatenate([chunk.scores for chunk in chunks], axis=1)
 
     def run(
@@ -242,7 +250,7 @@ class Engine:
         cut: Callable[[Batch], list[Chunk]],
         *,
         continuing: bool = False,
-        planned: bool = False,
+        planned: Planned | None = None,
     ) -> list[Chunk]:
         """Take a batch through all blocks, by a pass that the caller makes.
 
@@ -256,7 +264,8 @@ class Engine:
             cut: cuts the batch, behind the scheme's virtual tokens if it has any, into chunks;
                 called again where memory was short.
             continuing: the batch continues from earlier tokens, the virtual ones among them.
-            planned: reserve what the plan says that passes take; generated texts get what is left.
+            planned: reserve what the plan says that passes of this kind take; None for generated
+                texts, which get what is left.
         Returns:
             The chunks, after the last block.
         Raises:
@@ -271,8 +280,8 @@ class Engine:
         with self._turns:
             ENVIRONMENT.require_time()
             while True:
-                if planned:
-                    self._reserve()
+                if planned is not None:
+                    self._reserve(planned)
                 work: Work | None = None
                 chunks: list[Chunk] = []
                 began = time.monotonic()
@@ -369,10 +378,15 @@ class Engine:
         if guard is not None:
             self._memory.check(guard)
 
-    def _reserve(self) -> None:
+    def _reserve(self, kind: Planned) -> None:
         """Make room for a pass, unless it is a rehearsal, which measures what it takes."""
+        if self._sample is not None:
+            return
+        if self.apart and kind != self._last:
+            self.model.shrink_arena()
+        self._last = kind
         guard = BUDGET.strictest(self.guard, self._held)
-        if guard is not None and self._sample is None:
+        if guard is not None:
             self._memory.reserve(guard)
 
     def give_back(self) -> None:

@@ -16,17 +16,23 @@ class FilePages:
     Args:
         file: the mapped file.
         spans: (first byte, end) of each tensor.
+        ahead: the same of the tensors that every pass reads, whatever is routed where.
         reader: one thread that reads ahead.
 
     Attributes:
         spans: those less than a page apart are one.
+        ahead: likewise.
     """
 
     def __init__(
-        self, file: WeightsFile, spans: Sequence[tuple[int, int]], reader: ThreadPoolExecutor
+        self,
+        file: WeightsFile,
+        spans: Sequence[tuple[int, int]],
+        ahead: Sequence[tuple[int, int]],
+        reader: ThreadPoolExecutor,
     ) -> None:
         self._file = file
-        self.spans = _merged(spans)
+        self.spans, self.ahead = _merged(spans), _merged(ahead)
         self._reader = reader
 
     @property
@@ -35,9 +41,9 @@ class FilePages:
         return sum(end - start for start, end in self.spans)
 
     def fetch(self) -> None:
-        """Have the system read them ahead; returns at once."""
+        """Have the system read those ahead that every pass reads; returns at once."""
         with contextlib.suppress(RuntimeError):  # no thread to be had: the pages come when touched
-            for start, end in self.spans:
+            for start, end in self.ahead:
                 self._reader.submit(self._file.fetch, start, end)
 
     def drop(self) -> None:

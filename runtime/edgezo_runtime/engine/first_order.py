@@ -111,7 +111,7 @@ class FirstOrderGradient:
         def cut(taken: Batch) -> list[Chunk]:
             return sums.begin(longest_first(cache.cut_examples(self._cutter, taken)))
 
-        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned=True)
+        chunks = self._engine.run(batch, SharedParams(params), make, cut, planned="gradient")
         chunks.sort(key=lambda chunk: int(chunk.index[0]))  # as the examples are in the batch
         losses = np.concatenate([chunk.scores for chunk in chunks])
         mean = {

@@ -131,9 +131,10 @@ class OrderedSums:
         self._next: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def begin(self, parts: list[Chunk]) -> list[Chunk]:
-        """Reset the sums, and number the parts whose gradients will be added."""
-        self.total.clear()
+    def begin(self, parts: list[Chunk], *, more: bool = False) -> list[Chunk]:
+        """Number the parts whose gradients will be added, to the sums so far if they are more."""
+        if not more:
+            self.total.clear()
         self._waiting.clear()
         self._number = {id(part): number for number, part in enumerate(parts)}
         self._next.clear()

@@ -140,9 +140,12 @@ class Forward:
             require_shape(chunk.hidden, shape, f"hidden states of block {index}")
             if graph.past is not None:
                 heads, size = graph.past
-                earlier = 0 if graph.new_only else int(feed[PAST[0]].shape()[2])
-                total = chunk.tokens + earlier
+                sizes: tuple[int, ...] = (chunk.tokens,)
+                if not graph.new_only:
+                    sizes = self.past_sizes(chunk, int(feed[PAST[0]].shape()[2]))
                 for value in past:
+                    found = int(value.shape()[2])
+                    total = found if found in sizes else sizes[0]
                     states = shape[0], heads, total, size
                     require_shape(value, states, f"keys and values of block {index}")
         del feed  # what the block took is not in memory while others use what it made
@@ -156,6 +159,10 @@ class Forward:
 
     def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
         """Take over the keys and values that a block made, where they are wanted."""
+
+    def past_sizes(self, chunk: Chunk, before: int) -> tuple[int, ...]:
+        """The tokens that keys and values may have after a block that took `before` of them."""
+        return (before + chunk.tokens,)
 
     def taps(self, index: int) -> Sequence[str]:
         """Further outputs of a block that are wanted; not of rows that go through in segments."""

@@ -137,7 +137,10 @@ class LoadedModel:
         return sum(graph.held.size_bytes for graph in self._scorers.values())
 
     def fetch(self, index: int) -> None:
-        """Have a block's weights come while the current ones are used; returns at once."""
+        """Have a block's weights come while the current ones are used; returns at once.
+
+        On the processor those of experts come when a token has been routed to them.
+        """
         self.blocks[index].held.fetch()
 
     def drop(self, index: int) -> None:
@@ -175,17 +178,20 @@ class LoadedModel:
         inputs = {tensor.name: tensor for tensor in graph.inputs}
         views: dict[str, npt.NDArray[Any]] = {}
         places: list[tuple[int, int]] = []
+        ahead: list[tuple[int, int]] = []
         for binding in graph.weights:
             tensor = inputs[binding.input]
             shape = tuple(int(dim) for dim in tensor.shape)
             view = self.weights.view(binding.tensor, tensor.dtype, shape, binding.start)
             views[binding.input] = view
             places.append(self.weights.span(binding.tensor))
+            if binding.input not in graph.routed:
+                ahead.append(places[-1])
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
         own = {*views, *trainables, *PAST}
         return LoadedGraph(
             session=session,
-            held=device.weights(views, FilePages(self.weights, places, self._reader)),
+            held=device.weights(views, FilePages(self.weights, places, ahead, self._reader)),
             trainables=trainables,
             past=graph.past,
             inputs=tuple(name for name in inputs if name not in own),

@@ -30,11 +30,11 @@ from edgezo_runtime.generation.generator import (
     MOST_ROWS,
     GenerationConfig,
     Generator,
-    Text,
     least_rows,
 )
 from edgezo_runtime.generation.kv_cache import turnover
 from edgezo_runtime.generation.sampling import Sampling
+from edgezo_runtime.generation.text_reader import Text
 from edgezo_runtime.methods.estimators import Losses
 from edgezo_runtime.noise import derive_seed
 

@@ -1,5 +1,7 @@
 """Passes that generate: one over prompts, which caches keys and values, then one per token.
 
+What a kept text (`kept_text.py`) lacks of a prompt is read by passes over several tokens of a row.
+
 Each ends with the logits of the next token of every row, from which a sampler chooses the token.
 """
 
@@ -60,15 +62,16 @@ class PromptsPass(WholePass):
 
 
 class TokenPass(Forward):
-    """Reads one more token per row, behind those that are cached.
+    """Reads one more token per row, or several of a single row, behind those that are cached.
 
     Args:
-        work: what is read; its batch has one token per row.
-        states: earlier keys and values, with room for one more token; its lengths stay as they are.
+        work: what is read; its batch has S tokens per row.
+        states: earlier keys and values, with room for S more tokens; its lengths stay as they are.
         context: what the blocks take by position, for one token more than there is room for.
         positional: do hidden states depend on positions before the first block?
         kept: trainable inputs by block, which later tokens use again where all rows share them.
-        take: given the logits of the tokens that follow.
+        take: given the logits of the tokens that follow; None if nobody wants them.
+        active: (S,) 1 for tokens that adapters act on; None: all.
     """
 
     def __init__(
@@ -78,9 +81,11 @@ class TokenPass(Forward):
         context: dict[str, Any],
         positional: bool,
         kept: dict[int, dict[str, Any]],
-        take: Take,
+        take: Take | None,
+        active: Float32 | None = None,
     ) -> None:
         super().__init__(work)
+        self._active = active
         self._states = states
         self._context = context
         self._positional = positional
@@ -93,11 +98,13 @@ class TokenPass(Forward):
         chunk.past = PastRows(self._states, slice(int(rows[0]), int(rows[-1]) + 1))
         chunk.hidden = self._embedded(rows)
         chunk.inputs = dict(self._context)
-        chunk.by_row["active"] = np.ones((chunk.rows, 1), np.float32)
+        shape = chunk.rows, chunk.tokens
+        active = np.ones(chunk.tokens, np.float32) if self._active is None else self._active
+        chunk.by_row["active"] = np.tile(active, (chunk.rows, 1))
         chunk.by_row["past_lengths"] = self._states.lengths[rows].astype(np.int32)
         virtual = self._manifest.scheme.prompt_tokens
         if virtual:
-            chunk.by_row[SLOTS] = np.full((chunk.rows, 1), virtual, np.int64)
+            chunk.by_row[SLOTS] = np.full(shape, virtual, np.int64)
         self._feed_rows(chunk)
         chunk.entry = 0
 
@@ -108,7 +115,11 @@ class TokenPass(Forward):
     def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
         """Cache the keys and values of the tokens."""
         rows = slice(int(chunk.index[0]), int(chunk.index[-1]) + 1)
-        self._states.put_token(index, rows, past)
+        self._states.put_tokens(index, rows, past, chunk.tokens)
+
+    def past_sizes(self, chunk: Chunk, before: int) -> tuple[int, ...]:
+        """Behind earlier tokens, several new ones take the place of room, where there is any."""
+        return before + chunk.tokens, before
 
     def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
         """The inputs of the token before, unless every row has its own."""
@@ -120,30 +131,33 @@ class TokenPass(Forward):
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""
-        _hand_out(self._work, chunk, np.zeros(chunk.rows, np.int64), self._take)
+        if self._take is None:
+            chunk.release()
+        else:
+            last = np.full(chunk.rows, chunk.tokens - 1, np.int64)
+            _hand_out(self._work, chunk, last, self._take)
 
     def wave_bytes(self, chunk: Chunk) -> int:
         """Bytes that a block makes from a row's keys and values."""
         heads, width = self._model.blocks[0].past or (0, 0)
-        return 8 * heads * width * (self._states.room + 1)
+        return 8 * heads * width * (self._states.room + chunk.tokens)
 
     def _embedded(self, rows: Int64) -> Any:
-        """Hidden states (R', 1, H) of the new tokens at their places.
+        """Hidden states (R', S, H) of the new tokens at their places.
 
         Where the states depend on the place, the prologue, which counts places from 0, reads a row
         that ends at the place: look-ups, no matrix products.
         """
         ids, one = self.batch.input_ids[rows], np.ones(len(rows), np.int64)
+        count = ids.shape[1]
         if not self._positional:
-            return self._prologue(ids, one)[0]
+            return self._prologue(ids, one * count)[0]
         hidden: list[Float32] = []
         for own, place in zip(ids, self._states.lengths[rows], strict=True):
-            line = np.full((1, int(place) + 1), self._manifest.tokenizer.pad_id, np.int64)
-            line[0, -1] = own[0]
+            line = np.full((1, int(place) + count), self._manifest.tokenizer.pad_id, np.int64)
+            line[0, -count:] = own
             made, _ = self._prologue(line, one[:1] * line.shape[1])
-            hidden.append(
-                self._model.array(made)[:, -1:].copy()
-            )  # `made` does not live on in a view
+            hidden.append(self._model.array(made)[:, -count:].copy())  # no view keeps `made`
         return self._model.value(np.concatenate(hidden))
 
 

@@ -8,36 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.manifest import Manifest
 from edgezo_runtime.data.answer_room import answer_room
-from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.chat.turn_end import stop_tokens
 from edgezo_runtime.data.scope import Scope
 from edgezo_runtime.data.tokenizer import TextTokenizer
-from edgezo_runtime.engine.chunks import Chunk
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.forward import Work
 from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.engine.rotary_sides import RotarySides
 from edgezo_runtime.errors import DoesNotFitError, UsageError
-from edgezo_runtime.generation.copy_cache import CopyCache, TextParams
-from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, TokenPass
+from edgezo_runtime.generation.copy_cache import CopyCache
+from edgezo_runtime.generation.kept_text import KeptText
 from edgezo_runtime.generation.kv_cache import KvCache, bytes_per_token, room_for, room_within
 from edgezo_runtime.generation.sampling import Sampling
+from edgezo_runtime.generation.text_reader import Text, TextReader
 from edgezo_runtime.generation.text_stream import TextStream
 from edgezo_runtime.system.sizes import format_size
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-Finish = Literal["end", "stop", "length"]
-"""Why a text ended: the model's end token, a stop text, or its greatest length."""
 
 Look = Callable[[int, int, npt.NDArray[np.float32]], None]
 """Given the number of a text, the number of its next token, and the logits (V,)."""
@@ -69,25 +63,6 @@ class GenerationConfig:
         if self.max_new_tokens < 1:
             raise UsageError(f"`max_new_tokens` {self.max_new_tokens}: must be 1 or more")
         self.sampling.check()
-
-
-@dataclass(slots=True)
-class Text:
-    """A text that is being generated.
-
-    Attributes:
-        number: its place among the prompts.
-        prompt: tokens that it continues from.
-        tokens: its tokens so far, without an end token.
-        stream: the same as text.
-        finish: why it ended; None while it has not.
-    """
-
-    number: int
-    prompt: tuple[int, ...]
-    stream: TextStream
-    tokens: list[int] = field(default_factory=list)
-    finish: Finish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +100,6 @@ class Generator:
     Attributes:
         engine: the model.
         ends: tokens that end a text.
-        prompt_tokens: tokens of prompts read so far.
         new_tokens: tokens generated so far, end tokens included.
 
     Raises:
@@ -155,10 +129,13 @@ class Generator:
         switch = RotarySides.of(manifest).switch
         self._switch = None if switch is None else switch - self._virtual
         self._pad = manifest.tokenizer.pad_id
-        self._tables: dict[int, dict[str, Any]] = {}
-        self._positional: bool | None = None
-        self.prompt_tokens = 0
+        self._reader = TextReader(engine, scope)
         self.new_tokens = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of prompts read so far; those of a kept text are not read again."""
+        return self._reader.prompt_tokens
 
     def generate(
         self,
@@ -200,19 +177,30 @@ class Generator:
         params: Mapping[str, Float32] | Params,
         config: GenerationConfig,
         look: Look | None = None,
+        kept: KeptText | None = None,
     ) -> Iterator[Delta]:
         """Generate as `generate` does, token by token, several texts at once.
 
+        Args:
+            prompts: as for `generate`; with `kept`, one.
+            params: as for `generate`; with `kept`, the very same object as for the text before.
+            config: as for `generate`.
+            look: as for `generate`.
+            kept: the text before, whose keys and values are used as far as the prompt is the same;
+                becomes this text. None reads the whole prompt.
         Yields:
             A delta per token; the last one of a text says why the text ended.
         """
+        if kept is not None and len(prompts) != 1:
+            raise UsageError(f"{len(prompts)} prompts: a text is kept of one only")
         config.check()
         texts = [self._begin(number, prompt, config) for number, prompt in enumerate(prompts)]
         least = least_rows(len(texts))
         self._check(texts, config)
         given = SharedParams(params) if isinstance(params, Mapping) else params
         for group in self._groups(texts, config):
-            yield from self._generate(group, given, config, least, look)
+            keeper = None if kept is None else (kept, (self.engine, params))
+            yield from self._generate(group, given, config, least, look, keeper)
 
     def rehearse(self, prompt: int, rows: int, params: Mapping[str, Float32] | Params) -> None:
         """Read prompts in one block of each kind, to see how much memory that takes.
@@ -229,7 +217,7 @@ class Generator:
                 self.generate([[self._pad] * prompt] * rows, params, GenerationConfig(1))
         finally:
             self.cache_bytes = limit
-            self.prompt_tokens, self.new_tokens = counts
+            self._reader.prompt_tokens, self.new_tokens = counts
 
     def most_tokens(self, prompt: int, cache_bytes: int, texts: int) -> int:
         """Compute how many new tokens of each of `texts` texts `cache_bytes` allow; 0 if none."""
@@ -331,12 +319,20 @@ class Generator:
         config: GenerationConfig,
         least: int,
         look: Look | None,
+        keeper: tuple[KeptText, tuple[object, ...]] | None,
     ) -> Iterator[Delta]:
         """Read the prompts of a group, then generate until all texts have ended."""
         states: KvCache | None = None
-        if self._graphs.continues:
+        found: tuple[KvCache, int] | None = None
+        most = self._most(len(group[0].prompt))
+        if keeper is not None:
+            answers = self._scope == "answer"
+            found = keeper[0].take(group[0].prompt, keeper[1], most, answers=answers)
+        if found is not None:
+            states, read = found
+            states.lengths[:] = read + self._virtual
+        elif self._graphs.continues:
             rows = len(group) + -len(group) % least
-            most = self._most(len(group[0].prompt))
             states = KvCache(self._graphs, rows, most, self.engine.sampled)
         live = list(group)
         params = CopyCache(params, np.array([text.number for text in group], np.int64))
@@ -352,22 +348,41 @@ class Generator:
                     look(text.number, len(text.tokens), own)
                 chosen[row] = config.sampling.choose(own, text.number, len(text.tokens))
 
-        self._read_prompts(live, params, states, take)
-        while True:
-            for text, token in zip(live, chosen.tolist(), strict=False):
-                yield self._append(text, token, config)
-            going = [row for row, text in enumerate(live) if text.finish is None]
-            if not going:
-                return
-            if len(going) < len(live):
-                padding = going[-1:] * (-len(going) % least)
-                if states is not None:
-                    states.keep(np.array([*going, *padding], np.int64))
-                live, chosen = [live[row] for row in going], chosen[going]
-            if states is None:
-                self._read_prompts(live, params, None, take)
+        try:
+            if found is not None and states is not None:
+                self._reader.read_rest(group[0], params, states, kept_inputs, take)
             else:
-                self._read_tokens(live, params, states, kept_inputs, take)
+                self._reader.read_prompts(live, params, states, take)
+            while True:
+                for text, token in zip(live, chosen.tolist(), strict=False):
+                    yield self._append(text, token, config)
+                going = [row for row, text in enumerate(live) if text.finish is None]
+                if not going:
+                    return
+                if len(going) < len(live):
+                    padding = going[-1:] * (-len(going) % least)
+                    if states is not None:
+                        states.keep(np.array([*going, *padding], np.int64))
+                    live, chosen = [live[row] for row in going], chosen[going]
+                if states is None:
+                    self._reader.read_prompts(live, params, None, take)
+                else:
+                    self._reader.read_tokens(live, params, states, kept_inputs, take)
+        finally:  # also where the caller stops early
+            if keeper is not None and states is not None:
+                self._keep(group[0], states, keeper, most)
+
+    def _keep(
+        self,
+        text: Text,
+        states: KvCache,
+        keeper: tuple[KeptText, tuple[object, ...]],
+        most: int,
+    ) -> None:
+        """Keep what was read of a text; the last token that was chosen was not."""
+        read = max(0, int(states.lengths[0]) - self._virtual)
+        tokens = (*text.prompt, *text.tokens)[:read]
+        keeper[0].put(tokens, states, keeper[1], most, len(text.prompt) - 1)
 
     def _append(self, text: Text, token: int, config: GenerationConfig) -> Delta:
         """Append a token to a text; end the text if the token ends it."""
@@ -386,79 +401,6 @@ class Generator:
                 text.finish = "stop"
         return Delta(text, shown)
 
-    def _read_prompts(
-        self,
-        texts: Sequence[Text],
-        params: Params,
-        states: KvCache | None,
-        take: Callable[[Int64, Float32], None],
-    ) -> None:
-        """Read texts as a whole: prompts, or, without states, what was generated as well."""
-        rows = [(*text.prompt, *text.tokens) for text in texts]
-        batch = _batch(rows, self._pad, [len(text.prompt) - 1 for text in texts])
-        own = TextParams(params, np.array([text.number for text in texts], np.int64))
-        if states is not None:
-            states.reserve(self._virtual + batch.seq)
-
-        def make(work: Work) -> PromptsPass:
-            return PromptsPass(work, self._scope, states, take)
-
-        cutter = self.engine.cutter
-        self.engine.run(batch, own, make, lambda rows: cutter(own.private).chunks(rows, 1))
-        self.prompt_tokens += sum(len(text.prompt) for text in texts if not text.tokens)
-        if states is None:
-            return
-        count = len(texts)
-        states.lengths[:count] = batch.lengths + self._virtual
-        if states.rows > count:
-            states.keep(np.array([*range(count), count - 1]))
-        self.engine.trim()  # passes of single tokens have other sizes
-
-    def _read_tokens(
-        self,
-        texts: Sequence[Text],
-        params: Params,
-        states: KvCache,
-        kept: dict[int, dict[str, Any]],
-        take: Callable[[Int64, Float32], None],
-    ) -> None:
-        """Read the last token of every text; the padding row reads that of the last text."""
-        texts = [*texts, *[texts[-1]] * (states.rows - len(texts))]
-        last = [(text.tokens[-1],) for text in texts]
-        own = TextParams(params, np.array([text.number for text in texts], np.int64))
-        tokens = int(states.lengths.max()) + 1
-        if not states.has_room(tokens):
-            self.engine.trim()  # sizes change, and the arena would keep those of every room
-        states.reserve(tokens)
-        batch = _batch(last, self._pad)
-        make = partial(self._token_pass, states=states, kept=kept, take=take)
-        self.engine.run(batch, own, make, self._cut_tokens, continuing=True)
-        states.lengths = states.lengths + 1
-
-    def _token_pass(
-        self,
-        work: Work,
-        states: KvCache,
-        kept: dict[int, dict[str, Any]],
-        take: Callable[[Int64, Float32], None],
-    ) -> TokenPass:
-        if self._positional is None:
-            self._positional = TablesPass(work).positional()
-        if states.room not in self._tables:
-            self._tables = {states.room: TablesPass(work).tables(states.room + 1)}
-        tables = self._tables[states.room]
-        return TokenPass(work, states, tables, self._positional, kept, take)
-
-    def _cut_tokens(self, batch: Batch) -> list[Chunk]:
-        """Divide rows among the workers, in pairs: a lone row takes other kernels."""
-        limits, rows = self.engine.limits, batch.num_rows
-        share = -(-rows // limits.workers)
-        share += share % 2
-        size = max(2, min(share, limits.chunk_tokens // 2 * 2))
-        parts = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
-        nothing = np.empty((0, 2), np.int64)
-        return [Chunk(part, 1, nothing, slice(0)) for part in parts]
-
 
 def least_rows(texts: int) -> int:
     """Give the number whose multiples go through blocks.
@@ -468,31 +410,3 @@ def least_rows(texts: int) -> int:
     no second row.
     """
     return 1 if texts == 1 else 2
-
-
-def _batch(
-    rows: Sequence[Sequence[int]], pad_id: int, scored: Sequence[int] | None = None
-) -> Batch:
-    """Make a batch of rows of tokens.
-
-    Args:
-        rows: tokens.
-        pad_id: the token of padding.
-        scored: (R,) the first token of each row that adapters of answers act on; None: the last.
-    """
-    lengths = np.array([len(row) for row in rows], np.int64)
-    ids = np.full((len(rows), int(lengths.max())), pad_id, np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-    numbers = np.arange(len(rows))
-    return Batch(
-        kind="completion",
-        example_ids=numbers,
-        input_ids=ids,
-        lengths=lengths,
-        positions=np.stack([numbers, lengths - 1 if scored is None else scored], axis=1),
-        targets=np.zeros(len(rows), np.int64),
-        label_ids=None,
-        row_example=numbers,
-        labels=np.full(len(rows), -1, np.int64),
-    )

@@ -134,18 +134,21 @@ class KvCache:
                 own = new[place, :, start : self._room]
                 kept[row, :, start : start + own.shape[1]] = own
 
-    def put_token(self, block: int, rows: slice, made: Sequence[Float32]) -> None:
-        """Store keys and values of one more token per row, behind its others.
+    def put_tokens(self, block: int, rows: slice, made: Sequence[Float32], tokens: int) -> None:
+        """Store keys and values of more tokens per row, behind its others.
 
         Args:
             block: the block that made them.
             rows: neighbouring rows.
-            made: keys and values (R', n, room + 1, D), or those of the token alone, (R', n, 1, D).
+            made: keys and values (R', n, S, D), S of the room or more; or those of the new tokens
+                alone, S = `tokens`.
+            tokens: the new ones of each row.
         """
-        places = self.lengths[rows]
-        count = np.arange(len(places))
+        places = self.lengths[rows, None] + np.arange(tokens)
+        count = np.arange(len(places))[:, None]
         for kept, new in zip(self._pairs[block], made, strict=True):
-            own = new[:, :, 0] if new.shape[2] == 1 else new[count, :, places]
+            alone = new.shape[2] == tokens
+            own = new.transpose(0, 2, 1, 3) if alone else new[count, :, places]
             kept[rows][count, :, places] = own
 
     def keep(self, rows: Int64) -> None:

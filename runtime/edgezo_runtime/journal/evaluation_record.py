@@ -6,20 +6,12 @@ the disk. So a run that resumes knows which states were evaluated, and which of 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgezo_runtime.errors import RunFileError
-from edgezo_runtime.system.files import atomic_write, read_regular
-from edgezo_runtime.system.typed_json import (
-    LONGEST_TEXT,
-    JsonShapeError,
-    decode,
-    encode,
-    parse_object,
-)
+from edgezo_runtime.journal.versioned_file import read_versioned, write_versioned
 
 VERSION = 1
 
@@ -80,11 +72,7 @@ class EvaluationRecords:
         Raises:
             RunFileError: the disk did not take it; an older file is as it was.
         """
-        text = json.dumps(encode(self), indent=1, allow_nan=False) + "\n"
-        try:
-            atomic_write(path, text.encode())
-        except OSError as error:
-            raise RunFileError(f"{path}: cannot be written: {error.strerror}") from error
+        write_versioned(path, self, indent=1)
 
 
 def read_evaluations(path: Path) -> EvaluationRecords | None:
@@ -93,21 +81,11 @@ def read_evaluations(path: Path) -> EvaluationRecords | None:
     Raises:
         RunFileError: the file is damaged, or of another version.
     """
-    if not path.exists():
-        return None
     remedy = "remove it; the run then forgets its earlier evaluations"
-    try:
-        content = parse_object(read_regular(path, LONGEST_TEXT).decode("utf-8"))
-        if content.get("version") != VERSION:
-            raise RunFileError(
-                f"{path}: has version {content.get('version')!r:.20}, this edgezo reads {VERSION}; "
-                f"use the edgezo that wrote it, or {remedy}"
-            )
-        found = decode(EvaluationRecords, content)
-    except OSError as error:
-        raise RunFileError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, JsonShapeError) as error:
-        raise RunFileError(f"{path}: not the evaluations of a run: {error}; {remedy}") from error
+    what = "the evaluations of a run"
+    found = read_versioned(path, EvaluationRecords, VERSION, what=what, remedy=remedy)
+    if found is None:
+        return None
     steps = [record.step for record in found.records]
     numbers = [value for own in found.records for value in (own.seconds, own.took_s)]
     damaged = steps != sorted(set(steps)) or min([0, found.kept_step or 0, *steps]) < 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgezo_runtime.errors import RunFileError, UsageError
+from edgezo_runtime.system.file_lock import HELD, lock, unlock
 from edgezo_runtime.system.files import (
     TEMPORARY,
     open_descriptor,
@@ -172,16 +172,16 @@ class RunFolder:
         if self._lock >= 0:
             descriptor, self._lock = self._lock, -1
             try:
-                _unlock(descriptor)  # closing is not enough if a forked process has it open too
+                unlock(descriptor)  # closing is not enough if a forked process has it open too
             finally:
                 os.close(descriptor)
 
     def _claim(self, descriptor: int) -> None:
         """Lock the file and write the number of this process into it."""
         try:
-            _lock(descriptor)
+            lock(descriptor)
         except OSError as error:
-            if error.errno not in _HELD:
+            if error.errno not in HELD:
                 raise UsageError(
                     f"{self.path}: its file system cannot lock files ({error.strerror}); choose an "
                     f"`output` folder on another file system"
@@ -193,38 +193,6 @@ class RunFolder:
         with contextlib.suppress(OSError):  # a full disk; the lock holds without it
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
-
-
-_HELD = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
-
-
-def _lock(descriptor: int) -> None:
-    """Lock a file for this process without waiting.
-
-    Raises:
-        OSError: another process has it, or the file system has no locks.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _unlock(descriptor: int) -> None:
-    """Unlock a file, even if another process shares its descriptor."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _names_a_process(descriptor: int) -> bool:
@@ -244,14 +212,14 @@ def _is_locked(descriptor: int) -> bool:
     """Does another descriptor have the lock? Those who ask do not hinder each other."""
     try:
         if sys.platform == "win32":
-            _lock(descriptor)
+            lock(descriptor)
         else:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in _HELD
-    _unlock(descriptor)
+        return error.errno in HELD
+    unlock(descriptor)
     return False
 
 

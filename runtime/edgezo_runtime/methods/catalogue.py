@@ -109,7 +109,7 @@ def _sign_estimator(
     return two_point(eps) if sign == "elementwise" else scalar_sign(eps)
 
 
-def _feedback(eps: float, pairs: int = 1024) -> Estimator:
+def _feedback(eps: float, pairs: int = 960) -> Estimator:
     """Return an estimator that is not used; the options are those of the feedback."""
     return two_point(eps)
 

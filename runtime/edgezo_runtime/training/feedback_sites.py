@@ -63,6 +63,11 @@ def why_no_feedback(manifest: Manifest) -> str | None:
     """Why a bundle has no site; None if it has one."""
     if manifest.scheme.kind != "lora":
         return f"feedback trains LoRA, in this bundle {manifest.scheme.kind} trains"
+    if manifest.model.task != "causal-lm":
+        return (
+            "the model is an encoder: every token reads the scored one's states in every block, so "
+            "no error at the end tells what a block should change"
+        )
     if not manifest.graphs.continues:
         return "the blocks of this model cannot continue from cached prompts"
     outputs = [tensor.name for graph in manifest.graphs.blocks for tensor in graph.outputs]

@@ -92,8 +92,9 @@ class FirstOrderBlocks:
             BudgetStopError: memory is short, and the engine cannot do with less.
         """
         if self._carried is not None:
-            learned = self._carried.carries or not self._carried.probed
-            if not learned and self._engine.sampled is None:
+            if self._engine.sampled is not None:
+                self._carried.rehearse(batch, params)
+            elif self._carried.probed and not self._carried.carries:
                 self._learn(self._carried)
             found = self._carried.gradient(batch, params, scope, cache, cache_block)
         else:

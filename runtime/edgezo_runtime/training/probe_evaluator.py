@@ -38,8 +38,9 @@ from edgezo_runtime.training.layout import RunLayout
 from edgezo_runtime.training.step_directions import StepDirections
 from edgezo_runtime.training.training_state import TrainingState
 
-RehearsedPart = Literal["all", "losses", "gradient"]
-"""What a rehearsal runs: losses and evaluations, the gradient of first-order steps, or both."""
+RehearsedPart = Literal["all", "evaluations", "losses", "gradient"]
+"""What a rehearsal runs: evaluations, the losses of a step, the gradient of a first-order one, or
+all of them."""
 
 Float32 = npt.NDArray[np.float32]
 Cache = PrefixCache | AnswerCache
@@ -224,18 +225,26 @@ class ProbeEvaluator:
             directions.theta, tensors, directions, probes, batch.row_example, noise
         )
 
-    def make_cache(self, path: Path | None, max_bytes: int | None = None) -> Cache | None:
+    def make_cache(
+        self,
+        path: Path | None,
+        max_bytes: int | None = None,
+        *,
+        examples: ExampleSet | None = None,
+    ) -> Cache | None:
         """Make the cache of the run; None if all blocks train on whole prompts.
 
         Args:
             path: file of the cache, made new; None makes a cache that stores nothing.
             max_bytes: largest size of the file; None for no limit.
+            examples: whose states are cached; None for the examples of the run.
         """
         entry = self.layout.first
-        lengths = self._examples.sequence_lengths()
+        examples = self._examples if examples is None else examples
+        lengths = examples.sequence_lengths()
         width = self._engine.bundle.manifest.model.hidden_size
         graphs = self._engine.bundle.manifest.graphs
-        if self.scope == "answer" and graphs.continues and self._examples.kind == "labels":
+        if self.scope == "answer" and graphs.continues and examples.kind == "labels":
             layout = KeyValueLayout.of(graphs, entry)
             return AnswerCache(path, lengths, width, layout, max_bytes)
         return PrefixCache(path, lengths, width, max_bytes) if entry > 0 else None
@@ -265,6 +274,12 @@ class ProbeEvaluator:
         """The first probes of an estimator."""
         return next(estimator(self.layout.info(0, tuple(self.layout.blocks), 0.0)))
 
+    def takes_further(self, estimator: Estimator) -> bool:
+        """Does an estimator evaluate further batches besides that of the step?"""
+        return bool(self.layout.blocks) and any(
+            probe.batch for probe in self.first_probes(estimator)
+        )
+
     def rehearse(
         self,
         estimator: Estimator,
@@ -272,12 +287,13 @@ class ProbeEvaluator:
         others: Sequence[ExampleSet] = (),
         eval_batch_size: int = 32,
         *,
+        rows: ExampleSet | None = None,
         max_rows: int | None = None,
         alone: bool = False,
         part: RehearsedPart = "all",
         more: Callable[[Batch, Cache | None], None] | None = None,
     ) -> None:
-        """Run a step and an evaluation on the heaviest rows, in one block of each kind.
+        """Run a step and an evaluation on heavy rows, in one block of each kind.
 
         The planner measures the memory meanwhile; the results are discarded.
 
@@ -286,10 +302,11 @@ class ProbeEvaluator:
             state: only read.
             others: rows for evaluation.
             eval_batch_size: examples per pass of an evaluation.
+            rows: the examples of the step; None for the heaviest of the run.
             max_rows: number of sequences per pass above which a pass takes no more memory; None
                 for no such number.
             alone: compute one chunk at a time, as one worker of several does.
-            part: leave out the gradient of first-order steps, or all but it.
+            part: leave out the other parts.
             more: runs the other passes of a step, on a batch with a cache; None for none.
         """
 
@@ -298,15 +315,22 @@ class ProbeEvaluator:
                 size = min(size, -(-max_rows // examples.sequences_per_example))
             return make_batch(examples, heaviest(examples, size))
 
-        batch = heavy(self._examples, self.batches.batch_size)
+        if rows is None:
+            rows = self._examples
+            batch = heavy(rows, self.batches.batch_size)
+        else:
+            batch = make_batch(rows, range(len(rows)))
+        steps, losses = part != "evaluations", part in ("all", "losses")
         probes = self.first_probes(estimator) if self.layout.blocks else []
-        cache = self.make_cache(None) if self.layout.config.prefix_cache else None
+        cached = self.layout.config.prefix_cache
+        cache = self.make_cache(None, examples=rows) if cached else None
         params = SharedParams(state.theta)
         with self._engine.sampling(self._engine.model.kinds, alone=alone):
-            for examples in others if part != "gradient" else ():
+            for examples in others if part in ("all", "evaluations") else ():
                 self._engine.score(heavy(examples, eval_batch_size), params, scope=self.scope)
-            for _ in range(2):  # the second finds cached prompts, and the arena of the first
-                if part == "gradient":
+            # The second finds cached prompts, and the arena of the first.
+            for _ in range(2 if steps else 0):
+                if not losses:
                     pass
                 elif probes:
                     directions = StepDirections(state)
@@ -315,7 +339,7 @@ class ProbeEvaluator:
                     self._engine.score(batch, perturbed, **self._places(blocks, probes, cache))
                 else:  # the losses by which the learning rate is measured
                     self._engine.score(batch, params, scope=self.scope)
-                if part != "gradient":
+                if losses:
                     self.objective.rehearse(params)
                 if self._first_order is not None and part != "losses":
                     self._first_order.gradient(

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from edgezo_runtime.data.batches import Batch, Batches
 from edgezo_runtime.data.example_set import ExampleSet
+from edgezo_runtime.data.heavy_batches import HeavyBatches
 from edgezo_runtime.data.scope import choose_scope
 from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.forward import SCORED_POSITIONS
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.estimators import Losses, StepInfo, Term
@@ -22,12 +24,15 @@ from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.carried_layout import carried_count, carries_error
 from edgezo_runtime.training.feedback_steps import FeedbackSteps
-from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
-from edgezo_runtime.training.measured_rates import measure_rates
+from edgezo_runtime.training.first_order_blocks import MOST_BATCHES, FirstOrderBlocks
+from edgezo_runtime.training.measured_rates import PROBED_STEPS, measure_rates
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator, RehearsedPart
 from edgezo_runtime.training.trajectory import Trajectory
 
 Float32 = npt.NDArray[np.float32]
+
+_MOST_ROWS = 2**17
+"""Rows of a run, each counted as often as a step takes it, whose order is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,27 @@ class StepEvaluator:
 
     # --- the cost of a step ---
 
+    def heavy_batches(self, examples: ExampleSet) -> HeavyBatches:
+        """The batches of the run by their size: those of its steps, and those that are measured.
+
+        Any examples may come together where the run has no last step, takes further batches or has
+        more examples than it began with, and where its steps have more than `_MOST_ROWS` rows.
+
+        Args:
+            examples: of the run, including those that were added.
+        """
+        probes, layout, batches = self.probes, self._trajectory.layout, self.probes.batches
+        until = layout.config.steps
+        if until and layout.blocks and layout.config.lr == "auto":
+            until = max(until, PROBED_STEPS)
+        if until and layout.carried is not None:
+            until = max(until, MOST_BATCHES)
+        known = 0 < until * batches.batch_size <= _MOST_ROWS
+        known = known and len(examples) == len(self._initial)
+        further = probes.takes_further(self._trajectory.parts.estimator)
+        order = batches.order(until) if known and not further else None
+        return HeavyBatches(examples, batches.wanted_size, order, most_scored=SCORED_POSITIONS)
+
     def tokens(self, result: StepResult) -> int:
         """Tokens that the model evaluated, without padding and cached tokens."""
         cache = self.probes.cache or NO_CACHE
@@ -238,11 +264,12 @@ class StepEvaluator:
         others: Sequence[ExampleSet] = (),
         eval_batch_size: int = 32,
         *,
+        rows: ExampleSet | None = None,
         max_rows: int | None = None,
         alone: bool = False,
         part: RehearsedPart = "all",
     ) -> None:
-        """Run a step and an evaluation on the heaviest rows; see `ProbeEvaluator.rehearse`."""
+        """Run a step and an evaluation on heavy rows; see `ProbeEvaluator.rehearse`."""
         estimator, state = self._trajectory.parts.estimator, self._trajectory.state
         feedback = None
         if self._feedback is not None:
@@ -252,6 +279,7 @@ class StepEvaluator:
             state,
             others,
             eval_batch_size,
+            rows=rows,
             max_rows=max_rows,
             alone=alone,
             part=part,

@@ -108,3 +108,19 @@ addEventListener('load', () => {{
     assert text is not None, done.stdout[:2000] + done.stderr[-2000:]
     found: list[dict[str, Any]] = json.loads(html.unescape(text[1]))
     return found
+
+
+def printed_pages(page: Path) -> list[tuple[float, float]]:
+    """Print a page to PDF; width and height of each sheet, in points."""
+    browser = find_chromium()
+    assert browser is not None
+    pdf = page.with_suffix(".pdf")
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+            "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri(),
+        ]  # fmt: skip
+        subprocess.run(command, capture_output=True, timeout=120, check=True)
+    objects = re.findall(rb"/Type /Page\b(?!s).*?endobj", pdf.read_bytes(), re.DOTALL)
+    boxes = [re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", own) for own in objects]
+    return [(float(box[1]), float(box[2])) for box in boxes if box is not None]

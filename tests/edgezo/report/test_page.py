@@ -11,7 +11,7 @@ import pytest
 from edgezo.report.page import html_page
 from edgezo.report.row_texts import RowText, RunTexts, Sample
 from edgezo.runs.run_record import RunRecord, read_run
-from tests.edgezo.report.chromium import find_chromium, look_at
+from tests.edgezo.report.chromium import find_chromium, look_at, printed_pages
 from tests.edgezo.written_runs import written_run
 
 
@@ -96,3 +96,17 @@ def test_how_it_looks(tmp_path: Path, dark: bool) -> None:
     assert [own["width"] for own in found] == [360, 1280, 360, 1280]
     assert [own["charts"] for own in found] == [10, 10, 25, 25]
     assert [own["rows"] for own in found] == [21, 21, 42, 42]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
+def test_how_it_prints(tmp_path: Path) -> None:
+    """Few sheets of one size: it took twice as many, with charts on sheets of their own."""
+    one, several = tmp_path / "one.html", tmp_path / "several.html"
+    one.write_text(page_of(tmp_path, "one"), encoding="utf-8")
+    several.write_text(page_of(tmp_path, "two", "three"), encoding="utf-8")
+    alone, compared = printed_pages(one), printed_pages(several)
+    assert len(set(alone + compared)) == 1
+    assert alone[0][1] > alone[0][0]
+    assert 3 <= len(alone) <= 7
+    assert len(compared) <= 2 * len(alone) + 2  # each run begins a sheet, behind the comparison

@@ -37,6 +37,17 @@ def test_a_killed_run_is_read_from_its_metrics(tmp_path: Path) -> None:
     assert run.model == "model.bundle"
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("750MB", 750_000_000), ("50%", None), ("auto", None), ("many", None), (5, None)],
+)
+def test_a_run_that_goes_on_has_the_budget_of_its_settings(
+    tmp_path: Path, given: object, expected: int | None
+) -> None:
+    run = read_run(written_run(tmp_path / "run", ended={}, settings={"budget": given}))
+    assert run.budget_bytes == expected
+
+
 def test_a_run_without_a_receipt_names_the_model_of_its_bundle(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b/manifest.json").write_text('{"model": {"id": "owner/m"}}')

@@ -17,11 +17,13 @@ from edgezo_export.operators.frozen_weights import (
     unpacked_matrix,
 )
 from edgezo_export.operators.layers import LinearSpec
+from edgezo_export.operators.tiles import Tile
 from edgezo_export.quantization.group_codes import GroupCodes, round_groups
 from edgezo_export.quantization.rotation import block_size, hadamard, rotate_rows
 from tests.export.graph_runner import run
 
 OUT = 12
+WHOLE = Tile(0, OUT, whole=True)
 
 
 def spec(width: int) -> LinearSpec:
@@ -33,7 +35,7 @@ def unpacked(codes: GroupCodes) -> np.ndarray:
     width = codes.codes.shape[1]
     draft = GraphBuilder("unpack", "m.")
     matrix = unpacked_matrix(draft, spec(width), width // codes.multipliers.shape[1])
-    draft.output(matrix.values, "w", ir.DataType.INT8, (width, len(codes.scales)))
+    draft.output(matrix.tile(WHOLE), "w", ir.DataType.INT8, (width, len(codes.scales)))
     session = onnxruntime.InferenceSession(draft.serialize(), providers=["CPUExecutionProvider"])
     feed = {"q.weight": codes.packed(), "q.multiplier": codes.multipliers, "q.scale": codes.scales}
     return session.run(["w"], feed)[0]
@@ -86,7 +88,7 @@ def test_codes_from_the_file(tmp_path):
     model = linear(64)
     draft = GraphBuilder("unpack", "m.")
     matrix = unpacked_matrix(draft, spec(64), 32)
-    draft.output(matrix.values, "w", ir.DataType.INT8, (64, OUT))
+    draft.output(matrix.tile(WHOLE), "w", ir.DataType.INT8, (64, OUT))
     draft.output(matrix.scale, "s", ir.DataType.FLOAT, (OUT,))
     found = run(draft, {}, model, tmp_path)
     expected = round_groups(rotate_rows(model["m"]["q"].weight.numpy()), 32)
@@ -96,13 +98,13 @@ def test_codes_from_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "tolerance"),
-    [(half_matrix, 2e-4), (lambda draft, own: group_matrix(draft, own, 16), 1e-3)],
+    [(half_matrix, 2e-4), (lambda draft, own, tile: group_matrix(draft, own, 16, tile), 1e-3)],
     ids=["fp16", "w8"],
 )
 def test_float_values_of_stored_weights(tmp_path, make, tolerance):
     model = linear(48)
     draft = GraphBuilder("floats", "m.")
-    draft.output(make(draft, spec(48)), "w", ir.DataType.FLOAT, (48, OUT))
+    draft.output(make(draft, spec(48), WHOLE), "w", ir.DataType.FLOAT, (48, OUT))
     found = run(draft, {}, model, tmp_path)["w"]
     np.testing.assert_allclose(found, model["m"]["q"].weight.numpy().T, atol=tolerance)
 

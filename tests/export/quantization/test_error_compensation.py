@@ -44,7 +44,7 @@ def by_elimination(w: np.ndarray, x: np.ndarray) -> np.ndarray:
     for i in range(w.shape[1]):
         if i % SIZE == 0:
             group = np.ascontiguousarray((left[:, i : i + SIZE] / scales[:, None]).T, np.float32)
-            own = best_multipliers(group, np.ones(len(w), np.float32)).astype(np.float64)
+            own = best_multipliers(group).astype(np.float64)
         code = np.clip(np.rint(left[:, i] / scales / (own / 8)), -8, 7)
         codes[:, i] = code
         error = left[:, i] - np.rint(code * own / 8) * scales

@@ -84,7 +84,7 @@ def test_rows_and_groups_of_zeros():
 def test_multipliers_are_the_best_of_those_tried():
     group = gaussian(SIZE, 200)
     scales = channel_scales(group.T)
-    chosen = best_multipliers(group, scales).astype(np.float32)
+    chosen = best_multipliers(group / scales).astype(np.float32)
 
     def error(multipliers: np.ndarray) -> np.ndarray:
         codes = np.clip(np.rint(group / scales / (multipliers / 8)), -8, 7)

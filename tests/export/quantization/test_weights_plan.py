@@ -44,7 +44,7 @@ def test_a_plan_that_contradicts_itself(tmp_path, plan, message):
     ],
 )
 def test_a_shape_that_differs_is_refused(tmp_path, entry):
-    with pytest.raises(EdgezoError, match="planned, the checkpoint has"):
+    with pytest.raises(EdgezoError, match=r"config.json asks for .* and the checkpoint has"):
         write_weights(tmp_path / "w", [entry], checkpoint())
 
 

@@ -39,17 +39,6 @@ def test_other_families(tmp_path, kind):
     assert_same_tensors(open_source(str(tmp_path)), model)
 
 
-def test_a_quantized_checkpoint_is_refused(tmp_path):
-    model = tiny_llama()
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    content = json.loads(path.read_text())
-    quantization = {"quant_method": "gptq", "bits": 4}
-    path.write_text(json.dumps(content | {"quantization_config": quantization}))
-    with pytest.raises(UsageError, match="quantized already"):
-        open_source(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -12,10 +13,14 @@ from edgezo_runtime.app.added_examples import AddedExamples
 from edgezo_runtime.app.events import ExamplesEvent
 from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
-from edgezo_runtime.errors import EdgezoError
+from edgezo_runtime.errors import DataError, EdgezoError
+from tests.runtime.app_runs import opened
 from tests.runtime.growing_runs import slice_of
 from tests.runtime.tuner_runs import BASE
+
+FIRST_ORDER = TuneConfig(steps=2, max_time_s=0, batch_size=4, first_order_lr=0.01)
 
 pytestmark = pytest.mark.usefixtures("unsynced")
 
@@ -55,3 +60,39 @@ def test_whoever_waits_is_woken_by_the_end_of_the_run(
     waiting.wake()
     thread.join(10)
     assert found == [False]
+
+
+def test_longer_rows_are_reserved_for_before_a_step_takes_them(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A plan was for the rows that the run began with, and steps on longer ones passed it."""
+    with opened(bundle, tmp_path, budget="4GB", max_seq=60, config=FIRST_ORDER) as tuner:
+        assert tuner.plan is not None
+        planned = tuner.plan.growth.reservation
+        assert tuner.run.engine.reservation is planned
+        tuner.add([{"text": "w1 w2", "label": 0}])
+        assert tuner.run.engine.reservation is planned
+        tuner.add([{"text": " ".join(["w9"] * 50), "label": 0}])
+        more = tuner.run.engine.reservation
+        assert more is not None
+        grown = [more.peaks[way] - peak for way, peak in planned.peaks.items()]
+        assert min(grown) >= 0
+        assert max(grown) > 0  # a pass for losses was planned for rows to come, and may take more
+        list(tuner)
+        assert not tuner.run.engine.reliefs
+
+
+def test_rows_that_would_pass_the_budget_are_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with opened(bundle, tmp_path, budget="4GB", max_seq=60, config=FIRST_ORDER) as tuner:
+        assert tuner.plan is not None
+        adds = AddedExamples(
+            tuner.run, tuner.run_events, tuner._answerer, 60,
+            dataclasses.replace(tuner.plan, budget_bytes=tuner.plan.growth.smallest_bytes),
+        )  # fmt: skip
+        count = len(tuner.examples)
+        assert adds.add([{"text": "w1 w2", "label": 0}]) == count + 1
+        with pytest.raises(
+            DataError, match=r"tokens; steps on such rows may take .*; open the run"
+        ):
+            adds.add([{"text": " ".join(["w9"] * 50), "label": 0}])
+        assert len(tuner.examples) == count + 1

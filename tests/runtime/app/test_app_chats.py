@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
@@ -16,17 +14,10 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.evaluation.evaluate import evaluate_answers
 from edgezo_runtime.generation.generator import Generator
 from edgezo_runtime.methods.catalogue import method_config
-from tests.bundles.tiny import speller
-from tests.conftest import copied
+from tests.runtime.chat_bundle import chat_bundle
 from tests.runtime.tiny_tokenizer import BOS, EOS
 
 pytestmark = pytest.mark.usefixtures("unsynced")
-
-TEMPLATE = (
-    "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '<s>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
-)
-"""It ends turns with another token than the end token of the bundle."""
 
 ROWS = [
     {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]}
@@ -42,16 +33,7 @@ NEW = GenerationConfig(12)
 @pytest.fixture
 def chatty(tmp_path: Path) -> Bundle:
     """A bundle that spells, with that template."""
-    root = copied(tmp_path / "bundle", speller)
-    path = root / "manifest.json"
-    manifest = json.loads(path.read_text())
-    name, text = "chat_template.jinja", TEMPLATE.encode()
-    (root / name).write_bytes(text)
-    manifest["tokenizer"]["chat_template"] = name
-    digest = hashlib.sha256(text).hexdigest()
-    manifest["files"][name] = {"bytes": len(text), "sha256": digest}
-    path.write_text(json.dumps(manifest))
-    return Bundle.open(root)
+    return chat_bundle(tmp_path / "bundle")
 
 
 @pytest.mark.slow

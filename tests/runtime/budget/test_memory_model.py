@@ -17,7 +17,9 @@ from edgezo_runtime.budget.memory_model import (
     bytes_of_token,
     bytes_of_weights,
 )
+from edgezo_runtime.data.heavy_batches import RowSizes
 from edgezo_runtime.engine.chunks import COPY_BYTES, PAST_BYTES, WAVE_BYTES, Limits
+from edgezo_runtime.engine.first_order_pass import answers_of_part
 from edgezo_runtime.engine.prefix_cache import AnswerCache
 
 HIDDEN, WIDE, HEADS, WIDTH, BLOCKS = 64, 96, 2, 16, 3
@@ -51,12 +53,23 @@ def bundle(quant: str = "int8", *, continues: bool = True, prompt_tokens: int = 
     return types.SimpleNamespace(manifest=manifest)
 
 
-def rows(longest: int, kind: str = "labels", per_example: int = 1) -> Any:
-    return types.SimpleNamespace(
-        kind=kind,
-        sequences_per_example=per_example,
-        lengths=lambda: np.array([2, longest, 3]),
-    )
+class Rows(list[Any]):
+    """Three rows, one of which has so many tokens, and scores all of them or one."""
+
+    def __init__(self, longest: int, kind: str = "labels", per_example: int = 1) -> None:
+        scored = [1, 1 if kind == "labels" else longest, 1]
+        super().__init__(types.SimpleNamespace(places=np.arange(count)) for count in scored)
+        self.kind, self.sequences_per_example = kind, per_example
+        self._longest = longest
+
+    def lengths(self) -> Any:
+        return np.array([2, self._longest, 3])
+
+
+def model(of: Any, rows: Rows, *others: Any) -> MemoryModel:
+    """The formula for a run whose steps take these rows."""
+    of.examples = rows
+    return MemoryModel.of(of, others, RowSizes.of(rows, of.batch_size))  # type: ignore[arg-type]
 
 
 def run(
@@ -66,6 +79,7 @@ def run(
     batch_size: int = 8,
     answers: bool = False,
     first_order: Any = None,
+    carried: Any = None,
 ) -> Any:
     """A tuning run, as far as the formula reads it."""
     cache = object.__new__(AnswerCache) if answers else None
@@ -74,7 +88,7 @@ def run(
         num_blocks=BLOCKS,
         model=types.SimpleNamespace(block_bytes=lambda index: BLOCK_BYTES + index),
     )
-    layout = types.SimpleNamespace(first_order=first_order)
+    layout = types.SimpleNamespace(first_order=first_order, carried=carried)
     return types.SimpleNamespace(
         engine=engine,
         batch_size=batch_size,
@@ -99,6 +113,24 @@ def test_bytes_of_weights_made_ready(quant: str, size: int) -> None:
     assert bytes_of_weights(bundle(quant)) == size * HIDDEN * WIDE
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "size"),
+    [
+        ("q.codes4", "uint8", 2 * 6),  # two codes per byte: opened, joined, float32
+        ("q.codes8", "uint8", 4),
+        ("q.nf4", "uint8", 2 * 10),
+        ("q.weight", "float16", 4),
+        ("q.weight", "float32", 0),
+    ],
+)
+def test_bytes_of_kept_weights_made_ready(name: str, dtype: str, size: int) -> None:
+    own = bundle("keep")
+    weight = types.SimpleNamespace(name=name, shape=(HIDDEN, WIDE), dtype=dtype)
+    graph = types.SimpleNamespace(inputs=[weight], weights=[types.SimpleNamespace(input=name)])
+    own.manifest.graphs.blocks = [graph]
+    assert bytes_of_weights(own) == size * HIDDEN * WIDE
+
+
 def test_bytes_that_stay_of_a_token() -> None:
     assert bytes_kept_of_token(bundle()) == 4 * (HIDDEN + 2 * KEYS_VALUES)
     assert bytes_kept_of_token(bundle(continues=False)) == 0
@@ -106,7 +138,7 @@ def test_bytes_that_stay_of_a_token() -> None:
 
 def test_sizes_of_a_run_with_label_words() -> None:
     """Eight rows of up to 50 tokens and four virtual ones, two copies of each."""
-    found = MemoryModel.of(run(bundle(prompt_tokens=4)), [rows(50), rows(20)])
+    found = model(run(bundle(prompt_tokens=4)), Rows(20), Rows(50))
     assert found == MemoryModel(
         bytes_per_token=bytes_of_token(bundle()),
         kept_bytes_per_token=768,
@@ -126,26 +158,27 @@ def test_sizes_of_a_run_with_label_words() -> None:
 
 def test_sizes_of_a_run_that_scores_tokens() -> None:
     """Three sequences per example; ten chunks of logits twice and three of the head."""
-    found = MemoryModel.of(run(), [rows(50), rows(20, "completion", 3)])
+    found = model(run(), Rows(50), Rows(20, "completion", 3))
     assert found.rows == 24
-    assert found.scorer == VOCABULARY_CHUNK * (20 * 2 * 50 + 3 * HIDDEN) * 4
-    longer = MemoryModel.of(run(), [rows(900, "completion")])
+    assert found.scorer == VOCABULARY_CHUNK * (20 * 2 * 20 + 3 * HIDDEN) * 4
+    assert found.scored_bytes == VOCABULARY_CHUNK * 20 * 2 * 4
+    longer = model(run(), Rows(900, "completion"))
     assert longer.scorer == VOCABULARY_CHUNK * (20 * 2 * 256 + 3 * HIDDEN) * 4
 
 
 def test_sizes_of_a_run_that_computes_last_tokens() -> None:
     """Keys and values of all blocks as float16, and of one of the three in float32 twice, for two
     groups."""
-    found = MemoryModel.of(run(answers=True), [rows(50)])
+    found = model(run(answers=True), Rows(50))
     assert found.past_bytes_per_token == 2 * BLOCKS * KEYS_VALUES
     assert found.past == pytest.approx(1 + 2 * (2 + 2) / BLOCKS)
     assert found.hidden == 4 * 8 * 2 * HIDDEN
 
 
 def test_copies_of_trainables_are_bounded() -> None:
-    many = MemoryModel.of(run(batch_size=10**6), [rows(5)])
+    many = model(run(batch_size=10**6), Rows(5))
     assert many.copies == COPY_BYTES
-    assert MemoryModel.of(run(batch_size=10**6, groups=10**6), [rows(5)]).copies == 1200 * 10**6
+    assert model(run(batch_size=10**6, groups=10**6), Rows(5)).copies == 1200 * 10**6
 
 
 @pytest.mark.parametrize(
@@ -154,7 +187,8 @@ def test_copies_of_trainables_are_bounded() -> None:
 def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> None:
     """The last two of three blocks train 300 numbers."""
     first_order = types.SimpleNamespace(first_block=1, names=("a",))
-    found = MemoryModel.of(run(answers=answers, first_order=first_order), [rows(50)])
+    found = model(run(answers=answers, first_order=first_order), Rows(50), Rows(70))
+    assert found.longest == 70  # of all rows; only those of steps go back
     assert found.back == BackwardMemoryModel(
         tokens=tokens,
         telling_rows=telling,
@@ -164,7 +198,28 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         parts=1 if answers else 2,
         past=32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0,
         waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
+        token_bytes=2 * BLOCKS * KEYS_VALUES if answers else 0,
     )
+
+
+def test_sizes_of_mean_derivatives() -> None:
+    """Those of the last two blocks: float32, behind sums of twice their width and number."""
+    first_order = types.SimpleNamespace(first_block=0, names=("a",))
+    site = types.SimpleNamespace(last=True)
+    own = run(first_order=first_order, carried={0: [site], 1: [site], 2: [site]})
+    back = model(own, Rows(50)).back
+    assert back is not None
+    assert back.learning == 8 * HIDDEN**2 * (4 + 4)
+    assert back.sums == 300 * 20 + 2 * 4 * HIDDEN**2
+    last = model(run(first_order=first_order, carried={2: [site]}), Rows(50)).back
+    assert last is not None
+    assert last.learning == 0
+
+
+def test_learning_and_steps_share_their_memory() -> None:
+    learns = dataclasses.replace(MODEL, back=dataclasses.replace(BACK, learning=200))
+    assert learns.unsampled(Limits(1), streams=False) == 200
+    assert learns.unsampled(Limits(4), streams=False) == 4 * 50 + 60
 
 
 MODEL = MemoryModel(
@@ -296,9 +351,52 @@ def test_rows_that_tell_all() -> None:
 
 def test_states_that_wait() -> None:
     """Rows of 40 tokens with all copies, 256 bytes each."""
-    assert MODEL.waiting(Limits(1), 3) == 3 * 40 * 256
-    assert MODEL.waiting(Limits(1, wave_bytes=9), 3) == 9
-    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 3) == 8
+    assert MODEL.waiting(Limits(1), 60) == 3 * 40 * 256
+    assert MODEL.waiting(Limits(1, wave_bytes=9), 60) == 9
+    assert dataclasses.replace(MODEL, hidden=8).waiting(Limits(1), 60) == 8
+
+
+def test_parts_of_last_tokens_hold_padded_prompts() -> None:
+    """The prompts of 1 MiB per token: 16 fit where the longest has 4 tokens, 2 where it has 32.
+    A batch is cut from its front, as the passes cut it."""
+    back = dataclasses.replace(BACK, token_bytes=2**20)
+    lengths = np.array([[3, 4, 2, 4, 1], [1, 8, 32, 4, 5]])
+    assert back.part_tokens(lengths).tolist() == [[5 * 4, 0, 0, 0, 0], [2 * 8, 2 * 32, 5, 0, 0]]
+    for row, size in zip(lengths, (16, 2), strict=True):
+        assert answers_of_part(int(row.max()), 2**20) == size
+
+
+def test_rows_that_workers_take_at_once() -> None:
+    """Two copies of rows of 20 and 200 tokens, in chunks of 256 by three workers."""
+    longest = np.array([20, 200])
+    assert MODEL.rows_at_once(Limits(3), longest).tolist() == [18, 3]
+    both = dataclasses.replace(MODEL, back=BACK)
+    assert both.rows_at_once(Limits(3), longest).tolist() == [3 * 12, 3]
+    answers = dataclasses.replace(MODEL, past_bytes_per_token=PAST_BYTES // 2000)
+    assert answers.rows_at_once(Limits(3), longest).tolist() == [3 * 100, 3 * 10]
+
+
+def test_workers_with_unequal_parts() -> None:
+    """Of 1000 bytes per token and 400 besides; or of what last tokens hold of their prompts."""
+    both = dataclasses.replace(MODEL, back=BACK)
+    assert both.unequal([5, 10, 3], 1) == 1
+    assert both.unequal([5, 10, 3], 2) == (5400 + 10400) / 10400
+    assert both.unequal([5, 10, 3], 9) == (3400 + 5400 + 10400) / 10400
+    back = dataclasses.replace(BACK, token_bytes=100)
+    answers = dataclasses.replace(MODEL, past=1.5, back=back)
+    fixed = 400 + 300 * 1000
+    assert answers.unequal([7, 2], 2) == (2 * fixed + 150 * 9) / (fixed + 150 * 7)
+
+
+def test_the_formula_for_one_batch() -> None:
+    back = dataclasses.replace(BACK, token_bytes=2**20)
+    found = dataclasses.replace(MODEL, back=back).for_rows(4)
+    assert (found.longest, found.back) == (4, dataclasses.replace(back, telling_rows=32))
+    whole = dataclasses.replace(MODEL, back=BACK).for_rows(128).back
+    assert whole == dataclasses.replace(
+        BACK, tokens=256, telling_rows=4, kept=50 * 256 // 300, waiting=60 * 256 // 300
+    )
+    assert MODEL.for_rows(4) == dataclasses.replace(MODEL, longest=4)
 
 
 def test_workers_that_have_rows() -> None:
@@ -307,5 +405,3 @@ def test_workers_that_have_rows() -> None:
     assert MODEL.back_workers(Limits(8)) == 0
     few = dataclasses.replace(MODEL, back=dataclasses.replace(BACK, parts=2))
     assert few.back_workers(Limits(8)) == 2
-    assert not few.back_takes_turns(Limits(2))
-    assert few.back_takes_turns(Limits(1))

@@ -260,10 +260,10 @@ def test_a_rehearsal_stops_where_more_rows_tell_no_more(
 def test_what_passes_take_is_reserved_for_every_way_to_run(run, monkeypatch) -> None:
     machine = Machine(run, 500 * MB, monkeypatch)
     found = machine.plan()
-    assert found.reservation.anonymous_bytes == 0
+    assert found.growth.reservation.anonymous_bytes == 0
     ways = {(choice.limits, choice.streamed) for choice in machine.workload.choices()}
-    assert found.reservation.peaks.keys() == ways
+    assert found.growth.reservation.peaks.keys() == ways
     chosen = found.choice.limits, found.choice.streamed
-    assert found.reservation.peaks[chosen] == found.predicted_bytes
+    assert found.growth.reservation.peaks[chosen] == found.predicted_bytes
     found.apply(run.engine)
-    assert run.engine.reservation is found.reservation
+    assert run.engine.reservation is found.growth.reservation

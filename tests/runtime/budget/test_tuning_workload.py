@@ -7,14 +7,16 @@ import types
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgezo_runtime.budget.candidates import Choice
 from edgezo_runtime.budget.ledger import Ledger, VocabularyPages
-from edgezo_runtime.budget.memory_model import BackwardMemoryModel
+from edgezo_runtime.budget.memory_model import BackwardMemoryModel, MemoryModel
 from edgezo_runtime.budget.planner import Planner
 from edgezo_runtime.budget.tuning_workload import TuningWorkload
 from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import BundleError
@@ -96,22 +98,97 @@ def test_the_fastest_way_to_run_comes_first(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_a_rehearsal_is_a_step(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the two rows that tell what any number of rows take: they fill a chunk of 16 tokens."""
     asked: list[Any] = []
     monkeypatch.setattr(
         run.evaluator, "rehearse", lambda *args, **options: asked.append((args, options))
     )
     given = workload(run)
-    rehearsal = given.rehearsal(streaming(), BASE)
+    rehearsal = given.rehearsal(streaming(chunk_tokens=16), BASE)
     assert asked == []
     rehearsal.run()
-    rows = given.formula.telling_rows(Limits(1), streams=False)
-    assert asked == [(((), 32), {"max_rows": rows, "alone": True, "part": "losses"})]
+    ((args, options),) = asked
+    rows = options.pop("rows")
+    assert (args, options) == ((), {"alone": True, "part": "losses"})
+    assert rows.lengths().tolist() == [7, 5, 4, 3][: len(rows)]
+    telling = given.formula.for_rows(7).telling_rows(Limits(1, 16), streams=False)
+    assert len(rows) == min(4, telling)
     assert (rehearsal.extra_bytes, rehearsal.workers, rehearsal.shared_bytes) == (0, 1, 0)
     assert rehearsal.others == ()  # no step is first-order
 
 
+def test_evaluations_are_rehearsed_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        run.evaluator, "rehearse", lambda *args, **options: asked.append((args, options))
+    )
+    others = [random_set("labels", (9, 8), 0)]
+    given = TuningWorkload(run, 1000 * MB, others, 32, (0, 0, 0))
+    rehearsal = given.rehearsal(streaming(), BASE)
+    for trial in (rehearsal, *rehearsal.others):
+        trial.run()
+    assert [options["part"] for _, options in asked] == ["evaluations", "losses"]
+    rows = given.formula.telling_rows(Limits(1), streams=False)
+    options = {"max_rows": rows, "alone": True, "part": "evaluations"}
+    assert asked[0] == ((others, 32), options)
+
+
+def needs_by_hand(
+    formula: MemoryModel, examples: ExampleSet, order: list[list[int]], counts: list[int]
+) -> list[int]:
+    """The computed bytes of so many rows of every batch, those that need the most."""
+    each = [
+        formula.groups * int(length) * formula.bytes_per_token
+        + min(256, row.places.size) * formula.scored_bytes
+        for row, length in zip(examples, examples.lengths(), strict=True)
+    ]
+    return [
+        sum(sorted((each[i] for i in batch), reverse=True)[:count])
+        for batch, count in zip(order, counts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("steps", [2, 30])
+def test_the_heaviest_batches_of_the_order_are_rehearsed(
+    exported: Any, tmp_path: Any, steps: int
+) -> None:
+    """Not the heaviest rows of the set: no batch has them all. Every batch that comes close to the
+    largest need is exceeded by a rehearsed one in tokens, and by one in scored tokens."""
+    bundle = exported("llama").bundle("int8").bundle
+    sizes = [int(size) for size in np.random.default_rng(1).integers(3, 40, 64)]
+    rows = random_set("completion", sizes, bundle.manifest.tokenizer.pad_id, scored=9)
+    config = replace(CONFIG, steps=steps, seed=5)
+    run = unstarted(Engine(bundle), rows, config, RunFolder(tmp_path / "run")).run
+    given = TuningWorkload(run, 1000 * MB, (), 32, (0, 0, 0))
+    order = [run.probes.batches.indices(step) for step in range(steps)]
+    for limits, streams in ((Limits(2, 16), False), (Limits(1, 256), False), (Limits(1), True)):
+        chosen = given.telling_batches(limits, streams=streams)
+        longest = [max(int(rows.lengths()[i]) for i in batch) for batch in order]
+        counts = [4 if streams else min(4, limits.chunk_tokens // (2 * most)) for most in longest]
+        counts = [max(count, limits.workers) for count in counts]
+        needs = needs_by_hand(given.formula, rows, order, counts)
+        assert max(needs) == max(needs[batch] for batch in chosen)
+        for values in (rows.lengths(), [row.places.size for row in rows]):
+            tops = [
+                sum(sorted((int(values[i]) for i in batch), reverse=True)[:count])
+                for batch, count in zip(order, counts, strict=True)
+            ]
+            pairs = zip(tops, needs, strict=True)
+            close = [top for top, need in pairs if need >= 7 / 8 * max(needs)]
+            assert max(close) <= max(tops[batch] for batch in chosen)
+    trials = given.rehearsal(Choice(Limits(1, 16), frozenset(), 1.0), BASE)
+    rehearsed = [trial.run.keywords["rows"] for trial in (trials, *trials.others)]  # type: ignore[attr-defined]
+    chosen = given.telling_batches(Limits(1, 16), streams=False)
+    assert [int(part.lengths().max()) for part in rehearsed] == [
+        max(int(rows.lengths()[i]) for i in order[batch]) for batch in chosen
+    ]
+    assert [trial.afresh for trial in (trials, *trials.others)] == [
+        n > 0 for n in range(len(chosen))
+    ]
+
+
 BACK = BackwardMemoryModel(
-    tokens=32, telling_rows=2, weights=1, kept=50, sums=60, parts=4, past=0, waiting=70
+    tokens=256, telling_rows=2, weights=1, kept=50, sums=60, parts=4, past=0, waiting=70
 )
 
 
@@ -123,6 +200,7 @@ def test_gradients_are_rehearsed_by_themselves(
     asked: list[Any] = []
     monkeypatch.setattr(run.evaluator, "rehearse", lambda *_, **options: asked.append(options))
     given = workload(run)
+    monkeypatch.setattr(given, "_parts", lambda back, batch: [9] * parts)
     back = replace(BACK, parts=parts)
     given.formula = replace(given.formula, back=back)
     (gradient,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
@@ -132,6 +210,19 @@ def test_gradients_are_rehearsed_by_themselves(
     assert gradient.extra_bytes == workers * 50 + 60
     (streamed,) = given.rehearsal(Choice(Limits(2), frozenset({0}), 1.0), BASE).others
     assert streamed.holes == 0  # the parts of a wave are about equally long
+    monkeypatch.setattr(given, "_parts", lambda back, batch: [3, 9, 2])
+    (unequal,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
+    assert unequal.workers == given.formula.unequal([9, 3], 2) < 2
+    assert unequal.holes == 1 / 8  # three parts for two workers
+
+
+def test_the_parts_of_a_batch(run: Run) -> None:
+    """Rows of 7, 5, 4 and 3 tokens go back together; of last tokens two at a time."""
+    given = workload(run)
+    assert given._parts(BACK, 0) == [4 * 8]  # the longest row is padded to an even number
+    lengths = given.heavy.lengths[0].tolist()
+    answers = replace(BACK, token_bytes=2**24)
+    assert given._parts(answers, 0) == [2 * max(lengths[:2]), 2 * max(lengths[2:])]
 
 
 def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
@@ -142,7 +233,7 @@ def test_one_worker_is_rehearsed_for_all(run: Run) -> None:
     many = given.rehearsal(Choice(Limits(64), frozenset(), 1.0), BASE)
     assert many.workers == given.formula.rows == 4
     streamed = given.rehearsal(Choice(Limits(2), frozenset({1}), 1.0), BASE)
-    assert streamed.shared_bytes == given.formula.hidden
+    assert streamed.shared_bytes == (7 + 5 + 4 + 3) * 2 * given.formula.state_bytes_per_token
 
 
 def test_generated_texts_are_there_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import types
+
 import numpy as np
 import pytest
 
@@ -9,10 +12,11 @@ from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
 from edgezo_runtime.data.batches import make_batch
 from edgezo_runtime.engine import carried_error
 from edgezo_runtime.engine.answer_states import KeyValueLayout
-from edgezo_runtime.engine.carried_error import NOISE, CarriedError
-from edgezo_runtime.engine.carried_error_pass import CarriedSite
+from edgezo_runtime.engine.carried_error import NOISE, CarriedError, learning_bytes
+from edgezo_runtime.engine.carried_error_pass import IN_IN, IN_OUT, CarriedSite
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.first_order import FirstOrderGradient
+from edgezo_runtime.engine.first_order_pass import OrderedSums
 from edgezo_runtime.engine.prefix_cache import AnswerCache, PrefixCache
 from edgezo_runtime.errors import DivergedError, UsageError
 from tests.runtime.tiny_sets import random_set
@@ -128,6 +132,55 @@ def test_a_mean_derivative_is_learned(made, exported, monkeypatch):
     assert alike > 0.9
 
 
+def test_a_pass_that_runs_again_is_not_counted_twice(made, monkeypatch):
+    """As where memory is short at its end: learning begins anew."""
+    engine, _, bundle = made
+    monkeypatch.setattr(carried_error, "LEARNED", 1)
+    _, batch = batch_of(bundle, "completion")
+    carried = CarriedError(engine, sites_of(bundle.manifest))
+    assert carried.learn([batch, batch], seed=3) == 4 * len(SIZES)
+    expected = carried.carries[1]
+    run, calls = engine.run, []
+
+    def again(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            run(*args, **kwargs)
+        return run(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "run", again)
+    assert carried.learn([batch, batch], seed=3) == 8 * len(SIZES)
+    assert len(calls) == 4
+    np.testing.assert_array_equal(carried.carries[1], expected)
+
+
+def test_learning_takes_no_more_than_its_bytes():
+    """Sums of two blocks, one part that waits for another; then the solution of each."""
+    width, blocks, sums = 512, (3, 4), OrderedSums()
+    generator = np.random.default_rng(0)
+    made = generator.normal(size=(width, width)).astype(np.float32)
+    known = (made @ made.T + width * np.eye(width)).astype(np.float32)
+    parts = [types.SimpleNamespace(), types.SimpleNamespace()]
+    tracemalloc.start()
+    try:
+        sums.begin(parts)
+        for block in blocks:
+            for part in reversed(parts):
+                own = {f"{block}.{IN_IN}": known.copy(), f"{block}.{IN_OUT}": made.copy()}
+                sums.add(part, block, own)
+                del own
+        found = {block: carried_error._solve(sums.total, block) for block in blocks}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    bound = learning_bytes(width, len(blocks))
+    assert 0.7 * bound < peak < 1.01 * bound
+    assert not sums.total
+    known = known.astype(np.float64)
+    known += carried_error.RIDGE * np.trace(known) / width * np.eye(width)
+    np.testing.assert_allclose(known @ found[3].T, made, atol=1e-3)
+
+
 def test_the_bits_do_not_depend_on_chunks_nor_on_a_cache(made):
     engine, theta, bundle = made
     examples, batch = batch_of(bundle, "completion")
@@ -177,6 +230,7 @@ def test_a_rehearsal_of_some_blocks_makes_no_gradient(made):
     with engine.sampling(frozenset({0})):
         found = carried.gradient(batch, theta)
     assert not any(value.any() for value in found.gradients.values())
+    assert not carried.carries
 
 
 def test_last_tokens_are_refused(made):

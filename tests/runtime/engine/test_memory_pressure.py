@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgezo_runtime.engine.engine import Engine
+from edgezo_runtime.engine.engine import Engine, SharedParams
+from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.errors import BudgetStopError
 from tests.runtime.engine.test_engine import batch_of, perturbed_scores, probes_of, tiny
 from tests.runtime.memory_meter import MIB, guard
@@ -109,3 +110,27 @@ def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -
     told = [text for text in engine.reliefs if "chunks of" in text]
     assert [text.split()[-5] for text in told] == ["128", "64"]
     assert engine.limits.workers == 1  # workers are halved before chunks are
+
+
+def test_losses_and_gradients_begin_with_an_empty_arena_where_planned_apart(
+    exported, monkeypatch
+) -> None:
+    """The plan of a run of first-order steps measures each by itself."""
+    bundle, theta = tiny(exported, "llama", "int8")
+    batch, params = batch_of(bundle), SharedParams(theta)
+    engine, emptied = Engine(bundle), []
+    first_order = FirstOrderGradient(engine, 0)
+    monkeypatch.setattr(engine.model, "shrink_arena", lambda: emptied.append(True))
+
+    def count() -> int:
+        before = len(emptied)
+        engine.score(batch, params)
+        engine.score(batch, params)
+        first_order.gradient(batch, theta)
+        return len(emptied) - before
+
+    assert count() == 0
+    engine.apart = True
+    assert count() == 2
+    with engine.sampling(engine.model.kinds):
+        assert count() == 0

@@ -9,8 +9,9 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.errors import DivergedError, DoesNotFitError, UsageError
 from edgezo_runtime.generation import kv_cache as key_values
 from edgezo_runtime.generation.decode_pass import TokenPass
-from edgezo_runtime.generation.generator import GenerationConfig, Text
+from edgezo_runtime.generation.generator import GenerationConfig
 from edgezo_runtime.generation.sampling import Sampling
+from edgezo_runtime.generation.text_reader import Text
 from tests.runtime.written_texts import NEW, check_logits, moved, prompts_of, writer
 
 FAST = ("llama", "gpt2", "gemma3_text")

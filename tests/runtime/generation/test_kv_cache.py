@@ -91,7 +91,7 @@ def test_a_token_goes_behind_the_others_of_its_row() -> None:
     cache.reserve(10)
     cache.lengths = np.array([4, 9, 2])
     made = random_pair(2, 0, cache.room + 1)
-    cache.put_token(0, slice(1, 3), made)
+    cache.put_tokens(0, slice(1, 3), made, 1)
     for found, new in zip(cache.of(0, slice(0, 3)), made, strict=True):
         np.testing.assert_array_equal(found[1, :, 9], new[0, :, 9])
         np.testing.assert_array_equal(found[2, :, 2], new[1, :, 2])

@@ -44,7 +44,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("edgezo_runtime.journal.evaluation_record.atomic_write", full)
+    monkeypatch.setattr("edgezo_runtime.journal.versioned_file.atomic_write", full)
     with pytest.raises(RunFileError, match="No space left"):
         made.plus(TWO).write(tmp_path / "e")
     assert read_evaluations(tmp_path / "e") == made

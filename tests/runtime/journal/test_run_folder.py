@@ -69,7 +69,7 @@ def test_a_file_system_without_locks_is_told(
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("edgezo_runtime.journal.run_folder._lock", refuse)
+    monkeypatch.setattr("edgezo_runtime.journal.run_folder.lock", refuse)
     with pytest.raises(UsageError, match=r"file system cannot lock files .No locks available"):
         RunFolder(tmp_path).acquire()
 

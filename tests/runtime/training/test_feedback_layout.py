@@ -36,7 +36,7 @@ def test_blocks(exported, blocks, expected):
 
 def test_pairs(exported):
     manifest = exported("llama").bundle("fp32").manifest
-    assert FeedbackLayout(manifest, method_config("feedback")).pairs == 1024
+    assert FeedbackLayout(manifest, method_config("feedback")).pairs == 960
     assert FeedbackLayout(manifest, method_config("feedback", pairs=7)).pairs == 7
     with pytest.raises(UsageError, match="`pairs` 0: must be 1 or more"):
         FeedbackLayout(manifest, method_config("feedback", pairs=0))
@@ -47,7 +47,7 @@ def test_epochs_begin_after_the_pairs(exported):
     manifest = exported("llama").bundle("fp32").manifest
     layout = RunLayout(manifest, method_config("feedback", pairs=40), 100)
     assert (layout.blocks, layout.first, layout.batch_size) == ([], 1, 16)
-    assert layout.config.steps == 25 + 3
+    assert layout.config.steps == 75 + 3  # twelve passes over few rows
 
 
 def test_a_bundle_without_sites_is_refused():

@@ -59,7 +59,9 @@ def test_bundles_without_sites_say_why(exported):
     scheme = dataclasses.replace(manifest.scheme, kind="bitfit")
     assert "bitfit" in str(why_no_feedback(dataclasses.replace(manifest, scheme=scheme)))
     encoder = exported("roberta").bundle("fp32").manifest
-    assert "cannot continue" in str(why_no_feedback(encoder))
+    assert "the model is an encoder" in str(why_no_feedback(encoder))
+    narrow = exported("llama-narrow").bundle("fp32").manifest
+    assert "cannot continue" in str(why_no_feedback(narrow))
 
 
 def test_sites_of_attention_come_first():

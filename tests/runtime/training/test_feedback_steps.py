@@ -143,6 +143,8 @@ def test_what_feedback_cannot_do(tiny, tmp_path):
     for given, words in (
         ({"blocks": "7"}, "none of them has trainables"),
         ({"objective": "f1"}, "has no derivative by the label logits"),
+        ({"objective": "exact-match"}, "has no derivative by the label logits"),
+        ({"objective": "reward"}, "has no derivative by the label logits"),
         ({"objective": "accuracy", "scope": "all"}, "on texts takes loss only"),
         ({"modules": "q_proj"}, "feedback takes auto only"),
         ({"first_order": 1}, "feedback trains all its blocks itself"),

@@ -140,3 +140,52 @@ def test_one_number_per_batch_needs_shared_probes(bundle: Bundle, examples: Exam
     made(bundle, examples, objective="f1")
     with pytest.raises(UsageError, match=r"`objective` f1: .*set `method` to n-spsa, or"):
         made(bundle, examples, objective="f1", method="auto")
+
+
+@pytest.mark.parametrize(
+    ("given", "batches"),
+    [
+        ({"steps": 3}, 3),
+        ({"steps": 30}, 30),
+        ({"steps": 0, "epochs": 2.0}, 8),
+        ({"steps": 3, "lr": "auto"}, 16),  # that many are measured before the first step
+    ],
+)
+def test_the_batches_of_a_run_are_known_before_it(
+    bundle: Bundle, examples: ExampleSet, given: dict[str, Any], batches: int
+) -> None:
+    evaluator, _ = made(bundle, examples, **given)
+    heavy = evaluator.heavy_batches(examples)
+    own = evaluator.probes.batches
+    assert [heavy.indices(n) for n in range(batches)] == [own.indices(n) for n in range(batches)]
+    assert len(heavy.lengths) == batches
+    other, _ = made(bundle, examples, **given, seed=BASE.seed + 1)
+    assert [other.heavy_batches(examples).indices(n) for n in range(batches)] != [
+        heavy.indices(n) for n in range(batches)
+    ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"steps": 0, "epochs": 0},  # goes on for a time
+        {"steps": 10**7},  # too many to look at
+        {"steps": 3, "method": "mezo-svrg"},  # evaluates further batches at its anchors
+    ],
+)
+def test_any_examples_may_come_together(
+    bundle: Bundle, examples: ExampleSet, given: dict[str, Any]
+) -> None:
+    """Then the two longest rows are one of the batches, wherever the order has them."""
+    evaluator, _ = made(bundle, examples, **given)
+    heavy = evaluator.heavy_batches(examples)
+    two = np.sort(examples.lengths())[-2:].tolist()
+    assert two in np.sort(heavy.lengths, axis=1).tolist()
+
+
+def test_added_examples_may_come_together_with_any(bundle: Bundle, examples: ExampleSet) -> None:
+    """A run that is resumed has an order of its own from each step on at which some were added."""
+    evaluator, _ = made(bundle, examples.first(4), steps=3)
+    assert len(evaluator.heavy_batches(examples.first(4)).lengths) == 3
+    heavy = evaluator.heavy_batches(examples)
+    assert np.sort(examples.lengths())[-2:].tolist() in np.sort(heavy.lengths, axis=1).tolist()

@@ -1,0 +1,1 @@
+"""`edgezo bundle`: what a bundle holds, and the same model with smaller weights."""

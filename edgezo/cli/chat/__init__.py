@@ -1,0 +1,1 @@
+"""`edgezo chat`: a conversation in the terminal. Its settings, its commands, its lines."""

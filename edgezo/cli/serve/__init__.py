@@ -1,0 +1,1 @@
+"""`edgezo serve`: its settings, and the server that they make."""

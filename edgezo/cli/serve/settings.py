@@ -1,0 +1,88 @@
+"""Settings of `edgezo serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgezo.cli.settings.options import setting
+from edgezo_runtime.errors import UsageError
+
+KEY_VARIABLE = "EDGEZO_API_KEY"
+"""Environment variable that may hold the key of the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Settings of `edgezo serve`."""
+
+    adapter: tuple[str, ...] = setting(
+        (),
+        "run folder or adapter file, and the name of the model that clients ask for; without a "
+        "name it is that of the folder; may be given several times",
+        metavar="[NAME=]RUN",
+    )
+    name: str | None = setting(
+        None, "name of the model without an adapter; if not given, its own", metavar="NAME"
+    )
+    host: str = setting(
+        "127.0.0.1", "address to listen at; one that other machines reach needs a key"
+    )
+    port: int = setting(8000, "port to listen at; 0 takes a free one", metavar="N")
+    api_key: str | None = setting(
+        None,
+        f"key that clients must give; better in {KEY_VARIABLE}, where other users do not see it",
+        metavar="KEY",
+    )
+    allow_host: tuple[str, ...] = setting(
+        (),
+        "further name of this machine that requests may give, such as that of a proxy; may be "
+        "given several times",
+        metavar="NAME",
+    )
+    allow_origin: tuple[str, ...] = setting(
+        (),
+        "page whose scripts may ask, such as http://localhost:3000, or * for all; by default none; "
+        "may be given several times",
+        metavar="ORIGIN",
+    )
+    queue: int = setting(8, "requests that wait while one is answered; more are refused (429)")
+    body_limit: str = setting("1MB", "largest request", metavar="SIZE")
+    max_new_tokens: int = setting(
+        1024, "longest answer, in tokens; requests may ask for less", metavar="N"
+    )
+    context: int = setting(
+        0,
+        "most tokens of prompt and answer; 0 takes 4096, or as many as the model and the budget "
+        "allow",
+        metavar="N",
+    )
+    temperature: float = setting(1.0, "temperature of requests that give none")
+    stop: tuple[str, ...] = setting(
+        (), "text that ends every answer; may be given several times", metavar="TEXT"
+    )
+    budget: str = setting(
+        "auto",
+        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
+        "50%; auto takes 80%",
+        metavar="SIZE",
+    )
+    threads: int = setting(0, "compute threads; 0 takes one per core")
+    verify: bool = setting(True, "check the digests of the bundle's files first")
+
+    def check(self) -> None:
+        """Refuse values that are out of range.
+
+        Raises:
+            UsageError: naming the flag.
+        """
+        lows = {"context": 0, "threads": 0, "queue": 0, "max_new_tokens": 1, "port": 0}
+        for name, low in lows.items():
+            if getattr(self, name) < low:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} {getattr(self, name)}: must be {low} or more")
+        if self.port > 65535:
+            raise UsageError(f"--port {self.port}: must be 65535 or less")
+        if not 0 <= self.temperature <= 2:
+            raise UsageError(f"--temperature {self.temperature}: must be 0 to 2")
+        if "" in self.stop:
+            raise UsageError("--stop: a stop text is empty")

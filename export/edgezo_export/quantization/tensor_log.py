@@ -1,0 +1,154 @@
+"""The log of the tensors of a weights file that are written, so that a killed export goes on.
+
+A line of JSON for each tensor with the SHA-256 of its bytes; the first line says what is exported.
+Nothing waits for the disk while tensors are written. Instead the bytes of all tensors in the log
+are read when it is opened again, and the log ends before the first one that differs: what a power
+cut left half written is written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgezo_export.quantization.weights_plan import WrittenTensor
+from edgezo_runtime.system.files import open_regular, read_regular
+from edgezo_runtime.system.typed_json import LONGEST_TEXT
+
+_LOG, _STATES = "log.jsonl", "states-{}.npy"
+_READ_BYTES = 1 << 20
+
+Float32 = npt.NDArray[np.float32]
+
+
+class TensorLog:
+    """The log of one weights file.
+
+    Args:
+        folder: where it lies, beside the states of calibration rows.
+        facts: what is exported and how, by a word for it; a log of other facts is not used.
+
+    Attributes:
+        changed: the word of the first fact in which an earlier log differs; None if none does.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
+        self._path = folder / _LOG
+        self._folder = folder
+        self._facts = dict(facts)
+        self._states: int | None = None
+        self.changed: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Is no tensor in the log?"""
+        return len(self._lines()) < 2
+
+    def begin(self, weights: Path, start: bytes, places: Mapping[str, WrittenTensor]) -> set[str]:
+        """Find the tensors that are written already; a new log begins where none goes on.
+
+        Args:
+            weights: the weights file, which need not exist.
+            start: its first bytes.
+            places: of its tensors.
+        """
+        facts = self._facts | {"layout": hashlib.sha256(start).hexdigest()}
+        lines = self._lines()
+        earlier = lines[0] if lines else None
+        found: set[str] = set()
+        kept: list[Any] = [facts]
+        if earlier == facts and weights.is_file():
+            with open_regular(weights) as file:
+                for line in lines[1:]:
+                    if not self._holds(line, file, places):
+                        break
+                    kept.append(line)
+                    found.update(line.get("tensors", ()))
+                    self._states = line.get("states", self._states)
+        elif isinstance(earlier, dict):
+            self.changed = next((name for name in facts if earlier.get(name) != facts[name]), None)
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        self._path.write_text(text, encoding="utf-8")
+        return found
+
+    def add(self, weights: Path, names: Sequence[str], places: Mapping[str, WrittenTensor]) -> None:
+        """Add tensors whose bytes are in the weights file."""
+        with open_regular(weights) as file:
+            digest = _digest(file, (places[name] for name in names))
+        self._append({"tensors": list(names), "sha256": digest})
+
+    def save_states(self, block: int, states: Sequence[Float32]) -> None:
+        """Store the hidden states of calibration rows at the entry of a block, for the next time.
+
+        Those of an earlier block are removed.
+        """
+        path = self._folder / _STATES.format(block)
+        with path.open("wb") as file:
+            for part in states:
+                np.save(file, part)
+        self._append({"states": block, "sha256": _digest_of(path)})
+        for other in self._folder.glob(_STATES.format("*")):
+            if other != path:
+                other.unlink()
+
+    def load_states(self, parts: int) -> tuple[int, list[Float32]] | None:
+        """Read the block and the states that were stored last, if they are whole."""
+        if self._states is None:
+            return None
+        path = self._folder / _STATES.format(self._states)
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return self._states, [np.load(file) for _ in range(parts)]
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _holds(self, line: Any, weights: FileIO, places: Mapping[str, WrittenTensor]) -> bool:
+        """Are the bytes there that a line tells of?"""
+        if not isinstance(line, dict):
+            return False
+        names = line.get("tensors")
+        if names is None:
+            path = self._folder / _STATES.format(line.get("states"))
+            return not path.is_file() or _digest_of(path) == line.get("sha256")
+        known = isinstance(names, list) and all(name in places for name in names)
+        return known and _digest(weights, (places[n] for n in names)) == line.get("sha256")
+
+    def _lines(self) -> list[Any]:
+        """The lines of an earlier log, up to one that is no JSON."""
+        try:
+            text = read_regular(self._path, LONGEST_TEXT).decode("utf-8", errors="replace")
+        except OSError:
+            return []
+        found: list[Any] = []
+        for line in text.splitlines():
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError):
+                break
+        return found
+
+
+def _digest(file: FileIO, places: Iterable[WrittenTensor]) -> str:
+    digest = hashlib.sha256()
+    for place in places:
+        file.seek(place.offset)
+        left = place.length
+        while left and (piece := file.read(min(_READ_BYTES, left))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.hexdigest()
+
+
+def _digest_of(path: Path) -> str:
+    with open_regular(path) as file:
+        return _digest(file, [WrittenTensor(0, path.stat().st_size, "U8", ())])

@@ -1,0 +1,231 @@
+"""Exports that were killed go on where they were, and make the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgezo_export.export import ExportConfig, export_bundle
+from edgezo_export.sources.model_source import Source, open_source
+from edgezo_export.unfinished import Unfinished
+from edgezo_runtime.errors import UsageError
+
+CONFIGS = {
+    "int8": ExportConfig(quant="int8"),
+    "w4": ExportConfig(quant="w4", group_size=16, calibration_rows=2),
+}
+
+
+class Interrupted:
+    """A checkpoint that is interrupted at a read of its rows; counts the reads."""
+
+    def __init__(self, checkpoint, after: int = 1 << 60):
+        self._checkpoint = checkpoint
+        self._left = after
+        self.reads: list[str] = []
+
+    def __getattr__(self, name):
+        return getattr(self._checkpoint, name)
+
+    def read_rows(self, name: str, start: int, stop: int):
+        self.reads.append(name)
+        self._left -= 1
+        if self._left < 0:
+            raise KeyboardInterrupt
+        return self._checkpoint.read_rows(name, start, stop)
+
+
+def reading(model, after: int = 1 << 60) -> tuple[Source, Interrupted]:
+    source = open_source(str(model))
+    checkpoint = Interrupted(source._checkpoint, after)
+    return dataclasses.replace(source, _checkpoint=checkpoint), checkpoint
+
+
+def export(source: Source, output: Path, config: ExportConfig) -> list[str]:
+    told: list[str] = []
+    export_bundle(source, output, config, warn=told.append)
+    return told
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def interrupted(model, output: Path, config: ExportConfig, after: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        export(reading(model, after)[0], output, config)
+    assert not output.exists()
+
+
+@pytest.fixture(scope="module")
+def whole(exported, tmp_path_factory):
+    """Model, and for each form of weights the bundle of an uninterrupted export and its reads."""
+    model = tmp_path_factory.mktemp("source") / "model"
+    shutil.copytree(exported("llama").folder, model)
+    made = {}
+    for name, config in CONFIGS.items():
+        output = tmp_path_factory.mktemp("whole") / "bundle"
+        source, checkpoint = reading(model)
+        assert export(source, output, config) == []
+        made[name] = files(output), len(checkpoint.reads)
+    return model, made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quant", CONFIGS)
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.6, 0.95])
+def test_it_goes_on_at_the_tensor(whole, tmp_path, quant, share):
+    model, made = whole
+    expected, reads = made[quant]
+    output = tmp_path / "bundle"
+    after = int(share * reads)
+    interrupted(model, output, CONFIGS[quant], after)
+    source, checkpoint = reading(model)
+    assert export(source, output, CONFIGS[quant]) == []
+    assert files(output) == expected
+    assert os.listdir(tmp_path) == ["bundle"]
+    if quant == "int8":  # the tensor that was interrupted is read again, nothing before it
+        assert len(checkpoint.reads) <= reads - after + 4
+
+
+@pytest.mark.slow
+def test_calibration_goes_on_at_its_block(whole, tmp_path):
+    """The first block is not computed again: only the embedding and the second block are read."""
+    model, made = whole
+    expected, reads = made["w4"]
+    output = tmp_path / "bundle"
+    interrupted(model, output, CONFIGS["w4"], int(0.95 * reads))
+    source, checkpoint = reading(model)
+    export(source, output, CONFIGS["w4"])
+    assert files(output) == expected
+    assert not any(".layers.0." in name for name in checkpoint.reads)
+
+
+@pytest.mark.slow
+def test_many_interruptions(whole, tmp_path):
+    model, made = whole
+    expected, reads = made["int8"]
+    output = tmp_path / "bundle"
+    for _ in range(3):
+        interrupted(model, output, CONFIGS["int8"], reads // 5)
+    export(open_source(str(model)), output, CONFIGS["int8"])
+    assert files(output) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["checkpoint", "setting"])
+def test_another_model_or_setting_begins_anew(whole, tmp_path, change):
+    original, made = whole
+    expected, reads = made["int8"]
+    model = tmp_path / "model"
+    shutil.copytree(original, model)
+    output = tmp_path / "bundle"
+    config = CONFIGS["int8"]
+    interrupted(model, output, config, reads // 2)
+    if change == "setting":
+        config = dataclasses.replace(config, quant="fp32")
+    else:
+        from safetensors.numpy import load_file, save_file
+
+        weights = load_file(model / "model.safetensors")
+        weights["model.norm.weight"] = np.full_like(weights["model.norm.weight"], 2)
+        save_file(weights, model / "model.safetensors", {"format": "pt"})
+    (told,) = export(open_source(str(model)), output, config)
+    assert f"it had another {change}: it began anew" in told
+    (tmp_path / "direct").mkdir()
+    direct = tmp_path / "direct" / "bundle"
+    export(open_source(str(model)), direct, config)
+    assert files(output) == files(direct)
+    assert files(output) != expected
+
+
+@pytest.mark.slow
+def test_damaged_bytes_are_written_again(whole, tmp_path):
+    """As after a power cut: the log names tensors whose bytes never came to the disk."""
+    model, made = whole
+    expected, reads = made["int8"]
+    output = tmp_path / "bundle"
+    interrupted(model, output, CONFIGS["int8"], int(0.8 * reads))
+    weights = tmp_path / ".bundle.export" / "bundle" / "weights.safetensors"
+    with weights.open("r+b") as file:
+        file.seek(weights.stat().st_size // 3)
+        file.write(b"\0" * 5000)
+    log = tmp_path / ".bundle.export" / "log.jsonl"
+    log.write_text(log.read_text() + '{"tensors": ["torn')
+    export(open_source(str(model)), output, CONFIGS["int8"])
+    assert files(output) == expected
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from edgezo_export.export import ExportConfig, export_bundle
+
+def tell(stage, done, total):
+    if stage == "weights" and done > total / 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+export_bundle(sys.argv[1], Path(sys.argv[2]), ExportConfig(quant="int8"), tell)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_process(whole, tmp_path):
+    model, made = whole
+    expected, reads = made["int8"]
+    output = tmp_path / "bundle"
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    command = [sys.executable, "-c", _KILLED, str(model), str(output)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == -signal.SIGKILL
+    source, checkpoint = reading(model)
+    export(source, output, CONFIGS["int8"])
+    assert files(output) == expected
+    assert len(checkpoint.reads) < 0.7 * reads
+
+
+def test_two_exports_to_one_place(tmp_path):
+    first = Unfinished(tmp_path / "bundle")
+    with pytest.raises(UsageError, match="another process exports to it"):
+        Unfinished(tmp_path / "bundle")
+    first.close()
+    Unfinished(tmp_path / "bundle").close()
+
+
+def test_an_old_bundle_that_was_not_replaced_comes_back(tmp_path):
+    """A process ended between the two renames of `finish`."""
+    old = tmp_path / ".bundle.export" / "old"
+    old.mkdir(parents=True)
+    (old / "manifest.json").write_text("old")
+    place = Unfinished(tmp_path / "bundle")
+    place.discard()
+    place.close()
+    assert (tmp_path / "bundle" / "manifest.json").read_text() == "old"
+    place = Unfinished(tmp_path / "bundle")
+    (place.bundle / "manifest.json").write_text("new")
+    place.finish()
+    place.close()
+    assert (tmp_path / "bundle" / "manifest.json").read_text() == "new"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_what_is_left_of_an_old_log(tmp_path):
+    """A file that is no log, or one without weights, is no reason to fail."""
+    from edgezo_export.quantization.tensor_log import TensorLog
+
+    for text in ("", "[]\n", "{", json.dumps({"layout": 1}) + "\n{}\n"):
+        (tmp_path / "log.jsonl").write_text(text)
+        log = TensorLog(tmp_path, {"checkpoint": "a"})
+        assert log.begin(tmp_path / "w", b"start", {}) == set()
+        assert log.load_states(1) is None
