@@ -1,8 +1,8 @@
 """Products of tokens with the experts that they are routed to.
 
 Every expert multiplies its own tokens only; where there are none, the product has no rows, and
-nothing of the expert's weights is read; exact gradients read all. The order of a token's experts is that of its routing,
-whatever other tokens share the pass.
+nothing of the expert's weights is read; exact gradients read all. The order of a token's experts is
+that of its routing, whatever other tokens share the pass.
 
 With coded int8 (`edgezo_export.operators.linear`) the groups of a pass are mixed row by row, so an
 expert gets a token in every group if one group routes it there; what a group did not ask for is
