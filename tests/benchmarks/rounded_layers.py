@@ -111,7 +111,14 @@ class Layers:
 
     def write(self, bundle: Path, change: Change) -> None:
         """Replace the layers of a float32 bundle of the model by what `change` makes of them."""
-        file = bundle / WEIGHTS_FILE
+        self.write_values(bundle / WEIGHTS_FILE, change)
+        manifest = Bundle.open(bundle, verify=False).manifest
+        files = describe_files(bundle, list(manifest.files))
+        changed = dataclasses.replace(manifest, files=files)
+        (bundle / MANIFEST_FILE).write_text(changed.to_json(), encoding="utf-8")
+
+    def write_values(self, file: Path, change: Change) -> None:
+        """Replace the layers in a file of float32 weights."""
         stored = read_header(file)
         with file.open("r+b") as stream:
             for entry in self.entries:
@@ -122,7 +129,3 @@ class Layers:
                     raise ValueError(f"{entry.name}: {place.shape} stored, {values.shape} made")
                 stream.seek(place.offset)
                 stream.write(values.tobytes())
-        manifest = Bundle.open(bundle, verify=False).manifest
-        files = describe_files(bundle, list(manifest.files))
-        changed = dataclasses.replace(manifest, files=files)
-        (bundle / MANIFEST_FILE).write_text(changed.to_json(), encoding="utf-8")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from edgezo_export.quantization.group_codes import round_groups
-from tests.benchmarks import form_steps, weight_forms
+from edgezo_export.quantization.weights_plan import PlannedTensor
+from tests.benchmarks import form_steps, rounded_layers, weight_forms
 from tests.benchmarks.children import Child
-from tests.benchmarks.quantization import Quality
 
 
-def matrix() -> weight_forms.Float32:
+def matrix() -> rounded_layers.Float32:
     return np.random.default_rng(0).standard_normal((6, 64)).astype(np.float32)
 
 
@@ -19,49 +22,58 @@ def test_q4_0_is_that_of_llama_cpp() -> None:
     gguf = pytest.importorskip("gguf")
     kind = gguf.GGMLQuantizationType.Q4_0
     expected = gguf.quants.dequantize(gguf.quants.quantize(matrix(), kind), kind)
-    np.testing.assert_allclose(weight_forms.q4_0(matrix()), expected, rtol=1e-6)
+    np.testing.assert_allclose(rounded_layers.q4_0(matrix()), expected, rtol=1e-6)
 
 
 def test_rotated_values_are_in_the_basis_of_the_model() -> None:
-    plain, rotated = (weight_forms.rounded(matrix(), rotate=rotate) for rotate in (False, True))
+    plain, rotated = (rounded_layers.rounded(matrix(), 32, rotate=turn) for turn in (False, True))
     for found in (plain, rotated):
         assert 0 < np.abs(found - matrix()).max() < 0.3
     assert not np.array_equal(plain, rotated)
-    codes = round_groups(matrix(), weight_forms.SIZE)
-    assert np.array_equal(plain, weight_forms.values_of(codes))
+    codes = round_groups(matrix(), 32)
+    assert np.array_equal(plain, rounded_layers.values_of(codes))
 
 
-def test_only_layers_are_changed() -> None:
-    class Ones:
-        def names(self) -> list[str]:
-            return ["layer", "norm"]
+class _Source:
+    """Two layers of 16 outputs."""
 
-        def shape(self, name: str) -> tuple[int, ...]:
-            return (4, 2)
+    def read(self, name: str) -> rounded_layers.Float32:
+        return np.full((2, 16), 1 if name == "q" else 2, np.float32)
 
-        def read(self, name: str) -> weight_forms.Float32:
-            return np.ones((4, 2), np.float32)
 
-        def read_rows(self, name: str, start: int, stop: int) -> weight_forms.Float32:
-            return self.read(name)[start:stop]
-
-    found = weight_forms.Changed(Ones(), lambda name, values: 2 * values, frozenset({"layer"}))
-    assert found.names() == ["layer", "norm"]
-    assert found.read_rows("layer", 1, 3).tolist() == [[2, 2], [2, 2]]
-    assert found.read_rows("norm", 1, 3).tolist() == [[1, 1], [1, 1]]
-    assert found.read("norm").shape == found.shape("norm")
+def test_layers_are_replaced_in_a_bundle(
+    tmp_path: Path,
+) -> None:
+    """Joined matrices, (in, out), at their place in the file; other tensors stay."""
+    tensors = {"m.qk.weight": np.zeros((16, 4), np.float32), "norm": np.ones(16, np.float32)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    layers = object.__new__(rounded_layers.Layers)
+    layers.source = _Source()  # type: ignore[assignment]
+    sources = ("q", "k")
+    layers.entries = [PlannedTensor("m.qk.weight", "U8", (4, 8), sources, "linear_int4", True)]
+    layers.write_values(tmp_path / "weights.safetensors", lambda name, values: values + 0.5)
+    found = load_file(tmp_path / "weights.safetensors")
+    assert found["m.qk.weight"].tolist() == [[1.5, 1.5, 2.5, 2.5]] * 16
+    assert found["norm"].tolist() == [1.0] * 16
 
 
 def test_the_target_is_a_share_of_q4_0(capsys: pytest.CaptureFixture[str]) -> None:
-    margins = np.zeros(3)
     found = {
-        form: (10**6, Quality(perplexity, margins, 0.5))
-        for form, perplexity in (("fp32", 40.0), ("w4", 43.0), ("q4_0", 50.0))
+        form: {
+            "bytes": 10**6,
+            "perplexity": perplexity,
+            "margins": [0.0] * 3,
+            "accuracy": 0.5,
+            "grads": None if form == "q4_0" else [1.0, 2.0, 3.0 + shift],
+        }
+        for form, perplexity, shift in (("fp32", 40.0, 0), ("w4", 43.0, 1), ("q4_0", 50.0, 0))
     }
-    (target,) = weight_forms.report(found)
-    assert target.value == pytest.approx(0.3)
+    share, agrees = weight_forms.report(found)
+    assert share.value == pytest.approx(0.3)
+    expected = np.corrcoef([1, 2, 3], [1, 2, 4])[0, 1]
+    assert agrees.value == pytest.approx(expected)
     assert "+7.50%" in capsys.readouterr().out
-    del found["q4_0"]
+    del found["q4_0"], found["w4"]
     assert weight_forms.report(found) == []
 
 

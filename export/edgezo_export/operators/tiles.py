@@ -15,7 +15,7 @@ from edgezo_export.graph_builder import GraphBuilder
 
 NUMBERS = 2 << 20
 """Numbers of a tile. Unpacked, it stays in the cache of a core: a w4 layer of 4,096 x 14,336 took
-84 ms of a core for 64 tokens, and 107 ms in tiles of four times the size."""
+94 ms of a core for 64 tokens, and 135 ms in tiles of four times the size."""
 
 _ALIGNED = 64
 """Outputs of a tile are a multiple of this: the kernels take so many at a time."""

@@ -113,7 +113,7 @@ def kept_arrays(
                 "kept_order": found.order if first_chunk else None,
             }
             planes = packed_planes(found.codes, form)
-            made |= zip(("kept_codes", "kept_plane"), planes, strict=False)  # type: ignore[arg-type]
+            made |= zip(("kept_codes", "kept_plane"), planes, strict=False)
             first_chunk = False
             yield [_as(made[part.kind], part) for part in (entry, *parts)]
 

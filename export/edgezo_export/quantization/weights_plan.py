@@ -329,9 +329,9 @@ def check_shapes(entry: PlannedTensor, source: TensorReader) -> None:
     elif all(len(shape) == 1 for shape in shapes) and entry.kind in ("concat", "concat_half"):
         expected = (sum(shape[0] for shape in shapes),)
     elif entry.kind == "kept_codes" and entry.form is not None:
-        rows, widths = sum(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
+        rows, inputs = sum(shape[0] for shape in shapes), {shape[1:] for shape in shapes}
         wide = entry.shape[1] * 8 // entry.form.planes[0]
-        expected = (rows, entry.shape[1]) if widths == {(wide,)} else None
+        expected = (rows, entry.shape[1]) if inputs == {(wide,)} else None
     elif all(len(shape) == 2 for shape in shapes):
         oriented = [shape[::-1] if entry.transpose else shape for shape in shapes]
         widths = {shape[0] for shape in oriented}
