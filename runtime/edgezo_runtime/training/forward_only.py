@@ -44,7 +44,7 @@ def settle_method(
     Raises:
         RunFileError: the journal of that run is damaged.
     """
-    if adapter or not leaves_to_feedback(config):
+    if adapter or config.first_order not in ("auto", 0) or not leaves_to_feedback(config):
         return config
     if resumed is not None and resumed.has_journal():
         header = RunHeader.read(read_journal(resumed.journal).header.meta, resumed.journal)

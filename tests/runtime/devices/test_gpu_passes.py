@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from edgezo_runtime.app.tuner import Tuner
 from edgezo_runtime.bundle.bundle import Bundle
+from edgezo_runtime.config import TuneConfig
+from edgezo_runtime.devices.choice import Wanted
 from edgezo_runtime.devices.cpu import Cpu
 from edgezo_runtime.devices.device import Device, Opening
 from edgezo_runtime.devices.faults import ShortOfDeviceError
@@ -16,15 +20,20 @@ from edgezo_runtime.devices.uploads import BoundSession
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.errors import BudgetStopError, BundleError, DeviceLostError, UsageError
-from edgezo_runtime.generation.generator import GenerationConfig, Generator
+from edgezo_runtime.generation.generator import GenerationConfig
+from edgezo_runtime.generation.kept_text import KeptText
 from tests.runtime.devices.conftest import tiny
 from tests.runtime.engine.test_engine import batch_of, perturbed_scores, probes_of
-from tests.runtime.written_texts import moved, prompts_of
+from tests.runtime.tiny_sets import random_set
+from tests.runtime.written_texts import moved, prompts_of, writer
 
 CLOSE = 5e-6
 """Largest difference of scores per unit of the largest: float32 sums in another order."""
 
 SIZES = (5, 9, 21, 13)
+"""One batch for most tests: what takes time is that a driver compiles anew for other shapes."""
+
+CONFIG = GenerationConfig(4)
 
 pytestmark = pytest.mark.slow
 
@@ -51,11 +60,10 @@ def assert_close(found: np.ndarray, expected: np.ndarray, share: float = CLOSE) 
 def test_scores_are_those_of_the_processor(free_gpu: Device, quant: str) -> None:
     bundle = tiny(quant)
     theta, probes = theta_of(bundle), probes_of(2, private=False)
-    engine = Engine(bundle, device=free_gpu)
+    engine, same_graphs = Engine(bundle, device=free_gpu), Engine(bundle, device=GpuForms())
     for kind in ("labels", "completion"):
         batch = batch_of(bundle, kind, SIZES)
         found = perturbed_scores(engine, theta, batch, probes)
-        same_graphs = Engine(bundle, device=GpuForms())
         assert_close(found, perturbed_scores(same_graphs, theta, batch, probes))
         # w4: the processor rounds activations to 8 bits and weights to levels, GPUs do not.
         own = perturbed_scores(Engine(bundle), theta, batch, probes)
@@ -128,7 +136,7 @@ def test_blocks_beyond_the_budget_are_streamed(free_gpu: Device) -> None:
 def test_memory_that_is_refused_for_ever_ends_the_run(free_gpu: Device) -> None:
     bundle = tiny("fp32")
     theta, probes = theta_of(bundle), probes_of(2, private=False)
-    batch = batch_of(bundle, "labels", SIZES)
+    batch = batch_of(bundle, "labels", SIZES[:1])
     engine = Engine(bundle, device=free_gpu)
     engine.give_back()
     free_gpu.ledger.limit_bytes = free_gpu.ledger.held_bytes + 100
@@ -180,16 +188,37 @@ def test_a_device_that_is_lost_ends_the_run(
 
 
 def test_greedy_texts_are_those_of_the_processor(free_gpu: Device) -> None:
-    from edgezo_runtime.data.sources import open_tokenizer
-
+    """Prompts of several lengths; then one that begins as a kept text, of which a pass reads five
+    tokens at once."""
     bundle = tiny("fp32")
-    config = GenerationConfig(6)
+    params, prompts = moved(bundle), prompts_of((5, 13))
+    further = [9, 33, 70, 12]
 
-    def tokens(engine: Engine) -> list[list[int]]:
-        generator = Generator(engine, open_tokenizer(bundle))
-        return [text.tokens for text in generator.generate(prompts_of(), moved(bundle), config)]
+    def written(engine: Engine) -> list[list[int]]:
+        generator, kept = writer(bundle, engine), KeptText()
+        found = [text.tokens for text in generator.generate(prompts, params, CONFIG)]
+        (*_, first) = generator.stream(prompts[:1], params, CONFIG, kept=kept)
+        read = generator.prompt_tokens
+        second = [*prompts[0], *first.text.tokens, *further]
+        (*_, last) = generator.stream([second], params, CONFIG, kept=kept)
+        assert generator.prompt_tokens - read == len(further) + 1
+        return [*found, last.text.tokens]
 
-    assert tokens(Engine(bundle, device=free_gpu)) == tokens(Engine(bundle))
+    assert written(Engine(bundle, device=free_gpu)) == written(Engine(bundle))
+
+
+def test_a_run_that_is_left_to_itself_learns_feedback(free_gpu: Device, tmp_path: Path) -> None:
+    """A GPU takes no first-order steps: `auto` does as with bundles without backward graphs."""
+    bundle = tiny("fp32")
+    examples = random_set("labels", SIZES[:2], bundle.manifest.tokenizer.pad_id)
+
+    def losses(device: Wanted, first_order: int | Literal["auto"]) -> list[float]:
+        config = TuneConfig(steps=3, batch_size=2, first_order=first_order)
+        with Tuner.open(bundle, examples, config, tmp_path / device, device=device) as tuner:
+            assert tuner.run.config.method == "feedback"
+            return [report.loss for report in tuner]
+
+    assert losses("webgpu", "auto") == pytest.approx(losses("cpu", 0), rel=1e-4)
 
 
 def test_a_bundle_without_graphs_for_gpus_is_refused_by_name(free_gpu: Device) -> None:
