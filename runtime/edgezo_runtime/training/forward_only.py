@@ -44,13 +44,15 @@ def settle_method(
     Raises:
         RunFileError: the journal of that run is damaged.
     """
-    if adapter or config.first_order not in ("auto", 0) or not leaves_to_feedback(config):
+    if adapter or not leaves_to_feedback(config):
         return config
     if resumed is not None and resumed.has_journal():
         header = RunHeader.read(read_journal(resumed.journal).header.meta, resumed.journal)
         if header.config.method == config.method:
             return config
-    if config.first_order == "auto" and why_no_first_order(manifest) is None:
+    if config.first_order != 0 and (
+        config.first_order != "auto" or why_no_first_order(manifest) is None
+    ):
         return config
     settings: dict[str, Any] = {**METHODS[_FEEDBACK].settings}
     feedback = dataclasses.replace(config, method=_FEEDBACK, **settings)

@@ -34,11 +34,6 @@ def test_it_keeps_exact_gradients(manifest):
     assert settle_method(config, manifest, examples(manifest)) is config
 
 
-def test_a_number_of_first_order_blocks_asks_for_exact_gradients(manifest):
-    config = TuneConfig(first_order=2)
-    assert settle_method(config, manifest, examples(manifest)) is config
-
-
 @pytest.mark.parametrize("scope", ["answer", "all"])
 def test_without_first_order_steps_it_learns_feedback(manifest, scope):
     config = dataclasses.replace(NONE, scope=scope)
