@@ -50,7 +50,9 @@ def settle_method(
         header = RunHeader.read(read_journal(resumed.journal).header.meta, resumed.journal)
         if header.config.method == config.method:
             return config
-    if config.first_order == "auto" and why_no_first_order(manifest) is None:
+    if config.first_order != 0 and (
+        config.first_order != "auto" or why_no_first_order(manifest) is None
+    ):
         return config
     settings: dict[str, Any] = {**METHODS[_FEEDBACK].settings}
     feedback = dataclasses.replace(config, method=_FEEDBACK, **settings)
