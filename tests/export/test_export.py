@@ -270,6 +270,6 @@ def test_matrices_without_groups_are_told(quant, told):
         spec = LinearSpec((f"m.{name}",), (8,), width, False, (f"m.{name}.bias",))
         linears.add_bias(spec, linears.emit(spec, x, draft.op("Shape", x, start=0, end=2)))
     found: list[str] = []
-    export._tell_larger(draft.planned.values(), quant, 32, found.append)
+    export.tell_larger(draft.planned.values(), quant, 32, found.append)
     assert len(found) == (told is not None)
     assert told is None or re.match(told, found[0])
