@@ -71,7 +71,7 @@ def test_a_server_answers_until_it_is_stopped(
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert taken.returncode == 1
-    assert "choose another --port" in taken.stderr
+    assert "choose another address or port" in taken.stderr
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
 
@@ -118,6 +118,9 @@ def test_a_run_is_served_while_it_goes_on(
         (("--port", "70000"), 2, "--port"),
         (("--temperature", "3"), 2, "--temperature"),
         (("--body-limit", "many"), 2, "many"),
+        (("--body-limit", "17MB"), 2, "--body-limit 17MB"),
+        (("--queue", "2000"), 2, "--queue 2000"),
+        (("--api-key", ""), 2, "--api-key: the key is empty"),
         (("--host", "256.1.1.1", "--api-key", "k"), 1, "cannot listen"),
         (("--adapter", "a b=run", "--port", "0"), 2, "NAME=RUN"),
     ],
