@@ -7,7 +7,7 @@ with half a head, nor that of a client that does not read its answer.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,16 +17,13 @@ from edgezo.serve import limits
 class Connection(H11Protocol):
     """Closes itself after `HEAD_S` without a request, and `READ_S` without a reader."""
 
-    _head: asyncio.TimerHandle | None = None
-    _unread: asyncio.TimerHandle | None = None
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the head of a request."""
         super().connection_made(transport)
+        self._head = _Timer(self._end_of_patience)
+        self._unread = _Timer(transport.abort)
         transport.set_write_buffer_limits(high=0)  # `pause_writing` tells of any byte not taken
-        peer = self.client and self.client[0]
-        same = sum(bool(own.client) and own.client[0] == peer for own in self._others())
-        if peer and same > limits.MOST_OF_ONE_PEER:
+        if self._of_this_peer() > limits.MOST_OF_ONE_PEER:
             transport.abort()
             return
         self._watch_head()
@@ -39,21 +36,25 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """Bytes of an answer wait for the client."""
         super().pause_writing()
-        if self._unread is None:
-            self._unread = self.loop.call_later(limits.READ_S, self.transport.abort)
+        self._unread.start(limits.READ_S)
 
     def resume_writing(self) -> None:
         """The client has taken all bytes."""
         super().resume_writing()
-        self._unread = _cancelled(self._unread)
+        self._unread.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the timers."""
-        self._head, self._unread = _cancelled(self._head), _cancelled(self._unread)
+        self._head.stop()
+        self._unread.stop()
         super().connection_lost(exc)
 
-    def _others(self) -> list[Any]:
-        return [own for own in self.connections if isinstance(own, Connection)]
+    def _of_this_peer(self) -> int:
+        """Connections of the address that this one comes from."""
+        if self.client is None:
+            return 0
+        known = [own.client for own in self.connections if isinstance(own, Connection)]
+        return sum(client is not None and client[0] == self.client[0] for client in known)
 
     @property
     def _answers(self) -> bool:
@@ -63,16 +64,33 @@ class Connection(H11Protocol):
     def _watch_head(self) -> None:
         """Run the timer as long as no request is there."""
         if self._answers or self.transport.is_closing():
-            self._head = _cancelled(self._head)
-        elif self._head is None:
-            self._head = self.loop.call_later(limits.HEAD_S, self._end_of_patience)
+            self._head.stop()
+        else:
+            self._head.start(limits.HEAD_S)
 
     def _end_of_patience(self) -> None:
-        self._head = None
         if not self._answers:
             self.transport.abort()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
+class _Timer:
+    """Acts once when its time is over."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+        self._handle: asyncio.TimerHandle | None = None
+
+    def start(self, seconds: float) -> None:
+        """Run, unless it runs already."""
+        if self._handle is None:
+            self._handle = asyncio.get_running_loop().call_later(seconds, self._over)
+
+    def stop(self) -> None:
+        """Do not act."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _over(self) -> None:
+        self._handle = None
+        self._act()

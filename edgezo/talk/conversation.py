@@ -138,8 +138,7 @@ class Conversation:
     def taking_back(self) -> Iterator[str]:
         """Forget the last line and its answer; an error in the block brings them back.
 
-        Returns:
-            The line; something must have been said.
+        Something must have been said. Yields the line.
         """
         messages, text = list(self.messages), self.text
         line, answer = (str(message["content"]) for message in messages[-2:])

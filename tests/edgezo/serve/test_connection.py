@@ -28,6 +28,7 @@ async def _endless(request: Request) -> Response:
         try:
             while True:
                 yield b"x" * 65536
+                await asyncio.sleep(0)
         finally:
             ENDED.set()
 

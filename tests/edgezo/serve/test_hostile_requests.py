@@ -166,16 +166,23 @@ def test_a_huge_body_is_refused_before_it_is_read(served: Served) -> None:
         assert link.recv(100).startswith(b"HTTP/1.1 413")
 
 
+def _begun(served: Served) -> socket.socket:
+    """A connection with a request whose body does not come."""
+    place = urlsplit(served.url)
+    link = socket.create_connection((place.hostname, place.port), 10)
+    link.sendall(
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n{{".encode()
+    )
+    return link
+
+
 def test_a_slow_client_holds_nobody(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "BODY_S", 0.3)
-    place = urlsplit(served.url)
-    with socket.create_connection((place.hostname, place.port), 10) as link:
-        link.sendall(
-            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n{{".encode()
-        )
+    with _begun(served) as link:
         assert ask(served, {**ASKED, "max_tokens": 1})[0] == 200  # another one meanwhile
         assert link.recv(100).startswith(b"HTTP/1.1 408")
+    assert served.line.waiting == 0  # its place is free again
 
 
 def test_two_clients_get_their_own_answers(served: Served) -> None:
@@ -213,6 +220,8 @@ def test_a_full_line_says_when_to_come_back(
     reply = ask(served)
     assert "2 requests" in refused(reply, 429, "queue_full")
     assert int(reply[1]["retry-after"]) >= 1
+    with _begun(served) as link:  # its body is not waited for, so there is none to hold
+        assert link.recv(100).startswith(b"HTTP/1.1 429")
     go.set()
     for thread in threads:
         thread.join()
