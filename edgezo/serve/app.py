@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from edgezo.serve import limits
 from edgezo.serve.answers import Answers, Written
-from edgezo.serve.refusals import Refusal
+from edgezo.serve.refusals import Refusal, internal
 from edgezo.serve.replies import Replies, event, model_entry
 from edgezo.serve.requests import TextRequest, parse_request
 from edgezo.serve.writing_line import Job, WritingLine
@@ -23,9 +24,6 @@ from edgezo_runtime.errors import printable
 
 if TYPE_CHECKING:
     from edgezo.serve.guard import Guard
-
-BODY_S = 30.0
-"""Seconds in which a client must have sent its request."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -72,8 +70,31 @@ class Service:
     # --- one answer ---
 
     async def _answer(self, request: Request, *, chat: bool) -> Response:
+        job = Job(asyncio.get_running_loop())
+        self.line.enter(job)  # first, so that no more bodies are held than there are places
+        with contextlib.ExitStack() as ends:
+            ends.callback(self.line.leave, job)
+            asked = await self._asked(request, chat=chat)
+
+            def work(check: Callable[[], None]) -> Iterator[object]:
+                return self.answers.write(asked, check)
+
+            self.line.submit(job, work)
+            watch = asyncio.create_task(self._leave_with_client(request, job))
+            ends.callback(watch.cancel)
+            first = await job.events.get()  # errors before the first token have a status of HTTP
+            if isinstance(first, Refusal):
+                raise first
+            replies = Replies(asked.model, asked.is_chat)
+            if asked.streams:
+                parts = self._stream(job, first, replies, asked)
+                return _EventStream(parts, ends.pop_all())
+            return JSONResponse(await self._whole(job, first, replies))
+
+    async def _asked(self, request: Request, *, chat: bool) -> TextRequest:
+        """Read and check a request."""
         try:
-            body = await asyncio.wait_for(self.guard.body(request), BODY_S)
+            body = await asyncio.wait_for(self.guard.body(request), limits.BODY_S)
         except TimeoutError:
             headers = {"Connection": "close"}
             raise Refusal(408, "the request took too long to arrive", headers=headers) from None
@@ -81,28 +102,14 @@ class Service:
         self.answers.check(asked)
         if asked.unknown:
             self.log(f"not known, left out: {', '.join(printable(n, 40) for n in asked.unknown)}")
+        return asked
 
-        def work(check: Callable[[], None]) -> Iterator[object]:
-            return self.answers.write(asked, check)
-
-        job = Job(work, asyncio.get_running_loop())
-        self.line.submit(job)
-        watch = asyncio.create_task(_leave_with_client(request, job))
-        try:
-            first = await job.events.get()  # errors before the first token have a status of HTTP
-            if isinstance(first, Refusal):
-                raise first
-            replies = Replies(asked.model, asked.is_chat)
-            if asked.streams:
-                parts = self._stream(job, first, replies, asked)
-                found: Response = _EventStream(parts, watch, job)
-                watch = None  # type: ignore[assignment]  # the response ends it
-                return found
-            return JSONResponse(await self._whole(job, first, replies))
-        finally:
-            if watch is not None:
-                watch.cancel()
-                job.leave()
+    async def _leave_with_client(self, request: Request, job: Job) -> None:
+        """End a job when its client has gone."""
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.line.leave(job)
+        job.tell(Refusal(499, "the client has gone"))
 
     async def _whole(self, job: Job, first: object, replies: Replies) -> dict[str, Any]:
         """Wait for a whole answer."""
@@ -153,27 +160,15 @@ class Service:
 class _EventStream(StreamingResponse):
     """A streamed answer, which ends its job in any case."""
 
-    def __init__(self, parts: AsyncIterator[bytes], watch: asyncio.Task[None], job: Job) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], ends: contextlib.ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(parts, media_type="text/event-stream", headers=headers)
-        self._watch, self._job = watch, job
+        self._ends = ends
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send the parts."""
-        try:
-            with contextlib.suppress(ClientDisconnect, OSError):
-                await self.stream_response(send)
-        finally:
-            self._watch.cancel()
-            self._job.leave()
-
-
-async def _leave_with_client(request: Request, job: Job) -> None:
-    """End a job when its client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    job.leave()
-    job.tell(Refusal(499, "the client has gone"))
+        with self._ends, contextlib.suppress(ClientDisconnect, OSError):
+            await self.stream_response(send)
 
 
 def make_app(
@@ -238,7 +233,7 @@ def make_app(
         routes += [Route(path, open_preflight, methods=["OPTIONS"]) for path, _, _ in paths]
     return Starlette(
         routes=routes,
-        exception_handlers={HTTPException: _http_error, 500: _internal},  # type: ignore[dict-item]
+        exception_handlers={HTTPException: _http_error, 500: _failed},  # type: ignore[dict-item]
     )
 
 
@@ -253,5 +248,6 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return _refused(Refusal(error.status_code, text, headers=dict(error.headers or {})))
 
 
-async def _internal(request: Request, error: Exception) -> Response:
-    return _refused(Refusal(500, f"internal error: {type(error).__name__}", code="internal"))
+async def _failed(request: Request, error: Exception) -> Response:
+    """Errors of our own."""
+    return _refused(internal(error))

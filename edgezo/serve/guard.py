@@ -7,7 +7,9 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgezo.serve.limits import BODY_BYTES
 from edgezo.serve.refusals import Refusal
+from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,7 +24,7 @@ class Guard:
     Attributes:
         host: address that the server is bound to.
         api_key: that clients must have; None: none.
-        hosts: further names of the host.
+        hosts: further names of the host, which count where it is bound to this machine only.
         origins: pages of other hosts that may ask.
         body_bytes: largest body.
     """
@@ -31,7 +33,7 @@ class Guard:
     api_key: str | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    body_bytes: int = 1 << 20
+    body_bytes: int = BODY_BYTES
 
     @property
     def is_local(self) -> bool:
@@ -47,7 +49,7 @@ class Guard:
         if not self.is_local:
             return
         name = host_name(given or "")
-        if name not in _LOCAL | {host_name(self.host)} | {own.lower() for own in self.hosts}:
+        if name not in _LOCAL | {host_name(self.host)} | set(map(host_name, self.hosts)):
             raise Refusal(
                 403, "the request names another host than this machine", code="wrong_host"
             )
@@ -74,10 +76,9 @@ class Guard:
         if self.api_key is None:
             return
         scheme, _, token = (header or "").partition(" ")
-        right = hmac.compare_digest(
-            token.strip().encode("utf-8", "replace"), self.api_key.encode("utf-8", "replace")
-        )
-        if not (right and scheme.lower() == "bearer"):
+        given = token.encode("latin-1", "replace").strip()  # the bytes that the client sent
+        right = [hmac.compare_digest(given, own) for own in _sent_forms(self.api_key)]
+        if not (any(right) and scheme.lower() == "bearer"):
             raise Refusal(
                 401,
                 "give the API key: 'Authorization: Bearer KEY'",
@@ -102,14 +103,12 @@ class Guard:
         size = request.headers.get("content-length", "")
         if size.isdecimal() and len(size) < 20 and int(size) > self.body_bytes:
             raise self._too_large()
-        parts: list[bytes] = []
-        total = 0
+        found = bytearray()
         async for part in request.stream():
-            total += len(part)
-            if total > self.body_bytes:
+            if len(found) + len(part) > self.body_bytes:
                 raise self._too_large()
-            parts.append(part)
-        return b"".join(parts)
+            found += part
+        return bytes(found)
 
     def _too_large(self) -> Refusal:
         return Refusal(
@@ -118,6 +117,30 @@ class Guard:
             code="body_too_large",
             headers={"Connection": "close"},
         )
+
+
+def parse_key(text: str | None, name: str) -> str | None:
+    """A key without the space around it; None stays None.
+
+    Args:
+        text: as given.
+        name: of what it was given by.
+    Raises:
+        UsageError: it is empty, so that it would protect nothing.
+    """
+    key = None if text is None else text.strip()
+    if key == "":
+        raise UsageError(f"{name}: the key is empty; give one, or leave it out")
+    return key
+
+
+def _sent_forms(key: str) -> list[bytes]:
+    """The bytes of a key as clients send it: most as UTF-8, some as Latin-1."""
+    found = [key.encode("utf-8", "surrogateescape")]
+    try:
+        return [*found, key.encode("latin-1")]
+    except UnicodeEncodeError:
+        return found
 
 
 def is_loopback(host: str) -> bool:

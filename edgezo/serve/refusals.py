@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import Any
 
 from edgezo_runtime.errors import (
@@ -15,6 +17,7 @@ from edgezo_runtime.errors import (
 )
 
 _LONGEST = 400
+_LOG = logging.getLogger(__name__)
 
 
 class Refusal(Exception):
@@ -82,3 +85,11 @@ def refusal_of(error: EdgezoError | MemoryError) -> Refusal:
     if isinstance(error, UsageError | DataError | BundleError):
         return Refusal(400, str(error))
     return Refusal(500, str(error), code="generation_failed")
+
+
+def internal(error: Exception) -> Refusal:
+    """The refusal for an error of our own: `logging` gets all of it, the client its type."""
+    lines = [f"internal error: {type(error).__name__}: {error}"]
+    lines += "".join(traceback.format_exception(error)).splitlines()
+    _LOG.error("%s", "\n".join(printable(line, _LONGEST) for line in lines))
+    return Refusal(500, f"internal error: {type(error).__name__}", code="internal")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,8 +50,7 @@ class RequestFields:
         value = self.value(name)
         if value is None:
             return None
-        plain = type(value) in (int, float) and math.isfinite(value)
-        if not plain or not low <= value <= high:
+        if type(value) not in (int, float) or not low <= value <= high:  # NaN is in no range
             raise invalid(self._inside + name, f"expected a number of {low:g} to {high:g}")
         return float(value)
 

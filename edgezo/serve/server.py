@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from edgezo.serve import limits
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 GRACE_S = 5.0
 """Seconds that answers have to end after the server was asked to stop."""
 
-_MOST_CONNECTIONS = 128
 _HEADER_BYTES = 1 << 16
 _IDLE_S = 15
 
@@ -80,7 +80,8 @@ def bind(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise EdgezoError(
-            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another `port`"
+            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another address or "
+            f"port"
         ) from error
     return own
 
@@ -96,6 +97,8 @@ class HttpServer:
     def __init__(self, app: Starlette, own: socket.socket) -> None:
         import uvicorn
 
+        from edgezo.serve.connection import Connection
+
         class Server(uvicorn.Server):
             """Leaves signals to the command."""
 
@@ -109,10 +112,10 @@ class HttpServer:
             access_log=False,
             server_header=False,
             lifespan="off",
-            http="h11",
+            http=Connection,
             ws="none",
             loop="asyncio",
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=limits.MOST_CONNECTIONS,
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=int(GRACE_S),
             h11_max_incomplete_event_size=_HEADER_BYTES,

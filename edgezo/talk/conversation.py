@@ -9,6 +9,8 @@ The base model is spoken to as the adapter before it was, so that the two can be
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,14 +134,21 @@ class Conversation:
             {"role": "assistant", "content": answer},
         ]
 
-    def take_back(self) -> str | None:
-        """Forget the last line and its answer; returns the line, None if there is none."""
-        if not self.messages:
-            return None
-        line, answer = (message["content"] for message in self.messages[-2:])
+    @contextlib.contextmanager
+    def taking_back(self) -> Iterator[str]:
+        """Forget the last line and its answer; an error in the block brings them back.
+
+        Something must have been said. Yields the line.
+        """
+        messages, text = list(self.messages), self.text
+        line, answer = (str(message["content"]) for message in messages[-2:])
         del self.messages[-2:]
-        self.text = self.text.removesuffix(line + answer)
-        return str(line)
+        self.text = text.removesuffix(line + answer)
+        try:
+            yield line
+        except BaseException:
+            self.messages, self.text = messages, text
+            raise
 
     def reset(self) -> None:
         """Forget all that was said; the system message stays."""

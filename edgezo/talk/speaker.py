@@ -250,8 +250,3 @@ class Speaker:
                 check()
         finally:
             deltas.close()  # type: ignore[attr-defined]
-
-    def forget(self) -> None:
-        """Release keys and values of the text before."""
-        self._kept.clear()
-        self.engine.trim()

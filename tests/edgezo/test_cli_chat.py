@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from edgezo.cli import main
 from edgezo.cli.chat.lines import shown_safely
+from edgezo.cli.chat.session import _speed
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.engine.engine import Engine
@@ -109,6 +110,11 @@ def test_a_short_context_limits_answers(chatty: Bundle) -> None:
     assert chat(chatty.root, "--context", 257, lines="").exit_code == 2
     small = chat(chatty.root, "--context", 200, "--budget", "60MB", lines="")
     assert small.exit_code == 3
+
+
+def test_no_speed_is_told_where_no_time_went_by() -> None:
+    assert _speed(10, 4.0) == "2.5 per second"
+    assert _speed(0, 4.0) == _speed(10, 0.0) == ""
 
 
 def test_a_text_does_not_steer_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

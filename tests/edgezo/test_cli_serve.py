@@ -16,6 +16,8 @@ from openai import OpenAI
 
 from edgezo.serve import server
 from edgezo_runtime.errors import EdgezoError, UsageError
+from tests.bundles.tiny import tuned_bundle
+from tests.conftest import copied
 from tests.edgezo.conftest import Invoke, Tiny, start, tune_args
 from tests.runtime.chat_bundle import chat_bundle
 
@@ -71,7 +73,7 @@ def test_a_server_answers_until_it_is_stopped(
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert taken.returncode == 1
-    assert "choose another --port" in taken.stderr
+    assert "choose another address or port" in taken.stderr
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
 
@@ -118,6 +120,9 @@ def test_a_run_is_served_while_it_goes_on(
         (("--port", "70000"), 2, "--port"),
         (("--temperature", "3"), 2, "--temperature"),
         (("--body-limit", "many"), 2, "many"),
+        (("--body-limit", "17MB"), 2, "--body-limit 17MB"),
+        (("--queue", "2000"), 2, "--queue 2000"),
+        (("--api-key", ""), 2, "--api-key: the key is empty"),
         (("--host", "256.1.1.1", "--api-key", "k"), 1, "cannot listen"),
         (("--adapter", "a b=run", "--port", "0"), 2, "NAME=RUN"),
     ],
@@ -136,6 +141,32 @@ def test_the_extra_is_named_where_it_is_missing(
     assert "pip install 'edgezo[serve]'" in told
     told = invoke(*tune_args(tiny, "--serve", "127.0.0.1:0"), code=1).stderr
     assert "pip install 'edgezo[serve]'" in told
+
+
+def test_a_served_run_begins_only_where_it_can_be_served(
+    invoke: Invoke, tiny: Tiny, tmp_path: Path
+) -> None:
+    """A bundle that writes no texts, or an address that is taken, leaves no run behind."""
+    mute = copied(tmp_path / "mute", tuned_bundle, "int8")
+    manifest = json.loads((mute / "manifest.json").read_text())
+    manifest["graphs"]["logits"] = None
+    (mute / "manifest.json").write_text(json.dumps(manifest))
+    args = ("tune", "--budget", "8GB", "--data", tiny.data, "--steps", 1, "-o", "other")
+    told = invoke(*args[:1], mute, *args[1:], "--no-verify", "--serve", ":0", code=2).stderr
+    assert "--serve" in told
+    assert "cannot generate" in told
+    with server.bind("127.0.0.1", 0) as own:
+        at = ("--serve", f"127.0.0.1:{own.getsockname()[1]}")
+        told = invoke(*args[:1], tiny.int8, *args[1:], *at, code=1).stderr
+        assert "choose another address or port" in told
+        assert not list((tmp_path / "other").glob("*.json"))
+        invoke(*args[:1], tiny.int8, *args[1:], *at, "--dry-run")  # listens nowhere
+
+
+def test_requests_that_wait_are_planned_for(invoke: Invoke, tiny: Tiny) -> None:
+    args = ("--port", 0, "--budget", "300MB", "--context", 40, "--queue", 20)
+    told = invoke("serve", tiny.int8, *args, "--body-limit", "16MB", code=3).stderr
+    assert "336 MB more for requests that wait" in told
 
 
 @pytest.mark.parametrize(

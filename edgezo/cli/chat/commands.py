@@ -107,10 +107,10 @@ class Commands:
         note(f"{name} answers")
 
     def _again(self, rest: str) -> None:
-        line = self._conversation.take_back()
-        if line is None:
+        if not self._conversation.messages:
             raise UsageError("/again: nothing was said yet")
-        self._answer(line)
+        with self._conversation.taking_back() as line:
+            self._answer(line)
 
     def _reset(self, rest: str) -> None:
         self._conversation.reset()

@@ -132,12 +132,12 @@ class ChatSession:
             )
         text, finish, stopped = "", None, False
         with StopSignals() as signals:
-            began = first = time.monotonic()
+            began, first = time.monotonic(), None
             try:
                 for delta in speaker.write(
                     conversation.voice, prompt.tokens, config, signals.check
                 ):
-                    if not text:
+                    if first is None:
                         first = time.monotonic()
                     text += delta.shown
                     finish = delta.text.finish
@@ -152,7 +152,8 @@ class ChatSession:
             raise InterruptedRunError("interrupted")
         conversation.note(line, text, prompt.left_out)
         counts, now = speaker.counts, time.monotonic()
-        speed = f"{rate((counts.new - 1) / (now - first))} per second" if counts.new > 1 else ""
+        first = now if first is None else first
+        speed = _speed(counts.new - 1, now - first)
         known = counts.prompt - counts.read
         parts = [
             f"{counts.new} tokens" + (f", {speed}" if speed else ""),
@@ -169,3 +170,8 @@ class ChatSession:
         self._conversation.note(line, word)
         shown = [f"{share:.0%}", *(f"{own.strip()} {part:.0%}" for own, part in others[:2])]
         note(f"({'; '.join(shown)})")
+
+
+def _speed(tokens: int, seconds: float) -> str:
+    """How fast the tokens behind the first came; nothing where there is nothing to measure."""
+    return f"{rate(tokens / seconds)} per second" if tokens > 0 and seconds > 0 else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgezo.cli.settings.options import setting
+from edgezo.serve import limits
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.system.sizes import format_size, parse_size
 
 KEY_VARIABLE = "EDGEZO_API_KEY"
 """Environment variable that may hold the key of the server."""
@@ -27,7 +29,7 @@ class ServeSettings:
     host: str = setting(
         "127.0.0.1", "address to listen at; one that other machines reach needs a key"
     )
-    port: int = setting(8000, "port to listen at; 0 takes a free one", metavar="N")
+    port: int = setting(limits.PORT, "port to listen at; 0 takes a free one", metavar="N")
     api_key: str | None = setting(
         None,
         f"key that clients must give; better in {KEY_VARIABLE}, where other users do not see it",
@@ -45,8 +47,15 @@ class ServeSettings:
         "may be given several times",
         metavar="ORIGIN",
     )
-    queue: int = setting(8, "requests that wait while one is answered; more are refused (429)")
-    body_limit: str = setting("1MB", "largest request", metavar="SIZE")
+    queue: int = setting(
+        limits.WAITING, "requests that wait while one is answered; more are refused (429)"
+    )
+    body_limit: str = setting(
+        f"{limits.BODY_BYTES // 10**6}MB",
+        f"largest request, up to {format_size(limits.MOST_BODY_BYTES)}; the budget counts one for "
+        f"each that is answered or waits",
+        metavar="SIZE",
+    )
     max_new_tokens: int = setting(
         1024, "longest answer, in tokens; requests may ask for less", metavar="N"
     )
@@ -56,7 +65,7 @@ class ServeSettings:
         "allow",
         metavar="N",
     )
-    temperature: float = setting(1.0, "temperature of requests that give none")
+    temperature: float = setting(limits.TEMPERATURE, "temperature of requests that give none")
     stop: tuple[str, ...] = setting(
         (), "text that ends every answer; may be given several times", metavar="TEXT"
     )
@@ -69,6 +78,19 @@ class ServeSettings:
     threads: int = setting(0, "compute threads; 0 takes one per core")
     verify: bool = setting(True, "check the digests of the bundle's files first")
 
+    @property
+    def body_bytes(self) -> int:
+        """Largest body.
+
+        Raises:
+            UsageError: it is no size, or out of range.
+        """
+        found = parse_size(self.body_limit)
+        if not 0 < found <= limits.MOST_BODY_BYTES:
+            most = format_size(limits.MOST_BODY_BYTES)
+            raise UsageError(f"--body-limit {self.body_limit}: must be up to {most}")
+        return found
+
     def check(self) -> None:
         """Refuse values that are out of range.
 
@@ -80,8 +102,9 @@ class ServeSettings:
             if getattr(self, name) < low:
                 flag = name.replace("_", "-")
                 raise UsageError(f"--{flag} {getattr(self, name)}: must be {low} or more")
-        if self.port > 65535:
-            raise UsageError(f"--port {self.port}: must be 65535 or less")
+        for name, high in {"port": 65535, "queue": limits.MOST_WAITING}.items():
+            if getattr(self, name) > high:
+                raise UsageError(f"--{name} {getattr(self, name)}: must be {high} or less")
         if not 0 <= self.temperature <= 2:
             raise UsageError(f"--temperature {self.temperature}: must be 0 to 2")
         if "" in self.stop:

@@ -12,11 +12,10 @@ from edgezo.cli.terminal.output import harmless, note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.serve.answers import Answers, Defaults
-from edgezo.serve.guard import Guard
+from edgezo.serve.guard import Guard, parse_key
 from edgezo.serve.server import HttpServer, bind, require_extra
 from edgezo.serve.writing_line import WritingLine
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.system.sizes import parse_size
 
 if TYPE_CHECKING:
     from edgezo.cli.serve.settings import ServeSettings
@@ -43,6 +42,7 @@ def serve(bundle: str | None, settings: ServeSettings) -> None:
         context=settings.context,
         threads=settings.threads,
         verify=settings.verify,
+        requests_bytes=(settings.queue + 1) * guard.body_bytes,
     )
     with own, StopSignals() as signals:
         with Progress() as progress:
@@ -68,21 +68,25 @@ def guard_of(settings: ServeSettings) -> Guard:
     """Who may ask.
 
     Raises:
-        UsageError: other machines could ask without a key.
+        UsageError: a setting is wrong, or other machines could ask without a key.
     """
-    key = settings.api_key or os.environ.get(KEY_VARIABLE) or None
+    key = parse_key(settings.api_key, "--api-key")
+    if key is None:
+        key = parse_key(os.environ.get(KEY_VARIABLE), KEY_VARIABLE)
     guard = Guard(
         host=settings.host,
         api_key=key,
         hosts=settings.allow_host,
         origins=settings.allow_origin,
-        body_bytes=parse_size(settings.body_limit),
+        body_bytes=settings.body_bytes,
     )
     if key is None and not guard.is_local:
         raise UsageError(
             f"--host {settings.host}: other machines could ask without a key; set {KEY_VARIABLE}, "
             f"or --api-key"
         )
+    if settings.allow_host and not guard.is_local:
+        warn(f"--allow-host: not used, since any name of the host is taken at {settings.host}")
     return guard
 
 

@@ -19,9 +19,10 @@ from edgezo.talk.voice import BASE, Voice, by_name, fixed, parse_named
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
 from edgezo_runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from edgezo_runtime.data.sources import open_tokenizer
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.generator import why_no_text
 from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
+from edgezo_runtime.system.sizes import format_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class SpeakerSettings:
         context: most tokens of prompt and answer; 0 takes as many as fit.
         threads: compute threads; 0 takes one per core.
         verify: check the digests of the bundle's files first.
+        requests_bytes: what the budget has to leave for requests.
     """
 
     bundle: str | None
@@ -45,6 +47,7 @@ class SpeakerSettings:
     context: int
     threads: int
     verify: bool
+    requests_bytes: int = 0
 
 
 def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
@@ -81,8 +84,19 @@ def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
         speaker = Speaker(engine, open_tokenizer(bundle), by_name(voices))
     signals.check()
     with engine.interruptible(signals.check):
-        speaker.plan(budget, settings.context)
+        _plan(speaker, budget, settings)
     return speaker
+
+
+def _plan(speaker: Speaker, budget: int, settings: SpeakerSettings) -> None:
+    """Plan the memory for texts, beside what requests take."""
+    try:
+        speaker.plan(budget - settings.requests_bytes, settings.context)
+    except DoesNotFitError as error:
+        if not settings.requests_bytes:
+            raise
+        more = format_size(settings.requests_bytes, up=True)
+        raise DoesNotFitError(f"{error}; and {more} more for requests that wait") from error
 
 
 def bundle_of(given: str | None, adapters: Sequence[str]) -> Path:

@@ -16,6 +16,7 @@ from edgezo.cli.settings.options import build, options_of
 from edgezo.cli.terminal.output import json_option
 from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
+from edgezo.serve.limits import PORT
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -23,6 +24,7 @@ from edgezo_runtime.journal.run_folder import RunFolder
 FILE_CLASSES = (TuneBundle, TuneInputs, *CONFIG_CLASSES)
 """The classes whose fields a configuration file may hold."""
 
+_SERVE_AT = f"127.0.0.1:{PORT}"
 
 enforce_option = click.option(
     "--enforce", is_flag=True, help="show the memory limits that this machine enforces"
@@ -77,10 +79,10 @@ def _resume_defaults(ctx: click.Context, param: click.Parameter, value: Any) -> 
 @click.option(
     "--serve",
     is_flag=False,
-    flag_value="127.0.0.1:8000",
+    flag_value=_SERVE_AT,
     metavar="[HOST:PORT]",
     help="answer by the OpenAI API meanwhile, with the adapter as it is; the plan counts the "
-    "memory  [127.0.0.1:8000 without a value]",
+    f"memory  [{_SERVE_AT} without a value]",
 )
 @click.option(
     "--serve-context",

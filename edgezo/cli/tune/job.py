@@ -38,6 +38,7 @@ from edgezo_runtime.data.sources import Source
 from edgezo_runtime.devices.library import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
+from edgezo_runtime.generation.generator import why_no_text
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.memory import rss_bytes
 from edgezo_runtime.system.sizes import format_size
@@ -181,6 +182,8 @@ def prepare(
         budget, less = resolve_budget(inputs.budget)
         process = rss_bytes()
         bundle = Bundle.open(root, verify=None if inputs.verify else False)
+        if answer_tokens and (reason := why_no_text(bundle.manifest)) is not None:
+            raise UsageError(f"--serve: bundle {bundle.root} cannot generate: {reason}")
         placement = inputs.place(bundle.manifest)
         config = placement.settled(config)
         if inputs.verify:

@@ -21,7 +21,7 @@ from edgezo.cli.tune.plan_report import limit_lines, print_plan
 from edgezo.cli.tune.receipt import receipt_lines
 from edgezo.cli.tune.reward_file import load_reward
 from edgezo.cli.tune.run_end import early_end, resume_command
-from edgezo.cli.tune.serving import Serving
+from edgezo.cli.tune.serving import Beside, Serving, listening
 from edgezo.cli.tune.session import Session
 from edgezo.trackers.tracker import Open, TrackedRun, load_trackers
 from edgezo.trackers.tracking import Tracking
@@ -97,11 +97,12 @@ def tune(
             warn(text)
         run.acquire()
         try:
-            _begin(job, run)
-            if enforce:
-                for line in limit_lines(job):
-                    note(line)
-            result = _run(job, signals, progress, openers, serving)
+            with listening(serving) as beside:
+                _begin(job, run)
+                if enforce:
+                    for line in limit_lines(job):
+                        note(line)
+                result = _run(job, signals, progress, openers, beside)
         except MemoryError as error:
             raise budget_stop(
                 error,
@@ -175,7 +176,7 @@ def _run(
     signals: StopSignals,
     progress: Progress,
     openers: Mapping[str, Open],
-    serving: Serving | None,
+    beside: Beside,
 ) -> dict[str, Any]:
     with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
@@ -187,9 +188,8 @@ def _run(
         )
         tracking = Tracking(openers, tracked, warn)
         metrics = Metrics(folder.metrics, tuner.step_number, tracking.take)
-        answers = contextlib.nullcontext() if serving is None else serving.beside(tuner, progress)
         try:
-            with answers:
+            with beside(tuner, progress):
                 return Session(job, tuner, metrics, signals, progress).tune()
         finally:
             tracking.close()

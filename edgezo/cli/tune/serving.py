@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgezo.cli.serve.settings import KEY_VARIABLE
+from edgezo.serve import limits
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,30 +22,34 @@ if TYPE_CHECKING:
     from edgezo.talk.speaker import Speaker
     from edgezo_runtime.app.tuner import Tuner
 
-LONGEST_STEP_S = 10.0
-"""Seconds that an answer waits for a step after the answer before; evaluations last longer."""
+PATIENCE_S = 10.0
+"""Seconds that an answer waits, after the answer before, for a step to begin."""
 
-WAITING = 8
-"""Requests that wait while one is answered."""
+_BODY_BYTES_PER_TOKEN = 64
+"""Bytes of a request for each token of its context; letters may be escaped."""
+
+Beside = Callable[["Tuner", "Progress"], AbstractContextManager[None]]
+"""Answers as long as a block of code runs, in which a tuner takes steps; the line of the progress
+is ended before the address is told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A server that is ready to begin.
+    """Where to answer.
 
     Attributes:
-        own: its socket.
-        guard: who may ask.
+        port: to listen at.
+        guard: who may ask; has the host.
         context: most tokens of prompt and answer.
     """
 
-    own: socket.socket
+    port: int
     guard: Guard
     context: int
 
     @classmethod
     def at(cls, address: str, context: int) -> Serving:
-        """Listen at an address; what the server needs is loaded, so that the budget counts it.
+        """Check an address; what the server needs is loaded, so that the budget counts it.
 
         Args:
             address: HOST:PORT.
@@ -50,27 +57,29 @@ class Serving:
         Raises:
             MissingExtraError: the extra `serve` is not installed.
             UsageError: the address is wrong, or other machines could ask without a key.
-            EdgezoError: the address is taken.
         """
         from edgezo.serve import server
-        from edgezo.serve.guard import Guard
+        from edgezo.serve.guard import Guard, parse_key
 
-        host, port = server.parse_address(address, 8000)
-        guard = Guard(host, os.environ.get(KEY_VARIABLE) or None)
+        host, port = server.parse_address(address, limits.PORT)
+        key = parse_key(os.environ.get(KEY_VARIABLE), KEY_VARIABLE)
+        body = min(limits.BODY_BYTES, _BODY_BYTES_PER_TOKEN * context)
+        guard = Guard(host, key, body_bytes=body)
         if guard.api_key is None and not guard.is_local:
             raise UsageError(
                 f"--serve {address:.80}: other machines could ask without a key; set {KEY_VARIABLE}"
             )
         server.require_extra()
-        return cls(server.bind(host, port), guard, context)
+        return cls(port, guard, context)
 
     @contextlib.contextmanager
-    def beside(self, tuner: Tuner, progress: Progress) -> Iterator[None]:
+    def beside(self, own: socket.socket, tuner: Tuner, progress: Progress) -> Iterator[None]:
         """Answer as long as a block of code runs.
 
         Args:
+            own: socket that listens.
             tuner: takes steps meanwhile.
-            progress: is interrupted by lines of the log.
+            progress: its line is ended before the address is told.
         """
         from edgezo.cli.serve.work import log
         from edgezo.cli.terminal.output import note
@@ -80,10 +89,9 @@ class Serving:
         from edgezo.serve.writing_line import WritingLine
 
         speaker = speaker_of(tuner, self.context)
-        line = WritingLine(WAITING)
-        most = max(1, self.context // 2)
-        app = make_app(Answers(speaker, Defaults(most, 1.0)), line, self.guard, log)
-        server = HttpServer(app, self.own)
+        line = WritingLine(limits.WAITING)
+        defaults = Defaults(max(1, self.context // 2), limits.TEMPERATURE)
+        server = HttpServer(make_app(Answers(speaker, defaults), line, self.guard, log), own)
         progress.end()
         note(f"models: {', '.join(speaker.voices)}; listening at {server.url}/v1")
         server.start()
@@ -93,7 +101,24 @@ class Serving:
             server.stop()
             line.close()
             server.join()
-            self.own.close()
+
+
+@contextlib.contextmanager
+def listening(serving: Serving | None) -> Iterator[Beside]:
+    """Listen during a block of code, so that an address that is taken is found before a run begins.
+
+    Args:
+        serving: where to answer; None: nowhere.
+    Raises:
+        EdgezoError: the address is taken.
+    """
+    if serving is None:
+        yield lambda tuner, progress: contextlib.nullcontext()
+        return
+    from edgezo.serve.server import bind
+
+    with bind(serving.guard.host, serving.port) as own:
+        yield functools.partial(serving.beside, own)
 
 
 def speaker_of(tuner: Tuner, context: int) -> Speaker:
@@ -123,14 +148,17 @@ def speaker_of(tuner: Tuner, context: int) -> Speaker:
         ),
         Voice(base if base != name else f"{base}-base", fixed(engine.bundle.trainables())),
     ]
-    waits = _Turns(tuner).waiting
+    waits = Turns(tuner).waiting
     speaker = Speaker(engine, tokenizer, by_name(voices), run_waits=waits)
     speaker.limit(context)
     return speaker
 
 
-class _Turns:
+class Turns:
     """Answers and steps in turn: steps wait for an answer, and a step is taken between two answers.
+
+    A step that began after an answer is let finish however long it takes: were it interrupted, it
+    would begin anew, and under requests that follow each other none would ever be finished.
 
     Args:
         tuner: takes the steps.
@@ -143,10 +171,12 @@ class _Turns:
     @contextlib.contextmanager
     def waiting(self, check: Callable[[], None]) -> Iterator[None]:
         """Hold the steps for a block of code; raises what `check` raises."""
-        tuner, end = self._tuner, time.monotonic() + LONGEST_STEP_S
+        tuner, end = self._tuner, time.monotonic() + PATIENCE_S
         while tuner.step_number == self._answered_at and not tuner.done:
-            if time.monotonic() > end:
-                break
+            if not tuner.run.gate.wait_until_idle(0):
+                end = time.monotonic() + PATIENCE_S  # a step runs
+            elif time.monotonic() > end:
+                break  # none comes: the run evaluates, or a governor holds it
             check()
             time.sleep(0.02)
         try:

@@ -18,7 +18,7 @@ from edgezo_runtime.data.batches import Int64Array
 from edgezo_runtime.data.heavy_batches import RowSizes
 from edgezo_runtime.engine.carried_error import learning_bytes, probed_blocks
 from edgezo_runtime.engine.chunks import COPY_BYTES, Limits
-from edgezo_runtime.engine.first_order_pass import PART_TOKENS, answers_of_part
+from edgezo_runtime.engine.first_order_pass import PART_ANSWERS, PART_TOKENS, answers_of_part
 from edgezo_runtime.engine.forward import SCORED_POSITIONS
 from edgezo_runtime.engine.prefix_cache import NO_CACHE
 
@@ -98,7 +98,7 @@ class BackwardMemoryModel:
             return None
         engine = run.engine
         of_token = _half_bytes(engine.bundle)
-        last = answers_of_part(longest, of_token)
+        last = answers_of_part(longest, of_token, rows)
         tokens = last if answers else max(PART_TOKENS, longest)
         numbers = sum(run.state.theta[name].size for name in first_order.names)
         blocks = engine.num_blocks - first_order.first_block
@@ -127,7 +127,7 @@ class BackwardMemoryModel:
     def for_rows(self, longest: int) -> BackwardMemoryModel:
         """The same for a batch whose longest row has so many tokens."""
         if self.token_bytes:
-            telling = 2 * answers_of_part(longest, self.token_bytes)
+            telling = 2 * answers_of_part(longest, self.token_bytes, PART_ANSWERS)
             return dataclasses.replace(self, telling_rows=telling)
         tokens = max(PART_TOKENS, longest)
         return dataclasses.replace(
@@ -148,7 +148,8 @@ class BackwardMemoryModel:
         """
         found = np.zeros_like(lengths)
         longest = lengths.max(axis=1)
-        sizes = np.array([answers_of_part(int(most), self.token_bytes) for most in longest])
+        rows = lengths.shape[1]
+        sizes = np.array([answers_of_part(int(most), self.token_bytes, rows) for most in longest])
         for size in np.unique(sizes):
             own = sizes == size
             for number, start in enumerate(range(0, lengths.shape[1], int(size))):

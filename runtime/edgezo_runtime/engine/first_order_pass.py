@@ -92,19 +92,25 @@ class ExampleCutter:
             batch: the sequences.
             token_bytes: bytes of the keys and values of one earlier token.
         """
-        size = answers_of_part(int(batch.lengths.max()), token_bytes)
+        size = answers_of_part(int(batch.lengths.max()), token_bytes, batch.num_rows)
         return [answer_chunk(rows) for rows in runs(self.sides.beyond(batch), size)]
 
 
-def answers_of_part(longest: int, token_bytes: int) -> int:
+def answers_of_part(longest: int, token_bytes: int, rows: int) -> int:
     """Count the last tokens that go back together: an even number, as an odd one is padded.
+
+    All parts but the last have so many, in as few parts as there can be: equal ones keep workers
+    equally long, and the largest is no larger than it has to be.
 
     Args:
         longest: tokens of the longest prompt.
         token_bytes: bytes of the keys and values of one token.
+        rows: last tokens of the batch.
     """
     fits = PART_PAST_BYTES // max(1, longest * token_bytes)
-    return max(2, min(PART_ANSWERS, fits - fits % 2))
+    most = max(2, min(PART_ANSWERS, fits - fits % 2))
+    even = -(-rows // -(-rows // most))
+    return even + even % 2
 
 
 def longest_first(parts: Iterable[Chunk]) -> list[Chunk]:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from edgezo.serve import app as serve_app
-from edgezo.serve import writing_line
+from edgezo.serve import limits
+from edgezo.serve.answers import Answers
 from tests.edgezo.serve.conftest import KEY, Served, serving, wait_until
 
 CHAT = "/v1/chat/completions"
@@ -76,6 +76,9 @@ def test_bad_json_is_refused(served: Served, body: bytes) -> None:
         ({"max_tokens": "5"}, "max_tokens"),
         ({"max_tokens": 1e9}, "max_tokens"),
         ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 10**400}, "temperature"),
+        ({"top_p": -(10**400)}, "top_p"),
+        ({"max_tokens": 10**400}, "max_tokens"),
         ({"stream": 1}, "stream"),
         ({"stop": [""]}, "stop"),
         ({"stop": {"a": 1}}, "stop"),
@@ -163,16 +166,23 @@ def test_a_huge_body_is_refused_before_it_is_read(served: Served) -> None:
         assert link.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_a_slow_client_holds_nobody(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve_app, "BODY_S", 0.3)
+def _begun(served: Served) -> socket.socket:
+    """A connection with a request whose body does not come."""
     place = urlsplit(served.url)
-    with socket.create_connection((place.hostname, place.port), 10) as link:
-        link.sendall(
-            f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n{{".encode()
-        )
+    link = socket.create_connection((place.hostname, place.port), 10)
+    link.sendall(
+        f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n{{".encode()
+    )
+    return link
+
+
+def test_a_slow_client_holds_nobody(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODY_S", 0.3)
+    with _begun(served) as link:
         assert ask(served, {**ASKED, "max_tokens": 1})[0] == 200  # another one meanwhile
         assert link.recv(100).startswith(b"HTTP/1.1 408")
+    assert served.line.waiting == 0  # its place is free again
 
 
 def test_two_clients_get_their_own_answers(served: Served) -> None:
@@ -210,6 +220,8 @@ def test_a_full_line_says_when_to_come_back(
     reply = ask(served)
     assert "2 requests" in refused(reply, 429, "queue_full")
     assert int(reply[1]["retry-after"]) >= 1
+    with _begun(served) as link:  # its body is not waited for, so there is none to hold
+        assert link.recv(100).startswith(b"HTTP/1.1 429")
     go.set()
     for thread in threads:
         thread.join()
@@ -237,29 +249,41 @@ def test_a_client_that_leaves_ends_its_text(
 def test_an_end_of_the_server_ends_answers(
     served: Served, held: Callable[[], threading.Event]
 ) -> None:
+    """Of the text that is written, and of those that wait, whole or streamed."""
     held()
     with serving(served.speaker) as other:
-        replies: list[Any] = []
-        thread = threading.Thread(target=lambda: replies.append(ask(other)))
-        thread.start()
-        wait_until(lambda: other.line.waiting == 1)
+        replies: dict[int, Any] = {}
+
+        def one(number: int) -> None:
+            replies[number] = ask(other, {**ASKED, "stream": number == 2})
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+        for number, thread in enumerate(threads, 1):
+            thread.start()
+            wait_until(lambda number=number: other.line.waiting == number)
         other.server.stop()
         other.line.close()
-        thread.join(10)
-    refused(replies[0], 503, "stopping")
+        for thread in threads:
+            thread.join(10)
+    for number in range(3):
+        refused(replies[number], 503, "stopping")
 
 
+@pytest.mark.parametrize("place", ["line", "path"])
 def test_an_error_of_our_own_tells_no_details(
-    served: Served, monkeypatch: pytest.MonkeyPatch
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
 ) -> None:
     def broken(*args: Any) -> Any:
         raise KeyError("secret")
 
-    told: list[Exception] = []
-    monkeypatch.setattr(writing_line, "raise_later", told.append)
-    monkeypatch.setattr(served.speaker, "write", broken)
+    if place == "line":
+        monkeypatch.setattr(served.speaker, "write", broken)
+    else:
+        monkeypatch.setattr(Answers, "check", broken)
     reply = ask(served)
     assert "secret" not in refused(reply, 500, "internal")
-    assert isinstance(told[0], KeyError)
+    first, *trace = caplog.text.splitlines()
+    assert "internal error: KeyError: 'secret'" in first
+    assert any("in broken" in line for line in trace)
     monkeypatch.undo()
     assert ask(served, {**ASKED, "max_tokens": 1})[0] == 200

@@ -182,7 +182,7 @@ def test_copies_of_trainables_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "tokens", "telling"), [(False, 256, -(-512 // 50)), (True, 32, 64)]
+    ("answers", "tokens", "telling"), [(False, 256, -(-512 // 50)), (True, 8, 16)]
 )
 def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> None:
     """The last two of three blocks train 300 numbers."""
@@ -196,8 +196,8 @@ def test_sizes_of_a_backward_pass(answers: bool, tokens: int, telling: int) -> N
         kept=4 * 2 * tokens * HIDDEN,
         sums=300 * 20,
         parts=1 if answers else 2,
-        past=32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0,
-        waiting=4 * 3 * tokens * HIDDEN + (32 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
+        past=8 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0,
+        waiting=4 * 3 * tokens * HIDDEN + (8 * 50 * 2 * BLOCKS * KEYS_VALUES if answers else 0),
         token_bytes=2 * BLOCKS * KEYS_VALUES if answers else 0,
     )
 
@@ -357,13 +357,13 @@ def test_states_that_wait() -> None:
 
 
 def test_parts_of_last_tokens_hold_padded_prompts() -> None:
-    """The prompts of 1 MiB per token: 16 fit where the longest has 4 tokens, 2 where it has 32.
+    """The prompts of 1 MiB per token: all fit where the longest has 4 tokens, 2 where it has 32.
     A batch is cut from its front, as the passes cut it."""
     back = dataclasses.replace(BACK, token_bytes=2**20)
     lengths = np.array([[3, 4, 2, 4, 1], [1, 8, 32, 4, 5]])
     assert back.part_tokens(lengths).tolist() == [[5 * 4, 0, 0, 0, 0], [2 * 8, 2 * 32, 5, 0, 0]]
-    for row, size in zip(lengths, (16, 2), strict=True):
-        assert answers_of_part(int(row.max()), 2**20) == size
+    for row, size in zip(lengths, (6, 2), strict=True):
+        assert answers_of_part(int(row.max()), 2**20, 5) == size
 
 
 def test_rows_that_workers_take_at_once() -> None:

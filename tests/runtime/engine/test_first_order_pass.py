@@ -46,9 +46,9 @@ def test_parts_hold_whole_examples(kind, part_tokens) -> None:
 def test_last_tokens_go_back_in_equal_parts() -> None:
     batch = make_batch(random_set("labels", (4,) * (PART_ANSWERS + 3), 0), range(PART_ANSWERS + 3))
     first, second = ExampleCutter(7, 64).answers(batch, 8)
-    assert (first.tokens, first.rows, len(first.positions)) == (1, PART_ANSWERS, PART_ANSWERS)
-    assert second.index.tolist() == [32, 33, 34, 34]  # an odd last one comes twice
-    assert len(second.positions) == 3
+    assert (first.tokens, first.rows, len(first.positions)) == (1, 18, 18)
+    assert second.index.tolist() == [*range(18, 35), 34]  # an odd last one comes twice
+    assert len(second.positions) == 17
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,13 @@ def test_keys_and_values_limit_the_last_tokens_of_a_part(
     longest: int, megabytes: float, expected: int
 ) -> None:
     """SmolLM2's 23 kB per token; 64 MiB hold 5 prompts of 512 tokens, of which 4 are taken."""
-    assert answers_of_part(longest, int(megabytes * 1e6)) == expected
+    assert answers_of_part(longest, int(megabytes * 1e6), PART_ANSWERS) == expected
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(12, 12), (13, 8), (16, 8), (25, 10), (1, 2)])
+def test_parts_are_equal(rows: int, expected: int) -> None:
+    """12 prompts of 230 tokens fit in 64 MiB."""
+    assert answers_of_part(230, 23_000, rows) == expected
 
 
 def test_virtual_tokens_count() -> None:
