@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -31,10 +30,9 @@ from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
 from edgezo_export.trace.trace import Trace, trace_model
-from edgezo_export.unfinished import unfinished
+from edgezo_export.unfinished import check_output, unfinished
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
-    FORMAT,
     MANIFEST_FILE,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
@@ -115,7 +113,7 @@ def export_bundle(
     try:
         with unfinished(output) as place:
             manifest = _write(source, place.bundle, config, progress, told)
-            place.finish()
+            place.finish(config.force)
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
@@ -136,37 +134,6 @@ def check_settings(config: ExportConfig) -> None:
         raise UsageError(
             f"`calibration_rows` {config.calibration_rows}: must be from 0 to {MOST_ROWS}"
         )
-
-
-def check_output(output: Path, force: bool) -> None:
-    """Refuse to overwrite an existing file or folder, and to remove anything but a bundle.
-
-    Raises:
-        UsageError: `output` exists and force is off, or it is not a bundle, or a file is in its
-            place or above it.
-    """
-    taken = next((place for place in (output, *output.parents) if place.is_file()), None)
-    if taken is not None:
-        raise UsageError(
-            f"{taken}: is a file, and a bundle is a folder; choose another `output` (`force` "
-            f"replaces only bundles)"
-        )
-    if not output.exists():
-        return
-    if not force:
-        raise UsageError(f"{output}: exists; choose another `output` or pass `force` to replace it")
-    empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
-    if not empty and not _is_bundle(output):
-        raise UsageError(f"{output}: exists and is not a bundle; `force` replaces only bundles")
-
-
-def _is_bundle(folder: Path) -> bool:
-    """Recognize bundles by content, even damaged ones; other programs write manifest.json too."""
-    try:
-        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT and not folder.is_symlink()
 
 
 def _write(

@@ -22,7 +22,6 @@ from edgezo_export.calibration.calibrated_codes import CalibratedCodes
 from edgezo_export.export import (
     ExportConfig,
     Warn,
-    check_output,
     check_settings,
     created_by,
     facts_of,
@@ -38,7 +37,7 @@ from edgezo_export.quantization.weights_file import MakeCodes, write_weights
 from edgezo_export.schemes import scheme_of
 from edgezo_export.sources.architecture import model_sizes
 from edgezo_export.trace.trace import Trace, trace_model
-from edgezo_export.unfinished import unfinished
+from edgezo_export.unfinished import check_output, unfinished
 from edgezo_runtime.bundle.bundle import Bundle, describe_files
 from edgezo_runtime.bundle.manifest import (
     MANIFEST_FILE,
@@ -87,7 +86,7 @@ def quantize_bundle(
     try:
         with unfinished(output) as place:
             manifest = _write(bundle, place.bundle, quant, config, progress, warn)
-            place.finish()
+            place.finish(config.force)
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"

@@ -14,11 +14,12 @@ import pytest
 import safetensors
 
 from edgezo_export import export
-from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
+from edgezo_export.export import ExportConfig, chosen_quant, export_bundle
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators.linear import LinearLowering, LinearSpec
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.sources.model_source import open_source
+from edgezo_export.unfinished import check_output
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB
@@ -270,6 +271,6 @@ def test_matrices_without_groups_are_told(quant, told):
         spec = LinearSpec((f"m.{name}",), (8,), width, False, (f"m.{name}.bias",))
         linears.add_bias(spec, linears.emit(spec, x, draft.op("Shape", x, start=0, end=2)))
     found: list[str] = []
-    export._tell_larger(draft.planned.values(), quant, 32, found.append)
+    export.tell_larger(draft.planned.values(), quant, 32, found.append)
     assert len(found) == (told is not None)
     assert told is None or re.match(told, found[0])
