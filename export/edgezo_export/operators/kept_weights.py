@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 from edgezo_export.operators.layers import LinearSpec
+from edgezo_export.operators.tiles import joined, tiles_of
 from edgezo_export.quantization.kept_plan import plan_kept
 from edgezo_export.quantization.weights_plan import Kind
 from edgezo_export.sources.stored_codes import NF4, CodeForm
@@ -44,9 +45,14 @@ class KeptMatrix:
 
 
 def kept_product(
-    draft: GraphBuilder, spec: LinearSpec, form: CodeForm, x: ir.Value, leading: ir.Value
+    draft: GraphBuilder,
+    spec: LinearSpec,
+    form: CodeForm,
+    x: ir.Value,
+    leading: ir.Value,
+    used: ir.Value | None = None,
 ) -> ir.Value:
-    """Append x W^T.
+    """Append x W^T, a tile of outputs after the other.
 
     Args:
         draft: the graph.
@@ -54,30 +60,42 @@ def kept_product(
         form: of their weights.
         x: (R, S, in) or (R*S, in).
         leading: int64 vector, the dimensions of x before the last.
+        used: (1,) int64, 0 where x has no rows: one row of each tile is read then; else 1.
     """
     width, outputs = spec.in_features, spec.out_features
     plan = plan_kept(spec.name, spec.sources, form, (outputs, width))
     parts = {kind: draft.weight(tensor) for kind, tensor in plan.items()}
     rows = draft.op("Reshape", x, draft.ints(-1, width))
-    if "kept_order" in parts:
-        rows = draft.op("Gather", rows, parts["kept_order"], axis=1)
-    y = rows_times(draft, rows, unpacked(draft, form, parts, (outputs, width)), form)
+    order = parts.pop("kept_order", None)
+    if order is not None:
+        rows = draft.op("Gather", rows, order, axis=1)
+    products = []
+    for tile in tiles_of(width, outputs, used, least=1):
+        own = {kind: tile.of(draft, part, axis=0) for kind, part in parts.items()}
+        matrix = unpacked(draft, form, own, (tile.outputs(draft.local(spec.name)), width))
+        products.append(rows_times(draft, rows, matrix, form, width))
     shape = draft.op("Concat", leading, draft.ints(outputs), axis=0)
-    return draft.op("Reshape", y, shape, allowzero=1)
+    return draft.op("Reshape", joined(draft, products), shape, allowzero=1)
 
 
-def rows_times(draft: GraphBuilder, rows: ir.Value, matrix: KeptMatrix, form: CodeForm) -> ir.Value:
-    """Append rows (T, K) times the transposed matrix, (T, N)."""
+def rows_times(
+    draft: GraphBuilder, rows: ir.Value, matrix: KeptMatrix, form: CodeForm, width: int
+) -> ir.Value:
+    """Append rows (T, K) times the transposed matrix, (T, N).
+
+    Args:
+        draft: the graph.
+        rows: T may be 0.
+        matrix: (N, K).
+        form: of its codes.
+        width: K.
+    """
     y = draft.op("Gemm", rows, matrix.values, transB=1)
     if matrix.minimum is None:
         return y
-    groups = draft.op("Reshape", rows, draft.op("Concat", *_grouped(draft, rows, form), axis=0))
+    groups = draft.op("Reshape", rows, draft.ints(-1, width // form.size, form.size))
     sums = draft.op("ReduceSum", groups, draft.ints(2), keepdims=0)
     return draft.op("Add", y, draft.op("Gemm", sums, matrix.minimum, transB=1))
-
-
-def _grouped(draft: GraphBuilder, rows: ir.Value, form: CodeForm) -> tuple[ir.Value, ir.Value]:
-    return draft.op("Shape", rows, start=0, end=1), draft.ints(-1, form.size)
 
 
 def kept_rows(
