@@ -82,7 +82,7 @@ def _words(columns: np.ndarray, bits: int) -> np.ndarray:
 
 
 def gptq(bits: int, *, order: bool = False, symmetric: bool = True, v2: bool = False) -> Packing:
-    """GPTQ: qweight packs inputs, qzeros outputs; zeros are stored less one."""
+    """GPTQ: qweight packs inputs, qzeros outputs; zeros are stored less one, 0 as the largest."""
 
     def pack(shape: tuple[int, int], random: np.random.Generator) -> Made:
         outputs, width = shape
@@ -94,12 +94,13 @@ def gptq(bits: int, *, order: bool = False, symmetric: bool = True, v2: bool = F
         zeros = np.full((groups, outputs), middle)
         if not symmetric:
             zeros = random.integers(middle - 3, middle + 4, (groups, outputs))
+            zeros[0, :2] = 0, (1 << bits) - 1
         g_idx = np.arange(width) // SIZE
         if order:
             g_idx = random.permutation(g_idx)
         tensors = {
             "qweight": np.ascontiguousarray(_words(codes.T, bits).T),
-            "qzeros": _words(zeros - (0 if v2 else 1), bits),
+            "qzeros": _words((zeros - (0 if v2 else 1)) % (1 << bits), bits),
             "scales": scales,
             "g_idx": g_idx.astype(np.int32),
         }
@@ -170,7 +171,8 @@ PACKINGS: dict[str, Packing] = {
     "gptq": gptq(4),
     "gptq-asymmetric": gptq(4, symmetric=False),
     "gptq-act-order": gptq(4, order=True, symmetric=False),
-    "gptq-8": gptq(8, symmetric=False, v2=True),
+    "gptq-8": gptq(8, symmetric=False),
+    "gptq-8-v2": gptq(8, symmetric=False, v2=True),
     "awq": awq(),
     "nf4": nf4(nested=False),
     "nf4-double": nf4(nested=True),
