@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
 from edgezo_export.calibration.calibrated_codes import CalibratedCodes
@@ -43,6 +44,9 @@ from edgezo_runtime.errors import EdgezoError, UsageError
 
 PARAMETERS_OF_W4 = 1_000_000_000
 """From so many parameters on, weights have 4 bits unless another form is asked for."""
+
+_PROGRAMS = ("numpy", "onnxruntime", "transformers", "torch", "tokenizers", "gguf")
+"""Packages that the bytes of a bundle depend on."""
 
 Warn = Callable[[str], None]
 """Takes a warning."""
@@ -167,7 +171,7 @@ def _write(
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
-    log = TensorLog(folder.parent, log_facts(source.stamp(), config))
+    log = TensorLog(folder.parent, log_facts(source.stamp(), config), warn)
     write_weights(
         folder / WEIGHTS_FILE,
         own.planned(),
@@ -179,11 +183,6 @@ def _write(
         log,
         source.read_codes,
     )
-    if log.changed is not None:
-        warn(
-            f"an export to the same place was not finished, and it had another {log.changed}: it "
-            f"began anew"
-        )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
     info = scheme.info()
@@ -226,12 +225,22 @@ def log_facts(stamp: str, config: ExportConfig) -> dict[str, str]:
         stamp: of the weights that are read.
         config: the settings.
     """
-    programs = (f"{name} {_version(name)}" for name in ("numpy", "onnxruntime"))
+    programs = [f"{name} {_version(name)}" for name in _PROGRAMS]
     return {
         "checkpoint": stamp,
         "setting": repr(replace(config, force=False)),
-        "version": ", ".join([created_by(), *programs]),
+        "version": ", ".join([created_by(), *programs, _sources_digest()]),
     }
+
+
+def _sources_digest() -> str:
+    """Return the SHA-256 of this package's sources: those of a source tree change as they may."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def chosen_quant(wanted: Quant | Literal["auto"], source: Source) -> Quant:
@@ -364,21 +373,36 @@ def _trace(
             )
         return list(found)
 
-    try:
-        trace = trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
-    except EdgezoError:
-        raise
-    except Exception as error:  # a model's own code may raise anything while it is traced
-        raise UnsupportedModelError(
-            f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
-            f"{_reason(error)}"
-        ) from error
+    trace = traced(source.config, cls, causal, max_seq, separate)
     if trace.dynamic_rotary:
         warn(
             f"the model changes its rotary frequencies (rope type dynamic) for sequences of more "
             f"than {max_seq} tokens, with every length; a bundle takes no longer ones"
         )
     return trace
+
+
+def traced(
+    config: PretrainedConfig,
+    cls: type[PreTrainedModel],
+    causal: bool,
+    max_seq: int,
+    separate: Callable[[Mapping[str, str]], list[str]],
+) -> Trace:
+    """Trace a model; the arguments are those of `trace_model`.
+
+    Raises:
+        UnsupportedModelError: it cannot be traced.
+    """
+    try:
+        return trace_model(config, cls, causal=causal, max_seq=max_seq, separate=separate)
+    except EdgezoError:
+        raise
+    except Exception as error:  # a model's own code may raise anything while it is traced
+        raise UnsupportedModelError(
+            f"architecture {config.model_type!r} ({cls.__name__}) cannot be traced: "
+            f"{_reason(error)}"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

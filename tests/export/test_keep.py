@@ -63,7 +63,7 @@ def test_folders(tmp_path, name):
     check(model, tmp_path / "model", tmp_path / "bundle")
 
 
-@pytest.mark.parametrize("name", ["gptq-asymmetric", "nf4"])
+@pytest.mark.parametrize("name", ["gptq-asymmetric", pytest.param("nf4", marks=pytest.mark.slow)])
 def test_experts(tmp_path, name):
     """Their codes are kept, and read only where a token is routed to them."""
     model = write_folder(tmp_path / "model", PACKINGS[name], tiny_mixtral())

@@ -316,6 +316,46 @@ def test_what_is_left_of_an_old_log(tmp_path):
 
     for text in ("", "[]\n", "{", json.dumps({"layout": 1}) + "\n{}\n"):
         (tmp_path / "log.jsonl").write_text(text)
-        log = TensorLog(tmp_path, {"checkpoint": "a"})
+        log = TensorLog(tmp_path, {"checkpoint": "a"}, lambda text: None)
         assert log.begin(tmp_path / "w", b"start", {}) == set()
         assert log.load_states(1) is None
+
+
+def test_a_log_of_any_size(tmp_path):
+    """The first line is made longer than a small file may be."""
+    from edgezo_export.quantization.tensor_log import TensorLog
+    from edgezo_export.quantization.weights_plan import WrittenTensor
+
+    weights, places = tmp_path / "w", {"a": WrittenTensor(1, 2, "U8", (2,))}
+    weights.write_bytes(b"start")
+    told: list[str] = []
+    log = TensorLog(tmp_path, {"checkpoint": "a"}, told.append)
+    assert log.begin(weights, b"start", places) == set()
+    log.add(weights, ["a"], places)
+    file = tmp_path / "log.jsonl"
+    file.write_text(file.read_text().replace("}", "}" + " " * (9 << 20), 1))
+    log = TensorLog(tmp_path, {"checkpoint": "a"}, told.append)
+    assert log.begin(weights, b"start", places) == {"a"}
+    assert told == []
+    log = TensorLog(tmp_path, {"checkpoint": "b"}, told.append)
+    assert log.begin(weights, b"start", places) == set()
+    assert told == [
+        "an export to the same place was not finished, and it had another checkpoint: it began anew"
+    ]
+
+
+def test_facts_tell_versions_and_sources(monkeypatch, tmp_path):
+    """Another source tree begins anew, and so does another transformers."""
+    from edgezo_export import export
+
+    (tmp_path / "a.py").write_text("1")
+    monkeypatch.setattr(export, "__file__", str(tmp_path / "export.py"))
+    facts = [export.log_facts("x", ExportConfig())]
+    (tmp_path / "a.py").write_text("2")
+    facts.append(export.log_facts("x", ExportConfig(force=True)))
+    monkeypatch.setattr(export, "_version", lambda name: f"1 of {name}")
+    facts.append(export.log_facts("x", ExportConfig()))
+    assert len({one["version"] for one in facts}) == 3
+    assert len({(one["checkpoint"], one["setting"]) for one in facts}) == 1
+    for name in ("transformers", "torch", "tokenizers", "gguf", "numpy", "onnxruntime"):
+        assert f"1 of {name}" in facts[2]["version"]
