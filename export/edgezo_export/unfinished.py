@@ -31,10 +31,17 @@ def folder_of(output: Path) -> Path:
 def check_output(output: Path, force: bool) -> None:
     """Refuse to overwrite an existing file or folder, and to remove anything but a bundle.
 
+    An old bundle that an ended process has left beside its place is put back first.
+
     Raises:
         UsageError: `output` exists and force is off, or it is not a bundle, or a file is in its
-            place or above it.
+            place or above it; or another process exports to it.
     """
+    restore(output)
+    _check_place(output, force)
+
+
+def _check_place(output: Path, force: bool) -> None:
     taken = next((place for place in (output, *output.parents) if place.is_file()), None)
     if taken is not None:
         raise UsageError(
@@ -174,7 +181,7 @@ class Unfinished:
             UsageError: something has come to be at its place that may not be replaced.
             OSError: it cannot be renamed; an old bundle is where it was.
         """
-        check_output(self._output, force)
+        _check_place(self._output, force)
         self.bundle.chmod(0o755)
         if self._output.exists():
             self._output.rename(self._old)

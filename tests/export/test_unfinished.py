@@ -16,7 +16,7 @@ import pytest
 
 from edgezo_export.export import ExportConfig, export_bundle
 from edgezo_export.sources.model_source import Source, open_source
-from edgezo_export.unfinished import Unfinished, restore, unfinished
+from edgezo_export.unfinished import Unfinished, check_output, restore, unfinished
 from edgezo_runtime.bundle.manifest import FORMAT
 from edgezo_runtime.errors import UsageError
 
@@ -225,7 +225,8 @@ def replaced(output: Path, meanwhile: str | None = None) -> None:
 def test_an_old_bundle_that_was_not_replaced_comes_back(tmp_path):
     """A process ended between the two renames of `finish`."""
     written(tmp_path / ".bundle.export" / "old", "old")
-    restore(tmp_path / "bundle")
+    with pytest.raises(UsageError, match="exists; choose another"):
+        check_output(tmp_path / "bundle", force=False)
     assert name_of(tmp_path / "bundle") == "old"
     restore(tmp_path / "bundle")
     place = Unfinished(tmp_path / "bundle")
