@@ -30,6 +30,7 @@ RUNTIME = [
     "bundle",
     "methods",
     "data",
+    "devices",
     "engine",
     "journal",
     "generation",
@@ -136,7 +137,7 @@ def test_packages_ship_type_information(package: str) -> None:
 
 def test_onnxruntime_tells_nobody(tmp_path: Path) -> None:
     """Pins a database of what was run, in the user's cache, which onnxruntime sends out."""
-    code = "import edgezo_runtime.engine.sessions as s; s.import_onnxruntime().SessionOptions()"
+    code = "import edgezo_runtime.devices.library as s; s.import_onnxruntime().SessionOptions()"
     kept = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
     env = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "CI": ""}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)

@@ -14,7 +14,16 @@ from edgezo_runtime.errors import EdgezoError
 
 MODULE = "onnxruntime"
 
-_PACKAGES = ("numpy", "safetensors", "tokenizers", "torch", "transformers", "optimum", "peft")
+_PACKAGES = (
+    "numpy",
+    "safetensors",
+    "tokenizers",
+    "onnxruntime-ep-webgpu",
+    "torch",
+    "transformers",
+    "optimum",
+    "peft",
+)
 
 
 @click.command(
@@ -28,6 +37,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     report = _report(flavours)
     problems = [*find_problems(flavours), *_import_problem(flavours)]
     report["problems"] = problems
+    report["devices"] = [] if problems else _devices()
     rows = [
         ("edgezo", __version__),
         ("python", str(report["python"])),
@@ -38,6 +48,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
         (MODULE, ", ".join(f"{name} {v}" for name, v in flavours.items()) or "not installed"),
     ]
     rows += [(name, version or "-") for name, version in report["packages"].items()]
+    rows += [(f"device {found['name']}", _told(found)) for found in report["devices"]]
     lines = table(rows) + [f"problem: {text}" for text in problems]
     print_result(report, lines, as_json)
     if problems:
@@ -64,7 +75,7 @@ def find_problems(flavours: dict[str, str]) -> list[str]:
 
 
 def _import_problem(flavours: dict[str, str]) -> list[str]:
-    from edgezo_runtime.engine.sessions import import_onnxruntime
+    from edgezo_runtime.devices.library import import_onnxruntime
 
     if len(flavours) != 1:
         return []
@@ -89,6 +100,50 @@ def _report(flavours: dict[str, str]) -> dict[str, Any]:
         MODULE: flavours,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _devices() -> list[dict[str, Any]]:
+    """The ways to a GPU, each tested for a second against the processor."""
+    from edgezo_runtime.devices.choice import look_everywhere
+
+    found: list[dict[str, Any]] = []
+    for way in look_everywhere():
+        entry: dict[str, Any] = {"name": way.name, "problem": way.problem or None}
+        if way.gpu is not None and way.test is not None:
+            facts = way.gpu.facts
+            entry |= {
+                "label": facts.label,
+                "provider": way.gpu.provider,
+                "total_bytes": facts.total_bytes,
+                "float16": facts.float16,
+                "software": facts.is_software,
+                "block_s": way.test.seconds,
+                "cpu_block_s": way.test.cpu_seconds,
+                "difference": way.test.difference if way.test.is_finite else None,
+            }
+        found.append(entry)
+    return found
+
+
+def _told(found: dict[str, Any]) -> str:
+    """A way to a GPU, for people."""
+    if "label" not in found:
+        return f"none: {found['problem']}"
+    size = found["total_bytes"]
+    float16 = {None: "float16 unknown", True: "float16", False: "no float16"}[found["float16"]]
+    facts = [
+        found["label"],
+        found["provider"],
+        "memory unknown" if size is None else _size(size),
+        float16,
+    ]
+    if found["problem"]:
+        return f"{', '.join(facts)}: {found['problem']}"
+    facts.append(f"self-test passed, {1e3 * found['block_s']:.2f} ms a block")
+    facts.append(f"a core of the processor {1e3 * found['cpu_block_s']:.2f} ms")
+    if found["software"]:
+        facts.append("for tests only: auto never takes it")
+    return ", ".join(facts)
 
 
 def _version(name: str) -> str | None:

@@ -14,6 +14,7 @@ from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.graphs.block import lower_block
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.graphs.context import Context
+from edgezo_export.graphs.gpu_graphs import GpuForms
 from edgezo_export.graphs.label_scorer import lower_label_scorer
 from edgezo_export.graphs.logits import lower_logits
 from edgezo_export.graphs.prologue import lower_prologue
@@ -27,7 +28,7 @@ from edgezo_export.trace.canonical import canonicalize
 from edgezo_export.trace.partition import partition
 from edgezo_export.trace.trace import Trace
 from edgezo_runtime.bundle.manifest import TrainableInfo
-from edgezo_runtime.bundle.manifest_types import BackwardInfo, GraphInfo, Graphs
+from edgezo_runtime.bundle.manifest_types import BackwardInfo, GpuGraphs, GraphInfo, Graphs
 from edgezo_runtime.errors import UsageError
 
 Progress = Callable[[str, int, int], None]
@@ -48,6 +49,7 @@ class BundleGraphs:
         logits: hidden states -> logits; None for encoders, which generate nothing.
         edits: the edits of the scheme, in the order of the blocks.
         backward: builds the backward graphs.
+        gpu: builds the graphs for GPUs.
         calibration: builds the graphs that calibration rows go through.
     """
 
@@ -58,6 +60,7 @@ class BundleGraphs:
     logits: GraphBuilder | None
     edits: list[Edit]
     backward: Backward
+    gpu: GpuForms
     calibration: CalibrationGraphs
 
     @property
@@ -95,6 +98,29 @@ class BundleGraphs:
             infos.append(draft.info(files[content]))
         after = 1 + len(self.blocks)
         return Graphs(infos[0], tuple(infos[1:after]), *infos[after:])
+
+    def save_gpu(self, folder: Path) -> GpuGraphs | str:
+        """Write the graphs for GPUs to `folder`/graphs; equal blocks share a file.
+
+        Returns:
+            The manifest's entries; if there are none, the reason. The rest of the bundle does not
+            need them.
+        """
+        try:
+            drafts = [self.gpu.block(index) for index in range(len(self.blocks))]
+        except UnsupportedModelError as error:
+            return str(error)
+        files: dict[bytes, str] = {}
+        blocks: list[GraphInfo] = []
+        for draft in drafts:
+            content = draft.serialize()
+            if content not in files:
+                files[content] = f"graphs/block_{len(files)}.gpu.onnx"
+                (folder / files[content]).write_bytes(content)
+            blocks.append(draft.info(files[content]))
+        rows = self.gpu.rows()
+        (folder / "graphs/rows.onnx").write_bytes(rows.serialize())
+        return GpuGraphs(tuple(blocks), rows.info("graphs/rows.onnx"))
 
     def save_backward(self, folder: Path, graphs: Graphs) -> tuple[BackwardInfo, ...] | str:
         """Write the backward graph of every kind of block and of the scorers to `folder`/graphs.
@@ -205,6 +231,7 @@ def build_graphs(
         group_size=group_size,
     )
     layers = list(zip(cut.layers, trace.layers, strict=True))
+    gpu = GpuForms(layers, checkpoint, context, scheme, quant, hidden_size, group_size)
     inputs = tuple(trace.model.graph.inputs)
     calibration = CalibrationGraphs(cut.prologue, inputs, layers, checkpoint, hidden_size)
-    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, calibration)
+    return BundleGraphs(prologue, blocks, labels, tokens, logits, edits, backward, gpu, calibration)

@@ -171,6 +171,7 @@ def _write(
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
+    gpu = own.save_gpu(folder)
     log = TensorLog(folder.parent, log_facts(source.stamp(), config), warn)
     write_weights(
         folder / WEIGHTS_FILE,
@@ -213,6 +214,7 @@ def _write(
         files=describe_files(folder, names),
         backward=backward,
         group_size=config.group_size if quant in ("w4", "w8") else None,
+        gpu=gpu,
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest

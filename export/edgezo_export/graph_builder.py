@@ -52,12 +52,22 @@ class GraphBuilder:
         name: name of the graph.
         module: path of its module, with a dot at the end; omitted from the names of inputs.
         expand: operators that are expanded into others, by type.
+        gpu: is it for GPUs, with operators that their providers have?
+
+    Attributes:
+        gpu: as given.
     """
 
     def __init__(
-        self, name: str, module: str = "", expand: Mapping[str, Expansion] | None = None
+        self,
+        name: str,
+        module: str = "",
+        expand: Mapping[str, Expansion] | None = None,
+        *,
+        gpu: bool = False,
     ) -> None:
         self.name = name
+        self.gpu = gpu
         self.planned: dict[str, PlannedTensor] = {}
         self.trainables: list[Binding] = []
         self.weights: list[Binding] = []
@@ -73,8 +83,8 @@ class GraphBuilder:
 
     @property
     def unfused(self) -> bool:
-        """Are fused operators expanded?"""
-        return bool(self._expand)
+        """Are all fused operators expanded?"""
+        return bool(self._expand) and not self.gpu
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:

@@ -148,6 +148,7 @@ def _write(
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
+    gpu = own.save_gpu(folder)
     kept = [old.tokenizer.file, TRAINABLE_FILE]
     kept += [old.tokenizer.chat_template] if old.tokenizer.chat_template else []
     for name in kept:
@@ -173,6 +174,7 @@ def _write(
         backward=backward,
         files=describe_files(folder, names),
         group_size=config.group_size if quant in ("w4", "w8") else None,
+        gpu=gpu,
     )
     (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
     return manifest

@@ -5,6 +5,7 @@
     │   └── RewardError      2    a reward fails, or returns no number; the state is saved
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
     ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
+    │   └── DeviceLostError  4    a GPU is gone, with all that was on it; the state is saved
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
     │   └── MissingFieldError 5  a row lacks a field of its template
     ├── BundleError          1    a bundle is missing, truncated, of another version or altered
@@ -66,6 +67,10 @@ class BudgetStopError(EdgezoError):
     """The memory or time granted is used up; the state is saved and the run can be resumed."""
 
     exit_code: ClassVar[int] = 4
+
+
+class DeviceLostError(BudgetStopError):
+    """A GPU is gone, and all that was on it; the state is saved and the run can be resumed."""
 
 
 class DataError(EdgezoError, ValueError):

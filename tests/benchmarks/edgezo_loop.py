@@ -41,7 +41,7 @@ def edgezo_steps(
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
     from edgezo_runtime.data.random_rows import random_rows
-    from edgezo_runtime.engine.sessions import import_onnxruntime
+    from edgezo_runtime.devices.library import import_onnxruntime
     from edgezo_runtime.journal.run_folder import RunFolder
     from edgezo_runtime.system.memory import rss_bytes
     from tests.benchmarks.page_cache import disk_bytes

@@ -23,7 +23,7 @@ def start(bundle: str, started: float) -> dict[str, Any]:
     from edgezo_runtime.config import TuneConfig
 
     stages["edgezo_runtime"] = _now(started)
-    from edgezo_runtime.engine.sessions import import_onnxruntime
+    from edgezo_runtime.devices.library import import_onnxruntime
 
     import_onnxruntime()
     stages["onnxruntime"] = _now(started)

@@ -73,7 +73,7 @@ def gradient_steps(
         engine.limits = replace(engine.limits, wave_bytes=wave)
         engine.streamed = frozenset(range(engine.num_blocks))
     pages = engine.model.weights
-    blocks = [span for graph in engine.model.blocks for span in graph.pages]
+    blocks = [span for graph in engine.model.blocks for span in graph.held.pages.spans]
     dropped, drop = 0, WeightsFile.drop
 
     def counted(weights: WeightsFile, start: int, end: int) -> None:

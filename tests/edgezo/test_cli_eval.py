@@ -34,6 +34,7 @@ EVAL = {
     "exact_match": type(None),
     "long_rows": dict,
     "peak_bytes": int,
+    "device": str,
     "warnings": list,
     "seconds": float,
 }

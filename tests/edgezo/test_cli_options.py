@@ -53,6 +53,8 @@ OTHER: dict[str, Any] = {
     "template": "{a} b",
     "label": (" x", " y"),
     "budget": "3GB",
+    "device": "gpu",
+    "device_budget": "2GB",
     "when": "idle,thermal:70",
     "adapter": "other",
     "log": ("csv", "wandb"),

@@ -44,6 +44,7 @@ RESULT = {
     "predicted_bytes": int,
     "plan": dict,
     "workers": int,
+    "device": str,
     "chunk_tokens": int,
     "adapter": str,
     "adapter_sha256": str,

@@ -41,12 +41,13 @@ def assert_close(found, expected, tolerance: float) -> None:
 
 def test_blocks_run_in_plain_form():
     """Else this file tests nothing of its own."""
-    from edgezo_runtime.engine.unfused_graphs import runnable
+    from edgezo_runtime.devices.cpu import CPU
+    from edgezo_runtime.engine.block_forms import runnable
 
     for family, quant in BUNDLES:
         manifest = opened(family, quant).manifest
-        for graph in manifest.graphs.blocks:
-            plain = runnable(manifest, graph)
+        forms = runnable(manifest, CPU)
+        for plain, graph in zip(forms, manifest.graphs.blocks, strict=True):
             assert plain.file.endswith(".plain.onnx")
             assert plain.past == graph.past
 

@@ -13,6 +13,7 @@ import click
 from edgezo.cli.eval.settings import EVAL_GROUPS, EvalSettings
 from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.device import device_use
 from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.options import build, flat_fields, given_options, options_of
 from edgezo.cli.terminal.output import json_option, print_result, table, warn
@@ -101,7 +102,9 @@ def _evaluate(
     warnings += [warning.message for warning in task.examples.warnings]
     for text in warnings:
         warn(text)
-    engine = limited_engine(bundle, budget, settings.threads or None)
+    engine = limited_engine(
+        bundle, budget, settings.threads or None, settings.place(bundle.manifest)
+    )
     with Progress() as progress:
         show = progress.count("evaluating rows")
 
@@ -125,6 +128,7 @@ def _evaluate(
         **found.scores(),
         "long_rows": dataclasses.asdict(truncation),
         "peak_bytes": peak_rss_bytes(),
+        **device_use(engine),
         "warnings": warnings,
     }
     return found, result, [*reading_lines(settled), *tuned.lines(), *generated.lines()]

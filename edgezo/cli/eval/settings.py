@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgezo.cli.files.task_data import PACKAGED
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.grouped_command import OptionGroups
 from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
@@ -14,7 +15,7 @@ from edgezo_runtime.errors import UsageError
 EVAL_GROUPS: OptionGroups = {
     "Data": ("data", "split", "limit", "max_seq", "long", "train_on"),
     "Model": ("adapter", "verify"),
-    "Budget": ("budget", "threads", "batch_size"),
+    "Budget": ("budget", "device", "device_budget", "threads", "batch_size"),
     "Scores": ("template", "label", "choices", "answers"),
     "Generated answers": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
     "Output": ("predictions", "as_json"),
@@ -23,7 +24,7 @@ EVAL_GROUPS: OptionGroups = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvalSettings:
+class EvalSettings(DeviceSettings):
     """Settings of `edgezo eval` besides those of generated answers."""
 
     data: tuple[str, ...] = setting(

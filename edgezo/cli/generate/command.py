@@ -11,6 +11,7 @@ import click
 
 from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.config_file import config_option
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.grouped_command import GroupedCommand, OptionGroups
 from edgezo.cli.settings.options import (
     build,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateSettings:
+class GenerateSettings(DeviceSettings):
     """Settings of `edgezo generate` besides those of the generated texts."""
 
     prompt: tuple[str, ...] = setting(
@@ -80,7 +81,7 @@ class GenerateSettings:
 _GROUPS: OptionGroups = {
     "Prompts": ("prompt", "row", "template", "chat", "system"),
     "Model": ("adapter", "verify"),
-    "Budget": ("budget", "threads"),
+    "Budget": ("budget", "device", "device_budget", "threads"),
     "Generated texts": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
 }
 
@@ -131,6 +132,7 @@ def _generate(
     opened = load_generator(
         bundle, settings.adapter, signals,
         budget=budget, threads=settings.threads, verified=settings.verify,
+        placement=settings.place(bundle.manifest),
     )  # fmt: skip
     tuned, generator = opened.tuned, opened.generator
     names = given_options(field.name for field in flat_fields(GenerationSettings))

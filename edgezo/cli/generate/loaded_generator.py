@@ -11,6 +11,7 @@ from edgezo.cli.files.verify import verify
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.adapters.adapter import load_adapter
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.budget.placement import ON_CPU, Placement
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.scope import ACTS_ON
 from edgezo_runtime.data.sources import open_tokenizer
@@ -94,6 +95,7 @@ def load_generator(
     budget: int | None,
     threads: int,
     verified: bool,
+    placement: Placement = ON_CPU,
 ) -> LoadedGenerator:
     """Load everything that generation needs.
 
@@ -104,6 +106,7 @@ def load_generator(
         budget: in bytes; None sets no memory limits.
         threads: compute threads; 0 takes one per core.
         verified: check the digests of the bundle's files first.
+        placement: the device that computes.
     Raises:
         EdgezoError: a file is missing or damaged, memory is short, or the bundle cannot generate.
     """
@@ -112,6 +115,6 @@ def load_generator(
             verify(bundle, signals)
         tuned = Tuned.open(bundle, adapter)
         tokenizer = open_tokenizer(bundle)
-        engine = limited_engine(bundle, budget, threads or None)
+        engine = limited_engine(bundle, budget, threads or None, placement)
         generator = Generator(engine, tokenizer, scope=tuned.scope)
         return LoadedGenerator(generator, tokenizer, tuned)

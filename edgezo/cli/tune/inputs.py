@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgezo.cli.files.task_data import PACKAGED
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.grouped_command import OptionGroups
 from edgezo.cli.settings.options import setting
 from edgezo_runtime.errors import UsageError
@@ -17,7 +18,7 @@ AUTO: Literal["auto"] = "auto"
 
 TUNE_GROUPS: OptionGroups = {
     "Data": ("data", "valid", "test", "template", "label", "max_seq", "long", "train_on"),
-    "Budget": ("budget", "threads", "when", "prefix_cache"),
+    "Budget": ("budget", "device", "device_budget", "threads", "when", "prefix_cache"),
     "What trains": ("adapter", "blocks", "modules", "schedule", "scope"),
     "Objective": ("objective", "reward", "max_new_tokens", "temperature", "stop"),
     "Method": (
@@ -47,7 +48,7 @@ METHOD_OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TuneInputs:
+class TuneInputs(DeviceSettings):
     """Data, budget and conditions of a run."""
 
     budget: str = setting(

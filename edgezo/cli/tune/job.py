@@ -35,7 +35,7 @@ from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.random_rows import random_rows
 from edgezo_runtime.data.reading import NO_TEMPLATE, Reading, SettledReading
 from edgezo_runtime.data.sources import Source
-from edgezo_runtime.engine.sessions import import_onnxruntime
+from edgezo_runtime.devices.library import import_onnxruntime
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.generation.generator import why_no_text
@@ -184,6 +184,8 @@ def prepare(
         bundle = Bundle.open(root, verify=None if inputs.verify else False)
         if answer_tokens and (reason := why_no_text(bundle.manifest)) is not None:
             raise UsageError(f"--serve: bundle {bundle.root} cannot generate: {reason}")
+        placement = inputs.place(bundle.manifest)
+        config = placement.settled(config)
         if inputs.verify:
             verify(bundle, signals)
         initial = load_initial_adapter(_initial_adapter(inputs, folder), folder)
@@ -210,6 +212,7 @@ def prepare(
                 process_bytes=process,
                 eval_batch_size=inputs.eval_batch_size,
                 threads=inputs.threads or None,
+                placement=placement,
                 governors=inputs.when,
                 reward=reward,
                 adapter=initial,

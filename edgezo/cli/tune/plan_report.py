@@ -41,10 +41,11 @@ def print_plan(
         "held_out": job.held_out,
         "scope": job.run.scope,
         **job.plan.as_json(),
+        **_device_entries(job),
         "warnings": list(job.warnings),
     }
     lines = table([*more_rows, *_rows(job)])
-    lines += ["", *_ledger_lines(job), "", *_gain_lines(job)]
+    lines += ["", *_ledger_lines(job), "", *_device_lines(job), *_gain_lines(job)]
     if enforce:
         result["memory_limits"] = limit_entries(job)
         lines += ["", *limit_lines(job)]
@@ -98,6 +99,39 @@ def _ledger_lines(job: Job) -> list[str]:
     return [
         f"{name:<{width}}  {format_size(size):>8}  {text}".rstrip() for name, size, text in lines
     ]
+
+
+def _device_entries(job: Job) -> dict[str, Any]:
+    plan = job.opened.device_plan
+    if plan is None:
+        return {"device": job.run.engine.model.device.name}
+    return {
+        "device": plan.device,
+        "device_plan": {
+            "budget_bytes": plan.budget_bytes,
+            "predicted_bytes": plan.predicted_bytes,
+            "ledger": plan.parts(),
+            "streamed_blocks": plan.streamed,
+            "chunk_tokens": plan.chunk_tokens,
+        },
+    }
+
+
+def _device_lines(job: Job) -> list[str]:
+    """What lies on a GPU, part by part."""
+    plan = job.opened.device_plan
+    if plan is None:
+        return []
+    count = job.run.engine.num_blocks
+    lines = [
+        ("blocks", plan.blocks, f"{plan.streamed} of {count} copied there for each use"),
+        ("vocabulary", plan.vocabulary, "weights of the scorers"),
+        ("passes", plan.passes, f"states, copies, results; chunks of {plan.chunk_tokens} tokens"),
+        ("peak", plan.predicted_bytes, f"predicted peak on the device {plan.device}"),
+    ]
+    if plan.budget_bytes is not None:
+        lines.append(("budget", plan.budget_bytes, f"--device-budget {job.inputs.device_budget}"))
+    return [f"{name:<10}  {format_size(size):>8}  {text}" for name, size, text in lines] + [""]
 
 
 def _gain_lines(job: Job) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgezo._version import CREATED_BY
+from edgezo.cli.settings.device import device_use
 from edgezo.cli.terminal.output import table
 from edgezo.cli.tune.job import Job
 from edgezo.wording import duration, percent, significant
@@ -94,6 +95,7 @@ def _memory_use(engine: Engine) -> dict[str, Any]:
         "workers": engine.limits.workers,
         "chunk_tokens": engine.limits.chunk_tokens,
         "reliefs": list(engine.reliefs),
+        **device_use(engine),
     }
 
 
@@ -132,5 +134,9 @@ def receipt_lines(result: dict[str, Any]) -> list[str]:
     predicted = format_size(result["predicted_bytes"])
     peaks = f"{format_size(peak)} at the peak ({predicted} predicted)"
     rows.append(("memory", f"{peaks}, budget {format_size(budget)}"))
+    if (lay := result.get("device_peak_bytes")) is not None:
+        limit = result["device_budget_bytes"]
+        most = "no budget" if limit is None else f"budget {format_size(limit)}"
+        rows.append((str(result["device"]), f"{format_size(lay)} at the peak, {most}"))
     rows.append(("adapter", str(result["adapter"])))
     return table(rows)

@@ -20,7 +20,7 @@ from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_file import read_float32, read_tables
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.sources.model_source import TensorReader
-from edgezo_runtime.engine.sessions import keep_quiet
+from edgezo_runtime.devices.library import keep_quiet
 from edgezo_runtime.errors import MissingExtraError
 
 _TOGETHER = 4

@@ -15,7 +15,7 @@ from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
 from edgezo_export.operators.linear import LinearLowering, Quant, Taps
-from edgezo_export.operators.unfused import UNFUSED
+from edgezo_export.operators.unfused import FOR_GPUS, UNFUSED
 from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
@@ -36,6 +36,7 @@ def lower_block(
     group_size: int = 32,
     continuing: bool = True,
     unfused: bool = False,
+    gpu: bool = False,
     taps: Taps | None = None,
 ) -> tuple[GraphBuilder, list[Edit]]:
     """One layer: hidden, context..., code, decode, active, trainables..., weights... -> hidden_out.
@@ -56,9 +57,11 @@ def lower_block(
         group_size: inputs of a group of w4 and w8.
         continuing: take earlier keys and values, if that is possible.
         unfused: use standard operators, which have a derivative; without code and decode.
+        gpu: use operators that providers of GPUs have; activations are not quantized.
         taps: collects what the frozen linear layers read.
     """
-    draft = GraphBuilder("block", f"{module}.", UNFUSED if unfused else None)
+    expand = UNFUSED if unfused else FOR_GPUS if gpu else None
+    draft = GraphBuilder("block", f"{module}.", expand, gpu=gpu)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs = _Inputs(draft, hidden, context)
     linears = LinearLowering(
@@ -102,6 +105,7 @@ def lower_block(
             group_size=group_size,
             continuing=False,
             unfused=unfused,
+            gpu=gpu,
             taps=taps,
         )
     if past is None:

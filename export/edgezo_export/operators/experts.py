@@ -1,8 +1,8 @@
 """Products of tokens with the experts that they are routed to.
 
 Every expert multiplies its own tokens only; where there are none, the product has no rows, and
-nothing of the expert's weights is read; exact gradients read all. The order of a token's experts is
-that of its routing, whatever other tokens share the pass.
+nothing of the expert's weights is read; exact gradients and GPUs read all. The order of a token's
+experts is that of its routing, whatever other tokens share the pass.
 
 With coded int8 (`edgezo_export.operators.linear`) the groups of a pass are mixed row by row, so an
 expert gets a token in every group if one group routes it there; what a group did not ask for is
@@ -11,6 +11,7 @@ left out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,13 +111,16 @@ def emit_expert_linear(
     rows = draft.op("Reshape", x, draft.ints(-1, width))
     picked = draft.op("Gather", rows, routing.slots if by_slot else routing.tokens, axis=0)
     parts = draft.ops("Split", len(specs), picked, routing.counts, axis=1)
-    least = draft.op("Min", routing.counts, draft.ints(1))
-    used = draft.ops("Split", len(specs), least, draft.ints(*[1] * len(specs)), axis=0)
+    used: Sequence[ir.Value | None] = [None] * len(specs)
+    if not draft.gpu:  # weights lie on a GPU as a whole
+        least = draft.op("Min", routing.counts, draft.ints(1))
+        used = draft.ops("Split", len(specs), least, draft.ints(*[1] * len(specs)), axis=0)
     made = []
     others = len(draft.weights)
     for spec, part, one in zip(specs, parts, used, strict=True):
         leading = draft.op("Shape", part, start=0, end=2)
         made.append(linears.emit(spec, part, leading, one))
-    draft.routed += [binding.input for binding in draft.weights[others:]]
+    if not draft.gpu:
+        draft.routed += [binding.input for binding in draft.weights[others:]]
     joined = draft.op("Reshape", draft.op("Concat", *made, axis=1), draft.ints(-1, out))
     return draft.op("Gather", joined, routing.back, axis=0)

@@ -16,10 +16,10 @@ from edgezo_export.operators.inputs import Attributes, Inputs, given
 from edgezo_export.operators.rotary import emit_rotary_at
 from edgezo_export.operators.softmax_attention import HIDDEN_SCORE, softmax_attention, split_heads
 from edgezo_export.schemes.block_edits import BlockEdits
-from edgezo_runtime.bundle.manifest_types import PAST
+from edgezo_runtime.bundle.manifest_types import NEW, PAST
 
 _INT32 = int(ir.DataType.INT32)
-_SINKS = 11
+SINKS = 11
 """The input of ONNX Runtime's operator that takes sinks."""
 
 
@@ -61,11 +61,15 @@ class Past:
         self._outputs = key, value
 
     def declare_outputs(self) -> None:
-        """Make the keys and values outputs of the graph, without those of virtual tokens."""
+        """Make the keys and values outputs of the graph, without those of virtual tokens.
+
+        Graphs for GPUs give those of the new tokens alone.
+        """
         draft = self._draft
         for name, value in zip(("key", "value"), self._outputs or (), strict=False):
-            shape = (*self._shape[:2], "total", self._shape[3])
-            if self._virtual is not None:
+            count = NEW if draft.gpu else "total"
+            shape = (*self._shape[:2], count, self._shape[3])
+            if self._virtual is not None and not draft.gpu:
                 end = draft.ints(np.iinfo(np.int64).max)
                 value = draft.op("Slice", value, self._virtual, end, draft.ints(2))
             draft.output(value, name, ir.DataType.FLOAT, shape)
@@ -121,7 +125,7 @@ class GroupQuery:
         last = draft.op("Add", past_lengths, before_last)
         total = self._scalar(draft.op("Add", tokens, before))
         states = (query, key, value, past_key, past_value, last)
-        if draft.unfused:
+        if draft.unfused or draft.gpu:
             outputs = self._node(*states, total)
             past.bind(*outputs[1:])
             return outputs
@@ -164,11 +168,12 @@ class GroupQuery:
     def _node(self, *inputs: ir.Value | None) -> tuple[ir.Value, ...]:
         # onnxruntime 1.19 does not know the attribute
         extra: dict[str, float] = {"softcap": self.softcap} if self.softcap else {}
-        if self.partial and self.draft.unfused:  # the operator sees it by the width of the tables
+        expanded = self.draft.unfused or self.draft.gpu
+        if self.partial and expanded:  # the operator sees it by the width of the tables
             extra["partial_rotary"] = 1
         more: list[ir.Value | None] = list(self.tables)
         if self.sinks is not None:
-            more += [None] * (_SINKS - len(inputs) - len(more))
+            more += [None] * (SINKS - len(inputs) - len(more))
             more.append(self.sinks)
         return self.draft.ops(
             "GroupQueryAttention",
@@ -223,7 +228,7 @@ def unfused_group_query(
     bias = draft.op("Where", seen, draft.scalar(0.0), draft.scalar(HIDDEN_SCORE))
     cap = float(attributes.get("softcap", 0.0))
     scale = float(attributes["scale"])
-    sinks = inputs[_SINKS] if len(inputs) > _SINKS else None
+    sinks = inputs[SINKS] if len(inputs) > SINKS else None
     states = (query, key, value)
     result = softmax_attention(draft, states, (heads, groups), scale, [bias], cap, sinks)
     return result, key, value

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.operators.block_products import block_product, code_blocks, group_blocks
 from edgezo_export.operators.frozen_weights import (
     IntegerMatrix,
     float_matrix,
@@ -109,6 +111,8 @@ class LinearLowering:
             used = None
         if self._taps is not None:
             self._taps.append((spec, x))
+        if self._draft.gpu:
+            return self._for_gpus(spec, x, leading)
         form = self.form(spec)
         if isinstance(form, CodeForm):
             return kept_product(self._draft, spec, form, x, leading, used)
@@ -134,6 +138,27 @@ class LinearLowering:
                 f"layers cannot be kept; export with another `quant`"
             )
         return form
+
+    def _for_gpus(self, spec: LinearSpec, x: ir.Value, leading: ir.Value) -> ir.Value:
+        """Append a product with the weights as they are stored, activations in float32.
+
+        Raises:
+            UnsupportedModelError: providers of GPUs do not multiply weights of this form.
+        """
+        if self._quant == "fp32":
+            return self._draft.op("MatMul", x, float_matrix(self._draft, spec))
+        size = self._group(spec)
+        if self._quant not in ("w4", "w8") or size is None:
+            raise UnsupportedModelError(
+                f"weights in {self._quant} with {spec.in_features} inputs are multiplied in a way "
+                f"that providers of GPUs do not have"
+            )
+        if self._quant == "w8":
+            return block_product(self._draft, x, group_blocks(self._draft, spec, size))
+        shape = self._draft.op("Concat", leading, self._draft.ints(spec.in_features), axis=0)
+        matrix = code_blocks(self._draft, spec, size)
+        rotated = self._rotated(x, matrix.rotation)
+        return block_product(self._draft, self._draft.op("Reshape", rotated, shape), matrix)
 
     def _integers(self, spec: LinearSpec) -> IntegerMatrix | None:
         """Append the weights as integers, if they are multiplied as such."""
@@ -205,7 +230,9 @@ class LinearLowering:
         groups = draft.op("Shape", code, start=0, end=1)
         by_group = draft.op("Concat", groups, draft.ints(-1), axis=0)
         mixed = draft.op("MatMul", code, draft.op("Reshape", x, by_group))
-        rows = draft.op("Reshape", self._rotated(mixed, matrix), draft.ints(-1, spec.in_features))
+        rows = draft.op(
+            "Reshape", self._rotated(mixed, matrix.rotation), draft.ints(-1, spec.in_features)
+        )
         quantized, scale = self._quantize(rows)
         tiles = self._tiles(spec, used)
         if self._quant == "int8" or self._group(spec) is None:  # multiplied as they are stored
@@ -245,7 +272,7 @@ class LinearLowering:
     ) -> ir.Value:
         draft = self._draft
         shape = draft.op("Concat", leading, draft.ints(spec.in_features), axis=0)
-        rotated = draft.op("Reshape", self._rotated(x, matrix), shape, allowzero=1)
+        rotated = draft.op("Reshape", self._rotated(x, matrix.rotation), shape, allowzero=1)
         parts = []
         for tile in self._tiles(spec, None):
             weight = draft.op("Cast", matrix.tile(tile), to=int(ir.DataType.FLOAT))
@@ -253,12 +280,12 @@ class LinearLowering:
         # Scaling the result is cheaper: DequantizeLinear takes longer than the product itself.
         return draft.op("Mul", joined(draft, parts), matrix.scale)
 
-    def _rotated(self, mixed: ir.Value, matrix: IntegerMatrix) -> ir.Value:
-        if matrix.rotation is None:
+    def _rotated(self, mixed: ir.Value, rotation: npt.NDArray[np.float32] | None) -> ir.Value:
+        if rotation is None:
             return mixed
         draft = self._draft
-        blocks = draft.op("Reshape", mixed, draft.ints(-1, len(matrix.rotation)))
-        return draft.op("MatMul", blocks, draft.constant(matrix.rotation))
+        blocks = draft.op("Reshape", mixed, draft.ints(-1, len(rotation)))
+        return draft.op("MatMul", blocks, draft.constant(rotation))
 
     def _quantize(self, rows: ir.Value) -> tuple[ir.Value, ir.Value]:
         """Append symmetric uint8 around 128, one scale per row: values (T, in), scales (T, 1)."""

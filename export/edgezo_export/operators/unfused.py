@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from edgezo_export.graph_builder import Expansion
 from edgezo_export.operators.activation import unfused_gelu, unfused_quick_gelu
+from edgezo_export.operators.gpu_attention import gpu_group_query
 from edgezo_export.operators.group_query import unfused_group_query
 from edgezo_export.operators.multi_head import unfused_multi_head
 from edgezo_export.operators.norm import unfused_layer_norm, unfused_rms_norm
@@ -21,3 +22,9 @@ UNFUSED: dict[str, Expansion] = {
     "SimplifiedLayerNormalization": unfused_rms_norm,
 }
 """Fused operator -> its expansion."""
+
+FOR_GPUS: dict[str, Expansion] = {
+    "GroupQueryAttention": gpu_group_query,
+    "MultiHeadAttention": unfused_multi_head,
+}
+"""Fused operators that providers of GPUs lack, or have with faults -> their expansions."""

@@ -19,7 +19,8 @@ from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Bundle
 from edgezo_runtime.bundle.manifest_types import PAST, GraphInfo
 from edgezo_runtime.bundle.onnx_file import check_onnx
 from edgezo_runtime.bundle.weights import WeightsFile
-from edgezo_runtime.engine.unfused_graphs import runnable
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.engine.block_forms import runnable
 from edgezo_runtime.errors import EdgezoError, MissingExtraError, UsageError
 from edgezo_runtime.evaluation.parity import Sample, Scores
 
@@ -133,8 +134,7 @@ class _Assembly:
         made = self._append(graphs.prologue, "in", {})
         context = {name: made[name] for name in self._manifest.context}
         hidden = made["hidden"]
-        for index, graph in enumerate(graphs.blocks):
-            own = runnable(self._manifest, graph)
+        for index, own in enumerate(runnable(self._manifest, CPU)):
             known = {"hidden": hidden, **context, **self._adapted(own, index)}
             hidden = self._append(own, f"b{index}", known)[own.outputs[0].name]
         scored = self._append(graphs.score_labels, "out", {"hidden": hidden})

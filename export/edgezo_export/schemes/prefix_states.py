@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgezo_runtime.bundle.manifest import WEIGHTS_FILE
 from edgezo_runtime.bundle.manifest_types import PAST, GraphInfo, Graphs
-from edgezo_runtime.engine.sessions import keep_quiet
+from edgezo_runtime.devices.library import keep_quiet
 from edgezo_runtime.errors import MissingExtraError
 
 Float32 = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.adapters.formats import check_format
 from edgezo_runtime.adapters.lora_factors import lora_factors
-from edgezo_runtime.engine.sessions import import_onnxruntime
+from edgezo_runtime.devices.library import import_onnxruntime
 from edgezo_runtime.errors import MissingExtraError, RunFileError
 from edgezo_runtime.system.files import atomic_path
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter
 from edgezo_runtime.app.run_data import RunData, held_out, read_others, settled
+from edgezo_runtime.budget.device_plan import DevicePlan, plan_device
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
+from edgezo_runtime.budget.placement import ON_CPU, Placement
 from edgezo_runtime.budget.plan import Plan, make_plan
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
@@ -52,6 +54,7 @@ class OpenedRun:
         longest: tokens of the longest row that the plan covers; None without a budget.
         warnings: warnings for the user, to show before the run starts.
         not_held_out: why no rows are held out although that was asked for; else empty.
+        device_plan: the plan for the memory of a GPU; None on the processor, or without a budget.
     """
 
     run: Run
@@ -62,6 +65,7 @@ class OpenedRun:
     longest: int | None
     warnings: Sequence[str]
     not_held_out: str = ""
+    device_plan: DevicePlan | None = None
 
 
 def open_run(
@@ -74,6 +78,7 @@ def open_run(
     process_bytes: int | None = None,
     eval_batch_size: int = 32,
     threads: int | None = None,
+    placement: Placement = ON_CPU,
     governors: str | Sequence[str | Governor] = (),
     reward: Reward | None = None,
     adapter: Adapter | str | Path | None = None,
@@ -95,6 +100,7 @@ def open_run(
             added.
         eval_batch_size: examples per pass of an evaluation.
         threads: compute threads of the process; None takes one per core.
+        placement: the device that computes, and what may lie on it.
         governors: decide when steps may be taken: names, or functions.
         reward: scores generated texts, if that is the objective.
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
@@ -108,6 +114,7 @@ def open_run(
         DoesNotFitError: the budget is too small, or memory was refused.
         EdgezoError: something is missing or damaged, or settings do not go together.
     """
+    config = placement.settled(config)
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
@@ -132,7 +139,7 @@ def open_run(
         check()
         release_freed()
         data_bytes = 0 if process_bytes is None else max(0, rss_bytes() - process_bytes)
-        engine = limited_engine(bundle, budget_bytes, threads)
+        engine = limited_engine(bundle, budget_bytes, threads, placement)
         try:
             task = AnswerTask(questions.get("train"), reward)
             own = settle_method(
@@ -147,7 +154,7 @@ def open_run(
             )
             if resume:
                 run.log.recall()
-            plan, longest = None, None
+            plan, longest, device_plan = None, None, None
             if budget_bytes is not None:
                 others = [examples for name, examples in sets.items() if name != "train"]
                 if follow and reader is not None:
@@ -166,6 +173,7 @@ def open_run(
                 )
                 check()
                 plan.apply(engine)
+                device_plan = plan_device(engine)
             warnings = [*absent, *doubts, *_warnings(run, config, sets, plan)]
             if why_none:
                 warnings.append(
@@ -174,7 +182,7 @@ def open_run(
         except BaseException:
             engine.close()
             raise
-    return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none)
+    return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none, device_plan)
 
 
 def _warnings(

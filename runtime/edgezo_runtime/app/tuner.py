@@ -22,6 +22,7 @@ from edgezo_runtime.app.open_run import OpenedRun, open_run
 from edgezo_runtime.app.run_data import RunData
 from edgezo_runtime.app.run_events import RunEvents
 from edgezo_runtime.app.step_turn import StepTurn
+from edgezo_runtime.budget.placement import place
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.data.example_set import ExampleSet
@@ -30,6 +31,7 @@ from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.reading import LongRows, TrainOn
 from edgezo_runtime.data.row_reader import Fields, RowReader
 from edgezo_runtime.data.sources import Given, Source
+from edgezo_runtime.devices.choice import Wanted
 from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.classify import Prediction
 from edgezo_runtime.evaluation.evaluate import Evaluation
@@ -101,6 +103,8 @@ class Tuner:
         reward: RewardFunction | Reward | None = None,
         resume: bool = True,
         threads: int | None = None,
+        device: Wanted = "cpu",
+        device_budget: str | int | None = None,
         adapter: Adapter | str | Path | None = None,
         valid: Source | None = None,
     ) -> Tuner:
@@ -134,6 +138,10 @@ class Tuner:
             resume: resume the run that the folder holds, if any; bundle, data and configuration
                 must be those of that run. False refuses a folder that holds a run.
             threads: compute threads of the process, set by its first tuner; None takes the cores.
+            device: what computes: "cpu", "webgpu", "cuda", "gpu" for the faster GPU, or "auto" for
+                the fastest of all.
+            device_budget: limit of what lies on a GPU, in the form of `budget`; "80%" is a share of
+                its memory.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
             valid: rows for validation, for `evaluate` and `kept_adapter`. "auto" holds a tenth of
@@ -151,13 +159,15 @@ class Tuner:
             reward = reward if isinstance(reward, Reward) else Reward.of(reward)
             config = dataclasses.replace(config, objective="reward")
         others: dict[str, Source] = {} if valid is None else {"valid": valid}
+        own = Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle
         opened = open_run(
-            Bundle.open(bundle) if isinstance(bundle, str | Path) else bundle,
+            own,
             RunData(examples, others, template, labels, max_seq, train_on, long),
             config,
             run if isinstance(run, RunFolder) else RunFolder(Path(run)),
             budget_bytes=None if budget is None else parse_size(budget),
             threads=threads,
+            placement=place(own.manifest, device, device_budget),
             governors=governors,
             reward=reward,
             adapter=adapter,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from edgezo_runtime.budget.placement import ON_CPU, Placement
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.sessions import ENVIRONMENT
@@ -47,7 +48,12 @@ class MemoryLimit:
     limit_bytes: int | None = None
 
 
-def limited_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None) -> Engine:
+def limited_engine(
+    bundle: Bundle,
+    budget_bytes: int | None,
+    threads: int | None,
+    placement: Placement = ON_CPU,
+) -> Engine:
     """Open an engine that keeps below a budget: its arena has a limit, and a guard checks the
     memory at every block.
 
@@ -58,17 +64,20 @@ def limited_engine(bundle: Bundle, budget_bytes: int | None, threads: int | None
         bundle: opened bundle.
         budget_bytes: what the process may take; None for no limits.
         threads: compute threads; None takes one per core.
+        placement: the device, and what may lie on it.
     Raises:
         BundleError: a graph cannot be loaded.
         DoesNotFitError: the weights cannot be mapped, or the threads cannot be started.
         MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
     """
+    device = placement.device
+    device.ledger.restart(placement.budget_bytes)
     if budget_bytes is None:
-        return Engine(bundle, threads=threads)
+        return Engine(bundle, threads=threads, device=device)
     arena = max(_SMALLEST_ARENA, budget_bytes - resident_bytes())
     guard = MemoryGuard(budget_bytes, margin_bytes=budget_bytes // 50)
-    return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard)
+    return Engine(bundle, threads=threads, arena_bytes=arena, guard=guard, device=device)
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from edgezo_runtime.data.heavy_batches import heaviest_batches, sums_of_largest
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.first_order_pass import PART_TOKENS, ExampleCutter
 from edgezo_runtime.engine.memory_relief import Reservation
-from edgezo_runtime.engine.sessions import ENVIRONMENT
 from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.system.sizes import format_size
 
@@ -107,7 +106,7 @@ class TuningWorkload:
     def choices(self) -> list[Choice]:
         """The ways to run, the fastest first."""
         found = enumerate_choices(
-            ENVIRONMENT.threads, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
+            self.engine.most_workers, len(self.blocks), levels=_LEVELS, fetches=self.formula.fetches
         )
         return sorted(found, key=lambda choice: choice.cost)
 

@@ -27,6 +27,7 @@ _OWN_INPUTS = {
     "score_labels": frozenset({"hidden", "positions", "label_ids"}),
     "score_tokens": frozenset({"hidden", "positions", "targets"}),
     "logits": frozenset({"hidden", "positions"}),
+    "rows": frozenset({"states", "index"}),
 }
 """Inputs that the runtime feeds, apart from bound tensors and, for blocks, the context."""
 

@@ -27,6 +27,7 @@ from edgezo_runtime.bundle.manifest_types import (
     BackwardInfo,
     Binding,
     FileInfo,
+    GpuGraphs,
     GraphInfo,
     Graphs,
     ModelInfo,
@@ -60,6 +61,7 @@ __all__ = [
     "WEIGHTS_FILE",
     "Binding",
     "FileInfo",
+    "GpuGraphs",
     "GraphInfo",
     "Graphs",
     "Manifest",
@@ -79,7 +81,7 @@ VERSION = 7
 READABLE = (2, 3, 4, 5, 6, 7)
 """Versions that can be read; version 2 has no scheme but LoRA, version 3 has no logits, version 4
 has no model with two sets of rotary frequencies, version 5 has weights in int8 and fp32 only,
-version 6 none that are kept as a checkpoint has them."""
+version 6 has no kept codes and no graphs for GPUs."""
 MANIFEST_FILE = "manifest.json"
 WEIGHTS_FILE = "weights.safetensors"
 TRAINABLE_FILE = "trainable.safetensors"
@@ -99,6 +101,7 @@ class Manifest:
         files: every file of the bundle but the manifest, keyed by its path with forward slashes.
         backward: one graph per kind of block and per scorer, or the reason why there are none.
         group_size: inputs of a group of w4 and w8, where a layer allows so many; else None.
+        gpu: the graphs for GPUs, or the reason why there are none.
     """
 
     created_by: str
@@ -113,6 +116,7 @@ class Manifest:
     files: dict[str, FileInfo]
     backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
     group_size: int | None = None
+    gpu: GpuGraphs | str = "the edgezo that exported the bundle made none"
 
     def to_json(self) -> str:
         """The text of manifest.json.
@@ -192,7 +196,7 @@ def check(manifest: Manifest) -> None:
     """
     _check_files(manifest)
     _check_model(manifest)
-    for where, graph in manifest.graphs.named():
+    for where, graph in [*manifest.graphs.named(), *_gpu(manifest)]:
         check_graph(where, graph)
         check_fed(where, graph, manifest.context)
     check_backward(_backward(manifest), manifest.graphs)
@@ -210,7 +214,7 @@ def _check_files(manifest: Manifest) -> None:
     tokenizer = manifest.tokenizer
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
-    needed += [graph.file for _, graph in manifest.graphs.named()]
+    needed += [graph.file for _, graph in [*manifest.graphs.named(), *_gpu(manifest)]]
     for derived in _backward(manifest):
         needed += [derived.file] if derived.plain is None else [derived.file, derived.plain]
     for path in needed:
@@ -236,12 +240,18 @@ def _check_model(manifest: Manifest) -> None:
         ("model.class_name", model.class_name),
     ):
         require(text.isprintable(), f"{name}: {text[:80]!r} has characters that do not print")
-    listed = len(manifest.graphs.blocks)
-    require(model.num_blocks == listed, f"model.num_blocks: {model.num_blocks}, graphs {listed}")
+    listed = {len(manifest.graphs.blocks)}
+    listed |= set() if isinstance(manifest.gpu, str) else {len(manifest.gpu.blocks)}
+    odd = listed - {model.num_blocks}
+    require(not odd, f"model.num_blocks: {model.num_blocks}, graphs {min(odd, default=0)}")
 
 
 def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
     return () if isinstance(manifest.backward, str) else manifest.backward
+
+
+def _gpu(manifest: Manifest) -> list[tuple[str, GraphInfo]]:
+    return [] if isinstance(manifest.gpu, str) else manifest.gpu.named()
 
 
 def _check_context(manifest: Manifest) -> None:
@@ -266,7 +276,7 @@ def _check_trainables(manifest: Manifest) -> None:
     size = sum(4 * math.prod(info.shape) for info in manifest.trainables)
     listed = manifest.files[TRAINABLE_FILE].bytes
     require(size <= listed, f"trainables: {size} bytes in all, {TRAINABLE_FILE} has {listed}")
-    for where, graph in manifest.graphs.named():
+    for where, graph in [*manifest.graphs.named(), *_gpu(manifest)]:
         index = int(where[7:-1]) if where.startswith("blocks[") else None
         expected = by_block[index] if index is not None else set()
         odd = expected.symmetric_difference(binding.tensor for binding in graph.trainables)

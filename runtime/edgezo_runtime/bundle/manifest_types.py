@@ -19,6 +19,10 @@ PAST = ("past_key", "past_value")
 """Inputs of a block that takes keys and values of earlier tokens, (R, n, P, D) each."""
 
 
+NEW = "new"
+"""Dimension of the keys and values that a block makes, where it gives those of new tokens alone."""
+
+
 SLOTS = "slots"
 """Input of a block with a prompt, (R, S) int64: the virtual token at each position, N for none."""
 
@@ -100,6 +104,25 @@ class Graphs:
         if self.logits is not None:
             last.append(("logits", self.logits))
         return [("prologue", self.prologue), *blocks, *last]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuGraphs:
+    """Graphs for GPUs, bound to the same tensors as those for the processor.
+
+    Attributes:
+        blocks: in the order of `Graphs.blocks`; with operators that providers of GPUs have, and
+            matrices multiplied in the form in which they are stored.
+        rows: states (R, S, H) and index (M,) -> the rows `states[index]`.
+    """
+
+    blocks: tuple[GraphInfo, ...]
+    rows: GraphInfo
+
+    def named(self) -> list[tuple[str, GraphInfo]]:
+        """Every graph with its name ("blocks[0]", ..., "rows")."""
+        blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
+        return [*blocks, ("rows", self.rows)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgezo_runtime.errors import BundleError
 
@@ -48,11 +48,20 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _GRAPH, _OPSET, _TRAINING, _FUNCTION = 7, 8, 20, 25  # ModelProto
 _OPSET_DOMAIN = 1  # OperatorSetIdProto
 _NODE, _INITIALIZER, _SPARSE = 1, 5, 15  # GraphProto
-_OPERATOR, _ATTRIBUTE, _DOMAIN = 4, 5, 7  # NodeProto
+_INPUT, _OUTPUT, _NAME, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7  # NodeProto
 _TENSOR, _INNER, _TENSORS, _INNERS, _SPARSES = 5, 6, 10, 11, (22, 23)  # AttributeProto
-_DIMS, _EXTERNAL, _LOCATION = 1, 13, 14  # TensorProto
+_DIMS, _TENSOR_NAME, _EXTERNAL, _LOCATION = 1, 8, 13, 14  # TensorProto
 
 _Span = tuple[int, int]
+
+
+class NodeEnds(NamedTuple):
+    """A node of a graph: what it is, what it reads and what it makes."""
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 class _MalformedError(ValueError):
@@ -76,6 +85,42 @@ def check_onnx(data: bytes, where: str) -> None:
         _check_model(_Reader(data))
     except _MalformedError as error:
         raise BundleError(f"{where}: not an ONNX graph of a bundle: {error}; {_REMEDY}") from error
+
+
+def node_ends(data: bytes) -> tuple[list[NodeEnds], list[str]]:
+    """The nodes of a graph in their order, without those of inner graphs; names of its constants.
+
+    Args:
+        data: a file that `check_onnx` took.
+    """
+    reader = _Reader(data)
+    nodes: list[NodeEnds] = []
+    constants: list[str] = []
+    for number, kind, value in reader.fields(0, len(data)):
+        if number != _GRAPH:
+            continue
+        for own, own_kind, part in reader.fields(*_span(number, kind, value)):
+            if own == _NODE:
+                nodes.append(_ends(reader, _span(own, own_kind, part)))
+            elif own == _INITIALIZER:
+                texts = _texts(reader, _span(own, own_kind, part), {_TENSOR_NAME})
+                constants += texts[_TENSOR_NAME]
+    return nodes, constants
+
+
+def _ends(reader: _Reader, span: _Span) -> NodeEnds:
+    texts = _texts(reader, span, {_INPUT, _OUTPUT, _NAME, _OPERATOR})
+    name, operator = ("".join(texts[number]) for number in (_NAME, _OPERATOR))
+    return NodeEnds(name, operator, tuple(texts[_INPUT]), tuple(texts[_OUTPUT]))
+
+
+def _texts(reader: _Reader, span: _Span, wanted: set[int]) -> dict[int, list[str]]:
+    """The names in some fields of a message, by the number of the field."""
+    found: dict[int, list[str]] = {number: [] for number in wanted}
+    for number, kind, value in reader.fields(*span):
+        if number in wanted:
+            found[number].append(reader.text(_span(number, kind, value)))
+    return found
 
 
 _REMEDY = "run 'edgezo export --force', and use only bundles from sources that you trust"

@@ -127,7 +127,7 @@ class PromptPass(Forward):
         """Keep the last tokens' states at the entry block; from there on, keep keys and values."""
         if index == self._entry:
             last = self.batch.lengths[chunk.index] - 1
-            chunk.kept = chunk.hidden.numpy()[np.arange(chunk.rows), last]
+            chunk.kept = self._model.array(chunk.hidden)[np.arange(chunk.rows), last]
         keeps = index >= self._entry
         # From the entry on, nothing here uses the last tokens, which alone depend on what trains.
         return BlockInputs(self._frozen if keeps else self._work.params, self._one, keeps)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, grad_name
+from edgezo_runtime.devices.device import Device, Session
 from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
 from edgezo_runtime.errors import BundleError, UsageError
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 Float32 = npt.NDArray[np.float32]
 
@@ -29,11 +26,13 @@ class BackwardGraph:
         session: runs the graph.
         inputs: what it takes.
         outputs: what it gives, the gradient of the hidden states first.
+        device: what runs it.
     """
 
-    session: onnxruntime.InferenceSession
+    session: Session
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    device: Device
 
     def run(self, graph: LoadedGraph, feed: Mapping[str, Any], grad: Any) -> dict[str, Float32]:
         """Carry a gradient back.
@@ -58,7 +57,8 @@ class BackwardGraph:
         values = run_graph(self.session, list(self.outputs), own)
         suffix = len(grad_name(""))
         return {
-            name[:-suffix]: value.numpy() for name, value in zip(self.outputs, values, strict=True)
+            name[:-suffix]: self.device.fetch(value)
+            for name, value in zip(self.outputs, values, strict=True)
         }
 
 
@@ -86,7 +86,7 @@ class BackwardGraphs:
         graphs = manifest.graphs
         scorers = {graphs.score_labels.file, graphs.score_tokens.file}
         self._opened = {
-            info.of: _open(model.bundle, info)
+            info.of: _open(model, info)
             for info in manifest.backward
             if info.of in scorers or not scorers_only
         }
@@ -96,8 +96,9 @@ class BackwardGraphs:
         return self._opened[file]
 
 
-def _open(bundle: Bundle, info: BackwardInfo) -> BackwardGraph:
-    session = ENVIRONMENT.open(bundle, info.file, in_order=True)
-    check_ends(session, info.inputs, info.outputs, str(bundle.root / info.file))
+def _open(model: LoadedModel, info: BackwardInfo) -> BackwardGraph:
+    session = ENVIRONMENT.open(model.bundle, info.file, in_order=True, device=model.device)
+    check_ends(session, info.inputs, info.outputs, str(model.bundle.root / info.file))
     inputs = tuple(tensor.name for tensor in info.inputs)
-    return BackwardGraph(session, inputs, tuple(tensor.name for tensor in info.outputs))
+    outputs = tuple(tensor.name for tensor in info.outputs)
+    return BackwardGraph(session, inputs, outputs, model.device)

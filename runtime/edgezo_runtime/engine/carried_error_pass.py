@@ -77,7 +77,7 @@ class BlockProbePass(WholePass):
         """Perturb what enters a block, and keep half the difference of the two groups."""
         inputs = super().enter(index, chunk)
         if index in self._entries.blocks and not self.skips(index):
-            states = chunk.hidden.numpy().copy()
+            states = self._model.array(chunk.hidden).copy()
             plus, minus = states[: chunk.rows], states[chunk.rows :]
             size = np.sqrt(np.mean(np.square(plus, dtype=np.float64), axis=2, keepdims=True))
             unit = np.maximum(self._entries.share * size, 1e-30).astype(np.float32)
@@ -94,7 +94,7 @@ class BlockProbePass(WholePass):
         if chunk.kept is None:
             return
         (unit, entered), chunk.kept = chunk.kept, None
-        states = chunk.hidden.numpy()
+        states = self._model.array(chunk.hidden)
         left = (states[: chunk.rows] - states[chunk.rows :]) / (2 * unit)
         real = np.arange(chunk.tokens) < self.batch.lengths[chunk.index, None]
         if self._work.sample is not None:  # of a rehearsal; the plan counts the sums

@@ -21,6 +21,9 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.data.batches import Batch, behind
 from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.devices.device import Device
+from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
@@ -69,6 +72,7 @@ class Engine:
         arena_bytes: hard limit of the process's arena; None for no limit.
         chunk_tokens: tokens of a chunk, all groups counted.
         guard: asked at every block boundary whether memory is short; None for no guard.
+        device: what runs the graphs.
 
     Attributes:
         limits: how much of a batch is in memory at once.
@@ -81,8 +85,10 @@ class Engine:
             not need, as the plan measured each by itself.
 
     Raises:
-        UsageError: `threads` or `chunk_tokens` is below 1.
-        BundleError: a graph cannot be loaded, or a file is not what the manifest says.
+        UsageError: `threads` or `chunk_tokens` is below 1, or the bundle has no graphs for the
+            device.
+        BundleError: a graph cannot be loaded or run on the device, or a file is not what the
+            manifest says.
         DoesNotFitError: the weights cannot be mapped, or the threads not be started.
         MemoryError: a graph was refused memory.
         MissingExtraError: onnxruntime is not installed.
@@ -100,6 +106,7 @@ class Engine:
         arena_bytes: int | None = None,
         chunk_tokens: int = CHUNK_TOKENS,
         guard: MemoryGuard | None = None,
+        device: Device = CPU,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: must be 1 or more, or None for one per core")
@@ -109,8 +116,8 @@ class Engine:
         ENVIRONMENT.prepare(threads, arena_bytes)
         self._release = weakref.finalize(self, _leave, guard, os.getpid())
         self._release.atexit = False  # passes may run until then
-        self.model = MODELS.of(bundle)
-        self._memory = MemoryRelief(self.model, Limits(ENVIRONMENT.threads, chunk_tokens))
+        self.model = MODELS.of(bundle, device)
+        self._memory = MemoryRelief(self.model, Limits(self.most_workers, chunk_tokens))
         self._scheduler = Scheduler(self.model, self._memory)
         self.reliefs = self._memory.reliefs
         self.guard = self._held = guard
@@ -150,6 +157,11 @@ class Engine:
     @reservation.setter
     def reservation(self, reservation: Reservation | None) -> None:
         self._memory.reservation = reservation
+
+    @property
+    def most_workers(self) -> int:
+        """Chunks that can be computed at once: a GPU takes one after the other."""
+        return self.model.device.workers or ENVIRONMENT.threads
 
     @property
     def forked(self) -> bool:
@@ -282,8 +294,11 @@ class Engine:
                     return chunks
                 except MemoryError as error:
                     reason = refusal_reason(error)
+                    stream = isinstance(error, ShortOfDeviceError)
                 work, chunks = None, []
-                self._memory.shrink(reason)  # here, where nothing holds what the pass held
+                self._memory.shrink(
+                    reason, stream=stream
+                )  # here, where nothing holds what the pass held
 
     def _trim_after(self, seconds: float) -> None:
         """Shrink the arena after a pass that took so long, or that left more than was planned."""

@@ -80,7 +80,7 @@ class NodeProbePass(AnswerPass):
         """Take a chunk through a block, then perturb it."""
         super().block(index, chunk)
         if index in self._noise.names and not self.skips(index):
-            moved = chunk.hidden.numpy() + self._noise.behind(index, chunk.index)
+            moved = self._model.array(chunk.hidden) + self._noise.behind(index, chunk.index)
             chunk.hidden = self._model.value(moved)
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgezo_runtime.bundle.manifest_types import PAST, SLOTS
 from edgezo_runtime.data.batches import Batch
 from edgezo_runtime.data.scope import Scope
+from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.engine.chunks import Chunk, Cutter
 from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.engine.params import Params
@@ -127,7 +128,7 @@ class Forward:
         segments = self._segments(graph, chunk)
         past: list[Any]
         if len(segments) > 1:
-            past = run_in_segments(graph, feed, segments, self._model.value)
+            past = run_in_segments(graph, feed, segments, self._model)
         else:
             outputs = [graph.output, *(("key", "value") if inputs.keeps_past else ())]
             taps = self.taps(index)
@@ -135,11 +136,13 @@ class Forward:
             shape = tuple(chunk.hidden.shape())
             chunk.hidden, *past = run_graph(graph.session, [*outputs, *taps], feed)
             if taps:
-                self.tapped(index, chunk, [past.pop().numpy() for _ in taps][::-1])
+                self.tapped(index, chunk, [self._model.array(past.pop()) for _ in taps][::-1])
             require_shape(chunk.hidden, shape, f"hidden states of block {index}")
             if graph.past is not None:
                 heads, size = graph.past
-                sizes = self.past_sizes(chunk, int(feed[PAST[0]].shape()[2]))
+                sizes: tuple[int, ...] = (chunk.tokens,)
+                if not graph.new_only:
+                    sizes = self.past_sizes(chunk, int(feed[PAST[0]].shape()[2]))
                 for value in past:
                     found = int(value.shape()[2])
                     total = found if found in sizes else sizes[0]
@@ -148,7 +151,7 @@ class Forward:
         del feed  # what the block took is not in memory while others use what it made
         self._work.after_block()
         if inputs.keeps_past:
-            self.leave(index, chunk, [value.numpy() for value in past])
+            self.leave(index, chunk, [self._model.array(value) for value in past])
 
     def enter(self, index: int, chunk: Chunk) -> BlockInputs:
         """Prepare a chunk for a block, and choose what the block takes."""
@@ -200,10 +203,10 @@ class Forward:
         chunk.hidden, chunk.inputs = made
         for tensor in self._manifest.graphs.prologue.outputs:
             if tensor.name in chunk.inputs and tensor.shape[:1] == ("rows",):
-                chunk.by_row[tensor.name] = chunk.inputs[tensor.name].numpy()
+                chunk.by_row[tensor.name] = self._model.array(chunk.inputs[tensor.name])
 
     def _prologue(self, ids: Int64, lengths: Int64) -> tuple[Any, dict[str, Any]]:
-        """Hidden states (R, S, H) of token ids (R, S), and the context; OrtValues.
+        """Hidden states (R, S, H) of token ids (R, S), and the context; values of the device.
 
         Args:
             ids: the tokens; the scheme's prefix is put in front, for the positions of the others.
@@ -214,17 +217,18 @@ class Forward:
         if prefix:
             ids = np.concatenate([np.tile(np.array(prefix, np.int64), (len(ids), 1)), ids], axis=1)
         prologue = self._model.prologue
-        feed = {"input_ids": self._model.value(ids)} | prologue.weights
+        feed = {"input_ids": CPU.put(ids), **prologue.weights}
         if "attention_mask" in prologue.inputs:
             mask = np.arange(tokens) < lengths[:, None]
-            feed["attention_mask"] = self._model.value(mask.astype(np.int64))
+            feed["attention_mask"] = CPU.put(mask.astype(np.int64))
         context = self._manifest.context
         hidden, *made = run_graph(prologue.session, ["hidden", *context], feed)
         width = self._manifest.model.hidden_size
         require_shape(hidden, (*ids.shape, width), "hidden states of the prologue")
         if prefix:
-            hidden = self._model.value(hidden.numpy()[:, len(prefix) :])
-        return hidden, dict(zip(context, made, strict=True))
+            hidden = CPU.put(CPU.fetch(hidden)[:, len(prefix) :])
+        take = self._model.device.take
+        return take(hidden), dict(zip(context, map(take, made), strict=True))
 
     def _feed_rows(self, chunk: Chunk) -> None:
         """Repeat the inputs that differ from row to row for every group."""
@@ -237,10 +241,10 @@ class Forward:
         """Add copies of the first group, and of its inputs, until there are G groups."""
         if groups == chunk.groups:
             return
-        known = chunk.hidden.numpy()
-        more = np.tile(known[: chunk.rows], (groups - chunk.groups, 1, 1))
+        known = np.arange(chunk.groups * chunk.rows)
+        more = np.tile(known[: chunk.rows], groups - chunk.groups)
         chunk.groups = groups
-        chunk.hidden = self._model.value(np.concatenate([known, more]))
+        chunk.hidden = self._model.rows(chunk.hidden, np.concatenate([known, more]))
         self._feed_rows(chunk)
 
     def _trainables(self, index: int, chunk: Chunk, params: Params) -> dict[str, Any]:
@@ -256,7 +260,7 @@ class Forward:
 
     def _segments(self, graph: LoadedGraph, chunk: Chunk) -> list[slice]:
         """The tokens that go through a block at once; more than one segment where rows are long."""
-        if graph.past is None or chunk.past is not None:
+        if graph.past is None or chunk.past is not None or not self._model.device.segments:
             return [slice(0, chunk.tokens)]
         return segments_of(chunk.groups * chunk.rows, chunk.tokens, self._work.chunk_tokens)
 
@@ -344,7 +348,7 @@ class ScoringPass(Forward):
         (value,) = run_graph(scorer.session, [scorer.output], feed)
         classes = () if self.batch.label_ids is None else (len(self.batch.label_ids),)
         require_shape(value, (len(places), *classes), "scores")
-        scores: Float32 = value.numpy()
+        scores: Float32 = self._model.array(value)
         return scores[:count]
 
 
@@ -398,7 +402,7 @@ class WholePass(ScoringPass):
         """Cache the states at the entry of a block if that is where they are cached."""
         if self._cache is not None and index == self._cache_block and chunk.entry < index:
             lengths = self.batch.lengths[chunk.index]
-            kept = self._cache.write(self._keys(chunk), lengths, chunk.hidden.numpy())
+            kept = self._cache.write(self._keys(chunk), lengths, self._model.array(chunk.hidden))
             chunk.hidden = self._model.value(kept)
         return super().enter(index, chunk)
 

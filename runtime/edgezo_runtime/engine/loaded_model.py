@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import mmap
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.bundle import WEIGHTS_FILE, Bundle
-from edgezo_runtime.bundle.manifest_types import PAST, GraphInfo
+from edgezo_runtime.bundle.manifest_types import NEW, PAST, GraphInfo
 from edgezo_runtime.bundle.weights import WeightsFile
-from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, import_onnxruntime, run_graph
-from edgezo_runtime.engine.unfused_graphs import runnable
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.devices.device import Device, HeldWeights, Session
+from edgezo_runtime.engine.block_forms import row_picker, runnable
+from edgezo_runtime.engine.file_pages import FilePages
+from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
 from edgezo_runtime.system.memory import trim_heap
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +36,32 @@ class LoadedGraph:
 
     Attributes:
         session: runs the graph.
-        weights: OrtValues by input, views of the mapped file.
+        held: its weights.
         trainables: name of the tensor by input.
         past: heads and width of earlier keys and values, None if the graph takes none.
         inputs: the other inputs, without those for earlier keys and values.
         by_token: those of them that are (R, S, ...), the hidden states among them.
         output: name of the first output.
-        pages: where its weights lie in the file, (first byte, end) of each stretch.
-        ahead: the same of the weights that every pass reads, whatever is routed where.
+        new_only: does a block give keys and values of the new tokens alone, and not of all?
     """
 
-    session: onnxruntime.InferenceSession
-    weights: dict[str, Any]
+    session: Session
+    held: HeldWeights
     trainables: dict[str, str]
     past: tuple[int, int] | None
     inputs: tuple[str, ...]
     by_token: tuple[str, ...]
     output: str
-    pages: tuple[tuple[int, int], ...]
-    ahead: tuple[tuple[int, int], ...]
+    new_only: bool
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """Values of the device by input: on the processor views of the mapped file.
+
+        Raises:
+            ShortOfMemoryError: the device has no room for them.
+        """
+        return self.held.values
 
 
 class LoadedModel:
@@ -62,25 +69,31 @@ class LoadedModel:
 
     Args:
         bundle: opened bundle.
+        device: what runs them, but for the prologue.
 
     Attributes:
         weights: the mapped file.
 
     Raises:
-        BundleError: a graph or the weights cannot be loaded.
+        BundleError: a graph or the weights cannot be loaded, or the device cannot run a graph.
+        UsageError: the bundle has no graphs for the device.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, device: Device = CPU) -> None:
         self.bundle = bundle
-        self._ort = import_onnxruntime()
+        self.device = device
         self.weights = WeightsFile(bundle.path(WEIGHTS_FILE))
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._sessions: dict[str, Session] = {}
         self._scorers: dict[str, LoadedGraph] = {}
         self._lock = threading.Lock()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="edgezo-reader")
         graphs = bundle.manifest.graphs
-        self.prologue = self._open(graphs.prologue)
-        self.blocks = [self._open(runnable(bundle.manifest, graph)) for graph in graphs.blocks]
+        # Tables of positions need the precision of the processor, and a GPU need not hold the
+        # embedding: the states that it makes of a chunk are smaller.
+        self.prologue = self._open(graphs.prologue, CPU)
+        self.blocks = [self._open(graph) for graph in runnable(bundle.manifest, device)]
+        picker = row_picker(bundle.manifest, device)
+        self._rows = None if picker is None else self._open(picker)
 
     def scorer(self, graph: GraphInfo) -> LoadedGraph:
         """One of the two scorers, opened at its first use."""
@@ -90,8 +103,23 @@ class LoadedModel:
             return self._scorers[graph.file]
 
     def value(self, array: npt.NDArray[Any]) -> Any:
-        """An OrtValue of the array, which is not copied if it is contiguous."""
-        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+        """Make a value of the device, on the processor without a copy if it is contiguous.
+
+        Raises:
+            ShortOfMemoryError: the device has no room for it.
+        """
+        return self.device.put(array)
+
+    def array(self, value: Any) -> npt.NDArray[Any]:
+        """Make an array of a value of the device, on the processor a view of it."""
+        return self.device.fetch(value)
+
+    def rows(self, states: Any, index: npt.NDArray[np.int64]) -> Any:
+        """Some rows (M, S, H) of states (R, S, H), which stay on the device."""
+        if self._rows is None:
+            return self.value(self.array(states)[index])
+        feed = {"states": states, "index": self.value(index)}
+        return run_graph(self._rows.session, [self._rows.output], feed)[0]
 
     @property
     def kinds(self) -> frozenset[int]:
@@ -101,27 +129,28 @@ class LoadedModel:
 
     def block_bytes(self, index: int) -> int:
         """Weights of a block."""
-        return sum(end - start for start, end in self.blocks[index].pages)
+        return self.blocks[index].held.size_bytes
+
+    @property
+    def vocabulary_bytes(self) -> int:
+        """Weights of the scorers that were used so far."""
+        return sum(graph.held.size_bytes for graph in self._scorers.values())
 
     def fetch(self, index: int) -> None:
-        """Have the system read a block's weights ahead; returns at once.
+        """Have a block's weights come while the current ones are used; returns at once.
 
-        Those of experts are read when a token has been routed to them.
+        On the processor those of experts come when a token has been routed to them.
         """
-        with contextlib.suppress(RuntimeError):  # no thread to be had: the pages come when touched
-            for start, end in self.blocks[index].ahead:
-                self._reader.submit(self.weights.fetch, start, end)
+        self.blocks[index].held.fetch()
 
     def drop(self, index: int) -> None:
-        """Let a block's weights go; they come back from the file when they are touched."""
-        for start, end in self.blocks[index].pages:
-            self.weights.drop(start, end)
+        """Let a block's weights go; they come back when they are touched."""
+        self.blocks[index].held.drop()
 
     def drop_vocabulary(self) -> None:
         """Let the weights of the prologue and of the scorers go."""
         for graph in (self.prologue, *self._scorers.values()):
-            for start, end in graph.pages:
-                self.weights.drop(start, end)
+            graph.held.drop()
 
     def shrink_arena(self) -> None:
         """Give memory of the arena that is not in use back to the system, as far as it can be.
@@ -133,42 +162,42 @@ class LoadedModel:
         trim_heap()  # the C library keeps what the arena frees
 
     def _run_shrinking(self) -> None:
-        options = self._ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        feed = {"input_ids": self.value(np.zeros((1, 2), np.int64))} | self.prologue.weights
+        options = CPU.shrink_options()
+        feed = {"input_ids": CPU.put(np.zeros((1, 2), np.int64)), **self.prologue.weights}
         if "attention_mask" in self.prologue.inputs:
-            feed["attention_mask"] = self.value(np.ones((1, 2), np.int64))
+            feed["attention_mask"] = CPU.put(np.ones((1, 2), np.int64))
         run_graph(self.prologue.session, ["hidden"], feed, options)
 
-    def _open(self, graph: GraphInfo) -> LoadedGraph:
+    def _open(self, graph: GraphInfo, device: Device | None = None) -> LoadedGraph:
+        device = device or self.device
         session = self._sessions.get(graph.file)
         if session is None:
-            session = self._sessions[graph.file] = ENVIRONMENT.open(self.bundle, graph.file)
+            session = ENVIRONMENT.open(self.bundle, graph.file, device=device)
+            self._sessions[graph.file] = session
         check_ends(session, graph.inputs, graph.outputs, str(self.bundle.root / graph.file))
         inputs = {tensor.name: tensor for tensor in graph.inputs}
-        weights: dict[str, Any] = {}
+        views: dict[str, npt.NDArray[Any]] = {}
         places: list[tuple[int, int]] = []
         ahead: list[tuple[int, int]] = []
         for binding in graph.weights:
             tensor = inputs[binding.input]
             shape = tuple(int(dim) for dim in tensor.shape)
             view = self.weights.view(binding.tensor, tensor.dtype, shape, binding.start)
-            weights[binding.input] = self._ort.OrtValue.ortvalue_from_numpy(view)
+            views[binding.input] = view
             places.append(self.weights.span(binding.tensor))
             if binding.input not in graph.routed:
                 ahead.append(places[-1])
         trainables = {binding.input: binding.tensor for binding in graph.trainables}
-        own = {*weights, *trainables, *PAST}
+        own = {*views, *trainables, *PAST}
         return LoadedGraph(
             session=session,
-            weights=weights,
+            held=device.weights(views, FilePages(self.weights, places, ahead, self._reader)),
             trainables=trainables,
             past=graph.past,
             inputs=tuple(name for name in inputs if name not in own),
             by_token=tuple(n for n, t in inputs.items() if t.shape[:2] == ("rows", "tokens")),
             output=graph.outputs[0].name,
-            pages=_merged(places),
-            ahead=_merged(ahead),
+            new_only=any(NEW in tensor.shape for tensor in graph.outputs),
         )
 
 
@@ -180,7 +209,7 @@ class SharedModels:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._models: weakref.WeakValueDictionary[tuple[str, str], LoadedModel] = (
+        self._models: weakref.WeakValueDictionary[tuple[str, str, str], LoadedModel] = (
             weakref.WeakValueDictionary()
         )
 
@@ -188,18 +217,19 @@ class SharedModels:
         """Forget all models in a forked process: their reader threads run in the parent only."""
         self._lock, self._models = threading.RLock(), weakref.WeakValueDictionary()
 
-    def of(self, bundle: Bundle) -> LoadedModel:
-        """The model of a bundle, opened unless it is.
+    def of(self, bundle: Bundle, device: Device = CPU) -> LoadedModel:
+        """The model of a bundle on a device, opened unless it is.
 
         Raises:
-            BundleError: a graph or the weights cannot be loaded.
+            BundleError: a graph or the weights cannot be loaded, or the device cannot run a graph.
+            UsageError: the bundle has no graphs for the device.
         """
         manifest = hashlib.sha256(bundle.manifest.to_json().encode()).hexdigest()
-        key = str(bundle.root.resolve()), manifest
+        key = str(bundle.root.resolve()), manifest, device.name
         with self._lock:
             model = self._models.get(key)
             if model is None:
-                model = self._models[key] = LoadedModel(bundle)
+                model = self._models[key] = LoadedModel(bundle, device)
             return model
 
 
@@ -208,14 +238,3 @@ MODELS = SharedModels()
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=MODELS.forget)
-
-
-def _merged(spans: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Spans in order; those less than a page apart are one."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if merged and start - merged[-1][1] < mmap.PAGESIZE:
-            merged[-1] = merged[-1][0], max(merged[-1][1], end)
-        else:
-            merged.append((start, end))
-    return tuple(merged)

@@ -17,9 +17,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine.chunks import Limits
 from edgezo_runtime.engine.loaded_model import LoadedModel
-from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.system.memory import anonymous_bytes, release_freed
 from edgezo_runtime.system.memory_errors import budget_stop
 from edgezo_runtime.system.memory_guard import MemoryGuard
@@ -171,15 +171,17 @@ class MemoryRelief:
         self.limits = limits
         self.reliefs.append(f"{reason}: {told} from now on")
 
-    def shrink(self, reason: str) -> None:
+    def shrink(self, reason: str, *, stream: bool = False) -> None:
         """Halve the workers, then the chunks, and give back what the arena does not need.
 
         Args:
             reason: what is short, in words.
+            stream: stream every block first, as where the memory of a GPU is short.
         Raises:
             BudgetStopError: nothing is left to halve.
         """
-        if not (self._halve_workers(reason) or self._halve_chunks(reason)):
+        streams = stream and self._stream(reason)
+        if not (streams or self._halve_workers(reason) or self._halve_chunks(reason)):
             raise budget_stop(
                 reason,
                 f"; chunks are as small as they can be, one worker is left and "

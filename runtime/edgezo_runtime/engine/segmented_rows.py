@@ -7,18 +7,14 @@ the arena a hole of each size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgezo_runtime.bundle.manifest_types import PAST
-from edgezo_runtime.engine.loaded_model import LoadedGraph
+from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.engine.sessions import require_shape, run_graph
-
-ToValue = Callable[[npt.NDArray[Any]], Any]
-"""Makes an OrtValue of an array."""
 
 
 def segments_of(rows: int, tokens: int, limit: int) -> list[slice]:
@@ -35,7 +31,7 @@ def segments_of(rows: int, tokens: int, limit: int) -> list[slice]:
 
 
 def run_in_segments(
-    graph: LoadedGraph, feed: Mapping[str, Any], segments: Sequence[slice], to_value: ToValue
+    graph: LoadedGraph, feed: Mapping[str, Any], segments: Sequence[slice], model: LoadedModel
 ) -> list[Any]:
     """Run a block that can continue from earlier tokens segment by segment.
 
@@ -44,7 +40,7 @@ def run_in_segments(
         feed: its inputs for whole rows, without those for earlier keys and values. The hidden
             states (R, S, H) are overwritten with the result.
         segments: the tokens of each run, in order.
-        to_value: makes an OrtValue of an array.
+        model: makes values of arrays.
     Returns:
         Keys and values (R, n, S, D), OrtValues.
     Raises:
@@ -52,18 +48,20 @@ def run_in_segments(
     Memory:
         Keys and values twice, and the activations of one segment.
     """
-    by_token = {name: feed[name].numpy() for name in graph.by_token}  # views, nothing is copied
+    by_token = {
+        name: model.array(feed[name]) for name in graph.by_token
+    }  # views, nothing is copied
     states = by_token["hidden"]
     rows, tokens = states.shape[:2]
     assert graph.past is not None
     heads, width = graph.past
-    past = [to_value(np.zeros((rows, heads, tokens, width), np.float32))] * 2
+    past = [model.value(np.zeros((rows, heads, tokens, width), np.float32))] * 2
     for segment in segments:
-        own = {name: to_value(array[:, segment]) for name, array in by_token.items()}
-        own["past_lengths"] = to_value(np.full(rows, segment.start, np.int32))
+        own = {name: model.value(array[:, segment]) for name, array in by_token.items()}
+        own["past_lengths"] = model.value(np.full(rows, segment.start, np.int32))
         own |= zip(PAST, past, strict=True)
         hidden, *past = run_graph(graph.session, [graph.output, "key", "value"], {**feed, **own})
         shape = (rows, segment.stop - segment.start, states.shape[2])
         require_shape(hidden, shape, "hidden states of a segment")
-        states[:, segment] = hidden.numpy()
+        states[:, segment] = model.array(hidden)
     return past

@@ -10,42 +10,34 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.bundle.manifest_types import TensorInfo
 from edgezo_runtime.bundle.onnx_file import MAX_BYTES, check_onnx
+from edgezo_runtime.devices.cpu import CPU
+from edgezo_runtime.devices.device import Device, Opening, Session
+from edgezo_runtime.devices.faults import ShortOfMemoryError, is_loss, is_refusal
+from edgezo_runtime.devices.library import import_onnxruntime
 from edgezo_runtime.errors import (
     BundleError,
+    DeviceLostError,
     DoesNotFitError,
+    EdgezoError,
     InterruptedRunError,
-    MissingExtraError,
     UsageError,
 )
 from edgezo_runtime.system.fair_lock import FairLock
 from edgezo_runtime.system.files import read_regular
 from edgezo_runtime.system.memory import (
     available_bytes,
-    is_unmapped,
     return_large_blocks,
     save_addresses,
 )
-
-if TYPE_CHECKING:
-    import onnxruntime
-
-OLDEST = (1, 19)
-"""First release that reads the graphs of bundles."""
-
-FUSED = (1, 20)
-"""First release whose attention operator takes an empty past; 1.19 makes NaN of it."""
-
-_CPU = "CPUExecutionProvider"
 
 _END_S = 10.0
 """How long the end of the interpreter waits for a pass to reach its next block."""
@@ -58,27 +50,23 @@ _PER_BYTE = 16
 
 _NO_ROOM = "a graph cannot be opened for lack of memory"
 
-_REFUSED = ("Available memory of", "bad_alloc", "Failed to allocate memory", "BFCArena")
-"""Parts of onnxruntime's errors when the arena's limit or the system refused memory."""
 
-
-class ShortOfMemoryError(MemoryError):
-    """A pass needs more memory than there is; it can be run again in smaller chunks."""
-
-
-def run_graph(
-    session: onnxruntime.InferenceSession, outputs: list[str], feed: Any, options: Any = None
-) -> list[Any]:
-    """Run a session on OrtValues.
+def run_graph(session: Session, outputs: list[str], feed: Any, options: Any = None) -> list[Any]:
+    """Run a session on values of its device.
 
     Raises:
         ShortOfMemoryError: it was refused memory.
+        DeviceLostError: the device is gone.
         BundleError: the graph does not take or make what its bundle's manifest says.
     """
     try:
         return list(session.run_with_ort_values(outputs, feed, options))
+    except ShortOfMemoryError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common public base class
-        if _is_refusal(error):
+        if is_loss(error):
+            raise DeviceLostError(_lost(error)) from error
+        if is_refusal(error):
             raise ShortOfMemoryError("onnxruntime was refused memory") from error
         raise BundleError(
             f"onnxruntime could not run a graph of the bundle, from {', '.join(outputs)[:80]}: "
@@ -102,10 +90,6 @@ def require_shape(value: Any, shape: tuple[int, ...], what: str) -> None:
             f"a graph of the bundle made {what} of shape {found}, expected {shape}; "
             f"run 'edgezo export --force'"
         )
-
-
-def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(text in str(error) for text in _REFUSED)
 
 
 class SharedEnvironment:
@@ -237,19 +221,20 @@ class SharedEnvironment:
             self._registered = True
 
     def open(
-        self, bundle: Bundle, file: str, *, in_order: bool = False
-    ) -> onnxruntime.InferenceSession:
+        self, bundle: Bundle, file: str, *, in_order: bool = False, device: Device = CPU
+    ) -> Session:
         """Open one graph of a bundle.
 
         Args:
             bundle: the bundle.
             file: the graph's file in it.
-            in_order: run the nodes in the order of the file. Left to itself onnxruntime makes
-                values long before they are needed, float32 copies of weights for one.
+            in_order: run the nodes in the order of the file; see `Opening`.
+            device: what runs it.
 
         Raises:
             BundleError: the graph is damaged, holds what no graph of a bundle does, or needs what
-                this onnxruntime does not have.
+                this onnxruntime or the device does not have.
+            DeviceLostError: the device is gone.
             ShortOfMemoryError: there is no memory for it.
             UsageError: as for `require_process`.
         """
@@ -257,30 +242,18 @@ class SharedEnvironment:
         ort = import_onnxruntime()
         self._process = os.getpid()
         path = bundle.path(file)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        # Exported graphs are final; optimizing would fold weights into float32 copies.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # A pattern keeps one slab for every shape it has seen; the arena alone needs 20 MB less.
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        # Left to itself onnxruntime takes some bytes for its own format, which is not checked here.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        # Kernels run on the thread that calls them; see `engine/scheduler.py`. A global pool
-        # would do as well, but then every other session of the process would have to use it.
-        if in_order:
-            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
         content = _read(path)
         check_onnx(content, str(path))
         if available_bytes() < _OPENING + _PER_BYTE * len(content):
             raise ShortOfMemoryError(_NO_ROOM)
         try:
-            return ort.InferenceSession(content, options, providers=[_CPU])
+            return device.open(Opening(content, str(path), in_order))
+        except EdgezoError:
+            raise
         except Exception as error:  # onnxruntime's errors have no common public base class
-            if _is_refusal(error):
+            if is_loss(error):
+                raise DeviceLostError(_lost(error)) from error
+            if is_refusal(error):
                 raise ShortOfMemoryError(_NO_ROOM) from error
             raise BundleError(
                 f"{path}: onnxruntime {ort.__version__} cannot load this graph: {error}; "
@@ -288,8 +261,15 @@ class SharedEnvironment:
             ) from error
 
 
+def _lost(error: Exception) -> str:
+    return (
+        f"the device was lost: {str(error)[:200]}; the steps so far are saved: resume the run, "
+        f"with `device` cpu if the device does not come back"
+    )
+
+
 def check_ends(
-    session: onnxruntime.InferenceSession,
+    session: Session,
     inputs: Iterable[TensorInfo],
     outputs: Iterable[TensorInfo],
     where: str,
@@ -371,55 +351,6 @@ ENVIRONMENT = SharedEnvironment()
 atexit.register(ENVIRONMENT.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ENVIRONMENT.forget)
-
-
-def keep_quiet() -> None:
-    """Switch the telemetry of onnxruntime off; to be called before its first import.
-
-    From 1.29 on its official builds for Linux write what they run to a database in the user's cache
-    and send it to their makers, unless the environment says otherwise.
-    """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
-def import_onnxruntime() -> Any:
-    """Import onnxruntime.
-
-    Raises:
-        MissingExtraError: no flavour of onnxruntime is installed.
-        MemoryError: there is no room for it.
-    """
-    keep_quiet()
-    try:
-        import onnxruntime as ort
-    except ImportError as error:
-        if is_unmapped(error):
-            raise MemoryError(str(error)) from error
-        raise MissingExtraError(
-            "onnxruntime is not installed; run pip install 'edgezo[cpu]'"
-        ) from error
-    if hasattr(ort, "__version__") and _release(ort.__version__) < OLDEST:
-        raise MissingExtraError(
-            f"onnxruntime {ort.__version__} cannot run the graphs of bundles; "
-            f"run pip install 'onnxruntime>={FUSED[0]}.{FUSED[1]}'"
-        )
-    if not hasattr(ort, "InferenceSession"):
-        raise MissingExtraError(
-            "the installed onnxruntime is broken, as when two flavours overwrote each other; "
-            "uninstall all of them, then run pip install 'edgezo[cpu]'"
-        )
-    return ort
-
-
-def runs_fused_attention() -> bool:
-    """Can the installed onnxruntime run blocks as they are, and not in their plain form only?"""
-    return _release(str(import_onnxruntime().__version__)) >= FUSED
-
-
-def _release(version: str) -> tuple[int, int]:
-    """Major and minor number; suffixes such as dev or rc do not matter."""
-    parts = re.findall(r"\d+", version)[:2]
-    return int(parts[0]), int(parts[1])
 
 
 def available_cores() -> int:

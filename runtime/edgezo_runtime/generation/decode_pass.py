@@ -157,7 +157,7 @@ class TokenPass(Forward):
             line = np.full((1, int(place) + count), self._manifest.tokenizer.pad_id, np.int64)
             line[0, -count:] = own
             made, _ = self._prologue(line, one[:1] * line.shape[1])
-            hidden.append(made.numpy()[:, -count:].copy())  # `made` does not live on in a view
+            hidden.append(self._model.array(made)[:, -count:].copy())  # no view keeps `made`
         return self._model.value(np.concatenate(hidden))
 
 
@@ -174,7 +174,7 @@ class TablesPass(Forward):
     def positional(self) -> bool:
         """Do two equal tokens have different states before the first block?"""
         ids = np.full((1, 2), self._manifest.tokenizer.pad_id, np.int64)
-        first, second = self._prologue(ids, np.array([2]))[0].numpy()[0]
+        first, second = self._model.array(self._prologue(ids, np.array([2]))[0])[0]
         return not np.array_equal(first, second)
 
 
@@ -192,8 +192,8 @@ def _hand_out(work: Work, chunk: Chunk, columns: Int64, take: Take) -> None:
         count = len(places)
         if count == 1:  # a lone row would take the matrix-vector kernel, which rounds differently
             places = np.tile(places, (2, 1))
-        feed = {"hidden": chunk.hidden, "positions": model.value(places)} | head.weights
+        feed = {"hidden": chunk.hidden, "positions": model.value(places), **head.weights}
         (value,) = run_graph(head.session, [head.output], feed)
         require_shape(value, (len(places), manifest.model.vocab_size), "logits")
-        take(chunk.index[own], value.numpy()[:count])
+        take(chunk.index[own], model.array(value)[:count])
     chunk.release()

@@ -140,13 +140,16 @@ class KvCache:
         Args:
             block: the block that made them.
             rows: neighbouring rows.
-            made: keys and values (R', n, S, D), S of the room or more.
+            made: keys and values (R', n, S, D), S of the room or more; or those of the new tokens
+                alone, S = `tokens`.
             tokens: the new ones of each row.
         """
         places = self.lengths[rows, None] + np.arange(tokens)
         count = np.arange(len(places))[:, None]
         for kept, new in zip(self._pairs[block], made, strict=True):
-            kept[rows][count, :, places] = new[count, :, places]
+            alone = new.shape[2] == tokens
+            own = new.transpose(0, 2, 1, 3) if alone else new[count, :, places]
+            kept[rows][count, :, places] = own
 
     def keep(self, rows: Int64) -> None:
         """Keep these rows only, moved to the front.

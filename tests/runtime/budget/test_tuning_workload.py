@@ -87,7 +87,7 @@ def test_a_rehearsal_touches_a_block_of_each_kind(run: Run) -> None:
 
 
 def test_the_fastest_way_to_run_comes_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgezo_runtime.budget.tuning_workload.ENVIRONMENT.threads", 4)
+    monkeypatch.setattr("edgezo_runtime.engine.engine.ENVIRONMENT.threads", 4)
     found = workload(run).choices()
     assert found[0] == Choice(Limits(4), frozenset(), 1.0)
     assert [choice.cost for choice in found] == sorted(choice.cost for choice in found)

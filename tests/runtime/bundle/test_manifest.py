@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.bundle.manifest import Manifest, copy_bytes
-from edgezo_runtime.bundle.manifest_types import FileInfo
+from edgezo_runtime.bundle.manifest import Manifest, check, copy_bytes
+from edgezo_runtime.bundle.manifest_types import FileInfo, GpuGraphs, TensorInfo
 from edgezo_runtime.errors import BundleError
 from tests.runtime.bundle.manifest_edits import FORWARD, backward, drop, edit, put
 from tests.runtime.tiny_bundle import FILES, make_manifest
@@ -40,13 +40,14 @@ def test_manifest_text_is_stable(root):
         "files",
         "backward",
         "group_size",
+        "gpu",
     ]
     del content["files"]["trainable.safetensors"]  # its bytes are safetensors' business
     canonical = json.dumps(content, sort_keys=True).encode()
     assert hashlib.sha256(canonical).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_SHA256 = "a666cdc350eb2afe703f462888ce8b85154f6cfca0113244cabc01ba8f9b0558"
+GOLDEN_SHA256 = "b57ca53852f290f3d1820ea4e60d0b7cf267782c839a00f9d610cfe2a03e9af0"
 
 
 @pytest.mark.parametrize("version", [0, 1, 8, 99, "3", None, True, 3.0])
@@ -120,10 +121,32 @@ def test_version_5_is_read(root):
 
 
 def test_version_6_is_read(root):
-    """It had no weights that are kept as a checkpoint has them."""
+    """It had no kept codes and no graphs for GPUs."""
+
+    def change(content):
+        content["version"] = 6
+        del content["gpu"]
+
     expected = Bundle.open(root).manifest
-    edit(root, lambda content: content.update(version=6))
+    edit(root, change)
     assert Bundle.open(root).manifest == expected
+    assert expected.gpu == "the edgezo that exported the bundle made none"
+
+
+def test_graphs_for_gpus_are_checked(root):
+    manifest = Bundle.open(root).manifest
+    prologue, blocks = manifest.graphs.prologue, manifest.graphs.blocks
+    states = TensorInfo("states", "float32", ("rows", "tokens", 8))
+    rows = dataclasses.replace(prologue, inputs=(states,), trainables=(), weights=())
+    check(dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows)))
+    for gpu, message in (
+        (GpuGraphs(blocks[:1], rows), "num_blocks: 2, graphs 1"),
+        (GpuGraphs(blocks, prologue), r"graphs\.rows\.inputs: unknown input"),
+        (GpuGraphs((blocks[0], blocks[0]), rows), r"graphs\.blocks\[1\]: trainables differ"),
+        (GpuGraphs(blocks, dataclasses.replace(rows, file="a.onnx")), "'a.onnx' is missing"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            check(dataclasses.replace(manifest, gpu=gpu))
 
 
 @pytest.mark.parametrize("size", [0, -32, 1.5, "32", 2**40])

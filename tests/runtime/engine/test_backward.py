@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.bundle.manifest_types import GRAD, grad_name
+from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.engine.backward import BackwardGraph, BackwardGraphs
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.sessions import run_graph
@@ -27,7 +28,7 @@ class Session:
 
 def graph_of(*inputs: str) -> BackwardGraph:
     session: Any = Session()
-    return BackwardGraph(session, inputs, (grad_name("x"), grad_name("w")))
+    return BackwardGraph(session, inputs, (grad_name("x"), grad_name("w")), CPU)
 
 
 FORWARD: Any = SimpleNamespace(weights={"w": np.float32(3)}, output="y")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.engine.engine import Engine
-from edgezo_runtime.engine.loaded_model import MODELS, LoadedModel, _merged
+from edgezo_runtime.engine.file_pages import _merged
+from edgezo_runtime.engine.loaded_model import MODELS, LoadedModel
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_the_weights_of_a_block_are_in_its_pages(model: LoadedModel) -> None:
     for index, graph in enumerate(model.blocks):
         size = sum(value.numpy().nbytes for value in graph.weights.values())
         assert model.block_bytes(index) >= size
-        assert all(start < end for start, end in graph.pages)
+        assert all(start < end for start, end in graph.held.pages.spans)
 
 
 def test_dropped_weights_come_back(model: LoadedModel) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine import backward, first_order_pass, forward
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.perturbed import PerturbedParams
-from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.errors import BudgetStopError
 from edgezo_runtime.evaluation import objectives
 from edgezo_runtime.methods.samplers import Frame

@@ -88,8 +88,9 @@ def test_the_end_of_the_ladder(exported) -> None:
 
 
 def test_refused_memory_is_answered_with_smaller_chunks(exported, monkeypatch) -> None:
+    from edgezo_runtime.devices.faults import ShortOfMemoryError
     from edgezo_runtime.engine import forward as module
-    from edgezo_runtime.engine.sessions import ShortOfMemoryError, run_graph
+    from edgezo_runtime.engine.sessions import run_graph
 
     bundle, theta = tiny(exported, "llama", "int8")
     batch, probes = batch_of(bundle), probes_of(2, private=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine.chunks import SMALLEST_CHUNK_TOKENS, Limits
 from edgezo_runtime.engine.memory_relief import MemoryRelief, Reservation
-from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.errors import BudgetStopError
 from tests.runtime.memory_meter import guard as budget_of_100_mib
 

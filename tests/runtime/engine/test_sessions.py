@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.bundle.manifest_types import TensorInfo
+from edgezo_runtime.devices import library
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine import sessions
 from edgezo_runtime.engine.sessions import (
     SharedEnvironment,
-    ShortOfMemoryError,
     available_cores,
     check_ends,
     require_shape,
     run_graph,
 )
-from edgezo_runtime.errors import BundleError, InterruptedRunError, MissingExtraError
+from edgezo_runtime.errors import (
+    BundleError,
+    DeviceLostError,
+    InterruptedRunError,
+    MissingExtraError,
+)
 
 
 class Session:
@@ -45,11 +51,19 @@ def test_a_session_gives_a_list() -> None:
         RuntimeError("Failed to allocate memory for requested buffer of size 8"),
         RuntimeError("bfc: Available memory of 10 is smaller than requested bytes of 20"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA error cudaErrorMemoryAllocation: out of memory"),
     ],
 )
 def test_refused_memory_is_told_from_other_errors(error: Exception) -> None:
     session: Any = Session(error)
     with pytest.raises(ShortOfMemoryError, match="onnxruntime was refused memory"):
+        run_graph(session, ["a"], {})
+
+
+@pytest.mark.parametrize("text", ["WebGPU device lost (2)", "VK_ERROR_DEVICE_LOST"])
+def test_a_lost_device_is_told_from_other_errors(text: str) -> None:
+    session: Any = Session(RuntimeError(text))
+    with pytest.raises(DeviceLostError, match="the steps so far are saved"):
         run_graph(session, ["a"], {})
 
 
@@ -124,14 +138,14 @@ def test_nothing_begins_when_the_interpreter_ends() -> None:
 def test_the_first_release_with_an_empty_past(
     version: str, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions.import_onnxruntime(), "__version__", version)
-    assert sessions.runs_fused_attention() == fused
+    monkeypatch.setattr(library.import_onnxruntime(), "__version__", version)
+    assert library.runs_fused_attention() == fused
 
 
 def test_releases_that_are_too_old_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions.import_onnxruntime(), "__version__", "1.18.1")
+    monkeypatch.setattr(library.import_onnxruntime(), "__version__", "1.18.1")
     with pytest.raises(MissingExtraError, match=r"1\.18\.1 cannot run the graphs"):
-        sessions.import_onnxruntime()
+        library.import_onnxruntime()
 
 
 def test_there_is_a_core() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.data.batches import make_batch
+from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine import backward, first_order_pass, scheduler
 from edgezo_runtime.engine.answer_states import KeyValueLayout
 from edgezo_runtime.engine.chunks import Chunk
@@ -20,7 +21,6 @@ from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.first_order import FirstOrderGradient
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.prefix_cache import AnswerCache
-from edgezo_runtime.engine.sessions import ShortOfMemoryError
 from edgezo_runtime.errors import BudgetStopError, InterruptedRunError
 from edgezo_runtime.system.memory_guard import MemoryGuard
 from tests.runtime.engine.test_first_order import FAMILIES, KINDS, batch_of, tiny
