@@ -169,7 +169,6 @@ def _export(
 ) -> Manifest:
     from edgezo_export.export import (
         ExportConfig,
-        check_output,
         check_settings,
         chosen_quant,
         export_bundle,
@@ -177,7 +176,7 @@ def _export(
     from edgezo_export.schemes import make_scheme
     from edgezo_export.sources.hub import embedded_default
     from edgezo_export.sources.model_source import open_source
-    from edgezo_export.unfinished import folder_of
+    from edgezo_export.unfinished import check_output, folder_of
 
     if settings.seed is not None and not 0 <= settings.seed < 2**64:
         raise UsageError(f"--seed {settings.seed}: must be 0 or more and below 2^64")

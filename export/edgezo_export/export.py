@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
 from edgezo_export.calibration.calibrated_codes import CalibratedCodes
@@ -31,10 +31,9 @@ from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
 from edgezo_export.sources.model_source import Source, open_source
 from edgezo_export.trace.trace import Trace, trace_model
-from edgezo_export.unfinished import unfinished
+from edgezo_export.unfinished import check_output, unfinished
 from edgezo_runtime.bundle.bundle import describe_files
 from edgezo_runtime.bundle.manifest import (
-    FORMAT,
     MANIFEST_FILE,
     TRAINABLE_FILE,
     WEIGHTS_FILE,
@@ -45,6 +44,9 @@ from edgezo_runtime.errors import EdgezoError, UsageError
 
 PARAMETERS_OF_W4 = 1_000_000_000
 """From so many parameters on, weights have 4 bits unless another form is asked for."""
+
+_PROGRAMS = ("numpy", "onnxruntime", "transformers", "torch", "tokenizers", "gguf")
+"""Packages that the bytes of a bundle depend on."""
 
 Warn = Callable[[str], None]
 """Takes a warning."""
@@ -115,7 +117,7 @@ def export_bundle(
     try:
         with unfinished(output) as place:
             manifest = _write(source, place.bundle, config, progress, told)
-            place.finish()
+            place.finish(config.force)
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
@@ -136,37 +138,6 @@ def check_settings(config: ExportConfig) -> None:
         raise UsageError(
             f"`calibration_rows` {config.calibration_rows}: must be from 0 to {MOST_ROWS}"
         )
-
-
-def check_output(output: Path, force: bool) -> None:
-    """Refuse to overwrite an existing file or folder, and to remove anything but a bundle.
-
-    Raises:
-        UsageError: `output` exists and force is off, or it is not a bundle, or a file is in its
-            place or above it.
-    """
-    taken = next((place for place in (output, *output.parents) if place.is_file()), None)
-    if taken is not None:
-        raise UsageError(
-            f"{taken}: is a file, and a bundle is a folder; choose another `output` (`force` "
-            f"replaces only bundles)"
-        )
-    if not output.exists():
-        return
-    if not force:
-        raise UsageError(f"{output}: exists; choose another `output` or pass `force` to replace it")
-    empty = output.is_dir() and not output.is_symlink() and not any(output.iterdir())
-    if not empty and not _is_bundle(output):
-        raise UsageError(f"{output}: exists and is not a bundle; `force` replaces only bundles")
-
-
-def _is_bundle(folder: Path) -> bool:
-    """Recognize bundles by content, even damaged ones; other programs write manifest.json too."""
-    try:
-        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT and not folder.is_symlink()
 
 
 def _write(
@@ -201,7 +172,7 @@ def _write(
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
     gpu = own.save_gpu(folder)
-    log = TensorLog(folder.parent, log_facts(source.stamp(), config))
+    log = TensorLog(folder.parent, log_facts(source.stamp(), config), warn)
     write_weights(
         folder / WEIGHTS_FILE,
         own.planned(),
@@ -213,11 +184,6 @@ def _write(
         log,
         source.read_codes,
     )
-    if log.changed is not None:
-        warn(
-            f"an export to the same place was not finished, and it had another {log.changed}: it "
-            f"began anew"
-        )
     origin = Origin(source, KeysValues(folder, graphs).of)
     write_initial(folder / TRAINABLE_FILE, own.edits, origin)
     info = scheme.info()
@@ -261,12 +227,22 @@ def log_facts(stamp: str, config: ExportConfig) -> dict[str, str]:
         stamp: of the weights that are read.
         config: the settings.
     """
-    programs = (f"{name} {_version(name)}" for name in ("numpy", "onnxruntime"))
+    programs = [f"{name} {_version(name)}" for name in _PROGRAMS]
     return {
         "checkpoint": stamp,
         "setting": repr(replace(config, force=False)),
-        "version": ", ".join([created_by(), *programs]),
+        "version": ", ".join([created_by(), *programs, _sources_digest()]),
     }
+
+
+def _sources_digest() -> str:
+    """Return the SHA-256 of this package's sources: those of a source tree change as they may."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def chosen_quant(wanted: Quant | Literal["auto"], source: Source) -> Quant:
@@ -399,21 +375,36 @@ def _trace(
             )
         return list(found)
 
-    try:
-        trace = trace_model(source.config, cls, causal=causal, max_seq=max_seq, separate=separate)
-    except EdgezoError:
-        raise
-    except Exception as error:  # a model's own code may raise anything while it is traced
-        raise UnsupportedModelError(
-            f"architecture {source.config.model_type!r} ({cls.__name__}) cannot be traced: "
-            f"{_reason(error)}"
-        ) from error
+    trace = traced(source.config, cls, causal, max_seq, separate)
     if trace.dynamic_rotary:
         warn(
             f"the model changes its rotary frequencies (rope type dynamic) for sequences of more "
             f"than {max_seq} tokens, with every length; a bundle takes no longer ones"
         )
     return trace
+
+
+def traced(
+    config: PretrainedConfig,
+    cls: type[PreTrainedModel],
+    causal: bool,
+    max_seq: int,
+    separate: Callable[[Mapping[str, str]], list[str]],
+) -> Trace:
+    """Trace a model; the arguments are those of `trace_model`.
+
+    Raises:
+        UnsupportedModelError: it cannot be traced.
+    """
+    try:
+        return trace_model(config, cls, causal=causal, max_seq=max_seq, separate=separate)
+    except EdgezoError:
+        raise
+    except Exception as error:  # a model's own code may raise anything while it is traced
+        raise UnsupportedModelError(
+            f"architecture {config.model_type!r} ({cls.__name__}) cannot be traced: "
+            f"{_reason(error)}"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ tokenizer and initial values of the trainables are taken over as they are.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import tempfile
@@ -22,13 +23,13 @@ from edgezo_export.calibration.calibrated_codes import CalibratedCodes
 from edgezo_export.export import (
     ExportConfig,
     Warn,
-    check_output,
     check_settings,
     created_by,
     facts_of,
     log_facts,
     rows_to_calibrate_with,
     tell_larger,
+    traced,
 )
 from edgezo_export.graphs.checkpoint import Checkpoint
 from edgezo_export.operators.layers import Quant
@@ -37,8 +38,8 @@ from edgezo_export.quantization.tensor_log import TensorLog
 from edgezo_export.quantization.weights_file import MakeCodes, write_weights
 from edgezo_export.schemes import scheme_of
 from edgezo_export.sources.architecture import model_sizes
-from edgezo_export.trace.trace import Trace, trace_model
-from edgezo_export.unfinished import unfinished
+from edgezo_export.trace.trace import Trace
+from edgezo_export.unfinished import check_output, unfinished
 from edgezo_runtime.bundle.bundle import Bundle, describe_files
 from edgezo_runtime.bundle.manifest import (
     MANIFEST_FILE,
@@ -47,7 +48,7 @@ from edgezo_runtime.bundle.manifest import (
     Manifest,
 )
 from edgezo_runtime.bundle.weights import read_header
-from edgezo_runtime.errors import EdgezoError, UsageError
+from edgezo_runtime.errors import BundleError, EdgezoError, UsageError, printable
 
 FROM = ("fp32", "fp16")
 """Forms of weights that can be made smaller without the checkpoint."""
@@ -87,7 +88,7 @@ def quantize_bundle(
     try:
         with unfinished(output) as place:
             manifest = _write(bundle, place.bundle, quant, config, progress, warn)
-            place.finish()
+            place.finish(config.force)
     except OSError as error:
         raise EdgezoError(
             f"{error.filename or output}: {error.strerror or error}; no bundle was written"
@@ -152,8 +153,8 @@ def _write(
     kept += [old.tokenizer.chat_template] if old.tokenizer.chat_template else []
     for name in kept:
         shutil.copyfile(bundle.path(name), folder / name)
-    stamp = old.files[WEIGHTS_FILE].sha256
-    log = TensorLog(folder.parent, log_facts(stamp, dataclasses.replace(config, quant=quant)))
+    facts = log_facts(_stamp(old), dataclasses.replace(config, quant=quant))
+    log = TensorLog(folder.parent, facts, warn)
     codes = _codes(own, weights, bundle, sizes, config, tell, log) if quant == "w4" else None
     write_weights(
         folder / WEIGHTS_FILE,
@@ -188,16 +189,31 @@ def _model(manifest: Manifest) -> tuple[PretrainedConfig, type[PreTrainedModel]]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(manifest.base_config), encoding="utf-8")
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            cls: Any = getattr(transformers, manifest.model.class_name)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UsageError(
-                f"{manifest.model.architecture} ({manifest.model.class_name}): this version of "
-                f"transformers does not know it: {str(error)[:200]}"
-            ) from error
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # configs check their entries in ways of their own
+            raise _unknown(manifest, printable(error, 200)) from error
+    cls: Any = getattr(transformers, manifest.model.class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, PreTrainedModel)):
+        raise _unknown(manifest, "it has no model class of that name")
     # rows may have been added for tokens that the model lacked
     config.get_text_config().vocab_size = manifest.model.vocab_size
     return config, cls
+
+
+def _unknown(manifest: Manifest, reason: str) -> UsageError:
+    model = manifest.model
+    return UsageError(
+        f"{printable(model.architecture)} ({printable(model.class_name)}): this version of "
+        f"transformers does not know it: {reason}; export the model again"
+    )
+
+
+def _stamp(manifest: Manifest) -> str:
+    """Return what the tensors of the new bundle depend on: the old weights, and what reads them."""
+    digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+    return f"{manifest.files[WEIGHTS_FILE].sha256} {digest}"
 
 
 def _traced(
@@ -209,7 +225,7 @@ def _traced(
         return [name for name in tied if name in stored]
 
     causal = bundle.manifest.model.task == "causal-lm"
-    return trace_model(config, cls, causal=causal, max_seq=max_seq, separate=separate)
+    return traced(config, cls, causal, max_seq, separate)
 
 
 def _shapes(trace: Trace) -> dict[str, tuple[int, ...]]:
@@ -236,7 +252,11 @@ def _codes(
 
     if not config.calibration_rows:
         return None
-    tokenizer = Tokenizer.from_file(str(bundle.path(bundle.manifest.tokenizer.file)))
+    file = bundle.path(bundle.manifest.tokenizer.file)
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises no other class
+        raise BundleError(f"{file}: {printable(error, 200)}; export the model again") from error
     rows = rows_to_calibrate_with(
         lambda text: tokenizer.encode(text, add_special_tokens=False).ids,
         bundle.manifest.tokenizer,

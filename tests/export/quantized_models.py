@@ -7,6 +7,7 @@ shared with the reader.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def _words(columns: np.ndarray, bits: int) -> np.ndarray:
 
 
 def gptq(bits: int, *, order: bool = False, symmetric: bool = True, v2: bool = False) -> Packing:
-    """GPTQ: qweight packs inputs, qzeros outputs; zeros are stored less one."""
+    """GPTQ: qweight packs inputs, qzeros outputs; zeros are stored less one, 0 as the largest."""
 
     def pack(shape: tuple[int, int], random: np.random.Generator) -> Made:
         outputs, width = shape
@@ -94,12 +95,13 @@ def gptq(bits: int, *, order: bool = False, symmetric: bool = True, v2: bool = F
         zeros = np.full((groups, outputs), middle)
         if not symmetric:
             zeros = random.integers(middle - 3, middle + 4, (groups, outputs))
+            zeros[0, :2] = 0, (1 << bits) - 1
         g_idx = np.arange(width) // SIZE
         if order:
             g_idx = random.permutation(g_idx)
         tensors = {
             "qweight": np.ascontiguousarray(_words(codes.T, bits).T),
-            "qzeros": _words(zeros - (0 if v2 else 1), bits),
+            "qzeros": _words((zeros - (0 if v2 else 1)) % (1 << bits), bits),
             "scales": scales,
             "g_idx": g_idx.astype(np.int32),
         }
@@ -170,26 +172,59 @@ PACKINGS: dict[str, Packing] = {
     "gptq": gptq(4),
     "gptq-asymmetric": gptq(4, symmetric=False),
     "gptq-act-order": gptq(4, order=True, symmetric=False),
-    "gptq-8": gptq(8, symmetric=False, v2=True),
+    "gptq-8": gptq(8, symmetric=False),
+    "gptq-8-v2": gptq(8, symmetric=False, v2=True),
     "awq": awq(),
     "nf4": nf4(nested=False),
     "nf4-double": nf4(nested=True),
 }
 
 
-def write_folder(folder: Path, packing: Packing) -> transformers.LlamaForCausalLM:
-    """Save a llama whose layers are quantized; returns the float32 model that it means."""
-    model = tiny_llama()
+def tiny_mixtral() -> transformers.MixtralForCausalLM:
+    """A mixtral of three experts, two of which a token is routed to."""
+    torch.manual_seed(0)
+    sizes = GROUPED | {"intermediate_size": 128, "tie_word_embeddings": False}
+    sizes |= {"num_local_experts": 3, "num_experts_per_tok": 2}
+    model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**sizes)).eval()
+    randomize(model)
+    return model
+
+
+_LAYER = re.compile(r"(.*_proj|.*\.experts\.\d+\.w\d)\.weight")
+_EXPERT = re.compile(r"(.*)\.block_sparse_moe\.experts\.(\d+)\.(w\d)\.weight")
+
+
+def _of_model(state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    """Return the weights of a tensor of the checkpoint in the model."""
+    found = _EXPERT.fullmatch(name)
+    if found is None:
+        return state[name]
+    layer, expert, matrix = found[1], int(found[2]), found[3]
+    if matrix == "w2":
+        return state[f"{layer}.mlp.experts.down_proj"][expert]
+    gate, up = state[f"{layer}.mlp.experts.gate_up_proj"][expert].chunk(2)
+    return gate if matrix == "w1" else up
+
+
+def write_folder(
+    folder: Path, packing: Packing, model: transformers.PreTrainedModel | None = None
+) -> Any:
+    """Save a model whose layers are quantized, a llama if None.
+
+    Returns:
+        The float32 model that it means.
+    """
+    model = tiny_llama() if model is None else model
     save(model, folder)
     file = folder / "model.safetensors"
     tensors = load_file(file)
     random = np.random.default_rng(0)
     state = model.state_dict()
-    for name in [name for name in tensors if name.endswith("_proj.weight")]:
+    for name in [name for name in tensors if _LAYER.fullmatch(name)]:
         made, weights = packing.pack(tensors.pop(name).shape, random)
         stem = name if "" in made else f"{name.removesuffix('weight')}"
         tensors |= {f"{stem}{suffix}": values for suffix, values in made.items()}
-        state[name].copy_(torch.tensor(weights))
+        _of_model(state, name).copy_(torch.tensor(weights))
     save_file(tensors, file, metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     content = json.dumps(config | {"quantization_config": packing.config})

@@ -14,11 +14,12 @@ import pytest
 import safetensors
 
 from edgezo_export import export
-from edgezo_export.export import ExportConfig, check_output, chosen_quant, export_bundle
+from edgezo_export.export import ExportConfig, chosen_quant, export_bundle
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators.linear import LinearLowering, LinearSpec
 from edgezo_export.schemes.lora import Lora
 from edgezo_export.sources.model_source import open_source
+from edgezo_export.unfinished import check_output
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.errors import EdgezoError, UsageError
 from tests.export.tiny_models import HIDDEN, MAX_SEQ, TINY, VOCAB

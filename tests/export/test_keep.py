@@ -18,6 +18,7 @@ from tests.export.bundle_runner import BundleRunner
 from tests.export.quantized_models import (
     PACKINGS,
     tiny_llama,
+    tiny_mixtral,
     write_folder,
     write_mixed_gguf,
 )
@@ -60,6 +61,25 @@ def check(model, folder, output) -> None:
 def test_folders(tmp_path, name):
     model = write_folder(tmp_path / "model", PACKINGS[name])
     check(model, tmp_path / "model", tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["gptq-asymmetric", pytest.param("nf4", marks=pytest.mark.slow)])
+def test_experts(tmp_path, name):
+    """Their codes are kept, and read only where a token is routed to them."""
+    model = write_folder(tmp_path / "model", PACKINGS[name], tiny_mixtral())
+    check(model, tmp_path / "model", tmp_path / "bundle")
+    graphs = Bundle.open(tmp_path / "bundle").manifest.graphs.blocks
+    for graph in graphs:
+        coded = {name for name in graph.routed if name.endswith(("codes4", "nf4"))}
+        assert len(coded) == 3 * 2  # gate and up, and down
+        assert not {name for name in graph.routed if name.endswith(".weight")}
+    runner = BundleRunner(tmp_path / "bundle")
+    one = IDS[:1, :1]  # an expert of the three has no token
+    *_, hidden = runner.hidden_states(one)
+    with torch.no_grad():
+        expected = torch.log_softmax(model(torch.tensor(one)).logits, -1).numpy()[0, 0]
+    found = runner.log_probs(hidden, np.zeros((97, 2), np.int64), np.arange(97))
+    np.testing.assert_allclose(found, expected, atol=3e-5)
 
 
 @pytest.mark.parametrize("first", [pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10)])

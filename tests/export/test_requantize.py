@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from edgezo_export.requantize import quantize_bundle
 from edgezo_export.schemes import SCHEMES, make_scheme, scheme_of
 from edgezo_export.schemes.lora import Lora
 from edgezo_runtime.bundle.bundle import Bundle
-from edgezo_runtime.errors import UsageError
+from edgezo_runtime.errors import EdgezoError, UsageError
 
 LORA = Lora(rank=3, alpha=6.0)
 
@@ -31,7 +32,7 @@ def quantized(bundle: Bundle, output, config: ExportConfig) -> list[str]:
 def floats(exported, tmp_path_factory):
     """The model's folder and its bundle in fp32."""
     made = {}
-    for name in ("llama", "gpt2", "mixtral"):
+    for name in ("llama", "gpt2", "mixtral", "bert", "bert-classes"):
         output = tmp_path_factory.mktemp("floats") / name
         folder = exported(name).folder
         export_bundle(str(folder), output, ExportConfig(quant="fp32", scheme=LORA))
@@ -50,6 +51,8 @@ def floats(exported, tmp_path_factory):
         ("llama", "fp16", 0),
         ("gpt2", "w4", 0),
         ("mixtral", "w4", 0),
+        ("bert", "w4", 2),
+        ("bert-classes", "int8", 0),
     ],
 )
 def test_the_same_bytes_as_an_export(floats, tmp_path, name, quant, rows):
@@ -67,8 +70,6 @@ def test_from_float16(exported, tmp_path):
     from safetensors.numpy import load_file, save_file
 
     model = tmp_path / "model"
-    import shutil
-
     shutil.copytree(exported("llama").folder, model)
     weights = load_file(model / "model.safetensors")
     halves = {name: value.astype(np.float16) for name, value in weights.items()}
@@ -99,10 +100,38 @@ def test_what_it_cannot_do(exported, floats, tmp_path):
         quantized(
             dataclasses.replace(bundle, manifest=odd), tmp_path / "b", ExportConfig(quant="w4")
         )
+    for class_name in ("Trainer", "AutoConfig", "__version__", "Unheard"):
+        model = dataclasses.replace(bundle.manifest.model, class_name=class_name)
+        odd = dataclasses.replace(bundle.manifest, model=model)
+        with pytest.raises(UsageError, match="no model class of that name"):
+            quantized(
+                dataclasses.replace(bundle, manifest=odd), tmp_path / "b", ExportConfig(quant="w4")
+            )
     (tmp_path / "taken").mkdir()
     with pytest.raises(UsageError, match="exists; choose another"):
         quantized(bundle, tmp_path / "taken", ExportConfig(quant="w4"))
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entry", "value", "error"),
+    [
+        ("num_attention_heads", 3, "cannot be traced|does not know it"),
+        ("num_attention_heads", "four", "cannot be traced|does not know it"),
+        ("num_hidden_layers", 3, "another version of transformers or edgezo made the bundle"),
+        ("hidden_act", "unheard", "cannot be traced"),
+        ("intermediate_size", 64, "another version of transformers or edgezo made the bundle"),
+    ],
+)
+def test_manifests_that_do_not_fit_the_weights(floats, tmp_path, entry, value, error):
+    _, bundle = floats["llama"]
+    config = {**bundle.manifest.base_config, entry: value}
+    odd = dataclasses.replace(bundle.manifest, base_config=config)
+    with pytest.raises(EdgezoError, match=error):
+        quantized(
+            dataclasses.replace(bundle, manifest=odd), tmp_path / "b", ExportConfig(quant="w4")
+        )
 
 
 OPTIONS = {
@@ -169,7 +198,7 @@ def test_every_tensor_is_read_as_the_checkpoint_has_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_info_and_quantize_on_the_command_line(floats, tmp_path):
+def test_info_and_quantize_on_the_command_line(floats, tmp_path, monkeypatch):
     from click.testing import CliRunner
 
     from edgezo.cli import main
@@ -189,3 +218,23 @@ def test_info_and_quantize_on_the_command_line(floats, tmp_path):
     refused = CliRunner().invoke(main, ["bundle", "quantize", new, "-o", str(tmp_path / "x")])
     assert refused.exit_code == 2
     assert "quantized already (w8)" in refused.stderr
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(main, [*args[:3], "-o", "."])
+    assert refused.exit_code == 2
+    assert ".: exists; choose another" in refused.stderr
+
+
+@pytest.mark.slow
+def test_in_place_after_a_kill(floats, tmp_path):
+    """BUNDLE is also NEW, and the process ended between the two renames."""
+    from click.testing import CliRunner
+
+    from edgezo.cli import main
+
+    place = tmp_path / "bundle"
+    shutil.copytree(floats["llama"][1].root, tmp_path / ".bundle.export" / "old")
+    args = ["bundle", "quantize", str(place), "-o", str(place), "--quant", "fp16", "--force"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    assert Bundle.open(place, verify=True).manifest.quant == "fp16"
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]

@@ -16,7 +16,8 @@ import pytest
 
 from edgezo_export.export import ExportConfig, export_bundle
 from edgezo_export.sources.model_source import Source, open_source
-from edgezo_export.unfinished import Unfinished
+from edgezo_export.unfinished import Unfinished, check_output, restore, unfinished
+from edgezo_runtime.bundle.manifest import FORMAT
 from edgezo_runtime.errors import UsageError
 
 CONFIGS = {
@@ -203,21 +204,111 @@ def test_two_exports_to_one_place(tmp_path):
     Unfinished(tmp_path / "bundle").close()
 
 
+def written(folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "name": name}))
+
+
+def name_of(folder: Path) -> str:
+    return json.loads((folder / "manifest.json").read_text())["name"]
+
+
+def replaced(output: Path, meanwhile: str | None = None) -> None:
+    with unfinished(output) as place:
+        written(place.bundle, "new")
+        (place.bundle / "weights.safetensors").write_bytes(b"much")
+        if meanwhile is not None:
+            written(output, meanwhile)
+        place.finish(force=meanwhile is None)
+
+
 def test_an_old_bundle_that_was_not_replaced_comes_back(tmp_path):
     """A process ended between the two renames of `finish`."""
-    old = tmp_path / ".bundle.export" / "old"
-    old.mkdir(parents=True)
-    (old / "manifest.json").write_text("old")
+    written(tmp_path / ".bundle.export" / "old", "old")
+    with pytest.raises(UsageError, match="exists; choose another"):
+        check_output(tmp_path / "bundle", force=False)
+    assert name_of(tmp_path / "bundle") == "old"
+    restore(tmp_path / "bundle")
     place = Unfinished(tmp_path / "bundle")
+    written(place.bundle, "new")
+    place.finish(force=True)
+    place.close()
+    assert name_of(tmp_path / "bundle") == "new"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_an_old_bundle_survives_a_failed_rename(tmp_path, monkeypatch):
+    """The second rename of `finish` fails: the old bundle is put back, and not removed."""
+    output = tmp_path / "bundle"
+    written(output, "old")
+    rename = Path.rename
+
+    def refused(self, target):
+        if self.name == "bundle" and self.parent.name == ".bundle.export":
+            raise OSError(5, "input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="input/output"):
+        replaced(output)
+    assert name_of(output) == "old"
+    assert os.listdir(tmp_path) == ["bundle"]
+
+
+def test_an_old_bundle_that_cannot_be_put_back_is_not_removed(tmp_path):
+    written(tmp_path / "bundle", "old")
+    place = Unfinished(tmp_path / "bundle")
+    (tmp_path / "bundle").rename(place.folder / "old")
     place.discard()
     place.close()
-    assert (tmp_path / "bundle" / "manifest.json").read_text() == "old"
+    restore(tmp_path / "bundle")
+    assert name_of(tmp_path / "bundle") == "old"
+
+
+def test_a_place_that_was_taken_meanwhile(tmp_path):
+    """The output is checked again before it is replaced; what is written waits."""
+    output = tmp_path / "bundle"
+    with pytest.raises(UsageError, match="exists; choose another"):
+        replaced(output, meanwhile="another")
+    assert name_of(output) == "another"
+    assert (tmp_path / ".bundle.export" / "bundle" / "weights.safetensors").read_bytes() == b"much"
+
+
+def test_a_lock_of_a_removed_folder_is_no_lock(tmp_path, monkeypatch):
+    """A process ends, and removes the folder, after another one has opened its lock file."""
+    first = Unfinished(tmp_path / "bundle")
+    claim = Unfinished._claim
+
+    def after_the_first(self, descriptor):
+        if first is not None:
+            ended()
+        claim(self, descriptor)
+
+    def ended():
+        nonlocal first
+        first.discard()
+        first.close()
+        first = None
+
+    monkeypatch.setattr(Unfinished, "_claim", after_the_first)
+    second = Unfinished(tmp_path / "bundle")
+    with pytest.raises(UsageError, match="another process"):
+        Unfinished(tmp_path / "bundle")
+    second.close()
+
+
+def test_a_folder_that_someone_else_may_have_made(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".bundle.export").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="a link or a file"):
+        Unfinished(tmp_path / "bundle")
+    (tmp_path / ".bundle.export").unlink()
     place = Unfinished(tmp_path / "bundle")
-    (place.bundle / "manifest.json").write_text("new")
-    place.finish()
+    assert place.folder.stat().st_mode & 0o777 == 0o700
     place.close()
-    assert (tmp_path / "bundle" / "manifest.json").read_text() == "new"
-    assert os.listdir(tmp_path) == ["bundle"]
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(UsageError, match="of another user"):
+        Unfinished(tmp_path / "bundle")
 
 
 def test_what_is_left_of_an_old_log(tmp_path):
@@ -226,6 +317,46 @@ def test_what_is_left_of_an_old_log(tmp_path):
 
     for text in ("", "[]\n", "{", json.dumps({"layout": 1}) + "\n{}\n"):
         (tmp_path / "log.jsonl").write_text(text)
-        log = TensorLog(tmp_path, {"checkpoint": "a"})
+        log = TensorLog(tmp_path, {"checkpoint": "a"}, lambda text: None)
         assert log.begin(tmp_path / "w", b"start", {}) == set()
         assert log.load_states(1) is None
+
+
+def test_a_log_of_any_size(tmp_path):
+    """The first line is made longer than a small file may be."""
+    from edgezo_export.quantization.tensor_log import TensorLog
+    from edgezo_export.quantization.weights_plan import WrittenTensor
+
+    weights, places = tmp_path / "w", {"a": WrittenTensor(1, 2, "U8", (2,))}
+    weights.write_bytes(b"start")
+    told: list[str] = []
+    log = TensorLog(tmp_path, {"checkpoint": "a"}, told.append)
+    assert log.begin(weights, b"start", places) == set()
+    log.add(weights, ["a"], places)
+    file = tmp_path / "log.jsonl"
+    file.write_text(file.read_text().replace("}", "}" + " " * (9 << 20), 1))
+    log = TensorLog(tmp_path, {"checkpoint": "a"}, told.append)
+    assert log.begin(weights, b"start", places) == {"a"}
+    assert told == []
+    log = TensorLog(tmp_path, {"checkpoint": "b"}, told.append)
+    assert log.begin(weights, b"start", places) == set()
+    assert told == [
+        "an export to the same place was not finished, and it had another checkpoint: it began anew"
+    ]
+
+
+def test_facts_tell_versions_and_sources(monkeypatch, tmp_path):
+    """Another source tree begins anew, and so does another transformers."""
+    from edgezo_export import export
+
+    (tmp_path / "a.py").write_text("1")
+    monkeypatch.setattr(export, "__file__", str(tmp_path / "export.py"))
+    facts = [export.log_facts("x", ExportConfig())]
+    (tmp_path / "a.py").write_text("2")
+    facts.append(export.log_facts("x", ExportConfig(force=True)))
+    monkeypatch.setattr(export, "_version", lambda name: f"1 of {name}")
+    facts.append(export.log_facts("x", ExportConfig()))
+    assert len({one["version"] for one in facts}) == 3
+    assert len({(one["checkpoint"], one["setting"]) for one in facts}) == 1
+    for name in ("transformers", "torch", "tokenizers", "gguf", "numpy", "onnxruntime"):
+        assert f"1 of {name}" in facts[2]["version"]

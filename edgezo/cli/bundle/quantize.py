@@ -57,11 +57,13 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
     require_extra()
     from edgezo_export.export import ExportConfig
     from edgezo_export.requantize import quantize_bundle
-    from edgezo_export.unfinished import folder_of
+    from edgezo_export.unfinished import check_output, folder_of, restore
     from edgezo_runtime.bundle.bundle import Bundle
 
     settings = build(QuantizeSettings, values)
     started = time.monotonic()
+    restore(bundle)  # NEW may be BUNDLE
+    check_output(output, settings.force)
     opened = Bundle.open(bundle)
     note(f"quantizing {bundle} ({opened.manifest.quant}) to {output} ({settings.quant})")
     config = ExportConfig(

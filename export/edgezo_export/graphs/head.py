@@ -181,7 +181,7 @@ def _chunk_product(
     if isinstance(form, CodeForm):
         start = _zero_after(draft, total)
         part = kept_part(draft, head.name, form, head.shape, tokens, start)
-        return rows_times(draft, states, part, form)
+        return rows_times(draft, states, part, form, head.shape[1])
     table, scale = embedding_tensors(head.name, head.shape, form)
     span = (tokens.start, tokens.stop)
     rows = draft.weight(table, span)

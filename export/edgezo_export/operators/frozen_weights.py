@@ -1,8 +1,6 @@
 """The frozen matrix of linear layers in the forms that a bundle stores, made ready for a product.
 
-4-bit codes become int8 levels, a tile at a time, by quantized element-wise operators. These are
-vectorized where the bitwise ones of ONNX Runtime (BitwiseAnd, BitShift) are not, which are a few
-times slower.
+4-bit codes become int8 levels, a tile at a time.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators.layers import LinearSpec
 from edgezo_export.operators.tiles import Tile
+from edgezo_export.operators.unpacking import parts_of_bytes, quantized
 from edgezo_export.quantization.group_codes import CODE_ZERO, GROUP_SIZES, STEPS
 from edgezo_export.quantization.quantize import ZERO_POINT
 from edgezo_export.quantization.rotation import block_size, hadamard
@@ -31,9 +30,6 @@ _SPAN = GROUP_SIZES[-1]
 """Inputs within which unpacking changes the order: the even ones come before the odd ones."""
 
 _HALF = _SPAN // 2
-
-_FLOOR = 1 / 16.02
-"""A sixteenth, made smaller so that 16 h + 15 - 7 rounds to h and not to h + 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +95,20 @@ def _unpacked(
 ) -> ir.Value:
     """Append the levels (in, out), a `shape`, of codes (out, in / 2), multipliers (out, groups)."""
     width, outputs = shape
-    one, none = draft.scalar(1.0), draft.constant(np.uint8(0))
+    one = draft.scalar(1.0)
     by_input = draft.op("Transpose", packed, perm=[1, 0])
-    sixteenth, before = draft.scalar(_FLOOR), draft.constant(np.uint8(7))
-    unit = draft.constant(np.uint8(1))
-    known = (width // 2, outputs), ir.DataType.UINT8
-    above = (by_input, sixteenth, before, unit, one, none, one, none)
-    high = _quantized(draft, "QLinearMul", *known, *above)
-    less = draft.scalar(-16.0)
-    low = _quantized(draft, "QLinearAdd", *known, by_input, one, none, high, less, none, one, none)
     multipliers = draft.op("Transpose", multiplier, perm=[1, 0])
     groups = width // size
     each = draft.op("Reshape", multipliers, draft.ints(groups, 1, -1))
     centre, zero = draft.constant(np.int8(CODE_ZERO)), draft.constant(np.int8(0))
     steps = draft.scalar(float(STEPS))
     halves = []
-    for codes in (low, high):
+    for codes in parts_of_bytes(draft, by_input, 4, (width // 2, outputs)):
         signed = draft.op("Cast", codes, to=int(ir.DataType.INT8))
         grouped = draft.op("Reshape", signed, draft.ints(groups, size // 2, -1))
         scaled = (grouped, one, centre, each, one, zero, steps, zero)
         made = (groups, size // 2, outputs), ir.DataType.INT8
-        levels = _quantized(draft, "QLinearMul", *made, *scaled)
+        levels = quantized(draft, "QLinearMul", *made, *scaled)
         halves.append(draft.op("Reshape", levels, draft.ints(width // _SPAN, _HALF, -1)))
     joined = draft.op("Concat", *halves, axis=1)
     return draft.op("Reshape", joined, draft.ints(width, -1))
@@ -130,22 +119,6 @@ def reordered_rotation(width: int) -> npt.NDArray[np.float32]:
     rotation = hadamard(block_size(width))
     order = np.arange(len(rotation)).reshape(-1, _HALF, 2).transpose(0, 2, 1).reshape(-1)
     return np.ascontiguousarray(rotation[:, order])
-
-
-def _quantized(
-    draft: GraphBuilder,
-    op_type: str,
-    shape: tuple[int | str, ...],
-    dtype: ir.DataType,
-    *inputs: ir.Value,
-) -> ir.Value:
-    """Append an operator on a, its scale and zero point, the same of b, and of the result.
-
-    Its shape and type are declared: ONNX cannot infer those of operators that it does not know.
-    """
-    made = draft.op(op_type, *inputs, domain=MICROSOFT)
-    made.type, made.shape = ir.TensorType(dtype), ir.Shape(shape)
-    return made
 
 
 def float_matrix(draft: GraphBuilder, spec: LinearSpec) -> ir.Value:

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
+from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.operators.layers import LinearSpec
+from edgezo_export.operators.tiles import joined, tiles_of
+from edgezo_export.operators.unpacking import parts_of_bytes, quantized
 from edgezo_export.quantization.kept_plan import plan_kept
 from edgezo_export.quantization.weights_plan import Kind
 from edgezo_export.sources.stored_codes import NF4, CodeForm
@@ -44,9 +46,14 @@ class KeptMatrix:
 
 
 def kept_product(
-    draft: GraphBuilder, spec: LinearSpec, form: CodeForm, x: ir.Value, leading: ir.Value
+    draft: GraphBuilder,
+    spec: LinearSpec,
+    form: CodeForm,
+    x: ir.Value,
+    leading: ir.Value,
+    used: ir.Value | None = None,
 ) -> ir.Value:
-    """Append x W^T.
+    """Append x W^T, a tile of outputs after the other.
 
     Args:
         draft: the graph.
@@ -54,30 +61,42 @@ def kept_product(
         form: of their weights.
         x: (R, S, in) or (R*S, in).
         leading: int64 vector, the dimensions of x before the last.
+        used: (1,) int64, 0 where x has no rows: one row of each tile is read then; else 1.
     """
     width, outputs = spec.in_features, spec.out_features
     plan = plan_kept(spec.name, spec.sources, form, (outputs, width))
     parts = {kind: draft.weight(tensor) for kind, tensor in plan.items()}
     rows = draft.op("Reshape", x, draft.ints(-1, width))
-    if "kept_order" in parts:
-        rows = draft.op("Gather", rows, parts["kept_order"], axis=1)
-    y = rows_times(draft, rows, unpacked(draft, form, parts, (outputs, width)), form)
+    order = parts.pop("kept_order", None)
+    if order is not None:
+        rows = draft.op("Gather", rows, order, axis=1)
+    products = []
+    for tile in tiles_of(width, outputs, used, least=1):
+        own = {kind: tile.of(draft, part, axis=0) for kind, part in parts.items()}
+        matrix = unpacked(draft, form, own, (tile.outputs(draft.local(spec.name)), width))
+        products.append(rows_times(draft, rows, matrix, form, width))
     shape = draft.op("Concat", leading, draft.ints(outputs), axis=0)
-    return draft.op("Reshape", y, shape, allowzero=1)
+    return draft.op("Reshape", joined(draft, products), shape, allowzero=1)
 
 
-def rows_times(draft: GraphBuilder, rows: ir.Value, matrix: KeptMatrix, form: CodeForm) -> ir.Value:
-    """Append rows (T, K) times the transposed matrix, (T, N)."""
+def rows_times(
+    draft: GraphBuilder, rows: ir.Value, matrix: KeptMatrix, form: CodeForm, width: int
+) -> ir.Value:
+    """Append rows (T, K) times the transposed matrix, (T, N).
+
+    Args:
+        draft: the graph.
+        rows: T may be 0.
+        matrix: (N, K).
+        form: of its codes.
+        width: K.
+    """
     y = draft.op("Gemm", rows, matrix.values, transB=1)
     if matrix.minimum is None:
         return y
-    groups = draft.op("Reshape", rows, draft.op("Concat", *_grouped(draft, rows, form), axis=0))
+    groups = draft.op("Reshape", rows, draft.ints(-1, width // form.size, form.size))
     sums = draft.op("ReduceSum", groups, draft.ints(2), keepdims=0)
     return draft.op("Add", y, draft.op("Gemm", sums, matrix.minimum, transB=1))
-
-
-def _grouped(draft: GraphBuilder, rows: ir.Value, form: CodeForm) -> tuple[ir.Value, ir.Value]:
-    return draft.op("Shape", rows, start=0, end=1), draft.ints(-1, form.size)
 
 
 def kept_rows(
@@ -147,7 +166,9 @@ def unpacked(
     if "kept_zero" in parts:
         zeros = draft.op("Reshape", parts["kept_zero"], draft.ints(-1))
     else:
-        zeros = draft.op("Expand", draft.constant(np.uint8(form.zero or 0)), _shape(draft, each))
+        zeros = draft.op(
+            "Expand", draft.constant(np.uint8(form.zero or 0)), draft.op("Shape", each)
+        )
     flat = draft.op("Reshape", codes, draft.ints(-1, form.size))
     values = draft.op("DequantizeLinear", flat, each, zeros, axis=0)
     values = draft.op("Reshape", values, draft.ints(-1, width))
@@ -159,10 +180,6 @@ def unpacked(
             moved = draft.op("Mul", scale, draft.scalar(float(form.zero)))
             minimum = draft.op("Add", minimum, moved)
     return KeptMatrix(values, minimum)
-
-
-def _shape(draft: GraphBuilder, value: ir.Value) -> ir.Value:
-    return draft.op("Shape", value)
 
 
 def _fine(
@@ -205,36 +222,11 @@ def _codes(draft: GraphBuilder, form: CodeForm, parts: Parts, shape: tuple[_Rows
     high = _opened(draft, parts["kept_plane"], form.planes[1], shape)
     one, none = draft.scalar(1.0), draft.constant(np.uint8(0))
     above = draft.scalar(float(1 << form.planes[0]))
-    return _quantized(draft, "QLinearAdd", shape, low, one, none, high, above, none, one, none)
+    inputs = low, one, none, high, above, none, one, none
+    return quantized(draft, "QLinearAdd", shape, ir.DataType.UINT8, *inputs)
 
 
 def _opened(draft: GraphBuilder, plane: ir.Value, bits: int, shape: tuple[_Rows, int]) -> ir.Value:
-    """Append the (N, K) numbers of a plane.
-
-    From the highest part on: round((byte - (step - 1) / 2) / step) is byte // step, for the rest
-    below it too. The step is a thousandth larger, so that no half is rounded up. These operators
-    are vectorized where BitShift and BitwiseAnd of ONNX Runtime are not.
-    """
-    count = 8 // bits
-    own = shape[0], shape[1] // count
-    one, none = draft.scalar(1.0), draft.constant(np.uint8(0))
-    unit = draft.constant(np.uint8(1))
-    found: list[ir.Value] = []
-    rest = plane
-    for part in reversed(range(1, count)):
-        step = 1 << (part * bits)
-        share, below = draft.scalar(1 / (1.001 * step)), draft.constant(np.uint8(step // 2 - 1))
-        high = _quantized(draft, "QLinearMul", own, rest, share, below, unit, one, none, one, none)
-        less = draft.scalar(-float(step))
-        rest = _quantized(draft, "QLinearAdd", own, rest, one, none, high, less, none, one, none)
-        found.append(high)
-    return draft.op("Concat", rest, *reversed(found), axis=1)
-
-
-def _quantized(
-    draft: GraphBuilder, op_type: str, shape: tuple[_Rows, int], *inputs: ir.Value
-) -> ir.Value:
-    """Append a uint8 operator of a declared shape: ONNX cannot infer that of unknown operators."""
-    made = draft.op(op_type, *inputs, domain=MICROSOFT)
-    made.type, made.shape = ir.TensorType(ir.DataType.UINT8), ir.Shape(shape)
-    return made
+    """Append the (N, K) numbers of a plane."""
+    parts = parts_of_bytes(draft, plane, bits, (shape[0], shape[1] * bits // 8))
+    return draft.op("Concat", *parts, axis=1)

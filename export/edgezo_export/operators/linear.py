@@ -115,7 +115,7 @@ class LinearLowering:
             return self._for_gpus(spec, x, leading)
         form = self.form(spec)
         if isinstance(form, CodeForm):
-            return kept_product(self._draft, spec, form, x, leading)
+            return kept_product(self._draft, spec, form, x, leading, used)
         integers = self._integers(spec)
         if integers is None:
             return self._multiplied(spec, x, leading, used)

@@ -14,11 +14,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_export.quantization.weights_plan import PlannedTensor
+from edgezo_export.quantization.weights_plan import NUMPY, PlannedTensor
 from edgezo_runtime.bundle.weights import read_header
 from edgezo_runtime.errors import BundleError
 
 Float32 = npt.NDArray[np.float32]
+
+_OTHER_VERSION = (
+    "another version of transformers or edgezo made the bundle, or its manifest is damaged; export "
+    "the model again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,9 @@ class StoredWeights:
         plan: of all its tensors.
         shapes: of the parameters of the model, where a tensor joins several.
     Raises:
-        BundleError: the file is no weights file, or lacks a tensor of the plan.
-        ValueError: a tensor is not stored as floats.
+        BundleError: the file is no weights file, or lacks a tensor of the plan, or a parameter of
+            the plan is none of the model.
+        ValueError: the plan has a tensor that is not stored as floats.
     Memory:
         What is read; the file is not mapped.
     """
@@ -71,11 +77,12 @@ class StoredWeights:
             if tensor.kind not in ("plain", "plain_half", "concat", "concat_half"):
                 raise ValueError(f"tensor {tensor.name!r} is stored as {tensor.kind}")
             stored = self._stored.get(tensor.name)
-            if stored is None or stored.shape != tensor.shape:
+            expected = tensor.shape, np.dtype(NUMPY[tensor.dtype])
+            if stored is None or (stored.shape, stored.dtype) != expected:
+                found = f"{stored.shape} of {stored.dtype}" if stored else "missing"
                 raise BundleError(
-                    f"{path}: tensor {tensor.name!r} is {stored.shape if stored else 'missing'}, "
-                    f"expected {tensor.shape}: another version of transformers or edgezo made the "
-                    f"bundle; export the model again"
+                    f"{path}: tensor {tensor.name!r} is {found}, expected {tensor.shape} of "
+                    f"{expected[1]}: {_OTHER_VERSION}"
                 )
             self._add(tensor, shapes)
 
@@ -86,6 +93,11 @@ class StoredWeights:
             return
         first = 0
         for source in tensor.sources:
+            if not shapes.get(source):
+                raise BundleError(
+                    f"{self._path}: tensor {tensor.name!r} has the values of {source!r}, which is "
+                    f"no parameter of the model: {_OTHER_VERSION}"
+                )
             size = shapes[source][-1 if len(tensor.shape) == 2 and not tensor.transpose else 0]
             self._parts.setdefault(source, _Part(tensor, first, size))
             first += size

@@ -8,9 +8,11 @@ cut left half written is written again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.quantization.weights_plan import WrittenTensor
-from edgezo_runtime.system.files import open_regular, read_regular
-from edgezo_runtime.system.typed_json import LONGEST_TEXT
+from edgezo_runtime.system.files import open_regular
 
 _LOG, _STATES = "log.jsonl", "states-{}.npy"
 _READ_BYTES = 1 << 20
@@ -34,22 +35,15 @@ class TensorLog:
     Args:
         folder: where it lies, beside the states of calibration rows.
         facts: what is exported and how, by a word for it; a log of other facts is not used.
-
-    Attributes:
-        changed: the word of the first fact in which an earlier log differs; None if none does.
+        warn: called if there is such a log, with the first word in which it differs.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._path = folder / _LOG
         self._folder = folder
         self._facts = dict(facts)
         self._states: int | None = None
-        self.changed: str | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Is no tensor in the log?"""
-        return len(self._lines()) < 2
+        self._warn = warn
 
     def begin(self, weights: Path, start: bytes, places: Mapping[str, WrittenTensor]) -> set[str]:
         """Find the tensors that are written already; a new log begins where none goes on.
@@ -73,7 +67,12 @@ class TensorLog:
                     found.update(line.get("tensors", ()))
                     self._states = line.get("states", self._states)
         elif isinstance(earlier, dict):
-            self.changed = next((name for name in facts if earlier.get(name) != facts[name]), None)
+            changed = [name for name in facts if earlier.get(name) != facts[name]]
+            if changed:
+                self._warn(
+                    f"an export to the same place was not finished, and it had another "
+                    f"{changed[0]}: it began anew"
+                )
         text = "".join(json.dumps(line) + "\n" for line in kept)
         self._path.write_text(text, encoding="utf-8")
         return found
@@ -125,16 +124,13 @@ class TensorLog:
 
     def _lines(self) -> list[Any]:
         """The lines of an earlier log, up to one that is no JSON."""
-        try:
-            text = read_regular(self._path, LONGEST_TEXT).decode("utf-8", errors="replace")
-        except OSError:
-            return []
         found: list[Any] = []
-        for line in text.splitlines():
-            try:
+        with (
+            contextlib.suppress(OSError, ValueError, RecursionError),
+            io.BufferedReader(open_regular(self._path)) as file,
+        ):
+            for line in file:
                 found.append(json.loads(line))
-            except (ValueError, RecursionError):
-                break
         return found
 
 

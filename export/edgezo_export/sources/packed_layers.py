@@ -203,12 +203,8 @@ class GptqLayers(PackedLayers):
 
     def _zeros(self, name: str, shape: tuple[int, int]) -> UInt8:
         found = super()._zeros(name, shape)
-        if self._offset and (found == 255).any():
-            raise EdgezoError(
-                f"tensor {self._tensor(name, 'qzeros')!r}: zero 256 does not fit 8 bits; save the "
-                f"model with checkpoint_format gptq_v2"
-            )
-        return found + np.uint8(self._offset)
+        # Zeros are stored less one in as many bits: what is stored as the largest number is 0.
+        return (found + np.uint8(self._offset)) & np.uint8((1 << self._bits) - 1)
 
     def _unpacked(self, name: str) -> UInt8:
         words = self._files.read_integers(self._tensor(name, "qweight"))

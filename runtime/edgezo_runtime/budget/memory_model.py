@@ -411,7 +411,7 @@ def bytes_of_weights(bundle: Bundle) -> int:
     from a transposed copy. int8 and float32 weights are multiplied as they lie in the file.
     """
     if bundle.manifest.quant == "keep":
-        return max(count * made for count, made in _kept_weights(bundle))
+        return max(min(count, TILE_NUMBERS) * made for count, made in _kept_weights(bundle))
     return _MADE_BYTES.get(bundle.manifest.quant, 0) * _largest_tile(bundle)
 
 
@@ -433,7 +433,7 @@ def _largest_tile(bundle: Bundle) -> int:
     Copies of a weight that trains count once.
     """
     if bundle.manifest.quant == "keep":
-        return max(count for count, _ in _kept_weights(bundle))
+        return min(TILE_NUMBERS, max(count for count, _ in _kept_weights(bundle)))
     per_item = 2 if bundle.manifest.quant == "w4" else 1
     graphs = bundle.manifest.graphs.blocks
     weights = {binding.input for graph in graphs for binding in graph.weights}

@@ -9,12 +9,14 @@ import pytest
 
 from edgezo_export.derivatives.pull_back import pull_back
 from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.operators import tiles
 from edgezo_export.operators.kept_weights import kept_part, kept_product, kept_rows, whole
 from edgezo_export.operators.layers import LinearSpec
 from edgezo_export.quantization.kept_plan import kept_arrays, packed_planes, plan_kept
 from edgezo_export.sources.stored_codes import CodedRows, CodeForm
 
 OUT, WIDTH = 6, 64
+SPEC = LinearSpec(("m.q",), (OUT,), WIDTH, False, ())
 FORMS = {
     "4 bits": CodeForm(4, 32, zero=8),
     "5 bits": CodeForm(5, 32, zero=16),
@@ -68,14 +70,23 @@ def ran(draft: GraphBuilder, names, feed) -> list[np.ndarray]:
     return session.run(names, feed)
 
 
+@pytest.fixture(params=["whole", "tiles"])
+def cut(request, monkeypatch) -> int:
+    """Tiles of a matrix: one, or two of which the last is smaller."""
+    if request.param == "whole":
+        return 1
+    monkeypatch.setattr(tiles, "NUMBERS", 4 * WIDTH)
+    monkeypatch.setattr(tiles, "_ALIGNED", 4)
+    return 2
+
+
 @pytest.mark.parametrize("name", FORMS)
-def test_products_and_their_gradients(name):
+def test_products_and_their_gradients(name, cut):
     form, rows = FORMS[name], rows_of(FORMS[name])
     weights = rows.values(form)
     draft = GraphBuilder("kept", "m.")
     x = draft.input("x", ir.DataType.FLOAT, ("rows", "tokens", WIDTH))
-    spec = LinearSpec(("m.q",), (OUT,), WIDTH, False, ())
-    y = kept_product(draft, spec, form, x, draft.op("Shape", x, start=0, end=2))
+    y = kept_product(draft, SPEC, form, x, draft.op("Shape", x, start=0, end=2))
     grad = draft.input("grad", ir.DataType.FLOAT, ("rows", "tokens", OUT))
     (back,) = pull_back(draft, {y: grad}, [x])
     draft.output(y, "y", ir.DataType.FLOAT, ("rows", "tokens", OUT))
@@ -90,7 +101,30 @@ def test_products_and_their_gradients(name):
     np.testing.assert_allclose(found[1], grads.astype(np.float64) @ weights, atol=5e-6 * largest)
     # The way back makes the weights again: nothing of them waits from the way there.
     made = [node for node in draft.nodes if node.op_type in ("DequantizeLinear", "Gather")]
-    assert len(made) >= 2
+    assert len(made) >= 2 * cut
+
+
+@pytest.mark.parametrize("count", [0, 3])
+@pytest.mark.parametrize("name", FORMS)
+def test_unused_weights(name, count, cut):
+    """No rows: a product of no rows with every output, of one row of the weights for a tile."""
+    form, rows = FORMS[name], rows_of(FORMS[name])
+    draft = GraphBuilder("kept", "m.")
+    x = draft.input("x", ir.DataType.FLOAT, ("rows", "tokens", WIDTH))
+    used = draft.input("used", ir.DataType.INT64, (1,))
+    y = kept_product(draft, SPEC, form, x, draft.op("Shape", x, start=0, end=2), used)
+    draft.output(y, "y", ir.DataType.FLOAT, ("rows", "tokens", OUT))
+    gemms = [node for node in draft.nodes if node.op_type == "Gemm"]
+    read = [draft.op("Shape", node.inputs[1], start=0, end=1) for node in gemms]
+    draft.output(draft.op("Concat", *read, axis=0), "read", ir.DataType.INT64, (len(read),))
+    values = np.random.default_rng(1).standard_normal((2, count, WIDTH)).astype(np.float32)
+    feed = {"x": values, "used": np.array([min(count, 1)])} | stored(form, rows)
+    found, taken = ran(draft, ["y", "read"], feed)
+    weights = rows.values(form)
+    assert found.shape == (2, count, OUT)
+    np.testing.assert_allclose(found, values @ weights.T, atol=2e-5 * np.abs(weights).max())
+    products = 2 if form.minimum else 1
+    assert taken.sum() == products * (OUT if count else cut)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if name not in ("an order", "nf4")])

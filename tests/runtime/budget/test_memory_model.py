@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.budget.memory_model import (
+    TILE_NUMBERS,
     VOCABULARY_CHUNK,
     BackwardMemoryModel,
     MemoryModel,
@@ -114,21 +115,23 @@ def test_bytes_of_weights_made_ready(quant: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "size"),
+    ("name", "dtype", "per_byte", "made"),
     [
-        ("q.codes4", "uint8", 2 * 6),  # two codes per byte: opened, joined, float32
-        ("q.codes8", "uint8", 4),
-        ("q.nf4", "uint8", 2 * 10),
-        ("q.weight", "float16", 4),
-        ("q.weight", "float32", 0),
+        ("q.codes4", "uint8", 2, 6),  # two codes per byte: opened, joined, float32
+        ("q.codes8", "uint8", 1, 4),
+        ("q.nf4", "uint8", 2, 10),
+        ("q.weight", "float16", 1, 4),
+        ("q.weight", "float32", 1, 0),
     ],
 )
-def test_bytes_of_kept_weights_made_ready(name: str, dtype: str, size: int) -> None:
+def test_bytes_of_kept_weights_made_ready(name: str, dtype: str, per_byte: int, made: int) -> None:
     own = bundle("keep")
     weight = types.SimpleNamespace(name=name, shape=(HIDDEN, WIDE), dtype=dtype)
     graph = types.SimpleNamespace(inputs=[weight], weights=[types.SimpleNamespace(input=name)])
     own.manifest.graphs.blocks = [graph]
-    assert bytes_of_weights(own) == size * HIDDEN * WIDE
+    assert bytes_of_weights(own) == per_byte * made * HIDDEN * WIDE
+    weight.shape = (4096, 14336)  # more than a tile has
+    assert bytes_of_weights(own) == made * TILE_NUMBERS
 
 
 def test_bytes_that_stay_of_a_token() -> None:
