@@ -115,9 +115,8 @@ class Tuner:
 
         Args:
             bundle: the model.
-            examples: training data: rows as dicts; a file, a folder of files, or a list of `Path`,
-                in the formats of `docs/data.md`; or tokenized examples or questions. At least one
-                row; `add` adds more.
+            examples: training data: rows as dicts; a file, a folder, or a list of `Path`, as
+                `docs/data.md` says; or tokenized examples or questions. One row at least.
             config: how to tune.
             run: folder of the run; made if it does not exist.
             template: prompt with a row's fields in braces. This and the next four: None or ()
@@ -127,21 +126,16 @@ class Tuner:
             max_seq: longest row in tokens, also of added ones; by default 512, or the model's most.
             train_on: turns that are learned: "all", the default, or "last".
             long: longer rows: "truncate", the default, or "drop" them.
-            budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes. The
-                run is planned for it, and memory is checked at every block. A pass that needs more
-                is run in smaller chunks; `step` raises BudgetStopError if that does not help. The
-                smallest budget of all open tuners holds for the process.
-            governors: decide when steps may be taken: names such as "battery,thermal", or
-                functions.
-            reward: scores a generated text, given its row; the objective is then the mean reward,
-                whatever `config` says.
-            resume: resume the run that the folder holds, if any; bundle, data and configuration
-                must be those of that run. False refuses a folder that holds a run.
+            budget: limit of the resident memory of the process: "2GB", "80%", "auto", or bytes,
+                checked at every block. A pass that needs more is run in smaller chunks; `step`
+                raises BudgetStopError if that does not help. The smallest of all tuners holds.
+            governors: say when steps may be taken: names ("battery,thermal") or functions.
+            reward: scores a generated text, given its row; the objective is then the mean reward.
+            resume: the run that the folder holds, if any, of the same bundle, data and config;
+                False refuses a folder that holds a run.
             threads: compute threads of the process, set by its first tuner; None takes the cores.
-            device: what computes: "cpu", "webgpu", "cuda", "gpu" for the faster GPU, or "auto" for
-                the fastest of all.
-            device_budget: limit of what lies on a GPU, in the form of `budget`; "80%" is a share of
-                its memory.
+            device: what computes: "cpu", "webgpu", "cuda", "gpu" (either), or "auto", the fastest.
+            device_budget: limit of what lies on a GPU; "80%" is a share of its memory.
             adapter: initial adapter, its file or its run folder, in place of the bundle's initial
                 trainables. The run stores a copy, and resumes without the original.
             valid: rows for validation, for `evaluate` and `kept_adapter`. "auto" holds a tenth of
