@@ -43,16 +43,18 @@ def check(model, folder, output) -> None:
     positions = np.argwhere(np.ones_like(IDS))
     targets = np.arange(len(positions)) % 97
     expected = torch.log_softmax(logits, -1).numpy()[(*positions.T, targets)]
-    np.testing.assert_allclose(runner.log_probs(hidden, positions, targets), expected, atol=3e-5)
+    found = runner.log_probs(hidden, positions, targets)
+    # Both sums are rounded to float32, of logits of up to 20.
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=3e-5)
     bundle = Bundle.open(output)
     theta = moved(bundle)
     reference = TorchLora(model, bundle, "eager")
     batch = make_batch(random_set("completion", (5, 9, 12), 0), range(3))
-    found = FirstOrderGradient(Engine(bundle, threads=1), 0).gradient(batch, theta)
+    result = FirstOrderGradient(Engine(bundle, threads=1), 0).gradient(batch, theta)
     loss, gradients = reference.gradient(theta, batch)
-    assert found.losses.mean() == pytest.approx(loss, abs=2e-5)
-    assert found.gradients
-    for name, grad in found.gradients.items():
+    assert result.losses.mean() == pytest.approx(loss, abs=2e-5)
+    assert result.gradients
+    for name, grad in result.gradients.items():
         largest = np.abs(gradients[name]).max()
         assert np.abs(grad - gradients[name]).max() <= 1e-4 * largest, name
 

@@ -30,6 +30,7 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
         "RewardError": 2,
         "DoesNotFitError": 3,
         "BudgetStopError": 4,
+        "DeviceLostError": 4,
         "DataError": 5,
         "MissingFieldError": 5,
         "InterruptedRunError": 130,

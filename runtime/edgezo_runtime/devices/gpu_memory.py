@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 from edgezo_runtime.system.memory import is_unified, total_bytes
 
@@ -36,7 +38,7 @@ def gpu_total_bytes(vendor: int, sysfs: Path = Path("/sys")) -> int | None:
 def _nvml_bytes() -> int | None:
     """What NVIDIA's library tells, if nvidia-ml-py is installed."""
     try:
-        import pynvml
+        pynvml: Any = importlib.import_module("pynvml")  # it has no types
     except ImportError:
         return None
     try:

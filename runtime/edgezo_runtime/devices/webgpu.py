@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def _adapter(ort: Any) -> Any:
             f"onnxruntime {ort.__version__} takes no plugins; run pip install 'edgezo[webgpu]'"
         )
     try:
-        import onnxruntime_ep_webgpu
+        plugin: Any = importlib.import_module("onnxruntime_ep_webgpu")  # it has no types
     except ImportError as error:
         raise MissingExtraError(
             "the WebGPU provider is not installed; run pip install 'edgezo[webgpu]'"
@@ -82,7 +83,7 @@ def _adapter(ort: Any) -> Any:
     found = _devices(ort)
     if not found:
         ort.set_default_logger_severity(3)  # it warns of a software adapter that was asked for
-        ort.register_execution_provider_library(_LIBRARY, onnxruntime_ep_webgpu.get_library_path())
+        ort.register_execution_provider_library(_LIBRARY, plugin.get_library_path())
         found = _devices(ort)
     found.sort(key=lambda device: device.device.type != ort.OrtHardwareDeviceType.GPU)
     if found and found[0].device.type == ort.OrtHardwareDeviceType.GPU:
