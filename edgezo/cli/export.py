@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -197,28 +197,39 @@ def _export(
     left = folder_of(output)
     if left.exists():
         note(f"{left}: an export was interrupted; it goes on if model and settings are the same")
-    with told_where_it_goes_on(left), Progress() as progress:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            what = f"export: {stage}"
-            if total > 1:
-                progress.count(what, format_size if stage == "weights" else str)(done, total)
-            else:
-                progress.update(what, force=done == 0, work=what)
-
-        def told(text: str) -> None:
-            progress.end()
-            warn(text)
-            warnings.append(with_flags(text))
-
+    with reported("export", left, warnings) as (tell, told):
         return export_bundle(source, output, config, tell, told)
 
 
 @contextmanager
-def told_where_it_goes_on(left: Path) -> Iterator[None]:
-    """Say what an interrupted export leaves."""
+def reported(
+    work: str, left: Path, warnings: list[str]
+) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], None]]]:
+    """Show how far a bundle is that is being written, and what an interruption leaves of it.
+
+    Args:
+        work: what the progress is called.
+        left: where the files are until they are complete.
+        warnings: get every warning.
+    Yields:
+        What is told a stage, the part done and the whole; and what is told a warning.
+    """
     try:
-        yield
+        with Progress() as progress:
+
+            def tell(stage: str, done: int, total: int) -> None:
+                what = f"{work}: {stage}"
+                if total > 1:
+                    progress.count(what, format_size if stage == "weights" else str)(done, total)
+                else:
+                    progress.update(what, force=done == 0, work=what)
+
+            def told(text: str) -> None:
+                progress.end()
+                warn(text)
+                warnings.append(with_flags(text))
+
+            yield tell, told
     except KeyboardInterrupt:
         if left.exists():
             note(f"{left} has what is written; the same command goes on there, or remove it")

@@ -29,7 +29,7 @@ from edgezo_export.schemes.prefix_states import KeysValues
 from edgezo_export.schemes.scheme import ModelFacts, Origin, Scheme
 from edgezo_export.schemes.trainable_file import write_initial
 from edgezo_export.sources.architecture import Task, model_class, model_sizes
-from edgezo_export.sources.model_source import Source, open_source
+from edgezo_export.sources.model_source import Source, TensorReader, open_source
 from edgezo_export.trace.trace import Trace, trace_model
 from edgezo_export.unfinished import check_output, unfinished
 from edgezo_runtime.bundle.bundle import describe_files
@@ -269,7 +269,19 @@ def _codes(
         return ids
 
     rows = rows_to_calibrate_with(encode, info, config.calibration_rows, max_seq)
-    calibrated = CalibratedCodes(
+    return calibrated(graphs, source, rows, config, tell, log)
+
+
+def calibrated(
+    graphs: BundleGraphs,
+    source: TensorReader,
+    rows: npt.NDArray[np.int64],
+    config: ExportConfig,
+    tell: Progress,
+    log: TensorLog,
+) -> MakeCodes:
+    """Return what makes 4-bit codes that are calibrated with rows (R, S), when they are written."""
+    codes = CalibratedCodes(
         graphs.calibration,
         source,
         rows,
@@ -277,7 +289,7 @@ def _codes(
         lambda done, total: tell("calibration", done, total),
         log=log,
     )
-    return calibrated.codes
+    return codes.codes
 
 
 def rows_to_calibrate_with(

@@ -19,10 +19,10 @@ import transformers
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from edgezo_export.bundle_graphs import BundleGraphs, Progress, build_graphs
-from edgezo_export.calibration.calibrated_codes import CalibratedCodes
 from edgezo_export.export import (
     ExportConfig,
     Warn,
+    calibrated,
     check_settings,
     created_by,
     facts_of,
@@ -263,12 +263,4 @@ def _codes(
         config.calibration_rows,
         sizes["max_seq"],
     )
-    calibrated = CalibratedCodes(
-        graphs.calibration,
-        weights,
-        rows,
-        config.group_size,
-        lambda done, total: tell("calibration", done, total),
-        log=log,
-    )
-    return calibrated.codes
+    return calibrated(graphs, weights, rows, config, tell, log)

@@ -9,11 +9,9 @@ from typing import Any, Literal
 
 import click
 
-from edgezo.cli.export import require_extra, told_where_it_goes_on
-from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.export import reported, require_extra
 from edgezo.cli.settings.options import build, options_of, setting
-from edgezo.cli.terminal.output import json_option, note, print_result, table, warn
-from edgezo.cli.terminal.progress import Progress
+from edgezo.cli.terminal.output import json_option, note, print_result, table
 from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.wording import duration
 from edgezo_runtime.system.sizes import format_size
@@ -73,20 +71,7 @@ def command(bundle: Path, output: Path, as_json: bool, **values: Any) -> None:
         force=settings.force,
     )
     warnings: list[str] = []
-    with told_where_it_goes_on(folder_of(output)), Progress() as progress:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            what = f"quantize: {stage}"
-            if total > 1:
-                progress.count(what, format_size if stage == "weights" else str)(done, total)
-            else:
-                progress.update(what, force=done == 0, work=what)
-
-        def told(text: str) -> None:
-            progress.end()
-            warn(text)
-            warnings.append(with_flags(text))
-
+    with reported("quantize", folder_of(output), warnings) as (tell, told):
         manifest = quantize_bundle(opened, output, config, tell, told)
     size = sum(info.bytes for info in manifest.files.values())
     seconds = time.monotonic() - started
