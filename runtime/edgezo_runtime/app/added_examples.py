@@ -8,6 +8,7 @@ import time
 from edgezo_runtime.app.answerer import Answerer
 from edgezo_runtime.app.events import ExamplesEvent
 from edgezo_runtime.app.run_events import RunEvents
+from edgezo_runtime.budget.growth import Growth
 from edgezo_runtime.budget.plan import Plan
 from edgezo_runtime.data.example_set import ExampleSet
 from edgezo_runtime.data.sources import Source, require_alike
@@ -57,35 +58,35 @@ class AddedExamples:
         require_alike(more, run.examples, self._longest, run.scope)
         with self._changed:
             with run.lock:
-                self._reserve(more)
+                growth = self._grown(more)
                 count = run.log.add(more)
+                if growth is not None:
+                    self._growth, run.engine.reservation = growth, growth.reservation
                 run.note_progress()
             self._changed.notify_all()
         self._events.emit(ExamplesEvent(run.step_number, len(more), count))
         return count
 
-    def _reserve(self, more: ExampleSet) -> None:
-        """Have passes reserve what they may take with these rows besides.
+    def _grown(self, more: ExampleSet) -> Growth | None:
+        """Compute what passes may take with these rows besides; None without a budget.
 
         Raises:
             DataError: no way to run would fit in the budget.
         """
         if self._growth is None:
-            return
+            return None
         run = self._run
         batch = min(run.probes.batches.wanted_size, len(run.examples) + len(more))
         growth = self._growth.with_rows(more, batch)
-        if growth is self._growth:
-            return
         if growth.smallest_bytes > self._budget:
             needed = format_size(growth.smallest_bytes, up=True)
             raise DataError(
-                f"{more.path}: a row of {int(more.lengths().max())} tokens; steps on such rows may "
-                f"take {needed}, and the budget is {format_size(self._budget)}; open the run with "
-                f"a smaller `max_seq`, or with `budget='{needed}'`"
+                f"{more.path}: with these rows batches have {batch} examples of up to "
+                f"{growth.sizes.longest} tokens; such steps may take {needed}, and the budget is "
+                f"{format_size(self._budget)}; open the run with a smaller `max_seq` or "
+                f"`batch_size`, or with `budget='{needed}'`"
             )
-        self._growth = growth
-        run.engine.reservation = growth.reservation
+        return growth
 
     def wait_for_step(self, timeout_s: float | None = None) -> bool:
         """Wait until a step is left; False if the run was stopped or closed, or time is up."""

@@ -276,7 +276,7 @@ class TuningWorkload:
             passes={way: planner.passes(choice) for way, choice in choices.items()},
             planned=self.formula,
             peaks=peaks,
-            reservation=Reservation(planner.anonymous, peaks),
+            reservation=Reservation(planner.anonymous, peaks, self._texts),
         )
 
     def cache_bytes(self) -> int:

@@ -17,7 +17,6 @@ References:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -124,10 +123,7 @@ class CarriedError:
             for total in sums.total.values():
                 total[...] = 0.0
         self.carries = {block: _solve(sums.total, block) for block in blocks if rows}
-        planned = self._engine.reservation
-        if planned is not None:  # which has counted them among what a pass takes
-            known = planned.anonymous_bytes + sum(own.nbytes for own in self.carries.values())
-            self._engine.reservation = dataclasses.replace(planned, anonymous_bytes=known)
+        self._engine.note_learned(sum(own.nbytes for own in self.carries.values()))
         return rows
 
     def probe(

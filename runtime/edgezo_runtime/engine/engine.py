@@ -27,7 +27,7 @@ from edgezo_runtime.devices.faults import ShortOfDeviceError
 from edgezo_runtime.engine.chunks import CHUNK_TOKENS, Chunk, Cutter, Limits
 from edgezo_runtime.engine.forward import FirstActive, Forward, Work
 from edgezo_runtime.engine.loaded_model import MODELS
-from edgezo_runtime.engine.memory_relief import MemoryRelief, Reservation
+from edgezo_runtime.engine.memory_relief import HoldsBytes, MemoryRelief, Reservation
 from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.engine.prefix_cache import NO_CACHE, Cache
 from edgezo_runtime.engine.scheduler import Scheduler
@@ -157,6 +157,15 @@ class Engine:
     @reservation.setter
     def reservation(self, reservation: Reservation | None) -> None:
         self._memory.reservation = reservation
+
+    def note_text(self, states: HoldsBytes) -> None:
+        """Count the keys and values of a text, as long as they live, as what a plan left for it."""
+        with self._turns:  # no pass looks at them meanwhile
+            self._memory.texts.add(states)
+
+    def note_learned(self, size: int) -> None:
+        """Count bytes that stay behind passes which learn as those that a plan has for them."""
+        self._memory.learned_bytes = size
 
     @property
     def most_workers(self) -> int:

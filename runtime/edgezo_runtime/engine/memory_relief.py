@@ -16,6 +16,8 @@ import dataclasses
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+from weakref import WeakSet
 
 from edgezo_runtime.devices.faults import ShortOfMemoryError
 from edgezo_runtime.engine.chunks import Limits
@@ -29,6 +31,14 @@ Way = tuple[Limits, frozenset[int]]
 """A way to run: limits, and the streamed blocks."""
 
 
+class HoldsBytes(Protocol):
+    """Something that takes memory, and knows how much."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """What passes take, as a plan measured it.
@@ -36,24 +46,31 @@ class Reservation:
     Attributes:
         anonymous_bytes: anonymous memory of the process without passes.
         peaks: predicted peak of the process by the way to run.
+        texts_bytes: of every peak, what is left for texts that are generated between passes.
     """
 
     anonymous_bytes: int
     peaks: Mapping[Way, int]
+    texts_bytes: int = 0
 
-    def peak(self, way: Way) -> int | None:
+    def peak(self, way: Way, texts: int = 0, learned: int = 0) -> int | None:
         """Peak of the process if a pass begins now, in bytes.
 
         What the process holds beyond the plan counts besides the pass: the arena may find no use
         for the holes in it.
 
+        Args:
+            way: how it would run.
+            texts: bytes that texts hold; as many as the peaks have left for them count once.
+            learned: bytes that stay behind passes which learn; the peaks have them.
         Returns:
             The peak, or None if the plan does not know this way to run.
         """
         planned = self._planned(*way)
         if planned is None:
             return None
-        return planned + max(0, anonymous_bytes() - self.anonymous_bytes)
+        known = self.anonymous_bytes + min(texts, self.texts_bytes) + learned
+        return planned + max(0, anonymous_bytes() - known)
 
     def _planned(self, limits: Limits, streamed: frozenset[int]) -> int | None:
         """Peak by plan; larger waves than those of the plan add to it."""
@@ -78,6 +95,8 @@ class MemoryRelief:
         streamed: blocks that are fetched from the file for each use, and dropped afterwards.
         reliefs: descriptions of the measures taken so far.
         reservation: what passes take; None where nothing was planned.
+        texts: keys and values of the texts that are being generated.
+        learned_bytes: what stays in memory of what passes have learned.
     """
 
     def __init__(self, model: LoadedModel, limits: Limits) -> None:
@@ -85,6 +104,8 @@ class MemoryRelief:
         self.streamed: frozenset[int] = frozenset()
         self.reliefs: list[str] = []
         self.reservation: Reservation | None = None
+        self.texts: WeakSet[HoldsBytes] = WeakSet()
+        self.learned_bytes = 0
         self._model = model
         self._lock = threading.Lock()
 
@@ -132,7 +153,8 @@ class MemoryRelief:
         """Say how far a pass would exceed the budget; None if it would not."""
         if self.reservation is None:
             return None
-        peak = self.reservation.peak((self.limits, self.streamed))
+        texts = sum(text.nbytes for text in self.texts)
+        peak = self.reservation.peak((self.limits, self.streamed), texts, self.learned_bytes)
         if peak is None or peak <= guard.budget_bytes:
             return None
         budget = format_size(guard.budget_bytes)

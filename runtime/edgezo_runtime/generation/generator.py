@@ -334,6 +334,7 @@ class Generator:
         elif self._graphs.continues:
             rows = len(group) + -len(group) % least
             states = KvCache(self._graphs, rows, most, self.engine.sampled)
+            self.engine.note_text(states)
         live = list(group)
         params = CopyCache(params, np.array([text.number for text in group], np.int64))
         kept_inputs: dict[int, dict[str, Any]] = {}

@@ -31,6 +31,13 @@ class Model:
         self.done.append("arena")
 
 
+class Text:
+    """Keys and values of a text."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+
+
 class Guard:
     """Says that memory is short at the looks with these numbers."""
 
@@ -177,3 +184,35 @@ def test_waves_that_a_plan_widened_are_reserved(monkeypatch: pytest.MonkeyPatch)
     assert reservation.peak((Limits(2, wave_bytes=70), all_blocks)) is None
     assert reservation.peak((Limits(1, wave_bytes=130), all_blocks)) is None
     assert reservation.peak((Limits(2, wave_bytes=130), frozenset({0}))) is None
+
+
+def test_texts_count_once_as_far_as_a_plan_left_room_for_them(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluation during a served answer counted its keys and values twice, and streamed."""
+    relief, _ = memory
+    monkeypatch.setattr(
+        "edgezo_runtime.engine.memory_relief.anonymous_bytes", lambda: (10 + 12) * MIB
+    )
+    guard = budget_of_100_mib(0)
+    relief.texts.add(states := Text(12 * MIB))  # 7 are planned, and 5 are free with two workers
+    relief.reservation = Reservation(10 * MIB, PEAKS, texts_bytes=7 * MIB)
+    relief.reserve(guard)
+    assert relief.reliefs == []
+    relief.reservation = Reservation(10 * MIB, PEAKS, texts_bytes=6 * MIB)
+    relief.reserve(guard)
+    assert relief.limits.workers == 1
+    del states  # the text has ended
+    assert not relief.texts
+
+
+def test_what_passes_learned_counts_once(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    relief, _ = memory
+    monkeypatch.setattr("edgezo_runtime.engine.memory_relief.anonymous_bytes", lambda: 22 * MIB)
+    relief.reservation = Reservation(10 * MIB, PEAKS)
+    relief.learned_bytes = 7 * MIB
+    relief.reserve(budget_of_100_mib(0))
+    assert relief.reliefs == []
+    relief.learned_bytes = 6 * MIB
+    relief.reserve(budget_of_100_mib(0))
+    assert relief.limits.workers == 1
