@@ -131,7 +131,12 @@ class _Reader:
         self.with_bos = 0
         self.kinds: Counter[RowKind] = Counter()
         self.chat: ConversationReader | None = None
-        self.unused = UnusedFields(KNOWN_FIELDS) if template is None else unused_by_template()
+        others = train_on != "answer"  # a reward may read every field
+        self.unused = (
+            UnusedFields(KNOWN_FIELDS, others=others)
+            if template is None
+            else unused_by_template(others=others)
+        )
 
     def read(self, row: Row) -> Scored:
         self.with_label += row.fields.get("label") is not None
@@ -141,7 +146,7 @@ class _Reader:
         self.kinds[kind] += 1
         content = read_content(row, kind, chat=chat)
         used = used_fields(kind, content, chat=chat)
-        self.unused.look(row.fields, used, f"a row with '{ROW_FIELDS[kind][0]}'")
+        self.unused.look(row.fields, used | {"label"}, f"a row with '{ROW_FIELDS[kind][0]}'")
         match content:
             case Conversation() as conversation:
                 return self._conversations().read(conversation, row.where)
@@ -189,7 +194,9 @@ class _Reader:
     def _templated(self, row: Row, template: Template) -> Scored:
         values = template.values(row.fields, row.where)
         answer = answers_of(row.fields, row.where)[0]
-        self.unused.look(row.fields, frozenset(values), "the template")
+        self.unused.look(
+            row.fields, frozenset({*values, answer_field(row.fields), "label"}), "the template"
+        )
         text = template.render(values)
         spaced = not text or text[-1].isspace() or answer[0].isspace()
         completion = answer if spaced else f" {answer}"
@@ -248,6 +255,15 @@ class _Reader:
         return Scored(tokens, places)
 
 
+def answer_field(fields: Mapping[str, Any]) -> str:
+    """The field with the answers of a row whose prompt comes from a template.
+
+    It is the first that is not null, else the first that is there; the row may have none.
+    """
+    names = [name for name in ANSWER_FIELDS if name in fields] or [ANSWER_FIELDS[0]]
+    return next((name for name in names if fields.get(name) is not None), names[0])
+
+
 def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Return the answers of a row whose prompt comes from a template; training uses the first.
 
@@ -257,9 +273,8 @@ def answers_of(fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
     Raises:
         DataError: the row has no answer, or an answer is not text.
     """
-    names = [name for name in ANSWER_FIELDS if name in fields]
-    name = next((name for name in names if fields[name] is not None), names[0] if names else None)
-    if name is None:
+    name = answer_field(fields)
+    if name not in fields:
         raise DataError(
             f"{where}: the template has no answer to learn: the row has {list_fields(fields)}, "
             f"expected one of {', '.join(ANSWER_FIELDS)}; or give one word per class in `labels`"

@@ -228,7 +228,8 @@ class _Prompts:
         """Tokenize a row; None if it is left out."""
         values = self.template.values(row.fields, row.where)
         label = class_of(row.fields, self.labels, row.where) if self.with_class else 0
-        self.unused.look(row.fields, frozenset(values), "the template")
+        if self.with_class:  # a row that an app asks about may be all that it has
+            self.unused.look(row.fields, frozenset({*values, "label"}), "the template")
         prompt = truncate_prompt(self.template, values, self.tokenizer, self.limit, row.where)
         if prompt.dropped and self.long == "drop":
             self.truncation = self.truncation.plus_dropped()
