@@ -192,7 +192,7 @@ BACK = BackwardMemoryModel(
 )
 
 
-@pytest.mark.parametrize(("parts", "workers", "holes"), [(2, 2, 0.0), (4, 2, 1 / 8), (1, 1, 0)])
+@pytest.mark.parametrize(("parts", "workers", "holes"), [(2, 2, 0.0), (4, 2, 1 / 12), (1, 1, 0)])
 def test_gradients_are_rehearsed_by_themselves(
     run: Run, monkeypatch: pytest.MonkeyPatch, parts: int, workers: int, holes: float
 ) -> None:
@@ -213,7 +213,7 @@ def test_gradients_are_rehearsed_by_themselves(
     monkeypatch.setattr(given, "_parts", lambda back, batch: [3, 9, 2])
     (unequal,) = given.rehearsal(Choice(Limits(2), frozenset(), 1.0), BASE).others
     assert unequal.workers == given.formula.unequal([9, 3], 2) < 2
-    assert unequal.holes == 1 / 8  # three parts for two workers
+    assert unequal.holes == 1 / 12  # three parts for two workers
 
 
 def test_the_parts_of_a_batch(run: Run) -> None:
