@@ -26,8 +26,8 @@ from edgezo_runtime.errors import MissingExtraError
 _TOGETHER = 4
 """Rows that go through a block at a time."""
 
-_OUTPUTS = 4096
-"""Outputs of a layer that are rounded at a time."""
+_NUMBERS = 1 << 24
+"""Weights of a layer that are rounded at a time, in whole outputs; four copies are in memory."""
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
@@ -48,8 +48,9 @@ class CalibratedCodes:
         rotated: the codes are those of rotated weights, as in a bundle.
     Memory:
         The float32 weights of one block and its codes (a byte each), the hidden states of all rows,
-        and for each part of a layer's inputs three float64 matrices; before the first block also
-        the 8-bit embedding.
+        for the inputs of each layer a square float32 matrix per part, three float64 matrices of one
+        part, and 256 MB in which weights are rounded; before the first block also the 8-bit
+        embedding.
     """
 
     def __init__(
@@ -110,17 +111,29 @@ class CalibratedCodes:
             self._made.clear()
             if self._log is not None and index > first:  # the codes before it are written
                 self._log.save_states(index, states)
-            weights = {
-                binding.input: read_float32(block.draft.planned[binding.tensor], self._source)
-                for binding in block.draft.weights
-            }
-            self._quantize(block, weights, self._factors(block, weights, states, context))
-            if index + 1 < len(blocks):
-                for part, hidden in enumerate(states):
-                    made = self._run(block.draft, weights, hidden, context[part], [HIDDEN])
-                    states[part] = made[0]
+            self._block(block, states, context, last=index + 1 == len(blocks))
             self._tell(index + 1, len(blocks))
             yield
+
+    def _block(
+        self,
+        block: TappedBlock,
+        states: list[Float32],
+        context: list[dict[str, Array]],
+        *,
+        last: bool,
+    ) -> None:
+        """Make the codes of a block, and the states behind it; its weights end with the call."""
+        weights = {
+            binding.input: read_float32(block.draft.planned[binding.tensor], self._source)
+            for binding in block.draft.weights
+        }
+        self._quantize(block, weights, self._factors(block, weights, states, context))
+        if last:
+            return
+        for part, hidden in enumerate(states):
+            made = self._run(block.draft, weights, hidden, context[part], [HIDDEN])
+            states[part] = made[0]
 
     def _start(self, prologue: GraphBuilder) -> tuple[list[Float32], list[dict[str, Array]]]:
         tables = read_tables(list(prologue.planned.values()), self._source)
@@ -175,8 +188,9 @@ class CalibratedCodes:
                 if size is None:
                     continue
                 parts = []
-                for start in range(columns.start, columns.stop, _OUTPUTS):
-                    some = slice(start, min(start + _OUTPUTS, columns.stop))
+                step = max(1, _NUMBERS // len(matrix))
+                for start in range(columns.start, columns.stop, step):
+                    some = slice(start, min(start + step, columns.stop))
                     rotated = self._turn(np.ascontiguousarray(matrix[:, some].T))
                     codes = compensated_groups(rotated, size, own)
                     meant = codes.levels() * codes.scales[:, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from edgezo_export.calibration.calibrated_codes import CalibratedCodes
 from edgezo_export.quantization.error_compensation import Moments, compensated_groups
 from edgezo_export.quantization.group_codes import GroupCodes
 from edgezo_export.quantization.rotation import rotate_rows
+from edgezo_export.quantization.weights_file import read_float32
 from edgezo_export.quantization.weights_plan import PlannedTensor, plan_codes
+from edgezo_export.sources.model_source import TensorReader
 from tests.export.calibration.linear_inputs import linear_inputs
 from tests.export.calibration.test_calibration_graphs import graphs_of
 from tests.export.graph_runner import StateDict
@@ -75,6 +79,36 @@ def test_codes_bring_the_output_nearer_than_rounding(made):
                 np.square(x @ (values - weights).T).sum() for values in (meant(found), plain)
             )
             assert error < 0.8 * rounded, name
+
+
+def test_one_block_is_in_memory_at_a_time(monkeypatch):
+    """The weights of a block of 8 billion parameters are 870 MB: the next ones came beside them."""
+    model, graphs = graphs_of("llama")
+    held: list[weakref.ref[np.ndarray]] = []
+    alive: dict[int, int] = {}
+
+    def read(planned: PlannedTensor, source: TensorReader) -> np.ndarray:
+        block = int(planned.sources[0].split(".")[2])
+        alive.setdefault(block, sum(one() is not None for one in held))
+        array = read_float32(planned, source).copy()
+        held.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr("edgezo_export.calibration.calibrated_codes.read_float32", read)
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None)
+    for block in (0, 1):
+        list(codes.codes(entry(QKV, block, 128), 32))
+    assert alive == {0: 0, 1: 0}
+
+
+def test_the_parts_that_are_rounded_do_not_matter(made, monkeypatch):
+    model, (first, _) = made
+    monkeypatch.setattr("edgezo_export.calibration.calibrated_codes._NUMBERS", 64 * 5)
+    _, graphs = graphs_of("llama")
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None)
+    for found, whole in zip(codes.codes(entry(QKV, 0, 128), 32), first, strict=True):
+        assert np.mean(found.codes == whole.codes) > 0.99  # sums in another order
+        assert np.array_equal(found.scales, whole.scales)
 
 
 def test_groups_of_another_size_are_refused():
