@@ -204,7 +204,7 @@ class Speaker:
             prompt: tokens.
             config: how it is generated.
             check: called at every block and every token; raises to end the text.
-            look: given the logits of every token.
+            look: given every token with its logits.
         Raises:
             UsageError: the prompt is empty, or too long for what was planned.
             DoesNotFitError: keys and values do not fit beside the run.
