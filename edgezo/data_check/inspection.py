@@ -119,7 +119,7 @@ def _tokenized(
     found: dict[str, ExampleSet] = {}
     total, done = sum(rows.values()), 0
 
-    def count(read: int) -> None:
+    def count(read: int, expected: int) -> None:
         tell("tokenizing rows", min(total, done + read), total)
 
     reader = RowReader(tokenizer, template, labels, longest, tell=count)
