@@ -48,6 +48,17 @@ def test_nobody_answers(tiny: Tiny, invoke: Invoke) -> None:
     assert ".toml" in invoke(*args, "-o", "a.json", code=2).output
 
 
+def test_without_a_bundle_it_is_that_of_the_default_model(
+    tiny: Tiny, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgezo.cli.init.work.default_bundle", lambda: tiny.fp32)
+    found = json.loads(invoke("init", "--data", tiny.data, "--json").stdout)
+    assert found["settings"]["bundle"] == str(tiny.fp32)
+    Path("own").symlink_to(tiny.int8)
+    found = json.loads(invoke("init", "--data", tiny.data, "--json", "--force").stdout)
+    assert found["settings"]["bundle"] == str(tiny.int8)  # the only one in this folder
+
+
 def test_five_questions(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("edgezo.cli.init.questions.Questions.__init__", _asking)

@@ -119,6 +119,7 @@ def _generate(
     from edgezo.cli.generate.loaded_generator import load_generator
     from edgezo.cli.generate.row_prompts import RowPrompts
     from edgezo.cli.settings.budget import resolve_budget
+    from edgezo.cli.terminal.progress import Progress
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes
@@ -142,7 +143,9 @@ def _generate(
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
     prompts += rows.tokens(settings.row)
     sizes = [len(prompt) for prompt in prompts]
-    plan = plan_generation(generator, sizes, tuned.params, config, budget)
+    with Progress() as progress:
+        measured = progress.count("measuring passes for the memory plan")
+        plan = plan_generation(generator, sizes, tuned.params, config, budget, measured)
     plan.apply(generator)
     started = time.monotonic()
     show = None if as_json else _TextPrinter(len(prompts))
