@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +28,11 @@ class TrackedRun:
     name: str
     settings: Mapping[str, Any]
     step: int
+
+    @property
+    def identity(self) -> str:
+        """Letters and digits that no run of another folder has, whatever its name is."""
+        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:12]
 
 
 class Tracker(Protocol):

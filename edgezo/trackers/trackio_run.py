@@ -18,7 +18,7 @@ def open_tracker(run: TrackedRun) -> LibraryRun:
 
     found = trackio.init(
         project=PROJECT,
-        name=run.name,
+        name=f"{run.name}-{run.identity[:6]}",  # it goes by names; many runs are called "run"
         config=dict(run.settings),
         resume="allow",
         embed=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from edgezo.trackers.tracker import LibraryRun, TrackedRun
@@ -17,11 +16,10 @@ def open_tracker(run: TrackedRun) -> LibraryRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb
 
-    identity = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:12]
     found = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "edgezo"),
         name=run.name,
-        id=identity,
+        id=run.identity,
         resume="allow",
         dir=str(run.folder),
         mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type, unused-ignore]

@@ -204,7 +204,11 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert track("trackio", tmp_path) == []
     from trackio.sqlite_storage import SQLiteStorage
 
-    logs = SQLiteStorage.get_logs("edgezo", "my-run")
+    (tmp_path / "other").mkdir()
+    assert track("trackio", tmp_path / "other") == []  # of the same name
+    run = TrackedRun(tmp_path, "my-run", {}, 0)
+    logs = SQLiteStorage.get_logs("edgezo", f"my-run-{run.identity[:6]}")
+    assert len([log for log in logs if "train/loss" in log]) == len(expected("train/loss"))
     found = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
     assert found == pytest.approx(expected("train/loss"))
 
