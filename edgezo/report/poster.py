@@ -34,7 +34,11 @@ def poster(runs: Sequence[RunRecord], theme: Mapping[str, str] = LIGHT) -> str:
     """
     top, head = _single_head(runs[0]) if len(runs) == 1 else _several_head(runs)
     scores = score_chart(runs)
-    charts = [loss_chart(runs), scores or gradient_chart(runs), memory_chart(runs)]
+    charts = [
+        loss_chart(runs),
+        scores or gradient_chart(runs) or rate_chart(runs),
+        memory_chart(runs),
+    ]
     charts += [throughput_chart(runs), rate_chart(runs)]
     spans = (2, 1, 1, 1, 1)
     drawn, x, y = [], _EDGE, top
