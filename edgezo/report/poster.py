@@ -33,14 +33,10 @@ def poster(runs: Sequence[RunRecord], theme: Mapping[str, str] = LIGHT) -> str:
         theme: its colours.
     """
     top, head = _single_head(runs[0]) if len(runs) == 1 else _several_head(runs)
-    scores = score_chart(runs)
-    charts = [
-        loss_chart(runs),
-        scores or gradient_chart(runs) or rate_chart(runs),
-        memory_chart(runs),
-    ]
-    charts += [throughput_chart(runs), rate_chart(runs)]
-    spans = (2, 1, 1, 1, 1)
+    second = score_chart(runs) or gradient_chart(runs)
+    charts = [loss_chart(runs), *([] if second is None else [second])]
+    charts += [memory_chart(runs), throughput_chart(runs), rate_chart(runs)]
+    spans = (3 if second is None else 2, *[1] * (len(charts) - 1))
     drawn, x, y = [], _EDGE, top
     column = (WIDTH - 2 * _EDGE - 2 * _GAP) / 3
     for chart, span in zip(charts, spans, strict=True):
