@@ -45,25 +45,6 @@ class Tracker(Protocol):
         """Write what is left."""
 
 
-class LibraryRun:
-    """A run of a library whose runs have `log` and `finish`.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
-
-
 Open = Callable[[TrackedRun], Tracker]
 
 TRACKERS: Mapping[str, tuple[str, str]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from edgezo.trackers.tracker import LibraryRun, TrackedRun
+from edgezo.trackers.tracker import TrackedRun
 
 
 def load() -> None:
@@ -12,7 +14,26 @@ def load() -> None:
     import wandb  # noqa: F401
 
 
-def open_tracker(run: TrackedRun) -> LibraryRun:
+class WandbRun:
+    """Logs to a run.
+
+    Args:
+        run: it has begun.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def open_tracker(run: TrackedRun) -> WandbRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb
 
@@ -26,4 +47,4 @@ def open_tracker(run: TrackedRun) -> LibraryRun:
         config=dict(run.settings),
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
-    return LibraryRun(found)
+    return WandbRun(found)

@@ -230,6 +230,26 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path) -> None:
     assert warnings == ["the tracker wandb failed and is left out from now on: no network"]
 
 
+def test_what_a_tracker_prints_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Printing:
+        def log(self, step: int, values: Mapping[str, float]) -> None:
+            print("logged")
+
+        def close(self) -> None:
+            print("closed")
+
+    def opened(run: TrackedRun) -> Printing:
+        print("opened")
+        return Printing()
+
+    tracking = Tracking({"trackio": opened}, TrackedRun(tmp_path, "x", {}, 0), print)
+    tracking.take(ENTRIES[1])
+    tracking.close()
+    assert capsys.readouterr() == ("", "opened\nlogged\nclosed\n")
+
+
 def test_names_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="expected one of csv, tensorboard"):
         load_trackers(("excel",))
