@@ -38,6 +38,24 @@ def test_rows_to_write_need_no_template(tiny: Tiny, invoke: Invoke) -> None:
     assert found["settings"]["max_seq"] == 32
 
 
+def test_rows_with_an_answer_get_a_template(tiny: Tiny, invoke: Invoke) -> None:
+    rows = [
+        {
+            "id": f"n{n}",
+            "context": f"w{n}",
+            "question": f"w{n + 9} w2",
+            "kind": "w1",
+            "answers": ["w3"],
+        }
+        for n in range(30)
+    ]
+    path = write_rows(Path("rows.jsonl"), rows)
+    assert "the answer is in 'answers'" in invoke("data", "check", path).output
+    found = json.loads(invoke("init", tiny.int8, "--data", path, "--json").stdout)
+    assert found["settings"]["template"] == "{context}\n{question}\n"
+    assert "label" not in found["settings"]
+
+
 def test_nobody_answers(tiny: Tiny, invoke: Invoke) -> None:
     assert "give --data" in invoke("init", tiny.int8, "--yes", code=2).output
     rows = write_rows(Path("rows.jsonl"), [{"a": "x", "b": "y"}] * 3)
