@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath, PureWindowsPath
 
 _SLOWEST = 0.001
 """Slowest rate per second that is shown as a number."""
@@ -41,6 +42,12 @@ def rate(per_second: float | None) -> str:
     rounded = significant(per_second)
     text = f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.6f}".rstrip("0").rstrip(".")
     return text.removeprefix("0") or "0"
+
+
+def model_name(model: str) -> str:
+    """The name of a model: as it is, or the last part of a path."""
+    local = PurePosixPath(model).is_absolute() or PureWindowsPath(model).is_absolute()
+    return PureWindowsPath(model).name or model if local else model
 
 
 def significant(value: float, digits: int = 2) -> float:

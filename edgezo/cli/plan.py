@@ -66,5 +66,5 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
 
     with StopSignals() as signals, Progress() as progress:
         folder = RunFolder(Path("run"))
-        job = prepare(Path(bundle), inputs, config, folder, signals, tell=progress.tally)
+        job = prepare(Path(bundle), inputs, config, folder, signals, tell=progress.part)
     print_plan(job, {}, [], enforce=enforce, as_json=as_json)

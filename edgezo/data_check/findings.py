@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgezo.data_check.split_summary import SplitSummary
 from edgezo.wording import percent
+from edgezo_runtime.data.completions import ANSWER_FIELDS
 from edgezo_runtime.data.label_words import LABEL_FIELD
 from edgezo_runtime.errors import printable
 
@@ -47,6 +48,23 @@ def task_of(train: SplitSummary) -> Task:
     return "writing" if train.kinds and "fields" not in train.kinds else "unclear"
 
 
+def written_template(train: SplitSummary) -> str | None:
+    """A template for rows with an answer in a field of their own, such as those of SQuAD.
+
+    It has the other fields that hold texts, one a line: those of many values. None where there is
+    no answer, or no such field.
+    """
+    if task_of(train) != "unclear" or not any(name in train.fields for name in ANSWER_FIELDS):
+        return None
+    names = [
+        name
+        for name, own in train.fields.items()
+        if own.texts and name not in (*ANSWER_FIELDS, "id") and name.isidentifier()
+        if own.values is None or 2 * len(own.values) > train.rows
+    ]
+    return "".join(f"{{{name}}}\n" for name in names) or None
+
+
 def find_all(splits: Mapping[str, SplitSummary]) -> list[Finding]:
     """Everything that the rows alone tell; the split "train" is there."""
     train = splits["train"]
@@ -80,6 +98,10 @@ def _tasks(train: SplitSummary) -> list[Finding]:
         if len(train.kinds) > 1:
             found.append(Finding("kinds", "the rows are of several kinds; is that meant?", True))
         return found
+    if written_template(train) is not None:
+        answer = next(name for name in ANSWER_FIELDS if name in train.fields)
+        told = f"writing: the answer is in '{answer}'; a template makes the prompt of other fields"
+        return [Finding("task", told)]
     text = f"unclear: the rows have {names}; give a template that names the fields of the prompt"
     found = [Finding("task", text, True)]
     for name, own in train.fields.items():

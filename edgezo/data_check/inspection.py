@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgezo.data_check.findings import Finding, Task, find_all, task_of
+from edgezo.data_check.findings import Finding, Task, find_all, task_of, written_template
 from edgezo.data_check.lengths import length_findings, longest_row
 from edgezo.data_check.proposals import Proposal, has_numbered_classes, proposals
 from edgezo.data_check.split_summary import SplitSummary, summarize
@@ -76,8 +76,9 @@ def inspect(
     findings = find_all(found)
     choices = proposals(train, template, labels) if task == "classification" else []
     chosen = choices[0] if choices else None
-    if task != "classification" and template is not None:
-        chosen = Proposal(template, tuple(labels))
+    written = template or written_template(train)
+    if task != "classification" and written is not None:
+        chosen = Proposal(written, tuple(labels))
     scored: Sequence[ScoredProposal] = ()
     if bundle is None:
         without = "lengths in tokens, and scores of label words: give --bundle DIR"
@@ -119,7 +120,7 @@ def _tokenized(
     found: dict[str, ExampleSet] = {}
     total, done = sum(rows.values()), 0
 
-    def count(read: int) -> None:
+    def count(read: int, expected: int) -> None:
         tell("tokenizing rows", min(total, done + read), total)
 
     reader = RowReader(tokenizer, template, labels, longest, tell=count)

@@ -72,9 +72,11 @@ def plain_number(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e7:
-        mantissa, _, power = f"{value:.3g}".partition("e")
-        return f"{mantissa}e{int(power)}" if power else mantissa
-    text = f"{value:,.4f}".rstrip("0").rstrip(".")
+        text, _, power = f"{value:.3g}".partition("e")
+        if power:
+            return f"{text}e{int(power)}"
+    else:
+        text = f"{value:,.4f}".rstrip("0").rstrip(".")
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
 
 

@@ -88,8 +88,10 @@ def throughput_chart(runs: Sequence[RunRecord]) -> LineChart:
     return _noisy("Rows per second", runs, rows_per_s)
 
 
-def gradient_chart(runs: Sequence[RunRecord]) -> LineChart:
-    """Projected gradients by step."""
+def gradient_chart(runs: Sequence[RunRecord]) -> LineChart | None:
+    """Projected gradients by step; None where all are zero, because gradients were exact."""
+    if not any(value for run in runs for value in run.steps.projected_grad):
+        return None
     return _noisy(
         "Projected gradient",
         runs,

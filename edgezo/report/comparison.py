@@ -6,7 +6,7 @@ from typing import Any
 
 from edgezo.report.charts import score_name, score_of
 from edgezo.runs.run_record import EvaluationLine, RunRecord
-from edgezo.wording import duration, percent
+from edgezo.wording import duration, model_name, percent
 from edgezo_runtime.system.sizes import format_size
 
 HEADER = ("run", "model", "data", "method", "before", "after", "test", "time", "peak", "state")
@@ -19,7 +19,7 @@ def comparison_row(run: RunRecord) -> tuple[str, ...]:
     peak = run.peak_bytes
     return (
         run.name,
-        run.model,
+        model_name(run.model),
         run.data,
         run.method,
         score_text(run.before),

@@ -15,6 +15,7 @@ from edgezo.report.row_texts import RunTexts
 from edgezo.report.run_section import run_section
 from edgezo.runs.run_record import RunRecord
 from edgezo.runs.run_state import State
+from edgezo.wording import model_name
 
 _TONES: Mapping[State, str] = {"done": "good", "running": "", "interrupted": "warned",
                                "unfinished": "warned"}  # fmt: skip
@@ -83,7 +84,8 @@ def _header(run: RunRecord, level: str) -> str:
 
 
 def _title(run: RunRecord) -> str:
-    return f"{run.model} on {run.data}" if run.data != "?" else run.model
+    model = model_name(run.model)
+    return f"{model} on {run.data}" if run.data != "?" else model
 
 
 def _lead(run: RunRecord) -> str:

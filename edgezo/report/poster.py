@@ -18,7 +18,7 @@ from edgezo.report.charts import (
 from edgezo.report.comparison import score_text
 from edgezo.report.facts import cards
 from edgezo.runs.run_record import RunRecord
-from edgezo.wording import duration
+from edgezo.wording import duration, model_name
 from edgezo_runtime.system.sizes import format_size
 
 WIDTH = 1200.0
@@ -33,10 +33,10 @@ def poster(runs: Sequence[RunRecord], theme: Mapping[str, str] = LIGHT) -> str:
         theme: its colours.
     """
     top, head = _single_head(runs[0]) if len(runs) == 1 else _several_head(runs)
-    scores = score_chart(runs)
-    charts = [loss_chart(runs), scores or gradient_chart(runs), memory_chart(runs)]
-    charts += [throughput_chart(runs), rate_chart(runs)]
-    spans = (2, 1, 1, 1, 1)
+    second = score_chart(runs) or gradient_chart(runs)
+    charts = [loss_chart(runs), *([] if second is None else [second])]
+    charts += [memory_chart(runs), throughput_chart(runs), rate_chart(runs)]
+    spans = (3 if second is None else 2, *[1] * (len(charts) - 1))
     drawn, x, y = [], _EDGE, top
     column = (WIDTH - 2 * _EDGE - 2 * _GAP) / 3
     for chart, span in zip(charts, spans, strict=True):
@@ -72,7 +72,8 @@ def _panel(chart: LineChart, x: float, y: float, width: float) -> str:
 
 def _single_head(run: RunRecord) -> tuple[float, str]:
     """Height and drawing of the head of one run."""
-    title = run.model if run.data == "?" else f"{run.model} on {run.data}"
+    model = model_name(run.model)
+    title = model if run.data == "?" else f"{model} on {run.data}"
     told = f"edgezo run {run.name}: method {run.method}, {run.state}"
     drawn = [
         words(_EDGE, 52, _fitted(title, WIDTH - 2 * _EDGE, 14.0), "h"),
@@ -100,7 +101,7 @@ def _several_head(runs: Sequence[RunRecord]) -> tuple[float, str]:
         drawn.append(tag("circle", cx=_EDGE + 5, cy=y - 4, r=5.0, cls=f"f-s{number % SERIES}"))
         peak = "-" if run.peak_bytes is None else format_size(run.peak_bytes)
         told = (
-            f"{run.model} on {run.data}, {run.method}: {score_text(run.before)} to "
+            f"{model_name(run.model)} on {run.data}, {run.method}: {score_text(run.before)} to "
             f"{score_text(run.after)}, {duration(run.seconds)}, {peak}, {run.state}"
         )
         name, line = _fitted(run.name, 190), _fitted(told, WIDTH - 2 * _EDGE - 220)

@@ -71,7 +71,9 @@ def _learning(run: RunRecord) -> list[str]:
         sub = "shaded: Wilson intervals, 95 %" if scores.bands else ""
         found.append(figure(scores, sub=sub))
     found += [figure(rate_chart([run])), figure(throughput_chart([run]))]
-    found.append(_intervals(run) or figure(gradient_chart([run])))
+    gradients = gradient_chart([run])
+    last = _intervals(run) or (None if gradients is None else figure(gradients))
+    found += [] if last is None else [last]
     return [
         text("h2", "Learning"),
         block("div", *found, cls="grid"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ def with_samples(
     budget: int,
     count: int,
     check: Callable[[], None],
+    tell: Callable[[int, int], None] = lambda done, most: None,
 ) -> RunTexts:
     """Add what the initial and the tuned adapter write after some prompts of the run.
 
@@ -54,6 +56,7 @@ def with_samples(
         budget: bytes that the process may take.
         count: most texts.
         check: raises to interrupt.
+        tell: given how many tokens have been generated, and how many there are at most.
     Raises:
         EdgezoError: memory is short, or the bundle or an adapter is damaged.
     """
@@ -71,12 +74,16 @@ def with_samples(
         start = run.folder.start
         initial = load_adapter(start).params(opened) if start.is_file() else opened.trainables()
         generator = Generator(engine, tokenizer, scope=tuned.info.scope)
+    tokens, most = itertools.count(1), 2 * len(prompts) * NEW_TOKENS
+    tell(0, most)
     try:
         for params in (initial, tuned.params(opened)):
             plan = plan_generation(generator, list(map(len, prompts)), params, config, budget)
             plan.apply(generator)
             with engine.interruptible(check):
-                found = generator.generate(prompts, params, config)
+                found = generator.generate(
+                    prompts, params, config, look=lambda *_: tell(next(tokens), most)
+                )
             written.append([text.stream.text for text in found])
     finally:
         engine.close()

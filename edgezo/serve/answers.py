@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgezo.serve.refusals import Refusal, invalid
+from edgezo.serve.spelling import Spelling
+from edgezo.serve.token_scores import ScoredToken, TokenScores
 from edgezo_runtime.errors import BundleError, DataError
 from edgezo_runtime.generation.generator import GenerationConfig
 
@@ -40,11 +42,13 @@ class Written:
         shown: new text, maybe empty.
         finish: why the answer ended; None before its end.
         counts: tokens so far.
+        scores: log-probabilities of the tokens whose text this part has; None if nobody asked.
     """
 
     shown: str
     finish: str | None
     counts: Counts
+    scores: tuple[ScoredToken, ...] | None = None
 
 
 class Answers:
@@ -58,6 +62,7 @@ class Answers:
     def __init__(self, speaker: Speaker, defaults: Defaults) -> None:
         self.speaker = speaker
         self.defaults = defaults
+        self._spelling = Spelling(speaker.tokenizer)
 
     def voice(self, name: str) -> Voice:
         """A model by its name.
@@ -118,8 +123,12 @@ class Answers:
             request.sampling(self.defaults.temperature, lambda: secrets.randbits(63)),
             (*self.defaults.stop, *request.stop),
         )
-        for delta in self.speaker.write(request.model, prompt, config, check):
-            yield Written(delta.shown, delta.text.finish, self.speaker.counts)
+        top = request.logprobs
+        scores = None if top is None else TokenScores(self._spelling, top)
+        look = None if scores is None else scores.look
+        for delta in self.speaker.write(request.model, prompt, config, check, look):
+            ready = None if scores is None else scores.ready(delta.text)
+            yield Written(delta.shown, delta.text.finish, self.speaker.counts, ready)
 
     def _prompt(self, request: TextRequest) -> list[int]:
         speaker, limit = self.speaker, self.speaker.engine.bundle.manifest.model.vocab_size

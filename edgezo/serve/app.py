@@ -19,6 +19,7 @@ from edgezo.serve.answers import Answers, Written
 from edgezo.serve.refusals import Refusal, internal
 from edgezo.serve.replies import Replies, event, model_entry
 from edgezo.serve.requests import TextRequest, parse_request
+from edgezo.serve.token_scores import ScoredToken
 from edgezo.serve.writing_line import Job, WritingLine
 from edgezo_runtime.errors import printable
 
@@ -113,17 +114,19 @@ class Service:
 
     async def _whole(self, job: Job, first: object, replies: Replies) -> dict[str, Any]:
         """Wait for a whole answer."""
-        text, last = "", first
+        text, scores, last = "", list[ScoredToken](), first
         found: object = first
         while found is not None:
             if isinstance(found, Refusal):
                 raise found
             assert isinstance(found, Written)
             text, last = text + found.shown, found
+            scores += found.scores or ()
             found = await job.events.get()
         assert isinstance(last, Written)
         self._tell(replies, last)
-        return replies.whole(text, last.finish or "length", last.counts)
+        asked = None if last.scores is None else scores
+        return replies.whole(text, last.finish or "length", last.counts, asked)
 
     async def _stream(
         self, job: Job, first: object, replies: Replies, asked: TextRequest
@@ -139,8 +142,8 @@ class Service:
                 return
             assert isinstance(found, Written)
             last = found
-            if found.shown:
-                yield event(replies.part(found.shown))
+            if found.shown or found.scores:
+                yield event(replies.part(found.shown, found.scores))
             found = await job.events.get()
         assert last is not None
         yield event(replies.last(last.finish or "length"))

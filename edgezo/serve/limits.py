@@ -14,6 +14,9 @@ MOST_WAITING = 1024
 TEMPERATURE = 1.0
 """Of requests that give none."""
 
+MOST_LOGPROBS = 20
+"""Likeliest tokens whose log-probabilities a request may ask for, at each place of its answer."""
+
 BODY_BYTES = 10**6
 """Largest body of a request."""
 

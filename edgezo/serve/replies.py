@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgezo._version import CREATED_BY
 
 if TYPE_CHECKING:
+    from edgezo.serve.token_scores import Candidate, ScoredToken
     from edgezo.talk.speaker import Counts
     from edgezo.talk.voice import Voice
+
+Scores = Sequence["ScoredToken"] | None
+"""Log-probabilities of tokens; None if nobody asked for them."""
 
 FINISH = {"end": "stop", "stop": "stop", "length": "length"}
 """Why a text ended -> the API's word."""
@@ -34,13 +39,16 @@ class Replies:
     ident: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, text: str, finish: str, counts: Counts) -> dict[str, Any]:
+    def whole(
+        self, text: str, finish: str, counts: Counts, scores: Scores = None
+    ) -> dict[str, Any]:
         """A whole answer."""
         content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        choice = {"index": 0, **(content if self.chat else {"text": text}), "logprobs": None}
+        choice = {"index": 0, **(content if self.chat else {"text": text})}
+        choice |= {"logprobs": self._logprobs(scores), "finish_reason": FINISH[finish]}
         return {
             **self._head("chat.completion"),
-            "choices": [{**choice, "finish_reason": FINISH[finish]}],
+            "choices": [choice],
             "usage": usage(counts),
         }
 
@@ -48,9 +56,9 @@ class Replies:
         """The beginning of a streamed chat; None for a completion."""
         return self._part({"role": "assistant", "content": ""}) if self.chat else None
 
-    def part(self, text: str) -> dict[str, Any]:
+    def part(self, text: str, scores: Scores = None) -> dict[str, Any]:
         """Newly written text."""
-        return self._part({"content": text} if self.chat else text)
+        return self._part({"content": text} if self.chat else text, scores=scores)
 
     def last(self, finish: str) -> dict[str, Any]:
         """The end of a streamed answer."""
@@ -60,10 +68,34 @@ class Replies:
         """The numbers of tokens, behind the end."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(counts)}
 
-    def _part(self, delta: dict[str, Any] | str, finish: str | None = None) -> dict[str, Any]:
+    def _part(
+        self, delta: dict[str, Any] | str, finish: str | None = None, scores: Scores = None
+    ) -> dict[str, Any]:
         own = {"delta": delta} if self.chat else {"text": delta}
-        choice = {"index": 0, **own, "logprobs": None, "finish_reason": finish}
+        logprobs = self._logprobs(scores)
+        choice = {"index": 0, **own, "logprobs": logprobs, "finish_reason": finish}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def _logprobs(self, scores: Scores) -> dict[str, Any] | None:
+        """Log-probabilities in the form of a chat, or of a completion."""
+        if scores is None:
+            return None
+        if self.chat:
+            content = [
+                {**_candidate(token.chosen), "top_logprobs": [_candidate(own) for own in token.top]}
+                for token in scores
+            ]
+            return {"content": content, "refusal": None}
+        tops = [
+            {own.spelled.text: own.logprob for own in (*token.top, token.chosen)}
+            for token in scores
+        ]
+        return {
+            "tokens": [token.chosen.spelled.text for token in scores],
+            "token_logprobs": [token.chosen.logprob for token in scores],
+            "top_logprobs": tops if any(token.top for token in scores) else None,
+            "text_offset": [token.start for token in scores],
+        }
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -73,6 +105,15 @@ class Replies:
             "model": self.model,
             "system_fingerprint": CREATED_BY.replace(" ", "-"),
         }
+
+
+def _candidate(own: Candidate) -> dict[str, Any]:
+    raw = own.spelled.raw
+    return {
+        "token": own.spelled.text,
+        "logprob": own.logprob,
+        "bytes": None if raw is None else list(raw),
+    }
 
 
 def usage(counts: Counts) -> dict[str, Any]:

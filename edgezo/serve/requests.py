@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgezo.serve import limits
 from edgezo.serve.refusals import Refusal, invalid, unsupported
 from edgezo.serve.request_fields import RequestFields
 from edgezo_runtime.generation.sampling import Sampling
@@ -41,6 +42,8 @@ class TextRequest:
         stop: texts that end the answer.
         streams: is it to be sent as it grows?
         usage: does a streamed answer end with the numbers of tokens?
+        logprobs: likeliest tokens to name at each place, with log-probabilities and that of the
+            token that was chosen; None for no log-probabilities.
         unknown: fields that were not looked at.
     """
 
@@ -56,6 +59,7 @@ class TextRequest:
     stop: tuple[str, ...]
     streams: bool
     usage: bool
+    logprobs: int | None
     unknown: tuple[str, ...]
 
     @property
@@ -101,6 +105,7 @@ def parse_request(body: bytes, *, chat: bool) -> TextRequest:
     else:
         prompt, most = _prompt(fields), None
     legacy = fields.whole("max_tokens", 1, 1 << 31)
+    logprobs = _logprobs(fields, chat=chat)
     _refuse_others(fields, chat=chat)
     streams = fields.flag("stream")
     top_p = fields.number("top_p", 0, 1)
@@ -119,6 +124,7 @@ def parse_request(body: bytes, *, chat: bool) -> TextRequest:
         stop=_stop(fields),
         streams=streams,
         usage=_usage(fields, streams=streams),
+        logprobs=logprobs,
         unknown=tuple(fields.unknown),
     )
 
@@ -212,11 +218,21 @@ def _usage(fields: RequestFields, *, streams: bool) -> bool:
     return usage
 
 
+def _logprobs(fields: RequestFields, *, chat: bool) -> int | None:
+    """A chat says whether and how many; a completion how many."""
+    if not chat:
+        return fields.whole("logprobs", 0, limits.MOST_LOGPROBS)
+    wanted = fields.flag("logprobs")
+    top = fields.whole("top_logprobs", 0, limits.MOST_LOGPROBS)
+    if top and not wanted:
+        raise invalid("top_logprobs", "goes with 'logprobs': true only")
+    return top or 0 if wanted else None
+
+
 def _refuse_others(fields: RequestFields, *, chat: bool) -> None:
     """Refuse fields that would change the answer and are not supported."""
     fields.ignore(*_WITHOUT_EFFECT)
     fields.refuse("n", "one answer per request", 1)
-    fields.refuse("logprobs", "probabilities of tokens are not returned", False)
     fields.refuse("frequency_penalty", "give 0", 0)
     fields.refuse("presence_penalty", "give 0", 0)
     fields.refuse("logit_bias", "leave it out", {})
@@ -225,7 +241,6 @@ def _refuse_others(fields: RequestFields, *, chat: bool) -> None:
         fields.refuse("echo", "the prompt is not repeated", False)
         fields.refuse("suffix", "texts are continued at their end", "")
         return
-    fields.refuse("top_logprobs", "probabilities of tokens are not returned", 0)
     fields.refuse("response_format", "answers are plain text", {"type": "text"})
     fields.refuse("modalities", "answers are plain text", ["text"])
     for name in ("audio", "functions", "function_call", "prediction", "web_search_options"):

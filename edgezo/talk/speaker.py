@@ -96,12 +96,18 @@ class Speaker:
 
     # --- before ---
 
-    def plan(self, budget_bytes: int, context: int) -> None:
+    def plan(
+        self,
+        budget_bytes: int,
+        context: int,
+        tell: Callable[[int, int], None] = lambda done, most: None,
+    ) -> None:
         """Plan the memory for the longest prompt, and shorten it until it fits.
 
         Args:
             budget_bytes: what the process may take.
             context: most tokens of prompt and answer; 0 takes as many as fit, `LONGEST` at most.
+            tell: as for `plan_generation`.
         Raises:
             UsageError: the model takes fewer tokens.
             DoesNotFitError: the budget is too small for this context, or for any.
@@ -115,7 +121,7 @@ class Speaker:
         while True:
             try:
                 plan = plan_generation(
-                    generator, [size - 1], tensors, GenerationConfig(1), budget_bytes
+                    generator, [size - 1], tensors, GenerationConfig(1), budget_bytes, tell
                 )
                 break
             except DoesNotFitError as error:
@@ -204,7 +210,7 @@ class Speaker:
             prompt: tokens.
             config: how it is generated.
             check: called at every block and every token; raises to end the text.
-            look: given the logits of every token.
+            look: given every token with its logits.
         Raises:
             UsageError: the prompt is empty, or too long for what was planned.
             DoesNotFitError: keys and values do not fit beside the run.

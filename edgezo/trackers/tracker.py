@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +29,11 @@ class TrackedRun:
     settings: Mapping[str, Any]
     step: int
 
+    @property
+    def identity(self) -> str:
+        """Letters and digits that no run of another folder has, whatever its name is."""
+        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:12]
+
 
 class Tracker(Protocol):
     """Receives the numbers of a run."""
@@ -37,25 +43,6 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Write what is left."""
-
-
-class LibraryRun:
-    """A run of a library whose runs have `log` and `finish`.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
 
 
 Open = Callable[[TrackedRun], Tracker]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -45,9 +47,10 @@ class Tracking:
         self._trackers[name] = opener(run)
 
     def _do(self, name: str, work: Callable[[], None]) -> None:
-        """Do work of a tracker; libraries of others raise what they like."""
+        """Do work of a tracker; libraries of others raise and print what they like."""
         try:
-            work()
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result of the run
+                work()
         except Exception as error:
             self._trackers.pop(name, None)
             what = str(error) or type(error).__name__

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgezo.trackers.tracker import LibraryRun, TrackedRun
+from collections.abc import Mapping
+from typing import Any
+
+from edgezo.trackers.tracker import TrackedRun
 
 PROJECT = "edgezo"
 
@@ -12,15 +15,36 @@ def load() -> None:
     import trackio  # noqa: F401
 
 
-def open_tracker(run: TrackedRun) -> LibraryRun:
+class TrackioRun:
+    """Logs to a run.
+
+    Args:
+        run: it has begun.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run; the library would finish it once more at the end of the process."""
+        import trackio
+
+        trackio.finish()
+
+
+def open_tracker(run: TrackedRun) -> TrackioRun:
     """Begin a run in the project "edgezo"; a session that resumes goes on with the same run."""
     import trackio
 
     found = trackio.init(
         project=PROJECT,
-        name=run.name,
+        name=f"{run.name}-{run.identity[:6]}",  # it goes by names; many runs are called "run"
         config=dict(run.settings),
         resume="allow",
         embed=False,
     )
-    return LibraryRun(found)
+    return TrackioRun(found)

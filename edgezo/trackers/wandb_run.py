@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from edgezo.trackers.tracker import LibraryRun, TrackedRun
+from edgezo.trackers.tracker import TrackedRun
 
 
 def load() -> None:
@@ -13,19 +14,37 @@ def load() -> None:
     import wandb  # noqa: F401
 
 
-def open_tracker(run: TrackedRun) -> LibraryRun:
+class WandbRun:
+    """Logs to a run.
+
+    Args:
+        run: it has begun.
+    """
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._run.finish()
+
+
+def open_tracker(run: TrackedRun) -> WandbRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb
 
-    identity = hashlib.sha256(str(run.folder.resolve()).encode()).hexdigest()[:12]
     found = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "edgezo"),
         name=run.name,
-        id=identity,
+        id=run.identity,
         resume="allow",
         dir=str(run.folder),
         mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type, unused-ignore]
         config=dict(run.settings),
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
-    return LibraryRun(found)
+    return WandbRun(found)

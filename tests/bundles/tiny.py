@@ -57,8 +57,8 @@ def tuned_bundle(quant: str) -> Path:
     return tiny_bundle("llama", quant, (2, 4.0), ("q_proj", "v_proj"))
 
 
-def speller() -> Path:
-    """A llama of two blocks that spells."""
+def speller_model() -> Path:
+    """Folder of the model of `speller`, as transformers saves it."""
 
     def model(folder: Path) -> None:
         import torch
@@ -82,13 +82,19 @@ def speller() -> Path:
             tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
         ).save_pretrained(folder)
 
+    return cached("speller/model", model)
+
+
+def speller(quant: str = "auto") -> Path:
+    """A bundle of a llama of two blocks that spells."""
+
     def bundle(folder: Path) -> None:
-        from edgezo_export.export import export_bundle
+        from edgezo_export.export import ExportConfig, export_bundle
 
         use_cached_traces()
-        export_bundle(str(cached("speller/model", model)), folder)
+        export_bundle(str(speller_model()), folder, ExportConfig(quant=quant))
 
-    return cached("speller/bundle", bundle)
+    return cached(f"speller/{quant}", bundle)
 
 
 SWITCH = 16

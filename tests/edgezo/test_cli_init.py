@@ -38,6 +38,24 @@ def test_rows_to_write_need_no_template(tiny: Tiny, invoke: Invoke) -> None:
     assert found["settings"]["max_seq"] == 32
 
 
+def test_rows_with_an_answer_get_a_template(tiny: Tiny, invoke: Invoke) -> None:
+    rows = [
+        {
+            "id": f"n{n}",
+            "context": f"w{n}",
+            "question": f"w{n + 9} w2",
+            "kind": "w1",
+            "answers": ["w3"],
+        }
+        for n in range(30)
+    ]
+    path = write_rows(Path("rows.jsonl"), rows)
+    assert "the answer is in 'answers'" in invoke("data", "check", path).output
+    found = json.loads(invoke("init", tiny.int8, "--data", path, "--json").stdout)
+    assert found["settings"]["template"] == "{context}\n{question}\n"
+    assert "label" not in found["settings"]
+
+
 def test_nobody_answers(tiny: Tiny, invoke: Invoke) -> None:
     assert "give --data" in invoke("init", tiny.int8, "--yes", code=2).output
     rows = write_rows(Path("rows.jsonl"), [{"a": "x", "b": "y"}] * 3)
@@ -46,6 +64,17 @@ def test_nobody_answers(tiny: Tiny, invoke: Invoke) -> None:
     args = ("init", tiny.int8, "--data", tiny.data, "--yes")
     assert "--force" in invoke(*args, code=2).output
     assert ".toml" in invoke(*args, "-o", "a.json", code=2).output
+
+
+def test_without_a_bundle_it_is_that_of_the_default_model(
+    tiny: Tiny, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgezo.cli.init.work.default_bundle", lambda: tiny.fp32)
+    found = json.loads(invoke("init", "--data", tiny.data, "--json").stdout)
+    assert found["settings"]["bundle"] == str(tiny.fp32)
+    Path("own").symlink_to(tiny.int8)
+    found = json.loads(invoke("init", "--data", tiny.data, "--json", "--force").stdout)
+    assert found["settings"]["bundle"] == str(tiny.int8)  # the only one in this folder
 
 
 def test_five_questions(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from edgezo.wording import duration, rate, significant
+from edgezo.wording import duration, model_name, rate, significant
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,12 @@ def test_significant_digits() -> None:
     assert significant(0.0012345, 4) == 0.001234
     assert significant(98765.4, 4) == 98770
     assert significant(0.0) == 0
+
+
+def test_a_model_of_a_folder_has_its_name() -> None:
+    assert (
+        model_name("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    )
+    assert model_name("/home/me/models/mine/") == "mine"
+    assert model_name("C:\\models\\mine") == "mine"
+    assert model_name("/") == "/"

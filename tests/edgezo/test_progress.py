@@ -10,7 +10,7 @@ import click
 import pytest
 
 from edgezo.cli.terminal.board import Board
-from edgezo.cli.terminal.progress import PLAIN_S, Progress
+from edgezo.cli.terminal.progress import BAR_S, PLAIN_S, Progress
 
 
 class Clock:
@@ -101,7 +101,11 @@ def test_a_bar_fits_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "50")
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
-    Progress(stream, Clock()).count("checking x", lambda count: f"{count} MB")(3, 4)
+    clock, later = Clock(), Later()
+    tell = Progress(stream, clock, later).count("checking x", lambda count: f"{count} MB")
+    tell(2, 4)
+    clock.now += BAR_S
+    tell(3, 4)
     (line,) = stream.getvalue().split("\r")[1:]
     assert line.startswith("checking x  ")
     assert line.endswith("   75 %  3 MB/4 MB")
@@ -123,12 +127,69 @@ def test_work_of_unknown_length_is_counted() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(stream, clock)
     for rows in range(0, 2000, 250):
-        progress.tally("tokenizing rows", rows)
+        progress.part("tokenizing rows", rows, 0)
         clock.now += 3.0
-    progress.tally("measuring passes", 1)  # other work tells its first line at once
+    progress.part("measuring passes", 1, 0)  # other work tells its first line at once
     assert stream.getvalue().splitlines() == [
         "tokenizing rows", "tokenizing rows, 1000", "tokenizing rows, 1750", "measuring passes, 1",
     ]  # fmt: skip
     terminal = Terminal()
-    Progress(terminal, clock).tally("tokenizing rows", 250)
-    assert terminal.getvalue().strip() == "tokenizing rows, 250"
+    live = Progress(terminal, clock, Later())
+    live.part("tokenizing rows", 0, 0)
+    clock.now += BAR_S
+    live.part("tokenizing rows", 250, 0)
+    assert terminal.getvalue().strip() == "tokenizing rows  250"
+
+
+class Later:
+    """Calls that are to come, made by hand."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
+        self.cancelled = 0
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> Later:
+        self.waiting.append((seconds, call))
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_work_that_tells_nothing_gets_a_bar_after_a_second() -> None:
+    clock, stream, later = Clock(), Terminal(), Later()
+    progress = Progress(stream, clock, later)
+    progress.part("evaluating", 0, 50)
+    ((seconds, call),) = later.waiting
+    assert (seconds, stream.getvalue()) == (BAR_S, "")
+    clock.now += seconds
+    call()
+    assert "evaluating" in stream.getvalue()
+    assert stream.getvalue().endswith("  0 %  0/50")
+
+
+def test_short_work_gets_no_bar() -> None:
+    clock, stream, later = Clock(), Terminal(), Later()
+    progress = Progress(stream, clock, later)
+    for done in range(4):
+        progress.part("reading", done, 3)
+        clock.now += 0.3
+    progress.end()
+    assert later.cancelled == 1
+    later.waiting[0][1]()  # the thread came too late to be cancelled
+    assert stream.getvalue() == ""
+
+
+def test_the_second_of_following_work_begins_with_it() -> None:
+    clock, stream, later = Clock(), Terminal(), Later()
+    progress = Progress(stream, clock, later)
+    progress.part("reading", 0, 3)
+    clock.now += 0.6
+    progress.part("tokenizing", 0, 3)
+    clock.now += 0.4
+    later.waiting[0][1]()
+    assert stream.getvalue() == ""
+    assert later.waiting[1][0] == pytest.approx(0.6)
+    clock.now += 0.6
+    later.waiting[1][1]()
+    assert "tokenizing" in stream.getvalue()

@@ -17,9 +17,9 @@ TEMPLATE = (
 """It ends turns with another token than the end token of the bundle."""
 
 
-def chat_bundle(root: Path, template: str = TEMPLATE) -> Bundle:
+def chat_bundle(root: Path, template: str = TEMPLATE, quant: str = "auto") -> Bundle:
     """Copy the bundle to a folder, and give it the template."""
-    root = copied(root, speller)
+    root = copied(root, lambda: speller(quant))
     path = root / "manifest.json"
     manifest = json.loads(path.read_text())
     name, text = "chat_template.jinja", template.encode()

@@ -69,7 +69,7 @@ def check_logits(bundle: Bundle, scope: Scope = "all", tolerance: float = 2e-4) 
     engine, params, prompts = Engine(bundle), moved(bundle), prompts_of()
     seen: dict[tuple[int, int], np.ndarray] = {}
 
-    def look(number: int, place: int, logits: np.ndarray) -> None:
+    def look(number: int, place: int, token: int, logits: np.ndarray) -> None:
         shifted = logits - logits.max()
         seen[number, place] = shifted - np.log(np.exp(shifted).sum())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgezo.cli.adapter.export_job import ExportJob
@@ -14,9 +15,12 @@ from edgezo_runtime.evaluation.evaluate import evaluate
 _ROWS = 64
 
 
-def score_every_token(job: ExportJob) -> dict[str, Any] | None:
+def score_every_token(job: ExportJob, tell: Callable[[int, int], None]) -> dict[str, Any] | None:
     """Score the first rows of the training data, with the adapter on answers and on every token.
 
+    Args:
+        job: the export.
+        tell: given how many rows have been scored, each counted twice, and how many there are.
     Returns:
         Loss and accuracy of both; None for an adapter that acts on every token anyway, and where
         the rows are not known.
@@ -34,9 +38,13 @@ def score_every_token(job: ExportJob) -> dict[str, Any] | None:
         return None
     params = job.adapter.params(bundle)
     scopes: tuple[Scope, ...] = ("answer", "all")
-    with_scope = {
-        scope: evaluate(Engine(bundle), params, examples, scope=scope) for scope in scopes
-    }
+    with_scope = {}
+    for number, scope in enumerate(scopes):
+
+        def show(done: int, total: int, before: int = number * len(examples)) -> None:
+            tell(before + done, len(scopes) * total)
+
+        with_scope[scope] = evaluate(Engine(bundle), params, examples, progress=show, scope=scope)
     return {
         "rows": len(examples),
         **{

@@ -75,10 +75,10 @@ def command(source: Path, output: Path, as_json: bool, **values: Any) -> None:
         from edgezo.cli.adapter.proof import proof_rows, prove
 
         with Progress() as progress:
-            progress.update("comparing scores in the program that the adapter is for", force=True)
-            result["verified"] = prove(job)
-            progress.update("scoring the adapter on every token", force=True)
-            result["every_token"] = score_every_token(job)
+            compared = progress.count("comparing scores in both programs")
+            result["verified"] = prove(job, compared)
+            scored = progress.count("scoring the adapter on every token")
+            result["every_token"] = score_every_token(job, scored)
         rows += proof_rows(result["verified"])
         rows += every_token_rows(result["every_token"])
     print_result(result, table(rows), as_json)

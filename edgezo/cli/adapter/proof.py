@@ -76,9 +76,12 @@ def check_proof(job: ExportJob) -> None:
         _llama_cpp_model(job)
 
 
-def prove(job: ExportJob) -> dict[str, Any]:
+def prove(job: ExportJob, tell: Callable[[int, int], None]) -> dict[str, Any]:
     """Compare the scores of an export with edgezo's.
 
+    Args:
+        job: the export.
+        tell: given how many of the two programs have scored.
     Returns:
         The program and the figures.
     Raises:
@@ -90,7 +93,9 @@ def prove(job: ExportJob) -> dict[str, Any]:
     sample = _sample(job, bundle)
     engine = Engine(bundle)
     initial = bundle.trainables()
+    tell(0, 2)
     own = own_scores(engine, job.adapter.params(bundle), initial, sample)
+    tell(1, 2)
     made = _PROOFS[job.settings.format](job, engine, sample)
     found = Agreement.of(own, made.scores)
     bound = _EXACT if made.exact and manifest.quant in ("fp32", "keep") else _ROUNDED

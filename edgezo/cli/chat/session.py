@@ -15,7 +15,6 @@ from edgezo.cli.chat.lines import Lines, shown_safely
 from edgezo.cli.settings.flags import with_flags
 from edgezo.cli.talk.opened_speaker import SpeakerSettings, open_speaker
 from edgezo.cli.terminal.output import harmless, note, warn
-from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.talk.conversation import Conversation
 from edgezo.talk.voice import parse_named
@@ -53,8 +52,7 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
         threads=settings.threads,
         verify=settings.verify,
     )
-    with StopSignals() as signals, Progress() as progress:
-        progress.update("loading the model", work="loading")
+    with StopSignals() as signals:
         speaker = open_speaker(wanted, signals)
     names = list(speaker.voices)
     voice = parse_named(settings.adapter[0])[0] if settings.adapter else names[0]

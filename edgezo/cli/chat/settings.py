@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from edgezo.cli.generate.settings import GenerationSettings
 from edgezo.cli.settings.options import setting
+from edgezo.cli.settings.process import (
+    budget_setting,
+    context_setting,
+    threads_setting,
+    verify_setting,
+)
 from edgezo_runtime.errors import UsageError
 
 
@@ -20,20 +26,10 @@ class ChatSettings:
         metavar="[NAME=]RUN",
     )
     system: str | None = setting(None, "system message", metavar="TEXT")
-    context: int = setting(
-        0,
-        "most tokens of the conversation, the answer included; 0 takes 4096, or as many as the "
-        "model and the budget allow",
-        metavar="N",
-    )
-    budget: str = setting(
-        "auto",
-        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
-        "50%; auto takes 80%",
-        metavar="SIZE",
-    )
-    threads: int = setting(0, "compute threads; 0 takes one per core")
-    verify: bool = setting(True, "check the digests of the bundle's files first")
+    context: int = context_setting("the conversation, the answer included")
+    budget: str = budget_setting("auto")
+    threads: int = threads_setting()
+    verify: bool = verify_setting()
 
     def check(self) -> None:
         """Refuse values that are out of range.

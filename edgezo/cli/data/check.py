@@ -78,7 +78,7 @@ def look(
     with Progress() as progress:
         return inspect(
             dict(task.files()), opened, template=template, labels=label, max_seq=max_seq,
-            budget=limit, tell=lambda what, done, total: progress.count(what)(done, total),
+            budget=limit, tell=progress.part,
         )  # fmt: skip
 
 

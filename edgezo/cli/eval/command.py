@@ -93,7 +93,7 @@ def _evaluate(
     with naming_the_template(settled), Progress() as progress:
         task = read_rows_to_score(
             settings, settled.reading, generated.settings.config(), bundle,
-            open_tokenizer(bundle), budget, lambda rows: progress.tally("tokenizing rows", rows),
+            open_tokenizer(bundle), budget, progress.count("tokenizing rows"),
         )  # fmt: skip
     if settings.predictions is not None and not task.predicts:
         raise UsageError(

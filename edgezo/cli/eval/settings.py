@@ -10,6 +10,7 @@ from edgezo.cli.files.task_data import PACKAGED
 from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.grouped_command import OptionGroups
 from edgezo.cli.settings.options import setting
+from edgezo.cli.settings.process import budget_setting, threads_setting, verify_setting
 from edgezo_runtime.errors import UsageError
 
 EVAL_GROUPS: OptionGroups = {
@@ -77,14 +78,9 @@ class EvalSettings(DeviceSettings):
         "number of the row from 0, or by its line from 1 if rows are left out",
         metavar="FILE",
     )
-    budget: str | None = setting(
-        None,
-        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
-        "50%; auto takes 80%; there is no limit if not given",
-        metavar="SIZE",
-    )
-    threads: int = setting(0, "compute threads; 0 takes one per core")
-    verify: bool = setting(True, "check the digests of the bundle's files first")
+    budget: str | None = budget_setting(None, "; there is no limit if not given")
+    threads: int = threads_setting()
+    verify: bool = verify_setting()
 
     def check(self) -> None:
         """Refuse values that are out of range or exclude each other.

@@ -194,7 +194,7 @@ def read_rows_to_score(
     bundle: Bundle,
     tokenizer: TextTokenizer,
     budget: int | None,
-    tell: Callable[[int], None],
+    tell: Callable[[int, int], None],
 ) -> EvalTask:
     """Read the rows for the way of scoring that the settings choose.
 
@@ -205,7 +205,7 @@ def read_rows_to_score(
         bundle: the model.
         tokenizer: the bundle's.
         budget: in bytes; None sets no limit.
-        tell: given the number of rows read, now and then.
+        tell: as for `RowReader`.
     Raises:
         EdgezoError: the rows cannot be read, or not for that way of scoring.
     """

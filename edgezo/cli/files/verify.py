@@ -7,8 +7,8 @@ from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.bundle.bundle import Bundle
 from edgezo_runtime.system.sizes import format_size
 
-_SHOWN = 1 << 30
-"""Bytes of a bundle whose check takes long enough to show how far it is."""
+_LONG_BYTES = 1 << 30
+"""Bytes of a bundle whose check is worth a plain line; a terminal goes by the time it takes."""
 
 
 def verify(bundle: Bundle, signals: StopSignals) -> None:
@@ -22,7 +22,7 @@ def verify(bundle: Bundle, signals: StopSignals) -> None:
 
         def tell(done: int, total: int) -> None:
             signals.check()
-            if total > _SHOWN:
+            if progress.live or total > _LONG_BYTES:
                 show(done, total)
 
         bundle.verify(tell)

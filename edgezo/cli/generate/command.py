@@ -20,6 +20,7 @@ from edgezo.cli.settings.options import (
     options_of,
     setting,
 )
+from edgezo.cli.settings.process import budget_setting, threads_setting, verify_setting
 from edgezo.cli.terminal.output import json_option, note, print_result, warn
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.wording import rate, significant
@@ -55,14 +56,9 @@ class GenerateSettings(DeviceSettings):
     chat: bool = setting(False, "format the prompts as messages of a user, by the chat template")
     system: str | None = setting(None, "system message, with `chat`", metavar="TEXT")
     adapter: str | None = setting(None, "run folder or adapter file", metavar="PATH")
-    budget: str = setting(
-        "auto",
-        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
-        "50%; auto takes 80%",
-        metavar="SIZE",
-    )
-    threads: int = setting(0, "compute threads; 0 takes one per core")
-    verify: bool = setting(True, "check the digests of the bundle's files first")
+    budget: str = budget_setting("auto")
+    threads: int = threads_setting()
+    verify: bool = verify_setting()
 
     def check(self) -> None:
         """Refuse values that are out of range or need another one.
@@ -123,6 +119,7 @@ def _generate(
     from edgezo.cli.generate.loaded_generator import load_generator
     from edgezo.cli.generate.row_prompts import RowPrompts
     from edgezo.cli.settings.budget import resolve_budget
+    from edgezo.cli.terminal.progress import Progress
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes
@@ -146,7 +143,9 @@ def _generate(
     prompts = [_prompt(text, settings, opened.tokenizer) for text in settings.prompt]
     prompts += rows.tokens(settings.row)
     sizes = [len(prompt) for prompt in prompts]
-    plan = plan_generation(generator, sizes, tuned.params, config, budget)
+    with Progress() as progress:
+        measured = progress.count("measuring passes for the memory plan")
+        plan = plan_generation(generator, sizes, tuned.params, config, budget, measured)
     plan.apply(generator)
     started = time.monotonic()
     show = None if as_json else _TextPrinter(len(prompts))

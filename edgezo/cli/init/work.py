@@ -14,6 +14,7 @@ from edgezo.cli.init.settings_file import settings_text
 from edgezo.cli.settings.config_file import read_config
 from edgezo.cli.terminal.output import note, print_result
 from edgezo.cli.tune.command import FILE_CLASSES
+from edgezo.cli.tune.default_bundle import NAME, default_bundle
 from edgezo_runtime.errors import RunFileError, UsageError
 from edgezo_runtime.system.files import atomic_write
 
@@ -52,8 +53,10 @@ def initialize(
     if output.suffix.lower() != ".toml":
         raise UsageError(f"-o {output}: the file has to end in .toml")
     new_file(output, force)
-    place = questions.text("Bundle (folder of an exported model)", bundle, _only_bundle(), "BUNDLE")
+    model = _model(bundle, questions)
     rows = data or (questions.text("Data (file or folder)", None, None, "--data"),)
+    default = model == NAME and not Path(model).exists()
+    place = str(default_bundle()) if default else model
     found = look(rows, bundle=Path(place), template=template, label=label)
     for line in lines(found):
         note(line)
@@ -90,13 +93,16 @@ def initialize(
     print_result(result, ["", f"wrote {output}; next: {command}"], as_json)
 
 
-def _only_bundle() -> str | None:
-    """The bundle in this folder, if there is exactly one."""
+def _model(given: str | None, questions: Questions) -> str:
+    """A bundle, given, answered, or the only one in this folder; or the default model's name."""
     found = sorted(path.parent for path in Path().glob("*/manifest.json"))
-    return str(found[0]) if len(found) == 1 else None
+    proposed = str(found[0]) if len(found) == 1 else NAME
+    question = f"Bundle (folder of an exported model, or {NAME})"
+    return questions.text(question, given, proposed, "BUNDLE")
 
 
 def _print_plan(settings: dict[str, Any]) -> None:
+    from edgezo.cli.terminal.progress import Progress
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo.cli.tune.inputs import TuneInputs
     from edgezo.cli.tune.job import prepare
@@ -106,6 +112,6 @@ def _print_plan(settings: dict[str, Any]) -> None:
 
     inputs = TuneInputs(**{name: value for name, value in settings.items() if name != "bundle"})
     root, folder = Path(settings["bundle"]), RunFolder(Path("run"))
-    with StopSignals() as signals:
-        job = prepare(root, inputs, TuneConfig(), folder, signals)
+    with StopSignals() as signals, Progress() as progress:
+        job = prepare(root, inputs, TuneConfig(), folder, signals, tell=progress.part)
     print_plan(job, {}, [], enforce=False, as_json=False)

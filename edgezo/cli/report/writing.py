@@ -12,6 +12,7 @@ from edgezo.cli.files.read_files import keep_files, run_files
 from edgezo.cli.report.formats import Format
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.terminal.output import note, warn
+from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.report.as_json import report_as_json
 from edgezo.report.markdown import markdown
@@ -98,10 +99,11 @@ def _texts(run: RunRecord, bundle: Path | None, count: int, budget: str) -> RunT
         warn(less)
     note(f"{run.name}: generating texts before and after tuning")
     try:
-        with StopSignals() as signals:
+        with StopSignals() as signals, Progress() as progress:
             return with_samples(
-                found, run, bundle=bundle, budget=size, count=count, check=signals.check
-            )
+                found, run, bundle=bundle, budget=size, count=count, check=signals.check,
+                tell=progress.count("generating tokens"),
+            )  # fmt: skip
     except InterruptedRunError:
         raise
     except EdgezoError as error:

@@ -37,6 +37,7 @@ def command(runs: tuple[Path, ...], yes: bool, as_json: bool) -> None:
         left = remove_run(path)
         if left:
             kept[str(path)] = [str(file) for file in left]
-            note(f"{path}: {len(left)} other files are kept")
+            others = "1 other file is" if len(left) == 1 else f"{len(left)} other files are"
+            note(f"{path}: {others} kept")
     result = {"removed": [str(path) for path in runs], "kept": kept}
     print_result(result, [f"removed  {path}" for path in runs], as_json)

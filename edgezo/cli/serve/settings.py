@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgezo.cli.settings.options import setting
+from edgezo.cli.settings.process import (
+    budget_setting,
+    context_setting,
+    threads_setting,
+    verify_setting,
+)
 from edgezo.serve import limits
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.system.sizes import format_size, parse_size
@@ -59,24 +65,14 @@ class ServeSettings:
     max_new_tokens: int = setting(
         1024, "longest answer, in tokens; requests may ask for less", metavar="N"
     )
-    context: int = setting(
-        0,
-        "most tokens of prompt and answer; 0 takes 4096, or as many as the model and the budget "
-        "allow",
-        metavar="N",
-    )
+    context: int = context_setting("prompt and answer")
     temperature: float = setting(limits.TEMPERATURE, "temperature of requests that give none")
     stop: tuple[str, ...] = setting(
         (), "text that ends every answer; may be given several times", metavar="TEXT"
     )
-    budget: str = setting(
-        "auto",
-        "memory that the whole process may take: 8GB, 750MB, or a share of what is free, such as "
-        "50%; auto takes 80%",
-        metavar="SIZE",
-    )
-    threads: int = setting(0, "compute threads; 0 takes one per core")
-    verify: bool = setting(True, "check the digests of the bundle's files first")
+    budget: str = budget_setting("auto")
+    threads: int = threads_setting()
+    verify: bool = verify_setting()
 
     @property
     def body_bytes(self) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from edgezo.cli.serve.settings import KEY_VARIABLE
 from edgezo.cli.talk.opened_speaker import SpeakerSettings, open_speaker
 from edgezo.cli.terminal.output import harmless, note, warn
-from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.serve.answers import Answers, Defaults
 from edgezo.serve.guard import Guard, parse_key
@@ -45,9 +44,7 @@ def serve(bundle: str | None, settings: ServeSettings) -> None:
         requests_bytes=(settings.queue + 1) * guard.body_bytes,
     )
     with own, StopSignals() as signals:
-        with Progress() as progress:
-            progress.update("loading the model", work="loading")
-            speaker = open_speaker(wanted, signals)
+        speaker = open_speaker(wanted, signals)
         _tell_of(speaker)
         defaults = Defaults(settings.max_new_tokens, settings.temperature, settings.stop)
         line = WritingLine(settings.queue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from edgezo.cli.files.verify import verify
 from edgezo.cli.generate.loaded_generator import Tuned
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.terminal.output import note, warn
+from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.cli.tune.default_bundle import default_bundle
 from edgezo.talk.speaker import Speaker
@@ -51,7 +52,7 @@ class SpeakerSettings:
 
 
 def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
-    """Open the bundle and its adapters, and plan the memory; warnings are printed.
+    """Open the bundle and its adapters, and plan the memory, with progress; warnings are printed.
 
     Args:
         settings: what has to be opened.
@@ -83,15 +84,17 @@ def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
         engine = limited_engine(bundle, budget, settings.threads or None)
         speaker = Speaker(engine, open_tokenizer(bundle), by_name(voices))
     signals.check()
-    with engine.interruptible(signals.check):
-        _plan(speaker, budget, settings)
+    with Progress() as progress, engine.interruptible(signals.check):
+        _plan(speaker, budget, settings, progress.count("measuring passes for the memory plan"))
     return speaker
 
 
-def _plan(speaker: Speaker, budget: int, settings: SpeakerSettings) -> None:
+def _plan(
+    speaker: Speaker, budget: int, settings: SpeakerSettings, tell: Callable[[int, int], None]
+) -> None:
     """Plan the memory for texts, beside what requests take."""
     try:
-        speaker.plan(budget - settings.requests_bytes, settings.context)
+        speaker.plan(budget - settings.requests_bytes, settings.context, tell)
     except DoesNotFitError as error:
         if not settings.requests_bytes:
             raise

@@ -11,6 +11,7 @@ from edgezo.cli.files.task_data import PACKAGED
 from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.grouped_command import OptionGroups
 from edgezo.cli.settings.options import setting
+from edgezo.cli.settings.process import budget_setting, threads_setting, verify_setting
 from edgezo_runtime.errors import UsageError
 
 AUTO: Literal["auto"] = "auto"
@@ -51,12 +52,7 @@ METHOD_OPTIONS = (
 class TuneInputs(DeviceSettings):
     """Data, budget and conditions of a run."""
 
-    budget: str = setting(
-        dataclasses.MISSING,
-        "memory that the whole process may take: 8GB, 8GiB, 750MB, or a share of what is free, "
-        "such as 50%; auto takes 80%",
-        metavar="SIZE",
-    )
+    budget: str = budget_setting(dataclasses.MISSING)
     data: tuple[str, ...] = setting(
         (PACKAGED,),
         "rows to tune on: a file (.jsonl, .json, .csv, .tsv, .parquet, .arrow), a folder with such "
@@ -127,8 +123,8 @@ class TuneInputs(DeviceSettings):
         "say otherwise; may be given several times",
         metavar="TRACKER",
     )
-    threads: int = setting(0, "compute threads; 0 takes one per core")
-    verify: bool = setting(True, "check the digests of the bundle's files first")
+    threads: int = threads_setting()
+    verify: bool = verify_setting()
 
     def check(self) -> None:
         """Refuse values that are out of range.

@@ -159,7 +159,7 @@ def prepare(
     reward: Reward | None = None,
     *,
     resume: bool = False,
-    tell: Callable[[str, int], None] = lambda stage, done: None,
+    tell: Callable[[str, int, int], None] = lambda part, done, total: None,
     answer_tokens: int = 0,
 ) -> Job:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
@@ -172,7 +172,7 @@ def prepare(
         signals: can interrupt it.
         reward: scores texts, if that is the objective.
         resume: resume the run in the folder.
-        tell: given the name of a part of the work, and how much of it is done.
+        tell: as for `open_run`.
         answer_tokens: prompt and answer of the longest text that is served meanwhile.
     Raises:
         EdgezoError: an input is missing, is damaged, or does not fit.

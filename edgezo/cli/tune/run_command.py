@@ -86,7 +86,7 @@ def tune(
             signals,
             judge,
             resume=run.has_journal(),
-            tell=progress.tally,
+            tell=progress.part,
             answer_tokens=0 if serving is None else serving.context,
         )
         progress.end()
@@ -180,7 +180,8 @@ def _run(
 ) -> dict[str, Any]:
     with Tuner(job.opened) as tuner:
         signals.on_request(tuner.stop)
-        tuner.start()
+        tuner.start(tell=progress.part)
+        progress.end()
         folder = job.run.folder
         _write_config(job, folder)
         tracked = TrackedRun(

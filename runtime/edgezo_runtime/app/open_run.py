@@ -6,7 +6,8 @@ The command line and `Tuner.open` both use it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter
@@ -84,7 +85,7 @@ def open_run(
     adapter: Adapter | str | Path | None = None,
     resume: bool = True,
     check: Callable[[], None] = lambda: None,
-    tell: Callable[[str, int], None] = lambda stage, done: None,
+    tell: Callable[[str, int, int], None] = lambda part, done, total: None,
     answer_tokens: int = 0,
 ) -> OpenedRun:
     """Read and check the inputs of a run, and plan its memory. Writes nothing.
@@ -106,7 +107,8 @@ def open_run(
         adapter: initial adapter, its file or its run folder; None for the bundle's own trainables.
         resume: may the folder hold a run?
         check: called between the parts; raises to end the opening.
-        tell: given the name of a part, and how many of its rows or rehearsals are done.
+        tell: given the name of a part, how many of its rows or rehearsals are done, and how many
+            there are, about or at most; 0 if nothing is known of that.
         answer_tokens: prompt and answer of the longest text that others ask for between steps, and
             that the plan counts; 0 plans for none.
 
@@ -119,7 +121,7 @@ def open_run(
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
         data, doubts = settled(bundle, data, initial, folder, resume=resume)
-        tell("tokenizing rows", 0)
+        tell("tokenizing rows", 0, 0)
         train, reader = read_given(
             bundle,
             data.train,
@@ -129,10 +131,12 @@ def open_run(
             data.max_seq,
             train_on=data.train_on,
             long=data.long,
-            tell=lambda rows: tell("tokenizing rows", rows),
+            tell=partial(tell, "tokenizing rows"),
         )
         train, sources, why_none = held_out(data, train, config, folder, resume=resume)
         sets, questions = read_others(train, reader, sources)
+        if reader is not None:  # what is read later is read quietly
+            reader = replace(reader, tell=None)
         follow = process_bytes is None  # may rows follow?
         if not follow and not answer_tokens:  # the tokenizer takes some megabytes
             reader = None
@@ -169,7 +173,7 @@ def open_run(
                     data_bytes=data_bytes,
                     start_bytes=0 if process_bytes is None else peak_rss_bytes(),
                     answer_tokens=answer_tokens,
-                    tell=lambda count: tell("measuring passes for the memory plan", count),
+                    tell=partial(tell, "measuring passes for the memory plan"),
                 )
                 check()
                 plan.apply(engine)

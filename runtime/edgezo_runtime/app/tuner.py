@@ -41,6 +41,7 @@ from edgezo_runtime.governors import Governor
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.system.sizes import parse_size
 from edgezo_runtime.training.loop import TrainingLoop
+from edgezo_runtime.training.measured_rates import Tell
 from edgezo_runtime.training.step_report import EndedBy, StepReport, TunerStatus
 
 Float32 = npt.NDArray[np.float32]
@@ -173,15 +174,17 @@ class Tuner:
         tuner.start(resume=resume)
         return tuner
 
-    def start(self, *, resume: bool = True) -> None:
+    def start(self, *, resume: bool = True, tell: Tell = lambda part, done, most: None) -> None:
         """Begin the run in the folder, or resume the run that the folder holds; `open` calls this.
 
         Args:
             resume: False refuses a folder that holds a run.
+            tell: given the name of a measurement, its passes so far, and how many there are at
+                most.
         """
         self.run.engine.require_here()
         with self._steps:
-            self.loop.start(resume=resume)
+            self.loop.start(resume=resume, tell=tell)
             self.keeper.open()
 
     def close(self) -> None:

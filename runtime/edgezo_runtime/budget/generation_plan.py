@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,7 @@ def plan_generation(
     params: Params,
     config: GenerationConfig,
     budget_bytes: int,
+    tell: Callable[[int, int], None] = lambda done, most: None,
 ) -> GenerationPlan:
     """Plan a generation: resident blocks before streamed ones, many workers and large chunks first.
 
@@ -77,12 +78,13 @@ def plan_generation(
         params: every trainable input by name, without the leading axis.
         config: how texts are generated.
         budget_bytes: what the process may take.
+        tell: given the rehearsals that are done, and how many there are at most.
     Raises:
         DoesNotFitError: keys and values of one text do not fit; the message names the number of
             tokens that fit, and the budget that is enough.
     """
     workload = GenerationWorkload(generator, prompts, params, config, budget_bytes)
-    planner = Planner(workload)
+    planner = Planner(workload, tell)
     choice = planner.choose()
     passes = planner.passes(choice)
     return GenerationPlan(

@@ -126,7 +126,7 @@ def make_plan(
     data_bytes: int = 0,
     start_bytes: int = 0,
     answer_tokens: int = 0,
-    tell: Callable[[int], None] = lambda count: None,
+    tell: Callable[[int, int], None] = lambda done, most: None,
 ) -> Plan:
     """Plan a run that has not started.
 
@@ -140,7 +140,7 @@ def make_plan(
         start_bytes: peak of the process so far if the budget covers its whole life; 0 if the
             budget covers the run only.
         answer_tokens: prompt and answer of the longest text that is generated between steps.
-        tell: given the number of the rehearsal that begins.
+        tell: given the rehearsals that are done, and how many there are at most.
     Raises:
         DoesNotFitError: the budget is too small for any way to run.
         BundleError: the weights' header cannot be read.
@@ -164,13 +164,13 @@ def make_plan(
 
 
 def plan_workload(
-    workload: TuningWorkload, tell: Callable[[int], None] = lambda count: None
+    workload: TuningWorkload, tell: Callable[[int, int], None] = lambda done, most: None
 ) -> Plan:
     """Plan the fastest way to run that fits.
 
     Args:
         workload: the run.
-        tell: given the number of the rehearsal that begins.
+        tell: given the rehearsals that are done, and how many there are at most.
     Raises:
         DoesNotFitError: no way to run fits.
     """

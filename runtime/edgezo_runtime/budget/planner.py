@@ -158,7 +158,7 @@ class Planner:
     """
 
     def __init__(
-        self, workload: Workload, tell: Callable[[int], None] = lambda count: None
+        self, workload: Workload, tell: Callable[[int, int], None] = lambda done, most: None
     ) -> None:
         self._workload = workload
         self._tell = tell
@@ -233,6 +233,11 @@ class Planner:
             fits and workload.start_bytes <= workload.budget_bytes and not self.has_failed(choice)
         )
 
+    def _most(self, choice: Choice) -> int:
+        """How many rehearsals there are at most, with this one and those before."""
+        shapes = {own.shape for own in self._workload.choices() if self._may_fit(own)}
+        return len(self.measured.keys() | shapes | {choice.shape})
+
     def has_failed(self, choice: Choice) -> bool:
         """Was memory ever short in a rehearsal of this shape?"""
         return choice.shape in self._failed
@@ -256,7 +261,7 @@ class Planner:
             guarded: leave the memory guard on; None does so for a workload without
                 `sampled_bytes`. Without the guard the whole need is measured.
         """
-        self._tell(len(self.measured) + 1)
+        self._tell(len(self.measured), self._most(choice))
         engine, policy = self._workload.engine, self._policy
         if guarded is None:
             guarded = self._workload.sampled_bytes is None

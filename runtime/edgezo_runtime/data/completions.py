@@ -33,7 +33,7 @@ from edgezo_runtime.data.truncation import cut_texts, prompt_room, truncate_prom
 from edgezo_runtime.data.unused_fields import UnusedFields, unused_by_template
 from edgezo_runtime.errors import DataError, UsageError
 
-ANSWER_FIELDS = ("completion", "output", "answer", "answers")
+ANSWER_FIELDS = ("completion", "output", "response", "answer", "answers")
 """Fields with the completion when the prompt comes from a template, in this order."""
 
 

@@ -20,6 +20,7 @@ from edgezo_runtime.data.example_set import (
 )
 from edgezo_runtime.data.files.data_files import DataFiles
 from edgezo_runtime.data.files.folders import Paths, resolve
+from edgezo_runtime.data.files.place import Place
 from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.data.label_words import build_labelled
 from edgezo_runtime.data.reading import MAX_SEQ, LongRows, Reading, TrainOn
@@ -51,7 +52,8 @@ class RowReader:
         train_on: turns of a conversation that are scored: all of the assistant's, or the last one.
         long: what happens to rows longer than `max_seq`: "truncate" cuts them as `truncation` says,
             "drop" leaves them out.
-        tell: given the number of rows read, now and then; not a setting.
+        tell: given the number of rows read and about that of all, now and then; 0 if nothing is
+            known of that. Not a setting.
 
     Raises:
         UsageError: the settings contradict each other.
@@ -63,7 +65,7 @@ class RowReader:
     max_seq: int = MAX_SEQ
     train_on: TrainOn = "all"
     long: LongRows = "truncate"
-    tell: Callable[[int], None] | None = field(default=None, repr=False, compare=False)
+    tell: Callable[[int, int], None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -112,7 +114,7 @@ class RowReader:
         """
         files = resolve(path, split)
         return self._build(
-            lambda: files.rows(limit), files.path, files.sha256, like, questions=questions
+            lambda: self._telling(files, limit), files.path, files.sha256, like, questions=questions
         )
 
     def take(
@@ -155,6 +157,14 @@ class RowReader:
             raise UsageError(f"a text fills one field, the template has {len(names)}; give a row")
         return {names.pop(): text}
 
+    def _telling(self, files: DataFiles, limit: int | None) -> Iterator[Row]:
+        """The rows of files; tells how many have been read, every `_TOLD_ROWS`."""
+        place = Place(files.files, limit)
+        for count, row in enumerate(files.rows(limit, place)):
+            if self.tell is not None and count % _TOLD_ROWS == 0:
+                self.tell(count, place.expected(count))
+            yield row
+
     def _prompt(self) -> Template | None:
         return None if self.template is None else Template.parse(self.template)
 
@@ -168,9 +178,7 @@ class RowReader:
         with_class: bool = True,
         questions: bool = False,
     ) -> ExampleSet:
-        prompt, given = self._prompt(), rows
-        if (tell := self.tell) is not None:
-            rows = lambda: _telling(given(), tell)  # noqa: E731
+        prompt = self._prompt()
         long = self.long if with_class else "truncate"  # every row to classify gets an answer
         kind: Kind
         label_tokens: tuple[tuple[int, ...], ...]
@@ -235,14 +243,6 @@ class RowReader:
             label_tokens=label_tokens,
             reading=self.reading,
         )
-
-
-def _telling(rows: Iterable[Row], tell: Callable[[int], None]) -> Iterator[Row]:
-    """Tell how many rows have been read, every `_TOLD_ROWS`."""
-    for count, row in enumerate(rows):
-        if count % _TOLD_ROWS == 0:
-            tell(count)
-        yield row
 
 
 def numbered(rows: Iterable[Fields]) -> Iterator[Row]:

@@ -164,7 +164,7 @@ def read_given(
     *,
     train_on: TrainOn | None = None,
     long: LongRows | None = None,
-    tell: Callable[[int], None] | None = None,
+    tell: Callable[[int, int], None] | None = None,
 ) -> tuple[ExampleSet | QuestionSet, RowReader | None]:
     """Read the data with which a run begins.
 
@@ -179,7 +179,7 @@ def read_given(
         max_seq: longest row in tokens, as in `open_reader`.
         train_on: turns that are scored, as in `open_reader`.
         long: what happens to longer rows, as in `open_reader`.
-        tell: given the number of rows read, now and then.
+        tell: as for `RowReader`.
     Returns:
         Examples or questions, and the reader for later rows; None if the app gave tokens.
     Raises:
@@ -193,11 +193,13 @@ def read_given(
         return given, None
     if not config.needs_answers or labels or isinstance(given, ExampleSet):
         reader = open_reader(bundle, template, labels, max_seq, train_on=train_on, long=long)
-        return read_source(replace(reader, tell=tell), given), reader
+        reader = replace(reader, tell=tell)
+        return read_source(reader, given), reader
     room = answer_room(bundle.manifest.model.max_seq, config.max_new_tokens)
     longest = min(MAX_SEQ if max_seq is None else max_seq, room)
     reader = open_reader(bundle, template, labels, longest, train_on=train_on, long=long)
-    return make_questions(replace(reader, tell=tell), given), reader
+    reader = replace(reader, tell=tell)
+    return make_questions(reader, given), reader
 
 
 def rows_to_come(bundle: Bundle, examples: ExampleSet, longest: int) -> ExampleSet:

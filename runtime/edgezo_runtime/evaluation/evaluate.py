@@ -73,6 +73,8 @@ def evaluate(
     labels = np.full(len(examples), -1, np.int64)
     counts = np.zeros(len(examples), np.int64)
     done = 0
+    if progress is not None:
+        progress(0, len(examples))
     for batch in SequentialBatches(examples, batch_size):
         scores = engine.score(batch, shared, scope=scope)
         losses[batch.ids] = example_losses(batch, scores)[0]
@@ -116,6 +118,8 @@ def evaluate_pairs(
     count, width = len(examples), engine.bundle.manifest.model.hidden_size
     vectors = np.empty((count, 2, width), np.float64)
     done = 0
+    if progress is not None:
+        progress(0, len(examples))
     for batch in SequentialBatches(examples, batch_size):
         found = engine.score(batch, SharedParams(params))[0].reshape(-1, 2, width)
         vectors[batch.ids] = found

@@ -33,8 +33,9 @@ from edgezo_runtime.system.sizes import format_size
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
-Look = Callable[[int, int, npt.NDArray[np.float32]], None]
-"""Given the number of a text, the number of its next token, and the logits (V,)."""
+Look = Callable[[int, int, int, npt.NDArray[np.float32]], None]
+"""Given the number of a text, the number of its next token, that token, and the logits (V,) that it
+was chosen from; they are valid during the call."""
 
 MOST_ROWS = 16
 """Most texts that are generated at once: with more, tokens are hardly cheaper."""
@@ -153,7 +154,7 @@ class Generator:
                 group, by number of the prompt.
             config: how they are generated.
             progress: given the number of texts that have ended, and of all texts.
-            look: given all logits.
+            look: given every token with its logits.
         Returns:
             The texts, in the order of the prompts.
         Raises:
@@ -345,9 +346,10 @@ class Generator:
                 if row >= len(live):  # the padding row
                     continue
                 text = live[row]
+                place = len(text.tokens)
+                chosen[row] = token = config.sampling.choose(own, text.number, place)
                 if look is not None:
-                    look(text.number, len(text.tokens), own)
-                chosen[row] = config.sampling.choose(own, text.number, len(text.tokens))
+                    look(text.number, place, token, own)
 
         try:
             if found is not None and states is not None:

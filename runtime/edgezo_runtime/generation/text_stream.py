@@ -46,6 +46,11 @@ class TextStream:
         self.text = ""
         self.stopped = False
 
+    @property
+    def position(self) -> int:
+        """Characters so far, those that are held back included."""
+        return len(self.text) + len(self._held)
+
     def add(self, token: int) -> str:
         """Take the next token.
 

@@ -48,6 +48,9 @@ FIRST_ORDER_NATS = 0.06
 SMALLEST, LARGEST, FACTOR = 2.0**-13, 2.0**7, 4.0
 """The ladder of perturbation scales."""
 
+MOST_SCALES = 2 + round(math.log(LARGEST / SMALLEST, FACTOR))
+"""Scales of the ladder, and the one that changes nothing."""
+
 NOTHING = 1e-9
 """A scale that changes no loss by more than rounding."""
 

@@ -15,6 +15,7 @@ from edgezo_runtime.methods.rates import Rates
 from edgezo_runtime.methods.run_length import fraction_done
 from edgezo_runtime.system.memory_errors import budget_stop, refusal_reason
 from edgezo_runtime.training.attempts import attempts
+from edgezo_runtime.training.measured_rates import Tell
 from edgezo_runtime.training.run import Run
 from edgezo_runtime.training.step_evaluator import StepResult
 from edgezo_runtime.training.step_report import StepReport
@@ -91,26 +92,29 @@ class TrainingLoop:
 
     # --- before the steps ---
 
-    def start(self, *, resume: bool) -> None:
+    def start(self, *, resume: bool, tell: Tell = lambda part, done, most: None) -> None:
         """Begin the run in its folder, or resume the run that the folder holds.
 
         Args:
             resume: False refuses a folder that holds a run.
+            tell: as for `measure_rates`.
         Raises:
             BudgetStopError: memory was refused.
             EdgezoError: as `Run.start`.
         """
         try:
-            self._run.start(self._measure, resume=resume)
+            self._run.start(lambda: self._measure(tell), resume=resume)
         except MemoryError as error:
             raise budget_stop(
                 error,
                 f" before the first step; {self._run.folder.path} is unchanged, or can be resumed",
             ) from error
 
-    def _measure(self) -> Rates:
+    def _measure(self, tell: Tell) -> Rates:
         """Measure the rates that the configuration leaves to measurement, and the time it takes.
 
+        Args:
+            tell: as for `measure_rates`.
         Raises:
             InterruptedRunError: the run was stopped.
             BudgetStopError: memory is short.
@@ -123,7 +127,7 @@ class TrainingLoop:
             try:
                 for attempt in attempts(run.engine, run.gate.check):
                     with attempt:
-                        rates = run.evaluator.measure()
+                        rates = run.evaluator.measure(tell)
                         break
             except PausedError as error:
                 paused = str(error)

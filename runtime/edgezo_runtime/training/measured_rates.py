@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from edgezo_runtime.methods.samplers import Frame
 from edgezo_runtime.noise import derive_seed
 from edgezo_runtime.training.calibrate import (
     FIRST_ORDER_NATS,
+    MOST_SCALES,
     STEADY_NATS,
     STEP_NATS,
     Losses,
@@ -33,6 +36,8 @@ from edgezo_runtime.training.first_order_blocks import FirstOrderBlocks
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator
 from edgezo_runtime.training.step_directions import StepDirections
 from edgezo_runtime.training.training_state import TrainingState
+
+Tell = Callable[[str, int, int], None]
 
 PROBED_EXAMPLES = 32
 """Examples of the first batch that the perturbation scale is measured on."""
@@ -56,6 +61,7 @@ def measure_rates(
     config: TuneConfig,
     rates: Rates,
     first_order: FirstOrderBlocks | None = None,
+    tell: Tell = lambda part, done, most: None,
 ) -> Rates:
     """Measure the rates that are "auto".
 
@@ -65,6 +71,7 @@ def measure_rates(
         config: says which rates are measured.
         rates: the rates that are given or published.
         first_order: the blocks that take first-order steps; None if there are none.
+        tell: given the name of a measurement, its passes so far, and how many there are at most.
 
     Raises:
         DivergedError: the losses of the unperturbed model are not finite.
@@ -74,7 +81,10 @@ def measure_rates(
     if probe_evaluator.layout.carried is not None and config.lr != "auto":
         return dataclasses.replace(rates, first_order_lr=rates.lr)
     if first_order is not None and config.first_order_lr == "auto":
-        scale = _find_scale(probe_evaluator, state, first_order.layout.tensors, private=False)
+        scale = _find_scale(
+            probe_evaluator, state, first_order.layout.tensors, private=False,
+            tell=partial(tell, "measuring the learning rate"),
+        )  # fmt: skip
         found = find_first_order_rate(scale)
         share = ""
         if probe_evaluator.layout.carried is not None:
@@ -93,11 +103,16 @@ def measure_rates(
         return dataclasses.replace(rates, words="; ".join(words))
     if config.eps == "auto":
         wide = config.objective != "loss"
-        scale = _find_scale(probe_evaluator, state, probe_evaluator.layout.trained, wide=wide)
+        scale = _find_scale(
+            probe_evaluator, state, probe_evaluator.layout.trained, wide=wide,
+            tell=partial(tell, "measuring the perturbation scale"),
+        )  # fmt: skip
         rates = dataclasses.replace(rates, eps=scale.eps)
         words.append(_wide_words(scale) if wide else _scale_words(scale))
     if config.lr == "auto":
-        lr = _find_rate(probe_evaluator, state, config, assemble(config, rates.eps))
+        parts = assemble(config, rates.eps)
+        own = partial(tell, "measuring the learning rate")
+        lr = _find_rate(probe_evaluator, state, config, parts, own)
         rates = dataclasses.replace(rates, lr=lr)
         words.append(f"lr {lr:.3g} (the longest step that the noise of the estimates allows)")
     return dataclasses.replace(rates, words="; ".join([*words, rates.words]).strip("; "))
@@ -140,6 +155,7 @@ def _find_scale(
     *,
     private: bool = True,
     wide: bool = False,
+    tell: Callable[[int, int], None],
 ) -> Scale:
     """Measure a perturbation scale.
 
@@ -149,13 +165,16 @@ def _find_scale(
         tensors: tensors to perturb, and the block of each.
         private: perturb every example along its own direction.
         wide: find the scale that changes generated texts.
+        tell: given the passes so far, and how many there are at most.
     """
+    passes = itertools.count()
     batch = probe_evaluator.batches.part(0, PROBED_WIDE if wide else PROBED_EXAMPLES)
     directions = _DenseDirections(state)
     blocks = tuple(sorted(set(tensors.values())))
     seed = derive_seed(state.seed, "calibrate")
 
     def evaluate(scales: Sequence[float]) -> Losses:
+        tell(next(passes), MOST_SCALES)
         probes = [Probe(seed, scale, private=private) for scale in scales]
         losses = probe_evaluator.losses(batch, blocks, probes, directions, tensors)
         if not np.isfinite(losses[0]).all():
@@ -173,6 +192,7 @@ def _find_rate(
     state: TrainingState,
     config: TuneConfig,
     parts: Parts,
+    tell: Callable[[int, int], None],
 ) -> float:
     """Measure the learning rate from the estimates of the first steps.
 
@@ -189,6 +209,7 @@ def _find_rate(
     for step in range(PROBED_STEPS):
         if seen >= PROBED_DIRECTIONS:
             break
+        tell(seen, PROBED_DIRECTIONS)
         info = probe_evaluator.layout.info(step, probe_evaluator.layout.active(step), 0.0)
         batch = probe_evaluator.batches.batch(step)
         _, terms, _ = probe_evaluator.estimate(parts.estimator, info, batch, state, on_loss=True)

@@ -25,7 +25,7 @@ from edgezo_runtime.training.attempts import attempts
 from edgezo_runtime.training.carried_layout import carried_count, carries_error
 from edgezo_runtime.training.feedback_steps import FeedbackSteps
 from edgezo_runtime.training.first_order_blocks import MOST_BATCHES, FirstOrderBlocks
-from edgezo_runtime.training.measured_rates import PROBED_STEPS, measure_rates
+from edgezo_runtime.training.measured_rates import PROBED_STEPS, Tell, measure_rates
 from edgezo_runtime.training.probe_evaluator import ProbeEvaluator, RehearsedPart
 from edgezo_runtime.training.trajectory import Trajectory
 
@@ -160,12 +160,10 @@ class StepEvaluator:
         """Gradients of the blocks that take first-order steps; None if no block does."""
         return self._first_order if self.probes else None
 
-    def measure(self) -> Rates:
-        """Measure the rates that are "auto"."""
-        trajectory = self._trajectory
-        return measure_rates(
-            self.probes, trajectory.state, trajectory.settled, trajectory.rates, self.first_order
-        )
+    def measure(self, tell: Tell) -> Rates:
+        """Measure the rates that are "auto"; `tell` as in `measure_rates`."""
+        own = self._trajectory
+        return measure_rates(self.probes, own.state, own.settled, own.rates, self.first_order, tell)
 
     # --- steps ---
 

@@ -83,5 +83,9 @@ def test_rates(tmp_path: Path) -> None:
     run = read_run(written_run(tmp_path / "run", metrics=lines))
     assert rows_per_s(run.steps) == [(1, 64)]
     assert throughput_chart([run]).from_zero
-    assert gradient_chart([run]).lines[0].points == [(1, 1.5), (2, 1.5), (3, 1.5)]
+    gradients = gradient_chart([run])
+    assert gradients is not None
+    assert gradients.lines[0].points == [(1, 1.5), (2, 1.5), (3, 1.5)]
     assert rate_chart([run]).lines[0].points[0] == pytest.approx((1, 0.01))
+    exact = [step_line(0, projected_grad=0.0), step_line(1, projected_grad=0.0)]
+    assert gradient_chart([read_run(written_run(tmp_path / "exact", metrics=exact))]) is None

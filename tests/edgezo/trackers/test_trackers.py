@@ -204,7 +204,11 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert track("trackio", tmp_path) == []
     from trackio.sqlite_storage import SQLiteStorage
 
-    logs = SQLiteStorage.get_logs("edgezo", "my-run")
+    (tmp_path / "other").mkdir()
+    assert track("trackio", tmp_path / "other") == []  # of the same name
+    run = TrackedRun(tmp_path, "my-run", {}, 0)
+    logs = SQLiteStorage.get_logs("edgezo", f"my-run-{run.identity[:6]}")
+    assert len([log for log in logs if "train/loss" in log]) == len(expected("train/loss"))
     found = {log["step"]: log["train/loss"] for log in logs if "train/loss" in log}
     assert found == pytest.approx(expected("train/loss"))
 
@@ -224,6 +228,26 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path) -> None:
         tracking.take(entry)
     tracking.close()
     assert warnings == ["the tracker wandb failed and is left out from now on: no network"]
+
+
+def test_what_a_tracker_prints_is_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Printing:
+        def log(self, step: int, values: Mapping[str, float]) -> None:
+            print("logged")
+
+        def close(self) -> None:
+            print("closed")
+
+    def opened(run: TrackedRun) -> Printing:
+        print("opened")
+        return Printing()
+
+    tracking = Tracking({"trackio": opened}, TrackedRun(tmp_path, "x", {}, 0), print)
+    tracking.take(ENTRIES[1])
+    tracking.close()
+    assert capsys.readouterr() == ("", "opened\nlogged\nclosed\n")
 
 
 def test_names_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

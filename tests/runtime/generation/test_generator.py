@@ -70,11 +70,14 @@ def test_a_text_does_not_depend_on_its_neighbours(exported, quant):
     engine, params, prompts = Engine(bundle), moved(bundle), prompts_of()
     seen: dict[tuple[int, int], np.ndarray] = {}
     writer(bundle, engine).generate(
-        prompts, params, GenerationConfig(NEW), look=lambda n, t, x: seen.update({(n, t): x.copy()})
+        prompts,
+        params,
+        GenerationConfig(NEW),
+        look=lambda n, t, _, x: seen.update({(n, t): x.copy()}),
     )
     for number, prompt in enumerate(prompts):
 
-        def same(_text, place, logits, number=number):
+        def same(_text, place, _token, logits, number=number):
             np.testing.assert_array_equal(logits, seen[number, place])
 
         writer(bundle, engine).generate([prompt, prompt], params, GenerationConfig(NEW), look=same)
@@ -84,7 +87,7 @@ def test_a_text_does_not_depend_on_its_neighbours(exported, quant):
         prompts,
         params,
         GenerationConfig(NEW),
-        look=lambda n, t, x: np.testing.assert_array_equal(x, seen[n, t]),
+        look=lambda n, t, _, x: np.testing.assert_array_equal(x, seen[n, t]),
     )
 
 

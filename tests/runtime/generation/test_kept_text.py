@@ -30,7 +30,7 @@ def said(
     """The text, and the log-probabilities of all tokens at each place."""
     seen: list[np.ndarray] = []
 
-    def look(number: int, place: int, logits: np.ndarray) -> None:
+    def look(number: int, place: int, token: int, logits: np.ndarray) -> None:
         shifted = logits - logits.max()
         seen.append(shifted - np.log(np.exp(shifted).sum()))
 

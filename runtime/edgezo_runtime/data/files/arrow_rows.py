@@ -20,12 +20,15 @@ _THRIFT_ITEMS = 1 << 20
 _FILE_START = b"ARROW1"
 
 
-def read_parquet(file: BufferedReader, name: str) -> Iterator[Row]:
+def read_parquet(
+    file: BufferedReader, name: str, know: Callable[[int], None] = lambda rows: None
+) -> Iterator[Row]:
     """Read a Parquet file.
 
     Args:
         file: the file, at its start.
         name: of the file, for messages.
+        know: given the number of its rows.
 
     Yields:
         Each row, numbered from 1; nulls inside of structs are left out, as tables have a column
@@ -46,6 +49,7 @@ def read_parquet(file: BufferedReader, name: str) -> Iterator[Row]:
             thrift_string_size_limit=_THRIFT_BYTES,
             thrift_container_size_limit=_THRIFT_ITEMS,
         )
+        know(opened.metadata.num_rows)
         table = _Table(arrow, opened.schema_arrow, name)
         batches = opened.iter_batches(
             batch_size=_ROWS_AT_ONCE, columns=table.plain, use_threads=False

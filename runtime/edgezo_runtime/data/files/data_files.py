@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgezo_runtime.data.files.file_formats import read_file
+from edgezo_runtime.data.files.place import Place
 from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.errors import DataError, UsageError
 from edgezo_runtime.system.files import sha256_file
@@ -36,11 +37,12 @@ class DataFiles:
         """The files of several parts; at least one."""
         return cls.of(*(file for part in parts for file in part.files))
 
-    def rows(self, limit: int | None = None) -> Iterator[Row]:
+    def rows(self, limit: int | None = None, place: Place | None = None) -> Iterator[Row]:
         """Read the rows of all files.
 
         Args:
             limit: number of rows after which to stop; None reads all.
+            place: is told how far the reading is.
 
         Yields:
             Each row. In several files, `line` counts the rows of all of them.
@@ -54,7 +56,7 @@ class DataFiles:
             raise UsageError(f"{self.path}: the limit must be 1 row or more, not {limit}")
         several, count = len(self.files) > 1, 0
         for file in self.files:
-            for row in read_file(file):
+            for row in read_file(file, place, count):
                 count += 1
                 yield replace(row, line=count) if several else row
                 if count == limit:

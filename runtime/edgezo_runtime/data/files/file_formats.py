@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from edgezo_runtime.data.files.arrow_rows import read_arrow, read_parquet
 from edgezo_runtime.data.files.csv_rows import read_table
 from edgezo_runtime.data.files.json_rows import read_array, read_lines
 from edgezo_runtime.data.files.packed import GZIP_START, UnpackedFile
+from edgezo_runtime.data.files.place import Place
 from edgezo_runtime.data.files.row import Row
 from edgezo_runtime.errors import DataError
 from edgezo_runtime.system.files import open_regular
@@ -60,11 +61,13 @@ def suffix_of(path: Path) -> str:
     return inner.suffix.lower()
 
 
-def read_file(path: Path) -> Iterator[Row]:
+def read_file(path: Path, place: Place | None = None, before: int = 0) -> Iterator[Row]:
     """Read the rows of a file.
 
     Args:
         path: the file.
+        place: is told how far the reading is.
+        before: rows of the files before it, for `place`.
 
     Yields:
         Each row.
@@ -78,8 +81,9 @@ def read_file(path: Path) -> Iterator[Row]:
         One row of JSON and CSV; a row group or a batch of Parquet and Arrow.
     """
     name, empty = str(path), True
-    with _opened(path, name) as file:
-        for row in _rows(file, path, name):
+    place = place or Place([path])
+    with _opened(path, name, lambda stored: place.enter(before, stored)) as file:
+        for row in _rows(file, path, name, place):
             empty = False
             yield row
     if empty:
@@ -87,10 +91,12 @@ def read_file(path: Path) -> Iterator[Row]:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[BufferedReader[Any]]:
-    """Open a file, and unpack what gzip packed."""
+def _opened(path: Path, name: str, note: Callable[[FileIO], None]) -> Iterator[BufferedReader[Any]]:
+    """Open a file, and unpack what gzip packed; `note` is given the file as it is stored."""
     try:
-        with BufferedReader(open_regular(path)) as file:
+        stored = open_regular(path)
+        note(stored)
+        with BufferedReader(stored) as file:
             if not file.peek(2).startswith(GZIP_START):
                 yield file
                 return
@@ -100,7 +106,7 @@ def _opened(path: Path, name: str) -> Iterator[BufferedReader[Any]]:
         raise DataError(f"{name}: cannot read the file: {error.strerror or error}") from error
 
 
-def _rows(file: BufferedReader, path: Path, name: str) -> Iterator[Row]:
+def _rows(file: BufferedReader, path: Path, name: str, place: Place) -> Iterator[Row]:
     start = file.peek(_START_BYTES)[:_START_BYTES]
     if not start:
         return iter(())
@@ -108,7 +114,9 @@ def _rows(file: BufferedReader, path: Path, name: str) -> Iterator[Row]:
     if form in ("parquet", "arrow"):
         if not file.seekable():
             raise DataError(f"{name}: packed by gzip; unpack it with gunzip first")
-        return read_parquet(file, name) if form == "parquet" else read_arrow(file, name)
+        if form == "parquet":
+            return read_parquet(file, name, place.know)
+        return read_arrow(file, name)
     if start.startswith(codecs.BOM_UTF8):
         file.read(len(codecs.BOM_UTF8))
         start = start[len(codecs.BOM_UTF8) :]
