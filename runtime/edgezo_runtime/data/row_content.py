@@ -23,7 +23,7 @@ from edgezo_runtime.data.share_gpt import share_gpt_messages
 from edgezo_runtime.data.template import check_text, kind_of, list_fields, text_field
 from edgezo_runtime.errors import DataError
 
-RowKind = Literal["messages", "conversations", "prompt", "instruction", "text"]
+RowKind = Literal["messages", "conversations", "prompt", "instruction", "response", "text"]
 """Kinds of rows without a template, in the order in which they are tried."""
 
 ROW_FIELDS: dict[RowKind, tuple[str, ...]] = {
@@ -31,15 +31,18 @@ ROW_FIELDS: dict[RowKind, tuple[str, ...]] = {
     "conversations": ("conversations",),
     "prompt": ("prompt", "completion"),
     "instruction": ("instruction", "output"),
+    "response": ("instruction", "response"),
     "text": ("text",),
 }
 
-_FURTHER: dict[RowKind, tuple[str, ...]] = {"instruction": ("input",)}
+_FURTHER: dict[RowKind, str] = {"instruction": "input", "response": "context"}
+"""What the instruction is about, of instructions."""
+
 _OF_CONVERSATIONS = ("tools", "system")
 
 KNOWN_FIELDS = frozenset(
     {name for names in ROW_FIELDS.values() for name in names}
-    | {"input", "history", *_OF_CONVERSATIONS}
+    | {*_FURTHER.values(), "history", *_OF_CONVERSATIONS}
 )
 """Fields that some kind of row reads."""
 
@@ -122,8 +125,8 @@ def read_content(row: Row, kind: RowKind, *, chat: bool) -> RowContent:
         return _conversation(row, share_gpt_messages(row.fields.get(kind), row.where))
     if kind == "text":
         return Text(_filled(row.fields, "text", row.where))
-    if kind == "instruction":
-        return _instruction(row, chat)
+    if kind in _FURTHER:
+        return _instruction(row, kind, chat)
     if isinstance(row.fields.get("prompt"), list) or isinstance(row.fields.get("completion"), list):
         return _conversation(row, _prompt_and_completion(row))
     prompt = text_field(row.fields, "prompt", row.where)
@@ -137,9 +140,11 @@ def used_fields(kind: RowKind, content: RowContent, *, chat: bool) -> frozenset[
 
 @cache
 def _used_fields(kind: RowKind, conversation: bool, chat: bool) -> frozenset[str]:
-    names = {*ROW_FIELDS[kind], *_FURTHER.get(kind, ())}
+    names = set(ROW_FIELDS[kind])
+    if kind in _FURTHER:
+        names |= {_FURTHER[kind], "history"} if chat else {_FURTHER[kind]}
     names |= set(_OF_CONVERSATIONS) if conversation else set()
-    return frozenset(names | ({"history"} if kind == "instruction" and chat else set()))
+    return frozenset(names)
 
 
 def asked_messages(fields: Mapping[str, Any], where: str) -> object:
@@ -207,11 +212,12 @@ def _prompt_and_completion(row: Row) -> list[Any]:
     return [*prompt, *parts[1]]
 
 
-def _instruction(row: Row, chat: bool) -> RowContent:
-    prompt = text_field(row.fields, "instruction", row.where)
-    if row.fields.get("input"):
-        prompt = f"{prompt}\n\n{text_field(row.fields, 'input', row.where)}"
-    output = _filled(row.fields, "output", row.where)
+def _instruction(row: Row, kind: RowKind, chat: bool) -> RowContent:
+    question, answer = ROW_FIELDS[kind]
+    prompt = text_field(row.fields, question, row.where)
+    if row.fields.get(_FURTHER[kind]):
+        prompt = f"{prompt}\n\n{text_field(row.fields, _FURTHER[kind], row.where)}"
+    output = _filled(row.fields, answer, row.where)
     if not chat:
         return Pair(f"{prompt}\n", output)
     pairs = [*_history(row), (prompt, output)]

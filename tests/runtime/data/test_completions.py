@@ -207,7 +207,7 @@ def test_bad_rows(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     [
         (
             {"q": "a"},
-            "expected one of completion, output, answer, answers; or give one word per",
+            "expected one of completion, output, response, answer, answers; or give one word per",
         ),
         ({"q": "a", "answers": []}, "field 'answers' is an empty array"),
         ({"q": "a", "answers": [3]}, "field 'answers' is the number 3"),

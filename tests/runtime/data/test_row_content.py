@@ -87,3 +87,17 @@ def test_two_system_texts() -> None:
     assert same.messages == [system, USER, ANSWER]
     with pytest.raises(DataError, match="another system text; remove one"):
         read_content(row(messages=[system, USER, ANSWER], system="t"), "messages", chat=True)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_dollys_rows_are_alpacas_with_other_names(chat: bool) -> None:
+    dolly = row(instruction="q", context="about x", response="a", category="open_qa")
+    alpaca = row(instruction="q", input="about x", output="a")
+    assert recognise(dolly) == "response"
+    found = read_content(dolly, "response", chat=chat)
+    assert found == read_content(alpaca, "instruction", chat=chat)
+    used = used_fields("response", found, chat=chat)
+    assert used >= {"instruction", "context", "response"}
+    assert not used & {"input", "output", "category"}
+    both = row(instruction="q", context="", response="b", output="a")
+    assert recognise(both) == "instruction"
