@@ -114,7 +114,8 @@ def open_run(
         DoesNotFitError: the budget is too small, or memory was refused.
         EdgezoError: something is missing or damaged, or settings do not go together.
     """
-    config = placement.settled(config)
+    given = config
+    config = placement.settled(config, bundle.manifest)
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
@@ -174,7 +175,7 @@ def open_run(
                 check()
                 plan.apply(engine)
                 device_plan = plan_device(engine)
-            warnings = [*absent, *doubts, *_warnings(run, config, sets, plan)]
+            warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement)]
             if why_none:
                 warnings.append(
                     f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
@@ -186,7 +187,11 @@ def open_run(
 
 
 def _warnings(
-    run: Run, given: TuneConfig, sets: Mapping[str, ExampleSet], plan: Plan | None
+    run: Run,
+    given: TuneConfig,
+    sets: Mapping[str, ExampleSet],
+    plan: Plan | None,
+    placement: Placement,
 ) -> list[str]:
     """Warnings for the user, one sentence each."""
     found: list[str] = []
@@ -200,7 +205,8 @@ def _warnings(
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     found += [warning.message for warning in run.probes.batches.warnings]
     if given.wants_first_order and (config.method != given.method or not run.first_order_blocks):
-        reason = why_no_first_order(manifest) or "the budget has no room for gradients"
+        reason = why_no_first_order(manifest) or placement.why_no_first_order(manifest)
+        reason = reason or "the budget has no room for gradients"
         how = "estimates gradients from losses"
         if config.method != given.method:
             how = f"takes the method {config.method}"
