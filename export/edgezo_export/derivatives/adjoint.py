@@ -107,7 +107,7 @@ class Adjoint:
             UnsupportedModelError: the shape of a value is not known.
         """
         own, wide = (self.shapes.get(str(v.name)) for v in (value, result))
-        if own is None or wide is None or None in own or None in wide:
+        if own is None or wide is None or not all(isinstance(dim, int) for dim in (*own, *wide)):
             raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
         missing = len(wide) - len(own)
         padded = (1,) * missing + own

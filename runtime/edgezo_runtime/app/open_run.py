@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgezo_runtime.adapters.adapter import Adapter
@@ -22,6 +23,7 @@ from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import read_given, rows_to_come
+from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -161,20 +163,21 @@ def open_run(
                 if follow and reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
-                plan = make_plan(
+                plan, device_plan = _planned(
                     run,
-                    budget_bytes,
-                    others=others,
-                    eval_batch_size=eval_batch_size,
-                    process_bytes=process_bytes or 0,
-                    data_bytes=data_bytes,
-                    start_bytes=0 if process_bytes is None else peak_rss_bytes(),
-                    answer_tokens=answer_tokens,
-                    tell=lambda count: tell("measuring passes for the memory plan", count),
+                    partial(
+                        make_plan,
+                        budget_bytes=budget_bytes,
+                        others=others,
+                        eval_batch_size=eval_batch_size,
+                        process_bytes=process_bytes or 0,
+                        data_bytes=data_bytes,
+                        start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                        answer_tokens=answer_tokens,
+                        tell=lambda count: tell("measuring passes for the memory plan", count),
+                    ),
+                    check,
                 )
-                check()
-                plan.apply(engine)
-                device_plan = plan_device(engine)
             warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement)]
             if why_none:
                 warnings.append(
@@ -184,6 +187,33 @@ def open_run(
             engine.close()
             raise
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none, device_plan)
+
+
+def _planned(
+    run: Run, make: Callable[[Run], Plan], check: Callable[[], None]
+) -> tuple[Plan, DevicePlan | None]:
+    """Plan the memory of the process, and that of a GPU.
+
+    Args:
+        run: the run; gives up its first-order steps if they do not fit and it does not need them.
+        make: plans the memory of the process.
+        check: called between the two.
+    Raises:
+        DoesNotFitError: a budget is too small for any way to run.
+    """
+    engine = run.engine
+    while True:
+        plan = make(run)
+        check()
+        plan.apply(engine)
+        try:
+            return plan, plan_device(engine, plan.growth.planned)
+        except DoesNotFitError:
+            if not run.trajectory.drop_first_order():
+                raise
+        engine.give_back()
+        ledger = engine.model.device.ledger
+        ledger.restart(ledger.limit_bytes)
 
 
 def _warnings(
