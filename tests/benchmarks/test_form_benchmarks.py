@@ -98,7 +98,7 @@ def test_steps_are_held_against_plan_and_budget(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.slow
 def test_the_code_keeps_pairs_apart_in_float16(tmp_path: Path) -> None:
-    """At 1e-3 a pair differs by less than a step of float16; states in it lose what a code keeps."""
+    """At 1e-3 a pair differs by less than a step of float16. States in it lose what codes keep."""
     fp32 = tiny_bundle("llama", "fp32")
     batch = Batches(random_rows(4, 9, 97, LABEL_IDS), 4, seed=0).batch(0)
     exact = correlation.projected_grads(fp32, batch, 1e-3, 12)

@@ -52,6 +52,7 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
         context=settings.context,
         threads=settings.threads,
         verify=settings.verify,
+        device=settings,
     )
     with StopSignals() as signals, Progress() as progress:
         progress.update("loading the model", work="loading")
