@@ -107,13 +107,16 @@ class Adjoint:
             UnsupportedModelError: the shape of a value is not known.
         """
         own, wide = (self.shapes.get(str(v.name)) for v in (value, result))
-        if own is None or wide is None or not all(isinstance(dim, int) for dim in (*own, *wide)):
+        missing = len(wide or ()) - len(own or ())
+        axes: list[int] = []
+        padded = (1,) * missing + own if own is not None else ()
+        if own is None or wide is None or len(padded) != len(wide):
             raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
-        missing = len(wide) - len(own)
-        padded = (1,) * missing + own
-        axes = [
-            axis for axis, (few, all_) in enumerate(zip(padded, wide, strict=True)) if few != all_
-        ]
+        for axis, (few, all_) in enumerate(zip(padded, wide, strict=True)):
+            if few == 1 and all_ != 1:
+                axes.append(axis)
+            elif few is None or few != all_:  # equal names are the same number
+                raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
         if not axes:
             return grad
         summed = self.op("ReduceSum", grad, self.draft.ints(*axes), keepdims=1)
