@@ -17,6 +17,8 @@ from tests.export.torch_gradients import (
 )
 
 GROUP = 16
+SCALES = np.linspace(0.5e-3, 1.5e-3, 10, dtype=np.float32).reshape(5, 2)
+"""So small that results are near one: the cosine of a large number tells of its rounding only."""
 
 
 def stored(bits: int) -> np.ndarray:
@@ -28,7 +30,7 @@ def in_groups(bits: int) -> Build:
     """(x y) times a plain matrix (4, 32), times one in groups (32, 5)."""
 
     def build(d, x, y):
-        values, scales = d.constant(stored(bits)), const(d, 5, 2)
+        values, scales = d.constant(stored(bits)), d.constant(SCALES)
         wide = d.op("MatMul", d.op("Mul", x, y), const(d, 4, 32))
         sizes = {"K": 32, "N": 5, "bits": bits, "block_size": GROUP, "accuracy_level": 1}
         return d.op("MatMulNBits", wide, values, scales, domain=MICROSOFT, **sizes)
@@ -41,7 +43,7 @@ def matrix(bits: int) -> torch.Tensor:
     codes = torch.tensor(stored(bits)).to(torch.int32)
     if bits == 4:
         codes = torch.stack([codes % 16, codes // 16], -1).reshape(5, 2, GROUP)
-    return ((codes - 2 ** (bits - 1)) * tensor(5, 2)[:, :, None]).reshape(5, 32).T
+    return ((codes - 2 ** (bits - 1)) * torch.tensor(SCALES)[:, :, None]).reshape(5, 32).T
 
 
 # Every case maps x (2, 3, 4) and y (3, 1), both above zero, to a float32 tensor.
