@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,9 @@ Progress = Callable[[str, int, int], None]
 """Takes the stage, the units done and the units in all."""
 
 _Build = Callable[[], GraphBuilder]
+
+_GPU = ".gpu"
+"""Marks the names of files with graphs for GPUs."""
 
 
 @dataclass(slots=True)
@@ -99,9 +102,12 @@ class BundleGraphs:
         after = 1 + len(self.blocks)
         return Graphs(infos[0], tuple(infos[1:after]), *infos[after:])
 
-    def save_gpu(self, folder: Path) -> GpuGraphs | str:
+    def save_gpu(self, folder: Path, graphs: Graphs) -> GpuGraphs | str:
         """Write the graphs for GPUs to `folder`/graphs; equal blocks share a file.
 
+        Args:
+            folder: of the bundle.
+            graphs: those for the processor.
         Returns:
             The manifest's entries; if there are none, the reason. The rest of the bundle does not
             need them.
@@ -115,12 +121,17 @@ class BundleGraphs:
         for draft in drafts:
             content = draft.serialize()
             if content not in files:
-                files[content] = f"graphs/block_{len(files)}.gpu.onnx"
+                files[content] = f"graphs/block_{len(files)}{_GPU}.onnx"
                 (folder / files[content]).write_bytes(content)
             blocks.append(draft.info(files[content]))
-        rows = self.gpu.rows()
-        (folder / "graphs/rows.onnx").write_bytes(rows.serialize())
-        return GpuGraphs(tuple(blocks), rows.info("graphs/rows.onnx"))
+        backward = self._save_backward(folder, self.backward.for_gpus(), blocks, graphs)
+        on_states: list[GraphInfo] = []
+        for draft in (self.gpu.rows(), self.gpu.sum()):
+            file = f"graphs/{draft.name}.onnx"
+            (folder / file).write_bytes(draft.serialize())
+            on_states.append(draft.info(file))
+        rows, total = on_states
+        return GpuGraphs(tuple(blocks), rows, total, backward)
 
     def save_backward(self, folder: Path, graphs: Graphs) -> tuple[BackwardInfo, ...] | str:
         """Write the backward graph of every kind of block and of the scorers to `folder`/graphs.
@@ -131,12 +142,18 @@ class BundleGraphs:
             The manifest's entries; if an operator has no derivative, the reason why there are none.
             The rest of the bundle does not need them.
         """
-        back = self.backward
+        return self._save_backward(folder, self.backward, graphs.blocks, graphs)
+
+    def _save_backward(
+        self, folder: Path, back: Backward, blocks: Sequence[GraphInfo], graphs: Graphs
+    ) -> tuple[BackwardInfo, ...] | str:
+        """Write the backward graphs of blocks and scorers; for GPUs no unfused forward graphs."""
         made: dict[str, tuple[_Build, _Build | None]] = {}
-        for index, graph in enumerate(graphs.blocks):
-            pair = partial(back.block, index), partial(back.unfused_block, index)
-            made.setdefault(graph.file, pair)
-        made[graphs.score_labels.file] = back.label_scorer, back.unfused_label_scorer
+        for index, graph in enumerate(blocks):
+            unfused = None if back.gpu else partial(back.unfused_block, index)
+            made.setdefault(graph.file, (partial(back.block, index), unfused))
+        labels = None if back.gpu else back.unfused_label_scorer
+        made[graphs.score_labels.file] = back.label_scorer, labels
         made[graphs.score_tokens.file] = back.token_scorer, None
         try:
             drafts = {
@@ -146,13 +163,13 @@ class BundleGraphs:
         except UnsupportedModelError as error:
             return str(error)
         infos: list[BackwardInfo] = []
-        for of, (draft, unfused) in drafts.items():
-            name = of.removesuffix(".onnx")
-            file, unfused_file = f"{name}.backward.onnx", None
+        for of, (draft, plain) in drafts.items():
+            name = of.removesuffix(".onnx").removesuffix(_GPU)
+            file, unfused_file = f"{name}{_GPU if back.gpu else ''}.backward.onnx", None
             (folder / file).write_bytes(draft.serialize())
-            if unfused is not None:
+            if plain is not None:
                 unfused_file = f"{name}.plain.onnx"
-                (folder / unfused_file).write_bytes(unfused.serialize())
+                (folder / unfused_file).write_bytes(plain.serialize())
             own = draft.info(file)
             infos.append(BackwardInfo(file, of, own.inputs, own.outputs, unfused_file))
         return tuple(infos)

@@ -171,7 +171,7 @@ def _write(
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
-    gpu = own.save_gpu(folder)
+    gpu = own.save_gpu(folder, graphs)
     log = TensorLog(folder.parent, log_facts(source.stamp(), config), warn)
     write_weights(
         folder / WEIGHTS_FILE,

@@ -15,6 +15,10 @@ from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_runtime.bundle.manifest_types import Binding, GraphInfo, TensorInfo
 
 MICROSOFT = "com.microsoft"
+
+COPIES = "copies_"
+"""Begins the names of the dimension P of trainables."""
+
 IR_VERSION = 10
 OPSETS = {"": 21, MICROSOFT: 1}
 _DTYPES = {
@@ -24,6 +28,7 @@ _DTYPES = {
     "I8": ir.DataType.INT8,
     "U8": ir.DataType.UINT8,
 }
+_FLOAT = onnx.TensorProto.FLOAT
 _NAMES = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.FLOAT16: "float16",
@@ -97,10 +102,17 @@ class GraphBuilder:
         return {str(value.name): value for value in self._inputs}
 
     def shapes(self) -> Shapes:
-        """Infer the shapes of all values from those of the inputs, and those that are declared."""
+        """Infer the shapes of all values from those of the inputs, and those that are declared.
+
+        For GPUs every dynamic dimension is given a number of its own, above 1, and copies of
+        trainables are one: so it is known of every axis whether it is repeated.
+        """
         graph = onnx.GraphProto(name=self.name)
         graph.node.extend(ir.serde.serialize_node(node) for node in self._nodes)
         graph.input.extend(ir.serde.serialize_value(value) for value in self._inputs)
+        if self.gpu:
+            _number_dimensions(graph)
+            _show_products(graph)
         made = (value for node in self._nodes for value in node.outputs)
         graph.value_info.extend(
             ir.serde.serialize_value(value) for value in made if value.type and value.shape
@@ -272,6 +284,30 @@ class GraphBuilder:
         passes.RemoveUnusedNodesPass()(model)
         content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         return content
+
+
+def _number_dimensions(graph: onnx.GraphProto) -> None:
+    """Give every dynamic dimension of the inputs a number; those that add up differ, too."""
+    numbers: dict[str, int] = {}
+    for value in graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            name = dim.dim_param
+            if name.startswith(COPIES):
+                dim.dim_value = 1
+            elif name:
+                dim.dim_value = numbers.setdefault(name, 1009 + 2 ** len(numbers))
+
+
+def _show_products(graph: onnx.GraphProto) -> None:
+    """Put products of plain matrices in the place of those in groups, which have no inference."""
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            sizes = {attribute.name: attribute.i for attribute in node.attribute}
+            name = f"{node.name}.matrix"
+            shape = sizes["K"], sizes["N"]
+            graph.input.append(onnx.helper.make_tensor_value_info(name, _FLOAT, shape))
+            shown = onnx.helper.make_node("MatMul", [node.input[0], name], node.output)
+            node.CopyFrom(shown)
 
 
 def _info(value: ir.Value) -> TensorInfo:

@@ -148,7 +148,7 @@ def _write(
     tell_larger(own.planned(), quant, config.group_size, warn)
     graphs = own.save(folder, tell)
     backward = own.save_backward(folder, graphs)
-    gpu = own.save_gpu(folder)
+    gpu = own.save_gpu(folder, graphs)
     kept = [old.tokenizer.file, TRAINABLE_FILE]
     kept += [old.tokenizer.chat_template] if old.tokenizer.chat_template else []
     for name in kept:

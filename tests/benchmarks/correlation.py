@@ -1,8 +1,8 @@
-"""Agreement of int8 or w4 finite differences with float32, with and without the code.
+"""Agreement of int8, w4 or float16 finite differences with float32, with and without the code.
 
-    python -m tests.benchmarks.correlation [--form int8|w4] [--model MODEL] [--int8 BUNDLE]
-                                           [--w4 BUNDLE] [--fp32 BUNDLE] [--data FOLDER]
-                                           [--directions 32]
+    python -m tests.benchmarks.correlation [--form int8|w4|float16|float16-everywhere]
+                                           [--model MODEL] [--int8 BUNDLE] [--w4 BUNDLE]
+                                           [--fp32 BUNDLE] [--data FOLDER] [--directions 32]
 
 The projected gradient (L(theta + eps z) - L(theta - eps z)) / (2 eps) of one SST-2 batch of 16 rows
 along 32 directions of signs over all blocks, LoRA r=8 on q_proj and v_proj. "coded" quantizes
@@ -11,14 +11,21 @@ Each is correlated with the float32 bundle at the same eps, which shows the effe
 and with the float32 bundle at the smallest eps, the reference for the derivative. About five
 minutes on two cores.
 
+float16 rounds what products with frozen weights take and make, as int8 does: weights and the rest
+stay float32, sums too. float16-everywhere rounds what every node makes, the states between blocks
+among them, where a code around products has nothing left to keep; its target is not judged. Both
+are the fp32 bundle with casts in its graphs (`half_activations`).
+
 Target: coded at least .95 at 1e-2 and 1e-3, at the same eps. Expect about .4 and 0 for uncoded.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +39,7 @@ from edgezo_runtime.engine.losses import example_losses
 from edgezo_runtime.engine.pair_coding import code_matrices
 from edgezo_runtime.methods.estimators import Probe
 from tests.benchmarks import models
+from tests.benchmarks.half_activations import round_activations
 from tests.benchmarks.targets import (
     DATA,
     Target,
@@ -47,6 +55,8 @@ ALL_EPS = (1e-1, 1e-2, 1e-3)
 TARGET_EPS = (1e-2, 1e-3)
 MIN_CORRELATION = 0.95
 ROWS = 16
+STORED: tuple[Literal["int8", "w4"], ...] = ("int8", "w4")
+HALF = ("float16", "float16-everywhere")
 
 Gradients = npt.NDArray[np.float64]
 
@@ -155,17 +165,26 @@ def main() -> int:
     models.add_options(arguments)
     arguments.add_argument("--data", type=Path, default=DATA, metavar="FOLDER")
     arguments.add_argument("--directions", type=int, default=32)
-    arguments.add_argument("--form", choices=("int8", "w4"), default="int8")
+    arguments.add_argument("--form", choices=(*STORED, *HALF), default="int8")
     options = arguments.parse_args()
     rows = options.data / "sst2" / "train.jsonl"
     if missing_data([rows]):
         return 0
-    with models.prepared(options, options.form, "fp32") as made:
-        bundle = getattr(made, options.form)
+    needed = [options.form] if options.form in STORED else []
+    with (
+        models.prepared(options, *needed, "fp32") as made,
+        tempfile.TemporaryDirectory(prefix="edgezo-benchmark-") as temporary,
+    ):
+        if options.form in HALF:
+            bundle = Path(temporary, "half")
+            round_activations(made.fp32, bundle, everywhere=options.form != "float16")
+        else:
+            bundle = getattr(made, options.form)
         print(models.describe(bundle))
         batch = load_batch(bundle, rows)
         found = compare(bundle, made.fp32, batch, options.directions)
-    return print_targets(report(found))
+    targets = report(found)
+    return 0 if options.form == "float16-everywhere" else print_targets(targets)
 
 
 if __name__ == "__main__":

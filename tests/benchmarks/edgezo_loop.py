@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from edgezo_runtime.devices.choice import Wanted
     from edgezo_runtime.engine.engine import Engine
 
 WARM_UP = 4
@@ -30,17 +31,22 @@ def edgezo_steps(
     warm_up: int = WARM_UP,
     cold: bool = False,
     first_order: bool = False,
+    device: Wanted = "cpu",
+    device_budget: int | None = None,
 ) -> dict[str, Any]:
     """Take steps with the tuner, journal included; with a budget, as planned for it.
 
     Cold: every step finds the weights on the disk and none of them in the system's cache.
     First-order: steps by the gradient of all blocks, not estimates from two losses.
     """
+    from edgezo_runtime.budget.device_plan import plan_device
     from edgezo_runtime.budget.memory_limits import limited_engine
+    from edgezo_runtime.budget.placement import Placement
     from edgezo_runtime.budget.plan import make_plan
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.config import TuneConfig
     from edgezo_runtime.data.random_rows import random_rows
+    from edgezo_runtime.devices.choice import choose_device
     from edgezo_runtime.devices.library import import_onnxruntime
     from edgezo_runtime.journal.run_folder import RunFolder
     from edgezo_runtime.system.memory import rss_bytes
@@ -72,7 +78,8 @@ def edgezo_steps(
         max(1, warm_up) * rows, tokens, opened.manifest.model.vocab_size, LABEL_IDS
     )
     plan: dict[str, Any] = {}
-    engine = limited_engine(opened, budget, threads)
+    placement = Placement(choose_device(device).device, "", device_budget)
+    engine = limited_engine(opened, budget, threads, placement)
     with (
         tempfile.TemporaryDirectory() as run,
         unstarted(engine, examples, config, RunFolder(Path(run))) as tuner,
@@ -80,6 +87,7 @@ def edgezo_steps(
         if budget is not None:
             made = make_plan(tuner.run, budget, process_bytes=process)
             made.apply(engine)
+            plan_device(engine, made.growth.planned)
             plan = made.as_json()
         tuner.start()
         seconds: list[float] = []
@@ -101,6 +109,7 @@ def edgezo_steps(
         "cores": cores[warm_up:],
         "read": read[warm_up:],
         "trained": sum(rows * columns for rows, columns in trained),
+        "device_peak": placement.device.ledger.peak_bytes,
     }
 
 

@@ -94,7 +94,7 @@ class MezoLoop:
     def _directions(self, seed: int) -> Iterator[Tensor]:
         torch.manual_seed(seed)
         for theta in self.theta:
-            yield torch.randn(theta.shape, dtype=theta.dtype)
+            yield torch.randn(theta.shape, dtype=theta.dtype, device=theta.device)
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:

@@ -29,6 +29,7 @@ def peft_steps(
     warm_up: int,
     first_order: bool,
     threads: int | None = None,
+    place: str = "cpu",
 ) -> dict[str, Any]:
     """Take steps on random tokens; the loss is that of label words at the last token.
 
@@ -40,6 +41,7 @@ def peft_steps(
         warm_up: steps before them.
         first_order: AdamW on the gradient, blocks recomputed on the way back; else MeZO.
         threads: of torch; its own choice if None.
+        place: device of torch.
     """
     import torch
     import transformers
@@ -54,9 +56,10 @@ def peft_steps(
     config = config_of(content)
     cls = getattr(transformers, content["architectures"][0])
     torch.manual_seed(0)
-    network = cls._from_config(config, dtype=torch.bfloat16)
+    with torch.device(place):
+        network = cls._from_config(config, dtype=torch.bfloat16)
     settings = LoraConfig(r=1, lora_alpha=1, target_modules="all-linear")
-    model: Any = get_peft_model(network, settings)
+    model: Any = get_peft_model(network, settings).to(place)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_B" in name)
     model.config.use_cache = False
@@ -68,11 +71,11 @@ def peft_steps(
     theta = trained(model)
     optimizer = torch.optim.AdamW(theta, lr=LR)
     mezo = MezoLoop(theta, EPS, LR)
-    label_ids = torch.tensor(LABEL_IDS)
+    label_ids = torch.tensor(LABEL_IDS, device=place)
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:
         ids = torch.randint(3, config.vocab_size, (rows, tokens))
-        return ids, torch.randint(len(LABEL_IDS), (rows,))
+        return ids.to(place), torch.randint(len(LABEL_IDS), (rows,)).to(place)
 
     def exact() -> None:
         ids, labels = batch()
@@ -81,6 +84,8 @@ def peft_steps(
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        if place != "cpu":
+            torch.cuda.synchronize()
 
     def estimated() -> None:
         ids, labels = batch()
@@ -97,4 +102,9 @@ def peft_steps(
         seconds.append(timed(step))
         cores.append(time.process_time() - busy)
     trained_numbers = sum(parameter.numel() for parameter in theta)
-    return {"seconds": seconds[warm_up:], "cores": cores[warm_up:], "trained": trained_numbers}
+    return {
+        "seconds": seconds[warm_up:],
+        "cores": cores[warm_up:],
+        "trained": trained_numbers,
+        "device_peak": torch.cuda.max_memory_allocated() if place != "cpu" else 0,
+    }

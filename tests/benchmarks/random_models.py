@@ -107,6 +107,7 @@ SHAPES: dict[str, Content] = {
     "opt-1.3b": _opt(24, 2048, 32),
     "opt-13b": _opt(40, 5120, 40),
     "roberta-large": _roberta(),
+    "smollm2-135m": llama(30, 576, 1536, 9, 3, 49152, tie_word_embeddings=True),
     "tiny": llama(2, 64, 128, 4, 2, 512),
 }
 """Configurations by the name of the model whose sizes they are; tiny is for tests."""

@@ -10,8 +10,18 @@ from safetensors.numpy import load_file, save_file
 
 from edgezo_export.quantization.group_codes import round_groups
 from edgezo_export.quantization.weights_plan import PlannedTensor
-from tests.benchmarks import form_steps, rounded_layers, weight_forms
+from edgezo_runtime.data.batches import Batches
+from edgezo_runtime.data.random_rows import random_rows
+from tests.benchmarks import (
+    correlation,
+    form_steps,
+    half_activations,
+    rounded_layers,
+    weight_forms,
+)
 from tests.benchmarks.children import Child
+from tests.benchmarks.edgezo_loop import LABEL_IDS
+from tests.bundles.tiny import tiny_bundle
 
 
 def matrix() -> rounded_layers.Float32:
@@ -84,3 +94,20 @@ def test_steps_are_held_against_plan_and_budget(capsys: pytest.CaptureFixture[st
     assert (peak.value, peak.bound) == (100.0, 1000.0)
     assert off.value == pytest.approx(5.0)
     assert "0.600" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_code_keeps_pairs_apart_in_float16(tmp_path: Path) -> None:
+    """At 1e-3 a pair differs by less than a step of float16. States in it lose what codes keep."""
+    fp32 = tiny_bundle("llama", "fp32")
+    batch = Batches(random_rows(4, 9, 97, LABEL_IDS), 4, seed=0).batch(0)
+    exact = correlation.projected_grads(fp32, batch, 1e-3, 12)
+    lost: dict[str, float] = {}
+    for everywhere in (False, True):
+        folder = tmp_path / f"half-{everywhere}"
+        half_activations.round_activations(fp32, folder, everywhere=everywhere)
+        for coded in (False, True):
+            found = correlation.projected_grads(folder, batch, 1e-3, 12, coded=coded)
+            lost[f"{everywhere} {coded}"] = 1 - correlation.correlation(found, exact)
+    assert lost["False True"] < 1e-3 < lost["False False"] < 0.2
+    assert lost["True True"] == lost["True False"] > 1e-3

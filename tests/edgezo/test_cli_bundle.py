@@ -31,6 +31,7 @@ def test_what_a_bundle_holds(invoke: Invoke, tiny: Tiny) -> None:
     assert parts["embedding"] < hidden * vocab + 4 * vocab + 4096
     assert parts["head"] >= hidden * vocab
     assert (found["quant"], found["group_size"], found["gradients"]) == ("int8", None, True)
+    assert "weights in int8" in found["why_not_on_gpus"]
     assert (found["architecture"], found["task"]) == ("llama", "causal-lm")
 
 
@@ -40,6 +41,7 @@ def test_the_same_for_people(invoke: Invoke, tiny: Tiny) -> None:
     assert "fp32" in words["weights"]
     assert "blocks" in words["size"]
     assert "exact and estimated" in words["gradients"]
+    assert "exact and estimated" in words["GPUs"]
     digest = hashlib.sha256((tiny.fp32 / "weights.safetensors").read_bytes()).hexdigest()
     assert digest in words["sha256"]
 

@@ -26,12 +26,17 @@ def test_doctor_lists_devices(invoke: Invoke) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "steps",
+    [("--lr", 0.001, "--eps", 0.01), ("--first-order-lr", 0.001)],
+    ids=["estimates", "exact gradients"],
+)
 def test_a_killed_run_on_a_gpu_ends_with_the_bits_of_a_whole_one(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: tuple[object, ...], tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in software_gpu().items():
         monkeypatch.setenv(name, value)
-    more = ("--lr", 0.001, "--eps", 0.01, "--device", "webgpu", "--json", "--no-verify")
+    more = (*steps, "--device", "webgpu", "--json", "--no-verify")
     args = tune_args(tiny, *more)
     args[1] = tiny.fp32
 

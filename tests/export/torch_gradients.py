@@ -49,10 +49,13 @@ def uneven(draft: GraphBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 
 
 def graph(
-    build: Build, shapes: Sequence[Sequence[int | str]], expand: Mapping[str, Expansion]
+    build: Build,
+    shapes: Sequence[Sequence[int | str]],
+    expand: Mapping[str, Expansion],
+    gpu: bool = False,
 ) -> tuple[GraphBuilder, list[ir.Value], ir.Value]:
     """A case as a graph: draft, x and y, and the result."""
-    draft = GraphBuilder("case", expand=expand)
+    draft = GraphBuilder("case", expand=expand, gpu=gpu)
     own = [
         draft.input(name, ir.DataType.FLOAT, shape)
         for name, shape in zip(("x", "y"), shapes, strict=True)
@@ -75,20 +78,29 @@ def values(build: Build, expand: Mapping[str, Expansion]) -> np.ndarray:
     return session.run(None, dict(zip("xy", numbers(), strict=True)))[0]
 
 
-def gradients(build: Build, x: np.ndarray, y: np.ndarray, known: bool) -> list[np.ndarray]:
+CHOOSE_BY_SHAPE = {"FusedMatMul", "NonZero", "ConstantOfShape"}
+"""Operators that have no place in graphs for GPUs."""
+
+
+def gradients(
+    build: Build, x: np.ndarray, y: np.ndarray, known: bool, gpu: bool = False
+) -> list[np.ndarray]:
     """The gradients of x and y by a graph of ours."""
-    draft, own, result = graph(build, (X, Y) if known else (("a", "b", 4), ("c", "d")), UNFUSED)
+    shapes = (X, Y) if known else (("a", "b", 4), ("c", "d"))
+    draft, own, result = graph(build, shapes, UNFUSED, gpu)
     seed = draft.input("seed", ir.DataType.FLOAT, ())
     weights = draft.op("Mul", draft.op("Cos", result), seed)
     for name, value in zip(("gx", "gy"), pull_back(draft, {result: weights}, own), strict=True):
         draft.output(value, name, ir.DataType.FLOAT, ("e", "f", "g")[: 3 if name == "gx" else 2])
+    if gpu:
+        assert not CHOOSE_BY_SHAPE.intersection(node.op_type for node in draft.nodes)
     session = onnxruntime.InferenceSession(draft.serialize(), providers=["CPUExecutionProvider"])
     feed = {"x": x, "y": y, "seed": np.float32(1.5)}
     return list(session.run(["gx", "gy"], {k: np.asarray(v) for k, v in feed.items()}))
 
 
 def assert_gradients_of_torch(build: Build, function: Torch, known: bool) -> None:
-    """Compare the gradients of a case with those of torch.
+    """Compare the gradients of a case with those of torch; with fixed shapes also those for GPUs.
 
     Args:
         build: the case as a graph.
@@ -99,5 +111,7 @@ def assert_gradients_of_torch(build: Build, function: Torch, known: bool) -> Non
     a, b = (torch.tensor(array, requires_grad=True) for array in (x, y))
     result = function(a, b)
     (torch.sin(result).sum() * 1.5).backward()
-    for found, expected in zip(gradients(build, x, y, known), (a.grad, b.grad), strict=True):
-        np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-6)
+    for gpu in (False, True) if known else (False,):
+        made = gradients(build, x, y, known, gpu)
+        for found, expected in zip(made, (a.grad, b.grad), strict=True):
+            np.testing.assert_allclose(found, expected.numpy(), rtol=2e-5, atol=2e-6)

@@ -31,6 +31,7 @@ def command(bundle: Path, as_json: bool) -> None:
 
 def _described(opened: Bundle, bundle: Path) -> dict[str, Any]:
     from edgezo_runtime.bundle.contents import sizes_by_part
+    from edgezo_runtime.engine.block_forms import BackwardForms
 
     manifest = opened.manifest
     model, scheme, tokenizer = manifest.model, manifest.scheme, manifest.tokenizer
@@ -56,6 +57,8 @@ def _described(opened: Bundle, bundle: Path) -> dict[str, Any]:
         "alpha": scheme.alpha,
         "trainable_parameters": sum(math.prod(t.shape) for t in manifest.trainables if t.trains),
         "gradients": not isinstance(manifest.backward, str),
+        "why_not_on_gpus": manifest.gpu if isinstance(manifest.gpu, str) else None,
+        "why_no_gradients_on_gpus": BackwardForms.of(manifest, "gpu").reason,
         "generates": manifest.graphs.logits is not None,
         "bos_id": tokenizer.bos_id,
         "eos_ids": list(tokenizer.eos_ids),
@@ -93,7 +96,17 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['trainable_parameters']:,} numbers, {found['trainable']}{targets}{rank}",
         ),
         ("gradients", "exact and estimated" if found["gradients"] else "estimated only"),
+        ("GPUs", _on_gpus(found)),
         ("tokenizer", f"{template}, end tokens {', '.join(map(str, found['eos_ids'])) or 'none'}"),
         ("sha256", f"{found['files'][WEIGHTS_FILE]['sha256']}  {WEIGHTS_FILE}"),
     ]
     return [(name, harmless(value)) for name, value in rows]
+
+
+def _on_gpus(found: dict[str, Any]) -> str:
+    """What a bundle does on GPUs."""
+    if (reason := found["why_not_on_gpus"]) is not None:
+        return f"no: {reason}"
+    if (reason := found["why_no_gradients_on_gpus"]) is not None:
+        return f"gradients estimated only: {reason}"
+    return "exact and estimated gradients"

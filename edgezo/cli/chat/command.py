@@ -15,7 +15,7 @@ from edgezo.cli.terminal.quiet import quiet_option
 _GROUPS: OptionGroups = {
     "Conversation": ("adapter", "system", "context"),
     "Answers": ("max_new_tokens", "temperature", "top_k", "top_p", "seed", "stop"),
-    "Budget": ("budget", "threads", "verify"),
+    "Budget": ("budget", "device", "device_budget", "threads", "verify"),
 }
 
 

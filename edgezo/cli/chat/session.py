@@ -51,6 +51,7 @@ def chat(bundle: str | None, settings: ChatSettings, config: GenerationConfig) -
         context=settings.context,
         threads=settings.threads,
         verify=settings.verify,
+        device=settings,
     )
     with StopSignals() as signals:
         speaker = open_speaker(wanted, signals)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgezo.cli.generate.settings import GenerationSettings
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.options import setting
 from edgezo.cli.settings.process import (
     budget_setting,
@@ -16,7 +17,7 @@ from edgezo_runtime.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(DeviceSettings):
     """Settings of `edgezo chat` besides those of the answers."""
 
     adapter: tuple[str, ...] = setting(

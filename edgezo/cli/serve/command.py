@@ -16,7 +16,7 @@ _GROUPS: OptionGroups = {
     "Models": ("adapter", "name", "verify"),
     "Clients": ("host", "port", "api_key", "allow_host", "allow_origin", "queue", "body_limit"),
     "Answers": ("max_new_tokens", "context", "temperature", "stop"),
-    "Budget": ("budget", "threads"),
+    "Budget": ("budget", "device", "device_budget", "threads"),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.settings.options import setting
 from edgezo.cli.settings.process import (
     budget_setting,
@@ -20,7 +21,7 @@ KEY_VARIABLE = "EDGEZO_API_KEY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeSettings:
+class ServeSettings(DeviceSettings):
     """Settings of `edgezo serve`."""
 
     adapter: tuple[str, ...] = setting(

@@ -41,6 +41,7 @@ def serve(bundle: str | None, settings: ServeSettings) -> None:
         context=settings.context,
         threads=settings.threads,
         verify=settings.verify,
+        device=settings,
         requests_bytes=(settings.queue + 1) * guard.body_bytes,
     )
     with own, StopSignals() as signals:

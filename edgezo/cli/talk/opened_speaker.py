@@ -11,6 +11,7 @@ from typing import Any
 from edgezo.cli.files.verify import verify
 from edgezo.cli.generate.loaded_generator import Tuned
 from edgezo.cli.settings.budget import resolve_budget
+from edgezo.cli.settings.device import DeviceSettings
 from edgezo.cli.terminal.output import note, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
@@ -38,6 +39,7 @@ class SpeakerSettings:
         context: most tokens of prompt and answer; 0 takes as many as fit.
         threads: compute threads; 0 takes one per core.
         verify: check the digests of the bundle's files first.
+        device: what computes.
         requests_bytes: what the budget has to leave for requests.
     """
 
@@ -48,6 +50,7 @@ class SpeakerSettings:
     context: int
     threads: int
     verify: bool
+    device: DeviceSettings
     requests_bytes: int = 0
 
 
@@ -81,7 +84,8 @@ def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
                 warn(f"{name}: {text}")
         if less is not None:
             warn(less)
-        engine = limited_engine(bundle, budget, settings.threads or None)
+        placement = settings.device.place(bundle.manifest)
+        engine = limited_engine(bundle, budget, settings.threads or None, placement)
         speaker = Speaker(engine, open_tokenizer(bundle), by_name(voices))
     signals.check()
     with Progress() as progress, engine.interruptible(signals.check):

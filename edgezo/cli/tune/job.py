@@ -185,7 +185,7 @@ def prepare(
         if answer_tokens and (reason := why_no_text(bundle.manifest)) is not None:
             raise UsageError(f"--serve: bundle {bundle.root} cannot generate: {reason}")
         placement = inputs.place(bundle.manifest)
-        config = placement.settled(config)
+        config = placement.settled(config, bundle.manifest)
         if inputs.verify:
             verify(bundle, signals)
         initial = load_initial_adapter(_initial_adapter(inputs, folder), folder)

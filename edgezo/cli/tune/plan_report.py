@@ -127,6 +127,11 @@ def _device_lines(job: Job) -> list[str]:
         ("blocks", plan.blocks, f"{plan.streamed} of {count} copied there for each use"),
         ("vocabulary", plan.vocabulary, "weights of the scorers"),
         ("passes", plan.passes, f"states, copies, results; chunks of {plan.chunk_tokens} tokens"),
+        *(
+            [("workspace", plan.workspace, "expected inside the graph of a block that goes back")]
+            if plan.workspace
+            else []
+        ),
         ("peak", plan.predicted_bytes, f"predicted peak on the device {plan.device}"),
     ]
     if plan.budget_bytes is not None:

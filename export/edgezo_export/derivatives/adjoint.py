@@ -71,11 +71,19 @@ class Adjoint:
             raise UnsupportedModelError(f"the gradient of {self.node.op_type} by numbers not fixed")
         return [int(number) for number in value.const_value.numpy().ravel()]
 
+    def zeros(self, shape: ir.Value) -> ir.Value:
+        """Append float32 zeros of a shape, on a GPU where there is one."""
+        if self.draft.gpu:
+            return self.op("Expand", self.draft.scalar(0.0), shape)
+        return self.op("ConstantOfShape", shape, value=ir.tensor(np.zeros(1, np.float32)))
+
     def reduced(self, grad: ir.Value, index: int) -> ir.Value:
         """Sum a gradient over the axes along which an input was repeated."""
         value, result = self.input(index), self.node.outputs[0]
         if self._same_shape(value, result):
             return grad
+        if self.draft.gpu:
+            return self._reduced_by_known_axes(grad, value, result)
         rank = len(self.shapes.get(str(value.name), ())) or None
         wide = len(self.shapes.get(str(result.name), ())) or None
         shape = self.op("Shape", value)
@@ -91,6 +99,30 @@ class Adjoint:
         # Where the gradient has size 1 as well, the sum of one number changes nothing.
         summed = self.op("ReduceSum", grad, axes, keepdims=1, noop_with_empty_axes=1)
         return self.op("Reshape", summed, shape)
+
+    def _reduced_by_known_axes(self, grad: ir.Value, value: ir.Value, result: ir.Value) -> ir.Value:
+        """Append the sum over axes that are known now: a GPU cannot choose them by shapes.
+
+        Raises:
+            UnsupportedModelError: the shape of a value is not known.
+        """
+        own, wide = (self.shapes.get(str(v.name)) for v in (value, result))
+        missing = len(wide or ()) - len(own or ())
+        axes: list[int] = []
+        padded = (1,) * missing + own if own is not None else ()
+        if own is None or wide is None or len(padded) != len(wide):
+            raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
+        for axis, (few, all_) in enumerate(zip(padded, wide, strict=True)):
+            if few == 1 and all_ != 1:
+                axes.append(axis)
+            elif few is None or few != all_:  # equal names are the same number
+                raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
+        if not axes:
+            return grad
+        summed = self.op("ReduceSum", grad, self.draft.ints(*axes), keepdims=1)
+        if not missing:
+            return summed
+        return self.op("Reshape", summed, self.op("Shape", value))
 
     def _same_shape(self, value: ir.Value, result: ir.Value) -> bool:
         own, all_ = (self.shapes.get(str(v.name)) for v in (value, result))

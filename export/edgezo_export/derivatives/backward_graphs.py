@@ -10,7 +10,7 @@ the dequantized weights: rounding of activations has no derivative.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -24,7 +24,7 @@ from edgezo_export.graphs.head import CHUNK, Head, Tail, after_head, chunk_logit
 from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.graphs.text_embedding import Pooling, chosen_numbers, embeddings, numbers_at
 from edgezo_export.operators.layers import Quant
-from edgezo_export.operators.unfused import UNFUSED
+from edgezo_export.operators.unfused import UNFUSED, UNFUSED_FOR_GPUS
 from edgezo_export.schemes.scheme import Scheme
 from edgezo_export.trace.partition import Segment
 from edgezo_runtime.bundle.manifest import TrainableInfo
@@ -47,6 +47,7 @@ class Backward:
         hidden_size: H.
         pooling: how states become the embedding of a text; None for a model with a head.
         group_size: inputs of a group of w4 and w8.
+        gpu: are the graphs for GPUs? The copies of trainables are one each then.
     """
 
     layers: Sequence[tuple[Segment, str]]
@@ -58,6 +59,11 @@ class Backward:
     hidden_size: int
     pooling: Pooling | None = None
     group_size: int = 32
+    gpu: bool = False
+
+    def for_gpus(self) -> Backward:
+        """The same for GPUs."""
+        return replace(self, gpu=True)
 
     def block(self, index: int) -> GraphBuilder:
         """hidden, context..., active, past..., trainables..., weights..., grad -> gradients.
@@ -88,7 +94,13 @@ class Backward:
         context = Context(dict(self.context.needed))
         own = (self.checkpoint, context, self.scheme, self.quant, self.hidden_size)
         draft, edits = lower_block(
-            segment, index, module, *own, group_size=self.group_size, unfused=True
+            segment,
+            index,
+            module,
+            *own,
+            group_size=self.group_size,
+            unfused=True,
+            gpu=self.gpu,
         )
         if context.needed.keys() != self.context.needed.keys():
             raise UnsupportedModelError(f"the derivative of block {index} takes other tables")
@@ -96,14 +108,14 @@ class Backward:
 
     def label_scorer(self) -> GraphBuilder:
         """hidden (R, S, H), positions (T, 2), label_ids (C,), grad (T, C) -> its gradient."""
-        draft = GraphBuilder("labels_backward", expand=UNFUSED)
+        draft = self._draft("labels_backward")
         logits = self._label_logits(draft)
         grad = draft.input(GRAD, _FLOAT, ("scored", "labels"))
         return self._finished(draft, logits, grad)
 
     def unfused_label_scorer(self) -> GraphBuilder:
         """The forward graph of the label scorer in operators that have a derivative."""
-        draft = GraphBuilder("score_labels", expand=UNFUSED)
+        draft = self._draft("score_labels")
         logits = self._label_logits(draft)
         draft.output(logits, "label_logits", _FLOAT, ("scored", "labels"))
         return draft
@@ -116,7 +128,7 @@ class Backward:
         `log_probs` are the results of the forward scorer, from which the normalizer follows. The
         vocabulary is processed in chunks; each adds its share to the gradient of the states.
         """
-        draft = GraphBuilder("tokens_backward", expand=UNFUSED)
+        draft = self._draft("tokens_backward")
         if self.pooling is not None:
             found = numbers_at(draft, self._embeddings(draft), self.hidden_size)
             _, grad = (draft.input(name, _FLOAT, ("scored",)) for name in ("log_probs", GRAD))
@@ -139,6 +151,10 @@ class Backward:
             (share,) = pull_back(draft, {logits: draft.op("Mul", likely, falling)}, [states])
             total = draft.op("Add", total, share)
         return self._finished(draft, states, total)
+
+    def _draft(self, name: str) -> GraphBuilder:
+        expand = UNFUSED_FOR_GPUS if self.gpu else UNFUSED
+        return GraphBuilder(name, expand=expand, gpu=self.gpu)
 
     def _label_logits(self, draft: GraphBuilder) -> ir.Value:
         if self.pooling is not None:

@@ -45,8 +45,7 @@ def _scattered_inside(a: Adjoint, axis: int) -> ir.Value:
     shape = a.shapes.get(str(a.input(0).name), ())
     if len(shape) != 2 or axis not in (1, -1):
         raise UnsupportedModelError("the gradient of a Gather of several places of an inner axis")
-    zero = ir.tensor(np.zeros(1, np.float32))
-    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    nothing = a.zeros(a.op("Shape", a.input(0)))
     places = a.op("Expand", a.input(1), a.op("Shape", a.grad))
     return a.op("ScatterElements", nothing, places, a.grad, axis=1, reduction="add")
 
@@ -67,14 +66,12 @@ def _placed(a: Adjoint, axis: int) -> ir.Value:
 
 def _scattered(a: Adjoint, index: ir.Value) -> ir.Value:
     """Append the sum of the gradients at every place that an index points to."""
-    zero = ir.tensor(np.zeros(1, np.float32))
-    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    nothing = a.zeros(a.op("Shape", a.input(0)))
     return a.op("ScatterND", nothing, index, a.grad, reduction="add")
 
 
 def _gather_elements(a: Adjoint) -> Sequence[ir.Value | None]:
-    zero = ir.tensor(np.zeros(1, np.float32))
-    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    nothing = a.zeros(a.op("Shape", a.input(0)))
     axis = int(a.attribute("axis", 0))
     return [a.op("ScatterElements", nothing, a.input(1), a.grad, axis=axis, reduction="add")]
 
@@ -84,8 +81,7 @@ def _top_k(a: Adjoint) -> Sequence[ir.Value | None]:
     grad = a.grads[0]
     if grad is None:
         raise UnsupportedModelError("the gradient of the places of the largest numbers")
-    zero = ir.tensor(np.zeros(1, np.float32))
-    nothing = a.op("ConstantOfShape", a.op("Shape", a.input(0)), value=zero)
+    nothing = a.zeros(a.op("Shape", a.input(0)))
     axis = int(a.attribute("axis", -1))
     return [a.op("ScatterElements", nothing, a.node.outputs[1], grad, axis=axis)]
 

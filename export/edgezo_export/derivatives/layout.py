@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.derivatives.adjoint import Adjoint, Rule
@@ -50,9 +49,8 @@ def _concat(a: Adjoint) -> Sequence[ir.Value | None]:
 
 
 def _split(a: Adjoint) -> Sequence[ir.Value | None]:
-    zero = ir.tensor(np.zeros(1, np.float32))
     parts = [
-        a.op("ConstantOfShape", a.op("Shape", value), value=zero) if grad is None else grad
+        a.zeros(a.op("Shape", value)) if grad is None else grad
         for value, grad in zip(a.node.outputs, a.grads, strict=True)
     ]
     return [a.op("Concat", *parts, axis=int(a.attribute("axis", 0)))]

@@ -4,28 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from edgezo_export.derivatives.adjoint import Adjoint, Rule
 from edgezo_export.errors import UnsupportedModelError
 from edgezo_export.graph_builder import MICROSOFT, GraphBuilder
 
+GPU_TILE = 1 << 24
+"""Numbers of a matrix in groups that are float32 at once, 64 MiB: few kernels for most matrices."""
+
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 """The attributes of a Gemm and their defaults."""
 
 
 def _matmul(a: Adjoint) -> Sequence[ir.Value | None]:
-    """C = A B: g_A = g_C B^T, g_B = A^T g_C, without a transposed copy."""
+    """C = A B: g_A = g_C B^T, g_B = A^T g_C, without a transposed copy where there need be none."""
     left, right = a.input(0), a.input(1)
     owed: list[ir.Value | None] = [None, None]
     if a.wanted[0]:
         other = _recomputed(a.draft, right)
-        product = a.op("FusedMatMul", a.grad, other, domain=MICROSOFT, transB=1)
-        owed[0] = _unbatched(a, product, 0)
+        owed[0] = _unbatched(a, _times_transposed(a, a.grad, other, right), 0)
     if a.wanted[1]:
-        product = a.op("FusedMatMul", left, a.grad, domain=MICROSOFT, transA=1)
-        owed[1] = _unbatched(a, product, 1)
+        owed[1] = _unbatched(a, _transposed_times(a, left, a.grad), 1)
     return owed
+
+
+def _times_transposed(a: Adjoint, grad: ir.Value, other: ir.Value, known: ir.Value) -> ir.Value:
+    """Append g B^T, B as `other`, whose shape is that of `known`."""
+    if not a.draft.gpu:
+        return a.op("FusedMatMul", grad, other, domain=MICROSOFT, transB=1)
+    shape = a.shapes.get(str(known.name), ())
+    if len(shape) != 2:
+        return a.op("MatMul", grad, _turned(a, other, len(shape)))
+    rows = a.op("Reshape", grad, a.draft.ints(-1, int(shape[1] or 0)))
+    product = a.op("Gemm", rows, other, transB=1)
+    lead = a.op("Shape", grad, start=0, end=-1)
+    wide = a.op("Concat", lead, a.draft.ints(int(shape[0] or 0)), axis=0)
+    return a.op("Reshape", product, wide)
+
+
+def _transposed_times(a: Adjoint, left: ir.Value, grad: ir.Value) -> ir.Value:
+    """Append A^T g."""
+    if not a.draft.gpu:
+        return a.op("FusedMatMul", left, grad, domain=MICROSOFT, transA=1)
+    return a.op("MatMul", _turned(a, left, len(a.shapes.get(str(left.name), ()))), grad)
+
+
+def _turned(a: Adjoint, value: ir.Value, rank: int) -> ir.Value:
+    """Append a value with its last two axes exchanged.
+
+    Raises:
+        UnsupportedModelError: its rank is not known.
+    """
+    if rank < 2:
+        raise UnsupportedModelError("the gradient of a product of matrices of unknown rank")
+    return a.op("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
 def _unbatched(a: Adjoint, grad: ir.Value, index: int) -> ir.Value:
@@ -118,8 +152,40 @@ def _gemm(a: Adjoint) -> Sequence[ir.Value | None]:
     return [a.op("MatMul", a.grad, _recomputed(a.draft, a.input(1)))]
 
 
+def _matmul_n_bits(a: Adjoint) -> Sequence[ir.Value | None]:
+    """y = x W^T, W (out, in) in groups of inputs: g_x = g_y W, W as float32 a tile at a time."""
+    outputs, width = int(a.attribute("N", 0)), int(a.attribute("K", 0))
+    bits, size = int(a.attribute("bits", 4)), int(a.attribute("block_size", 32))
+    scales = _recomputed(a.draft, a.input(2))
+    values = a.op("Reshape", a.input(1), a.draft.ints(outputs, width * bits // 8))
+    most = max(1, GPU_TILE // width)
+    total: ir.Value | None = None
+    for start in range(0, outputs, most):
+        stop = min(start + most, outputs)
+        # No zero points: the operator takes the middle, which is that of the stored codes.
+        tile = a.op(
+            "GatherBlockQuantized",
+            values,
+            a.draft.constant(np.arange(start, stop)),
+            scales,
+            domain=MICROSOFT,
+            bits=bits,
+            block_size=size,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+        part = a.grad
+        if stop - start < outputs:
+            last = a.draft.ints(-1)
+            part = a.op("Slice", a.grad, a.draft.ints(start), a.draft.ints(stop), last)
+        product = a.op("MatMul", part, tile)
+        total = product if total is None else a.op("Add", total, product)
+    return [total, *[None] * (len(a.node.inputs) - 1)]
+
+
 RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
+    "MatMulNBits": _matmul_n_bits,
 }
 """Operator -> its vector-Jacobian product."""

@@ -15,7 +15,7 @@ from edgezo_export.graphs.segment import SegmentLowering
 from edgezo_export.operators.attention import continues
 from edgezo_export.operators.group_query import Past
 from edgezo_export.operators.linear import LinearLowering, Quant, Taps
-from edgezo_export.operators.unfused import FOR_GPUS, UNFUSED
+from edgezo_export.operators.unfused import FOR_GPUS, UNFUSED, UNFUSED_FOR_GPUS
 from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
@@ -60,7 +60,7 @@ def lower_block(
         gpu: use operators that providers of GPUs have; activations are not quantized.
         taps: collects what the frozen linear layers read.
     """
-    expand = UNFUSED if unfused else FOR_GPUS if gpu else None
+    expand = _EXPANSIONS[unfused, gpu]
     draft = GraphBuilder("block", f"{module}.", expand, gpu=gpu)
     hidden = draft.input("hidden", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     inputs = _Inputs(draft, hidden, context)
@@ -113,6 +113,15 @@ def lower_block(
     else:
         past.declare_outputs()
     return draft, edits.made
+
+
+_EXPANSIONS = {
+    (False, False): None,
+    (False, True): FOR_GPUS,
+    (True, False): UNFUSED,
+    (True, True): UNFUSED_FOR_GPUS,
+}
+"""(unfused, gpu) -> operators that are expanded."""
 
 
 class _Inputs:

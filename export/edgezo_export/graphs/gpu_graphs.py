@@ -65,3 +65,11 @@ class GpuForms:
         shape = ("picked", "tokens", self.hidden_size)
         draft.output(picked, "picked", ir.DataType.FLOAT, shape)
         return draft
+
+    def sum(self) -> GraphBuilder:
+        """left (R, S, H), right (R, S, H) -> sum (R, S, H)."""
+        draft = GraphBuilder("sum", gpu=True)
+        shape = ("rows", "tokens", self.hidden_size)
+        parts = (draft.input(name, ir.DataType.FLOAT, shape) for name in ("left", "right"))
+        draft.output(draft.op("Add", *parts), "sum", ir.DataType.FLOAT, shape)
+        return draft

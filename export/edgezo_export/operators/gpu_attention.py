@@ -77,7 +77,7 @@ class _Places:
             draft: the graph.
             query: of the new tokens.
             past: keys of earlier tokens.
-            last: (R,) int32, position of each row's last token.
+            last: (R,) float32, position of each row's last token.
         """
         zero, one = draft.constant(np.int64(0)), draft.constant(np.int64(1))
         tokens = draft.op("Squeeze", draft.op("Shape", query, start=1, end=2))
@@ -86,7 +86,7 @@ class _Places:
             earlier = draft.op("Squeeze", draft.op("Shape", past, start=2, end=3))
         count, before = (draft.op("Cast", size, to=_FLOAT) for size in (tokens, earlier))
         steps = draft.op("Cast", draft.op("Range", zero, tokens, one), to=_FLOAT)
-        end = draft.op("Add", draft.op("Cast", last, to=_FLOAT), draft.scalar(1.0))
+        end = draft.op("Add", last, draft.scalar(1.0))
         first = draft.op("Unsqueeze", draft.op("Sub", end, count), draft.ints(1))  # (R, 1)
         queries = draft.op("Add", first, steps)
         total = draft.op("Add", earlier, tokens)

@@ -44,6 +44,8 @@ class Past:
         self._shape = ("rows", heads, "past", width)
         key, value = (draft.input(name, ir.DataType.FLOAT, self._shape) for name in PAST)
         lengths = draft.input("past_lengths", ir.DataType.INT32, ("rows",))
+        if draft.gpu:
+            lengths = draft.op("Cast", lengths, to=_counts(draft))
         edits = self._edits.attention(heads, width)
         if not edits:
             return key, value, lengths
@@ -53,7 +55,7 @@ class Past:
             draft.op("Shape", longer, start=2, end=3),
             draft.op("Shape", key, start=2, end=3),
         )
-        lengths = draft.op("Add", lengths, draft.op("Cast", self._virtual, to=_INT32))
+        lengths = draft.op("Add", lengths, draft.op("Cast", self._virtual, to=_counts(draft)))
         return longer, self._edits.apply(edits, "value", value), lengths
 
     def bind(self, key: ir.Value, value: ir.Value) -> None:
@@ -115,8 +117,8 @@ class GroupQuery:
         """
         draft = self.draft
         tokens = draft.op("Shape", query, start=1, end=2)
-        one = draft.constant(np.array([1], np.int32))
-        before_last = draft.op("Sub", draft.op("Cast", tokens, to=_INT32), one)
+        one = draft.constant(np.array([1], np.float32 if draft.gpu else np.int32))
+        before_last = draft.op("Sub", draft.op("Cast", tokens, to=_counts(draft)), one)
         if past is None:
             last = draft.op("Expand", before_last, draft.op("Shape", query, start=0, end=1))
             return self._node(query, key, value, None, None, last, self._scalar(tokens))
@@ -202,6 +204,12 @@ class GroupQuery:
             value.type = ir.TensorType(ir.DataType.FLOAT)
             value.shape = ir.Shape((*leading, *shape))
         return tuple(outputs)
+
+
+def _counts(draft: GraphBuilder) -> int:
+    """The type that tokens are counted in: whole numbers would be added on the processor, for which
+    a GPU stops, and what follows from them as well."""
+    return int(ir.DataType.FLOAT) if draft.gpu else _INT32
 
 
 def unfused_group_query(

@@ -28,3 +28,6 @@ FOR_GPUS: dict[str, Expansion] = {
     "MultiHeadAttention": unfused_multi_head,
 }
 """Fused operators that providers of GPUs lack, or have with faults -> their expansions."""
+
+UNFUSED_FOR_GPUS: dict[str, Expansion] = {**UNFUSED, **FOR_GPUS}
+"""Fused operator -> its expansion into operators that have a derivative and run on GPUs."""

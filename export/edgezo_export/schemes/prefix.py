@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgezo_export.graph_builder import COPIES
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site
 from edgezo_export.schemes.virtual_tokens import choose_tokens
@@ -84,7 +85,7 @@ def _emit(site: Site, info: TrainableInfo) -> ir.Value:
     which computes the initial values.
     """
     draft = site.draft
-    axis = f"copies_{info.role}"
+    axis = f"{COPIES}{info.role}"
     heads, _, width = info.shape
     copies = draft.trainable(info.name, (axis, heads, "virtual", width))
     count = draft.op("Squeeze", site.count(copies))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgezo_export.graph_builder import GraphBuilder
+from edgezo_export.graph_builder import COPIES, GraphBuilder
 from edgezo_runtime.bundle.manifest import TrainableInfo
 
 
@@ -35,7 +35,7 @@ class Site:
 
     def copies(self, info: TrainableInfo) -> ir.Value:
         """Declare the input (P, *shape) of a trainable."""
-        axis = f"copies_{info.role}_{self.draft.local(info.module)}"
+        axis = f"{COPIES}{info.role}_{self.draft.local(info.module)}"
         return self.draft.trainable(info.name, (axis, *info.shape))
 
     def count(self, copies: ir.Value) -> ir.Value:

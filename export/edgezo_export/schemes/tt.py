@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from edgezo_export.graph_builder import COPIES
 from edgezo_export.schemes.randomness import generator
 from edgezo_export.schemes.scheme import Edit, Float32, ModelFacts, Origin, Place
 from edgezo_export.schemes.site import Site, product
@@ -103,5 +104,5 @@ def _times(site: Site, x: ir.Value, infos: Sequence[TrainableInfo], rows: int) -
 
 
 def _input(site: Site, info: TrainableInfo) -> ir.Value:
-    axis = f"copies_{site.draft.local(info.name)}"
+    axis = f"{COPIES}{site.draft.local(info.name)}"
     return site.draft.trainable(info.name, (axis, *info.shape))

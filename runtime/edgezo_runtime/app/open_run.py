@@ -23,6 +23,7 @@ from edgezo_runtime.data.questions import QuestionSet
 from edgezo_runtime.data.row_reader import RowReader
 from edgezo_runtime.data.scope import invocation
 from edgezo_runtime.data.sources import read_given, rows_to_come
+from edgezo_runtime.errors import DoesNotFitError
 from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
@@ -116,7 +117,8 @@ def open_run(
         DoesNotFitError: the budget is too small, or memory was refused.
         EdgezoError: something is missing or damaged, or settings do not go together.
     """
-    config = placement.settled(config)
+    given = config
+    config = placement.settled(config, bundle.manifest)
     chosen, absent = make_governors(governors)
     with refusing_to_begin():
         initial = load_initial_adapter(adapter, folder)
@@ -164,21 +166,22 @@ def open_run(
                 if follow and reader is not None:
                     others.append(rows_to_come(bundle, run.examples, reader.max_seq))
                 longest = max(int(part.lengths().max()) for part in [run.examples, *others])
-                plan = make_plan(
+                plan, device_plan = _planned(
                     run,
-                    budget_bytes,
-                    others=others,
-                    eval_batch_size=eval_batch_size,
-                    process_bytes=process_bytes or 0,
-                    data_bytes=data_bytes,
-                    start_bytes=0 if process_bytes is None else peak_rss_bytes(),
-                    answer_tokens=answer_tokens,
-                    tell=partial(tell, "measuring passes for the memory plan"),
+                    partial(
+                        make_plan,
+                        budget_bytes=budget_bytes,
+                        others=others,
+                        eval_batch_size=eval_batch_size,
+                        process_bytes=process_bytes or 0,
+                        data_bytes=data_bytes,
+                        start_bytes=0 if process_bytes is None else peak_rss_bytes(),
+                        answer_tokens=answer_tokens,
+                        tell=partial(tell, "measuring passes for the memory plan"),
+                    ),
+                    check,
                 )
-                check()
-                plan.apply(engine)
-                device_plan = plan_device(engine)
-            warnings = [*absent, *doubts, *_warnings(run, config, sets, plan)]
+            warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement)]
             if why_none:
                 warnings.append(
                     f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
@@ -189,8 +192,39 @@ def open_run(
     return OpenedRun(run, reader, sets, questions, plan, longest, warnings, why_none, device_plan)
 
 
+def _planned(
+    run: Run, make: Callable[[Run], Plan], check: Callable[[], None]
+) -> tuple[Plan, DevicePlan | None]:
+    """Plan the memory of the process, and that of a GPU.
+
+    Args:
+        run: the run; gives up its first-order steps if they do not fit and it does not need them.
+        make: plans the memory of the process.
+        check: called between the two.
+    Raises:
+        DoesNotFitError: a budget is too small for any way to run.
+    """
+    engine = run.engine
+    while True:
+        plan = make(run)
+        check()
+        plan.apply(engine)
+        try:
+            return plan, plan_device(engine, plan.growth.planned)
+        except DoesNotFitError:
+            if not run.trajectory.drop_first_order():
+                raise
+        engine.give_back()
+        ledger = engine.model.device.ledger
+        ledger.restart(ledger.limit_bytes)
+
+
 def _warnings(
-    run: Run, given: TuneConfig, sets: Mapping[str, ExampleSet], plan: Plan | None
+    run: Run,
+    given: TuneConfig,
+    sets: Mapping[str, ExampleSet],
+    plan: Plan | None,
+    placement: Placement,
 ) -> list[str]:
     """Warnings for the user, one sentence each."""
     found: list[str] = []
@@ -204,7 +238,8 @@ def _warnings(
         found += [f"{name} rows: {warning.message}" for warning in examples.warnings]
     found += [warning.message for warning in run.probes.batches.warnings]
     if given.wants_first_order and (config.method != given.method or not run.first_order_blocks):
-        reason = why_no_first_order(manifest) or "the budget has no room for gradients"
+        reason = why_no_first_order(manifest) or placement.why_no_first_order(manifest)
+        reason = reason or "the budget has no room for gradients"
         how = "estimates gradients from losses"
         if config.method != given.method:
             how = f"takes the method {config.method}"

@@ -170,6 +170,12 @@ class BackwardMemoryModel:
             return min(self.parts, self._together(limits)) * self.waiting
         return min(limits.workers, self.parts) * self.kept
 
+    def held_states(self, limits: Limits, *, streams: bool) -> int:
+        """Count those bytes of `held` that are states: keys and values wait on the host."""
+        if streams:
+            return min(self.parts, self._together(limits)) * (self.waiting - self.past)
+        return min(limits.workers, self.parts) * self.kept
+
     def rehearsed(self, limits: Limits) -> int:
         """Count the bytes of `held` that a rehearsal in one block of each kind takes at least.
 

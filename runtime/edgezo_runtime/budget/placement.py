@@ -10,6 +10,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.devices.choice import Wanted, choose_device
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.devices.device import Device
+from edgezo_runtime.engine.block_forms import BackwardForms
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.system.sizes import parse_size
 
@@ -28,11 +29,21 @@ class Placement:
     reason: str = ""
     budget_bytes: int | None = None
 
-    def settled(self, config: TuneConfig) -> TuneConfig:
-        """The settings as they are on the device: a GPU estimates gradients from losses."""
-        if self.device.form == "gpu" and config.first_order == "auto":
+    def settled(self, config: TuneConfig, manifest: Manifest) -> TuneConfig:
+        """The settings as they are on the device.
+
+        Where the bundle has no backward graphs for it, no steps are first-order unless the user
+        asks for them.
+        """
+        if config.first_order == "auto" and self.why_no_first_order(manifest):
             return dataclasses.replace(config, first_order=0)
         return config
+
+    def why_no_first_order(self, manifest: Manifest) -> str | None:
+        """Why a GPU takes no first-order steps with a bundle; None if it does."""
+        if self.device.form != "gpu":
+            return None
+        return BackwardForms.of(manifest, self.device.form).reason
 
 
 ON_CPU = Placement(CPU)

@@ -5,7 +5,7 @@ Importing this module loads no array library.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from edgezo_runtime.bundle.manifest_types import (
@@ -15,7 +15,6 @@ from edgezo_runtime.bundle.manifest_types import (
     SLOTS,
     BackwardInfo,
     GraphInfo,
-    Graphs,
     grad_name,
 )
 from edgezo_runtime.bundle.trainables import MAX_AXIS
@@ -28,10 +27,11 @@ _OWN_INPUTS = {
     "score_tokens": frozenset({"hidden", "positions", "targets"}),
     "logits": frozenset({"hidden", "positions"}),
     "rows": frozenset({"states", "index"}),
+    "sum": frozenset({"left", "right"}),
 }
 """Inputs that the runtime feeds, apart from bound tensors and, for blocks, the context."""
 
-_FORWARD_ONLY = ("prologue", "logits")
+_FORWARD_ONLY = ("prologue", "logits", "rows", "sum")
 """Graphs that have no backward graph."""
 
 
@@ -132,16 +132,23 @@ def check_fed(where: str, graph: GraphInfo, context: Iterable[str]) -> None:
     require(not lost, f"graphs.{where}.outputs: {min(lost, default='')!r} is missing")
 
 
-def check_backward(infos: tuple[BackwardInfo, ...], graphs: Graphs) -> None:
+def check_backward(
+    infos: Sequence[BackwardInfo], named: Sequence[tuple[str, GraphInfo]], where: str = "backward"
+) -> None:
     """Check backward graphs against the graphs that they belong to.
+
+    Args:
+        infos: the backward graphs.
+        named: forward graphs with their names, as `Graphs.named` gives them.
+        where: the entry of the manifest, for messages.
 
     Raises:
         BundleError: naming the first part that is wrong.
     """
-    unique((info.of for info in infos), "backward")
-    forward = {graph.file: graph for _, graph in graphs.named()}
+    unique((info.of for info in infos), where)
+    forward = {graph.file: graph for _, graph in named}
     for info in infos:
-        place = f"backward.{info.file}"
+        place = f"{where}.{info.file}"
         require(info.of in forward, f"{place}: there is no graph {info.of!r}")
         taken = {tensor.name for tensor in forward[info.of].inputs}
         known = {GRAD, *taken, *(tensor.name for tensor in forward[info.of].outputs)}
@@ -154,5 +161,5 @@ def check_backward(infos: tuple[BackwardInfo, ...], graphs: Graphs) -> None:
         require(not odd, f"{place}: {min(odd, default='')!r} is the gradient of no input")
         require(grad_name("hidden") in outputs, f"{place}: no gradient of the hidden states")
     lost = forward.keys() - {info.of for info in infos}
-    lost -= {graph.file for where, graph in graphs.named() if where in _FORWARD_ONLY}
-    require(not lost or not infos, f"backward: none for {min(lost, default='')!r}")
+    lost -= {graph.file for name, graph in named if name in _FORWARD_ONLY}
+    require(not lost or not infos, f"{where}: none for {min(lost, default='')!r}")

@@ -199,7 +199,9 @@ def check(manifest: Manifest) -> None:
     for where, graph in [*manifest.graphs.named(), *_gpu(manifest)]:
         check_graph(where, graph)
         check_fed(where, graph, manifest.context)
-    check_backward(_backward(manifest), manifest.graphs)
+    check_backward(_backward(manifest), manifest.graphs.named())
+    if not isinstance(manifest.gpu, str):
+        check_backward(manifest.gpu.derived(), _on_gpus(manifest), "gpu.backward")
     _check_context(manifest)
     _check_trainables(manifest)
     _check_tokenizer(manifest)
@@ -215,7 +217,8 @@ def _check_files(manifest: Manifest) -> None:
     needed = [WEIGHTS_FILE, TRAINABLE_FILE, tokenizer.file]
     needed += [tokenizer.chat_template] if tokenizer.chat_template is not None else []
     needed += [graph.file for _, graph in [*manifest.graphs.named(), *_gpu(manifest)]]
-    for derived in _backward(manifest):
+    on_gpus = () if isinstance(manifest.gpu, str) else manifest.gpu.derived()
+    for derived in (*_backward(manifest), *on_gpus):
         needed += [derived.file] if derived.plain is None else [derived.file, derived.plain]
     for path in needed:
         check_path(path)
@@ -252,6 +255,12 @@ def _backward(manifest: Manifest) -> tuple[BackwardInfo, ...]:
 
 def _gpu(manifest: Manifest) -> list[tuple[str, GraphInfo]]:
     return [] if isinstance(manifest.gpu, str) else manifest.gpu.named()
+
+
+def _on_gpus(manifest: Manifest) -> list[tuple[str, GraphInfo]]:
+    """The forward graphs that a GPU runs: its own, and the scorers."""
+    shared = [(where, graph) for where, graph in manifest.graphs.named() if where[:5] == "score"]
+    return [*_gpu(manifest), *shared]
 
 
 def _check_context(manifest: Manifest) -> None:

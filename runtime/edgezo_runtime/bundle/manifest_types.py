@@ -107,25 +107,6 @@ class Graphs:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuGraphs:
-    """Graphs for GPUs, bound to the same tensors as those for the processor.
-
-    Attributes:
-        blocks: in the order of `Graphs.blocks`; with operators that providers of GPUs have, and
-            matrices multiplied in the form in which they are stored.
-        rows: states (R, S, H) and index (M,) -> the rows `states[index]`.
-    """
-
-    blocks: tuple[GraphInfo, ...]
-    rows: GraphInfo
-
-    def named(self) -> list[tuple[str, GraphInfo]]:
-        """Every graph with its name ("blocks[0]", ..., "rows")."""
-        blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
-        return [*blocks, ("rows", self.rows)]
-
-
-@dataclass(frozen=True, slots=True)
 class BackwardInfo:
     """The backward graph of a forward graph.
 
@@ -146,6 +127,37 @@ class BackwardInfo:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     plain: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuGraphs:
+    """Graphs for GPUs, bound to the same tensors as those for the processor.
+
+    Attributes:
+        blocks: in the order of `Graphs.blocks`; with operators that providers of GPUs have, and
+            matrices multiplied in the form in which they are stored.
+        rows: states (R, S, H) and index (M,) -> the rows `states[index]`.
+        sum: left and right (R, S, H) -> their sum; None in bundles without backward graphs.
+        backward: one graph per kind of block and per scorer, or the reason why there are none.
+            Trainables have one copy there.
+    """
+
+    blocks: tuple[GraphInfo, ...]
+    rows: GraphInfo
+    sum: GraphInfo | None = None
+    backward: tuple[BackwardInfo, ...] | str = "the edgezo that exported the bundle made none"
+
+    def named(self) -> list[tuple[str, GraphInfo]]:
+        """Every graph with its name ("blocks[0]", ..., "rows", "sum")."""
+        blocks = [(f"blocks[{index}]", graph) for index, graph in enumerate(self.blocks)]
+        last = [("rows", self.rows)]
+        if self.sum is not None:
+            last.append(("sum", self.sum))
+        return [*blocks, *last]
+
+    def derived(self) -> tuple[BackwardInfo, ...]:
+        """The backward graphs, if there are any."""
+        return () if isinstance(self.backward, str) else self.backward
 
 
 def grad_name(name: str) -> str:

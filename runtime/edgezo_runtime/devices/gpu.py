@@ -59,6 +59,15 @@ class Gpu:
     size_nodes: int = 0
     _waiting: weakref.WeakSet[UploadedWeights] = field(default_factory=weakref.WeakSet)
 
+    def __post_init__(self) -> None:
+        waiting = self._waiting  # not the GPU itself, which has the ledger
+
+        def make_room() -> None:
+            for weights in list(waiting):
+                weights.drop()
+
+        self.ledger.make_room = make_room
+
     @property
     def total_bytes(self) -> int | None:
         """Its memory; None if nothing tells."""

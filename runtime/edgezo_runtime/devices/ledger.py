@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from edgezo_runtime.devices.faults import ShortOfDeviceError
@@ -21,7 +22,9 @@ class Ledger:
         held_bytes: what lies there now: weights, states and results. What the provider takes for
             itself while a graph runs is not in it.
         peak_bytes: the most that has.
-        passes_peak_bytes: the most that has besides weights.
+        make_room: drops weights that nobody uses yet; None where there are none.
+        passes: names what runs now.
+        passes_peaks: the most that has besides weights, by what ran.
         sent_bytes: what was copied to the device so far.
         fetched_bytes: what was copied back.
     """
@@ -30,12 +33,15 @@ class Ledger:
         self._lock = threading.RLock()  # a value may be collected where one is being counted
         self.limit_bytes: int | None = None
         self.held_bytes = 0
-        self.peak_bytes = self.passes_peak_bytes = 0
+        self.peak_bytes = 0
+        self.make_room: Callable[[], None] | None = None
+        self.passes = ""
+        self.passes_peaks: dict[str, int] = {}
         self._weights_bytes = 0
         self.sent_bytes = self.fetched_bytes = 0
 
     def take(self, size_bytes: int, what: str) -> None:
-        """Count bytes before they are allocated.
+        """Count bytes before they are allocated; weights that came ahead make room for others.
 
         Args:
             size_bytes: how many.
@@ -43,6 +49,15 @@ class Ledger:
         Raises:
             ShortOfDeviceError: they do not fit in the limit.
         """
+        try:
+            self._take(size_bytes, what)
+        except ShortOfDeviceError:
+            if what == WEIGHTS or self.make_room is None:
+                raise
+            self.make_room()  # without the lock, which what comes ahead may wait for
+            self._take(size_bytes, what)
+
+    def _take(self, size_bytes: int, what: str) -> None:
         with self._lock:
             above = self.held_bytes + size_bytes
             if self.limit_bytes is not None and above > self.limit_bytes:
@@ -53,7 +68,16 @@ class Ledger:
             self.held_bytes = above
             self._weights_bytes += size_bytes if what == WEIGHTS else 0
             self.peak_bytes = max(self.peak_bytes, above)
-            self.passes_peak_bytes = max(self.passes_peak_bytes, above - self._weights_bytes)
+            self._note_passes()
+
+    @property
+    def passes_peak_bytes(self) -> int:
+        """The most that has lain there besides weights."""
+        return max(self.passes_peaks.values(), default=0)
+
+    def _note_passes(self) -> None:
+        held = self.held_bytes - self._weights_bytes
+        self.passes_peaks[self.passes] = max(self.passes_peaks.get(self.passes, 0), held)
 
     def give(self, size_bytes: int, what: str) -> None:
         """Count bytes that were released."""
@@ -74,7 +98,8 @@ class Ledger:
         with self._lock:
             self.limit_bytes = limit_bytes
             self.peak_bytes = self.held_bytes
-            self.passes_peak_bytes = self.held_bytes - self._weights_bytes
+            self.passes_peaks.clear()
+            self._note_passes()
             self.sent_bytes = self.fetched_bytes = 0
 
     def sent(self, size_bytes: int) -> None:

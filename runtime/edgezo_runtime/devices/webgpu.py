@@ -21,6 +21,10 @@ PROVIDER = "WebGpuExecutionProvider"
 SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
 """Set to 1 in the environment, the provider takes a driver that computes on the processor."""
 
+_SETTINGS = {"preferredLayout": "NCHW"}
+"""As graphs are written. Otherwise transpositions are moved for the sake of convolutions, and
+shapes that are reordered for it are computed by nodes that no file has."""
+
 _LIBRARY = "edgezo-webgpu"
 
 _MAKERS = {0x10DE: "NVIDIA", 0x1002: "AMD", 0x8086: "Intel", 0x106B: "Apple", 0x13B5: "Arm"}
@@ -46,7 +50,7 @@ def open_webgpu() -> Gpu:
         PROVIDER,
         facts,
         ort,
-        lambda options: options.add_provider_for_devices([device], {}),
+        lambda options: options.add_provider_for_devices([device], _SETTINGS),
         None,
         _here,
     )

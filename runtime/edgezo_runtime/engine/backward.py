@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, grad_name
-from edgezo_runtime.devices.device import Device, Session
+from edgezo_runtime.devices.device import Session
+from edgezo_runtime.engine.block_forms import BackwardForms
 from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
 from edgezo_runtime.errors import BundleError, UsageError
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +22,13 @@ class BackwardGraph:
         session: runs the graph.
         inputs: what it takes.
         outputs: what it gives, the gradient of the hidden states first.
-        device: what runs it.
     """
 
     session: Session
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    device: Device
 
-    def run(self, graph: LoadedGraph, feed: Mapping[str, Any], grad: Any) -> dict[str, Float32]:
+    def run(self, graph: LoadedGraph, feed: Mapping[str, Any], grad: Any) -> dict[str, Any]:
         """Carry a gradient back.
 
         Args:
@@ -42,7 +36,7 @@ class BackwardGraph:
             feed: the other inputs by name, OrtValues; unused ones do no harm.
             grad: the gradient at the result of the forward graph, an OrtValue.
         Returns:
-            Gradients by the name of the input, arrays; of a trainable with its leading axis.
+            Gradients by the name of the input, OrtValues; of a trainable with its leading axis.
         Raises:
             ShortOfMemoryError: the graph was refused memory.
             BundleError: an input of the graph is missing.
@@ -56,10 +50,7 @@ class BackwardGraph:
         own = {name: known[name] for name in self.inputs}
         values = run_graph(self.session, list(self.outputs), own)
         suffix = len(grad_name(""))
-        return {
-            name[:-suffix]: self.device.fetch(value)
-            for name, value in zip(self.outputs, values, strict=True)
-        }
+        return {name[:-suffix]: value for name, value in zip(self.outputs, values, strict=True)}
 
 
 class BackwardGraphs:
@@ -76,23 +67,27 @@ class BackwardGraphs:
     """
 
     def __init__(self, model: LoadedModel, *, scorers_only: bool = False) -> None:
-        manifest = model.bundle.manifest
-        if isinstance(manifest.backward, str):
+        manifest, device = model.bundle.manifest, model.device
+        forms = BackwardForms.of(manifest, device.form)
+        if forms.reason is not None:
             raise UsageError(
-                f"the bundle has no backward graphs ({manifest.model.architecture}): "
-                f"{manifest.backward}; set `first_order` to 0, or run "
+                f"the bundle has no backward graphs ({manifest.model.architecture}) for the device "
+                f"{device.name}: {forms.reason}; set `first_order` to 0, or run "
                 f"'edgezo export --force' with an edgezo that can derive it"
             )
-        graphs = manifest.graphs
-        scorers = {graphs.score_labels.file, graphs.score_tokens.file}
+        self._blocks = forms.blocks
         self._opened = {
             info.of: _open(model, info)
-            for info in manifest.backward
-            if info.of in scorers or not scorers_only
+            for info in forms.infos
+            if info.of not in forms.blocks or not scorers_only
         }
 
+    def through_block(self, index: int) -> BackwardGraph:
+        """The graph that goes back through a block."""
+        return self._opened[self._blocks[index]]
+
     def through(self, file: str) -> BackwardGraph:
-        """The graph that goes back through the forward graph in `file`."""
+        """The graph that goes back through the scorer in `file`."""
         return self._opened[file]
 
 
@@ -101,4 +96,4 @@ def _open(model: LoadedModel, info: BackwardInfo) -> BackwardGraph:
     check_ends(session, info.inputs, info.outputs, str(model.bundle.root / info.file))
     inputs = tuple(tensor.name for tensor in info.inputs)
     outputs = tuple(tensor.name for tensor in info.outputs)
-    return BackwardGraph(session, inputs, outputs, model.device)
+    return BackwardGraph(session, inputs, outputs)

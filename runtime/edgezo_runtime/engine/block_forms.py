@@ -8,9 +8,11 @@ form of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from edgezo_runtime.bundle.manifest import Manifest
-from edgezo_runtime.bundle.manifest_types import GRAD, GpuGraphs, GraphInfo
+from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, GpuGraphs, GraphInfo
 from edgezo_runtime.devices.device import Device
 from edgezo_runtime.devices.library import runs_fused_attention
 from edgezo_runtime.errors import MissingExtraError, UsageError
@@ -30,9 +32,51 @@ def runnable(manifest: Manifest, device: Device) -> Sequence[GraphInfo]:
     return [_plain(manifest, graph) for graph in manifest.graphs.blocks]
 
 
-def row_picker(manifest: Manifest, device: Device) -> GraphInfo | None:
-    """The graph that picks rows of states on the device; None where the host does it."""
-    return _for_gpus(manifest, device).rows if device.form == "gpu" else None
+@dataclass(frozen=True, slots=True)
+class StateGraphs:
+    """Graphs that work on states on a device.
+
+    Attributes:
+        rows: picks rows of states; None where the host does it.
+        sum: adds states; None where the host does it.
+    """
+
+    rows: GraphInfo | None = None
+    sum: GraphInfo | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest, device: Device) -> StateGraphs:
+        """Those of a bundle for a device."""
+        if device.form != "gpu":
+            return cls()
+        own = _for_gpus(manifest, device)
+        return cls(own.rows, own.sum)
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardForms:
+    """The backward graphs of a bundle in the form of a device.
+
+    Attributes:
+        infos: the graphs; none, if `reason` says why.
+        blocks: the forward graph of each block that they belong to, by file.
+        reason: why there are none; None if there are.
+    """
+
+    infos: tuple[BackwardInfo, ...]
+    blocks: tuple[str, ...]
+    reason: str | None
+
+    @classmethod
+    def of(cls, manifest: Manifest, form: Literal["processor", "gpu"]) -> BackwardForms:
+        """Those of a bundle, in the form of `Device.form`."""
+        blocks, found = manifest.graphs.blocks, manifest.backward
+        if form == "gpu":
+            if isinstance(manifest.gpu, str):
+                return cls((), (), manifest.gpu)
+            blocks, found = manifest.gpu.blocks, manifest.gpu.backward
+        files = tuple(graph.file for graph in blocks)
+        return cls((), files, found) if isinstance(found, str) else cls(found, files, None)
 
 
 def _for_gpus(manifest: Manifest, device: Device) -> GpuGraphs:

@@ -198,7 +198,7 @@ class CarriedErrorPass(WholeFirstOrderPass):
         kept = chunk.kept
         super().end(chunk)
         rows, tokens = chunk.positions.T
-        error = chunk.grad[rows, tokens]  # (T', H)
+        error = self._model.array(chunk.grad)[rows, tokens]  # (T', H)
         for index in reversed(range(min(kept, default=0), len(self._model.blocks))):
             before = error
             if index in self._carries:

@@ -138,7 +138,7 @@ class Chunk:
         target: where keys and values of a prompt go, and in which of its rows.
         kept: states that are wanted later: (R', H) of last tokens at the entry of the first block
             that trains, or (R', S, H) at the entry of every block that the chunk goes back through.
-        grad: (R', S, H) float32, gradient at the result of the block to go back through.
+        grad: (R', S, H), an OrtValue: gradient at the result of the block to go back through.
         scores: (groups, T', C) or (groups, T').
     """
 

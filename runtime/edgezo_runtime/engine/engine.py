@@ -37,7 +37,7 @@ from edgezo_runtime.system.memory import anonymous_bytes
 from edgezo_runtime.system.memory_errors import refusal_reason
 from edgezo_runtime.system.memory_guard import BUDGET, MemoryGuard
 
-__all__ = ["Engine", "Params", "SharedParams"]
+__all__ = ["Engine", "Params", "Planned", "SharedParams"]
 
 Planned = Literal["scores", "gradient"]
 """Passes whose memory is planned."""
@@ -288,6 +288,7 @@ class Engine:
         self.require_here()
         with self._turns:
             ENVIRONMENT.require_time()
+            self.model.device.ledger.passes = planned or ""
             while True:
                 if planned is not None:
                     self._reserve(planned)

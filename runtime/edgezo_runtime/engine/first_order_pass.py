@@ -219,9 +219,10 @@ class _FirstOrderPass(ScoringPass):
         own = self._part(chunk)
         losses = example_losses(own, scores[None])[0]
         slopes = score_gradients(own, scores)
-        grad = np.zeros(chunk.hidden.shape(), np.float32)
+        grad: Any = None
         for part in _stretches(chunk):
-            grad += self._score_gradient(chunk, part, scores[part], slopes[part])
+            share = self._score_gradient(chunk, part, scores[part], slopes[part])
+            grad = share if grad is None else self._model.sum(grad, share)
         chunk.hidden, chunk.grad = None, grad
         chunk.scores = losses
 
@@ -234,13 +235,16 @@ class _FirstOrderPass(ScoringPass):
         feed = {**chunk.inputs, "hidden": hidden, **self._past(index, chunk)}
         for name, tensor in graph.trainables.items():
             feed[name] = self._model.value(self._work.params.copies(tensor, chunk.index))
-        file = self._manifest.graphs.blocks[index].file
-        found = self._graphs.through(file).run(graph, feed, self._model.value(chunk.grad))
+        found = self._graphs.through_block(index).run(graph, feed, chunk.grad)
         chunk.grad = found.pop("hidden")
         del feed, hidden  # what the block took is not in memory while others use what it made
         self._work.after_block()
-        gradients = {graph.trainables[name]: value[0] for name, value in found.items()}
-        own = {name: grad for name, grad in gradients.items() if name in self._wanted}
+        named = {graph.trainables[name]: value for name, value in found.items()}
+        own = {
+            name: self._model.array(value)[0]
+            for name, value in named.items()
+            if name in self._wanted
+        }
         self._way.sums.add(chunk, index, own)
 
     def _scores(self, chunk: Chunk, part: slice) -> Float32:
@@ -250,7 +254,7 @@ class _FirstOrderPass(ScoringPass):
         return self.batch.targets[chunk.scored]
 
     def _score_gradient(self, chunk: Chunk, part: slice, scores: Float32, slopes: Float32) -> Any:
-        """Gradient at the last hidden states from that at some of the scores."""
+        """Gradient at the last hidden states from that at some of the scores, an OrtValue."""
         feed = {"hidden": chunk.hidden, "positions": self._model.value(chunk.positions[part])}
         if self.batch.label_ids is not None:
             info = self._manifest.graphs.score_labels

@@ -24,7 +24,7 @@ from edgezo_runtime.bundle.manifest_types import NEW, PAST, GraphInfo
 from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.devices.device import Device, HeldWeights, Session
-from edgezo_runtime.engine.block_forms import row_picker, runnable
+from edgezo_runtime.engine.block_forms import StateGraphs, runnable
 from edgezo_runtime.engine.file_pages import FilePages
 from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
 from edgezo_runtime.system.memory import trim_heap
@@ -92,8 +92,10 @@ class LoadedModel:
         # embedding: the states that it makes of a chunk are smaller.
         self.prologue = self._open(graphs.prologue, CPU)
         self.blocks = [self._open(graph) for graph in runnable(bundle.manifest, device)]
-        picker = row_picker(bundle.manifest, device)
-        self._rows = None if picker is None else self._open(picker)
+        states = StateGraphs.of(bundle.manifest, device)
+        self._rows, self._sum = (
+            None if graph is None else self._open(graph) for graph in (states.rows, states.sum)
+        )
 
     def scorer(self, graph: GraphInfo) -> LoadedGraph:
         """One of the two scorers, opened at its first use."""
@@ -120,6 +122,12 @@ class LoadedModel:
             return self.value(self.array(states)[index])
         feed = {"states": states, "index": self.value(index)}
         return run_graph(self._rows.session, [self._rows.output], feed)[0]
+
+    def sum(self, left: Any, right: Any) -> Any:
+        """left + right of values (R, S, H), which stay on the device."""
+        if self._sum is None:
+            return self.value(self.array(left) + self.array(right))
+        return run_graph(self._sum.session, [self._sum.output], {"left": left, "right": right})[0]
 
     @property
     def kinds(self) -> frozenset[int]:

@@ -47,6 +47,27 @@ def test_gradients_are_summed_where_an_input_was_repeated(shape, summed):
     assert (own.reduced(own.grad, 1) is not own.grad) is summed
 
 
+def test_graphs_for_gpus_know_what_was_repeated_without_looking_at_shapes():
+    draft = GraphBuilder("case", gpu=True)
+    x = draft.input("x", ir.DataType.FLOAT, ("rows", "tokens", 4))
+    y = draft.input("y", ir.DataType.FLOAT, ("copies_bias", 1, 4))
+    own = adjoint(draft, draft.op("Add", x, y), True, True)
+    assert own.reduced(own.grad, 0) is own.grad
+    summed = own.reduced(own.grad, 1).producer()
+    assert summed is not None
+    assert summed.op_type == "ReduceSum"
+    assert summed.inputs[1].const_value.numpy().tolist() == [0, 1]
+
+
+def test_graphs_for_gpus_are_refused_where_a_shape_is_not_known():
+    draft = GraphBuilder("case", gpu=True)
+    x = draft.input("x", ir.DataType.FLOAT, ("rows", 4))
+    shape = draft.input("shape", ir.DataType.INT64, (2,))
+    own = adjoint(draft, draft.op("Add", draft.op("Reshape", x, shape), x), True, True)
+    with pytest.raises(UnsupportedModelError, match="Add of unknown shape"):
+        own.reduced(own.grad, 0)
+
+
 def test_a_node_of_several_outputs_has_no_single_gradient():
     draft = GraphBuilder("case")
     x = draft.input("x", ir.DataType.FLOAT, (2, 3))

@@ -10,6 +10,7 @@ import pytest
 
 from edgezo_runtime.budget import placement
 from edgezo_runtime.budget.device_plan import plan_device
+from edgezo_runtime.budget.memory_model import BackwardMemoryModel
 from edgezo_runtime.budget.placement import Placement, place
 from edgezo_runtime.bundle.manifest_types import GpuGraphs
 from edgezo_runtime.config import TuneConfig
@@ -71,18 +72,25 @@ def test_the_processor_has_no_budget_of_its_own(manifest: Any) -> None:
         place(manifest, "cpu", "4GB")
 
 
-def test_gpus_estimate(manifest: Any) -> None:
+def test_gpus_estimate_with_bundles_that_have_no_backward_graphs_for_them(manifest: Any) -> None:
     on_gpu = Placement(gpu_of())
-    assert on_gpu.settled(TuneConfig()).first_order == 0
-    assert on_gpu.settled(TuneConfig(first_order=2)).first_order == 2  # is refused by name later
-    assert Placement(CPU).settled(TuneConfig()).first_order == "auto"
+    assert on_gpu.settled(TuneConfig(), manifest).first_order == 0
+    assert "made none" in (on_gpu.why_no_first_order(manifest) or "")
+    asked = on_gpu.settled(TuneConfig(first_order=2), manifest)  # is refused by name later
+    assert asked.first_order == 2
+    assert Placement(CPU).settled(TuneConfig(), manifest).first_order == "auto"
+    derived = dataclasses.replace(manifest, gpu=dataclasses.replace(manifest.gpu, backward=()))
+    assert on_gpu.settled(TuneConfig(), derived).first_order == "auto"
 
 
-def engine_of(limit: int | None, passes: int = 8 * MB) -> Any:
+def engine_of(limit: int | None, passes: int = 8 * MB, gradient: int = 0) -> Any:
     device = gpu_of(limit=limit)
     device.ledger.limit_bytes = None
     device.ledger.take(30 * MB, WEIGHTS)
-    device.ledger.take(passes, "a value")
+    for kind, size in (("scores", passes), ("gradient", gradient)):
+        device.ledger.passes = kind
+        device.ledger.take(size, "a value")
+        device.ledger.give(size, "a value")
     device.ledger.limit_bytes = limit
     model = SimpleNamespace(
         device=device, block_bytes=lambda index: 10 * MB, vocabulary_bytes=4 * MB
@@ -111,6 +119,40 @@ def test_blocks_stay_are_streamed_and_chunks_shrink(
     assert (plan.streamed, plan.chunk_tokens) == (streamed, tokens)
     assert plan.predicted_bytes == sum(plan.parts().values()) == predicted * MB
     assert (len(engine.streamed), engine.limits.chunk_tokens) == (streamed, tokens)
+
+
+BACK = BackwardMemoryModel(
+    tokens=256,
+    telling_rows=2,
+    weights=3 * MB,
+    kept=2 * MB,
+    sums=0,
+    parts=5,
+    past=MB,
+    waiting=4 * MB,
+)
+"""Of a part: 2 MB of states at the entries of blocks, 1 MB at the block where it waits."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "streamed", "tokens", "parts"),
+    [
+        (None, 0, 256, (60, 4, 12, 4)),  # the gradient takes 5 and 2 of kept states
+        (79, 6, 256, (20, 4, 12, 4)),
+        (37, 6, 128, (20, 4, 8, 4)),  # chunks of scores shrink, parts that go back do not: 5 and 3
+    ],
+)
+def test_states_that_are_kept_for_the_way_back_count(
+    limit: int | None, streamed: int, tokens: int, parts: tuple[int, ...]
+) -> None:
+    engine = engine_of(None if limit is None else limit * MB, 12 * MB, 5 * MB)
+    engine.limits = Limits(1, 256, fetch_bytes=MB, wave_bytes=4 * MB)
+    formula: Any = SimpleNamespace(back=BACK, bytes_per_token=MB // 256)
+    plan = plan_device(engine, formula)
+    assert plan is not None
+    assert (plan.streamed, plan.chunk_tokens) == (streamed, tokens)
+    sizes = tuple(round(size / MB) for size in plan.parts().values())
+    assert sizes == parts
 
 
 def test_what_cannot_fit_is_refused_with_what_would_do() -> None:

@@ -149,6 +149,27 @@ def test_graphs_for_gpus_are_checked(root):
             check(dataclasses.replace(manifest, gpu=gpu))
 
 
+def test_backward_graphs_for_gpus_are_checked(root):
+    """A bundle from before them opens, too: the test above has none."""
+    edit(root, lambda content: content.update(backward=[backward(of) for of in FORWARD]))
+    manifest = Bundle.open(root).manifest
+    prologue, blocks = manifest.graphs.prologue, manifest.graphs.blocks
+    states = TensorInfo("states", "float32", ("rows", "tokens", 8))
+    sides = tuple(dataclasses.replace(states, name=name) for name in ("left", "right"))
+    plain = dataclasses.replace(prologue, trainables=(), weights=())
+    rows = dataclasses.replace(plain, inputs=(states,))
+    total = dataclasses.replace(plain, inputs=sides)
+    check(dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows, total, manifest.backward)))
+    moved = dataclasses.replace(manifest.backward[0], file="a.onnx")
+    for own, derived, message in (
+        (total, manifest.backward[1:], r"gpu\.backward: none for 'graphs/block_000"),
+        (total, (moved, *manifest.backward[1:]), "'a.onnx' is missing"),
+        (rows, manifest.backward, r"graphs\.sum\.inputs: unknown input"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            check(dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows, own, derived)))
+
+
 @pytest.mark.parametrize("size", [0, -32, 1.5, "32", 2**40])
 def test_groups_that_make_no_sense(root, size):
     edit(root, lambda content: content.update(group_size=size))

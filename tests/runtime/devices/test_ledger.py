@@ -64,3 +64,15 @@ def test_a_copy_that_fails_is_not_counted() -> None:
     with pytest.raises(RuntimeError):
         put_counted(np.zeros(8, np.uint8), "a value", fail, ledger)
     assert ledger.held_bytes == 0
+
+
+def test_weights_that_came_ahead_make_room_for_values_only() -> None:
+    ledger = Ledger()
+    ledger.limit_bytes = 1000
+    ledger.take(900, WEIGHTS)
+    ledger.make_room = lambda: ledger.give(900, WEIGHTS)
+    with pytest.raises(ShortOfDeviceError):
+        ledger.take(200, WEIGHTS)
+    assert ledger.held_bytes == 900
+    ledger.take(200, "a result")
+    assert ledger.held_bytes == 200
