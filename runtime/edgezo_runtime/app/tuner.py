@@ -179,8 +179,7 @@ class Tuner:
 
         Args:
             resume: False refuses a folder that holds a run.
-            tell: given the name of a measurement, its passes so far, and how many there are at
-                most.
+            tell: given the name of a measurement, its passes so far, and their number at most.
         """
         self.run.engine.require_here()
         with self._steps:
@@ -463,11 +462,10 @@ class Tuner:
         """Generate a text, and yield each delta as soon as it is generated.
 
         Every token takes its turn with the passes of steps; inside `paused` it does not wait. The
-        whole text is generated with the adapter that is current at its first token.
+        whole text is generated with the adapter that was current at its beginning.
 
         Args:
-            prompt: a text; a row, for the template; or messages of a conversation, for the bundle's
-                chat template.
+            prompt: a text; a row, for the template; or messages, for the bundle's chat template.
             settings: of the generation; None generates 64 tokens at most, by greedy choice.
         Raises:
             UsageError: the bundle cannot generate, or the prompt is empty or too long.
@@ -496,8 +494,7 @@ class Tuner:
     def listen(self, callback: Callable[[Event], object]) -> None:
         """Call a function with every event from now on, in the thread that emits the event.
 
-        That thread waits for it, between two steps. An exception of the function ends what the
-        thread was doing.
+        That thread waits for it, between two steps. An exception ends what the thread was doing.
         """
         self.run.engine.require_here()
         self.run_events.hub.listen(callback)
