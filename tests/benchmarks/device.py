@@ -69,9 +69,9 @@ def torch_side(**arguments: Any) -> dict[str, Any]:
     return _watched(peft_steps, **arguments)
 
 
-def _watched(steps: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+def _watched(work: Callable[..., dict[str, Any]], /, **arguments: Any) -> dict[str, Any]:
     with DriverMemory() as memory:
-        found = steps(**arguments)
+        found = work(**arguments)
     return {**found, "driver_peak": memory.peak_bytes}
 
 
