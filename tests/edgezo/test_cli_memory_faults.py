@@ -124,8 +124,8 @@ def test_a_machine_that_runs_out(
     left = iter([2**40] * looks)
     guard = MemoryGuard(2**40, available=lambda: next(left, MIB))
 
-    def watched(run: Run, budget: int, **options: Any) -> Plan:
-        made = make_plan(run, budget, **options)
+    def watched(run: Run, **options: Any) -> Plan:
+        made = make_plan(run, **options)
         run.engine.guard = guard
         return made
 

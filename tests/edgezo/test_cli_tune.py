@@ -176,8 +176,8 @@ def test_a_run_short_of_memory_stops_and_goes_on(
     looks = iter([0] * 30)  # enough memory at first, then never
     guard = MemoryGuard(2**20, resident=lambda: next(looks, 2**30))
 
-    def watched(run: Run, budget: int, **options: Any) -> Plan:
-        made = make_plan(run, budget, **options)
+    def watched(run: Run, **options: Any) -> Plan:
+        made = make_plan(run, **options)
         run.engine.guard = guard
         return made
 

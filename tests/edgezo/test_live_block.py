@@ -91,7 +91,10 @@ def test_evaluations_are_shown_below_the_steps() -> None:
     progress = Progress(stream, lambda: now[0], block=True)
     progress.show(Board("step 1", 0.25, facts=["32 rows/s"]), "step 1, a line")
     now[0] += 1
-    progress.count("evaluating")(5, 10)
+    count = progress.count("evaluating")
+    count(0, 10)
+    now[0] += 2  # a bar comes once the work takes a second
+    count(5, 10)
     first, second, third = screen(stream.getvalue())
     assert first.startswith("step 1  █")
     assert (second, third.split()[0], third.split()[-1]) == ("32 rows/s", "evaluating", "5/10")

@@ -101,7 +101,7 @@ class FakeRun:
         batch: Any = None
         return StepResult(batch, np.empty((0, 0)), [], 0, b"")
 
-    def _measure(self) -> Rates:
+    def _measure(self, tell: object) -> Rates:
         self.note("measure")
         return Rates(0.25, 0.5)
 

@@ -12,7 +12,7 @@ from edgezo_runtime.bundle.bundle import Manifest
 from edgezo_runtime.bundle.manifest_types import GRAD, BackwardInfo, GpuGraphs, TensorInfo
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.engine import block_forms
-from edgezo_runtime.engine.block_forms import row_picker, runnable
+from edgezo_runtime.engine.block_forms import StateGraphs, runnable
 from edgezo_runtime.errors import MissingExtraError, UsageError
 from tests.runtime.tiny_bundle import make_manifest
 
@@ -61,10 +61,11 @@ def test_without_a_plain_form_onnxruntime_has_to_change(
 def test_gpus_have_a_form_of_their_own() -> None:
     manifest = make_manifest({})
     gpu: Any = SimpleNamespace(name="webgpu", form="gpu")
-    assert row_picker(manifest, CPU) is None
+    assert StateGraphs.of(manifest, CPU) == StateGraphs(None, None)
     with pytest.raises(UsageError, match=r"does not run on the device webgpu: .*--quant w8"):
         runnable(manifest, gpu)
     rows, blocks = manifest.graphs.prologue, manifest.graphs.blocks[::-1]
-    able = dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows))
+    total = manifest.graphs.score_tokens
+    able = dataclasses.replace(manifest, gpu=GpuGraphs(blocks, rows, total, "no way back"))
     assert runnable(able, gpu) == blocks
-    assert row_picker(able, gpu) == rows
+    assert StateGraphs.of(able, gpu) == StateGraphs(rows, total)

@@ -357,7 +357,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(exported, kind):
         )
         for size in (5, 100)
     )
-    assert seen == [(5, 12), (10, 12), (12, 12), (12, 12)]
+    assert seen == [(0, 12), (5, 12), (10, 12), (12, 12), (0, 12), (12, 12)]
     assert (one.loss, one.accuracy, one.rows) == (all_at_once.loss, all_at_once.accuracy, 12)
     np.testing.assert_array_equal(one.predictions, all_at_once.predictions)
     if kind == "completion":
