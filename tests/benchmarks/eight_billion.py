@@ -4,6 +4,7 @@
                                              [--budgets 8GB,2GB] [--tokens 64,512] [--rows 2]
                                              [--steps 1] [--warm-up 0] [--no-torch]
                                              [--kinds two-point,first-order] [--most 24GB]
+                                             [--blocks N] [--calibration-rows ROWS]
 
 The weights are random and made when the export reads them (`random_models`), so the bundle alone
 lies on the disk: 4.8 GB for Llama 3 8B. Without `--bundle` it is exported first, in a process of
@@ -12,6 +13,9 @@ blocks, for every length of rows and every budget, each in a process of its own,
 in torch (bfloat16, a LoRA of PEFT, blocks recomputed on the way back) where the memory suffices:
 else the line says how much it would need. `--most` is what torch may take of the machine. Seconds
 of the cores are those of all threads together, which other programs change less than the clock.
+
+Random weights gain nothing by calibration, so it is off; `--calibration-rows 32 --blocks 2` with an
+empty `--kinds=` measures what it takes: blocks are calibrated one after the other.
 
 `--shape` takes the models that papers compare on as well: llama-2-7b, mistral-7b, opt-1.3b,
 opt-13b, roberta-large, and llama-3.2-1b. The default takes about half an hour on two cores.
@@ -59,27 +63,31 @@ class Case:
     budget: str | None
 
 
-def export(output: str, shape: str, quant: Quant) -> dict[str, Any]:
-    """Export a shape; called in a process of its own."""
+def export(
+    output: str, content: dict[str, Any], quant: Quant, calibration_rows: int
+) -> dict[str, Any]:
+    """Export a model of random weights; called in a process of its own."""
     started = time.perf_counter()
-    manifest = random_models.build(Path(output), random_models.SHAPES[shape], quant=quant)
+    own = {"quant": quant, "calibration_rows": calibration_rows}
+    manifest = random_models.build(Path(output), content, **own)  # type: ignore[arg-type]
     size = sum(info.bytes for info in manifest.files.values())
     return {"seconds": time.perf_counter() - started, "bytes": size}
 
 
 @contextmanager
-def prepared(bundle: Path | None, shape: str, quant: Quant, folder: Path | None) -> Iterator[Path]:
+def prepared(content: dict[str, Any], options: Any) -> Iterator[Path]:
     """The bundle named, or one that is exported to a temporary folder."""
-    if bundle is not None:
-        yield bundle
+    if options.bundle is not None:
+        yield options.bundle
         return
-    with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix="edgezo-benchmark-", dir=options.folder) as temporary:
         path = Path(temporary, "bundle")
-        child = call(export, output=str(path), shape=shape, quant=quant)
+        own = {"quant": options.quant, "calibration_rows": options.calibration_rows}
+        child = call(export, output=str(path), content=content, **own)
         size, seconds = child.result["bytes"] / 1e9, child.result["seconds"]
         print(f"exported {size:.2f} GB in {seconds:.0f} s, peak {child.peak_mb:.0f} MB")
         targets = [Target("peak of the export in MB", child.peak_mb, MAX_EXPORT_MB)]
-        if (shape, quant) == ("llama-3-8b", "w4"):
+        if (options.shape, options.quant, options.blocks) == ("llama-3-8b", "w4", 0):
             targets.append(Target("bundle in GB", size, MAX_BUNDLE_GB))
         if print_targets(targets):
             raise SystemExit(1)
@@ -159,6 +167,8 @@ def main() -> int:
     arguments.add_argument("--bundle", type=Path, metavar="BUNDLE", help="use this bundle")
     arguments.add_argument("--folder", type=Path, help="where the bundle is made for a while")
     arguments.add_argument("--quant", choices=get_args(Quant), default="w4")
+    arguments.add_argument("--blocks", type=int, default=0, help="of the model; 0: as it has")
+    arguments.add_argument("--calibration-rows", type=int, default=0, metavar="ROWS")
     arguments.add_argument("--budgets", default="8GB,2GB")
     arguments.add_argument("--tokens", default="64,512")
     arguments.add_argument("--kinds", default=",".join(KINDS))
@@ -168,18 +178,20 @@ def main() -> int:
     arguments.add_argument("--most", type=parse_size, default="1TB", help="memory for torch")
     arguments.add_argument("--no-torch", action="store_true")
     options = arguments.parse_args()
-    content = random_models.SHAPES[options.shape]
+    content = dict(random_models.SHAPES[options.shape])
+    if options.blocks:
+        content["num_hidden_layers"] = options.blocks
     budgets: list[str | None] = [*options.budgets.split(","), None]
     if options.no_torch:
         budgets.remove(None)
     cases = [
         Case(kind, int(tokens), budget)
-        for kind in options.kinds.split(",")
+        for kind in filter(None, options.kinds.split(","))
         for tokens in options.tokens.split(",")
         for budget in budgets
     ]
     found: dict[Case, Child] = {}
-    with prepared(options.bundle, options.shape, options.quant, options.folder) as bundle:
+    with prepared(content, options) as bundle:
         size = format_size(Bundle.open(bundle, verify=False).size_bytes)
         print(f"{options.shape}, {options.quant}, {size}; {options.rows} rows", flush=True)
         for case in cases:

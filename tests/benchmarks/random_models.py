@@ -183,7 +183,13 @@ def shapes_of(config: PretrainedConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def build(output: Path, content: Content, seed: int = 0, quant: Quant = "int8") -> Manifest:
+def build(
+    output: Path,
+    content: Content,
+    seed: int = 0,
+    quant: Quant = "int8",
+    calibration_rows: int = 0,
+) -> Manifest:
     """Export a random model.
 
     Args:
@@ -191,6 +197,8 @@ def build(output: Path, content: Content, seed: int = 0, quant: Quant = "int8") 
         content: of config.json.
         seed: of the weights.
         quant: their form.
+        calibration_rows: rows that w4 is calibrated with, for the memory and the time of it: random
+            weights gain nothing.
     Returns:
         The manifest of the new bundle.
     Raises:
@@ -210,8 +218,8 @@ def build(output: Path, content: Content, seed: int = 0, quant: Quant = "int8") 
         write_tokenizer(folder, content["vocab_size"], mask=content["model_type"] == "roberta")
         source = Source(model_id, config, content, checkpoint, names, folder, None)
         settings = ExportConfig(quant=quant)
-        if quant == "w4":  # random weights gain nothing by calibration
-            settings = replace(settings, calibration_rows=0)
+        if quant == "w4":
+            settings = replace(settings, calibration_rows=calibration_rows)
         return export_bundle(source, output, settings)
 
 
