@@ -207,7 +207,11 @@ def read_tables(plan: Sequence[PlannedTensor], source: TensorReader) -> dict[str
             continue
         scales: list[npt.NDArray[np.float32]] = []
         chunks = _quantized(_rows(entry.sources[0], source), scales)
-        found[entry.name] = np.concatenate([to_unsigned(chunk) for chunk in chunks])
+        table = found[entry.name] = np.empty(source.shape(entry.sources[0]), np.uint8)
+        first = 0
+        for chunk in chunks:
+            table[first : first + len(chunk)] = to_unsigned(chunk)
+            first += len(chunk)
         found[parts[0].name] = np.concatenate(scales).reshape(parts[0].shape)
     return found
 
