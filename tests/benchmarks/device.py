@@ -209,7 +209,9 @@ def main() -> int:
         bundles: dict[str, Path] = {}
         for shape in options.shapes.split(","):
             bundles[shape] = Path(folder, shape)
-            made = call(export, output=str(bundles[shape]), shape=shape, quant=options.quant)
+            content = random_models.SHAPES[shape]
+            own = {"content": content, "quant": options.quant, "calibration_rows": 0}
+            made = call(export, output=str(bundles[shape]), **own)
             print(f"{shape} in {options.quant}: {made.result['bytes'] / 1e6:.1f} MB", flush=True)
         found = measure(options, bundles)
     return print_targets(report(found, options.rows * options.tokens))
