@@ -45,6 +45,27 @@ class Tracker(Protocol):
         """Write what is left."""
 
 
+class LibraryRun:
+    """Logs to a run of Weights & Biases, or of a library with the same functions.
+
+    Args:
+        run: it has begun.
+        finish: ends it.
+    """
+
+    def __init__(self, run: Any, finish: Callable[[], object]) -> None:
+        self._run = run
+        self._finish = finish
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of a step."""
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._finish()
+
+
 Open = Callable[[TrackedRun], Tracker]
 
 TRACKERS: Mapping[str, tuple[str, str]] = {

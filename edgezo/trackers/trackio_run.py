@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from edgezo.trackers.tracker import TrackedRun
+from edgezo.trackers.tracker import LibraryRun, TrackedRun
 
 PROJECT = "edgezo"
 
@@ -15,28 +12,7 @@ def load() -> None:
     import trackio  # noqa: F401
 
 
-class TrackioRun:
-    """Logs to a run.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run; the library would finish it once more at the end of the process."""
-        import trackio
-
-        trackio.finish()
-
-
-def open_tracker(run: TrackedRun) -> TrackioRun:
+def open_tracker(run: TrackedRun) -> LibraryRun:
     """Begin a run in the project "edgezo"; a session that resumes goes on with the same run."""
     import trackio
 
@@ -47,4 +23,5 @@ def open_tracker(run: TrackedRun) -> TrackioRun:
         resume="allow",
         embed=False,
     )
-    return TrackioRun(found)
+    # finished by its own function, it would be finished once more when the process ends
+    return LibraryRun(found, trackio.finish)

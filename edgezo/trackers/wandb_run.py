@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
-from edgezo.trackers.tracker import TrackedRun
+from edgezo.trackers.tracker import LibraryRun, TrackedRun
 
 
 def load() -> None:
@@ -14,26 +12,7 @@ def load() -> None:
     import wandb  # noqa: F401
 
 
-class WandbRun:
-    """Logs to a run.
-
-    Args:
-        run: it has begun.
-    """
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step."""
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self._run.finish()
-
-
-def open_tracker(run: TrackedRun) -> WandbRun:
+def open_tracker(run: TrackedRun) -> LibraryRun:
     """Begin a run below the run's folder; a session that resumes goes on with the same run."""
     import wandb
 
@@ -47,4 +26,4 @@ def open_tracker(run: TrackedRun) -> WandbRun:
         config=dict(run.settings),
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
     )
-    return WandbRun(found)
+    return LibraryRun(found, found.finish)

@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import threading
-from types import TracebackType
 from typing import Any
 
+from edgezo_runtime.budget.ledger import PeakSampler
+
 INTERVAL_S = 0.02
+"""Between two samples: asking the driver takes time of the GPU's host."""
 
 
-class DriverMemory:
-    """Samples the memory in use on the first NVIDIA GPU; other programs on it count as well.
-
-    Attributes:
-        peak_bytes: the most so far, over what was in use before; None where NVML is absent.
-    """
+class DriverMemory(PeakSampler):
+    """Samples the memory in use on the first NVIDIA GPU; other programs on it count as well."""
 
     def __init__(self) -> None:
-        self.peak_bytes: int | None = None
-        self._read = _reader()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        read = _reader()
+        super().__init__(read or (lambda: 0), INTERVAL_S)
+        self._before = None if read is None else read()
 
-    def __enter__(self) -> DriverMemory:
-        if self._read is not None:
-            self.peak_bytes, self._before = 0, self._read()
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._read is not None:
-            self._thread.join()
-
-    def _sample(self) -> None:
-        assert self._read is not None
-        while not self._over.wait(INTERVAL_S):
-            self.peak_bytes = max(self.peak_bytes or 0, self._read() - self._before)
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most so far, over what was in use before; None where NVML is absent."""
+        return None if self._before is None else self.peak - self._before
 
 
 def _reader() -> Any:

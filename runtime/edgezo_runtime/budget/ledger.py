@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -106,18 +106,22 @@ class PeakSampler:
 
     Args:
         look: reads the memory.
+        every_s: time between two samples.
 
     Attributes:
         peak: the largest sample.
     """
 
-    def __init__(self, look: Callable[[], int] = anonymous_bytes) -> None:
+    def __init__(
+        self, look: Callable[[], int] = anonymous_bytes, every_s: float = SAMPLE_EVERY_S
+    ) -> None:
         self._look = look
+        self._every_s = every_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgezo-sampler", daemon=True)
         self.peak = 0
 
-    def __enter__(self) -> PeakSampler:
+    def __enter__(self) -> Self:
         """Start sampling."""
         self.peak = self._look()
         try:
@@ -138,7 +142,7 @@ class PeakSampler:
         self.peak = max(self.peak, self._look())
 
     def _run(self) -> None:
-        while not self._over.wait(SAMPLE_EVERY_S):
+        while not self._over.wait(self._every_s):
             self.peak = max(self.peak, self._look())
 
 
