@@ -65,9 +65,13 @@ def test_scores_are_those_of_the_processor(free_gpu: Device, quant: str) -> None
         batch = batch_of(bundle, kind, SIZES)
         found = perturbed_scores(engine, theta, batch, probes)
         assert_close(found, perturbed_scores(same_graphs, theta, batch, probes))
-        # w4: the processor rounds activations to 8 bits and weights to levels, GPUs do not.
         own = perturbed_scores(Engine(bundle), theta, batch, probes)
-        assert_close(found, own, 0.05 if quant == "w4" else CLOSE)
+        if quant == "w4":
+            # The processor rounds activations to 8 bits and weights to levels, GPUs do not: about
+            # 1 % per product. The norm is compared, as the largest of a few scores is chance.
+            assert np.linalg.norm(found - own) <= 0.06 * np.linalg.norm(own)
+        else:
+            assert_close(found, own)
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "gpt2"])
