@@ -287,6 +287,7 @@ def calibrated(
         rows,
         config.group_size,
         lambda done, total: tell("calibration", done, total),
+        log.folder,
         log=log,
     )
     return codes.codes

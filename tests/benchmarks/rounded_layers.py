@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgezo_export.quantization.group_codes import GroupCodes, group_size_of, round_groups
+from edgezo_export.quantization.group_codes import group_size_of, round_groups
 from edgezo_export.quantization.rotation import rotate_rows
 from edgezo_export.sources.architecture import model_class, model_sizes
 from edgezo_runtime.bundle.bundle import Bundle, describe_files
@@ -36,20 +36,14 @@ def q4_0(weights: Float32) -> Float32:
     return found
 
 
-def values_of(codes: GroupCodes) -> Float32:
-    """The weights that codes mean, in the basis of the codes."""
-    found: Float32 = codes.levels() * codes.scales[:, None]
-    return found
-
-
 def rounded(weights: Float32, size: int, *, rotate: bool) -> Float32:
     """Round each weight to the nearest code of its group."""
     own = group_size_of(weights.shape[1], size)
     if own is None:
         return weights
     if not rotate:
-        return values_of(round_groups(weights, own))
-    return rotate_rows(values_of(round_groups(rotate_rows(weights), own)))
+        return round_groups(weights, own).values()
+    return rotate_rows(round_groups(rotate_rows(weights), own).values())
 
 
 class Layers:
@@ -80,24 +74,30 @@ class Layers:
         from edgezo_export.calibration.calibrated_codes import CalibratedCodes
         from edgezo_export.export import ExportConfig, rows_to_calibrate_with
 
-        with tempfile.TemporaryDirectory() as temporary:
-            tokenizer = self.source.tokenizer
-            info = self.source.save_tokenizer(Path(temporary), tokenizer)
-        sizes = model_sizes(self.source.config)
-        rows = rows_to_calibrate_with(
-            tokenizer, info, ExportConfig().calibration_rows, sizes["max_seq"]
-        )
-        codes = CalibratedCodes(
-            self._graphs, self.source, rows, size, lambda done, total: None, rotated=rotate
-        )
         made: dict[str, Float32] = {}
-        for entry in self.entries:
-            own = group_size_of(2 * entry.shape[1], size)
-            if own is None:
-                raise ValueError(f"{entry.name}: no groups of its {2 * entry.shape[1]} inputs")
-            for name, found in zip(entry.sources, codes.codes(entry, own), strict=True):
-                values = values_of(found)
-                made[name] = rotate_rows(values) if rotate else values
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, tokenizer = Path(temporary), self.source.tokenizer
+            info = self.source.save_tokenizer(folder, tokenizer)
+            sizes = model_sizes(self.source.config)
+            rows = rows_to_calibrate_with(
+                tokenizer, info, ExportConfig().calibration_rows, sizes["max_seq"]
+            )
+            codes = CalibratedCodes(
+                self._graphs,
+                self.source,
+                rows,
+                size,
+                lambda done, total: None,
+                folder,
+                rotated=rotate,
+            )
+            for entry in self.entries:
+                own = group_size_of(2 * entry.shape[1], size)
+                if own is None:
+                    raise ValueError(f"{entry.name}: no groups of its {2 * entry.shape[1]} inputs")
+                for name, found in zip(entry.sources, codes.codes(entry, own), strict=True):
+                    values = found.values()
+                    made[name] = rotate_rows(values) if rotate else values
         return made
 
     def change(self, rounding: str, size: int) -> Change:

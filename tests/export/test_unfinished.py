@@ -319,7 +319,7 @@ def test_what_is_left_of_an_old_log(tmp_path):
         (tmp_path / "log.jsonl").write_text(text)
         log = TensorLog(tmp_path, {"checkpoint": "a"}, lambda text: None)
         assert log.begin(tmp_path / "w", b"start", {}) == set()
-        assert log.load_states(1) is None
+        assert log.stored_states() is None
 
 
 def test_a_log_of_any_size(tmp_path):

@@ -6,17 +6,19 @@ Every block reads what the blocks before it, already quantized, make of the rows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_export.calibration.calibration_graphs import HIDDEN, CalibrationGraphs, TappedBlock
+from edgezo_export.calibration.row_states import RowStates
 from edgezo_export.graph_builder import GraphBuilder
 from edgezo_export.quantization.error_compensation import Factor, Moments, compensated_groups
 from edgezo_export.quantization.group_codes import GroupCodes, group_size_of
 from edgezo_export.quantization.rotation import rotate_rows
-from edgezo_export.quantization.tensor_log import TensorLog
+from edgezo_export.quantization.tensor_log import TensorLog, states_name
 from edgezo_export.quantization.weights_file import read_float32, read_tables
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.sources.model_source import TensorReader
@@ -24,10 +26,7 @@ from edgezo_runtime.devices.library import keep_quiet
 from edgezo_runtime.errors import MissingExtraError
 from edgezo_runtime.system.memory import trim_heap
 
-_TOGETHER = 1
-"""Rows that go through a block at a time; with four a model of 8 billion took 300 MB more there."""
-
-_NUMBERS = 1 << 24
+_NUMBERS = 1 << 22
 """Weights of a layer that are rounded at a time, in whole outputs; four copies are in memory."""
 
 Array = npt.NDArray[Any]
@@ -45,13 +44,14 @@ class CalibratedCodes:
         rows: (R, S) int64 token ids.
         group_size: inputs of a group, where the layer allows so many.
         tell: called after every block.
-        log: keeps the states of the rows, so that a killed export goes on at its block.
+        folder: for the states of the rows.
+        log: of the same folder; a killed export goes on at its block with it.
         rotated: the codes are those of rotated weights, as in a bundle.
     Memory:
-        The float32 weights of one block and its codes (a byte each), the hidden states of all rows,
-        for the inputs of each layer a square float32 matrix per part, three float64 matrices of one
-        part, and 256 MB in which weights are rounded; before the first block also the 8-bit
-        embedding.
+        The float32 weights of one block; for the inputs of each layer a square float32 matrix per
+        part, and three float64 matrices of one part; 64 MB in which weights are rounded. Codes (a
+        byte each) take the place of a layer's float32 weights. One row goes through a block at a
+        time. Before the first block the 8-bit embedding.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class CalibratedCodes:
         rows: npt.NDArray[np.int64],
         group_size: int,
         tell: Tell,
+        folder: Path,
         *,
         log: TensorLog | None = None,
         rotated: bool = True,
@@ -71,6 +72,7 @@ class CalibratedCodes:
         self._rows = rows
         self._group_size = group_size
         self._tell = tell
+        self._folder = folder
         self._log = log
         self._made: dict[str, dict[tuple[str, ...], GroupCodes]] = {}
         self._running: Iterator[None] | None = None
@@ -103,75 +105,79 @@ class CalibratedCodes:
 
     def _blocks(self) -> Iterator[None]:
         blocks = self._graphs.blocks()
-        states, context = self._start(self._graphs.prologue())
+        shape = (self._rows.shape[1], self._graphs.hidden_size)
+        first = (self._log and self._log.stored_states()) or 0
+        context = self._start(None if first else RowStates(self._path(0), shape))
         trim_heap()
-        stored = None if self._log is None else self._log.load_states(len(states))
-        first, states = (0, states) if stored is None else stored
-        for index, block in enumerate(blocks):
-            if index < first:
-                continue
+        for index in range(first, len(blocks)):
             self._made.clear()
             if self._log is not None and index > first:  # the codes before it are written
-                self._log.save_states(index, states)
-            self._block(block, states, context, last=index + 1 == len(blocks))
+                self._log.keep_states(index)
+            states, behind = (RowStates(self._path(at), shape) for at in (index, index + 1))
+            last = index + 1 == len(blocks)
+            self._block(blocks[index], context, states, None if last else behind)
             self._tell(index + 1, len(blocks))
             yield
+
+    def _path(self, block: int) -> Path:
+        return self._folder / states_name(block)
 
     def _block(
         self,
         block: TappedBlock,
-        states: list[Float32],
         context: list[dict[str, Array]],
-        *,
-        last: bool,
+        states: RowStates,
+        behind: RowStates | None,
     ) -> None:
         """Make the codes of a block, and the states behind it; its weights end with the call."""
         weights = {
             binding.input: read_float32(block.draft.planned[binding.tensor], self._source)
             for binding in block.draft.weights
         }
-        factors = self._factors(block, weights, states, context)
+        factors = self._factors(block, weights, context, states)
         trim_heap()  # the rows that were read are in pieces that the heap keeps
         self._quantize(block, weights, factors)
-        del factors
         trim_heap()
-        if last:
+        if behind is None:
             return
-        for part, hidden in enumerate(states):
-            made = self._run(block.draft, weights, hidden, context[part], [HIDDEN])
-            states[part] = made[0]
+        self._restore(block, weights)
+        for row, own in enumerate(context):
+            made = self._run(block.draft, weights, states.read(row), own, [HIDDEN])
+            behind.write(row, made[0])
 
-    def _start(self, prologue: GraphBuilder) -> tuple[list[Float32], list[dict[str, Array]]]:
+    def _start(self, states: RowStates | None) -> list[dict[str, Array]]:
+        """Run the prologue; return what blocks read besides the states, a row at a time."""
+        prologue = self._graphs.prologue()
         tables = read_tables(list(prologue.planned.values()), self._source)
         fixed = {binding.input: tables[binding.tensor] for binding in prologue.weights}
         names = [str(info.name) for info in prologue.info("").outputs]
-        states: list[Float32] = []
         context: list[dict[str, Array]] = []
         session = self._session(prologue)
-        for first in range(0, len(self._rows), _TOGETHER):
-            ids = self._rows[first : first + _TOGETHER]
+        for row in range(len(self._rows)):
+            ids = self._rows[row : row + 1]
             feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)} | fixed
             made = dict(zip(names, _outputs(session, names, feed), strict=True))
-            states.append(made.pop("hidden"))
+            hidden = made.pop("hidden")
+            if states is not None:
+                states.write(row, hidden)
             context.append(made)
-        return states, context
+        return context
 
     def _factors(
         self,
         block: TappedBlock,
         weights: dict[str, Array],
-        states: list[Float32],
         context: list[dict[str, Array]],
+        states: RowStates,
     ) -> dict[tuple[str, ...], list[Factor]]:
         names = list(block.taps)
         moments: dict[tuple[str, ...], Moments] = {}
-        for hidden, own in zip(states, context, strict=True):
-            for name, read in zip(
-                names, self._run(block.draft, weights, hidden, own, names), strict=True
-            ):
-                width = read.shape[-1]
+        for row, own in enumerate(context):
+            read = self._run(block.draft, weights, states.read(row), own, names)
+            for name, inputs in zip(names, read, strict=True):
+                width = inputs.shape[-1]
                 own_moments = moments.setdefault(block.taps[name], Moments(width))
-                own_moments.add(self._turn(read.reshape(-1, width)))
+                own_moments.add(self._turn(inputs.reshape(-1, width)))
         return {sources: moments.pop(sources).factors() for sources in list(moments)}
 
     def _quantize(
@@ -180,29 +186,44 @@ class CalibratedCodes:
         weights: dict[str, Array],
         factors: dict[tuple[str, ...], list[Factor]],
     ) -> None:
-        """Make the codes of a block, and replace its weights by what the codes mean."""
-        inputs = {binding.tensor: binding.input for binding in block.draft.weights}
-        for sources, own in factors.items():
-            matrix = weights[inputs[block.weights[sources]]]  # (K, N)
+        """Make the codes of a block, which take the place of its weights; `factors` is emptied."""
+        inputs = block.inputs
+        for sources in list(factors):
+            own = factors.pop(sources)
+            name = inputs[sources]
+            matrix = weights[name]  # (K, N)
             size = group_size_of(len(matrix), self._group_size)
-            first = 0
-            for source in sources:
-                sizes = self._source.shape(source)
-                outputs = sum(sizes) - len(matrix)
-                columns = slice(first, first + outputs)
-                first += outputs
-                if size is None:
-                    continue
+            if size is None:
+                continue
+            for source, columns in self._columns(sources, len(matrix)):
                 parts = []
-                step = max(1, _NUMBERS // len(matrix))
-                for start in range(columns.start, columns.stop, step):
-                    some = slice(start, min(start + step, columns.stop))
+                for some in _parts(columns, len(matrix)):
                     rotated = self._turn(np.ascontiguousarray(matrix[:, some].T))
-                    codes = compensated_groups(rotated, size, own)
-                    meant = codes.levels() * codes.scales[:, None]
-                    matrix[:, some] = self._turn(meant).T
-                    parts.append(codes)
+                    parts.append(compensated_groups(rotated, size, own))
                 self._made.setdefault(source, {})[sources] = _joined(parts)
+            del weights[name], matrix
+
+    def _restore(self, block: TappedBlock, weights: dict[str, Array]) -> None:
+        """Put what the codes of a block mean in the place of its weights."""
+        for sources, name in block.inputs.items():
+            if name in weights:
+                continue
+            made = [self._made[source][sources] for source in sources]
+            width = made[0].codes.shape[1]
+            weights[name] = np.empty((width, sum(len(own.codes) for own in made)), np.float32)
+            columns = (columns for _, columns in self._columns(sources, width))
+            for own, place in zip(made, columns, strict=True):
+                for some in _parts(place, width):
+                    rows = slice(some.start - place.start, some.stop - place.start)
+                    weights[name][:, some] = self._turn(own.values(rows)).T
+
+    def _columns(self, sources: tuple[str, ...], width: int) -> Iterator[tuple[str, slice]]:
+        """Yield every weight of a product and its columns in the matrix."""
+        first = 0
+        for source in sources:
+            outputs = sum(self._source.shape(source)) - width  # (K, N) or (N, K)
+            yield source, slice(first, first + outputs)
+            first += outputs
 
     def _run(
         self,
@@ -226,6 +247,13 @@ class CalibratedCodes:
         if content not in self._sessions:
             self._sessions[content] = _opened(content)
         return self._sessions[content]
+
+
+def _parts(columns: slice, width: int) -> Iterator[slice]:
+    """Divide columns so that a part has at most `_NUMBERS` weights, or one column."""
+    step = max(1, _NUMBERS // width)
+    for start in range(columns.start, columns.stop, step):
+        yield slice(start, min(start + step, columns.stop))
 
 
 def _joined(parts: list[GroupCodes]) -> GroupCodes:

@@ -56,6 +56,12 @@ class TappedBlock:
     taps: dict[str, tuple[str, ...]]
     weights: dict[tuple[str, ...], str]
 
+    @property
+    def inputs(self) -> dict[tuple[str, ...], str]:
+        """Checkpoint names of the weights of a product -> the input that takes their matrix."""
+        by_tensor = {binding.tensor: binding.input for binding in self.draft.weights}
+        return {sources: by_tensor[tensor] for sources, tensor in self.weights.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class CalibrationGraphs:

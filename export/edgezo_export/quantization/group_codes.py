@@ -55,6 +55,12 @@ class GroupCodes:
         size = self.codes.shape[1] // self.multipliers.shape[1]
         return levels_of(self.codes, np.repeat(self.multipliers, size, axis=1))
 
+    def values(self, rows: slice = slice(None)) -> Float32:
+        """Compute what the codes of some rows mean, (n, K)."""
+        own = GroupCodes(self.codes[rows], self.multipliers[rows], self.scales[rows])
+        values: Float32 = own.levels() * own.scales[:, None]
+        return values
+
     def packed(self) -> npt.NDArray[np.uint8]:
         """Store two codes per byte, (N, K / 2): even inputs in the low half, code 0 as 8.
 

@@ -17,20 +17,18 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edgezo_export.quantization.weights_plan import WrittenTensor
 from edgezo_runtime.system.files import open_regular
 
-_LOG, _STATES = "log.jsonl", "states-{}.npy"
+_LOG = "log.jsonl"
 _READ_BYTES = 1 << 20
-
-Float32 = npt.NDArray[np.float32]
 
 
 class TensorLog:
     """The log of one weights file.
+
+    Attributes:
+        folder: where it lies.
 
     Args:
         folder: where it lies, beside the states of calibration rows.
@@ -40,7 +38,7 @@ class TensorLog:
 
     def __init__(self, folder: Path, facts: Mapping[str, str], warn: Callable[[str], None]) -> None:
         self._path = folder / _LOG
-        self._folder = folder
+        self.folder = folder
         self._facts = dict(facts)
         self._states: int | None = None
         self._warn = warn
@@ -83,29 +81,22 @@ class TensorLog:
             digest = _digest(file, (places[name] for name in names))
         self._append({"tensors": list(names), "sha256": digest})
 
-    def save_states(self, block: int, states: Sequence[Float32]) -> None:
-        """Store the hidden states of calibration rows at the entry of a block, for the next time.
+    def keep_states(self, block: int) -> None:
+        """Take note that the states of a block are whole, for the next time.
 
         Those of an earlier block are removed.
         """
-        path = self._folder / _STATES.format(block)
-        with path.open("wb") as file:
-            for part in states:
-                np.save(file, part)
+        path = self.folder / states_name(block)
         self._append({"states": block, "sha256": _digest_of(path)})
-        for other in self._folder.glob(_STATES.format("*")):
+        for other in self.folder.glob(states_name("*")):
             if other != path:
                 other.unlink()
 
-    def load_states(self, parts: int) -> tuple[int, list[Float32]] | None:
-        """Read the block and the states that were stored last, if they are whole."""
-        if self._states is None:
+    def stored_states(self) -> int | None:
+        """The block whose states were kept last, if they are whole."""
+        if self._states is None or not (self.folder / states_name(self._states)).is_file():
             return None
-        path = self._folder / _STATES.format(self._states)
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
-            return self._states, [np.load(file) for _ in range(parts)]
+        return self._states
 
     def _append(self, line: Mapping[str, object]) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -117,7 +108,7 @@ class TensorLog:
             return False
         names = line.get("tensors")
         if names is None:
-            path = self._folder / _STATES.format(line.get("states"))
+            path = self.folder / states_name(line.get("states"))
             return not path.is_file() or _digest_of(path) == line.get("sha256")
         known = isinstance(names, list) and all(name in places for name in names)
         return known and _digest(weights, (places[n] for n in names)) == line.get("sha256")
@@ -132,6 +123,11 @@ class TensorLog:
             for line in file:
                 found.append(json.loads(line))
         return found
+
+
+def states_name(block: object) -> str:
+    """The file for the hidden states of calibration rows at the entry of a block."""
+    return f"states-{block}.f32"
 
 
 def _digest(file: FileIO, places: Iterable[WrittenTensor]) -> str:

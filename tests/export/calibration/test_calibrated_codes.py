@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from edgezo_export.calibration.calibrated_codes import CalibratedCodes
+from edgezo_export.calibration.calibration_graphs import HIDDEN
+from edgezo_export.calibration.row_states import RowStates
 from edgezo_export.quantization.error_compensation import Moments, compensated_groups
 from edgezo_export.quantization.group_codes import GroupCodes
 from edgezo_export.quantization.rotation import rotate_rows
@@ -30,12 +32,17 @@ def entry(names: list[str], block: int, outputs: int) -> PlannedTensor:
 
 
 @pytest.fixture(scope="module")
-def made():
+def made(tmp_path_factory):
     """A tiny llama, and the codes of its blocks' first layers."""
     model, graphs = graphs_of("llama")
     told: list[tuple[int, int]] = []
     codes = CalibratedCodes(
-        graphs, StateDict(model), ROWS, 32, lambda done, total: told.append((done, total))
+        graphs,
+        StateDict(model),
+        ROWS,
+        32,
+        lambda done, total: told.append((done, total)),
+        tmp_path_factory.mktemp("states"),
     )
     found = [list(codes.codes(entry(QKV, block, 128), 32)) for block in (0, 1)]
     with pytest.raises(ValueError, match="no block multiplies with it"):
@@ -46,7 +53,7 @@ def made():
 
 def meant(codes: GroupCodes) -> np.ndarray:
     """Weights in the model's own basis."""
-    return rotate_rows(codes.levels() * codes.scales[:, None])
+    return rotate_rows(codes.values())
 
 
 def test_the_first_block_reads_what_torch_reads(made):
@@ -81,7 +88,7 @@ def test_codes_bring_the_output_nearer_than_rounding(made):
             assert error < 0.8 * rounded, name
 
 
-def test_one_block_is_in_memory_at_a_time(monkeypatch):
+def test_one_block_is_in_memory_at_a_time(monkeypatch, tmp_path):
     """The weights of a block of 8 billion parameters are 870 MB: the next ones came beside them."""
     model, graphs = graphs_of("llama")
     held: list[weakref.ref[np.ndarray]] = []
@@ -95,31 +102,71 @@ def test_one_block_is_in_memory_at_a_time(monkeypatch):
         return array
 
     monkeypatch.setattr("edgezo_export.calibration.calibrated_codes.read_float32", read)
-    codes = CalibratedCodes(graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None)
+    codes = CalibratedCodes(
+        graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None, tmp_path
+    )
     for block in (0, 1):
         list(codes.codes(entry(QKV, block, 128), 32))
     assert alive == {0: 0, 1: 0}
 
 
-def test_the_parts_that_are_rounded_do_not_matter(made, monkeypatch):
+def test_the_block_behind_reads_what_the_codes_mean(monkeypatch, tmp_path):
+    """Weights leave the memory when their codes are made, and come back from the codes alone."""
+    model, graphs = graphs_of("llama")
+    fed: list[dict[str, np.ndarray]] = []
+    run = CalibratedCodes._run
+
+    def watched(self, draft, weights, hidden, context, names):
+        fed.append(dict(weights) if names == [HIDDEN] else {})
+        return run(self, draft, weights, hidden, context, names)
+
+    monkeypatch.setattr(CalibratedCodes, "_run", watched)
+    monkeypatch.setattr("edgezo_export.calibration.calibrated_codes._NUMBERS", 64 * 5)
+    codes = CalibratedCodes(
+        graphs, StateDict(model), ROWS[:2], 32, lambda done, total: None, tmp_path
+    )
+    found = list(codes.codes(entry(QKV, 0, 128), 32))
+    name = graphs.blocks()[0].inputs[tuple(part.format(0) for part in QKV)]
+    assert [name in weights for weights in fed] == [False] * 2 + [True] * 2
+    expected = np.concatenate([meant(own) for own in found]).T
+    np.testing.assert_allclose(fed[-1][name], expected, rtol=0, atol=1e-6)
+
+
+def test_states_of_rows_are_read_one_at_a_time(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(3, 1, 4, 5)).astype(np.float32)
+    states = RowStates(tmp_path / "states", (4, 5))
+    for number, row in enumerate(rows):
+        states.write(number, row)
+    states.write(1, 2 * rows[1])
+    for number, scale in enumerate((1, 2, 1)):
+        np.testing.assert_array_equal(states.read(number), scale * rows[number])
+    with pytest.raises(ValueError, match="reshape"):
+        states.read(3)
+    states.write(0, rows[0])  # a new file
+    assert (tmp_path / "states").stat().st_size == rows[0].nbytes
+
+
+def test_the_parts_that_are_rounded_do_not_matter(made, monkeypatch, tmp_path):
     model, (first, _) = made
     monkeypatch.setattr("edgezo_export.calibration.calibrated_codes._NUMBERS", 64 * 5)
     _, graphs = graphs_of("llama")
-    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None)
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None, tmp_path)
     for found, whole in zip(codes.codes(entry(QKV, 0, 128), 32), first, strict=True):
         assert np.mean(found.codes == whole.codes) > 0.99  # sums in another order
         assert np.array_equal(found.scales, whole.scales)
 
 
-def test_groups_of_another_size_are_refused():
+def test_groups_of_another_size_are_refused(tmp_path):
     model, graphs = graphs_of("llama")
-    codes = CalibratedCodes(graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None)
+    codes = CalibratedCodes(
+        graphs, StateDict(model), ROWS[:1], 32, lambda done, total: None, tmp_path
+    )
     with pytest.raises(ValueError, match="another size than 16"):
         list(codes.codes(entry(QKV[:1], 0, 64), 16))
 
 
 @pytest.mark.slow
-def test_a_layer_that_runs_on_two_inputs_has_codes_for_each():
+def test_a_layer_that_runs_on_two_inputs_has_codes_for_each(tmp_path):
     """DeBERTa multiplies queries and keys with the tokens, and again with relative positions."""
     model, graphs = graphs_of("deberta-v2")
     block = graphs.blocks()[0]
@@ -129,7 +176,7 @@ def test_a_layer_that_runs_on_two_inputs_has_codes_for_each():
         reverse=True,
     )
     assert set(narrow) < set(wide)
-    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None)
+    codes = CalibratedCodes(graphs, StateDict(model), ROWS, 32, lambda done, total: None, tmp_path)
     first, second = (
         list(codes.codes(entry(list(own), 0, 64 * len(own)), 32)) for own in (wide, narrow)
     )
