@@ -135,7 +135,7 @@ class CalibratedCodes:
             for binding in block.draft.weights
         }
         factors = self._factors(block, weights, context, states)
-        trim_heap()  # the rows that were read are in pieces that the heap keeps
+        trim_heap()
         self._quantize(block, weights, factors)
         trim_heap()
         if behind is None:
@@ -144,6 +144,7 @@ class CalibratedCodes:
         for row, own in enumerate(context):
             made = self._run(block.draft, weights, states.read(row), own, [HIDDEN])
             behind.write(row, made[0])
+            trim_heap()
 
     def _start(self, states: RowStates | None) -> list[dict[str, Array]]:
         """Run the prologue; return what blocks read besides the states, a row at a time."""
@@ -178,6 +179,8 @@ class CalibratedCodes:
                 width = inputs.shape[-1]
                 own_moments = moments.setdefault(block.taps[name], Moments(width))
                 own_moments.add(self._turn(inputs.reshape(-1, width)))
+            del read, inputs
+            trim_heap()  # which keeps what a pass took, in pieces: 270 MB of 8 billion parameters
         return {sources: moments.pop(sources).factors() for sources in list(moments)}
 
     def _quantize(
