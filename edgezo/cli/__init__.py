@@ -14,6 +14,7 @@ import click
 from edgezo._version import __version__
 from edgezo.cli.lazy_group import LazyGroup
 from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.settings.missing import explain
 from edgezo.cli.terminal.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 from edgezo_runtime.system.memory_errors import budget_stop
@@ -28,6 +29,9 @@ class _Main(LazyGroup):
         """Run the verb."""
         try:
             return super().invoke(ctx)
+        except click.MissingParameter as error:
+            explain(error)
+            raise
         except EdgezoError as error:
             click.echo(f"error: {harmless(with_flags(str(error)))}", err=True)
             ctx.exit(error.exit_code)
