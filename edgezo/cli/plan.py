@@ -15,7 +15,7 @@ from edgezo.cli.settings.options import build, options_of, setting
 from edgezo.cli.terminal.output import json_option
 from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.tune.command import enforce_option
-from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneInputs
+from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 
@@ -40,7 +40,7 @@ class PlanInputs(TuneInputs):
     short_help="Show the memory that a run would take, part by part.",
 )
 @click.argument("bundle", required=False)
-@config_option(PlanInputs, *CONFIG_CLASSES)
+@config_option(TuneBundle, PlanInputs, *CONFIG_CLASSES)
 @options_of(PlanInputs, TuneConfig)
 @options_of(MethodOptions, hidden=True)
 @enforce_option

@@ -293,8 +293,8 @@ def test_texts_that_are_not_seen_to_grow_have_a_bar(invoke: Invoke, tiny: Tiny) 
     """`edgezo generate --json` was silent until it was done."""
     one, two = ("--prompt", "w20"), ("--prompt", "w9")
     args = ("generate", tiny.int8, *FEW)
-    assert "generating 0 tokens/16 tokens\n" in invoke(*args, *one, *two).stderr
-    assert "generating 0 tokens/8 tokens\n" in invoke(*args, *one, "--json").stderr
+    assert "generating tokens 0/16\n" in invoke(*args, *one, *two).stderr
+    assert "generating tokens 0/8\n" in invoke(*args, *one, "--json").stderr
     assert "generating" not in invoke(*args, *one).stderr
     assert invoke(*args, *one, *two, "--quiet").stderr == ""
 
@@ -303,7 +303,7 @@ def test_the_bar_counts_tokens_and_gives_way_to_texts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Recorded:
-        def part(self, what: str, done: int, total: int, unit: object) -> None:
+        def part(self, what: str, done: int, total: int) -> None:
             print(f"<{what} {done}/{total}>")
 
         def end(self) -> None:
@@ -317,8 +317,8 @@ def test_the_bar_counts_tokens_and_gives_way_to_texts(
     for own in (text(1, 3, "stop"), text(0, 2, None), text(0, 8, "length")):
         shown.take(own, "")
     assert capsys.readouterr().out.splitlines() == [
-        "<generating 0/16>", "<generating 8/16>", "<generating 10/16>",
-        "<end>", "text 0", "text 1", "<generating 16/16>",
+        "<generating tokens 0/16>", "<generating tokens 8/16>", "<generating tokens 10/16>",
+        "<end>", "text 0", "text 1", "<generating tokens 16/16>",
     ]  # fmt: skip
 
 

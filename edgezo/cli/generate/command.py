@@ -21,6 +21,7 @@ from edgezo.cli.settings.options import (
     setting,
 )
 from edgezo.cli.settings.process import budget_setting, threads_setting, verify_setting
+from edgezo.cli.terminal.code_page import reading_stdin
 from edgezo.cli.terminal.output import json_option, note, print_result, warn
 from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.terminal.stop_signals import StopSignals
@@ -232,18 +233,15 @@ class _Shown:
     def _tell(self) -> None:
         if not self._grows:
             done = sum(self._tokens.values())
-            self._progress.part("generating", done, self._total, _tokens)
-
-
-def _tokens(number: int) -> str:
-    return f"{number:,} tokens"
+            self._progress.part("generating tokens", done, self._total)
 
 
 def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
     from edgezo_runtime.data.template import check_text
 
     if text == "-":
-        text = sys.stdin.read()
+        with reading_stdin():
+            text = sys.stdin.read()
         text = text[:-1] if text.endswith("\n") else text
     check_text(text, "the text", "--prompt")
     if not settings.chat:

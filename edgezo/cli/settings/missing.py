@@ -43,11 +43,12 @@ def hint(command: str, parameter: click.Parameter) -> str | None:
     return HINTS.get(f"{command} {name}", HINTS.get(name))
 
 
-def explain(error: click.MissingParameter) -> None:
-    """Add what to do to the error of a missing parameter."""
+def explained(error: click.MissingParameter) -> click.MissingParameter:
+    """The same error, with what to do; as it is where nothing is known of its parameter."""
     if error.ctx is None or error.param is None or error.message:
-        return
-    command = error.ctx.command_path.partition(" ")[2]
-    found = hint(command, error.param)
-    if found is not None:
-        error.message = found[0].upper() + found[1:]
+        return error
+    found = hint(error.ctx.command_path.partition(" ")[2], error.param)
+    if found is None:
+        return error
+    text = found[0].upper() + found[1:]
+    return click.MissingParameter(text, error.ctx, error.param, error.param_hint, error.param_type)
