@@ -34,14 +34,13 @@ def duration(seconds: float) -> str:
 
 
 def rate(per_second: float | None) -> str:
-    """A rate per second with two significant digits: ".7", "1.4", "12", "340", "-" if unknown."""
+    """A rate per second with two significant digits: "0.7", "1.4", "12", "340", "-" if unknown."""
     if per_second is None or not math.isfinite(per_second) or per_second < 0:
         return "-"
     if per_second and per_second < _SLOWEST:
-        return f"<{_SLOWEST}".replace("0.", ".")
+        return f"<{_SLOWEST}"
     rounded = significant(per_second)
-    text = f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.6f}".rstrip("0").rstrip(".")
-    return text.removeprefix("0") or "0"
+    return f"{rounded:,.0f}" if rounded >= 10 else f"{rounded:.6f}".rstrip("0").rstrip(".")
 
 
 def model_name(model: str) -> str:

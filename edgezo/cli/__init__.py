@@ -14,6 +14,8 @@ import click
 from edgezo._version import __version__
 from edgezo.cli.lazy_group import LazyGroup
 from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.settings.missing import explained
+from edgezo.cli.terminal.code_page import forgive_code_pages
 from edgezo.cli.terminal.output import harmless
 from edgezo_runtime.errors import DoesNotFitError, EdgezoError, InterruptedRunError
 from edgezo_runtime.system.memory_errors import budget_stop
@@ -26,8 +28,11 @@ class _Main(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb."""
+        forgive_code_pages()
         try:
             return super().invoke(ctx)
+        except click.MissingParameter as error:
+            raise explained(error) from error
         except EdgezoError as error:
             click.echo(f"error: {harmless(with_flags(str(error)))}", err=True)
             ctx.exit(error.exit_code)

@@ -13,8 +13,9 @@ from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.method_config import CONFIG_CLASSES, build_config
 from edgezo.cli.settings.options import build, options_of, setting
 from edgezo.cli.terminal.output import json_option
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.tune.command import enforce_option
-from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneInputs
+from edgezo.cli.tune.inputs import METHOD_OPTIONS, TUNE_GROUPS, TuneBundle, TuneInputs
 from edgezo_runtime.config import MethodOptions, TuneConfig
 from edgezo_runtime.errors import UsageError
 
@@ -38,18 +39,21 @@ class PlanInputs(TuneInputs):
     epilog=METHOD_OPTIONS,
     short_help="Show the memory that a run would take, part by part.",
 )
-@click.argument("bundle")
-@config_option(PlanInputs, *CONFIG_CLASSES)
+@click.argument("bundle", required=False)
+@config_option(TuneBundle, PlanInputs, *CONFIG_CLASSES)
 @options_of(PlanInputs, TuneConfig)
 @options_of(MethodOptions, hidden=True)
 @enforce_option
+@quiet_option
 @json_option
-def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
+def command(bundle: str | None, enforce: bool, as_json: bool, **values: Any) -> None:
     """Show the memory that tuning BUNDLE would take, part by part, and tune nothing.
 
     The plan chooses the resident blocks, the size of chunks and the number of workers for the
     shortest step that the budget allows. It measures a pass of one block of each kind. If the
     budget is too small, the command names the smallest budget that fits and exits with code 3.
+
+    BUNDLE is by default the one that 'edgezo tune' would take: SmolLM2-135M-Instruct.
     """
     config, inputs = build_config(values), build(PlanInputs, values)
     inputs.check()
@@ -60,11 +64,14 @@ def command(bundle: str, enforce: bool, as_json: bool, **values: Any) -> None:
         raise UsageError("--valid, --test and --template need --data")
     from edgezo.cli.terminal.progress import Progress
     from edgezo.cli.terminal.stop_signals import StopSignals
+    from edgezo.cli.tune.default_bundle import default_bundle
     from edgezo.cli.tune.job import prepare
     from edgezo.cli.tune.plan_report import print_plan
+    from edgezo.cli.tune.run_command import default_rank
     from edgezo_runtime.journal.run_folder import RunFolder
 
+    root = default_bundle(default_rank(inputs, config)) if bundle is None else Path(bundle)
     with StopSignals() as signals, Progress() as progress:
         folder = RunFolder(Path("run"))
-        job = prepare(Path(bundle), inputs, config, folder, signals, tell=progress.part)
+        job = prepare(root, inputs, config, folder, signals, tell=progress.part)
     print_plan(job, {}, [], enforce=enforce, as_json=as_json)

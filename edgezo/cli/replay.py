@@ -66,10 +66,12 @@ def command(
     """
     from edgezo._version import CREATED_BY
     from edgezo.cli.files.verify import verify
+    from edgezo.cli.terminal.progress import Progress
     from edgezo.cli.terminal.stop_signals import StopSignals
     from edgezo_runtime.adapters.adapter import make_adapter
     from edgezo_runtime.adapters.saved_settings import settings_of_run
     from edgezo_runtime.bundle.bundle import Bundle
+    from edgezo_runtime.journal.journal import read_journal
     from edgezo_runtime.journal.run_folder import RunFolder
     from edgezo_runtime.journal.snapshot import save_snapshot
     from edgezo_runtime.training.replay import replay
@@ -84,7 +86,12 @@ def command(
     with StopSignals() as signals:
         verify(opened, signals)
     handed_out = None if step is not None else _handed_out_step(journal)
-    found = replay(opened, journal, adapter, step=step if handed_out is None else handed_out)
+    total = sum(1 for _ in read_journal(journal).records)
+    with Progress() as progress:
+        found = replay(
+            opened, journal, adapter, step=step if handed_out is None else handed_out,
+            tell=lambda done: progress.part("applying steps", done, total),
+        )  # fmt: skip
     if found.incomplete_bytes:
         warn(
             f"{journal}: the last {found.incomplete_bytes} bytes are an incomplete record, which "

@@ -116,10 +116,12 @@ def _fields(train: SplitSummary) -> list[Finding]:
     found = []
     for name, own in train.fields.items():
         if own.empty:
-            text = f"the field '{printable(name, 40)}' is empty in {own.empty:,} rows"
+            text = f"the field '{printable(name, 40)}' is empty in {_rows(own.empty)}"
             found.append(Finding("empty", text, True))
         if own.rows < train.rows and name != LABEL_FIELD:
-            text = f"{train.rows - own.rows:,} rows have no '{printable(name, 40)}'"
+            lacking = train.rows - own.rows
+            has = "has" if lacking == 1 else "have"
+            text = f"{_rows(lacking)} {has} no '{printable(name, 40)}'"
             found.append(Finding("missing", text))
     return found
 
@@ -143,7 +145,7 @@ def _classes(splits: Mapping[str, SplitSummary]) -> list[Finding]:
         found.append(Finding("uneven", text, True))
     rare = [printable(label, 30) for label, own in labels.items() if own < _FEW_ROWS]
     if rare:
-        text = f"fewer than {_FEW_ROWS} rows: {', '.join(rare[:_MOST_SHOWN])}"
+        text = f"classes of fewer than {_FEW_ROWS} rows: {', '.join(rare[:_MOST_SHOWN])}"
         found.append(Finding("rare", text, True))
     for name, own in splits.items():
         unknown = sorted(set(own.labels or ()) - set(labels))
@@ -158,9 +160,11 @@ def _duplicates(splits: Mapping[str, SplitSummary]) -> list[Finding]:
     found = []
     for name, own in splits.items():
         if own.repeated:
-            text = f"{own.repeated:,} {name} rows say what an earlier one says"
+            say = "say" if own.repeated > 1 else "says"
+            text = f"{_rows(own.repeated, name)} {say} what an earlier one says"
             if own.contradicting:
-                text += f"; {own.contradicting:,} of them have another label"
+                have = "have" if own.contradicting > 1 else "has"
+                text += f"; {own.contradicting:,} of them {have} another label"
             found.append(Finding("repeated", text, bool(own.contradicting)))
     names = list(splits)
     pairs: Sequence[tuple[str, str]] = [
@@ -169,6 +173,13 @@ def _duplicates(splits: Mapping[str, SplitSummary]) -> list[Finding]:
     for one, other in pairs:
         shared = splits[one].shared_with(splits[other])
         if shared:
-            text = f"{shared:,} rows are in {one} and in {other}: scores on {other} flatter"
+            are = "are" if shared > 1 else "is"
+            text = f"{_rows(shared)} {are} in {one} and in {other}: scores on {other} flatter"
             found.append(Finding("shared", text, True))
     return found
+
+
+def _rows(count: int, kind: str = "") -> str:
+    """Some rows, in words."""
+    words = [f"{count:,}", kind, "row" if count == 1 else "rows"]
+    return " ".join(filter(None, words))

@@ -68,7 +68,7 @@ def time_ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def plain_number(value: float) -> str:
-    """A number of an axis: "1,250", ".05", "2e-05"."""
+    """A number of an axis: "1,250", "0.05", "2e-5"."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e7:
@@ -77,7 +77,7 @@ def plain_number(value: float) -> str:
             return f"{text}e{int(power)}"
     else:
         text = f"{value:,.4f}".rstrip("0").rstrip(".")
-    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+    return text
 
 
 def finite(xs: Sequence[float], ys: Sequence[float]) -> list[Point]:

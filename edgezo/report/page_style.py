@@ -57,7 +57,8 @@ td:last-child,th:last-child{padding-right:0}
 .scroll{overflow-x:auto}
 .compare{min-width:840px}
 .compare td:first-child{font-weight:600}
-@media screen{.compare td,.compare th{white-space:nowrap}}
+@media screen{.compare td,.compare th{white-space:nowrap}
+  .compare td:nth-child(-n+3){white-space:normal;overflow-wrap:anywhere;min-width:11em}}
 code,pre,.mono{font-family:MONO;font-size:12.5px}
 pre{background:var(--code);border:1px solid var(--line);border-radius:8px;padding:9px 12px;
   margin:2px 0 12px;white-space:pre-wrap;overflow-wrap:anywhere}

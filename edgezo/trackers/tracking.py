@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 from edgezo.trackers.tracker import Open, TrackedRun, Tracker
 from edgezo.trackers.values import tracked_values
@@ -19,12 +19,18 @@ class Tracking:
         openers: functions that open trackers, by name.
         run: what is tracked.
         warn: told of trackers that fail.
+        aside: takes what libraries print; None is stderr. stdout is for the result of the run.
     """
 
     def __init__(
-        self, openers: Mapping[str, Open], run: TrackedRun, warn: Callable[[str], None]
+        self,
+        openers: Mapping[str, Open],
+        run: TrackedRun,
+        warn: Callable[[str], None],
+        aside: TextIO | None = None,
     ) -> None:
         self._warn = warn
+        self._aside = aside
         self._trackers: dict[str, Tracker] = {}
         for name, opener in openers.items():
             self._do(name, partial(self._open, name, opener, run))
@@ -49,7 +55,7 @@ class Tracking:
     def _do(self, name: str, work: Callable[[], None]) -> None:
         """Do work of a tracker; libraries of others raise and print what they like."""
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result of the run
+            with contextlib.redirect_stdout(self._aside or sys.stderr):
                 work()
         except Exception as error:
             self._trackers.pop(name, None)

@@ -9,6 +9,7 @@ from edgezo.trackers.tracker import LibraryRun, TrackedRun
 
 def load() -> None:
     """Import the library, so that a budget counts it."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else it looks for Sentry
     import wandb  # noqa: F401
 
 

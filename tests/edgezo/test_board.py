@@ -13,8 +13,8 @@ BOARD = Board(
     share=0.5,
     left="1m02s left",
     curve=[4.0, 3.0, 2.0, 1.0],
-    curve_text="loss .3571",
-    facts=["epoch .50", "validation 84.0 % at step 4", "32 rows/s", "900 tokens/s", "61 C"],
+    curve_text="loss 0.3571",
+    facts=["epoch 0.50", "validation 84.0 % at step 4", "32 rows/s", "900 tokens/s", "61 C"],
     gauges=[Gauge("memory", 0.75, "277 MB, peak 323 MB of 512 MB")],
 )
 
@@ -22,8 +22,8 @@ BOARD = Board(
 def test_a_wide_block() -> None:
     assert BOARD.lines(80, PLAIN) == [
         "step 5 of 10  ####################....................   50 %  1m02s left",
-        "loss .3571  #+-_",
-        "epoch .50  validation 84.0 % at step 4  32 rows/s  900 tokens/s  61 C",
+        "loss 0.3571  #+-_",
+        "epoch 0.50  validation 84.0 % at step 4  32 rows/s  900 tokens/s  61 C",
         "memory        #####################.......   75 %  277 MB, peak 323 MB of 512 MB",
     ]
 
@@ -42,6 +42,9 @@ def test_bars() -> None:
         "....", "....", "##..", "####", "####",
     ]  # fmt: skip
     assert bar_line("reading", None, "", 40, PLAIN) == "reading"
+    words = "277 MB, peak 323 MB of 1.00 GB"  # it was cut to "of 1"
+    assert bar_line("memory", 0.3, words, 40, PLAIN) == f"memory  {words}"
+    assert bar_line("memory", 0.3, words, 46, PLAIN) == f"memory   30 %  {words}"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgezo.cli.tune import evaluations
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 
 FAST = ("--first-order-lr", "0.01")
@@ -81,6 +82,40 @@ def test_a_run_without_planned_steps_ends_by_its_time(invoke: Invoke, tiny: Tiny
     receipt = json.loads(Path("run/receipt.json").read_text())
     assert (receipt["ended_by"], receipt["steps_planned"]) == ("time", None)
     assert done.stdout.splitlines()[-1].startswith("adapter ")
+
+
+def test_without_a_limit_of_time_a_run_takes_its_passes(invoke: Invoke, tiny: Tiny) -> None:
+    """`--max-time 0` was refused, as if there were no four passes."""
+    args = tune_args(tiny, "--steps", "0", "--max-time", "0")
+    settings = planned(invoke, *args)
+    assert settings["rows"]["train"] == 40
+    assert "20 steps, " in invoke(*args, "--dry-run").stdout
+    refused = invoke(*args, "--method", "zo-sgd", "--dry-run", code=2).stderr
+    assert "this run needs an end; give --steps, --epochs or a time" in refused
+    some = invoke(*args, "--first-order", "1", "--dry-run", code=2).stderr  # and one block without
+    assert "this run needs an end; give --steps, --epochs or a time" in some
+
+
+def test_without_a_step_the_rows_are_evaluated_once(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+
+    def counted(*args: Any, **more: Any) -> Any:
+        found.append(args[2])
+        return evaluate(*args, **more)
+
+    evaluate = evaluations.evaluate
+    monkeypatch.setattr(evaluations, "evaluate", counted)
+    args = tune_args(tiny, "--steps", "3", "--max-time", "0.001", "--keep", "best")
+    result = json.loads(invoke(*args, "--json").stdout)
+    assert (result["steps"], len(found)) == (0, 1)
+    assert result["loss_before"] == result["loss_after"] == result["loss_last"]
+    lines = map(json.loads, Path("run/metrics.jsonl").read_text().splitlines())
+    told = [(own["when"], own["loss"], own["rows"]) for own in lines if own["event"] == "eval"]
+    assert told == [(when, result["loss_before"], 12) for when in ("before", "after")]
+    rows = json.loads(Path("run/rows.json").read_text())["sets"]["valid"]
+    assert rows["before"] == rows["after"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,16 @@ def test_the_default_model_gets_a_rank_for_the_classes(
     words = [part for number in range(labels) for part in ("--label", f" w{10 + number}")]
     invoke("tune", "--data", tiny.data, "--budget", "8GB", "--method", method, *words, code=2)
     assert asked == [rank]
+
+
+def test_a_run_of_the_default_model_has_its_name(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had that of the folder in the cache, with settings, version and digest."""
+    monkeypatch.setattr(run_command, "default_bundle", lambda rank: tiny.int8)
+    made = invoke("tune", "--data", tiny.data, "--budget", "8GB", "--dry-run", "--json")
+    run = Path(json.loads(made.stdout)["run"])
+    assert re.fullmatch(r"SmolLM2-135M-Instruct-\d{8}-\d{6}", run.name)
 
 
 def test_default_bundles_of_other_ranks_have_other_names() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ import torch
 from click.testing import CliRunner
 
 from edgezo.cli import main
-from edgezo.cli.generate.command import GenerateSettings, _prompt
+from edgezo.cli.generate.command import GenerateSettings, _prompt, _Shown
+from edgezo.cli.settings import known_bundle
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo_runtime.errors import InterruptedRunError
 from edgezo_runtime.evaluation.squad import exact_match, f1
-from tests.edgezo.conftest import Invoke, Tiny, write_rows
+from tests.edgezo.conftest import Invoke, Tiny, tune_args, write_rows
 
 GENERATED = {
     "bundle": str,
@@ -281,3 +284,67 @@ def test_perplexity_is_that_of_torch_over_all_tokens(
     assert result["perplexity"] == pytest.approx(np.exp(total / count), rel=1e-4)
     assert result["loss"] == pytest.approx(np.mean(means), rel=1e-4)
     assert np.exp(result["loss"]) != pytest.approx(result["perplexity"], rel=1e-4)
+
+
+# --- progress, and the bundle that is meant ---
+
+
+def test_texts_that_are_not_seen_to_grow_have_a_bar(invoke: Invoke, tiny: Tiny) -> None:
+    """`edgezo generate --json` was silent until it was done."""
+    one, two = ("--prompt", "w20"), ("--prompt", "w9")
+    args = ("generate", tiny.int8, *FEW)
+    assert "generating tokens 0/16\n" in invoke(*args, *one, *two).stderr
+    assert "generating tokens 0/8\n" in invoke(*args, *one, "--json").stderr
+    assert "generating" not in invoke(*args, *one).stderr
+    assert invoke(*args, *one, *two, "--quiet").stderr == ""
+
+
+def test_the_bar_counts_tokens_and_gives_way_to_texts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Recorded:
+        def part(self, what: str, done: int, total: int) -> None:
+            print(f"<{what} {done}/{total}>")
+
+        def end(self) -> None:
+            print("<end>")
+
+    def text(number: int, tokens: int, finish: str | None) -> Any:
+        stream = SimpleNamespace(text=f"text {number}")
+        return SimpleNamespace(number=number, tokens=[0] * tokens, finish=finish, stream=stream)
+
+    shown = _Shown(2, 8, cast(Any, Recorded()), printed=True)
+    for own in (text(1, 3, "stop"), text(0, 2, None), text(0, 8, "length")):
+        shown.take(own, "")
+    assert capsys.readouterr().out.splitlines() == [
+        "<generating tokens 0/16>", "<generating tokens 8/16>", "<generating tokens 10/16>",
+        "<end>", "text 0", "text 1", "<generating tokens 16/16>",
+    ]  # fmt: skip
+
+
+def test_an_adapter_knows_its_bundle(invoke: Invoke, tiny: Tiny) -> None:
+    """After `edgezo tune` without a bundle, nobody knew what to give `edgezo eval`."""
+    invoke(*tune_args(tiny))
+    rows = ("--data", tiny.data / "valid.jsonl")
+    named = json.loads(invoke("eval", tiny.int8, *rows, "--adapter", "run", "--json").stdout)
+    for adapter in ("run", "run/adapter.safetensors"):
+        done = invoke("eval", *rows, "--adapter", adapter, "--json")
+        assert json.loads(done.stdout)["loss"] == named["loss"]
+        assert f"bundle of the run: {tiny.int8}" in done.stderr
+    done = invoke("generate", "--adapter", "run", "--prompt", "w20", *FEW, "--json")
+    assert json.loads(done.stdout)["bundle"] == str(tiny.int8)
+
+
+def test_without_an_adapter_the_default_model_is_meant(
+    invoke: Invoke, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_bundle, "default_bundle", lambda: tiny.int8)
+    done = invoke("generate", "--prompt", "w20", *FEW, "--json")
+    assert json.loads(done.stdout)["bundle"] == str(tiny.int8)
+
+
+def test_a_bundle_that_has_moved_is_asked_for(invoke: Invoke, tiny: Tiny) -> None:
+    Path("run").mkdir()
+    Path("run/config.json").write_text(json.dumps({"bundle": "/gone"}))
+    done = invoke("eval", "--data", tiny.data, "--adapter", "run", code=2)
+    assert "run: its bundle is not at /gone any more; name it" in done.stderr

@@ -12,6 +12,7 @@ import pytest
 from edgezo.cli import main
 from edgezo.cli.settings.grouped_command import GroupedCommand
 from edgezo.cli.settings.method_config import CONFIG_CLASSES
+from edgezo.cli.settings.missing import HINTS, hint
 from edgezo.cli.settings.options import flag_name, flat_fields, help_text
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo_runtime.config import MethodOptions
@@ -101,3 +102,29 @@ def test_help_texts_name_settings_that_exist() -> None:
     for field in (field for cls in classes for field in flat_fields(cls)):
         assert set(re.findall(r"--[a-z][a-z0-9-]*", help_text(field))) <= flags
         assert "--" not in field.metadata["help"]
+
+
+REQUIRED = [
+    (path, param) for path in verbs() for param in found(path).params if param.required
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "param"), REQUIRED, ids=[" ".join((*path, str(own.name))) for path, own in REQUIRED]
+)
+def test_whatever_is_required_says_what_to_give(
+    path: tuple[str, ...], param: click.Parameter
+) -> None:
+    """`edgezo tune` alone said "Missing option '--budget'." and no more."""
+    assert hint(" ".join(path), param)
+
+
+def test_every_hint_is_of_something_required() -> None:
+    names = {name for path, own in REQUIRED for name in (own.name, " ".join((*path, own.name)))}
+    assert set(HINTS) <= names
+
+
+def test_a_missing_option_says_what_to_give(invoke: Invoke) -> None:
+    shown = invoke("tune", code=2).stderr
+    assert "Error: Missing option '--budget'. Give the memory that the whole process" in shown
+    assert "Missing argument 'RUN...'. Give the folders" in invoke("runs", "rm", code=2).stderr

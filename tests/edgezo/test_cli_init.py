@@ -26,6 +26,8 @@ def test_the_file_is_one_that_tune_reads(tiny: Tiny, invoke: Invoke) -> None:
     assert "# 40 train, 12 valid rows" in text
     assert "edgezo tune --config edgezo.toml -o run" in result.stdout
     assert "smallest sufficient budget" in result.stdout
+    planned = invoke("plan", "--config", "edgezo.toml", "--json")  # it refused 'bundle'
+    assert json.loads(planned.stdout)["resident_blocks"] == 2
     invoke("tune", "--config", "edgezo.toml", "-o", "run", "--steps", "1", "--threads", "1")
     assert (Path("run") / "receipt.json").is_file()
 

@@ -45,7 +45,9 @@ def test_a_journal_alone_gives_the_adapter_and_the_state(
     again = json.loads(invoke("tune", "--resume", "-o", "run", "--steps", "6", "--json").stdout)
     os.remove(run / "snapshot.safetensors")
     assert again["steps"] == 6
-    other = json.loads(invoke("replay", tiny.int8, "run", "-o", "more", "--json").stdout)
+    done = invoke("replay", tiny.int8, "run", "-o", "more", "--json")
+    assert "applying steps 1/6\n" in done.stderr
+    other = json.loads(done.stdout)
     assert other["adapter_sha256"] == again["adapter_sha256"]
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgezo.cli.runs.list_runs import columns
+from edgezo.report.comparison import HEADER
 from tests.edgezo.conftest import Invoke, Tiny, tune_args
 from tests.edgezo.written_runs import written_run
 
@@ -133,3 +135,16 @@ def test_removed_runs(tmp_path: Path, invoke: Invoke) -> None:
         *"ab"
     ]
     assert [Path(name).exists() for name in "abc"] == [False, False, True]
+
+
+def test_a_narrow_terminal_leaves_columns_out() -> None:
+    """Lines of 81 characters were wrapped on 40 columns."""
+    rows = [HEADER, ("a-run-of-mine", "some/model", "reviews", "auto", "52.0 %", "84.0 %",
+            "80.0 %", "20s", "301 MB", "done")]  # fmt: skip
+    assert columns(rows, None)[0].split() == list(HEADER)
+    assert [line.split() for line in columns(rows, 40)] == [
+        ["run", "before", "after", "test", "state"],
+        ["a-run-..", "52.0", "%", "84.0", "%", "80.0", "%", "done"],
+    ]  # fmt: skip
+    for width in (40, 50, 60, 70, 80, 200):
+        assert all(len(line) <= width for line in columns(rows, width))

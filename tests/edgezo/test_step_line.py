@@ -36,7 +36,7 @@ def lines(planned: int | None, longest_s: float, step_s: list[float], rows: int 
 @pytest.mark.parametrize(
     ("planned", "longest_s", "begin", "end"),
     [
-        (4, 0.0, "step 1 of 4  loss 0.5000  .7 rows/s  memory ", "of 1.00 GB  22s left"),
+        (4, 0.0, "step 1 of 4  loss 0.5000  0.7 rows/s  memory ", "of 1.00 GB  22s left"),
         (4, 20.0, "step 1 of 4  loss", "  13s left"),  # 20 - 7.14, before 3 * 7.14
         (None, 300.0, "step 1  loss", "  4m53s left"),
         (4, 5.0, "step 1 of 4  loss", "  0s left"),  # the step took longer than the run may

@@ -16,6 +16,7 @@ from edgezo.cli.terminal.output import json_option, print_result, table
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.quiet import quiet_option
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.system.sizes import format_size
 
 
 @click.command(name="export", short_help="Export an adapter in the format of another program.")
@@ -122,7 +123,9 @@ def _write_merged(job: ExportJob) -> dict[str, Any]:
     settings = job.settings
     if not (source := job.weights()).is_dir():
         raise UsageError(f"--weights {source}: a file; merging needs a Hugging Face folder")
-    found = save_merged(job.adapter, source, job.output, settings.dtype, settings.force)
+    with Progress() as progress:
+        tell = progress.count("merging", format_size)
+        found = save_merged(job.adapter, source, job.output, settings.dtype, settings.force, tell)
     return {"tensors": found.tensors, "changed": found.changed}
 
 

@@ -7,6 +7,8 @@ import sys
 
 import click
 
+from edgezo.cli.terminal.code_page import reading_stdin
+
 
 class Lines:
     """Reads lines of the standard input.
@@ -22,12 +24,18 @@ class Lines:
                 import readline  # noqa: F401
 
     def read(self) -> str | None:
-        """The next line, without its end; None at the end of the input, or after Ctrl-C."""
+        """The next line, without its end; None at the end of the input, or after Ctrl-C.
+
+        Raises:
+            UsageError: it is not in the encoding of stdin.
+        """
         if not self.terminal:
-            line = sys.stdin.readline()
+            with reading_stdin():
+                line = sys.stdin.readline()
             return line.removesuffix("\n").removesuffix("\r") if line else None
         try:
-            return input("> ")
+            with reading_stdin():
+                return input("> ")
         except (EOFError, KeyboardInterrupt):
             click.echo()
             return None

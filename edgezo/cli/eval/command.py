@@ -33,18 +33,20 @@ if TYPE_CHECKING:
     groups=EVAL_GROUPS,
     short_help="Evaluate a bundle, with or without an adapter.",
 )
-@click.argument("bundle")
+@click.argument("bundle", required=False)
 @config_option(EvalSettings, GenerationSettings)
 @options_of(EvalSettings, GenerationSettings)
 @quiet_option
 @json_option
-def command(bundle: str, as_json: bool, **values: Any) -> None:
+def command(bundle: str | None, as_json: bool, **values: Any) -> None:
     """Evaluate BUNDLE on rows of text.
 
     With label words, print loss, accuracy and F1 of the classes. With --choices, print the same of
     the choices of every row, which are compared by the mean log-probability of their tokens. With
     --answers, print exact match and F1 of generated answers, as SQuAD counts them. Otherwise print
     loss and perplexity of the answers' tokens.
+
+    BUNDLE is by default that of the adapter's run; without an adapter it is SmolLM2-135M-Instruct.
     """
     settings, generation = build(EvalSettings, values), build(GenerationSettings, values)
     settings.check()
@@ -59,7 +61,7 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 
 
 def _evaluate(
-    path: str, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
+    given: str | None, settings: EvalSettings, generation: GenerationSettings, signals: StopSignals
 ) -> tuple[Outcome, dict[str, Any], list[tuple[str, str]]]:
     """The scores; the result for machines; and lines about the settings, for people."""
     from edgezo.cli.eval.tasks import read_rows_to_score
@@ -73,11 +75,13 @@ def _evaluate(
     from edgezo.cli.files.verify import verify
     from edgezo.cli.generate.loaded_generator import Tuned
     from edgezo.cli.settings.budget import resolve_budget
+    from edgezo.cli.settings.known_bundle import known_bundle
     from edgezo_runtime.budget.memory_limits import limited_engine
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.data.sources import open_tokenizer
     from edgezo_runtime.system.memory import peak_rss_bytes
 
+    path = known_bundle(given, settings.adapter)
     bundle = Bundle.open(path, verify=None if settings.verify else False)
     if settings.verify:
         verify(bundle, signals)

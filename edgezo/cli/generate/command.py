@@ -21,12 +21,15 @@ from edgezo.cli.settings.options import (
     setting,
 )
 from edgezo.cli.settings.process import budget_setting, threads_setting, verify_setting
+from edgezo.cli.terminal.code_page import reading_stdin
 from edgezo.cli.terminal.output import json_option, note, print_result, warn
+from edgezo.cli.terminal.quiet import quiet_option
 from edgezo.cli.terminal.stop_signals import StopSignals
 from edgezo.wording import rate, significant
 from edgezo_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from edgezo.cli.terminal.progress import Progress
     from edgezo_runtime.data.tokenizer import TextTokenizer
     from edgezo_runtime.generation.generator import Generator
     from edgezo_runtime.generation.text_reader import Text
@@ -88,12 +91,15 @@ _GROUPS: OptionGroups = {
     groups=_GROUPS,
     short_help="Generate text with a bundle, with or without an adapter.",
 )
-@click.argument("bundle")
+@click.argument("bundle", required=False)
 @config_option(GenerateSettings, GenerationSettings)
 @options_of(GenerateSettings, GenerationSettings)
+@quiet_option
 @json_option
-def command(bundle: str, as_json: bool, **values: Any) -> None:
+def command(bundle: str | None, as_json: bool, **values: Any) -> None:
     """Generate text with BUNDLE from prompts. The text of a single prompt is shown as it grows.
+
+    BUNDLE is by default that of the adapter's run; without an adapter it is SmolLM2-135M-Instruct.
 
     Keys and values of all tokens are cached, so that the prompt is read once and each new token
     costs the work of one token. The cache counts against the budget.
@@ -110,7 +116,7 @@ def command(bundle: str, as_json: bool, **values: Any) -> None:
 
 
 def _generate(
-    path: str,
+    given: str | None,
     settings: GenerateSettings,
     generation: GenerationSettings,
     signals: StopSignals,
@@ -119,12 +125,14 @@ def _generate(
     from edgezo.cli.generate.loaded_generator import load_generator
     from edgezo.cli.generate.row_prompts import RowPrompts
     from edgezo.cli.settings.budget import resolve_budget
+    from edgezo.cli.settings.known_bundle import known_bundle
     from edgezo.cli.terminal.progress import Progress
     from edgezo_runtime.budget.generation_plan import plan_generation
     from edgezo_runtime.bundle.bundle import Bundle
     from edgezo_runtime.system.memory import peak_rss_bytes
 
     budget, warning = resolve_budget(settings.budget)
+    path = known_bundle(given, settings.adapter)
     bundle = Bundle.open(path, verify=None if settings.verify else False)
     opened = load_generator(
         bundle, settings.adapter, signals,
@@ -148,20 +156,18 @@ def _generate(
         plan = plan_generation(generator, sizes, tuned.params, config, budget, measured)
     plan.apply(generator)
     started = time.monotonic()
-    show = None if as_json else _TextPrinter(len(prompts))
     texts: dict[int, Text] = {}
-    try:
-        with generator.engine.interruptible(signals.check):
+    with Progress() as progress, generator.engine.interruptible(signals.check):
+        show = _Shown(len(prompts), config.max_new_tokens, progress, printed=not as_json)
+        try:
             for delta in generator.stream(prompts, tuned.params, config):
                 texts[delta.text.number] = delta.text
-                if show is not None:
-                    show.take(delta.text, delta.shown)
-    finally:
-        if show is not None:
+                show.take(delta.text, delta.shown)
+        finally:
             show.end()
     seconds = time.monotonic() - started
     return {
-        "bundle": path,
+        "bundle": str(path),
         "adapter": settings.adapter,
         **({"template": rows.settled.reading.template} if settings.row else {}),
         "scope": tuned.scope,
@@ -174,37 +180,68 @@ def _generate(
     }
 
 
-class _TextPrinter:
-    """Prints texts: a single one as it grows, several ones each when it is finished."""
+class _Shown:
+    """Prints texts: a single one as it grows, several ones each when it is finished.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    What is not seen to grow has a bar, of all tokens that may come.
+
+    Args:
+        count: number of texts.
+        longest: most new tokens of each.
+        progress: shows the bar.
+        printed: print the texts.
+    """
+
+    def __init__(self, count: int, longest: int, progress: Progress, *, printed: bool) -> None:
+        self._longest = longest
+        self._total = count * longest
+        self._progress = progress
+        self._printed = printed
+        self._grows = printed and count == 1
+        self._tokens: dict[int, int] = {}
         self._done: dict[int, str] = {}
         self._next = 0
         self._open = False
+        self._tell()
 
     def take(self, text: Text, shown: str) -> None:
-        if self._count == 1:
+        """Take what was added to a text."""
+        if self._grows:
             sys.stdout.write(shown + ("\n" if text.finish else ""))
             sys.stdout.flush()
             self._open = (self._open or bool(shown)) and not text.finish
-        elif text.finish is not None:
+            return
+        self._tokens[text.number] = self._longest if text.finish else len(text.tokens)
+        if self._printed and text.finish is not None:
             self._done[text.number] = text.stream.text
-            while self._next in self._done:
-                click.echo(self._done.pop(self._next))
-                self._next += 1
+            self._print_next()
+        self._tell()
 
     def end(self) -> None:
         """End the line of an unfinished text, so that the next message has its own."""
         if self._open:
             click.echo()
 
+    def _print_next(self) -> None:
+        """Print the finished texts whose turn it is, in place of the bar."""
+        if self._next in self._done:
+            self._progress.end()
+        while self._next in self._done:
+            click.echo(self._done.pop(self._next))
+            self._next += 1
+
+    def _tell(self) -> None:
+        if not self._grows:
+            done = sum(self._tokens.values())
+            self._progress.part("generating tokens", done, self._total)
+
 
 def _prompt(text: str, settings: GenerateSettings, tokenizer: TextTokenizer) -> list[int]:
     from edgezo_runtime.data.template import check_text
 
     if text == "-":
-        text = sys.stdin.read()
+        with reading_stdin():
+            text = sys.stdin.read()
         text = text[:-1] if text.endswith("\n") else text
     check_text(text, "the text", "--prompt")
     if not settings.chat:

@@ -37,7 +37,7 @@ class Questions:
             answer = click.prompt(question, default=shown, err=True, type=str)
             return unquoted(str(answer))
         if proposed is None:
-            raise UsageError(f"{flag}: nothing is proposed; give {flag}")
+            raise UsageError(f"{flag}: nobody answers, and nothing is proposed; give {flag}")
         return proposed
 
     def texts(self, question: str, given: tuple[str, ...], proposed: tuple[str, ...]) -> list[str]:

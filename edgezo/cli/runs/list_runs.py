@@ -27,6 +27,10 @@ _SHORTEST = 8
 _CUT = (1, 2, 0)
 """Columns that are cut there, in this order: model, data, run."""
 
+_LEFT_OUT = (3, 1, 8, 7, 2, 6, 4)
+"""Columns that a still narrower terminal lacks, in this order: method, model, peak, time, data,
+test, before. 'edgezo runs show' has them all."""
+
 
 @click.command(name="list", short_help="List the runs below a folder.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path), default=Path("runs"))
@@ -95,13 +99,18 @@ def columns(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
 
     Args:
         rows: cells.
-        width: most characters of a line, if the columns can be cut so far; None cuts none.
+        width: most characters of a line, if the columns can be cut so far; None cuts none. Columns
+            of runs are left out where that is not enough.
     """
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for index in _CUT if width is not None else ():
         over = sum(sizes) + 2 * (len(sizes) - 1) - (width or 0)
         sizes[index] = max(min(sizes[index], _SHORTEST), sizes[index] - max(0, over))
-    return ["  ".join(map(_cell, row, sizes)).rstrip() for row in rows]
+    shown = list(range(len(sizes)))
+    for index in _LEFT_OUT if width is not None else ():
+        if index in shown and sum(sizes[own] + 2 for own in shown) - 2 > (width or 0):
+            shown.remove(index)
+    return ["  ".join(_cell(row[own], sizes[own]) for own in shown).rstrip() for row in rows]
 
 
 def _cell(text: str, size: int) -> str:

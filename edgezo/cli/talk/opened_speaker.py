@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgezo.cli.files.verify import verify
 from edgezo.cli.generate.loaded_generator import Tuned
 from edgezo.cli.settings.budget import resolve_budget
 from edgezo.cli.settings.device import DeviceSettings
-from edgezo.cli.terminal.output import note, warn
+from edgezo.cli.settings.known_bundle import known_bundle
+from edgezo.cli.terminal.output import warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.tune.default_bundle import default_bundle
 from edgezo.talk.speaker import Speaker
 from edgezo.talk.voice import BASE, Voice, by_name, fixed, parse_named
 from edgezo_runtime.budget.memory_limits import limited_engine, refusing_to_begin
@@ -23,7 +22,7 @@ from edgezo_runtime.bundle.bundle import MANIFEST_FILE, Bundle
 from edgezo_runtime.data.sources import open_tokenizer
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.generator import why_no_text
-from edgezo_runtime.journal.run_folder import RunFolder, find_adapter
+from edgezo_runtime.journal.run_folder import find_adapter
 from edgezo_runtime.system.sizes import format_size
 
 
@@ -64,7 +63,7 @@ def open_speaker(settings: SpeakerSettings, signals: StopSignals) -> Speaker:
         EdgezoError: a file is missing or damaged, memory is short, or the bundle cannot generate.
     """
     named = [parse_named(text) for text in settings.adapters]
-    root = bundle_of(settings.bundle, [path for _, path in named])
+    root = known_bundle(settings.bundle, *(path for _, path in named))
     budget, less = resolve_budget(settings.budget)
     bundle = Bundle.open(root, verify=None if settings.verify else False)
     if (reason := why_no_text(bundle.manifest)) is not None:
@@ -104,22 +103,6 @@ def _plan(
             raise
         more = format_size(settings.requests_bytes, up=True)
         raise DoesNotFitError(f"{error}; and {more} more for requests that wait") from error
-
-
-def bundle_of(given: str | None, adapters: Sequence[str]) -> Path:
-    """The bundle: the one that is named, that of the first adapter's run, or the default one."""
-    if given is not None:
-        return Path(given)
-    for path in adapters:
-        known: Any = RunFolder(Path(path)).settings().get("bundle") if Path(path).is_dir() else None
-        if isinstance(known, str):
-            if not (Path(known) / MANIFEST_FILE).is_file():
-                raise UsageError(
-                    f"{path}: its bundle is not at {known} any more; name it: edgezo ... BUNDLE"
-                )
-            note(f"bundle of the run: {known}")
-            return Path(known)
-    return default_bundle()
 
 
 def base_name(bundle: Bundle) -> str:

@@ -84,9 +84,14 @@ class Board:
 
 
 def bar_line(name: str, share: float | None, text: str, width: int, glyphs: Glyphs) -> str:
-    """A name, a bar, and words; the bar shrinks first, and a very narrow line has none."""
+    """A name, a bar, and words; the bar shrinks first, and a very narrow line has none.
+
+    Where not even the words fit, the share is left out, so that no number is cut.
+    """
     percent = "" if share is None else f"{100 * min(1.0, max(0.0, share)):3.0f} %"
     words = [word for word in (percent, text) if word]
+    if text and len(name) + sum(len(word) + 2 for word in words) > width:
+        words = [text]
     room = width - len(name) - sum(len(word) + 2 for word in words) - 2
     parts = [name]
     if share is not None and room >= _SHORTEST_BAR:

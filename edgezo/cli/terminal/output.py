@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgezo.cli.settings.flags import with_flags
+from edgezo.cli.terminal.code_page import can_write
 from edgezo.cli.terminal.quiet import is_quiet
 from edgezo_runtime.errors import printable
 
@@ -27,7 +28,11 @@ def print_result(result: Mapping[str, Any], lines: list[str], as_json: bool) -> 
         lines: the result for people.
         as_json: print the one for machines.
     """
-    click.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+    text = "\n".join(lines)
+    if as_json:
+        text = json.dumps(result, ensure_ascii=False)
+        text = text if can_write(text) else json.dumps(result)
+    click.echo(text)
 
 
 def note(text: str) -> None:

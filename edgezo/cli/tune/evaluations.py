@@ -50,6 +50,7 @@ class Evaluations:
         self._signals = signals
         self._progress = progress
         self._rows = rows_until(tuner.run.folder.rows, tuner.step_number)
+        self._initial: KeptEvaluation | None = None
 
     def before(self) -> dict[str, Any]:
         """Results of the initial adapter on the rows for validation; maybe of an earlier session.
@@ -61,6 +62,7 @@ class Evaluations:
         if known is None or "valid" not in self._job.sets:
             initial = self._run.trajectory.initial()
             known = self._evaluate("valid", "before", 0, self._run.rates.seconds, initial)
+        self._initial = known
         return _named("before", known)
 
     def during(self) -> None:
@@ -81,12 +83,17 @@ class Evaluations:
                 note(f"after {run.step_number} steps, on {len(keeper.rows)} rows: {_words(found)}")
 
     def after(self) -> dict[str, Any]:
-        """Results of the last adapter on the rows for validation.
+        """Results of the last adapter on the rows for validation; after no step those before.
 
         Raises:
             DivergedError: the loss is not finite.
         """
-        return _named("after", self._evaluate_state("after"))
+        if self._initial is None or self._tuner.step_number:
+            return _named("after", self._evaluate_state("after"))
+        if (rows := self._rows.sets.get("valid", {}).get("before")) is not None:
+            self._rows = self._rows.plus("valid", "after", rows)
+            write_rows(self._rows, self._run.folder.rows)
+        return _named("after", self._record("after", 0, 0.0, self._initial))
 
     def test(self, kept: KeptAdapter) -> dict[str, Any]:
         """Results of the adapter that is handed out on the rows for the test.
@@ -129,19 +136,26 @@ class Evaluations:
         if split == "valid":
             self._tuner.keeper.note(step, seconds, params, found, answers=score, took_s=took_s)
         self._note_rows(split, when, step, found)
+        kept = KeptEvaluation(split, when, found.loss, found.accuracy, score)
+        return self._record(when, step, seconds, kept)
+
+    def _record(
+        self, when: When, step: int, seconds: float, found: KeptEvaluation
+    ) -> KeptEvaluation:
+        """Write an evaluation to the metrics, and return it."""
         entry = {
             "event": "eval",
-            "split": split,
+            "split": found.split,
             "when": when,
             "step": step,
             "seconds": round(seconds, 4) if step else 0.0,
-            "rows": found.rows,
+            "rows": len(self._job.sets[found.split]),
             "loss": found.loss,
             "accuracy": found.accuracy,
-            **({} if score is None else {"score": score}),
+            **({} if found.score is None else {"score": found.score}),
         }
         self._metrics.write(entry)
-        return KeptEvaluation(split, when, found.loss, found.accuracy, score)
+        return found
 
     def _note_rows(self, split: Split, when: When, step: int, found: Evaluation) -> None:
         """Write the results of single rows, if they are those before, or of the adapter kept."""

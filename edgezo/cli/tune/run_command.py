@@ -8,12 +8,13 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
+from edgezo.cli.terminal.aside import Aside
 from edgezo.cli.terminal.output import note, print_result, warn
 from edgezo.cli.terminal.progress import Progress
 from edgezo.cli.terminal.stop_signals import StopSignals
-from edgezo.cli.tune.default_bundle import default_bundle
+from edgezo.cli.tune.default_bundle import NAME, default_bundle
 from edgezo.cli.tune.inputs import TuneInputs
 from edgezo.cli.tune.job import Job, prepare
 from edgezo.cli.tune.metrics import Metrics
@@ -69,10 +70,11 @@ def tune(
     """
     check_config(config)
     judge = None if reward is None else load_reward(reward)
-    root = Path(bundle) if bundle is not None else default_bundle(_rank(inputs, config))
+    root = Path(bundle) if bundle is not None else default_bundle(default_rank(inputs, config))
     if output is None:
         now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        output = Path("runs") / f"{root.resolve().name}-{now}"
+        name = NAME if bundle is None else root.resolve().name
+        output = Path("runs") / f"{name}-{now}"
     resume = resume_command(output, reward)
     progress = Progress(block=not dry_run)  # what is loaded here counts against the budget
     openers = {} if dry_run else load_trackers(inputs.log)
@@ -122,7 +124,7 @@ def tune(
         )
 
 
-def _rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
+def default_rank(inputs: TuneInputs, config: TuneConfig) -> int | None:
     """The rank of the default model's adapters: with feedback, one for each direction of errors."""
     directions = len(inputs.label) - 1 if inputs.label else MOST_RANK
     learns = learns_feedback(config) or (config.first_order == 0 and leaves_to_feedback(config))
@@ -187,7 +189,7 @@ def _run(
         tracked = TrackedRun(
             folder.path, folder.path.resolve().name, job.resolved(), tuner.step_number
         )
-        tracking = Tracking(openers, tracked, warn)
+        tracking = Tracking(openers, tracked, warn, cast(TextIO, Aside()))
         metrics = Metrics(folder.metrics, tuner.step_number, tracking.take)
         try:
             with beside(tuner, progress):

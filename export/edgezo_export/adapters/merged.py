@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -57,7 +57,12 @@ class Merged:
 
 
 def save_merged(
-    adapter: Adapter, source: Path, folder: Path, dtype: Dtype = "keep", force: bool = False
+    adapter: Adapter,
+    source: Path,
+    folder: Path,
+    dtype: Dtype = "keep",
+    force: bool = False,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Merged:
     """Write the merged model, with a model card.
 
@@ -67,6 +72,7 @@ def save_merged(
         folder: the folder to write; it must not exist, or be a model that `force` replaces.
         dtype: type of the floats; "keep" keeps the type of each tensor.
         force: replace an existing model.
+        tell: given the bytes of tensors that are written, and of all.
     Raises:
         UsageError: the folder exists, the adapter is not a change of weights, or the model is
             quantized.
@@ -84,9 +90,13 @@ def save_merged(
     checkpoint = SafetensorsFolder(source)
     own = _MergedTensors(checkpoint, _bound(changes, checkpoint.names(), adapter, source), dtype)
     with new_folder(folder, force, _KIND) as made:
+        written, total = 0, own.size()
+        tell(0, total)
         for file, names in own.shards().items():
             with (made / file.name).open("wb") as stream:
-                own.write(stream, names)
+                for size in own.write(stream, names):
+                    written += size
+                    tell(written, total)
         _copy_others(source, made, config, dtype, own)
         card = Usage(adapter.info).card("transformers", "merged")
         (made / CARD_FILE).write_text(card, encoding="utf-8")
@@ -132,8 +142,8 @@ class _MergedTensors:
         """Return the bytes of all tensors."""
         return sum(self._length(name) for name in self._checkpoint.names())
 
-    def write(self, stream: BinaryIO, names: list[str]) -> None:
-        """Write a file with some of the tensors."""
+    def write(self, stream: BinaryIO, names: list[str]) -> Iterator[int]:
+        """Write a file with some of the tensors; yields the bytes of each part of them."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
         for name in names:
@@ -150,6 +160,7 @@ class _MergedTensors:
         for name in names:
             for chunk in self._chunks(name):
                 stream.write(chunk)
+                yield len(chunk)
 
     def _dtype_of(self, stored: Stored) -> str:
         if stored.dtype not in FLOATS or self._dtype == "keep":

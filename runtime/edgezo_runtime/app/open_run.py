@@ -28,6 +28,7 @@ from edgezo_runtime.evaluation.objectives import Reward
 from edgezo_runtime.governors import Governor, make_governors
 from edgezo_runtime.journal.run_folder import RunFolder
 from edgezo_runtime.methods.catalogue import METHODS
+from edgezo_runtime.methods.config_check import check_end
 from edgezo_runtime.system.memory import (
     available_bytes,
     peak_rss_bytes,
@@ -181,6 +182,7 @@ def open_run(
                     ),
                     check,
                 )
+            check_end(run.trajectory.settled)
             warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement)]
             if why_none:
                 warnings.append(

@@ -20,6 +20,12 @@ _LARGEST_OPTION = 10**6
 _SMALLEST_FLOAT = 5e-324
 """The smallest float64 above zero."""
 
+_ENDLESS = (
+    "`max_time_s` 0 sets no limit of time, and without `steps` or `epochs` only first-order steps "
+    "and feedback have a length of their own: this run needs an end; give `steps`, `epochs` or a "
+    "time"
+)
+
 
 def check_config(config: TuneConfig) -> None:
     """Refuse values that are unknown or out of range, and values that contradict each other.
@@ -115,8 +121,20 @@ def _check_counts(config: TuneConfig) -> None:
         raise UsageError(f"`seed` {config.seed}: must be below 2^64")
 
 
+def check_end(config: TuneConfig) -> None:
+    """Refuse a run without an end, once it is known which blocks take first-order steps.
+
+    Args:
+        config: how to tune, "auto" filled in.
+    Raises:
+        UsageError: neither steps nor time limit the run.
+    """
+    if not config.steps and not config.max_time_s:
+        raise UsageError(_ENDLESS)
+
+
 def _check_length(config: TuneConfig) -> None:
-    """Refuse runs without an end."""
+    """Refuse lengths out of range, and runs that cannot have an end."""
     if config.epochs != "auto":
         if not 0 <= config.epochs < math.inf:
             raise UsageError(f"`epochs` {config.epochs}: must be auto or a number of 0 or more")
@@ -124,17 +142,20 @@ def _check_length(config: TuneConfig) -> None:
             raise UsageError(f"`epochs` {config.epochs}: must be {_LARGEST_COUNT} or less")
     if config.max_time_s != "auto" and not 0 <= config.max_time_s < math.inf:
         raise UsageError(f"`max_time_s` {config.max_time_s}: must be auto, or 0 seconds or more")
-    if not config.steps and not config.max_time_s and config.epochs in ("auto", 0):
-        raise UsageError(
-            "`steps` 0 and `max_time_s` 0: a run needs an end; give one of them, or `epochs`"
-        )
+    passes = METHODS[config.method].feedback or _may_take_first_order(config)
+    if not config.epochs or (config.epochs == "auto" and not passes):  # "auto" takes some passes
+        check_end(config)
+
+
+def _may_take_first_order(config: TuneConfig) -> bool:
+    """Do the settings allow first-order steps?"""
+    auto = config.first_order == "auto"
+    return config.wants_first_order if auto else bool(config.first_order)
 
 
 def _check_first_order(config: TuneConfig) -> None:
     """Refuse a learning rate of first-order steps where there are none."""
-    auto = config.first_order == "auto"
-    possible = config.wants_first_order if auto else bool(config.first_order)
-    if config.first_order_lr != "auto" and not possible:
+    if config.first_order_lr != "auto" and not _may_take_first_order(config):
         raise UsageError(
             f"`first_order_lr` {config.first_order_lr}: no block takes first-order steps; set "
             f"`first_order` to a number of blocks"

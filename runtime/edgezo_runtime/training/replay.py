@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,12 @@ class Replayed:
 
 
 def replay(
-    bundle: Bundle, journal: Path, adapter: Path | None = None, *, step: int | None = None
+    bundle: Bundle,
+    journal: Path,
+    adapter: Path | None = None,
+    *,
+    step: int | None = None,
+    tell: Callable[[int], None] = lambda done: None,
 ) -> Replayed:
     """Apply the recorded steps of a run to the trainables of its bundle.
 
@@ -50,6 +56,7 @@ def replay(
         adapter: initial adapter of the run; None takes the copy beside the journal, if there is
             one.
         step: number of steps after which the adapter is wanted; None takes all.
+        tell: given the number of steps that were applied, after each.
 
     Raises:
         UsageError: the journal has fewer steps.
@@ -82,6 +89,7 @@ def replay(
             trajectory.replay(record)
         except RunFileError as error:
             raise RunFileError(f"{journal}: {error}") from error
+        tell(trajectory.state.step)
         if trajectory.state.step == step:
             kept = trajectory.state.adapter()
     state = trajectory.state

@@ -40,7 +40,7 @@ def test_uneven_and_rare_classes() -> None:
         split("train", [*rows(45, 0), *[{"sentence": f"b{n}", "label": 1} for n in (1, 2)]])
     )
     assert found["uneven"].startswith("uneven classes: who always says 0 is right in 95.7 %")
-    assert found["rare"] == "fewer than 8 rows: 1"
+    assert found["rare"] == "classes of fewer than 8 rows: 1"
     assert "held-out" in found
 
 
@@ -49,7 +49,7 @@ def test_rows_that_come_twice() -> None:
     test = split("test", rows(3))
     found = names(train, test)
     assert found["repeated"] == (
-        "2 train rows say what an earlier one says; 1 of them have another label"
+        "2 train rows say what an earlier one says; 1 of them has another label"
     )
     assert found["shared"] == "3 rows are in train and in test: scores on test flatter"
     assert (train.repeated, train.contradicting, train.shared_with(test)) == (2, 1, 3)
@@ -74,7 +74,7 @@ def test_rows_that_need_a_template() -> None:
 
 def test_a_field_that_some_rows_lack() -> None:
     found = names(split("train", [{"a": 1, "b": "x"}, {"a": None, "b": "y"}]))
-    assert found["missing"] == "1 rows have no 'a'"
+    assert found["missing"] == "1 row has no 'a'"
 
 
 @pytest.mark.parametrize(("count", "task"), [(3, "classification"), (100, "unclear")])

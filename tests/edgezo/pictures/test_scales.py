@@ -51,7 +51,7 @@ def test_ticks_are_round() -> None:
 
 def test_numbers_of_an_axis() -> None:
     shown = [plain_number(value) for value in (0, 1250, 0.05, -0.5, 5e-4, 2e-5, 3e8, 12.5)]
-    assert shown == ["0", "1,250", ".05", "-.5", ".0005", "2e-5", "3e8", "12.5"]
+    assert shown == ["0", "1,250", "0.05", "-0.5", "0.0005", "2e-5", "3e8", "12.5"]
 
 
 def test_points_that_are_no_numbers_are_left_out() -> None:

@@ -49,11 +49,13 @@ function look(frame) {
     const style = win.getComputedStyle(own), svg = own.namespaceURI.includes('svg');
     return contrast(rgb(svg ? style.fill : style.color), background(win, own)) < 4.5;
   });
+  const hidden = [...doc.querySelectorAll('.scroll')]
+    .filter(own => own.scrollWidth > own.clientWidth + 1);
   const small = leaves.filter(own => own.tagName === 'text')
     .filter(own => own.getBoundingClientRect().height < 9);
   return {
     width, scroll: doc.documentElement.scrollWidth, wide: wide.map(name), cut: cut.map(name),
-    faint: faint.map(name), small: small.map(name),
+    faint: faint.map(name), small: small.map(name), hidden: hidden.map(name),
     charts: [...doc.querySelectorAll('svg.chart')].filter(shown).length,
     headings: [...doc.querySelectorAll('h1, h2')].map(own => own.textContent),
     rows: doc.querySelectorAll('.rows li').length,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -14,10 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from edgezo.trackers import wandb_run
 from edgezo.trackers.mlflow_run import load
 from edgezo.trackers.tracker import TRACKERS, TrackedRun, load_trackers
 from edgezo.trackers.tracking import Tracking
@@ -248,6 +251,21 @@ def test_what_a_tracker_prints_is_no_result(
     tracking.take(ENTRIES[1])
     tracking.close()
     assert capsys.readouterr() == ("", "opened\nlogged\nclosed\n")
+    aside = io.StringIO()
+    tracking = Tracking({"trackio": opened}, TrackedRun(tmp_path, "x", {}, 0), print, aside)
+    tracking.close()
+    assert (aside.getvalue(), capsys.readouterr()) == ("opened\nclosed\n", ("", ""))
+
+
+def test_wandb_reports_no_errors_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline it looked for the server of Sentry."""
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    wandb_run.load()
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
+    wandb_run.load()
+    assert os.environ["WANDB_ERROR_REPORTING"] == "true"
 
 
 def test_names_and_libraries(monkeypatch: pytest.MonkeyPatch) -> None:

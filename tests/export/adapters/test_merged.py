@@ -112,7 +112,14 @@ def test_weights_are_changed_and_the_rest_is_copied(
     folder: Path, tmp_path: Path, kind: str
 ) -> None:
     adapter = adapter_of(*CASES[kind], tmp_path / "a")
-    made = save_merged(adapter, folder, tmp_path / "out")
+    told: list[tuple[int, int]] = []
+    made = save_merged(
+        adapter, folder, tmp_path / "out", tell=lambda done, total: told.append((done, total))
+    )
+    sizes = [own.stat().st_size for own in (tmp_path / "out").glob("*.safetensors")]
+    assert told[0][0] == 0
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] < sum(sizes) < told[-1][1] + 65536  # and the headers
     own, found = tensors_of(folder), tensors_of(tmp_path / "out")
     expected = changed(kind, own)
     assert (made.tensors, made.changed) == (len(own), len(expected))

@@ -11,7 +11,7 @@ import pytest
 from edgezo_runtime.config import OBJECTIVES, TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import method_config
-from edgezo_runtime.methods.config_check import check_config
+from edgezo_runtime.methods.config_check import check_config, check_end
 
 
 def test_the_defaults_are_fine() -> None:
@@ -45,7 +45,6 @@ def test_the_defaults_are_fine() -> None:
         ("first_order", -1, "`first_order` -1: must be 0 or more"),
         ("first_order_lr", 0.0, "`first_order_lr` 0.0: must be auto or a number above zero"),
         ("max_time_s", math.nan, "`max_time_s` nan"),
-        ("max_time_s", 0.0, "a run needs an end"),
         ("average", 1.0, r"`average` 1.0: must be in \[0, 1\)"),
         ("average", math.nan, "`average` nan"),
     ],
@@ -53,6 +52,23 @@ def test_the_defaults_are_fine() -> None:
 def test_values_that_make_no_sense_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_config(dataclasses.replace(TuneConfig(), **{field: value}))
+
+
+def test_a_run_needs_an_end() -> None:
+    """First-order steps and feedback have a length of their own, estimates have not."""
+    endless = TuneConfig(max_time_s=0.0)
+    for more in ({}, {"method": "feedback"}, {"first_order": 3}, {"epochs": 1.0}, {"steps": 1}):
+        check_config(dataclasses.replace(endless, **more))
+    for more in ({"method": "zo-sgd"}, {"first_order": 0}, {"lr": 0.1}, {"epochs": 0.0}):
+        with pytest.raises(UsageError, match="this run needs an end; give `steps`, `epochs`"):
+            check_config(dataclasses.replace(endless, **more))
+    for first_order in (True, False):
+        settled = endless.settled(100, all_first_order=first_order)
+        if first_order:
+            check_end(settled)
+            continue
+        with pytest.raises(UsageError, match="this run needs an end"):
+            check_end(settled)
 
 
 def test_the_ends_of_the_ranges_are_fine() -> None:
@@ -74,8 +90,8 @@ def test_a_rate_of_first_order_steps_needs_some(given: dict[str, Any]) -> None:
 
 def test_passes_over_the_data_end_a_run() -> None:
     check_config(TuneConfig(epochs=0.5, max_time_s=0))
-    with pytest.raises(UsageError, match="give one of them, or `epochs`"):
-        check_config(TuneConfig(max_time_s=0))
+    with pytest.raises(UsageError, match="give `steps`, `epochs` or a time"):
+        check_config(TuneConfig(max_time_s=0, first_order=0))
 
 
 @pytest.mark.parametrize("given", [{"normalize": True}, {"clip": 2.0}], ids=str)
