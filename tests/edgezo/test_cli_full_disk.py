@@ -15,7 +15,7 @@ from tests.crash.disk_library import SOURCE
 from tests.crash.sampling import every
 from tests.edgezo.conftest import Tiny
 
-EVERY = every(60)
+EVERY = every(120)
 """Every so many operations are tried; 1 takes some minutes a method."""
 
 

@@ -37,7 +37,7 @@ answer with SystemError or a broken pointer: against these only a margin helps."
 MOST = 3000
 """More calls than a run here makes."""
 
-EVERY, FEW = 24, 12
+EVERY, FEW = 48, 12
 """Where a run asks more often than a few times, one call in so many is refused."""
 
 
