@@ -57,6 +57,10 @@ class RewardError(UsageError):
     """A function that scores texts fails, or returns no number."""
 
 
+class NoBackwardGraphsError(UsageError):
+    """A bundle has no backward graphs in the form of the device."""
+
+
 class DoesNotFitError(EdgezoError):
     """The model cannot run within the budget; nothing has been started."""
 
@@ -85,6 +89,10 @@ class MissingFieldError(DataError):
 
 class BundleError(EdgezoError):
     """A bundle is missing, truncated, of another version, or its digests do not match."""
+
+
+class UnplacedNodeError(BundleError):
+    """A device cannot run a node of a graph; the processor can."""
 
 
 class RunFileError(EdgezoError):

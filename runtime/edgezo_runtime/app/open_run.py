@@ -38,7 +38,7 @@ from edgezo_runtime.system.memory import (
 from edgezo_runtime.system.sizes import format_size
 from edgezo_runtime.training.answer_task import AnswerTask
 from edgezo_runtime.training.first_order_layout import why_no_first_order
-from edgezo_runtime.training.forward_only import settle_method
+from edgezo_runtime.training.forward_only import make_as_able, settle_method
 from edgezo_runtime.training.initial_adapter import load_initial_adapter
 from edgezo_runtime.training.run import Run
 
@@ -149,16 +149,28 @@ def open_run(
         engine = limited_engine(bundle, budget_bytes, threads, placement)
         try:
             task = AnswerTask(questions.get("train"), reward)
-            own = settle_method(
-                config,
-                bundle.manifest,
-                sets["train"],
-                adapter=initial is not None,
-                resumed=folder if resume else None,
-            )
-            run = Run(
-                engine, sets["train"], own, folder, adapter=initial, task=task, governors=chosen
-            )
+
+            def settle(config: TuneConfig) -> TuneConfig:
+                return settle_method(
+                    config,
+                    bundle.manifest,
+                    sets["train"],
+                    adapter=initial is not None,
+                    resumed=folder if resume else None,
+                )
+
+            def make(config: TuneConfig) -> Run:
+                return Run(
+                    engine,
+                    sets["train"],
+                    config,
+                    folder,
+                    adapter=initial,
+                    task=task,
+                    governors=chosen,
+                )
+
+            run, unable = make_as_able(config, settle, make)
             if resume:
                 run.log.recall()
             plan, longest, device_plan = None, None, None
@@ -183,7 +195,7 @@ def open_run(
                     check,
                 )
             check_end(run.trajectory.settled)
-            warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement)]
+            warnings = [*absent, *doubts, *_warnings(run, given, sets, plan, placement, unable)]
             if why_none:
                 warnings.append(
                     f"no rows to evaluate on: {why_none}; give `valid` to see the effect of tuning"
@@ -227,8 +239,9 @@ def _warnings(
     sets: Mapping[str, ExampleSet],
     plan: Plan | None,
     placement: Placement,
+    unable: str,
 ) -> list[str]:
-    """Warnings for the user, one sentence each."""
+    """Warnings for the user, one sentence each; `unable` says what the device cannot run."""
     found: list[str] = []
     manifest, config = run.engine.bundle.manifest, run.config
     if plan is not None and plan.choice.streamed and plan.weights_bytes > available_bytes():
@@ -241,7 +254,7 @@ def _warnings(
     found += [warning.message for warning in run.probes.batches.warnings]
     if given.wants_first_order and (config.method != given.method or not run.first_order_blocks):
         reason = why_no_first_order(manifest) or placement.why_no_first_order(manifest)
-        reason = reason or "the budget has no room for gradients"
+        reason = reason or unable or "the budget has no room for gradients"
         how = "estimates gradients from losses"
         if config.method != given.method:
             how = f"takes the method {config.method}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgezo_runtime.bundle.size_nodes import size_nodes
 from edgezo_runtime.devices.device import Opening
-from edgezo_runtime.errors import BundleError
+from edgezo_runtime.errors import UnplacedNodeError
 
 RECORD = "session.record_ep_graph_assignment_info"
 """The setting by which a session remembers who runs what."""
@@ -27,7 +27,7 @@ def check_placement(session: Any, graph: Opening, device: str) -> int:
     Returns:
         The number of nodes that compute sizes on the processor.
     Raises:
-        BundleError: another node is there.
+        UnplacedNodeError: another node is there.
     """
     left = [
         node
@@ -38,7 +38,7 @@ def check_placement(session: Any, graph: Opening, device: str) -> int:
     sizes = size_nodes(graph.content) if left else frozenset()
     odd = [node for node in left if node.name not in sizes]
     if odd:
-        raise BundleError(
+        raise UnplacedNodeError(
             f"{graph.where}: the device {device} cannot run node {odd[0].name!r:.80} "
             f"({odd[0].op_type}) and {len(odd) - 1} more; run 'edgezo export --force' for graphs "
             f"that it can run, or take `device` cpu"

@@ -11,7 +11,7 @@ from edgezo_runtime.devices.device import Session
 from edgezo_runtime.engine.block_forms import BackwardForms
 from edgezo_runtime.engine.loaded_model import LoadedGraph, LoadedModel
 from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
-from edgezo_runtime.errors import BundleError, UsageError
+from edgezo_runtime.errors import BundleError, NoBackwardGraphsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ class BackwardGraphs:
         model: the graphs they go back through.
         scorers_only: leave out those of the blocks.
     Raises:
-        UsageError: the bundle has none.
+        NoBackwardGraphsError: the bundle has none.
+        UnplacedNodeError: the device cannot run one.
         BundleError: one cannot be loaded.
     """
 
@@ -70,7 +71,7 @@ class BackwardGraphs:
         manifest, device = model.bundle.manifest, model.device
         forms = BackwardForms.of(manifest, device.form)
         if forms.reason is not None:
-            raise UsageError(
+            raise NoBackwardGraphsError(
                 f"the bundle has no backward graphs ({manifest.model.architecture}) for the device "
                 f"{device.name}: {forms.reason}; set `first_order` to 0, or run "
                 f"'edgezo export --force' with an edgezo that can derive it"
