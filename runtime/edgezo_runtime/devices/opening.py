@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from typing import Any
 
 from edgezo_runtime.devices.device import Opening
@@ -44,3 +45,9 @@ def open_session(
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     prepare(options)
     return ort.InferenceSession(graph.content, options, providers=providers)
+
+
+def packaged_graph(name: str) -> Opening:
+    """A graph that comes with the runtime, by the name of its file."""
+    content = files("edgezo_runtime.devices").joinpath(name).read_bytes()
+    return Opening(content, name, in_order=False)

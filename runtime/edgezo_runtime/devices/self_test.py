@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.devices.cpu import CPU
-from edgezo_runtime.devices.device import Device, Opening
+from edgezo_runtime.devices.device import Device
 from edgezo_runtime.devices.gpu import Gpu
+from edgezo_runtime.devices.opening import packaged_graph
 
 GRAPH = "self_test.onnx"
 """x (R, 512), weights in 4 bits, gain -> norm, product, softmax of similarities, product."""
@@ -83,8 +83,7 @@ def _reason(gpu: Gpu, error: Exception) -> str:
 
 def _run(device: Device) -> tuple[npt.NDArray[np.float32], float]:
     """The result, and the seconds of a run."""
-    content = files("edgezo_runtime.devices").joinpath(GRAPH).read_bytes()
-    session = device.open(Opening(content, GRAPH, in_order=False))
+    session = device.open(packaged_graph(GRAPH))
     generator = np.random.default_rng(0)
     feed = {
         "x": generator.normal(size=(ROWS, WIDTH)).astype(np.float32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -132,11 +132,11 @@ class PromptPass(Forward):
         # From the entry on, nothing here uses the last tokens, which alone depend on what trains.
         return BlockInputs(self._frozen if keeps else self._work.params, self._one, keeps)
 
-    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Any]) -> None:
         """Round keys and values (R, n, S, D) into the states."""
         states, places = chunk.target
         for half, values in enumerate(past):
-            states.fill(places, index, half, values)
+            states.fill(places, index, half, self._model.array(values))
 
     def end(self, chunk: Chunk) -> None:
         """Put the states into the cache."""

@@ -115,8 +115,11 @@ class Limits:
 class Past(Protocol):
     """Earlier keys and values of a chunk's sequences."""
 
-    def keys_values(self, block: int, groups: int) -> Iterable[npt.NDArray[np.float32]]:
-        """Keys and values (groups * R', n, P, D) of a block, groups outermost."""
+    def keys_values(self, block: int, groups: int) -> Iterable[Any]:
+        """Keys and values (groups * R', n, P, D) of a block, groups outermost.
+
+        They are arrays in float32, or values of the device.
+        """
 
 
 @dataclass(slots=True, eq=False)

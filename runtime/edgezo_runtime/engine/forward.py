@@ -151,14 +151,14 @@ class Forward:
         del feed  # what the block took is not in memory while others use what it made
         self._work.after_block()
         if inputs.keeps_past:
-            self.leave(index, chunk, [self._model.array(value) for value in past])
+            self.leave(index, chunk, past)
 
     def enter(self, index: int, chunk: Chunk) -> BlockInputs:
         """Prepare a chunk for a block, and choose what the block takes."""
         return BlockInputs(self._work.params, self._one)
 
-    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
-        """Take over the keys and values that a block made, where they are wanted."""
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Any]) -> None:
+        """Take over the keys and values that a block made, OrtValues, where they are wanted."""
 
     def past_sizes(self, chunk: Chunk, before: int) -> tuple[int, ...]:
         """The tokens that keys and values may have after a block that took `before` of them."""
@@ -271,7 +271,7 @@ class Forward:
             return {}
         if chunk.past is not None:
             pair = chunk.past.keys_values(index, chunk.groups)
-            return dict(zip(PAST, map(self._model.value, pair), strict=True))
+            return dict(zip(PAST, map(self._model.held, pair), strict=True))
         if shape not in chunk.nothing:
             heads, width = shape
             nothing = np.empty((chunk.groups * chunk.rows, heads, 0, width), np.float32)

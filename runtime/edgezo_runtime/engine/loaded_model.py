@@ -24,6 +24,7 @@ from edgezo_runtime.bundle.manifest_types import NEW, PAST, GraphInfo
 from edgezo_runtime.bundle.weights import WeightsFile
 from edgezo_runtime.devices.cpu import CPU
 from edgezo_runtime.devices.device import Device, HeldWeights, Session
+from edgezo_runtime.devices.opening import packaged_graph
 from edgezo_runtime.engine.block_forms import StateGraphs, runnable
 from edgezo_runtime.engine.file_pages import FilePages
 from edgezo_runtime.engine.sessions import ENVIRONMENT, check_ends, run_graph
@@ -112,9 +113,24 @@ class LoadedModel:
         """
         return self.device.put(array)
 
+    def held(self, given: Any) -> Any:
+        """Make a value of the device of an array; a value stays what it is."""
+        return self.value(given) if isinstance(given, np.ndarray) else given
+
     def array(self, value: Any) -> npt.NDArray[Any]:
         """Make an array of a value of the device, on the processor a view of it."""
         return self.device.fetch(value)
+
+    def packaged(self, name: str) -> Session:
+        """A graph that comes with the runtime, opened at its first use.
+
+        Raises:
+            UnplacedNodeError: the device cannot run it.
+        """
+        with self._lock:
+            if name not in self._sessions:
+                self._sessions[name] = self.device.open(packaged_graph(name))
+            return self._sessions[name]
 
     def rows(self, states: Any, index: npt.NDArray[np.int64]) -> Any:
         """Some rows (M, S, H) of states (R, S, H), which stay on the device."""

@@ -8,6 +8,7 @@ Each ends with the logits of the next token of every row, from which a sampler c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from edgezo_runtime.engine.forward import BlockInputs, Forward, WholePass, Work
 from edgezo_runtime.engine.params import Params
 from edgezo_runtime.engine.sessions import require_shape, run_graph
 from edgezo_runtime.errors import UsageError
-from edgezo_runtime.generation.kv_cache import KvCache, PastRows
+from edgezo_runtime.generation.device_cache import DeviceKvCache
+from edgezo_runtime.generation.kv_cache import KvCache
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -30,6 +32,19 @@ LOGIT_ROWS = 8
 
 Take = Callable[[Int64, Float32], None]
 """Given rows of the batch and the logits of their next tokens (rows, V), from several threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastRows:
+    """Neighbouring rows of texts, as the past of a chunk."""
+
+    states: KvCache | DeviceKvCache
+    rows: slice
+
+    def keys_values(self, block: int, groups: int) -> tuple[Any, ...]:
+        """Keys and values (R', n, room, D); there is one group."""
+        assert groups == 1
+        return self.states.of(block, self.rows)
 
 
 class PromptsPass(WholePass):
@@ -42,7 +57,9 @@ class PromptsPass(WholePass):
         take: given the logits of the tokens that follow.
     """
 
-    def __init__(self, work: Work, scope: Scope, states: KvCache | None, take: Take) -> None:
+    def __init__(
+        self, work: Work, scope: Scope, states: KvCache | DeviceKvCache | None, take: Take
+    ) -> None:
         super().__init__(work, None, 0, None, 0, scope)
         self._states = states
         self._take = take
@@ -51,10 +68,13 @@ class PromptsPass(WholePass):
         """Ask the block for keys and values."""
         return BlockInputs(self._work.params, self._one, keeps_past=self._states is not None)
 
-    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Any]) -> None:
         """Cache the keys and values of the prompts."""
-        if self._states is not None:
-            self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), past)
+        if isinstance(self._states, DeviceKvCache):
+            self._states.put(index, chunk.index, past)
+        elif self._states is not None:
+            made = list(map(self._model.array, past))
+            self._states.put(index, chunk.index, np.zeros(chunk.rows, np.int64), made)
 
     def end(self, chunk: Chunk) -> None:
         """Hand out logits."""
@@ -77,7 +97,7 @@ class TokenPass(Forward):
     def __init__(
         self,
         work: Work,
-        states: KvCache,
+        states: KvCache | DeviceKvCache,
         context: dict[str, Any],
         positional: bool,
         kept: dict[int, dict[str, Any]],
@@ -112,10 +132,11 @@ class TokenPass(Forward):
         """Ask the block for keys and values."""
         return BlockInputs(self._work.params, self._one, keeps_past=True)
 
-    def leave(self, index: int, chunk: Chunk, past: Sequence[Float32]) -> None:
+    def leave(self, index: int, chunk: Chunk, past: Sequence[Any]) -> None:
         """Cache the keys and values of the tokens."""
         rows = slice(int(chunk.index[0]), int(chunk.index[-1]) + 1)
-        self._states.put_tokens(index, rows, past, chunk.tokens)
+        made = past if self._states.on_device else list(map(self._model.array, past))
+        self._states.put_tokens(index, rows, made, chunk.tokens)
 
     def past_sizes(self, chunk: Chunk, before: int) -> tuple[int, ...]:
         """Behind earlier tokens, several new ones take the place of room, where there is any."""

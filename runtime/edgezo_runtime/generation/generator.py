@@ -23,6 +23,7 @@ from edgezo_runtime.engine.params import Params, SharedParams
 from edgezo_runtime.engine.rotary_sides import RotarySides
 from edgezo_runtime.errors import DoesNotFitError, UsageError
 from edgezo_runtime.generation.copy_cache import CopyCache
+from edgezo_runtime.generation.device_cache import DeviceKvCache, text_states
 from edgezo_runtime.generation.kept_text import KeptText
 from edgezo_runtime.generation.kv_cache import KvCache, bytes_per_token, room_for, room_within
 from edgezo_runtime.generation.sampling import Sampling
@@ -323,8 +324,8 @@ class Generator:
         keeper: tuple[KeptText, tuple[object, ...]] | None,
     ) -> Iterator[Delta]:
         """Read the prompts of a group, then generate until all texts have ended."""
-        states: KvCache | None = None
-        found: tuple[KvCache, int] | None = None
+        states: KvCache | DeviceKvCache | None = None
+        found: tuple[KvCache | DeviceKvCache, int] | None = None
         most = self._most(len(group[0].prompt))
         if keeper is not None:
             answers = self._scope == "answer"
@@ -334,7 +335,7 @@ class Generator:
             states.lengths[:] = read + self._virtual
         elif self._graphs.continues:
             rows = len(group) + -len(group) % least
-            states = KvCache(self._graphs, rows, most, self.engine.sampled)
+            states = text_states(self.engine, rows, most)
             self.engine.note_text(states)
         live = list(group)
         params = CopyCache(params, np.array([text.number for text in group], np.int64))
@@ -378,7 +379,7 @@ class Generator:
     def _keep(
         self,
         text: Text,
-        states: KvCache,
+        states: KvCache | DeviceKvCache,
         keeper: tuple[KeptText, tuple[object, ...]],
         most: int,
     ) -> None:

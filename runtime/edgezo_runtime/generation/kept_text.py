@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgezo_runtime.generation.device_cache import DeviceKvCache
 from edgezo_runtime.generation.kv_cache import KvCache
 
 
@@ -20,7 +21,7 @@ class KeptText:
     """
 
     tokens: tuple[int, ...]
-    _states: KvCache | None
+    _states: KvCache | DeviceKvCache | None
     _made_by: tuple[object, ...]
     _most: int
     _active: int
@@ -40,7 +41,7 @@ class KeptText:
 
     def take(
         self, prompt: Sequence[int], made_by: tuple[object, ...], most: int, *, answers: bool
-    ) -> tuple[KvCache, int] | None:
+    ) -> tuple[KvCache | DeviceKvCache, int] | None:
         """Hand out the states that a prompt can begin with; the text itself is forgotten.
 
         Args:
@@ -67,7 +68,7 @@ class KeptText:
     def put(
         self,
         tokens: Sequence[int],
-        states: KvCache,
+        states: KvCache | DeviceKvCache,
         made_by: tuple[object, ...],
         most: int,
         active: int,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +72,8 @@ class KvCache:
     Memory:
         R times the room times `bytes_per_token`; while it grows, one block twice.
     """
+
+    on_device = False
 
     def __init__(
         self, graphs: Graphs, rows: int, most: int, blocks: frozenset[int] | None = None
@@ -166,19 +167,6 @@ class KvCache:
                 if place != row:
                     keys[place], values[place] = keys[row], values[row]
             self._pairs[block] = keys[: len(rows)], values[: len(rows)]
-
-
-@dataclass(frozen=True, slots=True)
-class PastRows:
-    """Neighbouring rows of a `KvCache`, as the past of a chunk."""
-
-    states: KvCache
-    rows: slice
-
-    def keys_values(self, block: int, groups: int) -> tuple[Float32, Float32]:
-        """Keys and values (R', n, room, D); there is one group."""
-        assert groups == 1
-        return self.states.of(block, self.rows)
 
 
 def _longer(array: Float32, room: int) -> Float32:

@@ -18,6 +18,7 @@ from edgezo_runtime.engine.forward import Work
 from edgezo_runtime.engine.params import Params
 from edgezo_runtime.generation.copy_cache import TextParams
 from edgezo_runtime.generation.decode_pass import PromptsPass, TablesPass, Take, TokenPass
+from edgezo_runtime.generation.device_cache import DeviceKvCache
 from edgezo_runtime.generation.kv_cache import KvCache
 from edgezo_runtime.generation.text_stream import TextStream
 
@@ -69,7 +70,11 @@ class TextReader:
         self.prompt_tokens = 0
 
     def read_prompts(
-        self, texts: Sequence[Text], params: Params, states: KvCache | None, take: Take
+        self,
+        texts: Sequence[Text],
+        params: Params,
+        states: KvCache | DeviceKvCache | None,
+        take: Take,
     ) -> None:
         """Read texts as a whole: prompts, or, without states, what was generated as well.
 
@@ -100,9 +105,13 @@ class TextReader:
         self._engine.trim()  # passes of single tokens have other sizes
 
     def read_rest(
-        self, text: Text, params: Params, states: KvCache, kept: dict[int, dict[str, Any]],
+        self,
+        text: Text,
+        params: Params,
+        states: KvCache | DeviceKvCache,
+        kept: dict[int, dict[str, Any]],
         take: Take,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Read the tokens of one prompt that `states` lack, a chunk of them at a time.
 
         Args:
@@ -138,7 +147,7 @@ class TextReader:
         self,
         texts: Sequence[Text],
         params: Params,
-        states: KvCache,
+        states: KvCache | DeviceKvCache,
         kept: dict[int, dict[str, Any]],
         take: Take,
     ) -> None:
@@ -157,7 +166,7 @@ class TextReader:
     def _token_pass(
         self,
         work: Work,
-        states: KvCache,
+        states: KvCache | DeviceKvCache,
         kept: dict[int, dict[str, Any]],
         take: Take | None,
         active: Float32 | None = None,

@@ -97,11 +97,13 @@ def test_a_self_test_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
     assert wrong.difference == pytest.approx(0.01, rel=1e-3)
 
 
-def test_the_graph_of_the_self_test_is_what_its_script_makes() -> None:
+def test_packaged_graphs_are_what_their_script_makes() -> None:
     pytest.importorskip("onnx")
-    from tests.runtime.devices.self_test_graph import FILE, content
+    from tests.runtime.devices.packaged_graphs import FOLDER, GRAPHS
 
-    assert FILE.read_bytes() == content()
+    assert {path.name for path in FOLDER.glob("*.onnx")} == GRAPHS.keys()
+    for name, make in GRAPHS.items():
+        assert (FOLDER / name).read_bytes() == make(), name
 
 
 def test_a_missing_loader_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,29 @@ def test_greedy_texts_are_those_of_the_processor(free_gpu: Device) -> None:
     assert written(Engine(bundle, device=free_gpu)) == written(Engine(bundle))
 
 
+def test_keys_and_values_stay_on_the_gpu(free_gpu: Device) -> None:
+    """Per token the logits come back; what goes there is less than the keys of one block."""
+    bundle = tiny("fp32")
+    params, prompts, ledger = moved(bundle), prompts_of((30, 21)), free_gpu.ledger
+    generator = writer(bundle, Engine(bundle, device=free_gpu))
+    texts = generator.stream(prompts, params, CONFIG)
+    next(texts), next(texts)  # both prompts are read
+    heads, width = next(graph.past for graph in bundle.manifest.graphs.blocks)
+    block = 4 * 2 * heads * width * (30 + 21)
+    crossed: list[tuple[int, int]] = []
+    while True:
+        before = ledger.sent_bytes, ledger.fetched_bytes
+        if next(texts, None) is None:
+            break
+        next(texts)  # the other text: one pass reads a token of each
+        crossed.append((ledger.sent_bytes - before[0], ledger.fetched_bytes - before[1]))
+    # The first such pass takes the adapters and the tables of positions along; the last one wrote
+    # what was read before.
+    for sent, fetched in crossed[1:]:
+        assert fetched == 4 * len(prompts) * bundle.manifest.model.vocab_size
+        assert sent < block
+
+
 def test_a_run_of_feedback_has_the_losses_of_the_processor(
     free_gpu: Device, tmp_path: Path
 ) -> None:

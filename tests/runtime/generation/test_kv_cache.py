@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgezo_runtime.errors import UsageError
+from edgezo_runtime.generation.decode_pass import PastRows
 from edgezo_runtime.generation.kv_cache import (
     ROOM_STEP,
     KvCache,
-    PastRows,
     bytes_per_token,
     past_shapes,
     room_for,
