@@ -47,6 +47,7 @@ EXPORT = [
     "sources",
     "quantization",
     "trace",
+    "known_sizes",
     "graph_builder",
     "schemes",
     "operators",

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from edgezo_export.known_sizes import fill_sizes
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_runtime.bundle.manifest_types import Binding, GraphInfo, TensorInfo
 
@@ -122,9 +123,9 @@ class GraphBuilder:
             for value in self._constants.values()
             if value.const_value is not None
         )
-        opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
-        model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        if self.gpu:
+            fill_sizes(graph, _inferred)
+        inferred = _inferred(graph)
         found: Shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
         for value in (*inferred.input, *inferred.value_info):
             if value.type.tensor_type.HasField("shape"):
@@ -284,6 +285,12 @@ class GraphBuilder:
         passes.RemoveUnusedNodesPass()(model)
         content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
         return content
+
+
+def _inferred(graph: onnx.GraphProto) -> onnx.GraphProto:
+    opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in OPSETS.items()]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
 
 
 def _number_dimensions(graph: onnx.GraphProto) -> None:

@@ -115,14 +115,31 @@ class Adjoint:
         for axis, (few, all_) in enumerate(zip(padded, wide, strict=True)):
             if few == 1 and all_ != 1:
                 axes.append(axis)
+            elif self._is_alone(value, axis - len(wide)):
+                continue
             elif few is None or few != all_:  # equal names are the same number
                 raise UnsupportedModelError(f"the gradient of {self.node.op_type} of unknown shape")
-        if not axes:
-            return grad
-        summed = self.op("ReduceSum", grad, self.draft.ints(*axes), keepdims=1)
+        summed = grad
+        if axes:
+            summed = self.op("ReduceSum", grad, self.draft.ints(*axes), keepdims=1)
         if not missing:
             return summed
         return self.op("Reshape", summed, self.op("Shape", value))
+
+    def _is_alone(self, value: ir.Value, axis: int) -> bool:
+        """Has no other input an axis of more than one number there? Then none was repeated to it.
+
+        Args:
+            value: an input.
+            axis: counted from the last one, -1.
+        """
+        if self.node.op_type == "Expand":  # its other input is a shape
+            return False
+        others = [v for v in self.node.inputs if v is not None and v is not value]
+        shapes = [self.shapes.get(str(v.name)) for v in others]
+        return all(
+            shape is not None and (len(shape) < -axis or shape[axis] == 1) for shape in shapes
+        )
 
     def _same_shape(self, value: ir.Value, result: ir.Value) -> bool:
         own, all_ = (self.shapes.get(str(v.name)) for v in (value, result))

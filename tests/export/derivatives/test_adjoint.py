@@ -75,3 +75,21 @@ def test_a_node_of_several_outputs_has_no_single_gradient():
     node = parts[0].producer()
     with pytest.raises(UnsupportedModelError, match="several outputs of Split"):
         _ = Adjoint(draft, node, list(parts), [True], draft.shapes()).grad
+
+
+def test_graphs_for_gpus_know_that_a_single_row_was_repeated_and_not_what_it_meets():
+    """Of a number of rows that is known only at run time."""
+    draft = GraphBuilder("case", gpu=True)
+    x = draft.input("x", ir.DataType.FLOAT, ("rows", 4))
+    shape = draft.input("shape", ir.DataType.INT64, (2,))
+    gain = draft.input("gain", ir.DataType.FLOAT, (4,))
+    own = adjoint(draft, draft.op("Mul", draft.op("Reshape", x, shape), gain), True, True)
+    with pytest.raises(UnsupportedModelError, match="Mul of unknown shape"):
+        own.reduced(own.grad, 0)  # it may have one column, which was repeated
+    wide = draft.op("Concat", draft.op("Reshape", x, shape), x, axis=0)  # its columns are known
+    own = adjoint(draft, draft.op("Mul", wide, gain), True, True)
+    assert own.reduced(own.grad, 0) is own.grad
+    summed = own.reduced(own.grad, 1).producer()
+    assert summed is not None
+    assert summed.op_type == "Reshape"
+    assert summed.inputs[0].producer().inputs[1].const_value.numpy().tolist() == [0]
