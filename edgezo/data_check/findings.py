@@ -93,8 +93,11 @@ def _tasks(train: SplitSummary) -> list[Finding]:
         labels = train.labels or Counter()
         return [Finding("task", f"classification: the field 'label' has {len(labels)} values")]
     if task == "writing":
-        kinds = ", ".join(f"{count:,} of {kind}" for kind, count in train.kinds.most_common())
-        found = [Finding("task", f"writing: rows {kinds}")]
+        kinds = ", ".join(
+            f"{count:,} {'row' if count == 1 else 'rows'} of kind '{kind}'"
+            for kind, count in train.kinds.most_common()
+        )
+        found = [Finding("task", f"writing: {kinds}")]
         if len(train.kinds) > 1:
             found.append(Finding("kinds", "the rows are of several kinds; is that meant?", True))
         return found

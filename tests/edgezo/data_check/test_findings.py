@@ -59,7 +59,7 @@ def test_texts_to_write() -> None:
     train = split("train", [{"instruction": "a", "output": "b", "input": ""}] * 2)
     assert task_of(train) == "writing"
     found = names(train)
-    assert found["task"] == "writing: rows 2 of instruction"
+    assert found["task"] == "writing: 2 rows of kind 'instruction'"
     assert found["empty"] == "the field 'input' is empty in 2 rows"
     mixed = split("train", [{"text": "a"}, {"prompt": "b", "completion": "c"}])
     assert "kinds" in names(mixed)
