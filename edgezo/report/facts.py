@@ -47,7 +47,7 @@ def cards(run: RunRecord) -> list[Card]:
 def _score_card(run: RunRecord) -> Card | None:
     before, after = run.before, run.after
     rows = next((own.rows for own in (after, before) if own is not None and own.rows), 0)
-    on = f"{rows:,} rows for validation" if rows else "rows for validation"
+    on = f"{rows:,} validation rows" if rows else "validation rows"
     first, last = _scores(before), _scores(after)
     if first is None and last is None:
         return _loss_card(before, after, on)

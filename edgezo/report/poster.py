@@ -86,7 +86,7 @@ def _single_head(run: RunRecord) -> tuple[float, str]:
             tag("rect", width=width, height=92.0, rx=10.0, cls="back"),
             words(16, 26, card.label, "t m small"),
             words(16, 54, _fitted(card.value, width - 28, 14.0), "h"),
-            words(16, 77, _fitted(card.note, width - 28), "t m small"),
+            words(16, 77, _fitted(card.note, width - 28, 5.5), "t m small"),
         ]
         x = _EDGE + number * (width + _GAP)
         drawn.append(tag("g", *parts, transform=f"translate({x:g} 96)"))

@@ -26,7 +26,7 @@ def test_markdown(tmp_path: Path) -> None:
     worst = {"valid": {"after": [RowText(row, "a | b\n<i> *x*", " good")]}}
     text = markdown([run], [RunTexts(worst, [Sample("p", "r", "b", "a")])])
     lines = text.splitlines()
-    assert "| accuracy | 52.0 % → 84.0 % | +32.0 points on 50 rows for validation |" in lines
+    assert "| accuracy | 52.0 % → 84.0 % | +32.0 points on 50 validation rows |" in lines
     assert "| valid | during | 40 | 0.4000 | 0.84 | - |" in lines
     assert "|  bad | 20 | 5 |".replace("  ", " ") in lines
     assert r"- line 1, loss 5.000, right good: a \| b \<i\> \*x\*" in lines

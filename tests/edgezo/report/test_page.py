@@ -41,7 +41,7 @@ def test_one_run(tmp_path: Path) -> None:
     ]  # fmt: skip
     told = "".join(tree.itertext())
     for text in (
-        "some/model-1M on reviews", "52.0 % → 84.0 %", "+32.0 points on 50 rows for validation",
+        "some/model-1M on reviews", "52.0 % → 84.0 %", "+32.0 points on 50 validation rows",
         "73.9 to 85.0 % (95 %), 200 rows", "301 MB", "of 500 MB; 290 MB were predicted",
         "1: step 10", "memory is short: 1 of 2 workers", "3 rows are cut: <b>& more</b>",
         "steps about 1.25 times as fast", "kept: 0.4", "26 of 50 right", "42 of 50 right",
