@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,8 @@ class Learner:
         """Estimate the directions from pairs, each of another row, and set B."""
         started = time.monotonic()
         names = {site.block: noise_name(site.block) for site in self.sites}
-        taps = by_block(self.sites, lambda site: site.tap)
+        outputs = by_block(self.sites, lambda site: site.outputs)
+        taps = {block: tuple(chain(*own)) for block, own in outputs.items()}
         batch = self._batches.batch(0)
         along = contrasts(len(batch.label_ids if batch.label_ids is not None else ()))
         estimate = FeedbackEstimate(self.sites, along.shape[1])
@@ -180,7 +182,12 @@ class Learner:
         own = {site.name_a: inputs[site.block, site.tap] for site in self.sites}
         self._units = unit_vectors(mean_inputs(own))
         sizes = {name: input_size(x, self._units[name], self._share) for name, x in own.items()}
-        self.theta |= estimate.directions(self._manifest.scheme.scale, sizes)
+        slopes = {
+            site.name_b: inputs[site.block, site.slope].mean(axis=0)
+            for site in self.sites
+            if site.slope is not None
+        }
+        self.theta |= estimate.directions(self._manifest.scheme.scale, sizes, slopes)
         self.seconds += time.monotonic() - started
         return estimate
 

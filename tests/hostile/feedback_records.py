@@ -9,6 +9,7 @@ import numpy as np
 
 from edgezo_runtime.journal.step_record import RecordExtra, StepRecord
 from edgezo_runtime.training.feedback_sites import FeedbackSite
+from edgezo_runtime.training.feedback_slopes import SlopeCodec
 from edgezo_runtime.training.feedback_state import FeedbackState
 from edgezo_runtime.training.gradient_codec import GradientCodec
 
@@ -19,7 +20,11 @@ _MEANS = GradientCodec({"a": (5,)})
 def read_feedback_record(data: bytes) -> None:
     """Read a record of pairs or of a gradient, and apply it."""
     layout: Any = SimpleNamespace(
-        sites=_SITES, pairs=3, codec=GradientCodec({"a": (2, 5)}), means=_MEANS
+        sites=_SITES,
+        pairs=3,
+        codec=GradientCodec({"a": (2, 5)}),
+        means=_MEANS,
+        slopes=SlopeCodec(_SITES),
     )
     state = FeedbackState(layout, 1.0)
     record = StepRecord.unpack(data)

@@ -20,7 +20,7 @@ from edgezo_export.schemes.block_edits import BlockEdits
 from edgezo_export.schemes.scheme import Edit, Scheme
 from edgezo_export.trace.partition import Segment
 from edgezo_export.trace.values import constant
-from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT, LAYER_SLOPE
 
 
 def lower_block(
@@ -43,7 +43,8 @@ def lower_block(
 
     If its attention can continue from earlier tokens, the graph also takes past_key and past_value
     (R, n, P, D) and past_lengths (R,), and returns key and value (R, n, P + S, D). The graph also
-    returns the inputs of the linear layers whose outputs it adds to the residual.
+    returns the inputs of the linear layers whose outputs it adds to the residual, and the slopes of
+    the RMS norms between these layers and the sum, where there are any.
 
     Args:
         segment: its traced nodes.
@@ -91,9 +92,12 @@ def lower_block(
     result = lowering.value(segment.hidden_out)
     draft.output(result, "hidden_out", ir.DataType.FLOAT, ("rows", "tokens", hidden_size))
     for layer in residual_layers(segment):
-        name = f"{LAYER_INPUT}{draft.local(checkpoint.name(layer.weight).removesuffix('.weight'))}"
+        name = draft.local(checkpoint.name(layer.weight).removesuffix(".weight"))
         shape = ("rows", "tokens", layer.in_features)
-        draft.output(lowering.value(layer.x), name, ir.DataType.FLOAT, shape)
+        draft.output(lowering.value(layer.x), f"{LAYER_INPUT}{name}", ir.DataType.FLOAT, shape)
+        if layer.norm is not None:
+            slope, shape = lowering.slope(layer.norm), ("rows", "tokens", hidden_size)
+            draft.output(slope, f"{LAYER_SLOPE}{name}", ir.DataType.FLOAT, shape)
     if past is not None and inputs.by_position:
         if taps is not None:
             taps.clear()

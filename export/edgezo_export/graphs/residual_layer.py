@@ -19,20 +19,22 @@ class ResidualLayer:
         x: its input, (R, S, in).
         weight: its weight.
         in_features: in.
+        norm: the RMS norm between the layer and the sum; None if the sum takes the layer's output.
     """
 
     x: ir.Value
     weight: ir.Value
     in_features: int
+    norm: ir.Node | None = None
 
 
 def residual_layers(segment: Segment) -> list[ResidualLayer]:
     """Return the linear layers whose outputs a block adds to the states it begins with.
 
     They are in the order of the block, attention's before that of the MLP. A change of the output
-    of the last one is the same change of the hidden states behind the block. Those before which
-    something else, such as a norm, lies between a layer and the sum are left out: the two changes
-    then differ.
+    of the last one is the same change of the hidden states behind the block, but for an RMS norm
+    that may lie between a layer and the sum. A layer with something else between is left out, and
+    so are all before it.
     """
     found: list[ResidualLayer] = []
     value: ir.Value | None = segment.hidden_out
@@ -50,15 +52,24 @@ def residual_layers(segment: Segment) -> list[ResidualLayer]:
 
 
 def _layer(value: ir.Value) -> ResidualLayer | None:
-    """The linear layer that makes a value for one use alone."""
-    node = value.producer()
-    if node is None or node.domain != DOMAIN or node.op_type != "Linear":
-        return None
-    if len(value.uses()) != 1:
+    """The linear layer that makes a value for one use alone, with an RMS norm behind it or none."""
+    norm = _only(value, "RmsNorm")
+    if norm is not None:
+        value = present(norm.inputs[0])
+    node = _only(value, "Linear")
+    if node is None:
         return None
     x, weight = (present(own) for own in node.inputs[:2])
     if x.shape is None or len(x.shape) != 3:
         return None
     in_out = node.attributes.get("in_out")
     rows, columns = fixed_shape(weight)
-    return ResidualLayer(x, weight, rows if in_out is not None and in_out.value else columns)
+    return ResidualLayer(x, weight, rows if in_out is not None and in_out.value else columns, norm)
+
+
+def _only(value: ir.Value, op_type: str) -> ir.Node | None:
+    """The symbolic operator of a type that makes a value for one use alone."""
+    node = value.producer()
+    if node is None or node.domain != DOMAIN or node.op_type != op_type:
+        return None
+    return node if len(value.uses()) == 1 else None

@@ -24,7 +24,7 @@ from edgezo_export.operators.embedding import embedding_rows
 from edgezo_export.operators.experts import Routing, emit_expert_linear, emit_routing
 from edgezo_export.operators.group_query import Past
 from edgezo_export.operators.linear import LinearLowering, LinearSpec, Quant
-from edgezo_export.operators.norm import emit_rms_norm
+from edgezo_export.operators.norm import emit_rms_norm, emit_rms_slope
 from edgezo_export.operators.rotary import emit_rotary, emit_rotary_cache
 from edgezo_export.quantization.weights_plan import PlannedTensor
 from edgezo_export.schemes.block_edits import BlockEdits
@@ -200,13 +200,21 @@ class SegmentLowering:
             self.draft, x, weight, None if bias is None else self.value(bias), size, attributes
         )
 
+    def slope(self, norm: ir.Node) -> ir.Value:
+        """Append the diagonal part of an RMS norm's derivative at its input, which is lowered."""
+        return emit_rms_slope(self.draft, *self._norm_inputs(norm))
+
     def _rms_norm(self, node: ir.Node) -> ir.Value:
+        x, gain, epsilon = self._norm_inputs(node)
+        norm = partial(emit_rms_norm, self.draft, x, epsilon=epsilon)
+        return self._edited_norm(node, norm(gain), norm)
+
+    def _norm_inputs(self, node: ir.Node) -> tuple[ir.Value, ir.Value, float]:
+        """The input, the gain and the epsilon of an RMS norm."""
         x, gain = (self.value(present(value)) for value in node.inputs[:2])
         if node.attributes["plus_one"].value:
             gain = self.draft.op("Add", gain, self.draft.scalar(1.0))
-        epsilon = float(node.attributes["epsilon"].value)
-        norm = partial(emit_rms_norm, self.draft, x, epsilon=epsilon)
-        return self._edited_norm(node, norm(gain), norm)
+        return x, gain, float(node.attributes["epsilon"].value)
 
     def _edited_norm(
         self, node: ir.Node, y: ir.Value, norm: Callable[[ir.Value], ir.Value]

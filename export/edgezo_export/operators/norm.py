@@ -14,6 +14,16 @@ def emit_rms_norm(draft: GraphBuilder, x: ir.Value, gain: ir.Value, epsilon: flo
     return draft.op("SimplifiedLayerNormalization", x, gain, axis=-1, epsilon=epsilon, stash_type=1)
 
 
+def emit_rms_slope(draft: GraphBuilder, x: ir.Value, gain: ir.Value, epsilon: float) -> ir.Value:
+    """Append gain / sqrt(mean(x^2) + epsilon), the shape of x.
+
+    This is the diagonal part of the derivative diag(gain) / rms (I - x x' / (H rms^2)) of the norm.
+    """
+    square = draft.op("ReduceMean", draft.op("Mul", x, x), draft.ints(-1), keepdims=1)
+    root = draft.op("Sqrt", draft.op("Add", square, draft.scalar(epsilon)))
+    return draft.op("Div", gain, root)
+
+
 def unfused_rms_norm(
     draft: GraphBuilder, inputs: Inputs, attributes: Attributes
 ) -> tuple[ir.Value, ...]:

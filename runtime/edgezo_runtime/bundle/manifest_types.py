@@ -32,6 +32,12 @@ LAYER_INPUT = "input."
 the name, whose output is added to the hidden states that the block returns."""
 
 
+LAYER_SLOPE = "slope."
+"""Begins the name of an output of a block whose layer, which follows in the name, is followed by an
+RMS norm before the sum: (R, S, H), the norm's gain over the root mean square of the layer's output,
+the diagonal part of the norm's derivative."""
+
+
 GRAD = "grad"
 """Input of a backward graph: the gradient with respect to the forward graph's output."""
 

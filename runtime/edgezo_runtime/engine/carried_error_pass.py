@@ -120,6 +120,9 @@ class CarriedSite:
         trains: which of the two train.
         last: does nothing change the states between the layer and the end of the block? Else the
             layer takes the error at the entry of the block.
+        slope: output of the block that is the slope of the norm between the layer and the residual,
+            None if there is none: the layer then takes the error times the slope, the diagonal part
+            of the norm's derivative.
     """
 
     tap: str
@@ -128,6 +131,7 @@ class CarriedSite:
     scale: float
     trains: frozenset[str]
     last: bool = True
+    slope: str | None = None
 
 
 class CarriedErrorPass(WholeFirstOrderPass):
@@ -161,11 +165,12 @@ class CarriedErrorPass(WholeFirstOrderPass):
         return super().wave_bytes(chunk) + 4 * chunk.tokens * self._kept_numbers()
 
     def _kept_numbers(self) -> int:
-        """Numbers that are kept of a token: its inputs where A trains, their products with A."""
+        """Numbers that are kept of a token: inputs where A trains, products with A, slopes."""
         total = 0
         for site in (site for own in self._sites.values() for site in own):
             rank, width = self._factors[site.name_a].shape
             total += rank + (width if site.name_a in site.trains else 0)
+            total += 0 if site.slope is None else self._factors[site.name_b].shape[0]
         return total
 
     def start(self, chunk: Chunk) -> None:
@@ -182,16 +187,21 @@ class CarriedErrorPass(WholeFirstOrderPass):
         return [slice(0, chunk.tokens)]
 
     def taps(self, index: int) -> Sequence[str]:
-        """The inputs of the block's layers that are sites."""
-        return [site.tap for site in self._sites.get(index, ())]
+        """The inputs of the block's layers that are sites, and the slopes of norms behind them."""
+        own = self._sites.get(index, ())
+        slopes = [site.slope for site in own if site.slope is not None]
+        return [*(site.tap for site in own), *slopes]
 
     def tapped(self, index: int, chunk: Chunk, values: Sequence[Float32]) -> None:
         """Keep the inputs of scored tokens, or what A makes of them."""
         chunk.kept[index] = []
-        for site, value in zip(self._sites[index], values, strict=True):
-            x = value[chunk.positions[:, 0], chunk.positions[:, 1]]  # (T', in)
+        rows, tokens = chunk.positions.T
+        named = dict(zip(self.taps(index), values, strict=True))
+        for site in self._sites[index]:
+            x = named[site.tap][rows, tokens]  # (T', in)
             products = x @ self._factors[site.name_a].T
-            chunk.kept[index].append((products, x if site.name_a in site.trains else None))
+            slope = None if site.slope is None else named[site.slope][rows, tokens]  # (T', H)
+            chunk.kept[index].append((products, x if site.name_a in site.trains else None, slope))
 
     def end(self, chunk: Chunk) -> None:
         """Score, and carry the error from site to site."""
@@ -215,8 +225,15 @@ class CarriedErrorPass(WholeFirstOrderPass):
         chunk.scores = scores
 
     def _gradients(
-        self, site: CarriedSite, error: Float32, products: Float32, x: Float32 | None
+        self,
+        site: CarriedSite,
+        error: Float32,
+        products: Float32,
+        x: Float32 | None,
+        slope: Float32 | None,
     ) -> dict[str, Float32]:
+        if slope is not None:
+            error = slope * error
         scale = np.float32(site.scale)
         found: dict[str, Float32] = {}
         if site.name_b in site.trains:

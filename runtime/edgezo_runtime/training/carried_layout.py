@@ -57,7 +57,7 @@ def carried_sites(manifest: Manifest, config: TuneConfig) -> dict[int, tuple[Car
 
     def carried(site: FeedbackSite) -> CarriedSite:
         own = frozenset({site.name_a, site.name_b} & trains)
-        return CarriedSite(site.tap, site.name_a, site.name_b, scale, own, site.last)
+        return CarriedSite(site.tap, site.name_a, site.name_b, scale, own, site.last, site.slope)
 
     found = by_block(feedback_sites(manifest), carried)
     able = list(found)

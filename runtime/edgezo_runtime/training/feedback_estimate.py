@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edgezo_runtime.errors import DivergedError
 from edgezo_runtime.noise import add_weighted_noise
 from edgezo_runtime.training.feedback_sites import FeedbackSite, heard, noise_name, shares
+from edgezo_runtime.training.feedback_slopes import reached, undone
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -83,7 +84,12 @@ class FeedbackEstimate:
             self.squares[column] += math.fsum(value * value for value in coeffs[column])
         self.pairs += len(differences)
 
-    def directions(self, scale: float, sizes: Mapping[str, float]) -> dict[str, Float32]:
+    def directions(
+        self,
+        scale: float,
+        sizes: Mapping[str, float],
+        slopes: Mapping[str, Float32] | None = None,
+    ) -> dict[str, Float32]:
         """B of every site, (H, r).
 
         Column j is the estimated answer of a direction of the logits, with a length such that a
@@ -94,10 +100,15 @@ class FeedbackEstimate:
         direction. So k = mean |v| / (E d^2 n / N) / size. Where sites take turns, fewer of them
         make the step, and each a larger one; k times the root of their share keeps that in bounds.
 
+        Where a norm lies behind the layer, k u is what the residual is to change by. B is k u / d
+        with d the slope of the norm, less where d is small, so the residual changes by w k u (see
+        `feedback_slopes`). Therefore k is divided by v' diag(w) v / |v|^2.
+
         Args:
             scale: alpha / rank, which the bundle multiplies the product with.
             sizes: by the name of A: the sum of the absolute values of its input, in the mean of
                 rows.
+            slopes: by the name of B: d (H,), of sites with a norm behind their layer.
         Raises:
             DivergedError: the logits do not answer at all, or out of all proportion.
         """
@@ -124,12 +135,18 @@ class FeedbackEstimate:
                 k = mean * self.pairs / answer / size / scale
                 k *= math.sqrt(carriers / len(self._sites))
                 factor = k / (length * self.pairs * len(blocks))
+                if site.slope is not None:
+                    inverse, share = undone((slopes or {})[site.name_b])
+                    factor /= reached(self.sums[site.name_b][row], share)
                 if not _RANGE[0] <= factor <= _RANGE[1]:
                     raise DivergedError(
                         f"the label logits answer to the states behind block {site.block} out of "
                         f"all proportion; give another `eps`"
                     )
-                directions[:, row] = self.sums[site.name_b][row] * np.float32(factor)
+                if site.slope is None:
+                    directions[:, row] = self.sums[site.name_b][row] * np.float32(factor)
+                else:
+                    directions[:, row] = self.sums[site.name_b][row] * (factor * inverse)
             found[site.name_b] = directions
         return found
 

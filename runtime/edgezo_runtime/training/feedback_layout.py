@@ -7,6 +7,7 @@ from edgezo_runtime.config import TuneConfig
 from edgezo_runtime.errors import UsageError
 from edgezo_runtime.methods.catalogue import METHODS
 from edgezo_runtime.training.feedback_sites import feedback_sites, why_no_feedback
+from edgezo_runtime.training.feedback_slopes import SlopeCodec
 from edgezo_runtime.training.gradient_codec import GradientCodec
 from edgezo_runtime.training.selection import select_blocks
 
@@ -40,6 +41,7 @@ class FeedbackLayout:
         pairs: pairs that are evaluated before the first step of A.
         codec: packs the gradients of the As for the journal.
         means: packs the mean inputs of the sites for the journal.
+        slopes: packs the mean slopes of the norms behind the sites' layers, where there are any.
         mistakes: is the objective the expected share of wrong answers?
 
     Raises:
@@ -68,5 +70,6 @@ class FeedbackLayout:
         self.pairs = int(str(options["pairs"]))
         self.codec = GradientCodec({site.name_a: site.shape_a for site in self.sites})
         self.means = GradientCodec({site.name_a: site.shape_a[1:] for site in self.sites})
+        self.slopes = SlopeCodec(self.sites)
         if self.pairs < 1:
             raise UsageError(f"`pairs` {self.pairs}: must be 1 or more")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgezo_runtime.bundle.manifest import Manifest
-from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT, LAYER_SLOPE
 from edgezo_runtime.errors import UsageError
 
 Float32 = npt.NDArray[np.float32]
@@ -43,6 +43,8 @@ class FeedbackSite:
         shape_a: (r, in).
         shape_b: (H, r).
         last: does nothing change the states between the layer and the end of the block?
+        slope: output of the block that is the slope (H,) of the norm between the layer and the
+            residual; None if the layer's output is added as it is.
     """
 
     block: int
@@ -52,6 +54,12 @@ class FeedbackSite:
     shape_a: tuple[int, ...]
     shape_b: tuple[int, ...]
     last: bool = True
+    slope: str | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Outputs of the block that tell of the site."""
+        return (self.tap,) if self.slope is None else (self.tap, self.slope)
 
     @property
     def rank(self) -> int:
@@ -74,8 +82,8 @@ def why_no_feedback(manifest: Manifest) -> str | None:
     if not any(name.startswith(LAYER_INPUT) for name in outputs):
         return (
             "the blocks do not give out the inputs of the layers that add to the residual: either "
-            "an earlier edgezo exported the bundle, or something follows these layers inside the "
-            "block"
+            "an earlier edgezo exported the bundle, or something other than an RMS norm, such as a "
+            "layer norm, lies between these layers and the residual"
         )
     if not feedback_sites(manifest):
         return "the layers that the blocks add to the residual have no adapters"
@@ -88,6 +96,7 @@ def feedback_sites(manifest: Manifest) -> tuple[FeedbackSite, ...]:
     found: list[FeedbackSite] = []
     for block, graph in enumerate(manifest.graphs.blocks):
         taps = [own.name for own in graph.outputs if own.name.startswith(LAYER_INPUT)]
+        slopes = {own.name for own in graph.outputs if own.name.startswith(LAYER_SLOPE)}
         for tap in taps:
             layer = tap.removeprefix(LAYER_INPUT)
             modules = {
@@ -98,8 +107,11 @@ def feedback_sites(manifest: Manifest) -> tuple[FeedbackSite, ...]:
             for module in sorted(modules):
                 a, b = (infos.get((block, module, role)) for role in ("lora_A", "lora_B"))
                 if a is not None and b is not None and b.shape[0] == manifest.model.hidden_size:
-                    last = tap == taps[-1]
-                    site = FeedbackSite(block, tap, a.name, b.name, a.shape, b.shape, last)
+                    last, slope = tap == taps[-1], f"{LAYER_SLOPE}{layer}"
+                    site = FeedbackSite(
+                        *(block, tap, a.name, b.name, a.shape, b.shape, last),
+                        slope=slope if slope in slopes else None,
+                    )
                     found.append(site)
     return tuple(found)
 

@@ -60,26 +60,34 @@ class FeedbackState:
     def extra_bytes(self, record: StepRecord) -> int:
         """Bytes that a record has besides losses: a packed gradient, or means and sizes.
 
-        The last pairs have the means and the sizes of the sites' inputs, the others nothing. It
-        shows in the length of a record, so records may be read without those before them.
+        The last pairs have the means and the sizes of the sites' inputs, and the slopes of norms
+        where some lie behind their layers; the others have nothing. It shows in the length of a
+        record, so records may be read without those before them.
         """
         if not record.losses.size:
             return 0
         if not self.has_pairs(record):
             return self.layout.codec.nbytes
-        own = self.layout.means.nbytes + 4 * len(self.layout.sites)
+        own = self.layout.means.nbytes + 4 * len(self.layout.sites) + self.layout.slopes.nbytes
         return own if len(record.extra) > own else 0
 
     def has_pairs(self, record: StepRecord) -> bool:
         """Is a record one of pairs, not of a gradient?"""
         return len(record.losses) > SIDES
 
-    def pack_inputs(self, inputs: Mapping[str, Float32]) -> bytes:
-        """Means and sizes of inputs (B, in), by the name of A, as the last pairs have them."""
+    def pack_inputs(
+        self, inputs: Mapping[str, Float32], slopes: Mapping[str, Float32] | None = None
+    ) -> bytes:
+        """Means, sizes and slopes, as the last pairs have them.
+
+        Args:
+            inputs: (B, in), by the name of A.
+            slopes: (B, H), by the name of B, of sites with a norm behind their layer.
+        """
         packed = self.layout.means.pack(mean_inputs(inputs))
         units = unit_vectors(self.layout.means.unpack(packed))
         sizes = [input_size(inputs[site.name_a], units[site.name_a]) for site in self.layout.sites]
-        return packed + np.array(sizes, "<f4").tobytes()
+        return packed + np.array(sizes, "<f4").tobytes() + self.layout.slopes.pack(slopes or {})
 
     def check_last(self, seed: int, differences: npt.NDArray[np.float64], extra: bytes) -> None:
         """Refuse last pairs that no directions follow from, before a record has them.
@@ -87,7 +95,7 @@ class FeedbackState:
         Args:
             seed: of the step.
             differences: (C - 1, B) of logits.
-            extra: means and sizes of inputs.
+            extra: means, sizes and slopes.
         Raises:
             DivergedError: the logits do not answer, or out of all proportion.
         Memory:
@@ -96,11 +104,12 @@ class FeedbackState:
         count = len(differences)
         known = copy.deepcopy(self.estimate) or FeedbackEstimate(self.layout.sites, count)
         known.add(seed, differences.astype(np.float32).T)
-        end = self.layout.means.nbytes
-        values = np.frombuffer(extra[end:], "<f4").astype(np.float64).tolist()
+        _, sizes, slopes = self._parts(extra)
+        values = np.frombuffer(sizes, "<f4").astype(np.float64).tolist()
         names = [site.name_a for site in self.layout.sites]
         try:
-            known.directions(self._scale, dict(zip(names, values, strict=True)))
+            own = dict(zip(names, values, strict=True))
+            known.directions(self._scale, own, self.layout.slopes.unpack(slopes))
         except DivergedError as error:
             raise DivergedError(f"{error}; begin a new run with another `eps`") from error
 
@@ -109,7 +118,7 @@ class FeedbackState:
 
         Args:
             record: its losses are (2 + C - 1, B): of both sides, then the differences.
-            extra: means and sizes of inputs, with the last pairs.
+            extra: means, sizes and slopes, with the last pairs.
         Returns:
             B of every site, by name, after the last pairs; else nothing.
         Raises:
@@ -128,13 +137,18 @@ class FeedbackState:
             return {}
         if self.learning:
             raise RunFileError(f"step {record.step} has means of inputs before the last pairs")
-        end = self.layout.means.nbytes
-        sizes = self._sizes(record, extra[end:])
-        self.units = unit_vectors(self.layout.means.unpack(extra[:end]))
+        means, packed, slopes = self._parts(extra)
+        sizes = self._sizes(record, packed)
+        self.units = unit_vectors(self.layout.means.unpack(means))
         try:
-            return known.directions(self._scale, sizes)
+            return known.directions(self._scale, sizes, self.layout.slopes.unpack(slopes))
         except DivergedError as error:
             raise RunFileError(f"step {record.step}: {error}") from error
+
+    def _parts(self, extra: bytes) -> tuple[bytes, bytes, bytes]:
+        """Packed means, sizes and slopes."""
+        first, last = self.layout.means.nbytes, len(extra) - self.layout.slopes.nbytes
+        return extra[:first], extra[first:last], extra[last:]
 
     def _sizes(self, record: StepRecord, extra: bytes) -> dict[str, float]:
         sizes = np.frombuffer(extra, "<f4").astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +83,8 @@ class FeedbackSteps:
         self._passes = FeedbackPasses(engine, layout.first_block, mistakes=layout.mistakes)
         self._hidden_size = engine.bundle.manifest.model.hidden_size
         self._names = {site.block: noise_name(site.block) for site in layout.sites}
-        self._taps = by_block(layout.sites, lambda site: site.tap)
+        taps = by_block(layout.sites, lambda site: site.outputs)
+        self._taps = {block: tuple(chain(*own)) for block, own in taps.items()}
 
     def evaluate(
         self,
@@ -139,8 +141,10 @@ class FeedbackSteps:
             )
         extra = b""
         if last:
-            own = {site.name_a: inputs[site.block, site.tap] for site in self._layout.sites}
-            extra = state.pack_inputs(own)
+            sites = self._layout.sites
+            own = {site.name_a: inputs[site.block, site.tap] for site in sites}
+            slopes = {s.name_b: inputs[s.block, s.slope] for s in sites if s.slope is not None}
+            extra = state.pack_inputs(own, slopes)
             state.check_last(info.seed, differences, extra)
         return FeedbackResult(losses, extra, 2 * batch.num_rows, SIDES)
 
