@@ -8,16 +8,23 @@ import torch
 
 from edgezo_export.graphs.residual_layer import residual_layers
 from edgezo_export.trace.partition import Segment
-from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT, LAYER_SLOPE
 from tests.export.tiny_models import VOCAB
 
 LAYERS = {
     "llama": ("self_attn.o_proj", "mlp.down_proj"),
     "llama-bias": ("self_attn.o_proj", "mlp.down_proj"),
     "gpt2": ("attn.c_proj", "mlp.c_proj"),  # weights stored (in, out)
-    "gemma3_text": (),  # norms follow both layers
+    "gemma3_text": ("self_attn.o_proj", "mlp.down_proj"),  # norms follow both layers
+    "olmo2": ("self_attn.o_proj", "mlp.down_proj"),
     "roberta": (),  # a norm follows the residual
 }
+NORMS = {
+    "gemma3_text": ("post_attention_layernorm", "post_feedforward_layernorm"),
+    "olmo2": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+"""The norms between these layers and the residual."""
+
 FAST = {"llama", "roberta"}
 FAMILIES = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS]
 
@@ -28,6 +35,8 @@ def test_the_layers_are_there_unless_something_follows_them(exported, name):
     for graph in graphs.blocks:
         found = [t.name for t in graph.outputs if t.name.startswith(LAYER_INPUT)]
         assert found == [LAYER_INPUT + layer for layer in LAYERS[name]]
+        slopes = [t.name for t in graph.outputs if t.name.startswith(LAYER_SLOPE)]
+        assert slopes == [LAYER_SLOPE + layer for layer in LAYERS[name] if name in NORMS]
 
 
 @pytest.mark.parametrize("layer", LAYERS["llama"])
@@ -56,6 +65,39 @@ def test_its_input_is_that_of_torch(exported, quant, layer):
         tolerance = 1e-4 if quant == "fp32" else 0.1
         found = runner.extra[name]
         assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("name", NORMS)
+def test_the_slope_is_the_diagonal_of_the_derivative_in_torch(exported, name, at):
+    """What automatic differentiation says of torch's norm, but for the part along its input."""
+    case = exported(name)
+    runner, model = case.bundle("fp32"), case.model
+    ids = np.random.default_rng(0).integers(4, VOCAB, (2, 5))
+    taken: list[torch.Tensor] = []
+    norms = [
+        model.get_submodule(f"{case.kind.layers}.{index}.{NORMS[name][at]}") for index in range(2)
+    ]
+    hooks = [own.register_forward_pre_hook(lambda _m, args: taken.append(args[0])) for own in norms]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.tensor(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    output = f"{LAYER_SLOPE}{LAYERS[name][at]}"
+    hidden, context = runner.prologue(ids)
+    for index, (norm, o) in enumerate(zip(norms, taken, strict=True)):
+        hidden = runner.block(index, hidden, context, outputs=(output,))
+        o = o[1, 3].clone()
+        whole = torch.autograd.functional.jacobian(norm, o)
+        width, square = len(o), float((o * o).mean())
+        diagonal = torch.diagonal(whole) / (1 - o * o / (width * square))
+        found = runner.extra[output][1, 3]
+        expected = diagonal.numpy()
+        # the epsilon of the norms is 1e-5 or less of the square
+        assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
 
 
 def test_no_layer_without_an_addition(parts):

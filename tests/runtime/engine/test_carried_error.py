@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from edgezo_runtime.bundle.manifest_types import LAYER_INPUT
+from edgezo_runtime.bundle.manifest_types import LAYER_INPUT, LAYER_SLOPE
 from edgezo_runtime.data.batches import make_batch
 from edgezo_runtime.engine import carried_error
 from edgezo_runtime.engine.answer_states import KeyValueLayout
@@ -71,6 +71,29 @@ def test_the_last_block_has_the_exact_gradient(made, kind, scope):
     np.testing.assert_allclose(
         found.gradients[name], expected.gradients[name], atol=TOLERANCE * size
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3_text", "olmo2"])
+def test_a_norm_behind_the_layer_has_nearly_the_exact_gradient(exported, name):
+    """In the last block: its slope is the derivative but for 1 / H. Without it, little is left."""
+    bundle = exported(name).bundle("fp32").bundle
+    _, batch = batch_of(bundle, "completion")
+    b = LAYER.format(1, "B")
+    engine = Engine(bundle)
+    expected = exact(engine, bundle.trainables(), batch, "all").gradients[b]
+    alike = {}
+    for slope in (f"{LAYER_SLOPE}mlp.down_proj", None):
+        own = (TAP, LAYER.format(1, "A"), b, bundle.manifest.scheme.scale, frozenset({b}))
+        carried = CarriedError(engine, {1: [CarriedSite(*own, slope=slope)]})
+        found = carried.gradient(batch, bundle.trainables()).gradients[b]
+        size = np.linalg.norm(found) * np.linalg.norm(expected)
+        alike[slope is not None] = float((found * expected).sum() / size)
+        if slope is not None:
+            assert 0.9 < np.linalg.norm(found) / np.linalg.norm(expected) < 1.1
+    engine.close()
+    assert alike[True] > 0.98
+    assert alike[False] < alike[True]
 
 
 def test_the_gradient_of_a_is_that_of_differences(made):

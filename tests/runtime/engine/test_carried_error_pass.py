@@ -36,14 +36,14 @@ def engine(exported):
     made.close()
 
 
-@pytest.mark.parametrize("trains_a", [False, True])
-def test_a_wave_counts_what_is_kept(engine, trains_a):
-    """Of a token r numbers, and its inputs where A trains; no states of blocks."""
+@pytest.mark.parametrize(("trains_a", "slope"), [(False, None), (True, None), (True, "slope.x")])
+def test_a_wave_counts_what_is_kept(engine, trains_a, slope):
+    """Of a token r numbers, inputs where A trains, H slopes of a norm; no states of blocks."""
     manifest = engine.bundle.manifest
     theta = engine.bundle.trainables()
     a, b = (f"model.layers.1.mlp.down_proj.lora_{factor}" for factor in "AB")
     trains = frozenset({a, b} if trains_a else {b})
-    site = CarriedSite(f"{LAYER_INPUT}mlp.down_proj", a, b, 1.0, trains)
+    site = CarriedSite(f"{LAYER_INPUT}mlp.down_proj", a, b, 1.0, trains, slope=slope)
     examples = random_set("completion", (6, 6), manifest.tokenizer.pad_id)
     batch = make_batch(examples, range(2))
     work = Work(engine.model, batch, SharedParams(theta), lambda: None, 256)
@@ -55,7 +55,8 @@ def test_a_wave_counts_what_is_kept(engine, trains_a):
     assert made.back_to is None
     rank, width = theta[a].shape
     kept = made.wave_bytes(chunk) - WholePass(*own).wave_bytes(chunk)
-    assert kept == 4 * 6 * (rank + trains_a * width)
+    slopes = 0 if slope is None else manifest.model.hidden_size
+    assert kept == 4 * 6 * (rank + trains_a * width + slopes)
 
 
 def test_only_the_scorers_way_back_is_opened(engine):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,29 @@ def test_a_step_is_in_units_of_logits(count, rank):
             direction = row if rank == 2 else each.block % 2  # sites of rank 1 take turns
             moved[direction] += answers[noise_name(each.block)][direction] @ shift
     np.testing.assert_allclose(moved, lr * np.sqrt(rank / 2), rtol=0.25)
+
+
+def test_a_step_through_norms_is_in_units_of_logits():
+    """As without norms, though their slopes differ by a factor of hundreds, and in their signs."""
+    own = [dataclasses.replace(each, slope="slope.down") for each in sites(6, 1)]
+    generator = np.random.default_rng(1)
+    slopes = {s.name_b: generator.lognormal(1, 2, HIDDEN).astype(np.float32) for s in own}
+    for slope in slopes.values():
+        slope[::5] *= -1
+    shared = np.random.default_rng(0).normal(0, 1, (1, HIDDEN))
+    answers = {noise_name(each.block): shared for each in own}
+    estimate = FeedbackEstimate(own, 1)
+    for seed in range(50):
+        estimate.add(seed, linear(answers, seed, 16))
+    sizes = dict.fromkeys((each.name_a for each in own), 2.0)
+    found = estimate.directions(3.0, sizes, slopes)
+    lr, moved, least = 0.3, 0.0, np.inf
+    for each in own:  # an input of size 2, every element of A moves by lr
+        shift = 3.0 * found[each.name_b][:, 0].astype(np.float64) * (2.0 * lr)
+        change = float((shared[0] * slopes[each.name_b]) @ shift)
+        moved, least = moved + change, min(least, change)
+    assert moved == pytest.approx(lr, rel=0.25)
+    assert least > 0  # no site turns the logits the other way
 
 
 def test_signals_match_directions():

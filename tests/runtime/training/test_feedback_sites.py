@@ -51,6 +51,7 @@ def test_bundles_without_sites_say_why(exported):
     old = dataclasses.replace(manifest, graphs=graphs)
     assert feedback_sites(old) == ()
     assert "an earlier edgezo exported the bundle" in str(why_no_feedback(old))
+    assert "such as a layer norm" in str(why_no_feedback(old))
     others = tuple(i for i in manifest.trainables if not i.module.endswith(LAYERS))
     bare = dataclasses.replace(manifest, trainables=others)
     assert (
@@ -62,6 +63,14 @@ def test_bundles_without_sites_say_why(exported):
     assert "the model is an encoder" in str(why_no_feedback(encoder))
     narrow = exported("llama-narrow").bundle("fp32").manifest
     assert "cannot continue" in str(why_no_feedback(narrow))
+
+
+def test_sites_behind_norms_name_their_slopes(exported):
+    manifest = exported("gemma3_text").bundle("fp32").manifest
+    layers = ("self_attn.o_proj", "mlp.down_proj")
+    outputs = [(f"input.{layer}", f"slope.{layer}") for layer in layers]
+    assert [each.outputs for each in feedback_sites(manifest)] == 2 * outputs
+    assert site().outputs == ("input.down",)
 
 
 def test_sites_of_attention_come_first():

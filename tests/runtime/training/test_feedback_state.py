@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -21,6 +22,21 @@ CLASSES, ROWS = 3, 4
 def layout(exported) -> FeedbackLayout:
     manifest = exported("llama").bundle("fp32").manifest
     return FeedbackLayout(manifest, method_config("feedback", pairs=10, blocks="all"))
+
+
+@pytest.fixture
+def normed(exported) -> FeedbackLayout:
+    """Of a model with norms between its layers and the residual."""
+    manifest = exported("gemma3_text").bundle("fp32").manifest
+    return FeedbackLayout(manifest, method_config("feedback", pairs=10, blocks="all"))
+
+
+def slopes(layout: FeedbackLayout) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(6)
+    return {
+        site.name_b: generator.lognormal(1, 2, (ROWS, site.shape_b[0])).astype(np.float32)
+        for site in layout.sites
+    }
 
 
 def record(step: int, classes: int = CLASSES) -> StepRecord:
@@ -67,6 +83,34 @@ def test_the_last_pairs_set_the_directions(layout):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5)
+
+
+def test_the_last_pairs_carry_slopes_of_norms(layout, normed):
+    """B follows from their means; records without norms are as long as they always were."""
+    state = FeedbackState(normed, 2.0)
+    assert (layout.slopes.nbytes, normed.slopes.nbytes) == (0, 4 * 4 * 64)
+    plain = FeedbackState(layout, 2.0).pack_inputs(inputs(layout))
+    assert len(plain) == layout.means.nbytes + 4 * len(layout.sites)
+    observed_slopes = slopes(normed)
+    packed = state.pack_inputs(inputs(normed), observed_slopes)
+    last = RecordExtra(1.0, packed, 0).pack()
+    assert state.extra_bytes(dataclasses.replace(record(2), extra=last)) == len(packed)
+    for step in range(2):
+        state.observe(record(step), b"")
+    differences = record(2).losses[SIDES:].astype(np.float64)
+    state.check_last(102, differences, packed)
+    cut = packed[: -normed.slopes.nbytes]
+    with pytest.raises(RunFileError, match="let no change through"):
+        copy.deepcopy(state).observe(record(2), cut + bytes(normed.slopes.nbytes))
+    found = state.observe(record(2), packed)
+    estimate = FeedbackEstimate(normed.sites, CLASSES - 1)
+    for step in range(3):
+        estimate.add(100 + step, record(step).losses[SIDES:].T)
+    sizes = np.frombuffer(cut[normed.means.nbytes :], "<f4").astype(np.float64)
+    own = {site.name_a: float(size) for site, size in zip(normed.sites, sizes, strict=True)}
+    means = {name: value.mean(axis=0) for name, value in observed_slopes.items()}
+    for name, value in estimate.directions(2.0, own, means).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4)
 
 
 @pytest.mark.parametrize("known", [0, 1, 2])

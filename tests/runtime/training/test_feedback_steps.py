@@ -95,6 +95,32 @@ def test_a_replay_needs_no_model(tiny, tmp_path, monkeypatch):
     assert state_bits(replay(bundle, tmp_path / "journal.bin").state) == expected
 
 
+@pytest.mark.slow
+def test_norms_behind_layers_change_no_bits(exported, tmp_path, monkeypatch):
+    """A resumed run and a replay know the slopes of the norms from the last pairs alone."""
+    bundle = exported("gemma3_text").bundle("fp32").bundle
+    sizes = [3 + n % 5 for n in range(ROWS)]
+    rows = random_set("labels", sizes, bundle.manifest.tokenizer.pad_id)
+    config = dataclasses.replace(CONFIG, blocks="all")
+    with Tuner.open(bundle, rows, config, tmp_path / "whole") as tuner:
+        assert all(site.slope is not None for site in sites_of(tuner))
+        while not tuner.done:
+            tuner.step()
+        expected = bits(tuner)
+        assert all(tuner.run.state.theta[site.name_a].any() for site in sites_of(tuner))
+    for end in (LEARNING - 1, LEARNING + 2):
+        folder = tmp_path / f"parts{end}"
+        with Tuner.open(bundle, rows, config, folder) as tuner:
+            for _ in range(end):
+                tuner.step()
+        with Tuner.open(bundle, rows, config, folder, resume=True) as tuner:
+            while not tuner.done:
+                tuner.step()
+            assert bits(tuner) == expected
+    monkeypatch.setattr("edgezo_runtime.engine.sessions.ENVIRONMENT.open", None)
+    assert state_bits(replay(bundle, tmp_path / "whole" / "journal.bin").state) == expected
+
+
 def test_the_journal_has_differences_of_logits(tiny, tmp_path):
     """Losses of both sides, then differences along the contrasts of three classes."""
     bundle, rows = tiny
