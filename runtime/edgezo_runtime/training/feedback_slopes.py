@@ -28,7 +28,7 @@ _NUMBER = "<f4"
 
 
 class SlopeCodec:
-    """Packs the mean slopes of sites as float32: few numbers are large, and 8 bits keep only those.
+    """Packs the mean slopes of sites as float32: to most, 8 bits would leave a few levels.
 
     Args:
         sites: of which those with a slope are packed, in their order.
