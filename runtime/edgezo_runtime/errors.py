@@ -2,13 +2,15 @@
 
     EdgezoError              1    any failure that has no class of its own
     ├── UsageError           2    a wrong option, argument or setting (also a ValueError)
-    │   └── RewardError      2    a reward fails, or returns no number; the state is saved
+    │   ├── RewardError      2    a reward fails, or returns no number; the state is saved
+    │   └── NoBackwardGraphsError 2  exact gradients are asked for, and the bundle has no graphs
     ├── DoesNotFitError      3    the model cannot run within the budget; refused before it starts
     ├── BudgetStopError      4    the memory or time granted is used up; the state is saved
     │   └── DeviceLostError  4    a GPU is gone, with all that was on it; the state is saved
     ├── DataError            5    a data file, template or label is wrong (also a ValueError)
     │   └── MissingFieldError 5  a row lacks a field of its template
     ├── BundleError          1    a bundle is missing, truncated, of another version or altered
+    │   └── UnplacedNodeError 1   a device cannot run a node of a graph
     ├── RunFileError         1    a journal or a snapshot is missing, damaged or of another run
     │   └── OtherInputsError 1    the run in the folder was started with other inputs
     ├── MissingExtraError    1    an optional dependency is not installed

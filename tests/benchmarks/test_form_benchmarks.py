@@ -41,7 +41,7 @@ def test_rotated_values_are_in_the_basis_of_the_model() -> None:
         assert 0 < np.abs(found - matrix()).max() < 0.3
     assert not np.array_equal(plain, rotated)
     codes = round_groups(matrix(), 32)
-    assert np.array_equal(plain, rounded_layers.values_of(codes))
+    assert np.array_equal(plain, codes.values())
 
 
 class _Source:

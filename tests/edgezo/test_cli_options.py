@@ -274,7 +274,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ["--steps", "-1"],
         ["--max-seq", "0"],
         ["--threads", "-1"],
-        ["--steps", "0", "--max-time", "0"],
+        ["--method", "zo-sgd", "--max-time", "0"],
         ["--resume"],
         ["--budget", "8G"],
         ["--budget", "0"],

@@ -28,6 +28,7 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
     assert codes == {
         "UsageError": 2,
         "RewardError": 2,
+        "NoBackwardGraphsError": 2,
         "DoesNotFitError": 3,
         "BudgetStopError": 4,
         "DeviceLostError": 4,
