@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgezo_runtime.engine.engine import Engine
 from edgezo_runtime.engine.loaded_model import LoadedModel
 from edgezo_runtime.engine.sessions import run_graph
-from edgezo_runtime.generation.kv_cache import KvCache, past_shapes, room_for
+from edgezo_runtime.generation.kv_cache import CachedRows, KvCache, past_shapes, room_for
 
 Int64 = npt.NDArray[np.int64]
 
@@ -30,7 +30,7 @@ ROWS = "cache_rows.onnx"
 """past (R, n, P, D), index (M,) -> kept (M, n, P, D)."""
 
 
-class DeviceKvCache:
+class DeviceKvCache(CachedRows):
     """Keys and values of R rows, with room for tokens to come; see `KvCache`.
 
     What `reserve` and `keep` ask for is done when a block is next used: inside a pass, which is run
@@ -42,9 +42,6 @@ class DeviceKvCache:
         most: tokens of the longest row.
         blocks: blocks that run; None for all.
 
-    Attributes:
-        lengths: (R,) tokens of each row so far.
-
     Memory:
         On the device as `KvCache`, and one block twice; on the host none.
     """
@@ -55,28 +52,12 @@ class DeviceKvCache:
     def __init__(
         self, model: LoadedModel, rows: int, most: int, blocks: frozenset[int] | None = None
     ) -> None:
+        super().__init__(rows, most)
         shapes = past_shapes(model.bundle.manifest.graphs)
         self._model = model
-        self._most = most
-        self._room = 0
-        self.lengths = np.zeros(rows, np.int64)
         used = range(len(shapes)) if blocks is None else sorted(blocks)
         self._held = {block: _Held(shapes[block], rows) for block in used}
         self._nothing: dict[tuple[int, ...], Any] = {}
-
-    @property
-    def rows(self) -> int:
-        """R."""
-        return len(self.lengths)
-
-    @property
-    def room(self) -> int:
-        """Tokens that there is room for in every row."""
-        return self._room
-
-    def has_room(self, tokens: int) -> bool:
-        """Is there room for rows of `tokens`?"""
-        return room_for(tokens, self._most) <= self._room
 
     def reserve(self, tokens: int) -> None:
         """Make room for rows of `tokens`."""

@@ -57,35 +57,21 @@ def room_within(tokens: int, most: int) -> int:
     return most if tokens >= most else tokens // ROOM_STEP * ROOM_STEP
 
 
-class KvCache:
-    """Keys and values of R rows, with room for tokens to come.
+class CachedRows:
+    """How long R rows are, and how much room there is for them.
 
     Args:
-        graphs: of the bundle.
         rows: R.
         most: tokens of the longest row.
-        blocks: blocks that run; None for all.
 
     Attributes:
         lengths: (R,) tokens of each row so far.
-
-    Memory:
-        R times the room times `bytes_per_token`; while it grows, one block twice.
     """
 
-    on_device = False
-
-    def __init__(
-        self, graphs: Graphs, rows: int, most: int, blocks: frozenset[int] | None = None
-    ) -> None:
-        self._shapes = past_shapes(graphs)
-        self._blocks = range(len(self._shapes)) if blocks is None else sorted(blocks)
+    def __init__(self, rows: int, most: int) -> None:
         self._most = most
         self._room = 0
         self.lengths = np.zeros(rows, np.int64)
-        self._pairs = [
-            (np.zeros((rows, heads, 0, width), np.float32),) * 2 for heads, width in self._shapes
-        ]
 
     @property
     def rows(self) -> int:
@@ -97,14 +83,40 @@ class KvCache:
         """Tokens that there is room for in every row."""
         return self._room
 
+    def has_room(self, tokens: int) -> bool:
+        """Is there room for rows of `tokens`?"""
+        return room_for(tokens, self._most) <= self._room
+
+
+class KvCache(CachedRows):
+    """Keys and values of R rows, with room for tokens to come.
+
+    Args:
+        graphs: of the bundle.
+        rows: R.
+        most: tokens of the longest row.
+        blocks: blocks that run; None for all.
+
+    Memory:
+        R times the room times `bytes_per_token`; while it grows, one block twice.
+    """
+
+    on_device = False
+
+    def __init__(
+        self, graphs: Graphs, rows: int, most: int, blocks: frozenset[int] | None = None
+    ) -> None:
+        super().__init__(rows, most)
+        self._shapes = past_shapes(graphs)
+        self._blocks = range(len(self._shapes)) if blocks is None else sorted(blocks)
+        self._pairs = [
+            (np.zeros((rows, heads, 0, width), np.float32),) * 2 for heads, width in self._shapes
+        ]
+
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
         return sum(array.nbytes for pair in self._pairs for array in pair)
-
-    def has_room(self, tokens: int) -> bool:
-        """Is there room for rows of `tokens`?"""
-        return room_for(tokens, self._most) <= self._room
 
     def reserve(self, tokens: int) -> None:
         """Make room for rows of `tokens`."""

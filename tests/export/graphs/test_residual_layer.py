@@ -39,6 +39,24 @@ def test_the_layers_are_there_unless_something_follows_them(exported, name):
         assert slopes == [LAYER_SLOPE + layer for layer in LAYERS[name] if name in NORMS]
 
 
+def read_in_torch(
+    model: torch.nn.Module, modules: list[torch.nn.Module], ids: np.ndarray
+) -> list[torch.Tensor]:
+    """What modules read when the model runs, in the order in which they do."""
+    taken: list[torch.Tensor] = []
+    hooks = [
+        own.register_forward_pre_hook(lambda _m, args: taken.append(args[0].clone()))
+        for own in modules
+    ]
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.tensor(ids))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return taken
+
+
 @pytest.mark.parametrize("layer", LAYERS["llama"])
 @pytest.mark.parametrize("quant", ["fp32", "int8"])
 def test_its_input_is_that_of_torch(exported, quant, layer):
@@ -46,18 +64,8 @@ def test_its_input_is_that_of_torch(exported, quant, layer):
     case = exported("llama")
     runner, model = case.bundle(quant), case.model
     ids = np.random.default_rng(0).integers(4, VOCAB, (3, 7))
-    taken: list[np.ndarray] = []
     layers = [model.get_submodule(f"{case.kind.layers}.{index}.{layer}") for index in range(2)]
-    hooks = [
-        own.register_forward_pre_hook(lambda _m, args: taken.append(args[0].numpy().copy()))
-        for own in layers
-    ]
-    try:
-        with torch.inference_mode():
-            model(input_ids=torch.tensor(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    taken = [x.numpy() for x in read_in_torch(model, layers, ids)]
     name = f"{LAYER_INPUT}{layer}"
     hidden, context = runner.prologue(ids)
     for index, expected in enumerate(taken):
@@ -75,17 +83,10 @@ def test_the_slope_is_the_diagonal_of_the_derivative_in_torch(exported, name, at
     case = exported(name)
     runner, model = case.bundle("fp32"), case.model
     ids = np.random.default_rng(0).integers(4, VOCAB, (2, 5))
-    taken: list[torch.Tensor] = []
     norms = [
         model.get_submodule(f"{case.kind.layers}.{index}.{NORMS[name][at]}") for index in range(2)
     ]
-    hooks = [own.register_forward_pre_hook(lambda _m, args: taken.append(args[0])) for own in norms]
-    try:
-        with torch.no_grad():
-            model(input_ids=torch.tensor(ids))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    taken = read_in_torch(model, norms, ids)
     output = f"{LAYER_SLOPE}{LAYERS[name][at]}"
     hidden, context = runner.prologue(ids)
     for index, (norm, o) in enumerate(zip(norms, taken, strict=True)):
